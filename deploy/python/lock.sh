@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Writes requirements.lock and deploy/python/uv.lock anew. Locks name packages and hashes, never an index: any mirror will do.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+compile() { uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header "$@"; }
+compile deploy/python/uv.in --no-annotate --output-file deploy/python/uv.lock
+compile pyproject.toml --all-extras --group dev --output-file requirements.lock
+compile pyproject.toml --extra postgres --extra redis --extra inference --extra policy --extra tools --extra gateway --output-file deploy/docker/requirements.lock
