@@ -1,0 +1,1 @@
+"""Seven services, each answering one question; see README.md."""

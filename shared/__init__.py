@@ -1,0 +1,1 @@
+"""What all seven services need and none owns; knows no service."""

@@ -1,0 +1,53 @@
+"""Pages: sizes are capped, tokens are opaque and bound to the list they came from (AIP-158)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from shared.errors import InvalidArgument, PageTokenInvalid
+
+DEFAULT_PAGE_SIZE: Final = 50
+MAX_PAGE_SIZE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a store is asked for: at most `size` rows, those after `cursor` in the list's order."""
+
+    size: int = DEFAULT_PAGE_SIZE
+    cursor: tuple[str, ...] = ()
+
+
+def page(page_size: int, page_token: str, *, scope: str) -> Page:
+    """Parses a request's paging fields. `scope` names the list with its filters, so that tokens fit only it."""
+    if page_size < 0:
+        raise InvalidArgument("page_size must not be negative", field="page_size")
+    return Page(size=min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), cursor=_decode(page_token, scope))
+
+
+def next_page_token(cursor: tuple[str, ...] | None, *, scope: str) -> str:
+    """The token that goes on after `cursor`; empty when there is nothing more."""
+    if cursor is None:
+        return ""
+    return base64.urlsafe_b64encode(json.dumps([_digest(scope), *cursor]).encode()).decode().rstrip("=")
+
+
+def _decode(token: str, scope: str) -> tuple[str, ...]:
+    if not token:
+        return ()
+    try:
+        digest, *cursor = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (ValueError, TypeError, binascii.Error):
+        raise PageTokenInvalid from None
+    if digest != _digest(scope) or not all(isinstance(part, str) for part in cursor):
+        raise PageTokenInvalid
+    return tuple(cursor)
+
+
+def _digest(scope: str) -> str:
+    return hashlib.sha256(scope.encode()).hexdigest()[:12]

@@ -1,0 +1,75 @@
+"""Postgres as the mesh uses it: a pool per service, every transaction inside one tenant, SQL by name from files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from shared.errors import Unavailable
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record]
+
+_NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+_SET_TENANT = "select set_config('app.tenant', $1, true)"
+_LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
+
+
+class Queries(dict[str, str]):
+    """SQL texts by name."""
+
+
+def load_queries(path: Path) -> Queries:
+    """Reads a file of queries, each under a line `-- name: <name>`."""
+    _, *parts = _NAME.split(path.read_text())
+    return Queries({name: sql.strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)})
+
+
+class Database:
+    """A pool of one role's connections."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def tenant(self, tenant_id: str) -> AsyncIterator[Connection]:
+        """A connection in a transaction that sees and writes one tenant's rows; commits at the end or rolls back.
+
+        Raises Unavailable when Postgres does not answer.
+        """
+        async with self.transaction() as connection:
+            await connection.execute(_SET_TENANT, tenant_id)
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction without a tenant: for tables and roles whose policies allow that."""
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield connection
+        except _LOST as error:
+            raise Unavailable("the database does not answer", dependency="postgres") from error
+
+    async def ping(self) -> None:
+        """Raises Unavailable when Postgres does not answer."""
+        async with self.transaction() as connection:
+            await connection.execute("select 1")
+
+
+@asynccontextmanager
+async def open_database(dsn: str, *, pool: int = 8) -> AsyncIterator[Database]:
+    """Opens a pool of at most `pool` connections and closes it at the end. jsonb columns are plain JSON data."""
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=pool, command_timeout=30, init=_prepare) as connections:
+        yield Database(connections)
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

@@ -1,0 +1,1 @@
+"""gRPC as this mesh speaks it: one server, one channel, one file per interceptor."""

@@ -1,0 +1,77 @@
+"""The interceptor that writes one line a call, with its ids, its code and its time."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Final, TypeAlias
+
+import grpc
+from structlog.contextvars import clear_contextvars
+
+from shared.log import bind_call, log
+from shared.telemetry import meter
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+REQUEST_ID: Final = "x-request-id"
+SESSION_ID: Final = "x-agentnet-session-id"
+_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+_QUIET: Final = ("/grpc.health.", "/envoy.service.auth.")
+
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+_session_id: ContextVar[str] = ContextVar("session_id", default="")
+
+_latency = meter.create_histogram(
+    "rpc_server_latency_ms", unit="ms", description="time from call to end, by method and code"
+)
+
+
+@asynccontextmanager
+async def logged(method: str, context: Context) -> AsyncIterator[None]:
+    """Binds the call's request and session id for all that happens inside, and logs the end."""
+    clear_contextvars()
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    request_id = metadata.get(REQUEST_ID) or secrets.token_hex(16)
+    session_id = metadata.get(SESSION_ID, "")
+    _request_id.set(request_id)
+    _session_id.set(session_id)
+    bind_call(request_id=request_id, session_id=session_id)
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _finish(method, _code(context), (time.perf_counter() - start) * 1000)
+
+
+def request_id() -> str:
+    """The id of the call being served; empty outside one."""
+    return _request_id.get()
+
+
+def session_id() -> str:
+    """The session the call belongs to; empty outside one."""
+    return _session_id.get()
+
+
+def enter_session(session: str, *, request: str) -> None:
+    """For background work on a session: calls and logs from here on carry its ids."""
+    _session_id.set(session)
+    _request_id.set(request)
+    bind_call(request_id=request, session_id=session)
+
+
+def _finish(method: str, code: str, elapsed_ms: float) -> None:
+    _latency.record(elapsed_ms, {"method": method, "code": code})
+    level = log.debug if method.startswith(_QUIET) else log.info
+    level("rpc.finished", method=method, code=code, elapsed_ms=round(elapsed_ms, 2))
+
+
+def _code(context: Context) -> str:
+    code: object = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _NAMES.get(code, "UNKNOWN") if isinstance(code, int) else "OK"

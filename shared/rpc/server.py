@@ -1,0 +1,106 @@
+"""The server every service runs: uvloop, interceptors, health, reflection, and a drain before it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import grpc
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.instrumentation.grpc import aio_server_interceptor
+
+from shared import log as logging
+from shared.clock import SystemClock
+from shared.identity import Verifier
+from shared.log import log
+from shared.rpc.chain import Chain
+from shared.settings import MeshSettings
+from shared.telemetry import telemetry
+
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+_ALWAYS_OPEN: Final = ("/grpc.health.v1.", "/grpc.reflection.")
+_OPTIONS: Final = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+
+Register = Callable[[grpc.aio.Server, AsyncExitStack], Coroutine[Any, Any, None]]
+
+
+def run(
+    name: str,
+    settings: MeshSettings,
+    register: Register,
+    *,
+    service_names: tuple[str, ...],
+    open_to_all: tuple[str, ...] = (),
+) -> None:
+    """Runs a service until SIGTERM or SIGINT, then drains it.
+
+    `register` builds the service into the server; what it opens on the stack is closed in reverse when calls have
+    ended. `service_names` are the full names health and reflection answer for; methods that start with `open_to_all`
+    need no identity.
+    """
+    logging.configure(name, settings.log_level)
+    with telemetry(name, otlp_endpoint=settings.otlp_endpoint):
+        uvloop.run(_run(name, settings, register, service_names, open_to_all))
+
+
+async def _run(
+    name: str, settings: MeshSettings, register: Register, service_names: tuple[str, ...], open_to_all: tuple[str, ...]
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings, register, service_names=service_names, open_to_all=open_to_all) as address:
+        log.info("service.started", name=name, address=address)
+        await stop.wait()
+        log.info("service.draining", name=name)
+    log.info("service.stopped", name=name)
+
+
+@asynccontextmanager
+async def serving(
+    settings: MeshSettings, register: Register, *, service_names: tuple[str, ...], open_to_all: tuple[str, ...] = ()
+) -> AsyncIterator[str]:
+    """A served service, as `run` and the tests use it. Yields the bound address.
+
+    On leaving: health says NOT_SERVING, running calls get `drain_grace`, then what they used is closed.
+    """
+    verifier = Verifier.from_file(settings.identity_keys, SystemClock())
+    traced: grpc.aio.ServerInterceptor = aio_server_interceptor()  # type: ignore[no-untyped-call] # untyped library
+    chain = Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all)
+    server = grpc.aio.server(interceptors=[traced, chain], options=_OPTIONS)
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection((*service_names, SERVICE_NAME, reflection.SERVICE_NAME), server)
+    async with AsyncExitStack() as resources:
+        await register(server, resources)
+        port = server.add_insecure_port(settings.listen)
+        await server.start()
+        await _set_health(health, service_names, health_pb2.HealthCheckResponse.SERVING)
+        try:
+            yield f"{settings.listen.rpartition(':')[0]}:{port}"
+        finally:
+            await _set_health(health, service_names, health_pb2.HealthCheckResponse.NOT_SERVING)
+            await server.stop(settings.drain_grace.total_seconds())
+
+
+async def _set_health(
+    health: health_aio.HealthServicer,
+    names: tuple[str, ...],
+    status: Any,
+) -> None:
+    for name in ("", *names):
+        await health.set(name, status)
