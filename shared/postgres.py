@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     Connection = PoolConnectionProxy[asyncpg.Record]
+
+Prepare = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _SET_TENANT = "select set_config('app.tenant', $1, true)"
@@ -65,9 +67,16 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(dsn: str, *, pool: int = 8) -> AsyncIterator[Database]:
-    """Opens a pool of at most `pool` connections and closes it at the end. jsonb columns are plain JSON data."""
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=pool, command_timeout=30, init=_prepare) as connections:
+async def open_database(dsn: str, *, pool: int = 8, prepare: Prepare | None = None) -> AsyncIterator[Database]:
+    """Opens a pool of at most `pool` connections and closes it at the end. jsonb columns are plain JSON data; `prepare`
+    teaches each connection further types."""
+
+    async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        await _prepare(connection)
+        if prepare:
+            await prepare(connection)
+
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=pool, command_timeout=30, init=init) as connections:
         yield Database(connections)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
@@ -61,8 +61,9 @@ class Chain(grpc.aio.ServerInterceptor):
     def _stream(self, call: Any, method: str, parse: Parse) -> Any:
         async def stream(request: bytes, context: Context) -> AsyncIterator[Any]:
             async with self._around(method, context, streaming=True):
-                async for response in call(parse(request), context):
-                    yield response
+                async with aclosing(call(parse(request), context)) as responses:
+                    async for response in responses:
+                        yield response
 
         return stream
 

@@ -342,6 +342,7 @@ class MonitorVerdict(_message.Message):
     SPAN_START_FIELD_NUMBER: _builtins.int
     SPAN_END_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    GENERATION_SEQUENCE_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn it acted on."""
     rule: _builtins.str
@@ -358,6 +359,8 @@ class MonitorVerdict(_message.Message):
     """Where: one past the last."""
     target: _builtins.str
     """"prompt" or "output"."""
+    generation_sequence: _builtins.int
+    """Sequence of the generation's event this came from; with it the call can be attached to again."""
     def __init__(
         self,
         *,
@@ -369,10 +372,11 @@ class MonitorVerdict(_message.Message):
         span_start: _builtins.int = ...,
         span_end: _builtins.int = ...,
         target: _builtins.str = ...,
+        generation_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "bundle", b"bundle", "rule", b"rule", "severity", b"severity", "span_end", b"span_end", "span_start", b"span_start", "target", b"target", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "bundle", b"bundle", "generation_sequence", b"generation_sequence", "rule", b"rule", "severity", b"severity", "span_end", b"span_end", "span_start", b"span_start", "target", b"target", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

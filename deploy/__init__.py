@@ -1,0 +1,1 @@
+"""Everything that runs the mesh: the embedded one, Envoy, containers, code generation."""

@@ -1,0 +1,1 @@
+"""Envoy's configuration, from one place for the embedded mesh, containers and tests."""

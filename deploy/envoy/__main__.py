@@ -1,0 +1,40 @@
+"""Prints the configuration for containers: `python -m deploy.envoy > envoy.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from deploy.envoy.config import bootstrap
+from deploy.envoy.inputs import EnvoyInputs
+from shared.settings import SERVICES
+
+_GRPC_PORT = 50051
+
+
+def containers() -> EnvoyInputs:
+    """The topology of docker-compose.yml: one host a service, files mounted under /etc/agentnet."""
+    return EnvoyInputs(
+        edge=("0.0.0.0", 8080),  # noqa: S104 - inside its container; compose publishes it on loopback
+        internal=("0.0.0.0", 9090),  # noqa: S104 - reachable only on the compose network
+        services={name: (name, _GRPC_PORT) for name in SERVICES},
+        descriptors=Path("/app/gen/descriptors/agentnet.binpb"),
+        edge_jwks=Path("/etc/agentnet/keys/edge.jwks"),
+        issuer="agentnet-local",
+        audience="agentnet",
+        access_log=Path("/dev/stdout"),
+    )
+
+
+def main() -> None:
+    local = Path("gen/descriptors/agentnet.binpb")
+    inputs = containers()
+    config = bootstrap(replace(inputs, descriptors=local))
+    text = json.dumps(config, indent=1).replace(str(local), str(inputs.descriptors))
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

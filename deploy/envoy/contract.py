@@ -1,0 +1,43 @@
+"""What the contract says about methods: which service owns them, which may be tried again, which stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
+
+_SAFE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC. `owner` is the service of the mesh that serves it, for example "cost"."""
+
+    owner: str
+    service: str
+    name: str
+    idempotent: bool
+    streaming: bool
+
+    @property
+    def path(self) -> str:
+        return f"/{self.service}/{self.name}"
+
+
+def methods(descriptors: Path) -> Iterator[Method]:
+    """Every RPC of the contract."""
+    files = FileDescriptorSet.FromString(descriptors.read_bytes()).file
+    for file in files:
+        if not file.package.startswith("agentnet."):
+            continue
+        for service in file.service:
+            for method in service.method:
+                yield Method(
+                    owner=file.package.split(".")[1],
+                    service=f"{file.package}.{service.name}",
+                    name=method.name,
+                    idempotent=method.options.idempotency_level in _SAFE,
+                    streaming=method.server_streaming,
+                )

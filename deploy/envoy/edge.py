@@ -1,0 +1,136 @@
+"""The edge: gRPC, gRPC-Web and REST in, admission before anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deploy.envoy.contract import Method
+from deploy.envoy.inputs import Config, EnvoyInputs, typed
+from deploy.envoy.listeners import listener, route, router
+
+CLAIMS = "claims"
+FAILURE = "failure"
+_JWT = "envoy.filters.http.jwt_authn"
+_OPEN = "agentnet.gateway.v1.HealthService"
+# Set by the mesh alone; a client's copies are taken off before anything reads them.
+_OURS = ("x-agentnet-identity", "x-agentnet-session-id")
+
+
+def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
+    """The listener clients reach."""
+    filters = [_strip(), _cors(), _grpc_web(), _transcoder(inputs, methods), _jwt(inputs), _authz(), router()]
+    return listener("edge", inputs.edge, inputs, filters=filters, routes=_routes(inputs, methods))
+
+
+def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
+    cors = typed(
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        allow_origin_string_match=[{"safe_regex": {"regex": origin}} for origin in inputs.cors_origins],
+        allow_methods="GET, POST, PUT, PATCH, DELETE, OPTIONS",
+        allow_headers="authorization, content-type, x-api-key, x-grpc-web, x-user-agent, grpc-timeout, x-request-id, "
+        "traceparent",
+        expose_headers="grpc-status, grpc-message, grpc-status-details-bin, x-request-id",
+        max_age="600",
+    )
+    preflight = {
+        "match": {"prefix": "/", "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]},
+        "route": {"cluster": "gateway"},
+    }
+    reflection = {
+        "match": {"prefix": "/grpc.reflection."},
+        "route": {"cluster": "orchestrator", "timeout": "0s"},
+    }
+    refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": "no such path"}}}
+    calls = [_opened(route(method, inputs, retries=True), method) for method in methods]
+    return {
+        "name": "edge",
+        "virtual_hosts": [
+            {
+                "name": "edge",
+                "domains": ["*"],
+                "typed_per_filter_config": {"envoy.filters.http.cors": cors},
+                "routes": [preflight, *calls, reflection, refuse],
+            }
+        ],
+    }
+
+
+def _opened(found: Config, method: Method) -> Config:
+    """Health needs no credential; everything else does."""
+    if method.service != _OPEN:
+        return found
+    off = typed("envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
+    return found | {"typed_per_filter_config": {"envoy.filters.http.ext_authz": off}}
+
+
+def _strip() -> Config:
+    mutations = {"request_mutations": [{"remove": name} for name in _OURS]}
+    kind = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+    return {"name": "envoy.filters.http.header_mutation", "typed_config": typed(kind, mutations=mutations)}
+
+
+def _cors() -> Config:
+    return {"name": "envoy.filters.http.cors", "typed_config": typed("envoy.extensions.filters.http.cors.v3.Cors")}
+
+
+def _grpc_web() -> Config:
+    kind = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
+    return {"name": "envoy.filters.http.grpc_web", "typed_config": typed(kind)}
+
+
+def _transcoder(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
+    return {
+        "name": "envoy.filters.http.grpc_json_transcoder",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+            proto_descriptor=str(inputs.descriptors),
+            services=sorted({method.service for method in methods}),
+            convert_grpc_status=True,
+            case_insensitive_enum_parsing=True,
+            ignore_unknown_query_parameters=True,
+            url_unescape_spec="ALL_CHARACTERS_EXCEPT_SLASH",
+            max_request_body_size=inputs.max_request_bytes,
+            max_response_body_size=inputs.max_request_bytes,
+            # A path of the contract's that is not gRPC and not transcodable is answered here and never passed on.
+            request_validation_options={"reject_unknown_method": False, "reject_binding_body_field_collisions": True},
+            print_options={
+                "always_print_primitive_fields": True,
+                "preserve_proto_field_names": True,
+                "stream_sse_style_delimited": True,
+            },
+        ),
+    }
+
+
+def _jwt(inputs: EnvoyInputs) -> Config:
+    """Verifies a bearer JWT. It refuses nothing itself: gateway reads the claims, or why they are not trusted, and
+    answers with the reason.
+    """
+    provider = {
+        "issuer": inputs.issuer,
+        "audiences": [inputs.audience],
+        "forward": False,
+        "local_jwks": {"filename": str(inputs.edge_jwks)},
+        "payload_in_metadata": CLAIMS,
+        "failed_status_in_metadata": FAILURE,
+        "clock_skew_seconds": 5,
+    }
+    rules = [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": [
+        {"provider_name": "edge"}, {"allow_missing_or_failed": {}}]}}}]  # fmt: skip
+    kind = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+    return {"name": _JWT, "typed_config": typed(kind, providers={"edge": provider}, rules=rules)}
+
+
+def _authz() -> Config:
+    return {
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            transport_api_version="V3",
+            grpc_service={"envoy_grpc": {"cluster_name": "gateway"}, "timeout": "2s"},
+            failure_mode_allow=False,
+            status_on_error={"code": "ServiceUnavailable"},
+            metadata_context_namespaces=[_JWT],
+            clear_route_cache=False,
+        ),
+    }

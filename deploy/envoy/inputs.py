@@ -1,0 +1,41 @@
+"""What a configuration depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Address = tuple[str, int]
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyInputs:
+    """Addresses, files and limits. Times are whole seconds."""
+
+    edge: Address
+    internal: Address
+    services: Mapping[str, Address]
+    descriptors: Path
+    edge_jwks: Path
+    issuer: str
+    audience: str
+    access_log: Path
+    admin_socket: Path | None = None
+    otlp: Address | None = None
+    cors_origins: tuple[str, ...] = (r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?",)
+    max_request_bytes: int = 16 * 1024 * 1024
+    unary_seconds: int = 60
+    stream_idle_seconds: int = 60
+    stream_seconds: int = 24 * 3600
+
+
+def typed(kind: str, **fields: Any) -> Config:
+    """An Any of Envoy's own type."""
+    return {"@type": f"type.googleapis.com/{kind}", **fields}
+
+
+def socket(address: Address) -> Config:
+    return {"socket_address": {"address": address[0], "port_value": address[1]}}

@@ -1,0 +1,118 @@
+"""What the edge and the internal listener share: connection settings, logs, traces, answers of Envoy's own."""
+
+from __future__ import annotations
+
+from deploy.envoy.contract import Method
+from deploy.envoy.inputs import Address, Config, EnvoyInputs, socket, typed
+
+_LOG_FIELDS = {
+    "time": "%START_TIME%",
+    "listener": None,
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH):512%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "cluster": "%UPSTREAM_CLUSTER%",
+    "received_bytes": "%BYTES_RECEIVED%",
+    "sent_bytes": "%BYTES_SENT%",
+    "elapsed_ms": "%DURATION%",
+    "upstream_ms": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "correlation_id": "%REQ(X-AGENTNET-SESSION-ID)%",
+}
+_HTTP_CODES = {400: 3, 401: 16, 403: 7, 404: 12, 408: 4, 413: 8, 429: 8, 500: 13, 502: 14, 503: 14, 504: 4}
+
+
+def listener(name: str, address: Address, inputs: EnvoyInputs, *, filters: list[Config], routes: Config) -> Config:
+    """A listener that speaks HTTP/1.1 and HTTP/2 in the clear."""
+    manager = typed(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=name,
+        codec_type="AUTO",
+        http2_protocol_options={
+            "max_concurrent_streams": 4096,
+            "connection_keepalive": {"interval": "20s", "timeout": "5s"},
+        },
+        stream_idle_timeout=f"{inputs.stream_idle_seconds}s",
+        request_headers_timeout="10s",
+        common_http_protocol_options={"idle_timeout": "3600s", "headers_with_underscores_action": "REJECT_REQUEST"},
+        normalize_path=True,
+        merge_slashes=True,
+        use_remote_address=True,
+        generate_request_id=True,
+        always_set_request_id_in_response=True,
+        access_log=[_access_log(name, inputs)],
+        http_filters=filters,
+        route_config=routes,
+        local_reply_config=_local_replies(),
+        **_tracing(inputs),
+    )
+    return {
+        "name": name,
+        "address": socket(address),
+        "per_connection_buffer_limit_bytes": 1024 * 1024,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+def router() -> Config:
+    return {"name": "router", "typed_config": typed("envoy.extensions.filters.http.router.v3.Router")}
+
+
+def route(method: Method, inputs: EnvoyInputs, *, retries: bool) -> Config:
+    """To the service that owns the method. Only idempotent methods are tried again, only before an answer began."""
+    action: Config = {"cluster": method.owner}
+    if method.streaming:
+        action |= {"timeout": "0s", "idle_timeout": f"{inputs.stream_idle_seconds}s"}
+        action["max_stream_duration"] = {"max_stream_duration": f"{inputs.stream_seconds}s"}
+    else:
+        action |= {"timeout": f"{inputs.unary_seconds}s"}
+    if retries and method.idempotent:
+        action["retry_policy"] = {
+            "retry_on": "connect-failure,refused-stream,unavailable,reset-before-request",
+            "num_retries": 2,
+            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        }
+    return {"match": {"path": method.path}, "route": action}
+
+
+def _access_log(name: str, inputs: EnvoyInputs) -> Config:
+    form = {key: value for key, value in (_LOG_FIELDS | {"listener": name}).items()}
+    return {
+        "name": "file",
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            path=str(inputs.access_log),
+            log_format={"json_format": form},
+        ),
+    }
+
+
+def _tracing(inputs: EnvoyInputs) -> Config:
+    if not inputs.otlp:
+        return {}
+    service = {"envoy_grpc": {"cluster_name": "otlp"}, "timeout": "1s"}
+    provider = typed("envoy.config.trace.v3.OpenTelemetryConfig", grpc_service=service, service_name="envoy")
+    return {"tracing": {"provider": {"name": "otlp", "typed_config": provider}, "random_sampling": {"value": 100}}}
+
+
+def _local_replies() -> Config:
+    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON."""
+    return {
+        "mappers": [
+            {
+                "filter": {
+                    "status_code_filter": {
+                        "comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"reply_{status}"}}
+                    }
+                },
+                "body_format_override": {
+                    "content_type": "application/json",
+                    "json_format": {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []},
+                },
+            }
+            for status, code in _HTTP_CODES.items()
+        ]
+    }

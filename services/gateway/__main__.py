@@ -1,0 +1,7 @@
+"""`python -m services.gateway`."""
+
+from __future__ import annotations
+
+from services.gateway.main import main
+
+main()

@@ -1,0 +1,149 @@
+"""Between the contracts (ours and Envoy's) and gateway's domain."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from envoy.config.core.v3 import base_pb2
+from envoy.service.auth.v3 import external_auth_pb2
+from envoy.type.v3 import http_status_pb2
+from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+from grpc import StatusCode
+
+from agentnet.common.v1 import principal_pb2
+from agentnet.gateway.v1 import health_service_pb2, key_pb2
+from agentnet.gateway.v1 import key_service_pb2 as pb
+from services.gateway.admission import Request
+from services.gateway.health import PartHealth
+from services.gateway.permissions import ROLES
+from services.gateway.store import ApiKey
+from shared import fields
+from shared.errors import STATUS_TRAILER, FieldRequired, InvalidArgument, MeshError
+from shared.identity import HEADER, CredentialKind, Principal
+from shared.paging import Page, next_page_token, page
+
+_JWT: Final = "envoy.filters.http.jwt_authn"
+_HTTP: Final = {StatusCode.UNAUTHENTICATED: 401, StatusCode.PERMISSION_DENIED: 403}
+_KINDS: Final = {
+    CredentialKind.TOKEN: principal_pb2.CREDENTIAL_KIND_TOKEN,
+    CredentialKind.API_KEY: principal_pb2.CREDENTIAL_KIND_API_KEY,
+    CredentialKind.SERVICE: principal_pb2.CREDENTIAL_KIND_SERVICE,
+}
+
+
+def check_request(request: Any) -> Request:
+    """Envoy's question: jwt_authn left the claims, or why it does not trust them."""
+    http = request.attributes.request.http
+    found: dict[str, Any] = {}
+    if _JWT in request.attributes.metadata_context.filter_metadata:
+        found = json_format.MessageToDict(request.attributes.metadata_context.filter_metadata[_JWT])
+    failure = found.get("failure", {})
+    return Request(
+        path=http.path,
+        headers=dict(http.headers),
+        claims=found.get("claims"),
+        token_failure=str(failure.get("message", "")) if isinstance(failure, dict) else "",
+    )
+
+
+def admitted(header: str) -> Any:
+    """Envoy's answer: let in, under this identity; the credential itself goes no further."""
+    return external_auth_pb2.CheckResponse(
+        status=status_pb2.Status(code=0),
+        ok_response=external_auth_pb2.OkHttpResponse(
+            headers=[_header(HEADER, header)], headers_to_remove=["authorization", "x-api-key"]
+        ),
+    )
+
+
+def denied(error: MeshError) -> Any:
+    """Envoy's answer: keep out, and say why as everything else here does."""
+    status = error.status()
+    details = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+    http_status = http_status_pb2.HttpStatus(code=_HTTP.get(error.code, 503))
+    return external_auth_pb2.CheckResponse(
+        status=status_pb2.Status(code=status.code, message=error.message),
+        denied_response=external_auth_pb2.DeniedHttpResponse(
+            status=http_status, headers=[_header(STATUS_TRAILER, details)], body=error.message
+        ),
+    )
+
+
+def new_key(request: pb.CreateKeyRequest, now: datetime) -> dict[str, Any]:
+    fields.at_most(len(request.roles), "roles", limit=4)
+    if not request.roles:
+        raise FieldRequired("roles")
+    if unknown := sorted(set(request.roles) - ROLES):
+        raise InvalidArgument(f"no role {unknown[0]}; there are {', '.join(sorted(ROLES))}", field="roles")
+    expires_at = request.expire_time.ToDatetime(UTC) if request.HasField("expire_time") else None
+    if expires_at and expires_at <= now:
+        raise InvalidArgument("expire_time must be in the future", field="expire_time")
+    return {
+        "display_name": fields.required(request.display_name, "display_name", limit=100),
+        "roles": frozenset(request.roles),
+        "expires_at": expires_at,
+        "request_id": fields.request_id(request.request_id),
+    }
+
+
+def key_page(request: pb.ListKeysRequest) -> tuple[Page, str]:
+    scope = f"keys|{request.active_only}"
+    return page(request.page_size, request.page_token, scope=scope), scope
+
+
+def keys_response(found: Sequence[ApiKey], asked: Page, scope: str) -> pb.ListKeysResponse:
+    shown = found[: asked.size]
+    more = (shown[-1].created_at.isoformat(), shown[-1].id) if len(found) > len(shown) else None
+    return pb.ListKeysResponse(keys=[key(one) for one in shown], next_page_token=next_page_token(more, scope=scope))
+
+
+def key(found: ApiKey) -> key_pb2.Key:
+    message = key_pb2.Key(
+        id=found.id,
+        display_name=found.display_name,
+        roles=found.roles,
+        create_time=_time(found.created_at),
+        creator=found.creator,
+    )
+    if found.expires_at:
+        message.expire_time.CopyFrom(_time(found.expires_at))
+    if found.revoked_at:
+        message.revoke_time.CopyFrom(_time(found.revoked_at))
+    return message
+
+
+def principal(found: Principal) -> principal_pb2.Principal:
+    message = principal_pb2.Principal(
+        tenant_id=found.tenant_id,
+        subject=found.subject,
+        roles=sorted(found.roles),
+        credential_kind=_KINDS[found.kind],
+    )
+    if found.expires_at:
+        message.expire_time.CopyFrom(_time(found.expires_at))
+    return message
+
+
+def health_response(parts: Sequence[PartHealth], version: str) -> health_service_pb2.GetHealthResponse:
+    states = {True: health_service_pb2.HEALTH_STATE_SERVING, False: health_service_pb2.HEALTH_STATE_NOT_SERVING}
+    return health_service_pb2.GetHealthResponse(
+        state=health_service_pb2.HEALTH_STATE_SERVING,
+        parts=[health_service_pb2.PartHealth(name=part.name, state=states[part.serving]) for part in parts],
+        version=version,
+    )
+
+
+def _header(name: str, value: str) -> Any:
+    overwrite = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    return base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=name, value=value), append_action=overwrite)
+
+
+def _time(value: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp

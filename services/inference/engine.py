@@ -1,0 +1,139 @@
+"""The engine: starts generations, owns them to their end, and lets anyone entitled read them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from services.inference.enforcement import Enforcement
+from services.inference.errors import GenerationExpired, GenerationNotFound
+from services.inference.generation import Generation
+from services.inference.peers import CostPeer, Payer, PolicyPeer
+from services.inference.producer import Producer
+from services.inference.providers.contract import Message, ModelCall, Sampling, estimate_input
+from services.inference.route import Router
+from services.inference.store import GenerationStore
+from services.inference.tail import GenerationTail
+from shared.clock import Clock
+from shared.errors import ResourceExhausted
+from shared.identity import Principal
+
+_KEEP_SECONDS: Final = 60.0
+_FIRST_LEASE_TOKENS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller wants generated."""
+
+    generation_id: str
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    max_output_tokens: int
+    detach_grace: timedelta
+    session_id: str = ""
+    agent: str = ""
+
+
+@dataclass(slots=True)
+class Engine:
+    """All generations of this replica."""
+
+    router: Router
+    enforcement: Enforcement
+    cost: CostPeer
+    policy: PolicyPeer
+    store: GenerationStore
+    tail: GenerationTail
+    clock: Clock
+    limit: int
+    _live: dict[tuple[str, str], Generation] = field(default_factory=dict)
+    _starting: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
+
+    async def start(self, principal: Principal, order: Order) -> AsyncGenerator[bytes, None]:
+        """Starts a generation, or attaches to the one of this id, and streams its events.
+
+        What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
+        """
+        key = (principal.tenant_id, order.generation_id)
+        lock = self._starting.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                known = await self._known(key)
+                generation = None if known else await self._begin(principal, order)
+        finally:
+            self._starting.pop(key, None)
+        source = generation.read(0) if generation else self.attach(*key, after=0)
+        async with aclosing(source) as events:
+            async for event in events:
+                yield event
+
+    async def attach(self, tenant: str, generation_id: str, *, after: int) -> AsyncGenerator[bytes, None]:
+        """Streams a generation that exists.
+
+        Raises GenerationNotFound, GenerationExpired when only its record is left, GenerationLost when its owner died.
+        """
+        held = self._live.get((tenant, generation_id))
+        source = held.read(after) if held else self.tail.read(tenant, generation_id, after)
+        try:
+            async with aclosing(source) as events:
+                async for event in events:
+                    yield event
+        except GenerationNotFound:
+            if await self.store.find(tenant, generation_id) is None:
+                raise
+            raise GenerationExpired("it is over and its events have expired", generation_id=generation_id) from None
+
+    async def cancel(self, tenant: str, generation_id: str) -> bool:
+        """Calls a generation off; True when it had ended. Raises GenerationNotFound."""
+        held = self._live.get((tenant, generation_id))
+        if held:
+            ended = held.done
+            held.cancel()
+            return ended
+        if await self.store.find(tenant, generation_id):
+            return True
+        raise GenerationNotFound(f"no generation {generation_id}", generation_id=generation_id)
+
+    def live(self) -> Iterable[Generation]:
+        """Generations whose events this replica holds."""
+        return list(self._live.values())
+
+    async def drain(self) -> None:
+        """Ends what runs; everything is settled when this returns."""
+        tasks = [found.task for found in self._live.values() if found.task and not found.done]
+        for found in self._live.values():
+            found.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _known(self, key: tuple[str, str]) -> bool:
+        return key in self._live or await self.store.find(*key) is not None
+
+    async def _begin(self, principal: Principal, order: Order) -> Generation:
+        model, provider = self.router.resolve(order.model)
+        if sum(not found.done for found in self._live.values()) >= self.limit:
+            raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
+        call = ModelCall(model.name, order.messages, order.sampling, order.max_output_tokens)
+        payer = Payer(principal, order.generation_id, provider.name, model.name, order.session_id, order.agent)
+        tenant = principal.tenant_id
+        verdicts = self.enforcement.check_prompt(tenant, tuple(message.text for message in order.messages))
+        monitor = self.enforcement.monitor(tenant)
+        covered = min(order.max_output_tokens, _FIRST_LEASE_TOKENS)
+        await self.cost.reserve(payer, input_tokens=estimate_input(call), output_tokens=covered)
+        generation = Generation(tenant, order.generation_id, grace=order.detach_grace, clock=self.clock)
+        producer = Producer(
+            generation=generation, provider=provider, call=call, payer=payer, monitor=monitor, covered=covered,
+            cost=self.cost, policy=self.policy, store=self.store, clock=self.clock,
+        )  # fmt: skip
+        self._live[tenant, order.generation_id] = generation
+        generation.task = asyncio.create_task(producer.run(verdicts), name=f"generation {order.generation_id}")
+        generation.task.add_done_callback(lambda _: self._keep_for_a_while((tenant, order.generation_id)))
+        return generation
+
+    def _keep_for_a_while(self, key: tuple[str, str]) -> None:
+        asyncio.get_running_loop().call_later(_KEEP_SECONDS, self._live.pop, key, None)

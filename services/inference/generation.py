@@ -1,0 +1,70 @@
+"""One generation: its events, kept as the bytes every reader gets, and who reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from shared.clock import Clock
+
+
+class Generation:
+    """Written by one task, read by any number. A reader never holds the writer up: it reads the list."""
+
+    def __init__(self, tenant: str, generation_id: str, *, grace: timedelta, clock: Clock) -> None:
+        self.tenant = tenant
+        self.id = generation_id
+        self.grace = grace
+        self.events: list[bytes] = []
+        self.done = False
+        self.task: asyncio.Task[None] | None = None
+        self.flushed = 0
+        self._clock = clock
+        self._readers = 0
+        self._wake = asyncio.Event()
+        self._left: asyncio.TimerHandle | None = None
+
+    def append(self, event: generation_pb2.GenerationEvent, *, last: bool = False) -> None:
+        """Numbers the event, keeps its bytes and wakes the readers."""
+        event.generation_id = self.id
+        event.sequence = len(self.events) + 1
+        event.time.FromDatetime(self._clock.now())
+        # GenerateResponse and AttachResponse have the same one field: the same bytes serve both.
+        self.events.append(pb.GenerateResponse(event=event).SerializeToString())
+        self.done = last
+        self._wake.set()
+        self._wake = asyncio.Event()
+
+    async def read(self, after: int) -> AsyncGenerator[bytes, None]:
+        """Events after a sequence, live to the last. When the last reader leaves, the grace begins."""
+        with self._reading():
+            while True:
+                while after < len(self.events):
+                    after += 1
+                    yield self.events[after - 1]
+                if self.done:
+                    return
+                await self._wake.wait()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        self._readers += 1
+        if self._left:
+            self._left.cancel()
+            self._left = None
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if self._readers == 0 and not self.done:
+                loop = asyncio.get_running_loop()
+                self._left = loop.call_later(self.grace.total_seconds(), self.cancel)
+
+    def cancel(self) -> None:
+        """Calls the provider off; the task settles what was spent."""
+        if self.task and not self.done:
+            self.task.cancel()

@@ -1,0 +1,63 @@
+"""What a generation asks of cost and policy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.inference.providers.contract import Usage
+from shared.identity import Principal
+from shared.monitors.rules import Bundle, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Whose money, and what for."""
+
+    principal: Principal
+    generation_id: str
+    provider: str
+    model: str
+    session_id: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a generation cost, in integer micro-USD."""
+
+    micros_usd: int
+    price_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is enforced: bundles by tenant, "*" for all others."""
+
+    revision: int
+    tenants: dict[str, tuple[Bundle, ...]]
+
+
+class CostPeer(Protocol):
+    """cost, on behalf of the payer."""
+
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
+        """Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+
+    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
+        """Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+
+    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+        """Raises the service's MeshError."""
+
+
+class PolicyPeer(Protocol):
+    """policy."""
+
+    def watch(self, after: int) -> AsyncIterator[Snapshot]:
+        """What is enforced, now and after every change. Ends with a MeshError when the stream breaks."""
+
+    async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
+        """Reports violations, each under an id of its own."""

@@ -1,0 +1,174 @@
+"""cost and policy over the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import grpc
+
+from agentnet.common.v1 import usage_pb2
+from agentnet.cost.v1 import cost_service_pb2 as cost
+from agentnet.cost.v1 import cost_service_pb2_grpc as cost_rpc
+from agentnet.policy.v1 import bundle_pb2, violation_pb2
+from agentnet.policy.v1 import policy_service_pb2 as policy
+from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
+from services.inference.peers import Cost, Payer, Snapshot
+from services.inference.providers.contract import Usage
+from shared import fields, identity
+from shared.identity import CredentialKind, Principal, Signer
+from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
+from shared.rpc.status import from_rpc
+
+SERVICES: Final = ("agentnet.cost.v1.CostService", "agentnet.policy.v1.PolicyService")
+_TTL: Final = timedelta(minutes=5)
+_MESH: Final = Principal("mesh", "inference", frozenset({"operator"}), CredentialKind.SERVICE)
+_SEVERITIES: Final = {
+    bundle_pb2.SEVERITY_MINOR: Severity.MINOR,
+    bundle_pb2.SEVERITY_MAJOR: Severity.MAJOR,
+    bundle_pb2.SEVERITY_SEVERE: Severity.SEVERE,
+}
+_TO_SEVERITY: Final = {value: key for key, value in _SEVERITIES.items()}
+_ACTIONS: Final = {
+    bundle_pb2.RULE_ACTION_WARN: Action.WARN,
+    bundle_pb2.RULE_ACTION_REDACT: Action.REDACT,
+    bundle_pb2.RULE_ACTION_BLOCK: Action.BLOCK,
+    bundle_pb2.RULE_ACTION_ESCALATE: Action.ESCALATE,
+    bundle_pb2.RULE_ACTION_REQUIRE_APPROVAL: Action.REQUIRE_APPROVAL,
+}
+_TARGETS: Final = {
+    bundle_pb2.RULE_TARGET_PROMPT: Target.PROMPT,
+    bundle_pb2.RULE_TARGET_OUTPUT: Target.OUTPUT,
+    bundle_pb2.RULE_TARGET_TOOL_ARGUMENTS: Target.TOOL_ARGUMENTS,
+}
+
+
+class _OnBehalf:
+    """Signs for the payer, whose own header may have ended by the time a generation does."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    def metadata(self, principal: Principal) -> tuple[tuple[str, str], ...]:
+        return ((identity.HEADER, self._signer.sign(principal, _TTL)),)
+
+
+class GrpcCost(_OnBehalf):
+    """agentnet.cost.v1."""
+
+    def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
+        super().__init__(signer)
+        self._stub = cost_rpc.CostServiceStub(channel)
+
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
+        request = cost.ReserveRequest(
+            generation_id=payer.generation_id,
+            provider=payer.provider,
+            model=payer.model,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            session_id=payer.session_id,
+            agent=payer.agent,
+        )
+        await _called(self._stub.Reserve(request, metadata=self.metadata(payer.principal)))
+
+    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
+        request = cost.ExtendLeaseRequest(generation_id=payer.generation_id, output_tokens=output_tokens)
+        await _called(self._stub.ExtendLease(request, metadata=self.metadata(payer.principal)))
+
+    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+        request = cost.SettleRequest(
+            generation_id=payer.generation_id,
+            provider=payer.provider,
+            model=payer.model,
+            session_id=payer.session_id,
+            agent=payer.agent,
+            usage=usage_pb2.Usage(
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cached_input_tokens=usage.cached_input_tokens,
+                reasoning_tokens=usage.reasoning_tokens,
+                estimated=usage.estimated,
+            ),
+        )
+        answer = await _called(self._stub.Settle(request, metadata=self.metadata(payer.principal)))
+        return Cost(answer.cost_event.cost.micros_usd, answer.cost_event.cost.price_version)
+
+
+class GrpcPolicy(_OnBehalf):
+    """agentnet.policy.v1."""
+
+    def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
+        super().__init__(signer)
+        self._stub = policy_rpc.PolicyServiceStub(channel)
+
+    async def watch(self, after: int) -> AsyncIterator[Snapshot]:
+        request = policy.WatchBundlesRequest(after_revision=after)
+        try:
+            async for answer in self._stub.WatchBundles(request, metadata=self.metadata(_MESH)):
+                if not answer.heartbeat:
+                    yield _snapshot(answer)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
+
+    async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
+        request = policy.RecordViolationsRequest(
+            violations=[_violation(name, verdict, payer, at) for name, verdict in verdicts]
+        )
+        await _called(self._stub.RecordViolations(request, metadata=self.metadata(payer.principal)))
+
+
+async def _called(call: Any) -> Any:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from None
+
+
+def _snapshot(answer: policy.WatchBundlesResponse) -> Snapshot:
+    tenants = {
+        tenant.tenant_id: tuple(
+            Bundle(bundle.name, bundle.version, tuple(_rule(rule) for rule in bundle.rules))
+            for bundle in tenant.bundles
+        )
+        for tenant in answer.tenants
+    }
+    return Snapshot(answer.revision, tenants)
+
+
+def _rule(rule: bundle_pb2.Rule) -> Rule:
+    return Rule(
+        name=rule.name,
+        type=RuleType(rule.type),
+        severity=_SEVERITIES[rule.severity],
+        action=_ACTIONS.get(rule.action),
+        target=_TARGETS.get(rule.target),
+        pattern=rule.pattern,
+        keywords=tuple(rule.keywords),
+        replacement=rule.replacement,
+        case_insensitive=rule.case_insensitive,
+    )
+
+
+def _violation(name: str, verdict: Verdict, payer: Payer, at: datetime) -> violation_pb2.Violation:
+    message = violation_pb2.Violation(
+        id=name,
+        session_id=payer.session_id,
+        turn_id=payer.generation_id,
+        agent=payer.agent,
+        monitor_name=verdict.rule.name,
+        severity=_TO_SEVERITY[verdict.rule.severity],
+        violation_type=verdict.rule.type.value,
+        rationale=f"{verdict.target.value} matches rule {verdict.rule.name} of {verdict.bundle}",
+        meta=fields.struct(
+            {
+                "bundle": verdict.bundle,
+                "action": verdict.action.value,
+                "target": verdict.target.value,
+                "span": [verdict.start, verdict.end],
+            }
+        ),
+    )
+    message.create_time.FromDatetime(at)
+    return message

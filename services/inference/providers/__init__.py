@@ -1,0 +1,1 @@
+"""Providers: one contract, one file each."""

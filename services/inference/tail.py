@@ -1,0 +1,94 @@
+"""Generations in Redis: what lets any replica, or this one after a restart, serve Attach. It can be lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from services.inference.errors import GenerationLost, GenerationNotFound
+from services.inference.generation import Generation
+from shared.errors import Unavailable
+from shared.redis import RedisLost
+
+_FLUSH_SECONDS: Final = 0.02
+_POLL_SECONDS: Final = 0.05
+_OWNER_SECONDS: Final = 5
+
+
+class GenerationTail:
+    """Writes live generations in batches; reads any."""
+
+    def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
+        self._redis = redis
+        self._ttl = int(ttl.total_seconds())
+
+    async def write(self, live: Callable[[], Iterable[Generation]]) -> None:
+        """Flushes new events of live generations, for as long as the service runs."""
+        while True:
+            dirty = [found for found in live() if found.flushed < len(found.events)]
+            if dirty:
+                await self._flush(dirty)
+            await asyncio.sleep(_FLUSH_SECONDS)
+
+    async def _flush(self, dirty: list[Generation]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        marks = [(found, len(found.events)) for found in dirty]
+        for found, mark in marks:
+            key = _key(found.tenant, found.id)
+            entries = {str(place): found.events[place] for place in range(found.flushed, mark)}
+            pipeline.xadd(key, {name: data for name, data in entries.items()}, id=f"{mark}-0")
+            pipeline.expire(key, self._ttl)
+            pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
+        try:
+            await pipeline.execute(raise_on_error=False)
+        except RedisLost:
+            return  # readers of this replica are served from memory; what is missed is flushed with the next batch
+        for found, mark in marks:
+            found.flushed = mark
+
+    async def read(self, tenant: str, generation_id: str, after: int) -> AsyncGenerator[bytes, None]:
+        """A generation this replica does not hold.
+
+        Raises GenerationNotFound when Redis has nothing, GenerationLost when its owner died before the end.
+        """
+        found = False
+        last = after
+        while True:
+            alive, events = await self._since(tenant, generation_id, last)
+            for sequence, data in events:
+                found, last = True, sequence
+                yield data
+                if _is_last(data):
+                    return
+            if not events and not alive:
+                if not found and not await self._redis.exists(_key(tenant, generation_id)):
+                    raise GenerationNotFound(f"no generation {generation_id}", generation_id=generation_id)
+                raise GenerationLost("its owner died before it ended", generation_id=generation_id)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _since(self, tenant: str, generation_id: str, after: int) -> tuple[bool, list[tuple[int, bytes]]]:
+        try:
+            alive = bool(await self._redis.exists(_owner(tenant, generation_id)))
+            entries: Any = await self._redis.xrange(_key(tenant, generation_id), min=f"{after + 1}-0")
+        except RedisLost as error:
+            raise Unavailable("the live tail does not answer", dependency="redis") from error
+        numbered = ((int(place) + 1, data) for _, fields in entries for place, data in fields.items())
+        return alive, [(sequence, data) for sequence, data in numbered if sequence > after]
+
+
+def _is_last(data: bytes) -> bool:
+    event = pb.GenerateResponse.FromString(data).event
+    return event.HasField("finished") or event.HasField("failed")
+
+
+def _key(tenant: str, generation_id: str) -> str:
+    return f"gen:{tenant}:{generation_id}"
+
+
+def _owner(tenant: str, generation_id: str) -> str:
+    return f"gen-owner:{tenant}:{generation_id}"

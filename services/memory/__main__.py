@@ -1,0 +1,7 @@
+"""`python -m services.memory`."""
+
+from __future__ import annotations
+
+from services.memory.main import main
+
+main()

@@ -1,0 +1,204 @@
+"""Between the contract and the orchestrator's domain: parses, rejects, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Final, TypeVar
+
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_service_pb2 as agents
+from agentnet.orchestrator.v1 import session_service_pb2 as sessions
+from services.orchestrator import modes
+from services.orchestrator.convergence import DEFAULT_THRESHOLD
+from services.orchestrator.store import AgentFilter
+from shared import fields
+from shared.errors import FieldRequired, InvalidArgument
+from shared.paging import Page, next_page_token, page
+
+_PROMPT: Final = 32_768
+_MAX_AGENTS: Final = 16
+_MAX_ROUNDS: Final = 50
+_DEFAULT_ROUNDS: Final = 3
+_FIRST_VERSION: Final = "1.0.0"
+_AGENT_ORDERS: Final = ("", "name", "create_time", "create_time desc")
+_SESSION_ORDERS: Final = {"": True, "start_time desc": True, "start_time": False}
+_NAME_FORM: Final = "a letter, then letters, digits, _ or -, at most 64 characters"
+_VERSION_FORM: Final = "a semantic version such as 1.0.0"
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A parsed list request."""
+
+    page: Page
+    scope: str
+
+
+def agent(found: agent_pb2.Agent, *, partial: bool = False) -> agent_pb2.Agent:
+    """A checked agent; a partial one holds only changes."""
+    made = agent_pb2.Agent()
+    made.CopyFrom(found)
+    if not partial:
+        fields.matching(found.name, "agent.name", fields.NAME, form=_NAME_FORM)
+        made.version = found.version or _FIRST_VERSION
+        made.state = found.state or agent_pb2.AGENT_STATE_ACTIVE
+        fields.required(found.system_prompt, "agent.system_prompt", limit=_PROMPT)
+    if made.version:
+        fields.matching(made.version, "agent.version", fields.VERSION, form=_VERSION_FORM)
+    fields.text(found.system_prompt, "agent.system_prompt", limit=_PROMPT)
+    fields.text(found.description, "agent.description", limit=1000)
+    for name, limit in (("capabilities", 32), ("tools", 64), ("functions", 64), ("monitors", 16)):
+        fields.at_most(len(getattr(found, name)), f"agent.{name}", limit=limit)
+    fields.mapping(found.style, "agent.style")
+    fields.mapping(found.config, "agent.config", limit=65_536)
+    fields.within(found.max_chain_depth, "agent.max_chain_depth", low=0, high=16)
+    if found.chain_strategy not in ("", "sequential", "parallel"):
+        raise InvalidArgument("chain_strategy is sequential or parallel", field="agent.chain_strategy")
+    _sampling(found.sampling)
+    return made
+
+
+def _sampling(found: agent_pb2.SamplingConfig) -> None:
+    limits = {
+        "temperature": (0, 2),
+        "top_p": (0, 1),
+        "presence_penalty": (-2, 2),
+        "frequency_penalty": (-2, 2),
+        "max_output_tokens": (1, 131_072),
+    }
+    for name, (low, high) in limits.items():
+        if found.HasField(name):  # type: ignore[arg-type]
+            fields.within(getattr(found, name), f"agent.sampling.{name}", low=low, high=high)
+
+
+def reference(value: str, field: str) -> tuple[str, str]:
+    """`Athena@1.0.0` into name and version; the version may be absent."""
+    if not value:
+        raise FieldRequired(field)
+    name, _, version = value.partition("@")
+    fields.matching(name, field, fields.NAME, form=f"{_NAME_FORM}, and perhaps @ and a version")
+    if version:
+        fields.matching(version, field, fields.VERSION, form=f"a name, @ and {_VERSION_FORM}")
+    return name, version
+
+
+def list_agents(request: agents.ListAgentsRequest) -> tuple[AgentFilter, Listing]:
+    if request.order_by not in _AGENT_ORDERS:
+        raise InvalidArgument("order_by is name, create_time or create_time desc", field="order_by")
+    chosen = AgentFilter(request.name, request.capability, request.state, request.order_by or "name")
+    scope = f"agents|{chosen}"
+    return chosen, Listing(page(request.page_size, request.page_token, scope=scope), scope)
+
+
+def agents_response(found: Sequence[agent_pb2.Agent], asked: Listing) -> agents.ListAgentsResponse:
+    shown, token = _skipped(found, asked)
+    return agents.ListAgentsResponse(agents=shown, next_page_token=token)
+
+
+def single(request: agents.RunAgentRequest) -> session_pb2.Session:
+    reference(request.name, "name")
+    return session_pb2.Session(
+        topic_start=fields.required(request.prompt, "prompt", limit=_PROMPT),
+        mode="single",
+        strategy="round_robin",
+        agents=[request.name],
+        max_rounds=1,
+    )
+
+
+def session(request: sessions.StartSessionRequest) -> session_pb2.Session:
+    fields.required(request.topic, "topic", limit=_PROMPT)
+    if not request.agents:
+        raise FieldRequired("agents")
+    fields.at_most(len(request.agents), "agents", limit=_MAX_AGENTS)
+    names = [reference(entry, f"agents[{place}]")[0] for place, entry in enumerate(request.agents)]
+    if len(set(names)) < len(names):
+        raise InvalidArgument("each agent takes part once", field="agents")
+    mode = request.mode or ("single" if len(names) == 1 else "brainstorm")
+    modes.mode(mode)
+    modes.strategy(request.strategy or "round_robin")
+    if mode == "single" and len(names) != 1:
+        raise InvalidArgument("mode single takes exactly one agent", field="agents")
+    fields.mapping(request.metadata, "metadata")
+    return session_pb2.Session(
+        topic_start=request.topic,
+        mode=mode,
+        strategy=request.strategy or "round_robin",
+        agents=request.agents,
+        max_rounds=_rounds(request, mode),
+        convergence_policy=_convergence(request),
+        metadata=request.metadata,
+        manual_advance=request.manual_advance,
+    )
+
+
+def _rounds(request: sessions.StartSessionRequest, mode: str) -> int:
+    rounds = int(fields.within(request.max_rounds, "max_rounds", low=0, high=_MAX_ROUNDS))
+    return 1 if mode == "single" else rounds or _DEFAULT_ROUNDS
+
+
+def _convergence(request: sessions.StartSessionRequest) -> session_pb2.ConvergencePolicy:
+    given = request.convergence_policy
+    threshold = fields.within(given.threshold, "convergence_policy.threshold", low=0, high=1)
+    return session_pb2.ConvergencePolicy(
+        enabled=request.convergence or given.enabled, threshold=threshold or DEFAULT_THRESHOLD
+    )
+
+
+def list_sessions(request: sessions.ListSessionsRequest) -> tuple[bool, Listing]:
+    if request.order_by not in _SESSION_ORDERS:
+        raise InvalidArgument("order_by is start_time or start_time desc", field="order_by")
+    scope = f"sessions|{request.status}|{request.mode}|{request.order_by}"
+    listing = Listing(page(request.page_size, request.page_token, scope=scope), scope)
+    return _SESSION_ORDERS[request.order_by], listing
+
+
+def sessions_response(found: Sequence[session_pb2.Session], asked: Listing) -> sessions.ListSessionsResponse:
+    shown = found[: asked.page.size]
+    more = (shown[-1].start_time.ToDatetime(UTC).isoformat(), shown[-1].id) if len(found) > len(shown) else None
+    return sessions.ListSessionsResponse(sessions=shown, next_page_token=next_page_token(more, scope=asked.scope))
+
+
+def list_turns(request: sessions.ListTurnsRequest) -> Listing:
+    scope = f"turns|{request.session_id}|{request.agent}|{request.round}"
+    return Listing(page(request.page_size, request.page_token, scope=scope), scope)
+
+
+def turns_response(found: Sequence[turn_pb2.Turn], asked: Listing) -> sessions.ListTurnsResponse:
+    shown, token = _skipped(found, asked)
+    return sessions.ListTurnsResponse(turns=shown, next_page_token=token)
+
+
+def watch(request: sessions.WatchSessionRequest) -> tuple[str, int]:
+    if request.after_sequence < 0:
+        raise InvalidArgument("after_sequence must not be negative", field="after_sequence")
+    return fields.identifier(request.session_id, "session_id"), request.after_sequence
+
+
+def envelope(payload: bytes) -> bytes:
+    """The bytes of WatchSessionResponse around the bytes of its event, which are sent as they were written."""
+    return _EVENT_TAG + _varint(len(payload)) + payload
+
+
+_EVENT_TAG: Final = bytes([sessions.WatchSessionResponse.EVENT_FIELD_NUMBER << 3 | 2])
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _skipped(found: Sequence[Item], asked: Listing) -> tuple[Sequence[Item], str]:
+    """A page whose cursor counts what was skipped."""
+    shown = found[: asked.page.size]
+    skipped = int(asked.page.cursor[0]) if asked.page.cursor else 0
+    more = (str(skipped + len(shown)),) if len(found) > len(shown) else None
+    return shown, next_page_token(more, scope=asked.scope)

@@ -1,0 +1,1 @@
+"""Drivers run steps. One for each place a session's journal can live."""

@@ -1,0 +1,126 @@
+"""The postgres driver: claims sessions by lease, drives each in a task of its own, gives them back when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.errors import LeaseLost
+from services.orchestrator.leases_postgres import Renewal
+from services.orchestrator.store import Lease, LeaseStore
+from shared.errors import MeshError
+from shared.log import log
+
+_CHANNEL: Final = "orchestrator_wake"
+_GUARD_SECONDS: Final = 0.2
+_GIVE_UP_AT: Final = 0.8
+
+
+@dataclass(slots=True)
+class PostgresDriver:
+    """All sessions this replica drives."""
+
+    leases: LeaseStore
+    sessions: SessionDriver
+    owner: str
+    ttl: timedelta
+    poll: timedelta
+    limit: int
+    _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _signals: dict[str, asyncio.Event] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def claim(self) -> None:
+        """Claims what is ready, for as long as the service runs."""
+        while True:
+            self._wake.clear()
+            free = self.limit - len(self._running)
+            claimed = await self.leases.claim(self.owner, ttl=self.ttl, limit=free) if free > 0 else []
+            for lease in claimed:
+                self._drive(lease)
+            if not claimed:
+                try:
+                    await asyncio.wait_for(self._wake.wait(), self.poll.total_seconds())
+                except TimeoutError:
+                    continue
+
+    def wake(self, session_id: str) -> None:
+        """Something changed about a session: a new one, or a signal."""
+        if session_id in self._signals:
+            self._signals[session_id].set()
+        self._wake.set()
+
+    async def guard(self, renewal: Renewal) -> None:
+        """Stops driving when the leases could not be renewed: before anyone else may take them."""
+        while True:
+            await asyncio.sleep(_GUARD_SECONDS)
+            if renewal.age > self.ttl * _GIVE_UP_AT and self._running:
+                log.error("driver.cannot_renew", sessions=len(self._running))
+                await self._stop_all()
+
+    async def drain(self) -> None:
+        """Stops driving; the sessions are free at once."""
+        await self._stop_all()
+
+    def _drive(self, lease: Lease) -> None:
+        signalled = self._signals[lease.session_id] = asyncio.Event()
+        task = asyncio.create_task(self._driven(lease, signalled), name=f"session {lease.session_id}")
+        self._running[lease.session_id] = task
+        task.add_done_callback(lambda done: self._ended(lease.session_id, done))
+
+    async def _driven(self, lease: Lease, signalled: asyncio.Event) -> None:
+        try:
+            await self.sessions.drive(lease, signalled)
+        except LeaseLost:
+            log.warning("driver.lease_lost", session_id=lease.session_id)
+        except MeshError as error:
+            # A store is away: the lease runs out, and whoever can goes on.
+            log.warning("driver.failed", session_id=lease.session_id, error=error.message)
+        except asyncio.CancelledError:
+            await asyncio.shield(self.leases.give_back(lease))
+            raise
+
+    async def _stop_all(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(session_id, None)
+        self._signals.pop(session_id, None)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("driver.fault", session_id=session_id, exc_info=error)
+
+
+async def listen(dsn: str, driver: PostgresDriver) -> None:
+    """Hears NOTIFY for as long as the connection holds; polling covers the rest."""
+    connection = await asyncpg.connect(dsn)
+    lost = asyncio.Event()
+
+    def heard(_connection: Any, _pid: int, _channel: str, session_id: object) -> None:
+        driver.wake(str(session_id))
+
+    try:
+        connection.add_termination_listener(lambda _: lost.set())
+        await connection.add_listener(_CHANNEL, heard)
+        await lost.wait()
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def draining(driver: PostgresDriver) -> AsyncIterator[None]:
+    """Gives sessions back at the end of the block."""
+    try:
+        yield
+    finally:
+        await driver.drain()

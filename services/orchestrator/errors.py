@@ -1,0 +1,65 @@
+"""What can go wrong between agents."""
+
+from __future__ import annotations
+
+from shared.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, Reason
+
+
+class AgentNotFound(NotFound):
+    """No such agent or version in this tenant."""
+
+    reason = Reason.ERROR_REASON_AGENT_NOT_FOUND
+
+
+class AgentVersionExists(AlreadyExists):
+    """Versions are immutable. Choose a new one."""
+
+    reason = Reason.ERROR_REASON_AGENT_VERSION_EXISTS
+
+
+class AgentArchived(FailedPrecondition):
+    """Archived agents start nothing new."""
+
+    reason = Reason.ERROR_REASON_AGENT_ARCHIVED
+
+
+class SessionNotFound(NotFound):
+    """No such session in this tenant."""
+
+    reason = Reason.ERROR_REASON_SESSION_NOT_FOUND
+
+
+class SessionEnded(FailedPrecondition):
+    """It takes no more signals."""
+
+    reason = Reason.ERROR_REASON_SESSION_ENDED
+
+
+class SessionStateInvalid(FailedPrecondition):
+    """The signal does not fit what the session is doing."""
+
+    reason = Reason.ERROR_REASON_SESSION_STATE_INVALID
+
+
+class SequenceOutOfRange(OutOfRange):
+    """The log ends before that."""
+
+    reason = Reason.ERROR_REASON_SEQUENCE_OUT_OF_RANGE
+
+
+class NameUnknown(InvalidArgument):
+    """No mode or strategy of this name."""
+
+    reason = Reason.ERROR_REASON_NAME_UNKNOWN
+
+
+class LeaseLost(Aborted):
+    """Another replica drives the session now."""
+
+    reason = Reason.ERROR_REASON_LEASE_LOST
+
+
+class SessionPoisoned(FailedPrecondition):
+    """Taken over too often."""
+
+    reason = Reason.ERROR_REASON_SESSION_POISONED

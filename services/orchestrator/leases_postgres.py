@@ -1,0 +1,79 @@
+"""The real lease store, by the role that sees leases alone; renewed in one statement from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+
+from services.orchestrator.store import Lease
+from services.orchestrator.store_postgres import SQL
+from shared.postgres import Database
+
+_RENEWALS_PER_TTL: Final = 4
+
+
+class PostgresLeaseStore:
+    """The table session_lease."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(SQL["claim"], owner, ttl, limit)
+        return [
+            Lease(row["tenant_id"], row["session_id"], row["owner"], row["fence"], row["takeovers"]) for row in rows
+        ]
+
+    async def give_back(self, lease: Lease) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(SQL["give_back"], lease.tenant, lease.session_id, lease.fence)
+
+
+class Renewal:
+    """Renews all leases of an owner, whatever the event loop is doing. `age` tells how long ago that last worked."""
+
+    def __init__(self, dsn: str, owner: str, *, ttl: timedelta) -> None:
+        self._dsn = dsn
+        self._owner = owner
+        self._ttl = ttl
+        self._stop = threading.Event()
+        self._renewed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    @property
+    def age(self) -> timedelta:
+        return timedelta(seconds=time.monotonic() - self._renewed_at)
+
+    def __enter__(self) -> Renewal:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        asyncio.run(self._renew())
+
+    async def _renew(self) -> None:
+        pause = self._ttl.total_seconds() / _RENEWALS_PER_TTL
+        connection: asyncpg.Connection[asyncpg.Record] | None = None
+        while not self._stop.is_set():
+            asked_at = time.monotonic()
+            try:
+                if connection is None or connection.is_closed():
+                    connection = await asyncpg.connect(self._dsn, timeout=pause)
+                await connection.execute(SQL["renew"], self._owner, self._ttl, timeout=pause)
+                self._renewed_at = asked_at
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                connection = None
+            await asyncio.sleep(pause)
+        if connection is not None:
+            await connection.close()

@@ -1,0 +1,140 @@
+"""AgentService and SessionService: convert in, one call of the domain, convert out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from agentnet.orchestrator.v1 import agent_service_pb2 as agents
+from agentnet.orchestrator.v1 import agent_service_pb2_grpc, session_service_pb2_grpc
+from agentnet.orchestrator.v1 import session_service_pb2 as sessions
+from services.orchestrator import convert
+from services.orchestrator.agents import Agents
+from services.orchestrator.sessions import Sessions
+from shared import fields
+from shared.clock import Clock
+from shared.errors import FieldRequired
+from shared.identity import current
+
+AGENTS = "agentnet.orchestrator.v1.AgentService"
+SESSIONS = "agentnet.orchestrator.v1.SessionService"
+
+
+class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
+    """The registry of agents."""
+
+    def __init__(self, registry: Agents, all_sessions: Sessions) -> None:
+        self._agents = registry
+        self._sessions = all_sessions
+
+    async def CreateAgent(self, request: agents.CreateAgentRequest, context: Any) -> agents.CreateAgentResponse:
+        request_id = fields.request_id(request.request_id)
+        made = await self._agents.create(current().tenant_id, convert.agent(request.agent), request_id=request_id)
+        return agents.CreateAgentResponse(agent=made)
+
+    async def GetAgent(self, request: agents.GetAgentRequest, context: Any) -> agents.GetAgentResponse:
+        found = await self._agents.find(current().tenant_id, *convert.reference(request.name, "name"))
+        return agents.GetAgentResponse(agent=found)
+
+    async def ListAgents(self, request: agents.ListAgentsRequest, context: Any) -> agents.ListAgentsResponse:
+        chosen, asked = convert.list_agents(request)
+        return convert.agents_response(await self._agents.every(current().tenant_id, chosen, page=asked.page), asked)
+
+    async def UpdateAgent(self, request: agents.UpdateAgentRequest, context: Any) -> agents.UpdateAgentResponse:
+        name, _ = convert.reference(request.name, "name")
+        changes = convert.agent(request.agent, partial=True)
+        request_id = fields.request_id(request.request_id)
+        made = await self._agents.update(current().tenant_id, name, changes, request_id=request_id)
+        return agents.UpdateAgentResponse(agent=made)
+
+    async def SetAgentState(self, request: agents.SetAgentStateRequest, context: Any) -> agents.SetAgentStateResponse:
+        if not request.state:
+            raise FieldRequired("state")
+        name, version = convert.reference(request.name, "name")
+        moved = await self._agents.set_state(current().tenant_id, name, version, request.state)
+        return agents.SetAgentStateResponse(agent=moved)
+
+    async def RunAgent(self, request: agents.RunAgentRequest, context: Any) -> agents.RunAgentResponse:
+        session, request_id = convert.single(request), fields.request_id(request.request_id)
+        session_id, turn = await self._sessions.run_single(current(), session, request_id=request_id)
+        return agents.RunAgentResponse(session_id=session_id, turn=turn)
+
+
+class SessionService(session_service_pb2_grpc.SessionServiceServicer):
+    """Sessions: start, watch, steer."""
+
+    def __init__(self, all_sessions: Sessions, clock: Clock) -> None:
+        self._sessions = all_sessions
+        self._clock = clock
+
+    async def StartSession(self, request: sessions.StartSessionRequest, context: Any) -> sessions.StartSessionResponse:
+        session, request_id = convert.session(request), fields.request_id(request.request_id)
+        started = await self._sessions.start(current(), session, request_id=request_id)
+        return sessions.StartSessionResponse(session=started)
+
+    async def GetSession(self, request: sessions.GetSessionRequest, context: Any) -> sessions.GetSessionResponse:
+        session_id = fields.identifier(request.session_id, "session_id")
+        return sessions.GetSessionResponse(session=await self._sessions.find(current().tenant_id, session_id))
+
+    async def ListSessions(self, request: sessions.ListSessionsRequest, context: Any) -> sessions.ListSessionsResponse:
+        newest_first, asked = convert.list_sessions(request)
+        found = await self._sessions.every(
+            current().tenant_id, status=request.status, mode=request.mode, newest_first=newest_first, page=asked.page
+        )
+        return convert.sessions_response(found, asked)
+
+    async def ListTurns(self, request: sessions.ListTurnsRequest, context: Any) -> sessions.ListTurnsResponse:
+        session_id, asked = fields.identifier(request.session_id, "session_id"), convert.list_turns(request)
+        found = await self._sessions.turns(
+            current().tenant_id, session_id, agent=request.agent, round_number=request.round, page=asked.page
+        )
+        return convert.turns_response(found, asked)
+
+    async def WatchSession(  # type: ignore[override] # the bytes of WatchSessionResponse
+        self, request: sessions.WatchSessionRequest, context: Any
+    ) -> AsyncIterator[bytes]:
+        session_id, after = convert.watch(request)
+        async for entry in self._sessions.watch(current().tenant_id, session_id, after=after):
+            if entry is None:
+                beat = sessions.Heartbeat(last_sequence=after)
+                beat.time.FromDatetime(self._clock.now())
+                yield sessions.WatchSessionResponse(heartbeat=beat).SerializeToString()
+            else:
+                after = entry.sequence
+                yield convert.envelope(entry.payload)
+
+    async def AdvanceSession(
+        self, request: sessions.AdvanceSessionRequest, context: Any
+    ) -> sessions.AdvanceSessionResponse:
+        return sessions.AdvanceSessionResponse(session=await self._signal(request, "advance"))
+
+    async def PauseSession(self, request: sessions.PauseSessionRequest, context: Any) -> sessions.PauseSessionResponse:
+        return sessions.PauseSessionResponse(session=await self._signal(request, "pause"))
+
+    async def ResumeSession(
+        self, request: sessions.ResumeSessionRequest, context: Any
+    ) -> sessions.ResumeSessionResponse:
+        return sessions.ResumeSessionResponse(session=await self._signal(request, "resume"))
+
+    async def CancelSession(
+        self, request: sessions.CancelSessionRequest, context: Any
+    ) -> sessions.CancelSessionResponse:
+        return sessions.CancelSessionResponse(session=await self._signal(request, "cancel"))
+
+    async def _signal(self, request: Any, kind: str) -> Any:
+        session_id = fields.identifier(request.session_id, "session_id")
+        request_id = fields.request_id(request.request_id)
+        return await self._sessions.signal(current(), session_id, kind, request_id=request_id)
+
+
+def add_to_server(service: SessionService, server: grpc.aio.Server) -> None:
+    """Registers SessionService; its stream without a serializer, since the log's own bytes are sent."""
+    streams: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "WatchSession": grpc.unary_stream_rpc_method_handler(
+            service.WatchSession, sessions.WatchSessionRequest.FromString
+        )
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SESSIONS, streams),))
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server)

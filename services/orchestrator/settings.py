@@ -1,0 +1,29 @@
+"""Settings of the orchestrator service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from shared.settings import MeshSettings, settings_for
+
+
+class OrchestratorSettings(MeshSettings):
+    """AGENTNET_ORCHESTRATOR_*."""
+
+    model_config = settings_for("orchestrator")
+
+    driver_dsn: SecretStr = Field(description="the role that sees leases of all tenants and nothing else")
+    log_key: SecretStr = Field(description="keys the chain of hashes over each session's log")
+    default_agents: Path = Path(__file__).with_name("agents.yaml")
+    lease_ttl: timedelta = Field(
+        default=timedelta(seconds=3), description="an owner that cannot renew for this long lost"
+    )
+    max_sessions: int = Field(default=200, ge=1, description="driven by this replica at once")
+    max_takeovers: int = Field(default=5, ge=1, description="more set a session aside as poisoned")
+    poll: timedelta = Field(default=timedelta(milliseconds=500), description="the safety net under notifications")
+    heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchSession")
+    tail_ttl: timedelta = Field(default=timedelta(hours=1), description="how long live events stay in Redis")
+    max_output_tokens: int = Field(default=96, ge=1, description="of a turn whose agent does not say")

@@ -1,0 +1,132 @@
+"""What the orchestrator asks of storage: agents, sessions with their logs, and leases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
+from shared.identity import Principal
+from shared.paging import Page
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFilter:
+    """Which agents, in which order. Empty means all."""
+
+    name: str = ""
+    capability: str = ""
+    state: int = 0
+    order: str = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event of a log as it is stored: its place and its bytes."""
+
+    sequence: int
+    kind: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one session's log, until another one's fence is higher."""
+
+    tenant: str
+    session_id: str
+    owner: str
+    fence: int
+    takeovers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What a caller asks of a session."""
+
+    id: str
+    kind: str
+    sender: str
+
+
+class AgentStore(Protocol):
+    """Where agents are kept."""
+
+    async def add(self, tenant: str, agent: agent_pb2.Agent, *, request_id: str | None) -> bool:
+        """Stores a version. False when it, or one of this request_id, exists."""
+
+    async def made_by(self, tenant: str, request_id: str) -> agent_pb2.Agent | None:
+        """The version an earlier request made."""
+
+    async def versions(self, tenant: str, name: str) -> Sequence[agent_pb2.Agent]:
+        """All versions of an agent."""
+
+    async def set_state(self, tenant: str, agent: agent_pb2.Agent) -> None:
+        """Writes the state of a version."""
+
+    async def every(self, tenant: str, chosen: AgentFilter, *, page: Page) -> Sequence[agent_pb2.Agent]:
+        """Versions in order, at most `page.size` + 1. The cursor is how many to skip."""
+
+
+class SessionStore(Protocol):
+    """Where sessions, their logs and their signals are kept."""
+
+    async def start(
+        self, tenant: str, session: session_pb2.Session, starter: Principal, first: Entry, *, request_id: str | None
+    ) -> session_pb2.Session:
+        """Stores a session with the first event of its log, ready to be claimed; or returns the earlier one of this
+        request_id.
+        """
+
+    async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
+        """The summary."""
+
+    async def every(
+        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
+    ) -> Sequence[session_pb2.Session]:
+        """Summaries by start, at most `page.size` + 1. The cursor is (time, id) of the last one seen."""
+
+    async def turns(
+        self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
+    ) -> Sequence[turn_pb2.Turn]:
+        """Finished turns, oldest first, at most `page.size` + 1. The cursor is how many to skip."""
+
+    async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
+        """Committed events after a sequence, in order."""
+
+    async def starter(self, tenant: str, session_id: str) -> Principal:
+        """Who started the session."""
+
+    async def append(
+        self,
+        lease: Lease,
+        entries: Sequence[Entry],
+        *,
+        session: session_pb2.Session,
+        turn: turn_pb2.Turn | None = None,
+        release: bool = False,
+        signals_taken: int = 0,
+    ) -> None:
+        """Commits events, with the summary and a finished turn, in one transaction. Raises LeaseLost.
+
+        With `release` the lease is given up: for good when the session has ended, else until there are more signals
+        than the `signals_taken`.
+        """
+
+    async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
+        """Stores a signal and wakes whoever drives; a request_id acts once."""
+
+    async def signals(self, tenant: str, session_id: str) -> Sequence[Signal]:
+        """All signals of a session, oldest first."""
+
+
+class LeaseStore(Protocol):
+    """Who drives what, across tenants."""
+
+    async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
+        """Takes sessions that are ready and that nobody, or nobody living, drives; those waiting longest first."""
+
+    async def give_back(self, lease: Lease) -> None:
+        """Lets another replica go on at once."""

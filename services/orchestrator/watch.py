@@ -1,0 +1,81 @@
+"""Watching a log: the same bytes for every reader, from any place, live to the end, without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Final
+
+from agentnet.orchestrator.v1 import event_pb2
+from services.orchestrator.errors import SequenceOutOfRange, SessionNotFound
+from services.orchestrator.store import Entry, SessionStore
+from services.orchestrator.tail import LogTail
+
+_PAGE: Final = 500
+
+
+class Watcher:
+    """Reads the live tail while it follows without a gap, and the committed log where it does not."""
+
+    def __init__(self, store: SessionStore, tail: LogTail, *, poll: timedelta) -> None:
+        self._store = store
+        self._tail = tail
+        self._poll = poll.total_seconds()
+
+    async def watch(
+        self, tenant: str, session_id: str, *, after: int, heartbeat: timedelta
+    ) -> AsyncGenerator[Entry | None, None]:
+        """Events after a sequence to the end of the session; None as a heartbeat.
+
+        Raises SessionNotFound, and SequenceOutOfRange when the log ends before `after`.
+        """
+        await self._check(tenant, session_id, after)
+        loop = asyncio.get_running_loop()
+        heard_at = loop.time()
+        with self._tail.woken(tenant, session_id) as woken:
+            while True:
+                woken.clear()
+                entries = await self._next(tenant, session_id, after)
+                for entry in entries:
+                    yield entry
+                    after = entry.sequence
+                    if _is_last(entry):
+                        return
+                if entries:
+                    heard_at = loop.time()
+                    continue
+                if loop.time() - heard_at >= heartbeat.total_seconds():
+                    heard_at = loop.time()
+                    yield None
+                await _wait(woken, self._poll)
+
+    async def _next(self, tenant: str, session_id: str, after: int) -> list[Entry]:
+        live = await self._tail.read(tenant, session_id, after)
+        return list(live or await self._store.read(tenant, session_id, after, limit=_PAGE))
+
+    async def _check(self, tenant: str, session_id: str, after: int) -> None:
+        session = await self._store.find(tenant, session_id)
+        if session is None:
+            raise SessionNotFound(f"no session {session_id}", session_id=session_id)
+        if after <= session.last_sequence:
+            return
+        live = await self._tail.read(tenant, session_id, session.last_sequence)
+        last = live[-1].sequence if live else session.last_sequence
+        if after > last:
+            raise SequenceOutOfRange(
+                f"the log ends at {last}", field="after_sequence", session_id=session_id, last_sequence=str(last)
+            )
+
+
+def _is_last(entry: Entry) -> bool:
+    if entry.kind:
+        return entry.kind == "session_finished"
+    return event_pb2.SessionEvent.FromString(entry.payload).HasField("session_finished")
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

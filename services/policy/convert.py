@@ -1,0 +1,229 @@
+"""Between the contract and the library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agentnet.policy.v1 import bundle_pb2, violation_pb2
+from agentnet.policy.v1 import policy_service_pb2 as pb
+from services.policy.library import EVERYONE
+from services.policy.store import Enforced, StoredBundle, Violation, ViolationFilter
+from shared import fields
+from shared.errors import InvalidArgument
+from shared.monitors.rules import Action, Rule, Severity, Target
+from shared.monitors.stream import Ruling
+from shared.paging import Page, next_page_token, page
+
+_NAME: Final = r"letters, digits, _, . and -, at most 64 characters"
+_BUNDLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LABEL: Final = re.compile(r"[a-z0-9-]{1,32}")
+_MAX_DOCUMENT: Final = 1024 * 1024
+_MAX_TEXT: Final = 1_048_576
+_MAX_VIOLATIONS: Final = 100
+_SEVERITIES: Final = {
+    Severity.MINOR: bundle_pb2.SEVERITY_MINOR,
+    Severity.MAJOR: bundle_pb2.SEVERITY_MAJOR,
+    Severity.SEVERE: bundle_pb2.SEVERITY_SEVERE,
+}
+_FROM_SEVERITY: Final = {value: key for key, value in _SEVERITIES.items()}
+_ACTIONS: Final = {
+    Action.WARN: bundle_pb2.RULE_ACTION_WARN,
+    Action.REDACT: bundle_pb2.RULE_ACTION_REDACT,
+    Action.BLOCK: bundle_pb2.RULE_ACTION_BLOCK,
+    Action.ESCALATE: bundle_pb2.RULE_ACTION_ESCALATE,
+    Action.REQUIRE_APPROVAL: bundle_pb2.RULE_ACTION_REQUIRE_APPROVAL,
+}
+_TARGETS: Final = {
+    Target.PROMPT: bundle_pb2.RULE_TARGET_PROMPT,
+    Target.OUTPUT: bundle_pb2.RULE_TARGET_OUTPUT,
+    Target.TOOL_ARGUMENTS: bundle_pb2.RULE_TARGET_TOOL_ARGUMENTS,
+}
+_FROM_TARGET: Final = {value: key for key, value in _TARGETS.items()}
+_ORDERS: Final = {"": True, "create_time desc": True, "create_time": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A parsed list of violations."""
+
+    chosen: ViolationFilter
+    page: Page
+    scope: str
+    newest_first: bool
+
+
+def new_bundle(request: pb.CreateBundleRequest) -> dict[str, Any]:
+    if request.version:
+        fields.matching(request.version, "version", fields.VERSION, form="a semantic version such as 1.0.0")
+    fields.at_most(len(request.labels), "labels", limit=8)
+    return {
+        "name": fields.matching(request.name, "name", _BUNDLE_NAME, form=_NAME),
+        "version": request.version,
+        "document": fields.required(request.document, "document", limit=_MAX_DOCUMENT),
+        "labels": tuple(label(entry, "labels") for entry in request.labels),
+    }
+
+
+def label(value: str, field: str) -> str:
+    return fields.matching(value, field, _LABEL, form="lower-case letters, digits and -, at most 32 characters")
+
+
+def reference(value: str, field: str = "name") -> tuple[str, str]:
+    """`default@1.0.0` into name and version; the version may be absent."""
+    name, _, version = value.partition("@")
+    fields.matching(name, field, _BUNDLE_NAME, form=f"{_NAME}, and perhaps @ and a version")
+    if version:
+        fields.matching(version, field, fields.VERSION, form="a name, @ and a semantic version")
+    return name, version
+
+
+def listed(request: pb.ListBundlesRequest, found: Sequence[StoredBundle]) -> pb.ListBundlesResponse:
+    if request.order_by not in ("", "name", "create_time desc"):
+        raise InvalidArgument("order_by is name or create_time desc", field="order_by")
+    scope = f"bundles|{request.name}|{request.order_by}"
+    asked = page(request.page_size, request.page_token, scope=scope)
+    ordered = list(found) if request.order_by == "create_time desc" else sorted(found, key=lambda one: one.name)
+    skip = int(asked.cursor[0]) if asked.cursor else 0
+    shown = ordered[skip : skip + asked.size]
+    more = (str(skip + len(shown)),) if skip + len(shown) < len(ordered) else None
+    token = next_page_token(more, scope=scope)
+    return pb.ListBundlesResponse(bundles=[bundle(one) for one in shown], next_page_token=token)
+
+
+def target(request: pb.CheckRequest) -> Target:
+    return _FROM_TARGET.get(request.target, Target.OUTPUT)
+
+
+def checked_text(request: pb.CheckRequest) -> str:
+    return fields.required(request.text, "text", limit=_MAX_TEXT)
+
+
+def check_response(ruling: Ruling) -> pb.CheckResponse:
+    return pb.CheckResponse(
+        allowed=not ruling.blocked,
+        text="" if ruling.blocked else ruling.text,
+        findings=[
+            pb.Finding(
+                rule=verdict.rule.name,
+                bundle=verdict.bundle,
+                severity=_SEVERITIES[verdict.rule.severity],
+                action=_ACTIONS[verdict.action],
+                span_start=verdict.start,
+                span_end=verdict.end,
+            )
+            for verdict in ruling.verdicts
+        ],
+    )
+
+
+def violations(request: pb.RecordViolationsRequest) -> list[Violation]:
+    fields.at_most(len(request.violations), "violations", limit=_MAX_VIOLATIONS)
+    return [_read(message) for message in request.violations]
+
+
+def list_violations(request: pb.ListViolationsRequest) -> Listing:
+    if request.order_by not in _ORDERS:
+        raise InvalidArgument("order_by is create_time or create_time desc", field="order_by")
+    chosen = ViolationFilter(
+        session_id=request.session_id,
+        severity=_FROM_SEVERITY.get(request.severity),
+        monitor_name=request.monitor_name,
+        start=request.start_time.ToDatetime(UTC) if request.HasField("start_time") else None,
+        end=request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None,
+    )
+    scope = f"violations|{chosen}|{request.order_by}"
+    paging = page(request.page_size, request.page_token, scope=scope)
+    return Listing(chosen, paging, scope, newest_first=_ORDERS[request.order_by])
+
+
+def violations_response(found: Sequence[Violation], asked: Listing) -> pb.ListViolationsResponse:
+    shown = found[: asked.page.size]
+    more = (shown[-1].created_at.isoformat(), shown[-1].id) if len(found) > len(shown) else None
+    token = next_page_token(more, scope=asked.scope)
+    return pb.ListViolationsResponse(violations=[_violation(one) for one in shown], next_page_token=token)
+
+
+def snapshot(
+    enforced: Enforced | None, bundles: Mapping[str, Sequence[StoredBundle]], *, seen_by: str | None, now: datetime
+) -> pb.WatchBundlesResponse:
+    """What one watcher may see: everything for a service of the mesh, a tenant's own and the default for others."""
+    if enforced is None:
+        return pb.WatchBundlesResponse(heartbeat=True, time=_time(now))
+    shown = {name: own for name, own in bundles.items() if seen_by in (None, name) or name == EVERYONE}
+    return pb.WatchBundlesResponse(
+        revision=enforced.revision,
+        time=_time(now),
+        tenants=[pb.TenantBundles(tenant_id=name, bundles=[bundle(one) for one in own]) for name, own in shown.items()],
+    )
+
+
+def bundle(stored: StoredBundle) -> bundle_pb2.Bundle:
+    return bundle_pb2.Bundle(
+        name=stored.name,
+        version=stored.version,
+        digest=stored.digest,
+        rules=[_rule(rule) for rule in stored.rules],
+        labels=stored.labels,
+        create_time=_time(stored.created_at),
+        built_in=stored.built_in,
+    )
+
+
+def _rule(rule: Rule) -> bundle_pb2.Rule:
+    return bundle_pb2.Rule(
+        name=rule.name,
+        type=rule.type.value,
+        severity=_SEVERITIES[rule.severity],
+        action=_ACTIONS[rule.action] if rule.action else bundle_pb2.RULE_ACTION_UNSPECIFIED,
+        pattern=rule.pattern,
+        keywords=rule.keywords,
+        target=_TARGETS[rule.target] if rule.target else bundle_pb2.RULE_TARGET_UNSPECIFIED,
+        replacement=rule.replacement,
+        enforced=rule.enforced,
+        case_insensitive=rule.case_insensitive,
+    )
+
+
+def _read(message: violation_pb2.Violation) -> Violation:
+    severity = _FROM_SEVERITY.get(message.severity)
+    if severity is None:
+        raise InvalidArgument("severity is required", field="violations.severity")
+    return Violation(
+        id=fields.required(message.id, "violations.id", limit=100),
+        session_id=message.session_id,
+        turn_id=message.turn_id,
+        agent=message.agent,
+        monitor_name=fields.required(message.monitor_name, "violations.monitor_name", limit=64),
+        severity=severity,
+        violation_type=message.violation_type,
+        rationale=fields.text(message.rationale, "violations.rationale", limit=1000),
+        meta=fields.mapping(message.meta, "violations.meta"),
+        created_at=message.create_time.ToDatetime(UTC),
+    )
+
+
+def _violation(one: Violation) -> violation_pb2.Violation:
+    return violation_pb2.Violation(
+        id=one.id,
+        session_id=one.session_id,
+        turn_id=one.turn_id,
+        agent=one.agent,
+        monitor_name=one.monitor_name,
+        severity=_SEVERITIES[one.severity],
+        violation_type=one.violation_type,
+        rationale=one.rationale,
+        meta=fields.struct(dict(one.meta)),
+        create_time=_time(one.created_at),
+    )
+
+
+def _time(value: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp

@@ -1,0 +1,56 @@
+-- name: add_bundle
+insert into bundle (tenant_id, name, version, digest, document, created_at) values ($1, $2, $3, $4, $5, $6)
+on conflict do nothing
+returning version;
+
+-- name: get_bundles
+select b.*, coalesce(array_agg(l.label order by l.label) filter (where l.label is not null), '{}') as labels
+from bundle b left join bundle_label l using (tenant_id, name, version)
+where $1::text = '' or b.name = $1
+group by b.tenant_id, b.name, b.version
+order by b.created_at desc;
+
+-- name: has_version
+select exists (select from bundle where name = $1 and version = $2);
+
+-- name: put_label
+insert into bundle_label (tenant_id, name, label, version) values ($1, $2, $3, $4)
+on conflict (tenant_id, name, label) do update set version = excluded.version;
+
+-- name: drop_label
+delete from bundle_label where name = $1 and label = $2 and version = $3;
+
+-- name: bump_revision
+select nextval('enforced_revision');
+
+-- name: revision
+select last_value from enforced_revision;
+
+-- name: enforced
+select b.*, '{production}'::text[] as labels
+from bundle b join bundle_label l using (tenant_id, name, version)
+where l.label = 'production'
+order by b.tenant_id, b.name;
+
+-- name: record_violation
+insert into violation (tenant_id, id, session_id, turn_id, agent_name, monitor_name, severity, violation_type, rationale,
+  meta, created_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+on conflict do nothing
+returning id;
+
+-- name: newest_violations
+select * from violation
+where ($1::text = '' or session_id = $1) and ($2::text = '' or severity = $2) and ($3::text = '' or monitor_name = $3)
+  and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
+  and ($6::timestamptz is null or (created_at, id) < ($6, $7))
+order by created_at desc, id desc
+limit $8;
+
+-- name: oldest_violations
+select * from violation
+where ($1::text = '' or session_id = $1) and ($2::text = '' or severity = $2) and ($3::text = '' or monitor_name = $3)
+  and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
+  and ($6::timestamptz is null or (created_at, id) > ($6, $7))
+order by created_at, id
+limit $8;

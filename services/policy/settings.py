@@ -1,0 +1,22 @@
+"""Settings of the policy service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.settings import MeshSettings, settings_for
+
+
+class PolicySettings(MeshSettings):
+    """AGENTNET_POLICY_*."""
+
+    model_config = settings_for("policy")
+
+    default_bundle: Path = Field(
+        default=Path(__file__).parent / "bundles" / "default.yaml", description="for tenants without one of their own"
+    )
+    poll: timedelta = Field(default=timedelta(seconds=0.5), description="how often a change is looked for")
+    heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchBundles")

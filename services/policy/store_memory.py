@@ -1,0 +1,94 @@
+"""The honest fake: bundles and violations in dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from services.policy.store import Enforced, StoredBundle, Violation, ViolationFilter
+from shared.paging import Page
+
+PRODUCTION = "production"
+
+
+class MemoryPolicyStore:
+    """Everything is gone when the process ends."""
+
+    def __init__(self) -> None:
+        self._bundles: dict[tuple[str, str, str], StoredBundle] = {}
+        self._labels: dict[tuple[str, str, str], str] = {}
+        self._violations: dict[tuple[str, str], Violation] = {}
+        self._revision = 1
+
+    async def add(self, tenant: str, bundle: StoredBundle) -> bool:
+        key = (tenant, bundle.name, bundle.version)
+        if key in self._bundles:
+            return False
+        self._bundles[key] = bundle
+        for label in bundle.labels:
+            self._labels[tenant, bundle.name, label] = bundle.version
+        self._revision += 1
+        return True
+
+    async def bundles(self, tenant: str, *, name: str = "") -> Sequence[StoredBundle]:
+        mine = [self._labelled(key) for key in self._bundles if key[0] == tenant and name in ("", key[1])]
+        return sorted(mine, key=lambda bundle: bundle.created_at, reverse=True)
+
+    async def label(self, tenant: str, name: str, version: str, *, label: str, remove: bool) -> bool:
+        if (tenant, name, version) not in self._bundles:
+            return False
+        if not remove:
+            self._labels[tenant, name, label] = version
+        elif self._labels.get((tenant, name, label)) == version:
+            del self._labels[tenant, name, label]
+        self._revision += 1
+        return True
+
+    async def revision(self) -> int:
+        return self._revision
+
+    async def enforced(self) -> Enforced:
+        tenants: dict[str, list[StoredBundle]] = {}
+        for tenant, name, label in sorted(self._labels):
+            if label == PRODUCTION:
+                version = self._labels[tenant, name, label]
+                tenants.setdefault(tenant, []).append(self._labelled((tenant, name, version)))
+        return Enforced(self._revision, tenants)
+
+    async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
+        new = [violation for violation in violations if (tenant, violation.id) not in self._violations]
+        self._violations |= {(tenant, violation.id): violation for violation in new}
+        return len(new)
+
+    async def violations(
+        self, tenant: str, chosen: ViolationFilter, *, newest_first: bool, page: Page
+    ) -> Sequence[Violation]:
+        mine = [found for (owner, _), found in self._violations.items() if owner == tenant and _fits(found, chosen)]
+        mine.sort(key=_place, reverse=newest_first)
+        if page.cursor:
+            seen = (page.cursor[0], page.cursor[1])
+            mine = [found for found in mine if (_place(found) < seen if newest_first else _place(found) > seen)]
+        return mine[: page.size + 1]
+
+    def _labelled(self, key: tuple[str, str, str]) -> StoredBundle:
+        tenant, name, version = key
+        labels = (
+            label
+            for (owner, bundle, label), at in self._labels.items()
+            if (owner, bundle, at) == (tenant, name, version)
+        )
+        return replace(self._bundles[key], labels=tuple(sorted(labels)))
+
+
+def _place(violation: Violation) -> tuple[str, str]:
+    return violation.created_at.isoformat(), violation.id
+
+
+def _fits(violation: Violation, chosen: ViolationFilter) -> bool:
+    return (
+        chosen.session_id in ("", violation.session_id)
+        and chosen.severity in (None, violation.severity)
+        and chosen.monitor_name in ("", violation.monitor_name)
+        and (chosen.start is None or violation.created_at >= chosen.start)
+        and (chosen.end is None or violation.created_at < chosen.end)
+    )

@@ -1,0 +1,150 @@
+"""Between the contract and the registry."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from google.protobuf import json_format, struct_pb2
+
+from agentnet.tools.v1 import tool_pb2
+from agentnet.tools.v1 import tool_service_pb2 as pb
+from services.tools.errors import FunctionFailed
+from services.tools.registry import PYTHON
+from services.tools.sandbox import Outcome, Status
+from services.tools.store import Function, Tool
+from services.tools.validation import DEFAULT_IMPORTS
+from shared import fields
+from shared.errors import FieldRequired, InvalidArgument
+from shared.paging import next_page_token, page
+
+MODES: Final = ("python", "external_api", "grpc", "sql", "mcp", "shell", "wasm")
+_MAX_CODE: Final = 262_144
+_MAX_MEMORY_MIB: Final = 4096
+_DEFAULT_MEMORY_MIB: Final = 512
+_DEFAULT_TIMEOUT: Final = timedelta(seconds=30)
+_MAX_TIMEOUT: Final = timedelta(minutes=10)
+_NAME_FORM: Final = "a letter, then letters, digits, _ or -, at most 64 characters"
+_SCHEMA_LIMIT: Final = 65_536
+STREAMS: Final = {"stdout": pb.OUTPUT_STREAM_STDOUT, "stderr": pb.OUTPUT_STREAM_STDERR}
+
+
+def new_tool(found: tool_pb2.Tool, now: datetime) -> Tool:
+    name = fields.matching(found.name, "tool.name", fields.NAME, form=_NAME_FORM)
+    version = fields.matching(
+        found.version or "1.0.0", "tool.version", fields.VERSION, form="a semantic version such as 1.0.0"
+    )
+    if found.exec_mode not in MODES:
+        raise InvalidArgument(f"exec_mode is one of {', '.join(MODES)}", field="tool.exec_mode")
+    if found.exec_mode == PYTHON and not found.HasField("function"):
+        raise FieldRequired("tool.function")
+    if found.HasField("auth") and found.auth.type != "api_key_ref":
+        raise InvalidArgument("auth.type is api_key_ref; secrets are given by reference", field="tool.auth.type")
+    fields.at_most(len(found.allowed_agents), "tool.allowed_agents", limit=256)
+    return Tool(
+        name=name,
+        version=version,
+        description=fields.text(found.description, "tool.description", limit=1000),
+        input_schema=fields.mapping(found.input_schema, "tool.input_schema", limit=_SCHEMA_LIMIT) or {"type": "object"},
+        output_schema=fields.mapping(found.output_schema, "tool.output_schema", limit=_SCHEMA_LIMIT) or None,
+        rate_limit_per_min=int(
+            fields.within(found.rate_limit_per_min, "tool.rate_limit_per_min", low=0, high=1_000_000)
+        ),
+        exec_mode=found.exec_mode,
+        auth={"type": found.auth.type, "key_id": found.auth.key_id} if found.HasField("auth") else None,
+        allowed_agents=tuple(found.allowed_agents),
+        function=_function(found.function, name) if found.HasField("function") else None,
+        idempotent=found.idempotent,
+        created_at=now,
+    )
+
+
+def _function(found: tool_pb2.Function, tool: str) -> Function:
+    timeout = found.timeout.ToTimedelta() if found.HasField("timeout") else _DEFAULT_TIMEOUT
+    if not timedelta() < timeout <= _MAX_TIMEOUT:
+        raise InvalidArgument("timeout must be above 0 and at most 10 minutes", field="tool.function.timeout")
+    memory = found.memory_limit_mib or _DEFAULT_MEMORY_MIB
+    code = fields.required(found.code, "tool.function.code", limit=_MAX_CODE)
+    return Function(
+        code=code,
+        entry_point=found.entry_point or tool,
+        memory_limit_mib=int(fields.within(memory, "tool.function.memory_limit_mib", low=64, high=_MAX_MEMORY_MIB)),
+        timeout=timeout,
+        allowed_imports=tuple(found.allowed_imports) or DEFAULT_IMPORTS,
+        code_hash=hashlib.sha256(code.encode()).hexdigest(),
+    )
+
+
+def reference(value: str) -> tuple[str, str]:
+    name, _, version = value.partition("@")
+    fields.matching(name, "name", fields.NAME, form=f"{_NAME_FORM}, and perhaps @ and a version")
+    if version:
+        fields.matching(version, "name", fields.VERSION, form="a name, @ and a semantic version")
+    return name, version
+
+
+def arguments(request: pb.InvokeToolRequest) -> dict[str, object]:
+    return fields.mapping(request.arguments, "arguments", limit=1_048_576)
+
+
+def list_response(request: pb.ListToolsRequest, found: Sequence[Tool]) -> pb.ListToolsResponse:
+    if request.order_by not in ("", "name", "create_time desc"):
+        raise InvalidArgument("order_by is name or create_time desc", field="order_by")
+    scope = f"tools|{request.agent}|{request.exec_mode}|{request.order_by}"
+    asked = page(request.page_size, request.page_token, scope=scope)
+    newest = request.order_by == "create_time desc"
+    ordered = sorted(found, key=lambda one: one.created_at, reverse=True) if newest else list(found)
+    skip = int(asked.cursor[0]) if asked.cursor else 0
+    shown = ordered[skip : skip + asked.size]
+    more = (str(skip + len(shown)),) if skip + len(shown) < len(ordered) else None
+    token = next_page_token(more, scope=scope)
+    return pb.ListToolsResponse(tools=[tool(one) for one in shown], next_page_token=token)
+
+
+def tool(found: Tool) -> tool_pb2.Tool:
+    message = tool_pb2.Tool(
+        name=found.name,
+        version=found.version,
+        description=found.description,
+        input_schema=fields.struct(dict(found.input_schema)),
+        rate_limit_per_min=found.rate_limit_per_min,
+        exec_mode=found.exec_mode,
+        allowed_agents=found.allowed_agents,
+        idempotent=found.idempotent,
+    )
+    message.create_time.FromDatetime(found.created_at)
+    if found.output_schema:
+        message.output_schema.CopyFrom(fields.struct(dict(found.output_schema)))
+    if found.auth:
+        message.auth.CopyFrom(tool_pb2.ToolAuth(**found.auth))
+    if found.function:
+        message.function.CopyFrom(_function_message(found.function))
+    return message
+
+
+def _function_message(found: Function) -> tool_pb2.Function:
+    message = tool_pb2.Function(
+        code=found.code,
+        entry_point=found.entry_point,
+        memory_limit_mib=found.memory_limit_mib,
+        allowed_imports=found.allowed_imports,
+        code_hash=found.code_hash,
+    )
+    message.timeout.FromTimedelta(found.timeout)
+    return message
+
+
+def finished(outcome: Outcome) -> pb.ToolFinished:
+    message = pb.ToolFinished(isolation=outcome.isolation)
+    message.elapsed.FromTimedelta(outcome.elapsed)
+    if outcome.status is Status.OK:
+        message.result.CopyFrom(json_format.ParseDict(outcome.result, struct_pb2.Value()))
+    else:
+        message.failure.CopyFrom(failed(outcome).failure())
+    return message
+
+
+def failed(outcome: Outcome) -> FunctionFailed:
+    return FunctionFailed(outcome.message or "the function failed", status=outcome.status.value, trace=outcome.trace)

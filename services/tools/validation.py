@@ -1,0 +1,49 @@
+"""The first layer: what code may not even say. It gives early, exact errors; the boundary is the operating system."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+from typing import Final
+
+from services.tools.errors import FunctionRejected
+
+DEFAULT_IMPORTS: Final = ("json", "datetime", "math", "re", "collections", "itertools", "functools")
+_FORBIDDEN: Final = frozenset(
+    {"eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "globals", "locals", "vars"}
+)
+
+
+def validate(code: str, entry_point: str, *, allowed_imports: Collection[str]) -> None:
+    """Raises FunctionRejected, with the line, for the first thing that is not allowed."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError as error:
+        raise _rejected(f"the code does not parse: {error.msg}", error.lineno or 1) from None
+    for node in ast.walk(tree):
+        _check(node, allowed_imports)
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if entry_point not in {node.name for node in functions}:
+        raise _rejected(f"the code defines no function {entry_point}", 1)
+
+
+def _check(node: ast.AST, allowed: Collection[str]) -> None:
+    match node:
+        case ast.Import(names=names):
+            for name in names:
+                _check_import(name.name, node.lineno, allowed)
+        case ast.ImportFrom(module=module, level=level):
+            _check_import("." * level + (module or ""), node.lineno, allowed)
+        case ast.Name(id=name) if name in _FORBIDDEN:
+            raise _rejected(f"{name} is not allowed", node.lineno)
+        case ast.Attribute(attr=name) if name.startswith("__") and name.endswith("__"):
+            raise _rejected(f"the attribute {name} is not allowed", node.lineno)
+
+
+def _check_import(module: str, line: int, allowed: Collection[str]) -> None:
+    if module.partition(".")[0] not in allowed:
+        raise _rejected(f"importing {module} is not allowed; allowed are {', '.join(sorted(allowed))}", line)
+
+
+def _rejected(problem: str, line: int) -> FunctionRejected:
+    return FunctionRejected(f"line {line}: {problem}", field="tool.function.code", line=str(line))

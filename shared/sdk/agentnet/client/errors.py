@@ -1,0 +1,94 @@
+"""What a client is told when the mesh says no: code, reason, field, what to do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+_DETAILS = "grpc-status-details-bin"
+
+
+class AgentNetError(Exception):
+    """A call the mesh refused or could not do.
+
+    `code` is the gRPC code, `reason` a word of `agentnet.common.v1.ErrorReason` without its prefix (empty when the call
+    never reached the mesh), `field` the field at fault, `facts` what else is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode,
+        reason: str = "",
+        field: str = "",
+        facts: dict[str, str] | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.field = field
+        self.facts = facts or {}
+        self.retry_after = retry_after
+
+    @property
+    def suggestion(self) -> str:
+        """What to do about it, in one sentence; empty when the message says it."""
+        return _SUGGESTIONS.get(self.reason, _BY_CODE.get(self.code, ""))
+
+
+class MeshNotFound(AgentNetError):
+    """No address was given and no local mesh was found."""
+
+    def __init__(self) -> None:
+        super().__init__("no mesh is running here", code=grpc.StatusCode.UNAVAILABLE, reason="MESH_NOT_FOUND")
+
+
+def from_rpc(error: grpc.aio.AioRpcError) -> AgentNetError:
+    """Reads google.rpc.Status from the trailers of a failed call."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS and isinstance(value, bytes):
+            try:
+                return _from_status(status_pb2.Status.FromString(value), error.code())
+            except DecodeError:
+                break
+    return AgentNetError(error.details() or error.code().name.lower(), code=error.code())
+
+
+def _from_status(status: Any, code: grpc.StatusCode) -> AgentNetError:
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        any(detail.Unpack(kind) for kind in (info, bad, retry))
+    return AgentNetError(
+        str(status.message),
+        code=code,
+        reason=str(info.reason),
+        field=str(bad.field_violations[0].field) if bad.field_violations else "",
+        facts=dict(info.metadata),
+        retry_after=retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
+    )
+
+
+_SUGGESTIONS = {
+    "MESH_NOT_FOUND": "Start one with `agentnet up`, or set AGENTNET_ADDRESS.",
+    "AGENT_NOT_FOUND": "`agentnet agent list` shows the agents there are.",
+    "AGENT_VERSION_EXISTS": "Versions never change; choose a new one.",
+    "SESSION_NOT_FOUND": "Check the id; sessions of other tenants are not visible.",
+    "CREDENTIALS_MISSING": "Set AGENTNET_TOKEN or AGENTNET_API_KEY; `agentnet token` prints one for the local mesh.",
+    "TOKEN_EXPIRED": "Get a new token; `agentnet token` prints one for the local mesh.",
+    "TOKEN_MALFORMED": "Set AGENTNET_TOKEN to a JWT; `agentnet token` prints one for the local mesh.",
+    "TOKEN_UNTRUSTED": "The token is of another mesh; `agentnet token` prints one for the local mesh.",
+    "API_KEY_INVALID": "The key is unknown or revoked; make a new one.",
+    "BUDGET_EXHAUSTED": "Raise the budget with SetBudget.",
+    "SEQUENCE_OUT_OF_RANGE": "Watch from an earlier sequence.",
+}
+_BY_CODE = {
+    grpc.StatusCode.UNAVAILABLE: "See `agentnet status`; if it is down, start it with `agentnet up`.",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Try again with more time.",
+}

@@ -1,0 +1,139 @@
+"""What governs agents: tools, policies, memory, cost, keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+
+from agentnet.client.calls import unary
+from agentnet.client.transport import Transport
+from agentnet.cost.v1 import cost_pb2, cost_service_pb2, cost_service_pb2_grpc
+from agentnet.gateway.v1 import key_service_pb2, key_service_pb2_grpc
+from agentnet.memory.v1 import memory_pb2, memory_service_pb2, memory_service_pb2_grpc
+from agentnet.policy.v1 import bundle_pb2, policy_service_pb2, policy_service_pb2_grpc, violation_pb2
+from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+
+
+class Tools:
+    """Registers and invokes tools."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._stub = tool_service_pb2_grpc.ToolServiceStub(transport.channel)
+        self._call = transport.options
+
+    async def register(self, tool: tool_pb2.Tool) -> tool_pb2.Tool:
+        """Stores a version of a tool."""
+        return (
+            await unary(self._stub.RegisterTool(tool_service_pb2.RegisterToolRequest(tool=tool), **self._call()))
+        ).tool
+
+    async def list(self, *, agent: str = "") -> Sequence[tool_pb2.Tool]:
+        """The tools an agent may call; all without an agent. At most 500."""
+        request = tool_service_pb2.ListToolsRequest(agent=agent, page_size=500)
+        return (await unary(self._stub.ListTools(request, **self._call()))).tools
+
+    async def invoke(
+        self, name: str, arguments: Mapping[str, Any], *, agent: str = "", timeout: float = 60.0
+    ) -> tool_service_pb2.InvokeToolResponse:
+        """Invokes a tool and waits for its result; `timeout` is in seconds."""
+        request = tool_service_pb2.InvokeToolRequest(
+            name=name, arguments=json_format.ParseDict(dict(arguments), struct_pb2.Struct()), agent=agent
+        )
+        return await unary(self._stub.InvokeTool(request, **self._call(timeout=timeout)))
+
+
+class Policies:
+    """Bundles of rules, and what they caught."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._stub = policy_service_pb2_grpc.PolicyServiceStub(transport.channel)
+        self._call = transport.options
+
+    async def create(
+        self, name: str, document: str, *, version: str = "", labels: Sequence[str] = ()
+    ) -> bundle_pb2.Bundle:
+        """Stores a bundle from YAML or JSON text. Label it "production" to have it enforced."""
+        request = policy_service_pb2.CreateBundleRequest(name=name, version=version, document=document, labels=labels)
+        return (await unary(self._stub.CreateBundle(request, **self._call()))).bundle
+
+    async def check(self, text: str) -> policy_service_pb2.CheckResponse:
+        """Judges a text by what is enforced."""
+        return await unary(self._stub.Check(policy_service_pb2.CheckRequest(text=text), **self._call()))
+
+    async def violations(self, *, session_id: str = "") -> AsyncIterator[violation_pb2.Violation]:
+        """What was caught, newest first, page by page."""
+        token = ""
+        while True:
+            request = policy_service_pb2.ListViolationsRequest(session_id=session_id, page_token=token)
+            page = await unary(self._stub.ListViolations(request, **self._call()))
+            for violation in page.violations:
+                yield violation
+            if not (token := page.next_page_token):
+                return
+
+
+class Memories:
+    """What agents know."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._stub = memory_service_pb2_grpc.MemoryServiceStub(transport.channel)
+        self._call = transport.options
+
+    async def remember(self, content: str, *, agent: str = "", tags: Sequence[str] = ()) -> memory_pb2.Memory:
+        """Stores a memory; the same content is stored once."""
+        request = memory_service_pb2.RememberRequest(
+            content=content, agent=agent, tags=tags, memory_type=memory_pb2.MEMORY_TYPE_SEMANTIC
+        )
+        return (await unary(self._stub.Remember(request, **self._call()))).memory
+
+    async def recall(
+        self, query: str, *, limit: int = 5, agent: str = "", min_score: float = 0.0
+    ) -> Sequence[memory_service_pb2.ScoredMemory]:
+        """Finds memories by meaning, best first."""
+        request = memory_service_pb2.RecallRequest(query=query, limit=limit, agent=agent, min_score=min_score)
+        return (await unary(self._stub.Recall(request, **self._call()))).matches
+
+    async def forget(self, memory_id: str) -> None:
+        """Deletes a memory for good."""
+        await unary(self._stub.Forget(memory_service_pb2.ForgetRequest(memory_id=memory_id), **self._call()))
+
+
+class Costs:
+    """What was spent and what may be. Money is integer micro-USD."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._stub = cost_service_pb2_grpc.CostServiceStub(transport.channel)
+        self._call = transport.options
+
+    async def summary(self, *, group_by: str = "", session_id: str = "") -> Sequence[cost_service_pb2.CostSummary]:
+        """Sums, dearest first. `group_by` is a list such as "provider,model"."""
+        request = cost_service_pb2.SummarizeCostRequest(group_by=group_by, session_id=session_id, page_size=500)
+        return (await unary(self._stub.SummarizeCost(request, **self._call()))).summaries
+
+    async def budget(self) -> cost_pb2.Budget:
+        """The tenant's budget."""
+        return (await unary(self._stub.GetBudget(cost_service_pb2.GetBudgetRequest(), **self._call()))).budget
+
+    async def set_budget(self, limit_micros_usd: int) -> cost_pb2.Budget:
+        """Sets the tenant's budget, in micro-USD."""
+        request = cost_service_pb2.SetBudgetRequest(limit_micros_usd=limit_micros_usd)
+        return (await unary(self._stub.SetBudget(request, **self._call()))).budget
+
+
+class Keys:
+    """API keys of the tenant."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._stub = key_service_pb2_grpc.KeyServiceStub(transport.channel)
+        self._call = transport.options
+
+    async def create(self, display_name: str, *, roles: Sequence[str]) -> key_service_pb2.CreateKeyResponse:
+        """Makes a key. Its secret is in the answer and nowhere else."""
+        request = key_service_pb2.CreateKeyRequest(display_name=display_name, roles=roles)
+        return await unary(self._stub.CreateKey(request, **self._call()))
+
+    async def revoke(self, key_id: str) -> None:
+        """Revokes a key; it fails within 5 seconds."""
+        await unary(self._stub.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=key_id), **self._call()))

@@ -1,0 +1,75 @@
+"""The client of a mesh: `async with AgentNet.connect() as mesh`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from agentnet.client.calls import unary
+from agentnet.client.credentials import find_target
+from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
+from agentnet.client.inference import Inference
+from agentnet.client.sessions import Agents, Sessions
+from agentnet.client.transport import Transport
+from agentnet.common.v1 import principal_pb2
+from agentnet.gateway.v1 import (
+    health_service_pb2,
+    health_service_pb2_grpc,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
+)
+
+
+class AgentNet:
+    """One mesh, one caller. Close it, or use it as a context manager.
+
+    Every method raises AgentNetError, with the code, the reason, the field at fault and a suggestion.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.agents = Agents(transport)
+        self.sessions = Sessions(transport)
+        self.inference = Inference(transport)
+        self.tools = Tools(transport)
+        self.policies = Policies(transport)
+        self.memories = Memories(transport)
+        self.costs = Costs(transport)
+        self.keys = Keys(transport)
+
+    @classmethod
+    def connect(cls, address: str | None = None, *, credential: str | None = None) -> Self:
+        """A client of the mesh at `address`, with a token or an API key.
+
+        Without them: AGENTNET_ADDRESS, AGENTNET_TOKEN or AGENTNET_API_KEY, else the local mesh. The connection is made
+        by the first call.
+        """
+        return cls(Transport(find_target(address, credential)))
+
+    @property
+    def address(self) -> str:
+        """Where the mesh is."""
+        return self._transport.target.address
+
+    async def caller(self) -> principal_pb2.Principal:
+        """Who the mesh takes this client for."""
+        stub = identity_service_pb2_grpc.IdentityServiceStub(self._transport.channel)
+        call = stub.GetCaller(identity_service_pb2.GetCallerRequest(), **self._transport.options())
+        return (await unary(call)).principal
+
+    async def health(self) -> health_service_pb2.GetHealthResponse:
+        """How the mesh is, part by part."""
+        stub = health_service_pb2_grpc.HealthServiceStub(self._transport.channel)
+        return await unary(stub.GetHealth(health_service_pb2.GetHealthRequest(), **self._transport.options(timeout=5)))
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._transport.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,40 @@
+"""The task supervisor: background work that is started again when it fails, and ends with its service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from shared.log import log
+
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def supervised(name: str, work: Work) -> AsyncIterator[None]:
+    """Runs `work` beside the block. It is started again, ever more slowly, when it fails; cancelled when the block ends."""
+    task = asyncio.create_task(_forever(name, work), name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _forever(name: str, work: Work) -> None:
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        began = asyncio.get_running_loop().time()
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - the task supervisor: nothing may end the service's own work
+            log.warning("task.failed", task=name, error=f"{type(error).__name__}: {error}")
+        if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE_SECONDS:
+            pause = _FIRST_PAUSE_SECONDS
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
