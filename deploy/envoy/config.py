@@ -8,8 +8,10 @@ from pathlib import Path
 from deploy.envoy.clusters import clusters
 from deploy.envoy.contract import methods
 from deploy.envoy.edge import edge
-from deploy.envoy.inputs import Config, EnvoyInputs
+from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.internal import internal
+
+_MAX_CONNECTIONS = 50_000
 
 __all__ = ["EnvoyInputs", "bootstrap", "write_config"]
 
@@ -23,13 +25,17 @@ def bootstrap(inputs: EnvoyInputs) -> Config:
             "listeners": [edge(inputs, found), internal(inputs, found)],
             "clusters": clusters(inputs),
         },
-        "layered_runtime": {
-            "layers": [{"name": "static", "static_layer": {"overload": {"global_downstream_max_connections": 50_000}}}]
-        },
+        "overload_manager": {"resource_monitors": [_connections()]},
     }
     if inputs.admin_socket:
         config["admin"] = {"address": {"pipe": {"path": str(inputs.admin_socket), "mode": 0o600}}}
     return config
+
+
+def _connections() -> Config:
+    kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    limit = typed(kind, max_active_downstream_connections=_MAX_CONNECTIONS)
+    return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": limit}
 
 
 def write_config(inputs: EnvoyInputs, path: Path) -> None:

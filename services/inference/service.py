@@ -64,5 +64,5 @@ def add_to_server(service: InferenceService, server: grpc.aio.Server) -> None:
         "Generate": grpc.unary_stream_rpc_method_handler(service.Generate, pb.GenerateRequest.FromString),
         "Attach": grpc.unary_stream_rpc_method_handler(service.Attach, pb.AttachRequest.FromString),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, streams),))
     rpc.add_InferenceServiceServicer_to_server(service, server)
+    server.add_registered_method_handlers(NAME, streams)  # in place of the generated ones

@@ -136,5 +136,5 @@ def add_to_server(service: SessionService, server: grpc.aio.Server) -> None:
             service.WatchSession, sessions.WatchSessionRequest.FromString
         )
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SESSIONS, streams),))
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server)
+    server.add_registered_method_handlers(SESSIONS, streams)  # in place of the generated one

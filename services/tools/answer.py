@@ -1,0 +1,78 @@
+"""What comes back from a sandbox, believed only as far as it can be: the function may have written it itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+from enum import StrEnum
+from typing import Any, Final, NoReturn
+
+# Deeper data does not survive protobuf: an object costs three of the hundred levels that parsers allow.
+_MAX_DEPTH: Final = 30
+_SAID_BY_RUNNER: Final = frozenset({"OK", "USER_ERROR", "MEMORY_LIMIT", "DENIED"})
+
+
+class Status(StrEnum):
+    OK = "OK"
+    USER_ERROR = "USER_ERROR"
+    TIMEOUT = "TIMEOUT"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
+    OUTPUT_LIMIT = "OUTPUT_LIMIT"
+    DENIED = "DENIED"
+    CRASHED = "CRASHED"
+
+
+Answer = tuple[Status, dict[str, Any]]
+
+
+def read(data: bytes) -> Answer:
+    """The runner's answer. Anything else on its pipe counts as a crash."""
+    try:
+        found = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return _disturbed()
+    if not isinstance(found, dict) or found.get("status") not in _SAID_BY_RUNNER:
+        return _disturbed()
+    if problem := flaw(found.get("result")):
+        return Status.USER_ERROR, {"message": f"the result {problem}"}
+    texts = {name: _plain(found.get(name)) for name in ("message", "trace")}
+    return Status(found["status"]), {"result": found.get("result"), **texts}
+
+
+def ended(code: int) -> Answer:
+    """What it means that the process ended without an answer; bubblewrap adds 128 to a signal's number."""
+    number = -code if code < 0 else code - 128
+    if number == signal.SIGSYS:
+        return Status.DENIED, {"message": "the function made a system call that no function may make"}
+    if number in signal.valid_signals():
+        return Status.CRASHED, {"message": f"the function's process died of {signal.Signals(number).name}"}
+    return Status.CRASHED, {"message": f"the function ended its process with status {code}"}
+
+
+def flaw(value: object, *, depth: int = 0) -> str | None:
+    """Why JSON data cannot go into an answer, or None."""
+    if depth > _MAX_DEPTH:
+        return f"is nested deeper than {_MAX_DEPTH} levels"
+    match value:
+        case str():
+            return None if value.encode(errors="replace").decode() == value else "holds text that is no Unicode"
+        case int() if abs(value) > 10**300:
+            return "holds a number too large for JSON"
+        case list():
+            return next((found for part in value if (found := flaw(part, depth=depth + 1))), None)
+        case dict():
+            parts = (*value, *value.values())
+            return next((found for part in parts if (found := flaw(part, depth=depth + 1))), None)
+    return None
+
+
+def _disturbed() -> Answer:
+    return Status.CRASHED, {"message": "the function wrote where only its runner may"}
+
+
+def _plain(text: object) -> str:
+    return text[:4000].encode(errors="replace").decode() if isinstance(text, str) else ""
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
