@@ -1,0 +1,61 @@
+"""What Envoy measured of each service: requests answered, and latency percentiles since the mesh started."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+
+from deploy.local.parts import admin_socket
+from deploy.local.state import State
+
+_PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over Envoy's admin socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("admin", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(2)
+        self.sock.connect(self._path)
+
+
+def figures(state: State) -> dict[str, dict[str, Any]]:
+    """Requests and milliseconds by service; nothing when Envoy does not answer."""
+    try:
+        stats = _stats(state)
+    except (OSError, ValueError, http.client.HTTPException):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for entry in stats:
+        name = str(entry.get("name", ""))
+        if name.startswith("cluster.") and name.endswith(".upstream_rq_completed"):
+            found.setdefault(name.split(".")[1], {})["requests"] = entry["value"]
+        if "histograms" in entry:
+            _add_histograms(found, entry["histograms"])
+    return found
+
+
+def _add_histograms(found: dict[str, dict[str, Any]], histograms: dict[str, Any]) -> None:
+    places = histograms.get("supported_quantiles", [])
+    for histogram in histograms.get("computed_quantiles", []):
+        name = str(histogram["name"])
+        if not (name.startswith("cluster.") and name.endswith(".upstream_rq_time") and name.count(".") == 2):  # noqa: PLR2004
+            continue
+        values = [value["cumulative"] for value in histogram["values"]]
+        found.setdefault(name.split(".")[1], {})["latency_ms"] = {
+            label: values[places.index(place)] for label, place in _PERCENTILES.items() if place in places
+        }
+
+
+def _stats(state: State) -> list[dict[str, Any]]:
+    connection = _UnixConnection(str(admin_socket(state)))
+    connection.request("GET", "/stats?format=json&usedonly&filter=upstream_rq_(time|completed)")
+    stats: list[dict[str, Any]] = json.loads(connection.getresponse().read())["stats"]
+    return stats

@@ -1,0 +1,223 @@
+"""The commands of `agentnet`. Every error is one sentence and, where there is one, a suggestion."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from importlib.metadata import version as installed
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
+from agentnet.cli.show import Story
+from agentnet.client import AgentNet, AgentNetError
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="agentnet: teams of agents, governed, over gRPC.")
+agent = typer.Typer(no_args_is_help=True, help="Make and read agents.")
+app.add_typer(agent, name="agent")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+DEFAULT_TOPIC = "Designing resilient edge network"
+DEFAULT_AGENTS = "Athena,Apollo"
+
+
+@app.command()
+def up(
+    *,
+    detached: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Run the main job once, then stop.")] = False,
+    main_job: Annotated[bool, typer.Option("--run", help="Run the main job, then serve until Ctrl-C.")] = False,
+) -> None:
+    """Start the local mesh and serve until Ctrl-C."""
+    if detached:
+        detach(out)
+        return
+    job = _demo if demo or main_job else None
+    sys.exit(up_mesh(out, job=job, serve=not demo))
+
+
+@app.command()
+def down() -> None:
+    """Stop the local mesh."""
+    down_mesh(out)
+
+
+@app.command()
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show every address, process and health of the local mesh."""
+    found = local_status()
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    elif not found.get("running"):
+        out.print("no mesh is running here; start one with [bold]agentnet up[/]")
+    else:
+        _print_status(found)
+    if not found.get("running"):
+        raise typer.Exit(3)
+
+
+@app.command()
+def token(
+    tenant: Annotated[str, typer.Option(help="The tenant to act for.")] = "default",
+    subject: Annotated[str, typer.Option(help="Who acts.")] = "local-admin",
+    role: Annotated[list[str] | None, typer.Option(help="May be given more than once; admin without.")] = None,
+    ttl_seconds: Annotated[int, typer.Option(min=-86400, help="How long it holds.")] = 3600,
+) -> None:
+    """Print a token for the local mesh."""
+    sys.stdout.write(local_token(tenant, subject, tuple(role or ("admin",)), ttl_seconds) + "\n")
+
+
+@app.command()
+def run(
+    topic: Annotated[str, typer.Argument(help="What to talk about.")],
+    mode: Annotated[str, typer.Option(help="single or brainstorm; by the number of agents without.")] = "",
+    agents: Annotated[str, typer.Option(help="Names by comma, such as Athena,Apollo@1.0.0.")] = DEFAULT_AGENTS,
+    max_rounds: Annotated[int, typer.Option(min=0, max=50, help="0 leaves it to the mesh.")] = 0,
+) -> None:
+    """Run a session and watch it think, token by token."""
+    _do(_run(topic, mode=mode, agents=agents, max_rounds=max_rounds))
+
+
+@app.command()
+def watch(
+    session_id: Annotated[str, typer.Argument(help="The session, as `agentnet run` prints it.")],
+    after: Annotated[int, typer.Option(min=0, help="The last sequence already seen.")] = 0,
+) -> None:
+    """Watch a session from any place in its log, live to its end."""
+    _do(_watch(session_id, after))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    sys.stdout.write(f"agentnet {installed('agentnet')}\n")
+
+
+@agent.command("list")
+def agent_list() -> None:
+    """List agents, one line a version."""
+    _do(_list_agents())
+
+
+@agent.command("show")
+def agent_show(name: Annotated[str, typer.Argument(help="Athena or Athena@1.0.0.")]) -> None:
+    """Show one version."""
+    _do(_show_agent(name))
+
+
+@agent.command("create")
+def agent_create(
+    name: Annotated[str, typer.Argument(help="A letter, then letters, digits, _ or -.")],
+    prompt: Annotated[str, typer.Option(help="Who it is and how it works.")],
+    agent_version: Annotated[str, typer.Option("--version", help="Versions never change.")] = "1.0.0",
+    description: Annotated[str, typer.Option(help="One sentence.")] = "",
+    capability: Annotated[list[str] | None, typer.Option(help="May be given more than once.")] = None,
+) -> None:
+    """Make a version of an agent."""
+    made = agent_pb2.Agent(
+        name=name,
+        version=agent_version,
+        description=description,
+        system_prompt=prompt,
+        capabilities=capability or [],
+    )
+    _do(_create_agent(made))
+
+
+def main() -> None:
+    """The entry point: never a traceback for what a user can cause."""
+    try:
+        app()
+    except AgentNetError as error:
+        field = f" ({error.field})" if error.field and error.field not in error.message else ""
+        err.print(f"[red]error:[/] {error.message}{field}. {error.suggestion}".strip(), soft_wrap=True)
+        sys.exit(1)
+
+
+def _do(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        err.print("\nstopped watching; the session goes on")
+        sys.exit(130)
+
+
+async def _run(topic: str, *, mode: str, agents: str, max_rounds: int) -> None:
+    names = [name.strip() for name in agents.split(",") if name.strip()]
+    async with AgentNet.connect() as mesh:
+        session = await mesh.sessions.start(topic, agents=names, mode=mode, max_rounds=max_rounds)
+        await _tell(mesh, session.id, 0)
+
+
+async def _watch(session_id: str, after: int) -> None:
+    async with AgentNet.connect() as mesh:
+        await _tell(mesh, session_id, after)
+
+
+async def _tell(mesh: AgentNet, session_id: str, after: int) -> None:
+    story = Story(out)
+    with story:
+        async for event in mesh.sessions.watch(session_id, after=after):
+            story.tell(event)
+    if story.failed:
+        sys.exit(1)
+
+
+async def _demo(address: str) -> bool:
+    """The main job, on the mesh that has just started."""
+    async with AgentNet.connect(address) as mesh:
+        names = DEFAULT_AGENTS.split(",")
+        out.print(
+            f'\n[bold]agentnet run "{DEFAULT_TOPIC}" --mode brainstorm --agents {DEFAULT_AGENTS} --max-rounds 2[/]'
+        )
+        session = await mesh.sessions.start(DEFAULT_TOPIC, agents=names, mode="brainstorm", max_rounds=2)
+        story = Story(out)
+        with story:
+            async for event in mesh.sessions.watch(session.id):
+                story.tell(event)
+        ended = await mesh.sessions.get(session.id)
+    return ended.status == session_pb2.SESSION_STATUS_COMPLETED
+
+
+async def _list_agents() -> None:
+    table = Table("agent", "state", "capabilities", "description", box=None)
+    async with AgentNet.connect() as mesh:
+        async for found in mesh.agents.list():
+            state = agent_pb2.AgentState.Name(found.state).removeprefix("AGENT_STATE_").lower()
+            table.add_row(f"{found.name}@{found.version}", state, ", ".join(found.capabilities), found.description)
+    out.print(table)
+
+
+async def _show_agent(name: str) -> None:
+    async with AgentNet.connect() as mesh:
+        out.print(await mesh.agents.get(name), markup=False)
+
+
+async def _create_agent(made: agent_pb2.Agent) -> None:
+    async with AgentNet.connect() as mesh:
+        stored = await mesh.agents.create(made)
+    out.print(f"made {stored.name}@{stored.version}")
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    out.print(f"edge [bold]http://{found['edge']}[/]  (gRPC, gRPC-Web, REST)   state {found['state']}")
+    table = Table("process", "health", "address", "pid", "restarts", "requests", "p50 ms", "p95 ms", "p99 ms", box=None)
+    for part in found["processes"]:
+        numbers = part.get("latency_ms") or {}
+        table.add_row(
+            part["name"], part["health"], part["address"], str(part["pid"] or "-"), str(part["restarts"]),
+            str(part.get("requests", "")), *(str(numbers.get(name, "")) for name in ("p50", "p95", "p99")),
+        )  # fmt: skip
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()
