@@ -69,7 +69,8 @@ class Database:
 @asynccontextmanager
 async def open_database(dsn: str, *, pool: int = 8, prepare: Prepare | None = None) -> AsyncIterator[Database]:
     """Opens a pool of at most `pool` connections and closes it at the end. jsonb columns are plain JSON data; `prepare`
-    teaches each connection further types."""
+    teaches each connection further types.
+    """
 
     async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await _prepare(connection)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deploy.envoy.contract import Method
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
-from deploy.envoy.listeners import listener, route, router
+from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
 
 CLAIMS = "claims"
 FAILURE = "failure"
@@ -40,7 +40,7 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         "match": {"prefix": "/grpc.reflection."},
         "route": {"cluster": "orchestrator", "timeout": "0s"},
     }
-    refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": "no such path"}}}
+    refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
     calls = [_opened(route(method, inputs, retries=True), method) for method in methods]
     return {
         "name": "edge",

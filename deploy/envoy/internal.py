@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from deploy.envoy.contract import Method
 from deploy.envoy.inputs import Config, EnvoyInputs
-from deploy.envoy.listeners import listener, route, router
+from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
 
 
 def internal(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     """The listener services reach. Callers bring retries of their own, so only the connection is tried again here."""
-    refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": "no such method"}}}
+    refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
     routes = {
         "name": "internal",
         "virtual_hosts": [

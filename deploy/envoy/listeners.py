@@ -22,7 +22,8 @@ _LOG_FIELDS = {
     "request_id": "%REQ(X-REQUEST-ID)%",
     "correlation_id": "%REQ(X-AGENTNET-SESSION-ID)%",
 }
-_HTTP_CODES = {400: 3, 401: 16, 403: 7, 404: 12, 408: 4, 413: 8, 429: 8, 500: 13, 502: 14, 503: 14, 504: 4}
+NOTHING_HERE = '{"code": 12, "message": "there is nothing at this path", "details": []}'
+_HTTP_CODES = {400: 3, 408: 4, 413: 8, 429: 8, 500: 13, 502: 14, 503: 14, 504: 4}
 
 
 def listener(name: str, address: Address, inputs: EnvoyInputs, *, filters: list[Config], routes: Config) -> Config:
@@ -99,7 +100,7 @@ def _tracing(inputs: EnvoyInputs) -> Config:
 
 
 def _local_replies() -> Config:
-    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON."""
+    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON. 401, 403 and 404 are gateway's."""
     return {
         "mappers": [
             {

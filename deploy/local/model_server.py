@@ -7,7 +7,6 @@ import os
 import signal
 from pathlib import Path
 
-
 MODEL_NAME = "smollm2-135m"
 SLOTS = 4
 CONTEXT_TOKENS_PER_SLOT = 4096

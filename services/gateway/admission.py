@@ -12,13 +12,14 @@ from services.gateway.errors import (
     ClaimMissing,
     CredentialsMissing,
     KeyInvalid,
+    MethodUnknown,
     RoleInsufficient,
     TokenExpired,
     TokenMalformed,
     TokenUntrusted,
 )
 from services.gateway.keys import PREFIX, Keys
-from services.gateway.permissions import ROLES, allowed
+from services.gateway.permissions import METHODS, ROLES, allowed
 from shared.errors import Unauthenticated
 from shared.identity import CredentialKind, Principal
 
@@ -37,6 +38,7 @@ class Request:
     headers: Mapping[str, str]
     claims: Mapping[str, Any] | None = None
     token_failure: str = ""
+    rest: bool = False
 
 
 class Admission:
@@ -49,6 +51,8 @@ class Admission:
         """The caller. Raises a subclass of Unauthenticated, or RoleInsufficient."""
         principal = await self._identify(request)
         path = request.path.partition("?")[0]
+        if path not in METHODS:
+            raise MethodUnknown(f"there is nothing at {path}", method=path)
         if not allowed(path, principal.roles):
             roles = ",".join(sorted(principal.roles))
             raise RoleInsufficient(f"none of the caller's roles may call {path}", method=path, roles=roles)

@@ -28,7 +28,8 @@ from shared.identity import HEADER, CredentialKind, Principal
 from shared.paging import Page, next_page_token, page
 
 _JWT: Final = "envoy.filters.http.jwt_authn"
-_HTTP: Final = {StatusCode.UNAUTHENTICATED: 401, StatusCode.PERMISSION_DENIED: 403}
+_HTTP: Final = {StatusCode.UNAUTHENTICATED: 401, StatusCode.PERMISSION_DENIED: 403, StatusCode.UNIMPLEMENTED: 404}
+_TRANSCODED: Final = "x-envoy-original-path"
 _KINDS: Final = {
     CredentialKind.TOKEN: principal_pb2.CREDENTIAL_KIND_TOKEN,
     CredentialKind.API_KEY: principal_pb2.CREDENTIAL_KIND_API_KEY,
@@ -47,6 +48,7 @@ def check_request(request: Any) -> Request:
         path=http.path,
         headers=dict(http.headers),
         claims=found.get("claims"),
+        rest=_TRANSCODED in http.headers or "grpc" not in http.headers.get("content-type", ""),
         token_failure=str(failure.get("message", "")) if isinstance(failure, dict) else "",
     )
 
@@ -61,16 +63,18 @@ def admitted(header: str) -> Any:
     )
 
 
-def denied(error: MeshError) -> Any:
+def denied(error: MeshError, *, rest: bool) -> Any:
     """Envoy's answer: keep out, and say why as everything else here does."""
     status = error.status()
     details = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+    headers, body = [_header(STATUS_TRAILER, details)], error.message
+    if rest:
+        headers = [_header("content-type", "application/json")]
+        body = json_format.MessageToJson(status, preserving_proto_field_name=True, indent=None)
     http_status = http_status_pb2.HttpStatus(code=_HTTP.get(error.code, 503))
     return external_auth_pb2.CheckResponse(
         status=status_pb2.Status(code=status.code, message=error.message),
-        denied_response=external_auth_pb2.DeniedHttpResponse(
-            status=http_status, headers=[_header(STATUS_TRAILER, details)], body=error.message
-        ),
+        denied_response=external_auth_pb2.DeniedHttpResponse(status=http_status, headers=headers, body=body),
     )
 
 

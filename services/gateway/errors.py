@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.errors import AlreadyExists, NotFound, PermissionDenied, Reason, Unauthenticated, Unavailable
+from shared.errors import AlreadyExists, NotFound, PermissionDenied, Reason, Unauthenticated, Unavailable, Unimplemented
 
 
 class CredentialsMissing(Unauthenticated):
@@ -45,6 +45,10 @@ class RoleInsufficient(PermissionDenied):
     """None of the caller's roles may do this."""
 
     reason = Reason.ERROR_REASON_ROLE_INSUFFICIENT
+
+
+class MethodUnknown(Unimplemented):
+    """No such path or method."""
 
 
 class KeyNotFound(NotFound):

@@ -41,7 +41,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
             principal = await self._admission.admit(asked)
         except MeshError as error:
             log.info("admission.denied", path=asked.path, reason=error.reason_name)
-            return convert.denied(error)
+            return convert.denied(error, rest=asked.rest)
         return convert.admitted(self._signer.sign(principal, self._ttl))
 
 

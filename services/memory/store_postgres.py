@@ -26,7 +26,7 @@ class PostgresMemoryStore:
         query = _SQL[f"add_{_width(vector)}"]
         async with self._database.tenant(tenant) as connection:
             added = await connection.fetchval(
-                query, tenant, memory.id, memory.agent, vector, memory.content, memory.content_hash,
+                query, tenant, memory.id, memory.agent, list(vector), memory.content, memory.content_hash,
                 memory.memory_type.value, memory.session_id, memory.turn_id, list(memory.tags), dict(memory.metadata),
                 memory.importance, memory.created_at, memory.expires_at,
             )  # fmt: skip
@@ -65,7 +65,7 @@ class PostgresMemoryStore:
             # Without an iterative scan a filter can leave nothing of what the index found.
             await connection.execute(_SQL["search_settings"])
             rows = await connection.fetch(
-                _SQL[f"nearest_{_width(vector)}"], vector, now, chosen.agent, types, list(chosen.tags), chosen.start,
+                _SQL[f"nearest_{_width(vector)}"], list(vector), now, chosen.agent, types, list(chosen.tags), chosen.start,
                 chosen.end, chosen.not_session, limit,
             )  # fmt: skip
         return [Scored(_memory(row), row["score"]) for row in rows if row["score"] >= min_score]

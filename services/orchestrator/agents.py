@@ -91,8 +91,10 @@ class Agents:
         return max(fitting, key=lambda agent: version_key(agent.version))
 
     async def runnable(self, tenant: str, name: str, version: str = "") -> agent_pb2.Agent:
-        """Raises AgentNotFound and AgentArchived."""
+        """Raises AgentNotFound, also for a bare name that only drafts have, and AgentArchived."""
         agent = await self.find(tenant, name, version)
+        if agent.state == agent_pb2.AGENT_STATE_DRAFT and not version:
+            raise AgentNotFound(f"{name} has no active version; name one, as {name}@{agent.version}", agent=name)
         if agent.state == ARCHIVED:
             raise AgentArchived(f"{agent.name}@{agent.version} is archived", agent=f"{agent.name}@{agent.version}")
         return agent
@@ -101,7 +103,7 @@ class Agents:
         self, tenant: str, name: str, changes: agent_pb2.Agent, *, request_id: str | None
     ) -> agent_pb2.Agent:
         """The next version: what is set in the changes replaces, the rest stays."""
-        newest = max(await self._versions(tenant, name), key=lambda agent: version_key(agent.version))
+        newest = await self._newest(tenant, name)
         made = agent_pb2.Agent()
         made.CopyFrom(newest)
         for field, _ in changes.ListFields():
@@ -115,8 +117,8 @@ class Agents:
     async def set_state(
         self, tenant: str, name: str, version: str, state: agent_pb2.AgentState.ValueType
     ) -> agent_pb2.Agent:
-        """Moves a version on, never back. Raises AgentArchived."""
-        agent = await self.find(tenant, name, version)
+        """Moves a version, or the newest one, on and never back. Raises AgentNotFound and AgentArchived."""
+        agent = await (self.find(tenant, name, version) if version else self._newest(tenant, name))
         if state < agent.state:
             raise AgentArchived(f"{agent.name}@{agent.version} cannot go back", agent=f"{agent.name}@{agent.version}")
         agent.state = state
@@ -136,12 +138,12 @@ class Agents:
             await self._store.add(tenant, self._made(agent), request_id=None)
         self._welcomed.add(tenant)
 
-    async def _versions(self, tenant: str, name: str) -> Sequence[agent_pb2.Agent]:
+    async def _newest(self, tenant: str, name: str) -> agent_pb2.Agent:
         await self.welcome(tenant)
         versions = await self._store.versions(tenant, name)
         if not versions:
             raise AgentNotFound(f"no agent {name}", agent=name)
-        return versions
+        return max(versions, key=lambda agent: version_key(agent.version))
 
     def _made(self, agent: agent_pb2.Agent) -> agent_pb2.Agent:
         made = agent_pb2.Agent()

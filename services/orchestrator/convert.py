@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Final, TypeVar
+
+from google.protobuf import json_format, struct_pb2
 
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
 from agentnet.orchestrator.v1 import agent_service_pb2 as agents
@@ -18,6 +20,7 @@ from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import Page, next_page_token, page
 
 _PROMPT: Final = 32_768
+_NAME: Final = 255
 _MAX_AGENTS: Final = 16
 _MAX_ROUNDS: Final = 50
 _DEFAULT_ROUNDS: Final = 3
@@ -52,14 +55,55 @@ def agent(found: agent_pb2.Agent, *, partial: bool = False) -> agent_pb2.Agent:
     fields.text(found.system_prompt, "agent.system_prompt", limit=_PROMPT)
     fields.text(found.description, "agent.description", limit=1000)
     for name, limit in (("capabilities", 32), ("tools", 64), ("functions", 64), ("monitors", 16)):
-        fields.at_most(len(getattr(found, name)), f"agent.{name}", limit=limit)
-    fields.mapping(found.style, "agent.style")
-    fields.mapping(found.config, "agent.config", limit=65_536)
+        _names(getattr(found, name), f"agent.{name}", limit=limit)
+    for name, limit in (("style", 16_384), ("input_schema", 65_536), ("output_schema", 65_536), ("config", 65_536)):
+        _json(getattr(found, name), f"agent.{name}", limit=limit)
+    fields.text(found.model, "agent.model", limit=_NAME)
+    _state(found.state, "agent.state")
     fields.within(found.max_chain_depth, "agent.max_chain_depth", low=0, high=16)
     if found.chain_strategy not in ("", "sequential", "parallel"):
         raise InvalidArgument("chain_strategy is sequential or parallel", field="agent.chain_strategy")
     _sampling(found.sampling)
     return made
+
+
+def _names(entries: Sequence[str], field: str, *, limit: int) -> None:
+    fields.at_most(len(entries), field, limit=limit)
+    for place, entry in enumerate(entries):
+        fields.required(entry, f"{field}[{place}]", limit=_NAME)
+
+
+def _json(value: struct_pb2.Struct, field: str, *, limit: int) -> None:
+    """Postgres keeps no U+0000, in JSON either."""
+    fields.mapping(value, field, limit=limit)
+    if _holds_nul(json_format.MessageToDict(value)):
+        raise InvalidArgument(f"{field} must not hold the character U+0000", field=field)
+
+
+def _holds_nul(value: object) -> bool:
+    match value:
+        case str():
+            return "\x00" in value
+        case dict():
+            return any(_holds_nul(part) for entry in value.items() for part in entry)
+        case list():
+            return any(_holds_nul(entry) for entry in value)
+        case _:
+            return False
+
+
+def _state(value: int, field: str) -> None:
+    if value not in agent_pb2.AgentState.values():
+        raise InvalidArgument(f"{field} is not a state of an agent", field=field)
+
+
+def move(request: agents.SetAgentStateRequest) -> tuple[str, str, agent_pb2.AgentState.ValueType]:
+    """Name, version and the state to reach."""
+    name, version = reference(request.name, "name")
+    if not request.state:
+        raise FieldRequired("state")
+    _state(request.state, "state")
+    return name, version, request.state
 
 
 def _sampling(found: agent_pb2.SamplingConfig) -> None:
@@ -89,7 +133,8 @@ def reference(value: str, field: str) -> tuple[str, str]:
 def list_agents(request: agents.ListAgentsRequest) -> tuple[AgentFilter, Listing]:
     if request.order_by not in _AGENT_ORDERS:
         raise InvalidArgument("order_by is name, create_time or create_time desc", field="order_by")
-    chosen = AgentFilter(request.name, request.capability, request.state, request.order_by or "name")
+    name, capability = (fields.text(getattr(request, key), key, limit=_NAME) for key in ("name", "capability"))
+    chosen = AgentFilter(name, capability, request.state, request.order_by or "name")
     scope = f"agents|{chosen}"
     return chosen, Listing(page(request.page_size, request.page_token, scope=scope), scope)
 
@@ -123,7 +168,7 @@ def session(request: sessions.StartSessionRequest) -> session_pb2.Session:
     modes.strategy(request.strategy or "round_robin")
     if mode == "single" and len(names) != 1:
         raise InvalidArgument("mode single takes exactly one agent", field="agents")
-    fields.mapping(request.metadata, "metadata")
+    _json(request.metadata, "metadata", limit=16_384)
     return session_pb2.Session(
         topic_start=request.topic,
         mode=mode,
@@ -152,6 +197,7 @@ def _convergence(request: sessions.StartSessionRequest) -> session_pb2.Convergen
 def list_sessions(request: sessions.ListSessionsRequest) -> tuple[bool, Listing]:
     if request.order_by not in _SESSION_ORDERS:
         raise InvalidArgument("order_by is start_time or start_time desc", field="order_by")
+    fields.text(request.mode, "mode", limit=_NAME)
     scope = f"sessions|{request.status}|{request.mode}|{request.order_by}"
     listing = Listing(page(request.page_size, request.page_token, scope=scope), scope)
     return _SESSION_ORDERS[request.order_by], listing
@@ -164,6 +210,7 @@ def sessions_response(found: Sequence[session_pb2.Session], asked: Listing) -> s
 
 
 def list_turns(request: sessions.ListTurnsRequest) -> Listing:
+    fields.text(request.agent, "agent", limit=_NAME)
     scope = f"turns|{request.session_id}|{request.agent}|{request.round}"
     return Listing(page(request.page_size, request.page_token, scope=scope), scope)
 
@@ -177,6 +224,13 @@ def watch(request: sessions.WatchSessionRequest) -> tuple[str, int]:
     if request.after_sequence < 0:
         raise InvalidArgument("after_sequence must not be negative", field="after_sequence")
     return fields.identifier(request.session_id, "session_id"), request.after_sequence
+
+
+def heartbeat(now: datetime, last_sequence: int) -> bytes:
+    """The bytes of a WatchSessionResponse that says the stream lives."""
+    beat = sessions.Heartbeat(last_sequence=last_sequence)
+    beat.time.FromDatetime(now)
+    return sessions.WatchSessionResponse(heartbeat=beat).SerializeToString()
 
 
 def envelope(payload: bytes) -> bytes:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from shared.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, Reason
+from shared.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    Reason,
+    ResourceExhausted,
+)
 
 
 class AgentNotFound(NotFound):
@@ -59,7 +68,7 @@ class LeaseLost(Aborted):
     reason = Reason.ERROR_REASON_LEASE_LOST
 
 
-class SessionPoisoned(FailedPrecondition):
-    """Taken over too often."""
+class BudgetExhausted(ResourceExhausted):
+    """The money ran out. Raise the budget, or wait for its next period."""
 
-    reason = Reason.ERROR_REASON_SESSION_POISONED
+    reason = Reason.ERROR_REASON_BUDGET_EXHAUSTED

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, Self
 
 import asyncpg
 
@@ -37,12 +37,15 @@ class PostgresLeaseStore:
 
 
 class Renewal:
-    """Renews all leases of an owner, whatever the event loop is doing. `age` tells how long ago that last worked."""
+    """Renews the leases of what an owner drives, whatever its event loop is doing. A session it no longer drives, for
+    instance after a fault, is left to run out. `age` tells how long ago that last worked.
+    """
 
-    def __init__(self, dsn: str, owner: str, *, ttl: timedelta) -> None:
+    def __init__(self, dsn: str, owner: str, *, ttl: timedelta, driven: Callable[[], Sequence[str]]) -> None:
         self._dsn = dsn
         self._owner = owner
         self._ttl = ttl
+        self._driven = driven
         self._stop = threading.Event()
         self._renewed_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -51,7 +54,7 @@ class Renewal:
     def age(self) -> timedelta:
         return timedelta(seconds=time.monotonic() - self._renewed_at)
 
-    def __enter__(self) -> Renewal:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -70,9 +73,11 @@ class Renewal:
             try:
                 if connection is None or connection.is_closed():
                     connection = await asyncpg.connect(self._dsn, timeout=pause)
-                await connection.execute(SQL["renew"], self._owner, self._ttl, timeout=pause)
+                await connection.execute(SQL["renew"], self._owner, self._ttl, self._driven(), timeout=pause)
                 self._renewed_at = asked_at
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                if connection is not None:
+                    connection.terminate()
                 connection = None
             await asyncio.sleep(pause)
         if connection is not None:

@@ -19,7 +19,7 @@ from services.orchestrator.service import AGENTS, SESSIONS, AgentService, Sessio
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
-from services.orchestrator.tail import LogTail
+from services.orchestrator.tail import RedisTail
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import SystemClock
@@ -47,7 +47,7 @@ def main() -> None:
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
-        tail = LogTail(redis, ttl=settings.tail_ttl)
+        tail = RedisTail(redis, ttl=settings.tail_ttl)
         await stack.enter_async_context(supervised("tail", tail.listen))
         store = PostgresSessionStore(database, log_key=settings.log_key.get_secret_value().encode())
         defaults = read_agents(settings.default_agents)
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 async def _drive(
-    settings: OrchestratorSettings, stack: AsyncExitStack, store: PostgresSessionStore, tail: LogTail, agents: Agents
+    settings: OrchestratorSettings, stack: AsyncExitStack, store: PostgresSessionStore, tail: RedisTail, agents: Agents
 ) -> None:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
@@ -91,7 +91,7 @@ async def _drive(
         poll=settings.poll,
         limit=settings.max_sessions,
     )
-    renewal = stack.enter_context(Renewal(driver_dsn, owner, ttl=settings.lease_ttl))
+    renewal = stack.enter_context(Renewal(driver_dsn, owner, ttl=settings.lease_ttl, driven=driver.driven))
     await stack.enter_async_context(draining(driver))
     await stack.enter_async_context(supervised("guard", lambda: driver.guard(renewal)))
     await stack.enter_async_context(supervised("listen", lambda: listen(driver_dsn, driver)))

@@ -85,10 +85,15 @@ def next_step(state: SessionState, *, max_takeovers: int) -> Step:
     return _between_turns(state)
 
 
+def worth_another_try(failure: failure_pb2.Failure, attempt: int) -> bool:
+    """Whether a turn that broke off on this try is started anew. What policy or the budget ended stays ended."""
+    return failure.retryable and failure.reason not in _STOPS and attempt < MAX_ATTEMPTS
+
+
 def _between_turns(state: SessionState) -> Step:
     session = state.session
     round_now = state.rounds_finished + 1
-    if state.converged and session.convergence_policy.enabled:
+    if state.converged:
         return Finish(session_pb2.SESSION_STATUS_COMPLETED, session_pb2.STOP_REASON_CONVERGED)
     if state.rounds_finished >= session.max_rounds:
         return Finish(session_pb2.SESSION_STATUS_COMPLETED, session_pb2.STOP_REASON_MAX_ROUNDS)
@@ -105,13 +110,14 @@ def _between_turns(state: SessionState) -> Step:
 def _end_round(state: SessionState, round_now: int) -> EndRound:
     before, now = _text(state, round_now - 1), _text(state, round_now)
     alike = similarity(before, now)
-    return EndRound(round_now, alike, converged=agreed(alike, state.session.convergence_policy.threshold))
+    policy = state.session.convergence_policy
+    return EndRound(round_now, alike, converged=policy.enabled and agreed(alike, policy.threshold))
 
 
 def _after_interruption(state: SessionState) -> Step:
     broken = state.interrupted
     assert broken is not None  # noqa: S101 - the caller looked
-    if broken.failure.retryable and broken.attempt < MAX_ATTEMPTS:
+    if worth_another_try(broken.failure, broken.attempt):
         return StartTurn(broken.round, broken.agent, broken.attempt + 1, broken.turn_id)
     reason = _STOPS.get(broken.failure.reason, session_pb2.STOP_REASON_TURN_FAILED)
     return Finish(session_pb2.SESSION_STATUS_FAILED, reason, broken.failure)

@@ -51,8 +51,8 @@ def said_by_others(state: SessionState) -> str:
     lines: list[str] = []
     left = _TAIL_CHARACTERS
     for turn in reversed(state.spoken[-_TAIL_TURNS:]):
-        line = f"{turn.agent.partition('@')[0]}: {turn.content.strip()}"
-        if len(line) > left:
+        line = f"{turn.agent.partition('@')[0]}: {turn.content.strip()}"[:left]
+        if not line:
             break
         lines.append(line)
         left -= len(line)

@@ -110,6 +110,9 @@ update session_lease set ready = true, ready_at = clock_timestamp() where sessio
 -- name: notify
 select pg_notify('orchestrator_wake', $1);
 
+-- name: signalled
+select exists (select from signal where session_id = $1 and request_id = $2);
+
 -- name: signals
 select id, kind, sender from signal where session_id = $1 order by created_at, id;
 
@@ -128,7 +131,8 @@ returning tenant_id, session_id, owner, fence, takeovers;
 
 -- name: renew
 update session_lease set expires_at = clock_timestamp() + $2::interval
-where owner = $1 and expires_at > clock_timestamp();
+where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp();
 
 -- name: give_back
-update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3;
+update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3
+returning pg_notify('orchestrator_wake', session_id);

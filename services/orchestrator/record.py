@@ -1,20 +1,23 @@
-"""Writing a session's log: numbers events, shows them live, commits them. The one writer of a session, under its lease."""
+"""Writing a session's log: numbers events, shows them live, commits them; one writer a session, under its lease."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from opentelemetry import trace
 
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.state import SessionState, fold
-from services.orchestrator.store import Entry, Lease, SessionStore
-from services.orchestrator.tail import LogTail
+from services.orchestrator.store import Entry, Lease, LogTail, SessionStore
 from shared.clock import Clock
 
-_PAGE = 1000
+_PAGE: Final = 1000
+# Committed events that stay in the live tail, for readers a little behind.
+_KEPT: Final = 1000
 
 
 @dataclass(slots=True)
@@ -29,17 +32,17 @@ class SessionLog:
     _uncommitted: list[Entry] = field(default_factory=list)
 
     async def load(self) -> None:
-        """The committed log, then what the last owner had shown and not committed: no reader may see it change."""
+        """The committed log, then what the last owner had shown and not committed: no reader may see it change.
+
+        Raises LeaseLost.
+        """
         tenant, session_id = self.lease.tenant, self.lease.session_id
         while entries := await self.store.read(tenant, session_id, self.state.last_sequence, limit=_PAGE):
             self.state = fold(self.state, (event_pb2.SessionEvent.FromString(entry.payload) for entry in entries))
-        while live := await self.tail.read(tenant, session_id, self.state.last_sequence):
-            events = [event_pb2.SessionEvent.FromString(entry.payload) for entry in live]
-            self._uncommitted += [
-                Entry(entry.sequence, event.WhichOneof("payload") or "", entry.payload)
-                for entry, event in zip(live, events, strict=True)
-            ]
-            self.state = fold(self.state, events)
+        live = await self.tail.take_over(self.lease, self.state.last_sequence)
+        events = [event_pb2.SessionEvent.FromString(entry.payload) for entry in live]
+        self._uncommitted += [_entry(event, entry.payload) for event, entry in zip(events, live, strict=True)]
+        self.state = fold(self.state, events)
 
     async def show(self, events: Sequence[event_pb2.SessionEvent]) -> None:
         """Writes events to the live tail; they are committed with what ends the turn. Raises LeaseLost."""
@@ -51,8 +54,20 @@ class SessionLog:
     async def commit(
         self, events: Sequence[event_pb2.SessionEvent], *, turn: turn_pb2.Turn | None = None, release: bool = False
     ) -> None:
-        """Commits events, after all that was only shown, then shows them. Raises LeaseLost."""
-        entries = self._numbered(events)
+        """Commits events, after all that was only shown, then shows them. Raises LeaseLost.
+
+        Being cancelled takes effect when the commit has ended: what is numbered is written, or the log had a gap.
+        """
+        writing = asyncio.ensure_future(self._commit(self._numbered(events), turn=turn, release=release))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            (outcome,) = await asyncio.gather(writing, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                raise outcome from None
+            raise
+
+    async def _commit(self, entries: Sequence[Entry], *, turn: turn_pb2.Turn | None, release: bool) -> None:
         await self.store.append(
             self.lease,
             [*self._uncommitted, *entries],
@@ -62,7 +77,7 @@ class SessionLog:
             signals_taken=len(self.state.signals),
         )
         self._uncommitted = []
-        await self.tail.append(self.lease, entries)
+        await self.tail.append(self.lease, entries, keep_from=entries[0].sequence - _KEPT)
 
     def summary(self) -> session_pb2.Session:
         """The session as the state has it now."""
@@ -93,8 +108,12 @@ class SessionLog:
             if event.HasField("session_finished"):
                 event.session_finished.session.last_sequence = event.sequence
             self.state = fold(self.state, [event])
-            entries.append(Entry(event.sequence, event.WhichOneof("payload") or "", event.SerializeToString()))
+            entries.append(_entry(event, event.SerializeToString()))
         return entries
+
+
+def _entry(event: event_pb2.SessionEvent, payload: bytes) -> Entry:
+    return Entry(event.sequence, event.WhichOneof("payload") or "", payload)
 
 
 def _status(state: SessionState) -> session_pb2.SessionStatus.ValueType:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, Final
 
 import grpc
 
@@ -15,11 +17,13 @@ from services.orchestrator.agents import Agents
 from services.orchestrator.sessions import Sessions
 from shared import fields
 from shared.clock import Clock
-from shared.errors import FieldRequired
 from shared.identity import current
+from shared.rpc import deadline
 
 AGENTS = "agentnet.orchestrator.v1.AgentService"
 SESSIONS = "agentnet.orchestrator.v1.SessionService"
+# What is left of a deadline to answer with the session's id.
+_TO_ANSWER: Final = timedelta(milliseconds=200)
 
 
 class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
@@ -50,15 +54,14 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         return agents.UpdateAgentResponse(agent=made)
 
     async def SetAgentState(self, request: agents.SetAgentStateRequest, context: Any) -> agents.SetAgentStateResponse:
-        if not request.state:
-            raise FieldRequired("state")
-        name, version = convert.reference(request.name, "name")
-        moved = await self._agents.set_state(current().tenant_id, name, version, request.state)
+        moved = await self._agents.set_state(current().tenant_id, *convert.move(request))
         return agents.SetAgentStateResponse(agent=moved)
 
     async def RunAgent(self, request: agents.RunAgentRequest, context: Any) -> agents.RunAgentResponse:
         session, request_id = convert.single(request), fields.request_id(request.request_id)
-        session_id, turn = await self._sessions.run_single(current(), session, request_id=request_id)
+        session_id, turn = await self._sessions.run_single(
+            current(), session, request_id=request_id, patience=_patience()
+        )
         return agents.RunAgentResponse(session_id=session_id, turn=turn)
 
 
@@ -96,14 +99,13 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         self, request: sessions.WatchSessionRequest, context: Any
     ) -> AsyncIterator[bytes]:
         session_id, after = convert.watch(request)
-        async for entry in self._sessions.watch(current().tenant_id, session_id, after=after):
-            if entry is None:
-                beat = sessions.Heartbeat(last_sequence=after)
-                beat.time.FromDatetime(self._clock.now())
-                yield sessions.WatchSessionResponse(heartbeat=beat).SerializeToString()
-            else:
-                after = entry.sequence
-                yield convert.envelope(entry.payload)
+        async with aclosing(self._sessions.watch(current().tenant_id, session_id, after=after)) as entries:
+            async for entry in entries:
+                if entry is None:
+                    yield convert.heartbeat(self._clock.now(), after)
+                else:
+                    after = entry.sequence
+                    yield convert.envelope(entry.payload)
 
     async def AdvanceSession(
         self, request: sessions.AdvanceSessionRequest, context: Any
@@ -127,6 +129,12 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         session_id = fields.identifier(request.session_id, "session_id")
         request_id = fields.request_id(request.request_id)
         return await self._sessions.signal(current(), session_id, kind, request_id=request_id)
+
+
+def _patience() -> timedelta:
+    left = deadline.remaining()
+    whole = deadline.DEFAULT_UNARY if left is None else timedelta(seconds=left)
+    return max(whole - _TO_ANSWER, timedelta())
 
 
 def add_to_server(service: SessionService, server: grpc.aio.Server) -> None:

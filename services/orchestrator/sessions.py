@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.agents import Agents
-from services.orchestrator.errors import SessionEnded, SessionNotFound, SessionStateInvalid
+from services.orchestrator.errors import BudgetExhausted, SessionEnded, SessionNotFound, SessionStateInvalid
 from services.orchestrator.store import Entry, SessionStore, Signal
 from services.orchestrator.watch import Watcher
 from shared.clock import Clock
-from shared.errors import from_failure
+from shared.errors import DeadlineExceeded, MeshError, Reason, from_failure
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.paging import Page
@@ -25,10 +27,6 @@ ENDED: Final = frozenset(
         session_pb2.SESSION_STATUS_CANCELLED,
     }
 )
-_FITTING: Final = {
-    "advance": lambda session: session.manual_advance,
-    "resume": lambda session: session.status == session_pb2.SESSION_STATUS_PAUSED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +91,67 @@ class Sessions:
         SessionStateInvalid.
         """
         session = await self.find(caller.tenant_id, session_id)
+        if request_id and await self.store.signalled(caller.tenant_id, session_id, request_id):
+            return session
         status = session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_")
         if session.status in ENDED:
             raise SessionEnded("the session has ended", session_id=session_id, status=status)
-        fits = _FITTING.get(kind)
-        if fits and not fits(session):
+        if not await self._fits(caller.tenant_id, session, kind):
             raise SessionStateInvalid(f"the session does not wait for {kind}", session_id=session_id, status=status)
         signal = Signal(self.ids.new("sig"), kind, caller.subject)
         await self.store.signal(caller.tenant_id, session_id, signal, request_id=request_id)
         return session
 
     async def run_single(
-        self, starter: Principal, session: session_pb2.Session, *, request_id: str | None
+        self, starter: Principal, session: session_pb2.Session, *, request_id: str | None, patience: timedelta
     ) -> tuple[str, turn_pb2.Turn]:
-        """Starts a session of one turn and waits for it. Raises what the session failed with."""
+        """Starts a session of one turn and waits for it. Raises what the session failed with, SessionEnded when it was
+        cancelled, and DeadlineExceeded with its id when it takes longer than `patience`.
+        """
         started = await self.start(starter, session, request_id=request_id)
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                return started.id, await self._only_turn(starter.tenant_id, started.id)
+        except TimeoutError:
+            raise DeadlineExceeded("the session goes on; watch it", session_id=started.id) from None
+
+    async def _only_turn(self, tenant: str, session_id: str) -> turn_pb2.Turn:
         turn = turn_pb2.Turn()
-        async for entry in self.watch(starter.tenant_id, started.id, after=0):
-            if entry is None:
-                continue
-            event = event_pb2.SessionEvent.FromString(entry.payload)
-            if event.HasField("turn_finished"):
-                turn.CopyFrom(event.turn_finished.turn)
-            if event.HasField("session_finished") and event.session_finished.session.HasField("failure"):
-                raise from_failure(event.session_finished.session.failure)
-        return started.id, turn
+        async with aclosing(self.watch(tenant, session_id, after=0)) as entries:
+            async for entry in entries:
+                event = event_pb2.SessionEvent.FromString(entry.payload if entry else b"")
+                if event.HasField("turn_finished"):
+                    turn.CopyFrom(event.turn_finished.turn)
+                elif event.HasField("session_finished"):
+                    _check(event.session_finished.session)
+        return turn
+
+    async def _fits(self, tenant: str, session: session_pb2.Session, kind: str) -> bool:
+        if kind == "advance":
+            return session.manual_advance
+        if kind != "resume" or session.status == session_pb2.SESSION_STATUS_PAUSED:
+            return True
+        # A pause that was asked for and takes effect when the turn has ended can be taken back before.
+        asked = [signal.kind for signal in await self.store.signals(tenant, session.id)]
+        return [known for known in asked if known in ("pause", "resume")][-1:] == ["pause"]
 
     async def _pinned(self, tenant: str, reference: str) -> str:
         name, _, version = reference.partition("@")
         agent = await self.agents.runnable(tenant, name, version)
         return f"{agent.name}@{agent.version}"
+
+
+def _check(ended: session_pb2.Session) -> None:
+    """Raises what a session of one turn ended with, unless that is its turn."""
+    if ended.status == session_pb2.SESSION_STATUS_CANCELLED:
+        raise SessionEnded("the session was cancelled", session_id=ended.id, status="CANCELLED")
+    if ended.HasField("failure"):
+        raise _failed(ended)
+
+
+def _failed(ended: session_pb2.Session) -> MeshError:
+    failure = ended.failure
+    exhausted = failure.reason == Reason.ERROR_REASON_BUDGET_EXHAUSTED
+    error = BudgetExhausted(failure.message) if exhausted else from_failure(failure)
+    error.facts = {**failure.metadata, "session_id": ended.id}
+    return error

@@ -5,11 +5,13 @@ The log's event is the contract's own message; the state speaks of it directly a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
 
 from agentnet.common.v1 import failure_pb2
-from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Speaking:
     agent: str
     attempt: int
     prompt: str
+    context: turn_pb2.TurnContext
+    started_at: datetime
     text: str = ""
     heard: int = 0
 
@@ -79,38 +83,35 @@ def fold(state: SessionState, events: Iterable[event_pb2.SessionEvent]) -> Sessi
 
 def _after(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
     state = replace(state, last_sequence=event.sequence)
-    match event.WhichOneof("payload"):
-        case "session_started":
-            return replace(state, session=event.session_started.session)
-        case "turn_started":
-            return _turn_started(state, event.turn_started)
-        case "tokens_produced":
-            return _heard(state, event.tokens_produced.generation_sequence, event.tokens_produced.text)
-        case "monitor_verdict":
-            return _heard(state, event.monitor_verdict.generation_sequence, "")
-        case "turn_finished":
-            return _turn_finished(state, event.turn_finished)
-        case "turn_interrupted":
-            return _turn_interrupted(state, event.turn_interrupted)
-        case "round_finished":
-            done = event.round_finished
-            similarities = (*state.similarities, done.similarity)
-            return replace(state, rounds_finished=done.round, similarities=similarities, converged=done.converged)
-        case "signal_received":
-            return _signalled(state, event.signal_received)
-        case "session_waiting":
-            return replace(state, waiting=True)
-        case "session_taken_over":
-            return replace(state, takeovers=event.session_taken_over.takeovers)
-        case "session_finished":
-            return replace(state, session=event.session_finished.session, finished=True, speaking=None)
-        case _:
-            return state
+    change = _CHANGES.get(event.WhichOneof("payload") or "")
+    return change(state, event) if change else state
 
 
-def _turn_started(state: SessionState, started: event_pb2.TurnStarted) -> SessionState:
-    speaking = Speaking(started.turn_id, started.round, started.agent, started.attempt, started.prompt)
+def _session_started(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    return replace(state, session=event.session_started.session)
+
+
+def _turn_started(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    started = event.turn_started
+    speaking = Speaking(
+        started.turn_id,
+        started.round,
+        started.agent,
+        started.attempt,
+        started.prompt,
+        started.context,
+        event.time.ToDatetime(UTC),
+    )
     return replace(state, speaking=speaking, interrupted=None, waiting=False)
+
+
+def _tokens_produced(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    tokens = event.tokens_produced
+    return _heard(state, tokens.generation_sequence, tokens.text)
+
+
+def _monitor_verdict(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    return _heard(state, event.monitor_verdict.generation_sequence, "")
 
 
 def _heard(state: SessionState, sequence: int, text: str) -> SessionState:
@@ -120,8 +121,14 @@ def _heard(state: SessionState, sequence: int, text: str) -> SessionState:
     return replace(state, speaking=speaking)
 
 
-def _turn_finished(state: SessionState, done: event_pb2.TurnFinished) -> SessionState:
-    turn = done.turn
+def _failed_over(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    if state.speaking is None or not event.failed_over.restarted:
+        return state
+    return replace(state, speaking=replace(state.speaking, text=""))
+
+
+def _turn_finished(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    turn = event.turn_finished.turn
     return replace(
         state,
         spoken=(*state.spoken, Spoken(turn.id, turn.round, turn.agent, turn.content)),
@@ -132,15 +139,23 @@ def _turn_finished(state: SessionState, done: event_pb2.TurnFinished) -> Session
     )
 
 
-def _turn_interrupted(state: SessionState, broken: event_pb2.TurnInterrupted) -> SessionState:
+def _turn_interrupted(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
     speaking = state.speaking
     if speaking is None:
         return state
-    interrupted = Interrupted(speaking.turn_id, speaking.round, speaking.agent, speaking.attempt, broken.failure)
+    failure = event.turn_interrupted.failure
+    interrupted = Interrupted(speaking.turn_id, speaking.round, speaking.agent, speaking.attempt, failure)
     return replace(state, speaking=None, interrupted=interrupted)
 
 
-def _signalled(state: SessionState, received: event_pb2.SignalReceived) -> SessionState:
+def _round_finished(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    done = event.round_finished
+    similarities = (*state.similarities, done.similarity)
+    return replace(state, rounds_finished=done.round, similarities=similarities, converged=done.converged)
+
+
+def _signal_received(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    received = event.signal_received
     state = replace(state, signals=state.signals | {received.signal_id}, waiting=False)
     match received.signal:
         case "pause":
@@ -153,3 +168,32 @@ def _signalled(state: SessionState, received: event_pb2.SignalReceived) -> Sessi
             return replace(state, cancelled=True)
         case _:
             return state
+
+
+def _session_waiting(state: SessionState, _event: event_pb2.SessionEvent) -> SessionState:
+    """A session that came as far as waiting is no poison: its takeovers count from anew, as in its lease."""
+    return replace(state, waiting=True, takeovers=0)
+
+
+def _session_taken_over(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    return replace(state, takeovers=event.session_taken_over.takeovers)
+
+
+def _session_finished(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+    return replace(state, session=event.session_finished.session, finished=True, speaking=None)
+
+
+_CHANGES: Final[dict[str, Callable[[SessionState, event_pb2.SessionEvent], SessionState]]] = {
+    "session_started": _session_started,
+    "turn_started": _turn_started,
+    "tokens_produced": _tokens_produced,
+    "monitor_verdict": _monitor_verdict,
+    "failed_over": _failed_over,
+    "turn_finished": _turn_finished,
+    "turn_interrupted": _turn_interrupted,
+    "round_finished": _round_finished,
+    "signal_received": _signal_received,
+    "session_waiting": _session_waiting,
+    "session_taken_over": _session_taken_over,
+    "session_finished": _session_finished,
+}

@@ -1,8 +1,10 @@
-"""What the orchestrator asks of storage: agents, sessions with their logs, and leases."""
+"""What the orchestrator asks of storage: agents, sessions with their logs, live tails, and leases."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -118,8 +120,36 @@ class SessionStore(Protocol):
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         """Stores a signal and wakes whoever drives; a request_id acts once."""
 
+    async def signalled(self, tenant: str, session_id: str, request_id: str) -> bool:
+        """Whether a signal of this request_id was stored."""
+
     async def signals(self, tenant: str, session_id: str) -> Sequence[Signal]:
         """All signals of a session, oldest first."""
+
+
+class LogTail(Protocol):
+    """The live end of logs: written before it is shown. It can be lost; then readers follow the committed log."""
+
+    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
+        """Writes events and wakes the readers; what lies before `keep_from` is committed and may go.
+
+        False when a later owner has written already. Losing the tail is no reason to stop.
+        """
+
+    async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
+        """Shuts every lower fence out; then what follows `after` without a gap, and nothing else is left to read.
+
+        Raises LeaseLost when a later owner has been here.
+        """
+
+    async def read(self, tenant: str, session_id: str, after: int) -> Sequence[Entry]:
+        """Events that follow `after` without a gap; nothing when the tail is lost."""
+
+    async def holds(self, tenant: str, session_id: str, sequence: int) -> bool:
+        """Whether this event is there. Raises Unavailable."""
+
+    def woken(self, tenant: str, session_id: str) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set whenever the session's log grows. The reader clears it."""
 
 
 class LeaseStore(Protocol):

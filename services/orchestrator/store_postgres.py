@@ -1,4 +1,4 @@
-"""The real stores: the schema `orchestrator`, agents and sessions. What is queried stands in columns, the whole in `data`."""
+"""The real stores, schema `orchestrator`: what is queried stands in columns, the whole in `data`."""
 
 from __future__ import annotations
 
@@ -147,6 +147,10 @@ class PostgresSessionStore:
             if added:
                 await connection.execute(SQL["make_ready"], session_id)
                 await connection.execute(SQL["notify"], session_id)
+
+    async def signalled(self, tenant: str, session_id: str, request_id: str) -> bool:
+        async with self._database.tenant(tenant) as connection:
+            return bool(await connection.fetchval(SQL["signalled"], session_id, request_id))
 
     async def signals(self, tenant: str, session_id: str) -> Sequence[Signal]:
         async with self._database.tenant(tenant) as connection:

@@ -3,56 +3,95 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
+from shared.errors import Unavailable
 from shared.log import log
 from shared.redis import RedisLost
 
 # Refuses a lower fence, appends what is new, and wakes the readers: one step, so that no writer that lost its lease
-# can come between. KEYS: stream, fence. ARGV: fence, seconds to live, then sequence and bytes of each event.
+# can come between. A new owner that could not take over before starts the stream anew. What is there already is kept,
+# since the client tries a call twice. KEYS: stream, fence. ARGV: fence, seconds to live, first sequence to keep, then
+# sequence and bytes of each event.
 _APPEND: Final = """
 local held = tonumber(redis.call('GET', KEYS[2]) or '0')
 if tonumber(ARGV[1]) < held then return 0 end
+if tonumber(ARGV[1]) > held then redis.call('DEL', KEYS[1]) end
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   redis.pcall('XADD', KEYS[1], ARGV[i] .. '-0', 'e', ARGV[i + 1])
 end
+if tonumber(ARGV[3]) > 0 then redis.call('XTRIM', KEYS[1], 'MINID', ARGV[3]) end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('PUBLISH', KEYS[1], ARGV[#ARGV - 1])
 return 1
 """
 
+# Raises the fence, then keeps what follows the committed log without a gap: what lies beyond a gap was never read and
+# will be written anew. KEYS: stream, fence. ARGV: fence, seconds to live, first sequence.
+_TAKE_OVER: Final = """
+local held = tonumber(redis.call('GET', KEYS[2]) or '0')
+if tonumber(ARGV[1]) < held then return false end
+redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
+local found = redis.call('XRANGE', KEYS[1], ARGV[3] .. '-0', '+')
+redis.call('DEL', KEYS[1])
+local kept = {}
+local expected = tonumber(ARGV[3])
+for _, entry in ipairs(found) do
+  if entry[1] ~= string.format('%d-0', expected) then break end
+  redis.call('XADD', KEYS[1], entry[1], 'e', entry[2][2])
+  kept[#kept + 1] = entry[2][2]
+  expected = expected + 1
+end
+if #kept > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return kept
+"""
+_PAGE: Final = 500
 
-class LogTail:
+
+class RedisTail:
     """Live events of all sessions, and who waits for them."""
 
     def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
         self._redis = redis
         self._ttl = int(ttl.total_seconds())
         self._append = redis.register_script(_APPEND)
+        self._take_over = redis.register_script(_TAKE_OVER)
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
+        self._changes: set[asyncio.Task[None]] = set()
 
-    async def append(self, lease: Lease, entries: Sequence[Entry]) -> bool:
-        """Writes events. False when a later owner has written already; losing Redis is no reason to stop."""
+    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
         key = _key(lease.tenant, lease.session_id)
         numbered = [part for entry in entries for part in (entry.sequence, entry.payload)]
+        arguments = [lease.fence, self._ttl, max(keep_from, 0), *numbered]
         try:
-            return bool(await self._append(keys=[key, f"{key}:fence"], args=[lease.fence, self._ttl, *numbered]))
+            return bool(await self._append(keys=[key, f"{key}:fence"], args=arguments))
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
             return True
 
-    async def read(self, tenant: str, session_id: str, after: int) -> Sequence[Entry]:
-        """Events that follow `after` without a gap; nothing when Redis is away."""
+    async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
+        key = _key(lease.tenant, lease.session_id)
         try:
-            found: Any = await self._redis.xrange(_key(tenant, session_id), min=f"{after + 1}-0", count=500)
+            kept: Any = await self._take_over(keys=[key, f"{key}:fence"], args=[lease.fence, self._ttl, after + 1])
+        except RedisLost as error:
+            log.warning("tail.lost", error=type(error).__name__)
+            return []
+        if kept is None:
+            raise LeaseLost("another replica drives the session", session_id=lease.session_id)
+        return [Entry(after + place, "", payload) for place, payload in enumerate(kept, start=1)]
+
+    async def read(self, tenant: str, session_id: str, after: int) -> Sequence[Entry]:
+        try:
+            found: Any = await self._redis.xrange(_key(tenant, session_id), min=f"{after + 1}-0", count=_PAGE)
         except RedisLost:
             return []
         entries: list[Entry] = []
@@ -63,26 +102,34 @@ class LogTail:
             entries.append(Entry(sequence, "", fields[b"e"]))
         return entries
 
+    async def holds(self, tenant: str, session_id: str, sequence: int) -> bool:
+        place = f"{sequence}-0"
+        try:
+            return bool(await self._redis.xrange(_key(tenant, session_id), min=place, max=place))
+        except RedisLost as error:
+            raise Unavailable("the live tail does not answer", dependency="redis") from error
+
     @contextmanager
     def woken(self, tenant: str, session_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the session's log grows. The reader clears it."""
         key, event = _key(tenant, session_id), asyncio.Event()
         waiting = self._waiting.setdefault(key, set())
         waiting.add(event)
         if len(waiting) == 1 and self._pubsub:
-            asyncio.ensure_future(self._subscribe(key))  # noqa: RUF006 - ends by itself; polling covers a loss
+            self._change(self._pubsub.subscribe(key))
         try:
             yield event
         finally:
             waiting.discard(event)
-            if not waiting and self._waiting.get(key) is waiting:
+            if not waiting:
                 del self._waiting[key]
+                if self._pubsub:
+                    self._change(self._pubsub.unsubscribe(key))
 
     async def listen(self) -> None:
         """Turns wake-ups into events: one connection for all readers of this replica, for as long as it holds."""
         async with self._redis.pubsub() as pubsub:
-            self._pubsub = pubsub
             await pubsub.subscribe("log:wake", *self._waiting)
+            self._pubsub = pubsub
             try:
                 while True:
                     message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
@@ -95,12 +142,18 @@ class LogTail:
         for event in self._waiting.get(key, ()):
             event.set()
 
-    async def _subscribe(self, key: str) -> None:
-        try:
-            if self._pubsub:
-                await self._pubsub.subscribe(key)
-        except RedisLost:
-            return
+    def _change(self, change: Coroutine[Any, Any, None]) -> None:
+        """Subscriptions change beside the reader that wants it; losing one is covered by polling."""
+        task = asyncio.create_task(_tried(change))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+
+async def _tried(change: Coroutine[Any, Any, None]) -> None:
+    try:
+        await change
+    except RedisLost:
+        return
 
 
 def _key(tenant: str, session_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,9 +14,10 @@ from grpc import StatusCode
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, turn_pb2
 from services.orchestrator.agents import Agents
+from services.orchestrator.errors import LeaseLost
 from services.orchestrator.modes import mode
 from services.orchestrator.peers import InferencePeer, MemoryPeer, TurnMemory, Utterance
-from services.orchestrator.plan import StartTurn
+from services.orchestrator.plan import StartTurn, worth_another_try
 from services.orchestrator.prompts import prompt
 from services.orchestrator.record import SessionLog
 from services.orchestrator.state import Speaking
@@ -30,6 +31,9 @@ from shared.telemetry import tracer
 # Whoever held the generation is gone and so is what it wrote: the turn is tried anew.
 _GONE: Final = (Reason.ERROR_REASON_GENERATION_NOT_FOUND, Reason.ERROR_REASON_GENERATION_EXPIRED)
 _REATTACH_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0)
+# Text is shown this often at most: what arrives in between is one event.
+_SHOWN_EVERY_SECONDS: Final = 0.02
+_LONGEST_PAUSE: Final = timedelta(seconds=10)
 
 Event = event_pb2.SessionEvent
 Events = AsyncGenerator[generation_pb2.GenerationEvent, None]
@@ -45,6 +49,7 @@ class Turns:
     clock: Clock
     ids: Ids
     max_output_tokens: int
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def start(self, record: SessionLog, step: StartTurn, caller: Principal) -> None:
         """A new try of a turn, to its end."""
@@ -78,14 +83,14 @@ class Turns:
             lines=lines,
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
         )
-        await self._speak(record, caller, self.inference.generate(caller, utterance), context=started.context)
+        await self._speak(record, caller, self.inference.generate(caller, utterance))
 
     async def go_on(self, record: SessionLog, speaking: Speaking, caller: Principal) -> None:
         """A turn someone else began: its generation is read on after what is in the log."""
         generation_id = _generation_id(speaking.turn_id, speaking.attempt)
         log.info("turn.gone_on_with", turn_id=speaking.turn_id, after=speaking.heard)
         events = self.inference.attach(caller, generation_id, after=speaking.heard)
-        await self._speak(record, caller, events, context=turn_pb2.TurnContext())
+        await self._speak(record, caller, events)
 
     async def cancel(self, record: SessionLog, caller: Principal) -> None:
         """Calls off what is being generated."""
@@ -95,23 +100,21 @@ class Turns:
             except MeshError as error:
                 log.warning("turn.not_cancelled", turn_id=speaking.turn_id, reason=error.reason_name)
 
-    async def _speak(
-        self, record: SessionLog, caller: Principal, events: Events, *, context: turn_pb2.TurnContext
-    ) -> None:
+    async def _speak(self, record: SessionLog, caller: Principal, events: Events) -> None:
         speaking = record.state.speaking
         assert speaking is not None  # noqa: S101 - a turn has been started
-        with tracer.start_as_current_span("session.round.turn", attributes={"agent": speaking.agent}):
-            started_at = self.clock.now()
+        with tracer.start_as_current_span("session.round.turn", attributes=_labels(record, speaking)):
             try:
                 last = await self._hear(record, caller, events)
+            except LeaseLost:
+                raise
             except MeshError as error:
                 await self._interrupt(record, speaking, error)
                 return
             if last.HasField("failed"):
                 await self._interrupt(record, speaking, from_failure(last.failed.failure))
                 return
-            turn = _turn(record, last.finished, context)
-            turn.start_time.FromDatetime(started_at)
+            turn = _turn(record, last.finished)
             turn.end_time.FromDatetime(self.clock.now())
             await record.commit(
                 [Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")], turn=turn
@@ -127,20 +130,23 @@ class Turns:
     async def _hear(self, record: SessionLog, caller: Principal, events: Events) -> generation_pb2.GenerationEvent:
         """Shows the generation's events as they come; reads on by Attach when the connection breaks."""
         pauses = iter(_REATTACH_PAUSES)
+        refused: MeshError | None = None
         while True:
             try:
                 return await self._follow(record, events)
             except (NotFound, OutOfRange) as error:
                 if error.reason in _GONE:
-                    raise Aborted("the generation is gone", reason=Reason.ERROR_REASON_GENERATION_LOST) from error
+                    gone = Aborted("the generation is gone", reason=Reason.ERROR_REASON_GENERATION_LOST)
+                    raise refused or gone from error
                 raise
             except MeshError as error:
                 speaking = record.state.speaking
                 pause = next(pauses, None) if error.code is StatusCode.UNAVAILABLE else None
                 if pause is None or speaking is None:
                     raise
+                refused = None if speaking.heard else error
                 log.warning("turn.stream_broke", turn_id=speaking.turn_id, reason=error.reason_name)
-                await asyncio.sleep(pause)
+                await self.sleep(pause)
                 generation_id = _generation_id(speaking.turn_id, speaking.attempt)
                 events = self.inference.attach(caller, generation_id, after=speaking.heard)
 
@@ -152,23 +158,27 @@ class Turns:
             while True:
                 arrived = await _drained(queue)
                 batch = [event for event in arrived if event is not None]
-                if shown := _session_events(record, batch):
+                shown = _session_events(record, batch)
+                if shown:
                     await record.show(shown)
                 if batch and batch[-1].WhichOneof("event") in ("finished", "failed"):
                     return batch[-1]
                 if None in arrived:
                     await filling  # raises why the stream ended early
                     raise Aborted("the generation's stream ended without its last event")
+                if shown:
+                    await self.sleep(_SHOWN_EVERY_SECONDS)
         finally:
             filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
 
     async def _interrupt(self, record: SessionLog, speaking: Speaking, error: MeshError) -> None:
         broken = event_pb2.TurnInterrupted(turn_id=speaking.turn_id, attempt=speaking.attempt, failure=error.failure())
         log.warning("turn.interrupted", turn_id=speaking.turn_id, attempt=speaking.attempt, reason=error.reason_name)
         await record.commit([Event(turn_interrupted=broken, actor=f"agent:{speaking.agent}")])
-        if error.retryable:
+        if worth_another_try(broken.failure, speaking.attempt):
             pause = error.retry_after or timedelta(milliseconds=250 * 2**speaking.attempt)
-            await asyncio.sleep(min(pause, timedelta(seconds=10)).total_seconds())
+            await self.sleep(min(pause, _LONGEST_PAUSE).total_seconds())
 
     async def _agent(self, record: SessionLog, reference: str) -> agent_pb2.Agent:
         name, _, version = reference.partition("@")
@@ -214,11 +224,14 @@ def _session_events(record: SessionLog, batch: Sequence[generation_pb2.Generatio
                 shown.append(Event(tokens_produced=tokens, actor=actor))
         elif event.HasField("verdict"):
             shown.append(Event(monitor_verdict=_verdict(speaking, event), actor="mesh"))
+        elif event.HasField("failover"):
+            shown.append(Event(failed_over=_failed_over(speaking, event.failover), actor="mesh"))
     return shown
 
 
 def _extend(tokens: event_pb2.TokensProduced, event: generation_pb2.GenerationEvent) -> None:
-    tokens.text += event.text.text
+    # Postgres keeps no U+0000.
+    tokens.text += event.text.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     tokens.token_count += event.text.token_count
     tokens.generation_sequence = event.sequence
 
@@ -238,19 +251,31 @@ def _verdict(speaking: Speaking, event: generation_pb2.GenerationEvent) -> event
     )
 
 
-def _turn(
-    record: SessionLog, finished: generation_pb2.GenerationFinished, context: turn_pb2.TurnContext
-) -> turn_pb2.Turn:
+def _labels(record: SessionLog, speaking: Speaking) -> dict[str, str | int]:
+    return {"session_id": record.lease.session_id, "round": speaking.round, "agent": speaking.agent}
+
+
+def _failed_over(speaking: Speaking, failover: generation_pb2.Failover) -> event_pb2.FailedOver:
+    return event_pb2.FailedOver(
+        turn_id=speaking.turn_id,
+        from_model=failover.from_model,
+        to_model=failover.to_model,
+        restarted=failover.restarted,
+        failure=failover.failure,
+    )
+
+
+def _turn(record: SessionLog, finished: generation_pb2.GenerationFinished) -> turn_pb2.Turn:
     speaking = record.state.speaking
     assert speaking is not None  # noqa: S101 - it has just spoken
-    return turn_pb2.Turn(
+    turn = turn_pb2.Turn(
         id=speaking.turn_id,
         session_id=record.lease.session_id,
         round=speaking.round,
         agent=speaking.agent,
         prompt=speaking.prompt,
         content=speaking.text,
-        context=context,
+        context=speaking.context,
         usage=finished.usage,
         cost=finished.cost,
         monitors=[
@@ -260,6 +285,8 @@ def _turn(
         time_to_first_token=finished.time_to_first_token if finished.HasField("time_to_first_token") else None,
         attempt=speaking.attempt,
     )
+    turn.start_time.FromDatetime(speaking.started_at)
+    return turn
 
 
 def _context(record: SessionLog, memory: TurnMemory) -> turn_pb2.TurnContext:

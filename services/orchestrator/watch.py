@@ -9,8 +9,7 @@ from typing import Final
 
 from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.errors import SequenceOutOfRange, SessionNotFound
-from services.orchestrator.store import Entry, SessionStore
-from services.orchestrator.tail import LogTail
+from services.orchestrator.store import Entry, LogTail, SessionStore
 
 _PAGE: Final = 500
 
@@ -28,7 +27,8 @@ class Watcher:
     ) -> AsyncGenerator[Entry | None, None]:
         """Events after a sequence to the end of the session; None as a heartbeat.
 
-        Raises SessionNotFound, and SequenceOutOfRange when the log ends before `after`.
+        Raises SessionNotFound, SequenceOutOfRange when the log ends before `after`, and Unavailable when only the lost
+        tail could tell.
         """
         await self._check(tenant, session_id, after)
         loop = asyncio.get_running_loop()
@@ -58,11 +58,8 @@ class Watcher:
         session = await self._store.find(tenant, session_id)
         if session is None:
             raise SessionNotFound(f"no session {session_id}", session_id=session_id)
-        if after <= session.last_sequence:
-            return
-        live = await self._tail.read(tenant, session_id, session.last_sequence)
-        last = live[-1].sequence if live else session.last_sequence
-        if after > last:
+        last = session.last_sequence
+        if after > last and not await self._tail.holds(tenant, session_id, after):
             raise SequenceOutOfRange(
                 f"the log ends at {last}", field="after_sequence", session_id=session_id, last_sequence=str(last)
             )

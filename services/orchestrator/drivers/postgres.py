@@ -21,6 +21,8 @@ from shared.log import log
 _CHANNEL: Final = "orchestrator_wake"
 _GUARD_SECONDS: Final = 0.2
 _GIVE_UP_AT: Final = 0.8
+# A replica takes a few at a time, so that many waiting sessions spread over the replicas.
+_CLAIM_AT_ONCE: Final = 16
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class PostgresDriver:
         """Claims what is ready, for as long as the service runs."""
         while True:
             self._wake.clear()
-            free = self.limit - len(self._running)
+            free = min(self.limit - len(self._running), _CLAIM_AT_ONCE)
             claimed = await self.leases.claim(self.owner, ttl=self.ttl, limit=free) if free > 0 else []
             for lease in claimed:
                 self._drive(lease)
@@ -50,6 +52,10 @@ class PostgresDriver:
                     await asyncio.wait_for(self._wake.wait(), self.poll.total_seconds())
                 except TimeoutError:
                     continue
+
+    def driven(self) -> list[str]:
+        """The sessions being driven; asked for by the thread that renews them."""
+        return list(self._running)
 
     def wake(self, session_id: str) -> None:
         """Something changed about a session: a new one, or a signal."""
@@ -81,7 +87,7 @@ class PostgresDriver:
         except LeaseLost:
             log.warning("driver.lease_lost", session_id=lease.session_id)
         except MeshError as error:
-            # A store is away: the lease runs out, and whoever can goes on.
+            # A store is away: the lease is renewed no more and runs out, and whoever can goes on.
             log.warning("driver.failed", session_id=lease.session_id, error=error.message)
         except asyncio.CancelledError:
             await asyncio.shield(self.leases.give_back(lease))
@@ -94,8 +100,8 @@ class PostgresDriver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
-        self._running.pop(session_id, None)
-        self._signals.pop(session_id, None)
+        if self._running.get(session_id) is task:
+            del self._running[session_id], self._signals[session_id]
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("driver.fault", session_id=session_id, exc_info=error)

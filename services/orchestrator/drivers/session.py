@@ -9,8 +9,7 @@ from typing import Final
 from agentnet.orchestrator.v1 import event_pb2, session_pb2
 from services.orchestrator.plan import Done, EndRound, Finish, GoOn, StartTurn, Step, Wait, next_step
 from services.orchestrator.record import SessionLog
-from services.orchestrator.store import Lease, SessionStore
-from services.orchestrator.tail import LogTail
+from services.orchestrator.store import Lease, LogTail, SessionStore
 from services.orchestrator.turns import Turns
 from shared.clock import Clock
 from shared.identity import Principal
@@ -40,7 +39,7 @@ class SessionDriver:
         record = SessionLog(lease, self.store, self.tail, self.clock)
         await record.load()
         caller = await self.store.starter(lease.tenant, lease.session_id)
-        if lease.takeovers:
+        if lease.takeovers > record.state.takeovers:
             taken = event_pb2.SessionTakenOver(takeovers=lease.takeovers)
             await record.commit([Event(session_taken_over=taken)])
         while True:
@@ -77,19 +76,15 @@ class SessionDriver:
         else:
             work = asyncio.create_task(self.turns.start(record, step, caller))
         try:
-            while not work.done():
-                nudge = asyncio.create_task(signalled.wait())
-                await asyncio.wait({work, nudge}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                nudge.cancel()
-                signalled.clear()
-                if not work.done() and await self._cancel_asked(record):
+            while not await _settled(work, signalled):
+                if await self._cancel_asked(record):
                     await self.turns.cancel(record, caller)
-                    work.cancel()
-                    await asyncio.gather(work, return_exceptions=True)
-                    return
+                    break
         finally:
             work.cancel()
-        await work
+            (outcome,) = await asyncio.gather(work, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            raise outcome
 
     async def _cancel_asked(self, record: SessionLog) -> bool:
         signals = await self.store.signals(record.lease.tenant, record.lease.session_id)
@@ -116,3 +111,14 @@ class SessionDriver:
         labels = {"mode": session.mode, "converged": str(session.converged).lower()}
         _rounds.record(session.rounds_executed, labels)
         log.info("session.finished", reason=session_pb2.StopReason.Name(step.reason), rounds=session.rounds_executed)
+
+
+async def _settled(work: asyncio.Task[None], signalled: asyncio.Event) -> bool:
+    """Waits for the work to end, but not longer than until a signal may have come."""
+    nudge = asyncio.create_task(signalled.wait())
+    try:
+        await asyncio.wait({work, nudge}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        nudge.cancel()
+    signalled.clear()
+    return work.done()

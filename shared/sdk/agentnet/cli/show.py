@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final, Self
 
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from rich.console import Console
 from rich.status import Status
+
+from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 
 _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue", "red")
 _MICROS: Final = 1_000_000

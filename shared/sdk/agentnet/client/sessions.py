@@ -83,7 +83,6 @@ class Sessions:
         convergence: bool = True,
         manual_advance: bool = False,
         metadata: Mapping[str, Any] | None = None,
-        model: str = "",
         request_id: str = "",
     ) -> session_pb2.Session:
         """Accepts a session and returns at once."""
@@ -95,7 +94,6 @@ class Sessions:
             convergence=convergence,
             manual_advance=manual_advance,
             metadata=json_format.ParseDict(dict(metadata or {}), struct_pb2.Struct()),
-            model=model,
             request_id=request_id,
         )
         return (await unary(self._stub.StartSession(request, **self._call()))).session

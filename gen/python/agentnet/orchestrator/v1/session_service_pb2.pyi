@@ -39,7 +39,6 @@ class StartSessionRequest(_message.Message):
     CONVERGENCE_POLICY_FIELD_NUMBER: _builtins.int
     MANUAL_ADVANCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    MODEL_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The topic or, in mode "single", the prompt. Required, at most 32,768 characters."""
     mode: _builtins.str
@@ -56,8 +55,6 @@ class StartSessionRequest(_message.Message):
     """True: after each round the session waits for AdvanceSession."""
     request_id: _builtins.str
     """The same request_id within 24 hours returns the first session. At most 64 characters; empty: none."""
-    model: _builtins.str
-    """Model for all turns, over the agents' own. Empty: the agents' own."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who takes part: `Athena` or `Athena@1.0.0`. 1 to 16, each once; exactly 1 in mode "single"."""
@@ -83,11 +80,10 @@ class StartSessionRequest(_message.Message):
         convergence_policy: _session_pb2.ConvergencePolicy | None = ...,
         manual_advance: _builtins.bool = ...,
         request_id: _builtins.str = ...,
-        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "convergence", b"convergence", "convergence_policy", b"convergence_policy", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "model", b"model", "request_id", b"request_id", "strategy", b"strategy", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "convergence", b"convergence", "convergence_policy", b"convergence_policy", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "request_id", b"request_id", "strategy", b"strategy", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

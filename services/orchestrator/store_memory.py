@@ -1,0 +1,316 @@
+"""The honest fake: agents, sessions, leases and live tails in memory, with the same fences and the same order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Final
+
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
+from services.orchestrator.errors import LeaseLost
+from services.orchestrator.store import AgentFilter, Entry, Lease, Signal
+from shared.clock import Clock
+from shared.identity import CredentialKind, Principal
+from shared.paging import Page
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_LISTED: Final = (agent_pb2.AGENT_STATE_DRAFT, agent_pb2.AGENT_STATE_ACTIVE)
+_ENDED: Final = (
+    session_pb2.SESSION_STATUS_COMPLETED,
+    session_pb2.SESSION_STATUS_FAILED,
+    session_pb2.SESSION_STATUS_CANCELLED,
+)
+Place = tuple[str, str]
+
+
+class MemoryAgentStore:
+    """Versions by tenant and id, as bytes: nobody changes a stored one by accident."""
+
+    def __init__(self) -> None:
+        self._agents: dict[Place, bytes] = {}
+        self._made: dict[Place, str] = {}
+
+    async def add(self, tenant: str, agent: agent_pb2.Agent, *, request_id: str | None) -> bool:
+        taken = any((known.name, known.version) == (agent.name, agent.version) for known in self._of(tenant))
+        if taken or (request_id and (tenant, request_id) in self._made):
+            return False
+        self._agents[tenant, agent.id] = agent.SerializeToString()
+        if request_id:
+            self._made[tenant, request_id] = agent.id
+        return True
+
+    async def made_by(self, tenant: str, request_id: str) -> agent_pb2.Agent | None:
+        agent_id = self._made.get((tenant, request_id))
+        return agent_pb2.Agent.FromString(self._agents[tenant, agent_id]) if agent_id else None
+
+    async def versions(self, tenant: str, name: str) -> Sequence[agent_pb2.Agent]:
+        return [agent for agent in self._of(tenant) if agent.name == name]
+
+    async def set_state(self, tenant: str, agent: agent_pb2.Agent) -> None:
+        self._agents[tenant, agent.id] = agent.SerializeToString()
+
+    async def every(self, tenant: str, chosen: AgentFilter, *, page: Page) -> Sequence[agent_pb2.Agent]:
+        skip = int(page.cursor[0]) if page.cursor else 0
+        found = sorted(
+            (agent for agent in self._of(tenant) if _fits(agent, chosen)),
+            key=lambda agent: (agent.name, [int(part) for part in agent.version.split(".")]),
+        )
+        if chosen.order != "name":
+            found.sort(key=lambda agent: agent.create_time.ToNanoseconds(), reverse=chosen.order.endswith("desc"))
+        return found[skip : skip + page.size + 1]
+
+    def _of(self, tenant: str) -> list[agent_pb2.Agent]:
+        return [agent_pb2.Agent.FromString(data) for (owner, _), data in self._agents.items() if owner == tenant]
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row of session_lease."""
+
+    waiting_since: int
+    owner: str | None = None
+    fence: int = 0
+    takeovers: int = 0
+    expires_at: datetime = _LONG_AGO
+    ready: bool = True
+
+
+class MemoryLeaseStore:
+    """Who drives what. `hear` stands for NOTIFY, `renew` for the thread that renews."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rows: dict[Place, _Row] = {}
+        self._turn = count()
+        self.hear: list[Callable[[str], None]] = []
+
+    async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
+        now = self._clock.now()
+        free = [(place, row) for place, row in self._rows.items() if row.ready and row.expires_at < now]
+        free.sort(key=lambda found: found[1].waiting_since)
+        return [self._take(place, row, owner, until=now + ttl) for place, row in free[:limit]]
+
+    async def give_back(self, lease: Lease) -> None:
+        row = self._rows[lease.tenant, lease.session_id]
+        if row.fence == lease.fence:
+            row.owner, row.expires_at = None, _LONG_AGO
+            self.notify(lease.session_id)
+
+    def renew(self, owner: str, ttl: timedelta, driven: Sequence[str]) -> None:
+        now = self._clock.now()
+        for (_, session_id), row in self._rows.items():
+            if row.owner == owner and session_id in driven and row.expires_at > now:
+                row.expires_at = now + ttl
+
+    def open(self, tenant: str, session_id: str) -> None:
+        self._rows[tenant, session_id] = _Row(next(self._turn))
+        self.notify(session_id)
+
+    def check(self, lease: Lease) -> None:
+        """Raises LeaseLost."""
+        row = self._rows[lease.tenant, lease.session_id]
+        held = (row.owner, row.fence) == (lease.owner, lease.fence) and row.expires_at > self._clock.now()
+        if not held:
+            raise LeaseLost("another replica drives the session", session_id=lease.session_id)
+
+    def release(self, lease: Lease, *, ready: bool) -> None:
+        row = self._rows[lease.tenant, lease.session_id]
+        row.owner, row.expires_at, row.takeovers, row.ready = None, _LONG_AGO, 0, ready
+
+    def make_ready(self, tenant: str, session_id: str) -> None:
+        row = self._rows[tenant, session_id]
+        row.ready, row.waiting_since = True, next(self._turn)
+        self.notify(session_id)
+
+    def notify(self, session_id: str) -> None:
+        for heard in self.hear:
+            heard(session_id)
+
+    def _take(self, place: Place, row: _Row, owner: str, *, until: datetime) -> Lease:
+        row.takeovers += 1 if row.owner else 0
+        row.owner, row.fence, row.expires_at = owner, row.fence + 1, until
+        return Lease(*place, owner, row.fence, row.takeovers)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One session with all that belongs to it."""
+
+    data: bytes
+    starter: Principal
+    log: list[Entry]
+    turns: list[turn_pb2.Turn] = field(default_factory=list)
+    signals: list[Signal] = field(default_factory=list)
+    signalled: set[str] = field(default_factory=set)
+
+    @property
+    def session(self) -> session_pb2.Session:
+        return session_pb2.Session.FromString(self.data)
+
+
+class MemorySessionStore:
+    """Sessions, logs, turns and signals; writes are checked against the leases."""
+
+    def __init__(self, leases: MemoryLeaseStore) -> None:
+        self._leases = leases
+        self._kept: dict[Place, _Kept] = {}
+        self._requested: dict[Place, str] = {}
+
+    async def start(
+        self, tenant: str, session: session_pb2.Session, starter: Principal, first: Entry, *, request_id: str | None
+    ) -> session_pb2.Session:
+        if request_id and (earlier := self._requested.get((tenant, request_id))):
+            return self._kept[tenant, earlier].session
+        known = Principal(tenant, starter.subject, starter.roles, CredentialKind.SERVICE)
+        self._kept[tenant, session.id] = _Kept(session.SerializeToString(), known, [first])
+        if request_id:
+            self._requested[tenant, request_id] = session.id
+        self._leases.open(tenant, session.id)
+        return session
+
+    async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
+        kept = self._kept.get((tenant, session_id))
+        return kept.session if kept else None
+
+    async def every(
+        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
+    ) -> Sequence[session_pb2.Session]:
+        of_tenant = (kept.session for (owner, _), kept in self._kept.items() if owner == tenant)
+        chosen = [one for one in of_tenant if status in (0, one.status) and mode in ("", one.mode)]
+        chosen.sort(key=_started, reverse=newest_first)
+        if page.cursor:
+            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+            chosen = [one for one in chosen if (_started(one) < seen if newest_first else _started(one) > seen)]
+        return chosen[: page.size + 1]
+
+    async def turns(
+        self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
+    ) -> Sequence[turn_pb2.Turn]:
+        skip = int(page.cursor[0]) if page.cursor else 0
+        kept = self._kept.get((tenant, session_id))
+        chosen = [
+            turn
+            for turn in (kept.turns if kept else [])
+            if agent in ("", turn.agent.partition("@")[0]) and round_number in (0, turn.round)
+        ]
+        return chosen[skip : skip + page.size + 1]
+
+    async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
+        kept = self._kept.get((tenant, session_id))
+        return [entry for entry in (kept.log if kept else []) if entry.sequence > after][:limit]
+
+    async def starter(self, tenant: str, session_id: str) -> Principal:
+        return self._kept[tenant, session_id].starter
+
+    async def append(
+        self,
+        lease: Lease,
+        entries: Sequence[Entry],
+        *,
+        session: session_pb2.Session,
+        turn: turn_pb2.Turn | None = None,
+        release: bool = False,
+        signals_taken: int = 0,
+    ) -> None:
+        self._leases.check(lease)
+        kept = self._kept[lease.tenant, lease.session_id]
+        kept.log += entries
+        kept.data = session.SerializeToString()
+        if turn is not None:
+            kept.turns.append(turn)
+        if release:
+            ready = session.status not in _ENDED and len(kept.signals) > signals_taken
+            self._leases.release(lease, ready=ready)
+
+    async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
+        kept = self._kept[tenant, session_id]
+        if request_id in kept.signalled:
+            return
+        if request_id:
+            kept.signalled.add(request_id)
+        kept.signals.append(signal)
+        self._leases.make_ready(tenant, session_id)
+
+    async def signalled(self, tenant: str, session_id: str, request_id: str) -> bool:
+        kept = self._kept.get((tenant, session_id))
+        return kept is not None and request_id in kept.signalled
+
+    async def signals(self, tenant: str, session_id: str) -> Sequence[Signal]:
+        return list(self._kept[tenant, session_id].signals)
+
+
+@dataclass(slots=True)
+class _Live:
+    """One live stream and the highest fence that wrote it."""
+
+    fence: int = 0
+    payloads: dict[int, bytes] = field(default_factory=dict)
+
+
+class MemoryTail:
+    """The live end of logs. `flush` loses it, as Redis can."""
+
+    def __init__(self) -> None:
+        self._live: dict[Place, _Live] = {}
+        self._waiting: dict[Place, list[asyncio.Event]] = {}
+
+    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
+        live = self._live.setdefault((lease.tenant, lease.session_id), _Live())
+        if lease.fence < live.fence:
+            return False
+        if lease.fence > live.fence:
+            live.payloads.clear()
+        live.fence = lease.fence
+        top = max(live.payloads, default=0)
+        live.payloads.update({entry.sequence: entry.payload for entry in entries if entry.sequence > top})
+        for sequence in [known for known in live.payloads if known < keep_from]:
+            del live.payloads[sequence]
+        for waiting in self._waiting.get((lease.tenant, lease.session_id), ()):
+            waiting.set()
+        return True
+
+    async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
+        live = self._live.setdefault((lease.tenant, lease.session_id), _Live())
+        if lease.fence < live.fence:
+            raise LeaseLost("another replica drives the session", session_id=lease.session_id)
+        live.fence = lease.fence
+        kept = await self.read(lease.tenant, lease.session_id, after)
+        live.payloads = {entry.sequence: entry.payload for entry in kept}
+        return kept
+
+    async def read(self, tenant: str, session_id: str, after: int) -> Sequence[Entry]:
+        payloads = self._live.get((tenant, session_id), _Live()).payloads
+        kept: list[Entry] = []
+        while payload := payloads.get(after + 1 + len(kept)):
+            kept.append(Entry(after + 1 + len(kept), "", payload))
+        return kept
+
+    async def holds(self, tenant: str, session_id: str, sequence: int) -> bool:
+        return sequence in self._live.get((tenant, session_id), _Live()).payloads
+
+    @contextmanager
+    def woken(self, tenant: str, session_id: str) -> Iterator[asyncio.Event]:
+        event = asyncio.Event()
+        waiting = self._waiting.setdefault((tenant, session_id), [])
+        waiting.append(event)
+        try:
+            yield event
+        finally:
+            waiting.remove(event)
+
+    def flush(self) -> None:
+        self._live.clear()
+
+
+def _fits(agent: agent_pb2.Agent, chosen: AgentFilter) -> bool:
+    by_state = agent.state == chosen.state if chosen.state else agent.state in _LISTED
+    by_name = chosen.name in ("", agent.name)
+    return by_state and by_name and (not chosen.capability or chosen.capability in agent.capabilities)
+
+
+def _started(session: session_pb2.Session) -> tuple[datetime, str]:
+    return session.start_time.ToDatetime(UTC), session.id

@@ -1,0 +1,98 @@
+"""The real mesh, once for all tests here: Postgres, Valkey, the model, seven services and Envoy, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agentnet.client import AgentNet
+
+ROOT = Path(__file__).resolve().parents[2]
+CLI = (sys.executable, "-m", "agentnet.cli.main")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A mesh in a state folder of its own."""
+
+    state: Path
+    supervisor: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "AGENTNET_STATE": str(self.state)}
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            (*CLI, *arguments), env=self.environment, capture_output=True, text=True, check=check, timeout=90, cwd=ROOT
+        )
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.cli("status", "--json", check=False).stdout)
+
+    def mesh_file(self) -> dict[str, Any]:
+        return json.loads((self.state / "mesh.json").read_text())
+
+    def process(self, name: str) -> dict[str, Any]:
+        return next(part for part in self.mesh_file()["processes"] if part["name"] == name)
+
+    def token(self, **options: Any) -> str:
+        words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+        return self.cli("token", *words).stdout.strip()
+
+    @property
+    def edge(self) -> str:
+        return str(self.mesh_file()["edge"])
+
+    def logs(self) -> str:
+        return "".join(file.read_text(errors="replace") for file in (self.state / "logs").glob("*.log"))
+
+
+def start_mesh(state: Path) -> Mesh:
+    environment = {**os.environ, "AGENTNET_STATE": str(state)}
+    supervisor = subprocess.Popen(
+        (*CLI, "up"), env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    mesh = Mesh(state, supervisor)
+    wait_until(lambda: (state / "client.json").exists() or supervisor.poll() is not None, seconds=120)
+    assert supervisor.poll() is None, supervisor.stdout.read().decode() if supervisor.stdout else ""
+    return mesh
+
+
+def wait_until(true, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        with Path(f"/proc/{pid}/stat").open() as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    running = start_mesh(tmp_path_factory.mktemp("mesh") / "state")
+    yield running
+    running.supervisor.send_signal(signal.SIGTERM)
+    running.supervisor.wait(timeout=40)
+
+
+@pytest.fixture
+async def client(mesh: Mesh) -> AsyncIterator[AgentNet]:
+    credential = json.loads((mesh.state / "client.json").read_text())["token"]
+    async with AgentNet.connect(mesh.edge, credential=credential) as connected:
+        yield connected
