@@ -65,13 +65,29 @@ def at_most(count: int, field: str, *, limit: int) -> int:
 
 
 def mapping(value: struct_pb2.Struct, field: str, *, limit: int = 16_384) -> dict[str, object]:
-    """A Struct as plain JSON data; whole numbers become ints."""
-    data: dict[str, object] = json_format.MessageToDict(value)
+    """A Struct as plain JSON data, which jsonb can hold; whole numbers become ints."""
+    try:
+        data: dict[str, object] = json_format.MessageToDict(value)
+    except ValueError:
+        raise InvalidArgument(f"{field} must not hold NaN or Infinity, which JSON has not", field=field) from None
+    if _holds_nul(data):
+        raise InvalidArgument(f"{field} must not hold the character U+0000", field=field)
     whole = {key: _whole(entry) for key, entry in data.items()}
     size = len(json.dumps(whole))
     if size > limit:
         raise FieldTooLong(field, length=size, limit=limit, unit="characters of JSON")
     return whole
+
+
+def _holds_nul(value: object) -> bool:
+    match value:
+        case str():
+            return "\x00" in value
+        case dict():
+            return any(_holds_nul(part) for part in (*value, *value.values()))
+        case list():
+            return any(_holds_nul(part) for part in value)
+    return False
 
 
 def _whole(value: object) -> object:

@@ -17,7 +17,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 @asynccontextmanager
 async def supervised(name: str, work: Work) -> AsyncIterator[None]:
-    """Runs `work` beside the block. It is started again, ever more slowly, when it fails; cancelled when the block ends."""
+    """Runs `work` beside the block: started again, ever more slowly, when it fails; cancelled when the block ends."""
     task = asyncio.create_task(_forever(name, work), name=name)
     try:
         yield

@@ -80,7 +80,7 @@ def route(method: Method, inputs: EnvoyInputs, *, retries: bool) -> Config:
 
 
 def _access_log(name: str, inputs: EnvoyInputs) -> Config:
-    form = {key: value for key, value in (_LOG_FIELDS | {"listener": name}).items()}
+    form = _LOG_FIELDS | {"listener": name}
     return {
         "name": "file",
         "typed_config": typed(

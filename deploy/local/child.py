@@ -1,4 +1,4 @@
-"""Starts a program that dies with its parent: `python -I -S child.py <pid of the parent> <signal> <program> <arguments>`."""
+"""Starts a program that dies with its parent: `child.py <pid of the parent> <signal> <program> <arguments>`."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class EmbeddedMesh:
         cluster = self.plan.cluster
         await asyncio.to_thread(cluster.initialise)
         await self._up(parts.postgres(self.plan))
-        while not await cluster.ready():  # the port is open a moment before connections are taken
+        while not await cluster.ready():  # noqa: ASYNC110 - the port is open a moment before connections are taken
             await asyncio.sleep(0.05)
         await cluster.bootstrap()
         applied = await migrate(cluster.dsn("owner"), migrations())

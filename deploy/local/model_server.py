@@ -1,4 +1,4 @@
-"""The embedded language model behind llama.cpp's OpenAI-compatible server; address, key and slots come by environment."""
+"""The embedded language model behind llama.cpp's OpenAI-compatible server; address and key come by environment."""
 
 from __future__ import annotations
 

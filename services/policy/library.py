@@ -103,7 +103,7 @@ class Library:
         while True:
             try:
                 async with asyncio.timeout(heartbeat.total_seconds()), self._changed:
-                    await self._changed.wait_for(lambda: self._enforced.revision > after)
+                    await self._changed.wait_for(lambda seen=after: self._enforced.revision > seen)
                     snapshot = self._enforced
             except TimeoutError:
                 yield None

@@ -60,10 +60,12 @@ class Chain(grpc.aio.ServerInterceptor):
 
     def _stream(self, call: Any, method: str, parse: Parse) -> Any:
         async def stream(request: bytes, context: Context) -> AsyncIterator[Any]:
-            async with self._around(method, context, streaming=True):
-                async with aclosing(call(parse(request), context)) as responses:
-                    async for response in responses:
-                        yield response
+            async with (
+                self._around(method, context, streaming=True),
+                aclosing(call(parse(request), context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
 
         return stream
 

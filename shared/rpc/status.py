@@ -8,7 +8,6 @@ from google.rpc import status_pb2
 
 from shared.errors import STATUS_TRAILER, MeshError, Unavailable, from_status
 
-
 # Without our details these are gRPC's own words for a stream that was reset under the call.
 _TRANSPORT = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from agentnet.client import AgentNet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,12 +60,12 @@ class Mesh:
 
 def start_mesh(state: Path) -> Mesh:
     environment = {**os.environ, "AGENTNET_STATE": str(state)}
-    supervisor = subprocess.Popen(
-        (*CLI, "up"), env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    told = state.with_suffix(".log")
+    with told.open("wb") as log:
+        supervisor = subprocess.Popen((*CLI, "up"), env=environment, cwd=ROOT, stdout=log, stderr=log)
     mesh = Mesh(state, supervisor)
     wait_until(lambda: (state / "client.json").exists() or supervisor.poll() is not None, seconds=120)
-    assert supervisor.poll() is None, supervisor.stdout.read().decode() if supervisor.stdout else ""
+    assert supervisor.poll() is None, told.read_text()
     return mesh
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import struct
 from typing import Any
@@ -11,12 +12,12 @@ import aiohttp
 import grpc
 import jwt
 import pytest
+from google.rpc import error_details_pb2, status_pb2
+
 from agentnet.client import AgentNet, AgentNetError
 from agentnet.gateway.v1 import identity_service_pb2
 from agentnet.inference.v1 import inference_service_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2
-from google.rpc import error_details_pb2, status_pb2
-
 from tests.e2e.conftest import Mesh
 
 JSON = {"content-type": "application/json"}
@@ -32,7 +33,9 @@ class Rest:
     async def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         given = {**self._headers, **headers}
         async with aiohttp.ClientSession() as session:
-            async with session.request(method, self._base + path, json=body, headers=given) as answer:
+            data = io.BytesIO(json.dumps(body).encode()) if body is not None else None
+            sent = JSON | given if data else given
+            async with session.request(method, self._base + path, data=data, headers=sent) as answer:
                 text = await answer.text()
                 return answer.status, json.loads(text) if text else None
 
@@ -314,7 +317,9 @@ async def test_policy_redacts_inside_the_stream_and_records_the_violation(client
         async for _ in client.inference.generate(request):
             pass
     assert (raised.value.code, raised.value.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_BLOCKED")
-    document = "rules:\n  - {name: no_mesh, type: keyword, severity: major, target: output, keywords: [mesh, lease, log]}"
+    document = (
+        "rules:\n  - {name: no_mesh, type: keyword, severity: major, target: output, keywords: [mesh, lease, log]}"
+    )
     async with AgentNet.connect(client.address, credential=client._transport.target.credential) as own:
         await own.policies.create("words", document, labels=["production"])
         redacted = await _until_redacted(own)
@@ -330,7 +335,9 @@ async def _until_redacted(client: AgentNet) -> str:
     import asyncio
 
     for _ in range(15):
-        text = "".join([piece async for piece in client.inference.stream_text("tell", model="synthetic", max_output_tokens=200)])
+        text = "".join(
+            [piece async for piece in client.inference.stream_text("tell", model="synthetic", max_output_tokens=200)]
+        )
         if "REDACTED" in text:
             return text
         await asyncio.sleep(0.1)

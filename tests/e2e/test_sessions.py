@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
+
 from agentnet.client import AgentNet
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
 from agentnet.orchestrator.v1 import session_service_pb2 as pb
-
 from tests.e2e.conftest import Mesh, wait_until
 
 Event = event_pb2.SessionEvent

@@ -11,15 +11,15 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
 from agentnet.common.v1 import principal_pb2
 from agentnet.cost.v1 import cost_service_pb2 as cost
 from agentnet.gateway.v1 import identity_service_pb2 as pb
 from agentnet.gateway.v1 import identity_service_pb2_grpc as rpc
 from agentnet.gateway.v1 import key_service_pb2 as keys_pb
-from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-
 from shared import identity
 from shared.errors import STATUS_TRAILER, InvalidArgument, NotFound, Reason, ResourceExhausted, from_status
 from shared.rpc import log as calls

@@ -170,7 +170,9 @@ async def test_the_environment_is_the_sandboxs_own(monkeypatch: pytest.MonkeyPat
 
 async def test_memory_outside_the_limit_cannot_be_had() -> None:
     """Shared memory, files in memory and System V segments are not counted by the address space limit."""
-    body = "import ctypes\nlibc = ctypes.CDLL(None)\nreturn [libc.shmget(0, 1 << 30, 0o1600), libc.memfd_create(b'x', 0)]"
+    body = (
+        "import ctypes\nlibc = ctypes.CDLL(None)\nreturn [libc.shmget(0, 1 << 30, 0o1600), libc.memfd_create(b'x', 0)]"
+    )
     outcome = await Sandbox(at_once=1).run(call(body), Printed())
     assert outcome.result == [-1, -1]
 

@@ -52,7 +52,10 @@ HARMFUL = {
         {"a": "a" * 400 + "!"},
     ),
     "names that backtrack": ({"patternProperties": {r"^(\w+\s?)*$": {"type": "null"}}}, {"a" * 400 + "!": 1}),
-    "a circle in a property": ({"$defs": {"x": {"$ref": "#/$defs/x"}}, "properties": {"a": {"$ref": "#/$defs/x"}}}, {"a": 1}),
+    "a circle in a property": (
+        {"$defs": {"x": {"$ref": "#/$defs/x"}}, "properties": {"a": {"$ref": "#/$defs/x"}}},
+        {"a": 1},
+    ),
     "an explosion": (doubling(40), {}),
     "many unique items": ({"properties": {"a": {"uniqueItems": True}}}, {"a": [{}] * 50_000}),
 }

@@ -1,4 +1,4 @@
-"""The local mesh from the command line. Only these commands need more than the client: the mesh's own `deploy` package."""
+"""The local mesh from the command line. These commands need the mesh's own `deploy` package beside the client."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -34,11 +34,11 @@ async def unary(call: Awaitable[Answer]) -> Answer:
         raise from_rpc(error) from None
 
 
-async def stream(call: AsyncIterator[Item] | object) -> AsyncIterator[Item]:
+async def stream(call: Any) -> AsyncIterator[Any]:
     """Reads a stream to its end, once. Raises AgentNetError."""
     try:
-        async for item in call:  # type: ignore[union-attr]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
-            yield item  # pyright: ignore[reportUnknownVariableType]
+        async for item in call:
+            yield item
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from None
 

@@ -7,7 +7,12 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2 as _details_pb2  # pyright: ignore[reportMissingTypeStubs]
+from google.rpc import status_pb2 as _status_pb2  # pyright: ignore[reportMissingTypeStubs]
+
+# Google publishes no types for these.
+_error_details: Any = _details_pb2
+_statuses: Any = _status_pb2
 
 _DETAILS = "grpc-status-details-bin"
 
@@ -55,14 +60,14 @@ def from_rpc(error: grpc.aio.AioRpcError) -> AgentNetError:
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS and isinstance(value, bytes):
             try:
-                return _from_status(status_pb2.Status.FromString(value), error.code())
+                return _from_status(_statuses.Status.FromString(value), error.code())
             except DecodeError:
                 break
     return AgentNetError(error.details() or error.code().name.lower(), code=error.code())
 
 
 def _from_status(status: Any, code: grpc.StatusCode) -> AgentNetError:
-    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    info, bad, retry = _error_details.ErrorInfo(), _error_details.BadRequest(), _error_details.RetryInfo()
     for detail in status.details:
         any(detail.Unpack(kind) for kind in (info, bad, retry))
     return AgentNetError(

@@ -1,0 +1,1 @@
+"""What is derived from the contract, and the checks on it."""

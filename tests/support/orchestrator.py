@@ -1,0 +1,272 @@
+"""The orchestrator on memory stores with scripted peers: whole sessions run in milliseconds, and break where told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from agentnet.common.v1 import usage_pb2
+from agentnet.inference.v1 import generation_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from services.orchestrator import agents as registry
+from services.orchestrator.agents import Agents
+from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.peers import TurnMemory, Utterance
+from services.orchestrator.prompts import Known
+from services.orchestrator.sessions import Sessions
+from services.orchestrator.store import Lease, LogTail, SessionStore
+from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore, MemoryTail
+from services.orchestrator.turns import Turns
+from services.orchestrator.watch import Watcher
+from shared.clock import FakeClock
+from shared.errors import Aborted, MeshError, NotFound, Reason
+from shared.identity import Principal
+from shared.ids import SequentialIds
+
+TENANT = "acme"
+ADA = Principal(TENANT, "ada", frozenset({"tenant_user"}))
+TTL = timedelta(seconds=3)
+POLL = timedelta(milliseconds=5)
+
+Generated = generation_pb2.GenerationEvent
+Reply = Callable[[Utterance], str]
+
+
+@dataclass(slots=True)
+class _Generation:
+    events: list[Generated]
+
+
+@dataclass(slots=True)
+class ScriptedInference:
+    """Owns generations as the real service does: started once an id, readable by any number from anywhere.
+
+    A reply is streamed word by word. `refusals` meet the next calls to start. `held_at` stops every stream before that
+    sequence until `release`. `breaks` cuts the connection once, before a sequence. `forgotten` loses everything.
+    """
+
+    reply: Reply = lambda utterance: f"{utterance.agent.name} has one idea about it."
+    refusals: list[MeshError] = field(default_factory=list)
+    failures: list[MeshError] = field(default_factory=list)
+    breaks: dict[int, MeshError] = field(default_factory=dict)
+    held_at: int | None = None
+    started: list[Utterance] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    _generations: dict[str, _Generation] = field(default_factory=dict)
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def generate(self, caller: Principal, utterance: Utterance) -> AsyncGenerator[Generated, None]:
+        if utterance.generation_id not in self._generations:
+            if self.refusals:
+                raise self.refusals.pop(0)
+            self.started.append(utterance)
+            failure = self.failures.pop(0) if self.failures else None
+            self._generations[utterance.generation_id] = _Generation(_events(self.reply(utterance), failure))
+        async with aclosing(self._read(utterance.generation_id, 0)) as events:
+            async for event in events:
+                yield event
+
+    async def attach(self, caller: Principal, generation_id: str, *, after: int) -> AsyncGenerator[Generated, None]:
+        if generation_id not in self._generations:
+            raise NotFound("no such generation", reason=Reason.ERROR_REASON_GENERATION_NOT_FOUND)
+        async with aclosing(self._read(generation_id, after)) as events:
+            async for event in events:
+                yield event
+
+    async def cancel(self, caller: Principal, generation_id: str) -> None:
+        self.cancelled.append(generation_id)
+
+    def release(self) -> None:
+        self.held_at = None
+        self._released.set()
+
+    def forget(self) -> None:
+        """The replica that held the generations died, and its events with it."""
+        self._generations.clear()
+        self.release()
+
+    async def _read(self, generation_id: str, after: int) -> AsyncGenerator[Generated, None]:
+        for event in self._generations[generation_id].events[after:]:
+            if error := self.breaks.pop(event.sequence, None):
+                raise error
+            if self.held_at is not None and event.sequence >= self.held_at:
+                await self._released.wait()
+            if generation_id not in self._generations:
+                raise Aborted("its owner died", reason=Reason.ERROR_REASON_GENERATION_LOST)
+            yield event
+            await asyncio.sleep(0)
+
+
+def _events(text: str, failure: MeshError | None) -> list[Generated]:
+    words = text.split(" ")
+    parts = [word if place == 0 else f" {word}" for place, word in enumerate(words)]
+    events = [Generated(started=generation_pb2.GenerationStarted(provider="scripted", model="scripted"))]
+    events += [Generated(text=generation_pb2.TextProduced(text=part, token_count=1)) for part in parts]
+    if failure:
+        events.append(Generated(failed=generation_pb2.GenerationFailed(failure=failure.failure())))
+    else:
+        usage = usage_pb2.Usage(input_tokens=10, output_tokens=len(parts))
+        cost = usage_pb2.Cost(micros_usd=7, provider="scripted", model="scripted")
+        events.append(Generated(finished=generation_pb2.GenerationFinished(usage=usage, cost=cost)))
+    for place, event in enumerate(events, start=1):
+        event.sequence = place
+    return events
+
+
+@dataclass(slots=True)
+class ScriptedMemory:
+    """Knows what it is told, remembers what it is given; `away` is a memory service that does not answer."""
+
+    known: tuple[Known, ...] = ()
+    away: bool = False
+    asked: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    async def recall(self, caller: Principal, *, session_id: str, agent: str, query: str) -> TurnMemory:
+        self.asked.append(agent)
+        return TurnMemory(degraded=True) if self.away else TurnMemory(self.known)
+
+    async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
+        if not self.away:
+            self.kept.append(turn_id)
+
+
+@dataclass(slots=True)
+class World:
+    """Everything an orchestrator needs, and the levers on it."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    ids: SequentialIds = field(default_factory=SequentialIds)
+    agent_store: MemoryAgentStore = field(default_factory=MemoryAgentStore)
+    tail: MemoryTail = field(default_factory=MemoryTail)
+    inference: ScriptedInference = field(default_factory=ScriptedInference)
+    memory: ScriptedMemory = field(default_factory=ScriptedMemory)
+    naps: list[float] = field(default_factory=list)
+    leases: MemoryLeaseStore = field(init=False)
+    store: MemorySessionStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.leases = MemoryLeaseStore(self.clock)
+        self.store = MemorySessionStore(self.leases)
+
+    @property
+    def agents(self) -> Agents:
+        defaults = registry.read_agents(Path(registry.__file__).with_name("agents.yaml"))
+        return Agents(self.agent_store, defaults, clock=self.clock, ids=self.ids)
+
+    @property
+    def watcher(self) -> Watcher:
+        return Watcher(self.store, self.tail, poll=POLL)
+
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions(self.store, self.agents, self.watcher, self.clock, self.ids, timedelta(seconds=10))
+
+    def driver(self, *, store: SessionStore | None = None, tail: LogTail | None = None) -> SessionDriver:
+        turns = Turns(
+            agents=self.agents,
+            inference=self.inference,
+            memory=self.memory,
+            clock=self.clock,
+            ids=self.ids,
+            max_output_tokens=96,
+            sleep=self._nap,
+        )
+        return SessionDriver(store or self.store, tail or self.tail, turns, self.clock, max_takeovers=5)
+
+    async def start(
+        self,
+        *,
+        agents: Sequence[str] = ("Athena", "Apollo"),
+        mode: str = "brainstorm",
+        max_rounds: int = 2,
+        threshold: float = 0,
+        manual_advance: bool = False,
+    ) -> str:
+        """An accepted session's id. A threshold switches convergence on."""
+        policy = session_pb2.ConvergencePolicy(enabled=threshold > 0, threshold=threshold)
+        session = session_pb2.Session(
+            topic_start="Zero-loss failover",
+            mode=mode,
+            strategy="round_robin",
+            agents=agents,
+            max_rounds=max_rounds,
+            convergence_policy=policy,
+            manual_advance=manual_advance,
+        )
+        return (await self.sessions.start(ADA, session, request_id=None)).id
+
+    async def claim(self, owner: str = "one") -> Lease:
+        (lease,) = await self.leases.claim(owner, ttl=TTL, limit=1)
+        return lease
+
+    async def drive(self, owner: str = "one") -> None:
+        """Claims the one session that is ready and runs it as far as it goes."""
+        await self.driver().drive(await self.claim(owner), asyncio.Event())
+
+    async def signal(self, session_id: str, kind: str) -> session_pb2.Session:
+        return await self.sessions.signal(ADA, session_id, kind, request_id=None)
+
+    async def log(self, session_id: str) -> list[event_pb2.SessionEvent]:
+        """The committed log."""
+        entries = await self.store.read(TENANT, session_id, 0, limit=100_000)
+        return [event_pb2.SessionEvent.FromString(entry.payload) for entry in entries]
+
+    async def kinds(self, session_id: str) -> list[str]:
+        """The committed log's payloads by name, without tokens."""
+        names = [event.WhichOneof("payload") or "" for event in await self.log(session_id)]
+        return [name for name in names if name != "tokens_produced"]
+
+    async def find(self, session_id: str) -> session_pb2.Session:
+        return await self.sessions.find(TENANT, session_id)
+
+    async def _nap(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        await asyncio.sleep(0)
+
+
+class Watching:
+    """A reader of a log, from the start, in a task of its own."""
+
+    def __init__(self, world: World, session_id: str, *, after: int = 0) -> None:
+        self.seen: list[bytes] = []
+        self._grown = asyncio.Event()
+        self._task = asyncio.create_task(self._watch(world, session_id, after))
+
+    async def until(self, count: int) -> None:
+        """Waits until this many events were seen."""
+        while len(self.seen) < count:
+            self._grown.clear()
+            await asyncio.wait_for(self._grown.wait(), 5)
+
+    async def end(self) -> list[bytes]:
+        """All of it, when the log has ended."""
+        await asyncio.wait_for(self._task, 5)
+        return self.seen
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    async def _watch(self, world: World, session_id: str, after: int) -> None:
+        entries = world.watcher.watch(TENANT, session_id, after=after, heartbeat=timedelta(seconds=10))
+        async with aclosing(entries):
+            async for entry in entries:
+                if entry:
+                    self.seen.append(entry.payload)
+                    self._grown.set()
+
+
+@asynccontextmanager
+async def driving(world: World, owner: str) -> AsyncGenerator[asyncio.Task[None], None]:
+    """A driver at work on the one ready session. Leaving the block kills it: nothing is given back."""
+    lease = await world.claim(owner)
+    task = asyncio.create_task(world.driver().drive(lease, asyncio.Event()))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
