@@ -12,6 +12,7 @@ from deploy.envoy.inputs import EnvoyInputs
 from shared.settings import SERVICES
 
 _GRPC_PORT = 50051
+_LOCAL = Path("gen/descriptors/agentnet.binpb")
 
 
 def containers() -> EnvoyInputs:
@@ -20,21 +21,20 @@ def containers() -> EnvoyInputs:
         edge=("0.0.0.0", 8080),  # noqa: S104 - inside its container; compose publishes it on loopback
         internal=("0.0.0.0", 9090),  # noqa: S104 - reachable only on the compose network
         services={name: (name, _GRPC_PORT) for name in SERVICES},
-        descriptors=Path("/app/gen/descriptors/agentnet.binpb"),
-        edge_jwks=Path("/etc/agentnet/keys/edge.jwks"),
+        descriptors=Path("/etc/agentnet/agentnet.binpb"),
+        edge_jwks=Path("/etc/agentnet/edge.jwks"),
         issuer="agentnet-local",
         audience="agentnet",
         access_log=Path("/dev/stdout"),
     )
 
 
-def main() -> None:
-    local = Path("gen/descriptors/agentnet.binpb")
+def text() -> str:
+    """The configuration as JSON. The descriptors are read here and mounted there."""
     inputs = containers()
-    config = bootstrap(replace(inputs, descriptors=local))
-    text = json.dumps(config, indent=1).replace(str(local), str(inputs.descriptors))
-    sys.stdout.write(text + "\n")
+    config = bootstrap(replace(inputs, descriptors=_LOCAL))
+    return json.dumps(config, indent=1).replace(str(_LOCAL), str(inputs.descriptors)) + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(text())

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
+
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
@@ -37,9 +39,6 @@ _ROLES: Final = {
 
 
 def order(request: pb.GenerateRequest, ids: Ids) -> Order:
-    grace = request.detach_grace.ToTimedelta() if request.HasField("detach_grace") else timedelta()
-    if not timedelta() <= grace <= _MAX_GRACE:
-        raise InvalidArgument("detach_grace must be from 0 to 10 minutes", field="detach_grace")
     return Order(
         generation_id=fields.identifier(request.generation_id, "generation_id")
         if request.generation_id
@@ -50,7 +49,7 @@ def order(request: pb.GenerateRequest, ids: Ids) -> Order:
         max_output_tokens=int(
             fields.within(request.max_output_tokens or _DEFAULT_OUTPUT, "max_output_tokens", low=1, high=_MAX_OUTPUT)
         ),
-        detach_grace=grace,
+        detach_grace=_grace(request.detach_grace),
         session_id=fields.text(request.session_id, "session_id", limit=64),
         agent=fields.text(request.agent, "agent", limit=100),
     )
@@ -116,6 +115,13 @@ def models_response(request: pb.ListModelsRequest, found: Sequence[Model], *, de
         ],
         next_page_token=next_page_token(more, scope=scope),
     )
+
+
+def _grace(found: Duration) -> timedelta:
+    # The seconds are looked at first: not every Duration fits a timedelta.
+    if abs(found.seconds) <= _MAX_GRACE.total_seconds() and timedelta() <= found.ToTimedelta() <= _MAX_GRACE:
+        return found.ToTimedelta()
+    raise InvalidArgument("detach_grace must be from 0 to 10 minutes", field="detach_grace")
 
 
 def _messages(found: Sequence[message_pb2.Message]) -> tuple[Message, ...]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
 from services.inference.errors import PolicyBlocked, PolicyUnavailable
-from services.inference.peers import PolicyPeer, Snapshot
+from services.inference.peers import Payer, PolicyPeer, Snapshot
+from shared.errors import MeshError
 from shared.log import log
 from shared.monitors.rules import Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge
 
-_EVERYONE = "*"
+_EVERYONE: Final = "*"
+_REPORT_AT_ONCE: Final = 100
 
 
 class Enforcement:
@@ -28,14 +34,13 @@ class Enforcement:
             self._compiled = {}
             log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
 
-    def check_prompt(self, tenant: str, texts: tuple[str, ...]) -> list[Verdict]:
-        """What rules say of a prompt. Raises PolicyBlocked and PolicyUnavailable."""
+    def check_prompt(self, tenant: str, texts: Sequence[str]) -> tuple[list[Verdict], PolicyBlocked | None]:
+        """What rules say of a prompt, and the refusal when one blocks it. Raises PolicyUnavailable."""
         rules = self._rules(tenant, Target.PROMPT)
         rulings = [judge(rules, Target.PROMPT, text) for text in texts]
-        for ruling in rulings:
-            if ruling.blocked:
-                raise blocked(ruling, "the prompt")
-        return [verdict for ruling in rulings for verdict in ruling.verdicts]
+        refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
+        verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
+        return verdicts, refusals[0] if refusals else None
 
     def monitor(self, tenant: str) -> StreamMonitor:
         """A fresh monitor for one output stream. Raises PolicyUnavailable."""
@@ -46,11 +51,21 @@ class Enforcement:
             if self._strict:
                 raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
             return ()
-        if (tenant, target) not in self._compiled:
-            own = self._snapshot.tenants
-            bundles = own.get(tenant) or own.get(_EVERYONE, ())
-            self._compiled[tenant, target] = compile_rules(bundles, target)
-        return self._compiled[tenant, target]
+        bundles = self._snapshot.tenants
+        whose = tenant if bundles.get(tenant) else _EVERYONE
+        if (whose, target) not in self._compiled:
+            self._compiled[whose, target] = compile_rules(bundles.get(whose, ()), target)
+        return self._compiled[whose, target]
+
+
+async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], *, at: datetime) -> None:
+    """Tells policy what rules did. Its being away changes nothing for the caller: it is logged."""
+    named = [(f"{payer.generation_id}-{place}", verdict) for place, verdict in enumerate(verdicts)]
+    try:
+        for start in range(0, len(named), _REPORT_AT_ONCE):
+            await policy.record(payer, named[start : start + _REPORT_AT_ONCE], at=at)
+    except MeshError as error:
+        log.error("violations.not_recorded", generation_id=payer.generation_id, error=error.message)
 
 
 def blocked(ruling: Ruling, what: str) -> PolicyBlocked:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
+from weakref import WeakValueDictionary
 
-from services.inference.enforcement import Enforcement
+from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
 from services.inference.generation import Generation
 from services.inference.peers import CostPeer, Payer, PolicyPeer
@@ -53,7 +54,7 @@ class Engine:
     clock: Clock
     limit: int
     _live: dict[tuple[str, str], Generation] = field(default_factory=dict)
-    _starting: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
+    _starting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def start(self, principal: Principal, order: Order) -> AsyncGenerator[bytes, None]:
         """Starts a generation, or attaches to the one of this id, and streams its events.
@@ -61,13 +62,9 @@ class Engine:
         What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
         """
         key = (principal.tenant_id, order.generation_id)
-        lock = self._starting.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                known = await self._known(key)
-                generation = None if known else await self._begin(principal, order)
-        finally:
-            self._starting.pop(key, None)
+        lock = self._starting.setdefault(key, asyncio.Lock())  # forgotten with the last call that waits for it
+        async with lock:
+            generation = await self._begin(principal, order) if await self._is_new(key) else None
         source = generation.read(0) if generation else self.attach(*key, after=0)
         async with aclosing(source) as events:
             async for event in events:
@@ -90,7 +87,7 @@ class Engine:
             raise GenerationExpired("it is over and its events have expired", generation_id=generation_id) from None
 
     async def cancel(self, tenant: str, generation_id: str) -> bool:
-        """Calls a generation off; True when it had ended. Raises GenerationNotFound."""
+        """Calls a generation off, whichever replica owns it; True when it had ended. Raises GenerationNotFound."""
         held = self._live.get((tenant, generation_id))
         if held:
             ended = held.done
@@ -98,6 +95,8 @@ class Engine:
             return ended
         if await self.store.find(tenant, generation_id):
             return True
+        if await self.tail.ask_to_cancel(tenant, generation_id):
+            return False
         raise GenerationNotFound(f"no generation {generation_id}", generation_id=generation_id)
 
     def live(self) -> Iterable[Generation]:
@@ -110,18 +109,32 @@ class Engine:
         for found in self._live.values():
             found.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.tail.flush(self.live())
 
-    async def _known(self, key: tuple[str, str]) -> bool:
-        return key in self._live or await self.store.find(*key) is not None
+    async def _is_new(self, key: tuple[str, str]) -> bool:
+        """Whether nobody has started it; then it is claimed for this replica."""
+        if key in self._live or await self.store.find(*key):
+            return False
+        return await self.tail.claim(*key)
 
     async def _begin(self, principal: Principal, order: Order) -> Generation:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.tail.release, principal.tenant_id, order.generation_id)
+            generation = await self._admitted(principal, order)
+            undo.pop_all()
+        return generation
+
+    async def _admitted(self, principal: Principal, order: Order) -> Generation:
         model, provider = self.router.resolve(order.model)
         if sum(not found.done for found in self._live.values()) >= self.limit:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
         call = ModelCall(model.name, order.messages, order.sampling, order.max_output_tokens)
         payer = Payer(principal, order.generation_id, provider.name, model.name, order.session_id, order.agent)
         tenant = principal.tenant_id
-        verdicts = self.enforcement.check_prompt(tenant, tuple(message.text for message in order.messages))
+        verdicts, refusal = self.enforcement.check_prompt(tenant, [message.text for message in order.messages])
+        if refusal:
+            await report(self.policy, payer, verdicts, at=self.clock.now())
+            raise refusal
         monitor = self.enforcement.monitor(tenant)
         covered = min(order.max_output_tokens, _FIRST_LEASE_TOKENS)
         await self.cost.reserve(payer, input_tokens=estimate_input(call), output_tokens=covered)

@@ -66,5 +66,7 @@ class Generation:
 
     def cancel(self) -> None:
         """Calls the provider off; the task settles what was spent."""
-        if self.task and not self.done:
+        if not self.events:  # a task cancelled before its first step would never settle
+            asyncio.get_running_loop().call_soon(self.cancel)
+        elif self.task and not self.done:
             self.task.cancel()

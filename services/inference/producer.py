@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,14 +13,14 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2 as pb
-from services.inference.enforcement import blocked
+from services.inference.enforcement import blocked, report
 from services.inference.errors import GenerationCancelled
 from services.inference.generation import Generation
 from services.inference.peers import Cost, CostPeer, Payer, PolicyPeer
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Provider, Usage, estimate_input
 from services.inference.store import GenerationRecord, GenerationStore
 from shared.clock import Clock
-from shared.errors import MeshError
+from shared.errors import Internal, MeshError
 from shared.log import log
 from shared.monitors.rules import Verdict
 from shared.monitors.stream import Ruling, StreamMonitor, statuses
@@ -55,6 +55,7 @@ class Producer:
     clock: Clock
     _verdicts: list[Verdict] = field(default_factory=list)
     _counted: int = 0
+    _untold: int = 0
     _usage: Usage | None = None
     _finish: FinishReason = FinishReason.STOP
     _first_token_at: datetime | None = None
@@ -64,16 +65,17 @@ class Producer:
         without_deadline()
         started_at = self.clock.now()
         self._started(prompt_verdicts)
-        failure: MeshError | None = None
+        failure: MeshError | None = Internal("the generation failed", generation_id=self.generation.id)
         with tracer.start_as_current_span("agent.inference", attributes=self._labels()):
             try:
                 await self._produce()
+                failure = None
             except asyncio.CancelledError:
                 failure = GenerationCancelled("the generation was cancelled", generation_id=self.generation.id)
             except MeshError as error:
                 failure = error
-            # Once cancelled is enough: what was spent must be settled.
-            await asyncio.shield(asyncio.ensure_future(self._end(failure, started_at)))
+            finally:
+                await _finished(asyncio.ensure_future(self._end(failure, started_at)))
 
     async def _produce(self) -> None:
         async with aclosing(self.provider.stream(self.call)) as chunks:
@@ -102,8 +104,10 @@ class Producer:
     def _show(self, ruling: Ruling, token_count: int) -> None:
         for verdict in ruling.verdicts:
             self._judged(verdict)
+        self._untold += token_count  # tokens of text held back count in the event that releases it
         if ruling.text:
-            text = pb.TextProduced(text=ruling.text, token_count=token_count)
+            text = pb.TextProduced(text=ruling.text, token_count=self._untold)
+            self._untold = 0
             self.generation.append(pb.GenerationEvent(text=text))
         if ruling.blocked:
             raise blocked(ruling, "the output")
@@ -127,15 +131,26 @@ class Producer:
     async def _stay_covered(self) -> None:
         if self._counted < self.covered * _EXTEND_AT or self.covered >= self.call.max_output_tokens:
             return
-        self.covered = min(self.covered * 2, self.call.max_output_tokens)
+        self.covered = min(max(self.covered, self._counted) * 2, self.call.max_output_tokens)
         await self.cost.extend(self.payer, output_tokens=self.covered)
 
     async def _end(self, failure: MeshError | None, started_at: datetime) -> None:
         usage = self._usage or Usage(estimate_input(self.call), self._counted, estimated=True)
-        cost = await self._settle(usage)
-        await self._report()
-        ended_at = self.clock.now()
         outcome = failure.reason_name if failure else self._finish.value.upper()
+        cost: Cost | None = None
+        try:
+            cost = await self._settle(usage)
+            await report(self.policy, self.payer, self._verdicts, at=self.clock.now())
+            await self._record(outcome, usage, started_at)
+        finally:  # whatever happens, readers are not left waiting
+            self.generation.append(self._last(failure, usage, cost, started_at), last=True)
+        log.info(
+            "generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=usage.output_tokens
+        )
+
+    async def _record(self, outcome: str, usage: Usage, started_at: datetime) -> None:
+        ended_at = self.clock.now()
+        self._measure(usage, (ended_at - started_at) / timedelta(milliseconds=1))
         record = GenerationRecord(
             self.generation.id, self.payer.session_id, self.payer.agent, self.provider.name, self.call.model, outcome,
             usage, started_at, ended_at,
@@ -144,11 +159,6 @@ class Producer:
             await self.store.finish(self.generation.tenant, record)
         except MeshError as error:
             log.warning("generation.not_recorded", generation_id=self.generation.id, error=error.message)
-        self._measure(usage, (ended_at - started_at) / timedelta(milliseconds=1))
-        self.generation.append(self._last(failure, usage, cost, started_at), last=True)
-        log.info(
-            "generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=usage.output_tokens
-        )
 
     async def _settle(self, usage: Usage) -> Cost | None:
         """The one settlement. Cost being away for a second is bridged; longer is logged and left to its lease."""
@@ -161,15 +171,6 @@ class Producer:
                     return None
             await asyncio.sleep(_SETTLE_PAUSE.total_seconds() * attempt)
         return None
-
-    async def _report(self) -> None:
-        if not self._verdicts:
-            return
-        named = [(f"{self.generation.id}-{place}", verdict) for place, verdict in enumerate(self._verdicts)]
-        try:
-            await self.policy.record(self.payer, named[:100], at=self.clock.now())
-        except MeshError as error:
-            log.error("violations.not_recorded", generation_id=self.generation.id, error=error.message)
 
     def _last(
         self, failure: MeshError | None, usage: Usage, cost: Cost | None, started_at: datetime
@@ -203,6 +204,13 @@ class Producer:
         _latency.record(milliseconds, self._labels())
         labels = {"model": self.call.model, "provider": self.provider.name, "tenant": self.generation.tenant}
         _tokens.add(usage.input_tokens + usage.output_tokens, labels)
+
+
+async def _finished(work: asyncio.Future[None]) -> None:
+    """Waits for work that no cancellation may cut short: what was spent must be settled."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(work)
 
 
 def _duration(span: timedelta) -> Duration:

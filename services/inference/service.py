@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -30,18 +33,20 @@ class InferenceService(rpc.InferenceServiceServicer):
     async def Generate(  # type: ignore[override] # the bytes of GenerateResponse
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[bytes]:
-        async for event in self._engine.start(current(), convert.order(request, self._ids)):
-            yield event
+        async with aclosing(self._engine.start(current(), convert.order(request, self._ids))) as events:
+            async for event in events:
+                yield event
 
     async def Attach(  # type: ignore[override] # the bytes of AttachResponse
         self, request: pb.AttachRequest, context: Any
     ) -> AsyncIterator[bytes]:
         generation_id, after = convert.attach(request)
-        async for event in self._engine.attach(current().tenant_id, generation_id, after=after):
-            yield event
+        async with aclosing(self._engine.attach(current().tenant_id, generation_id, after=after)) as events:
+            async for event in events:
+                yield event
 
     async def GenerateText(self, request: pb.GenerateTextRequest, context: Any) -> pb.GenerateTextResponse:
-        order = convert.order(request.generation, self._ids)
+        order = replace(convert.order(request.generation, self._ids), detach_grace=timedelta())
         data = [event async for event in self._engine.start(current(), order)]
         return convert.whole([pb.GenerateResponse.FromString(event).event for event in data])
 

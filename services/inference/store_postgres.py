@@ -22,8 +22,8 @@ class PostgresGenerationStore:
         async with self._database.tenant(tenant) as connection:
             await connection.execute(
                 _SQL["finish"], tenant, record.id, record.session_id, record.agent, record.provider, record.model,
-                record.outcome, usage.input_tokens, usage.output_tokens, usage.estimated, record.started_at,
-                record.ended_at,
+                record.outcome, usage.input_tokens, usage.output_tokens, usage.cached_input_tokens,
+                usage.reasoning_tokens, usage.estimated, record.started_at, record.ended_at,
             )  # fmt: skip
 
     async def find(self, tenant: str, generation_id: str) -> GenerationRecord | None:
@@ -38,7 +38,13 @@ class PostgresGenerationStore:
             provider=row["provider"],
             model=row["model"],
             outcome=row["outcome"],
-            usage=Usage(row["tokens_input"], row["tokens_output"], estimated=row["estimated"]),
+            usage=Usage(
+                input_tokens=row["tokens_input"],
+                output_tokens=row["tokens_output"],
+                cached_input_tokens=row["tokens_cached_input"],
+                reasoning_tokens=row["tokens_reasoning"],
+                estimated=row["estimated"],
+            ),
             started_at=row["started_at"],
             ended_at=row["ended_at"],
         )

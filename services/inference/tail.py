@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from shared.redis import RedisLost
 _FLUSH_SECONDS: Final = 0.02
 _POLL_SECONDS: Final = 0.05
 _OWNER_SECONDS: Final = 5
+_TEND_SECONDS: Final = 0.25
 
 
 class GenerationTail:
@@ -28,20 +30,72 @@ class GenerationTail:
         self._ttl = int(ttl.total_seconds())
 
     async def write(self, live: Callable[[], Iterable[Generation]]) -> None:
-        """Flushes new events of live generations, for as long as the service runs."""
+        """Flushes new events of live generations and tends their owner's marks, for as long as the service runs."""
+        tended = 0.0
         while True:
-            dirty = [found for found in live() if found.flushed < len(found.events)]
-            if dirty:
-                await self._flush(dirty)
+            await self.flush(live())
+            if asyncio.get_running_loop().time() - tended > _TEND_SECONDS:
+                await self._tend([found for found in live() if not found.done])
+                tended = asyncio.get_running_loop().time()
             await asyncio.sleep(_FLUSH_SECONDS)
+
+    async def claim(self, tenant: str, generation_id: str) -> bool:
+        """Makes this replica the owner; False when the generation has or had one. Without Redis nobody is asked."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.exists(_key(tenant, generation_id))
+        pipeline.set(_owner(tenant, generation_id), b"1", ex=_OWNER_SECONDS, nx=True)
+        try:
+            known, claimed = await pipeline.execute()
+        except RedisLost:
+            return True
+        if known and claimed:
+            await self.release(tenant, generation_id)
+        return bool(claimed and not known)
+
+    async def release(self, tenant: str, generation_id: str) -> None:
+        """Takes a claim back: nothing was started."""
+        with suppress(*RedisLost):
+            await self._redis.delete(_owner(tenant, generation_id))
+
+    async def ask_to_cancel(self, tenant: str, generation_id: str) -> bool:
+        """Tells the replica that owns a generation to call it off; False when none does."""
+        try:
+            if not await self._redis.exists(_owner(tenant, generation_id)):
+                return False
+            await self._redis.set(_cancelled(tenant, generation_id), b"1", ex=_OWNER_SECONDS)
+        except RedisLost as error:
+            raise Unavailable("the live tail does not answer", dependency="redis") from error
+        return True
+
+    async def _tend(self, running: list[Generation]) -> None:
+        """Keeps the marks of generations that say nothing for a while, and hears who was called off elsewhere."""
+        if not running:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for found in running:
+            pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
+        pipeline.mget([_cancelled(found.tenant, found.id) for found in running])
+        try:
+            *_, wishes = await pipeline.execute()
+        except RedisLost:
+            return
+        for found, wish in zip(running, wishes, strict=True):
+            if wish:
+                found.cancel()
+
+    async def flush(self, live: Iterable[Generation]) -> None:
+        """Writes what is new, as one entry a generation."""
+        dirty = [found for found in live if found.flushed < len(found.events)]
+        if dirty:
+            await self._flush(dirty)
 
     async def _flush(self, dirty: list[Generation]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         marks = [(found, len(found.events)) for found in dirty]
         for found, mark in marks:
             key = _key(found.tenant, found.id)
-            entries = {str(place): found.events[place] for place in range(found.flushed, mark)}
-            pipeline.xadd(key, dict(entries), id=f"{mark}-0")
+            entries: dict[Any, Any] = {str(place): found.events[place] for place in range(found.flushed, mark)}
+            pipeline.xadd(key, entries, id=f"{mark}-0")
             pipeline.expire(key, self._ttl)
             pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
         try:
@@ -65,11 +119,22 @@ class GenerationTail:
                 yield data
                 if _is_last(data):
                     return
-            if not events and not alive:
-                if not found and not await self._redis.exists(_key(tenant, generation_id)):
+            if not events:
+                newest = await self._newest(tenant, generation_id)
+                if newest and _is_last(newest):
+                    return
+                if not alive and not newest and not found:
                     raise GenerationNotFound(f"no generation {generation_id}", generation_id=generation_id)
-                raise GenerationLost("its owner died before it ended", generation_id=generation_id)
+                if not alive:
+                    raise GenerationLost("its owner died before it ended", generation_id=generation_id)
             await asyncio.sleep(_POLL_SECONDS)
+
+    async def _newest(self, tenant: str, generation_id: str) -> bytes | None:
+        try:
+            entries: Any = await self._redis.xrevrange(_key(tenant, generation_id), count=1)
+        except RedisLost as error:
+            raise Unavailable("the live tail does not answer", dependency="redis") from error
+        return max(entries[0][1].items(), key=lambda entry: int(entry[0]))[1] if entries else None
 
     async def _since(self, tenant: str, generation_id: str, after: int) -> tuple[bool, list[tuple[int, bytes]]]:
         try:
@@ -88,6 +153,10 @@ def _is_last(data: bytes) -> bool:
 
 def _key(tenant: str, generation_id: str) -> str:
     return f"gen:{tenant}:{generation_id}"
+
+
+def _cancelled(tenant: str, generation_id: str) -> str:
+    return f"gen-cancel:{tenant}:{generation_id}"
 
 
 def _owner(tenant: str, generation_id: str) -> str:

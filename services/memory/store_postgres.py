@@ -65,7 +65,8 @@ class PostgresMemoryStore:
             # Without an iterative scan a filter can leave nothing of what the index found.
             await connection.execute(_SQL["search_settings"])
             rows = await connection.fetch(
-                _SQL[f"nearest_{_width(vector)}"], list(vector), now, chosen.agent, types, list(chosen.tags), chosen.start,
+                _SQL[f"nearest_{_width(vector)}"], list(vector), now, chosen.agent, types, list(chosen.tags),
+                chosen.start,
                 chosen.end, chosen.not_session, limit,
             )  # fmt: skip
         return [Scored(_memory(row), row["score"]) for row in rows if row["score"] >= min_score]

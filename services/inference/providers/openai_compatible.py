@@ -60,22 +60,35 @@ class OpenAICompatibleProvider:
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
         async with self._answer(_body(call)) as answer:
-            lines, limit = DataLines(), self._endpoint.first_token_timeout
+            lines, limit, finished = DataLines(), self._endpoint.first_token_timeout, False
             while data := await self._read(answer, limit):
                 limit = self._endpoint.idle_timeout
                 events = lines.feed(data)
-                if chunk := _chunk([json.loads(event) for event in events if event != _DONE]):
+                chunk = _chunk(self._parsed(events))
+                if chunk:
+                    finished = finished or chunk.finish_reason is not None
                     yield chunk
                 if _DONE in events:
                     return
+            if finished:  # some servers end without the last marker
+                return
             raise StreamBroken("the provider's stream ended in the middle", provider=self.name)
+
+    def _parsed(self, events: list[bytes]) -> list[dict[str, Any]]:
+        try:
+            parsed = [json.loads(event) for event in events if event not in (b"", _DONE)]
+        except ValueError as error:
+            raise StreamBroken("the provider's stream is not JSON", provider=self.name) from error
+        if not all(isinstance(event, dict) and not event.get("error") for event in parsed):
+            raise StreamBroken("the provider failed in the middle", provider=self.name)
+        return parsed
 
     @asynccontextmanager
     async def _answer(self, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
         answer = await self._post(body)
         try:
             if answer.status != _OK:
-                raise _refusal(answer, await answer.text(), self.name)
+                raise _refusal(answer, await self._text(answer), self.name)
             yield answer
         except aiohttp.ClientError as error:
             raise StreamBroken("the provider's stream broke", provider=self.name) from error
@@ -92,7 +105,7 @@ class OpenAICompatibleProvider:
                         json=body,
                         headers={"authorization": f"Bearer {self._endpoint.api_key}"} if self._endpoint.api_key else {},
                     )
-            except aiohttp.ServerDisconnectedError as error:
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError) as error:
                 if attempt == 2:  # noqa: PLR2004 - the second try
                     raise ProviderUnavailable("the provider closed the connection", provider=self.name) from error
             except TimeoutError as error:
@@ -100,6 +113,14 @@ class OpenAICompatibleProvider:
             except aiohttp.ClientError as error:
                 raise ProviderUnavailable("the provider cannot be reached", provider=self.name) from error
         raise ProviderUnavailable("the provider cannot be reached", provider=self.name)
+
+    async def _text(self, answer: aiohttp.ClientResponse) -> str:
+        """What a refusal says."""
+        try:
+            async with asyncio.timeout(self._endpoint.idle_timeout.total_seconds()):
+                return await answer.text(errors="replace")
+        except TimeoutError as error:
+            raise ProviderTimeout("the provider's refusal stalled", provider=self.name) from error
 
     async def _read(self, answer: aiohttp.ClientResponse, limit: timedelta) -> bytes:
         """All that has arrived; empty at the end."""
@@ -141,8 +162,6 @@ def _chunk(events: list[dict[str, Any]]) -> Chunk | None:
     finish: FinishReason | None = None
     usage: Usage | None = None
     for event in events:
-        if error := event.get("error"):
-            raise StreamBroken(str(error.get("message", "the provider failed in the middle"))[:200])
         for choice in event.get("choices") or ():
             if piece := (choice.get("delta") or {}).get("content"):
                 text += piece
@@ -184,6 +203,6 @@ def _refusal(answer: aiohttp.ClientResponse, body: str, provider: str) -> MeshEr
 
 def _retry_after(answer: aiohttp.ClientResponse) -> timedelta:
     try:
-        return timedelta(seconds=float(answer.headers.get("retry-after", "")))
-    except ValueError:
+        return max(timedelta(), timedelta(seconds=float(answer.headers.get("retry-after", ""))))
+    except (ValueError, OverflowError):
         return _DEFAULT_RETRY

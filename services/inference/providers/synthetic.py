@@ -1,4 +1,4 @@
-"""The synthetic model: the same prompt gives the same words, at the pace asked for, for tests, drills and measurements.
+"""The synthetic model, for tests, drills and measurements: the same prompt and seed give the same words, at any pace.
 
 A prompt whose last message begins with `say: ` is answered with the rest of that message.
 """
@@ -77,7 +77,9 @@ def _answer(call: ModelCall) -> Iterator[str]:
     last = call.messages[-1].text
     if last.startswith(_SAY):
         return iter(_PIECES.findall(last.removeprefix(_SAY)))
-    return islice(_endless("\n".join(message.text for message in call.messages)), call.max_output_tokens)
+    seed = "" if call.sampling.seed is None else str(call.sampling.seed)
+    prompt = "\n".join((seed, *(message.text for message in call.messages)))
+    return islice(_endless(prompt), call.max_output_tokens)
 
 
 def _endless(prompt: str) -> Iterator[str]:

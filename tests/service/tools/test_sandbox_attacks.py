@@ -21,6 +21,7 @@ from services.tools.sandbox import FunctionCall, Outcome, Sandbox
 
 CASES: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("attacks.yaml").read_text())
 SECRET = "canary-4f1c"
+ESCAPED = Path("/tmp/escape_canary")
 LIMIT = timedelta(seconds=3)
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -44,7 +45,7 @@ class Printed:
 def listener() -> Iterator[socket.socket]:
     """A service on the host's loopback that nothing may reach."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
+        server.settimeout(0)
         yield server
 
 
@@ -103,7 +104,7 @@ async def contained(listener: socket.socket, monkeypatch: pytest.MonkeyPatch, bo
     assert (probe.status, probe.result) == (Status.OK, "benign"), "another call suffered"
     assert SECRET not in repr((outcome, printed.text)), "a secret of the service was read"
     assert not contacted(listener), "the host's loopback was reached"
-    assert not Path("/tmp/escape_canary").exists(), "a file of the host was written"
+    assert not ESCAPED.exists(), "a file of the host was written"
     assert settings_of_the_host() == settings, "a setting of the host was changed"
     assert outcome.isolation == "bubblewrap+seccomp+rlimits"
     yield outcome

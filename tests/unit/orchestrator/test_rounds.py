@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from agentnet.orchestrator.v1 import session_pb2
 from services.orchestrator.errors import SessionEnded, SessionStateInvalid
 from services.orchestrator.prompts import Known
-from services.orchestrator.store import Signal
+from services.orchestrator.store import Entry, Lease, Signal
+from services.orchestrator.store_memory import MemorySessionStore
 from shared.errors import FailedPrecondition, MeshError, Reason, ResourceExhausted, Unavailable
 from shared.paging import Page
-from tests.support.orchestrator import ADA, TENANT, Watching, World, driving
+from tests.support.orchestrator import ADA, TENANT, TTL, Watching, World, driving
 
 
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+class SignalledLate(MemorySessionStore):
+    """A store where a caller advances the session between the driver's decision to wait and its commit."""
+
+    async def append(self, lease: Lease, entries: Sequence[Entry], *, release: bool = False, **given: Any) -> None:
+        if release:
+            late = Signal("sig_late", "advance", "ada")
+            await self.signal(lease.tenant, lease.session_id, late, request_id="late")
+        await super().append(lease, entries, release=release, **given)
 
 
 def blocked() -> MeshError:
@@ -159,7 +172,7 @@ async def test_a_waiting_session_is_nobodys_to_claim(world: World) -> None:
 
     await world.drive()
 
-    assert await world.leases.claim("two", ttl=world.driver().turns.clock.monotonic(), limit=9) == []
+    assert await world.leases.claim("two", ttl=TTL, limit=9) == []
 
 
 async def test_a_paused_session_goes_on_where_it_was(world: World) -> None:
@@ -253,18 +266,10 @@ async def test_an_ended_session_takes_no_signal(world: World) -> None:
 
 
 async def test_a_signal_that_came_while_the_session_went_to_wait_is_not_missed(world: World) -> None:
+    world.store = SignalledLate(world.leases)
     session_id = await world.start(max_rounds=2, manual_advance=True)
-    lease = await world.claim()
-    original = world.store.append
 
-    async def append(*args: object, **options: object) -> None:
-        if options.get("release"):
-            await world.store.signal(TENANT, session_id, Signal("sig_late", "advance", "ada"), request_id=None)
-        await original(*args, **options)  # type: ignore[arg-type] # handed on as it came
-
-    world.store.append = append  # type: ignore[method-assign] # a signal between deciding and writing
-    await world.driver().drive(lease, asyncio.Event())
-    world.store.append = original  # type: ignore[method-assign]
+    await world.drive()
     await world.drive()
 
     assert (await world.find(session_id)).rounds_executed == 2
@@ -276,7 +281,7 @@ async def test_a_signal_that_came_while_the_session_went_to_wait_is_not_missed(w
     [(blocked, session_pb2.STOP_REASON_POLICY_BLOCKED), (out_of_money, session_pb2.STOP_REASON_BUDGET_EXHAUSTED)],
 )
 async def test_what_policy_or_the_budget_ends_is_not_tried_again(
-    world: World, stage: str, error: type[MeshError], stop: int
+    world: World, stage: str, error: Callable[[], MeshError], stop: int
 ) -> None:
     (world.inference.refusals if stage == "prompt" else world.inference.failures).append(error())
     session_id = await world.start()

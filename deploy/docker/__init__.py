@@ -1,0 +1,1 @@
+"""The image and what it is asked by."""

@@ -1,0 +1,18 @@
+"""The container's health check: asks grpc.health.v1 of the service beside it."""
+
+from __future__ import annotations
+
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+
+def main() -> None:
+    with grpc.insecure_channel("127.0.0.1:50051") as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+    sys.exit(answer.status != health_pb2.HealthCheckResponse.SERVING)
+
+
+if __name__ == "__main__":
+    main()

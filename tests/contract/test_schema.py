@@ -1,0 +1,94 @@
+"""What holds for every table of the mesh."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from deploy.local.postgres import Cluster
+from shared.migrate import Migration, MigrationChanged, migrate, migrations
+
+SEED_TABLES = {
+    "orchestrator.agent": "id name version style config monitors created_at archived",
+    "orchestrator.session": "id topic_start topic_final mode strategy converged rounds_executed participants metadata "
+    "started_at ended_at",
+    "orchestrator.turn": "id session_id round agent_name prompt content confidence raw created_at",
+    "policy.violation": "id session_id turn_id monitor_name severity violation_type rationale meta created_at",
+    "orchestrator.task_graph": "id session_id graph_json status created_at",
+    "cost.cost_event": "id session_id agent_name provider model tokens_input tokens_output cost_usd created_at",
+    "memory.memory_episode": "id agent_name embedding content metadata created_at",
+}
+
+
+@pytest.mark.parametrize("table", SEED_TABLES)
+async def test_the_seeds_table_exists_with_its_columns(postgres: Cluster, table: str) -> None:
+    schema, _, name = table.partition(".")
+    connection = await asyncpg.connect(postgres.dsn("owner"))
+    try:
+        rows = await connection.fetch(
+            "select column_name, data_type, numeric_precision, numeric_scale from information_schema.columns "
+            "where table_schema = $1 and table_name = $2", schema, name,
+        )  # fmt: skip
+    finally:
+        await connection.close()
+    columns = {row["column_name"]: row for row in rows}
+    assert set(SEED_TABLES[table].split()) <= set(columns)
+    assert "tenant_id" in columns
+    if name == "cost_event":
+        assert (columns["cost_usd"]["numeric_precision"], columns["cost_usd"]["numeric_scale"]) == (12, 6)
+
+
+async def test_the_seeds_index_and_uniqueness_hold(postgres: Cluster) -> None:
+    connection = await asyncpg.connect(postgres.dsn("owner"))
+    try:
+        found = await connection.fetch("select indexname, indexdef from pg_indexes where schemaname = 'orchestrator'")
+    finally:
+        await connection.close()
+    indexes = {row["indexname"]: row["indexdef"] for row in found}
+    assert indexes["turn_session_round_idx"].endswith("(tenant_id, session_id, round)")
+    assert any(text.endswith("(tenant_id, name, version)") and "UNIQUE" in text for text in indexes.values())
+
+
+async def test_every_table_forces_row_level_security_by_tenant(postgres: Cluster) -> None:
+    connection = await asyncpg.connect(postgres.dsn("owner"))
+    try:
+        tables = await connection.fetch(
+            "select c.oid::regclass::text as name, c.relrowsecurity, c.relforcerowsecurity from pg_class c "
+            "join pg_namespace n on n.oid = c.relnamespace "
+            "where c.relkind = 'r' and n.nspname = any($1)",
+            ["gateway", "orchestrator", "inference", "tools", "policy", "memory", "cost"],
+        )
+        bypassing = await connection.fetchval(
+            "select count(*) from pg_roles where rolname like 'agentnet%' and (rolbypassrls or rolsuper)"
+        )
+    finally:
+        await connection.close()
+    assert len(tables) >= 17
+    assert [row["name"] for row in tables if not (row["relrowsecurity"] and row["relforcerowsecurity"])] == []
+    assert bypassing == 0
+
+
+async def test_a_service_cannot_read_anothers_schema(postgres: Cluster) -> None:
+    connection = await asyncpg.connect(postgres.dsn("memory"))
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("select * from cost.cost_event")
+    finally:
+        await connection.close()
+
+
+async def test_the_driver_sees_leases_and_no_content(postgres: Cluster) -> None:
+    connection = await asyncpg.connect(postgres.dsn("orchestrator_driver"))
+    try:
+        await connection.fetch("select * from session_lease")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("select * from event")
+    finally:
+        await connection.close()
+
+
+async def test_migrations_are_applied_once_and_never_change(postgres: Cluster) -> None:
+    assert await migrate(postgres.dsn("owner"), migrations()) == []
+    first = migrations()[0]
+    with pytest.raises(MigrationChanged):
+        await migrate(postgres.dsn("owner"), [Migration(first.schema, first.name, first.sql + "\n-- changed")])

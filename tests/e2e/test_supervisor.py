@@ -1,0 +1,127 @@
+"""The supervisor as a user meets it: a second start, taken ports, one mesh a folder, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import CLI, ROOT, Mesh, alive, start_mesh, wait_until
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Reachable by any user, unlike pytest's own."""
+    made = Path(tempfile.mkdtemp(prefix="agentnet-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def every_pid(mesh: Mesh) -> list[int]:
+    return [part["pid"] for part in mesh.mesh_file()["processes"] if part["pid"]]
+
+
+def descendants(pids: list[int]) -> list[int]:
+    listed = subprocess.run(("ps", "-eo", "pid=,ppid="), capture_output=True, text=True, check=True).stdout
+    parents = {int(line.split()[0]): int(line.split()[1]) for line in listed.splitlines()}
+    found = set(pids)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
+
+
+def test_a_mesh_starts_twice_keeps_its_data_and_leaves_nothing_when_its_supervisor_is_killed(folder: Path) -> None:
+    state = folder / "state"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        first = start_mesh(state)
+        status = first.status()
+        assert status["running"]
+        assert {part["health"] for part in status["processes"]} == {"serving"}
+        first.cli("agent", "create", "Kept", "--prompt", "kept")
+        second_supervisor = first.cli("up", check=False)
+        assert second_supervisor.returncode == 1
+        assert "already running" in second_supervisor.stderr
+        pids = descendants(every_pid(first))
+        first.supervisor.send_signal(signal.SIGTERM)
+        assert first.supervisor.wait(timeout=40) == 0
+        assert not [pid for pid in pids if alive(pid)]
+    (state / "client.json").unlink()
+    began = time.monotonic()
+    again = start_mesh(state)
+    assert time.monotonic() - began < 60
+    assert "Kept@1.0.0" in again.cli("agent", "list").stdout
+    pids = descendants(every_pid(again))
+    assert len(pids) > 11
+    os.kill(again.supervisor.pid, signal.SIGKILL)
+    again.supervisor.wait()
+    wait_until(lambda: not [pid for pid in pids if alive(pid)], seconds=10)
+    assert not again.status()["running"]
+
+
+def test_taken_ports_are_no_obstacle(mesh: Mesh, folder: Path) -> None:
+    """The mesh of the other tests holds the default ports, or others do."""
+    beside = start_mesh(folder / "state")
+    try:
+        assert beside.edge != mesh.edge
+        assert beside.cli("agent", "list").returncode == 0
+    finally:
+        beside.supervisor.send_signal(signal.SIGTERM)
+        assert beside.supervisor.wait(timeout=40) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+def test_an_ordinary_user_runs_the_mesh(folder: Path) -> None:
+    os.chown(folder, 65534, 65534)
+    state = folder / "state"
+    environment = {**os.environ, "AGENTNET_STATE": str(state), "HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        supervisor = subprocess.Popen(
+            (*CLI, "up"), env=environment, cwd=ROOT, user=65534, group=65534, extra_groups=[], stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: (state / "client.json").exists() or supervisor.poll() is not None, seconds=90)
+        if "Permission denied" in (folder / "log").read_text() and supervisor.poll() is not None:
+            pytest.skip("this checkout cannot be read by other users")
+        assert supervisor.poll() is None, (folder / "log").read_text()
+    finally:
+        supervisor.send_signal(signal.SIGTERM)
+        supervisor.wait(timeout=40)
+
+
+def test_the_cli_says_what_is_wrong_in_one_sentence(mesh: Mesh, folder: Path) -> None:
+    unknown = mesh.cli("run", "x", "--agents", "Zeus", check=False)
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
+    assert "no agent Zeus" in unknown.stderr
+    assert "agentnet agent list" in unknown.stderr
+    nowhere = Mesh(folder / "none", mesh.supervisor).cli("agent", "list", check=False)
+    assert nowhere.returncode == 1
+    assert "agentnet up" in nowhere.stderr
+    assert "Traceback" not in unknown.stderr + nowhere.stderr
+
+
+def test_the_cli_runs_and_watches_a_session(mesh: Mesh) -> None:
+    told = mesh.cli("run", "Name one risk of a single router", "--agents", "Hermes", "--mode", "single").stdout
+    assert "Hermes" in told
+    assert "ended: max rounds after 1 rounds" in told
+    assert "$0.0000" in told
+    session_id = told.rpartition("agentnet watch ")[2].split()[0]
+    assert "ended: max rounds" in mesh.cli("watch", session_id, "--after", "3").stdout
+    assert mesh.cli("version").stdout.startswith("agentnet ")
+
+
+def test_status_tells_requests_and_percentiles_of_every_service(mesh: Mesh) -> None:
+    measured = {part["name"]: part for part in mesh.status()["processes"]}
+    orchestrator = measured["orchestrator"]
+    assert orchestrator["requests"] > 0
+    assert set(orchestrator["latency_ms"]) == {"p50", "p95", "p99"}

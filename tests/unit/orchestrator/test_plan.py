@@ -1,0 +1,154 @@
+"""The one next step, decided without clock, store or chance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from agentnet.common.v1 import failure_pb2
+from agentnet.orchestrator.v1 import session_pb2, turn_pb2
+from services.orchestrator.convergence import agreed, similarity
+from services.orchestrator.errors import NameUnknown
+from services.orchestrator.modes import MODES, mode, strategy
+from services.orchestrator.plan import Done, EndRound, Finish, GoOn, StartTurn, Step, Wait, next_step
+from services.orchestrator.state import Interrupted, SessionState, Speaking, Spoken
+from shared.errors import Reason
+
+ATHENA, APOLLO = "Athena@1.0.0", "Apollo@1.0.0"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SPEAKING = Speaking("trn_1", 1, ATHENA, 1, "Why?", turn_pb2.TurnContext(), NOON)
+
+
+def configured(**given: Any) -> session_pb2.Session:
+    agents = [ATHENA, APOLLO]
+    return session_pb2.Session(mode="brainstorm", strategy="round_robin", agents=agents, max_rounds=2, **given)
+
+
+FRESH = SessionState(session=configured())
+
+
+def said(agent: str, number: int, content: str = "word") -> Spoken:
+    return Spoken(f"trn_{agent}_{number}", number, agent, content)
+
+
+def step(state: SessionState) -> Step:
+    return next_step(state, max_takeovers=5)
+
+
+def test_the_first_agent_speaks_first() -> None:
+    assert step(FRESH) == StartTurn(1, ATHENA)
+
+
+def test_the_next_agent_speaks_next() -> None:
+    assert step(replace(FRESH, spoken=(said(ATHENA, 1),))) == StartTurn(1, APOLLO)
+
+
+def test_a_round_ends_when_all_have_spoken() -> None:
+    state = replace(FRESH, spoken=(said(ATHENA, 1), said(APOLLO, 1)))
+    assert step(state) == EndRound(1, 0.0, converged=False)
+
+
+def test_two_rounds_that_say_the_same_agree() -> None:
+    spoken = tuple(said(agent, number) for number in (1, 2) for agent in (ATHENA, APOLLO))
+    convergent = configured(convergence_policy=session_pb2.ConvergencePolicy(enabled=True))
+    assert step(replace(FRESH, session=convergent, spoken=spoken, rounds_finished=1)) == EndRound(
+        2, 1.0, converged=True
+    )
+
+
+def test_the_session_ends_when_the_rounds_run_out() -> None:
+    state = replace(FRESH, rounds_finished=2)
+    assert step(state) == Finish(session_pb2.SESSION_STATUS_COMPLETED, session_pb2.STOP_REASON_MAX_ROUNDS)
+
+
+def test_agreement_ends_it_before_the_rounds_do() -> None:
+    state = replace(FRESH, rounds_finished=1, converged=True)
+    assert step(state) == Finish(session_pb2.SESSION_STATUS_COMPLETED, session_pb2.STOP_REASON_CONVERGED)
+
+
+def test_a_turn_in_flight_is_gone_on_with() -> None:
+    assert step(replace(FRESH, speaking=SPEAKING)) == GoOn(SPEAKING)
+
+
+def test_a_pause_waits_for_the_turn_in_flight() -> None:
+    assert isinstance(step(replace(FRESH, speaking=SPEAKING, paused=True)), GoOn)
+    assert step(replace(FRESH, paused=True)) == Wait(session_pb2.SESSION_STATUS_PAUSED)
+
+
+def test_a_cancel_waits_for_nothing() -> None:
+    state = replace(FRESH, speaking=SPEAKING, cancelled=True)
+    assert step(state) == Finish(session_pb2.SESSION_STATUS_CANCELLED, session_pb2.STOP_REASON_CANCELLED)
+
+
+def test_a_finished_session_is_done_whatever_else_holds() -> None:
+    assert step(replace(FRESH, finished=True, cancelled=True)) == Done()
+
+
+@pytest.mark.parametrize(("advances", "expected"), [(0, Wait(session_pb2.SESSION_STATUS_WAITING)), (1, None)])
+def test_a_manual_session_runs_one_round_an_advance(advances: int, expected: Step | None) -> None:
+    state = replace(FRESH, session=configured(manual_advance=True), rounds_finished=1, advances=advances)
+    assert step(state) == (expected or StartTurn(2, ATHENA))
+
+
+@pytest.mark.parametrize(
+    ("reason", "retryable", "attempt", "stop"),
+    [
+        (Reason.ERROR_REASON_PROVIDER_UNAVAILABLE, True, 1, None),
+        (Reason.ERROR_REASON_PROVIDER_UNAVAILABLE, True, 3, session_pb2.STOP_REASON_TURN_FAILED),
+        (Reason.ERROR_REASON_MODEL_NOT_FOUND, False, 1, session_pb2.STOP_REASON_TURN_FAILED),
+        (Reason.ERROR_REASON_POLICY_BLOCKED, False, 1, session_pb2.STOP_REASON_POLICY_BLOCKED),
+        (Reason.ERROR_REASON_BUDGET_EXHAUSTED, True, 1, session_pb2.STOP_REASON_BUDGET_EXHAUSTED),
+    ],
+)
+def test_what_follows_an_interruption_depends_on_its_reason(
+    reason: Reason.ValueType, retryable: bool, attempt: int, stop: session_pb2.StopReason.ValueType | None
+) -> None:
+    failure = failure_pb2.Failure(reason=reason, retryable=retryable)
+    state = replace(FRESH, interrupted=Interrupted("trn_1", 1, ATHENA, attempt, failure))
+    expected: Step = StartTurn(1, ATHENA, attempt + 1, "trn_1")
+    if stop is not None:
+        expected = Finish(session_pb2.SESSION_STATUS_FAILED, stop, failure)
+    assert step(state) == expected
+
+
+def test_a_session_taken_over_too_often_is_set_aside() -> None:
+    decided = step(replace(FRESH, takeovers=6, speaking=SPEAKING))
+    assert isinstance(decided, Finish)
+    assert decided.reason == session_pb2.STOP_REASON_POISONED
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ("", "", 0.0),
+        ("", "anything", 0.0),
+        ("alpha beta", "alpha beta", 1.0),
+        ("Alpha, BETA!", "beta alpha", 1.0),
+        ("alpha beta", "beta gamma", 1 / 3),
+        ("größe ähnlich", "Größe", 0.5),
+    ],
+)
+def test_similarity_is_jaccards_over_words(before: str, now: str, expected: float) -> None:
+    assert similarity(before, now) == pytest.approx(expected)
+
+
+def test_a_threshold_of_zero_means_the_default() -> None:
+    assert (agreed(0.79, 0), agreed(0.8, 0), agreed(0.5, 0.5)) == (False, True, True)
+
+
+def test_unknown_modes_and_strategies_are_named_with_those_there_are() -> None:
+    with pytest.raises(NameUnknown) as unknown_mode:
+        mode("debate")
+    with pytest.raises(NameUnknown) as unknown_strategy:
+        strategy("auction")
+    assert (unknown_mode.value.field, unknown_mode.value.facts["known"]) == ("mode", "brainstorm, single")
+    assert (unknown_strategy.value.field, unknown_strategy.value.facts["known"]) == ("strategy", "round_robin")
+
+
+@pytest.mark.parametrize("name", sorted(MODES))
+def test_every_mode_asks_about_the_topic(name: str) -> None:
+    for number in (1, 2):
+        assert "Failover" in mode(name).question(topic="Failover", round_number=number)

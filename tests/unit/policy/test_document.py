@@ -1,0 +1,56 @@
+"""Bundle documents: what loads, and what is said about what does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.policy.document import digest, parse
+from services.policy.errors import BundleInvalid
+
+SEED = """
+rules:
+  - name: no_pii
+    type: regex
+    severity: severe
+    pattern: "(\\\\b\\\\d{3}-\\\\d{2}-\\\\d{4}\\\\b)"
+  - name: toxicity_screen
+    type: llm_classifier
+    severity: major
+    params: { model: "moderation-small", threshold: 0.78 }
+  - name: semantic_block_list
+    type: semantic_similarity
+    severity: severe
+    params: { embedding_set: "restricted_corpora", max_similarity: 0.92 }
+"""
+
+
+def test_the_seeds_document_loads_as_it_stands() -> None:
+    rules = parse(SEED)
+    assert [(rule.name, rule.enforced) for rule in rules] == [
+        ("no_pii", True), ("toxicity_screen", False), ("semantic_block_list", False),
+    ]  # fmt: skip
+    assert rules[0].pattern == r"(\b\d{3}-\d{2}-\d{4}\b)"
+
+
+def test_json_is_yaml_too() -> None:
+    assert parse('{"rules": [{"name": "a", "type": "keyword", "severity": "minor", "keywords": ["x"]}]}')[0].name == "a"
+
+
+@pytest.mark.parametrize(
+    ("document", "line", "path"),
+    [
+        ("rules:\n  - name: a\n    type: regex\n    severity: bad\n    pattern: x\n", 4, "rules.0.severity"),
+        ("rules:\n  - name: a\n    type: regex\n    severity: minor\n    pattern: '('\n", 5, "rules.0.pattern"),
+        ("rules:\n  - name: 'a b'\n    type: keyword\n    severity: minor\n", 2, "rules.0.name"),
+        ("rules: [\n", 2, ""),
+    ],
+    ids=["severity", "pattern", "name", "yaml"],
+)
+def test_a_fault_is_named_by_line_and_path(document: str, line: int, path: str) -> None:
+    with pytest.raises(BundleInvalid) as raised:
+        parse(document)
+    assert (raised.value.facts["line"], raised.value.facts["path"]) == (str(line), path)
+
+
+def test_the_digest_is_of_the_rules_and_not_of_the_text() -> None:
+    assert digest(parse(SEED)) == digest(parse(SEED + "\n# a comment\n"))
