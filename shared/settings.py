@@ -84,6 +84,8 @@ class _LayeredSource(PydanticBaseSettingsSource):
 
     def _decode(self, name: str, value: str) -> object:
         field = self.settings_cls.model_fields[name]
+        if field.annotation is timedelta and value.replace(".", "", 1).isdigit():
+            return timedelta(seconds=float(value))
         return self.decode_complex_value(name, field, value) if self.field_is_complex(field) else value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ ID = re.compile(r"(GW|OR|IN|TL|PO|ME|CO|SH|SDK|DB|DP|TS|DOC)-\d{2,3}")
 
 
 @cache
-def tests_in(file: str) -> frozenset[str]:
+def named_in(file: str) -> frozenset[str]:
     tree = ast.parse((ROOT / file).read_text())
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, functions))
@@ -40,7 +41,7 @@ def test_every_named_test_exists() -> None:
     for name, tests in requirements().items():
         for test in tests:
             file, _, function = test.partition("::")
-            if not (ROOT / file).is_file() or function not in tests_in(file):
+            if not (ROOT / file).is_file() or function not in named_in(file):
                 missing.append(f"{name}: {test}")
     assert not missing
 
@@ -48,5 +49,7 @@ def test_every_named_test_exists() -> None:
 def test_what_is_not_covered_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     covered = [name for name, tests in requirements().items() if tests]
     with capsys.disabled():
-        print(f"\nrequirements covered: {len(covered)} of {total()}; not yet covered: {total() - len(covered)}")
+        sys.stdout.write(
+            f"\nrequirements covered: {len(covered)} of {total()}; not yet covered: {total() - len(covered)}\n"
+        )
     assert 0 < len(covered) <= total()

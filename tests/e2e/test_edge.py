@@ -424,3 +424,25 @@ async def test_no_prompt_token_or_secret_is_logged(mesh: Mesh, client: AgentNet,
     assert marker not in logs
     assert credential not in logs
     assert not [secret for secret in secrets if secret in logs]
+
+
+async def test_an_archived_agent_starts_nothing_new(rest: Rest) -> None:
+    await rest("POST", "/v1/agents", {"name": "Retired", "system_prompt": "r"})
+    status, _ = await rest("POST", "/v1/agents/Retired/state", {"state": "AGENT_STATE_ARCHIVED"})
+    assert status == 200
+    status, error = await rest("POST", "/v1/sessions", {"topic": "x", "agents": ["Retired"]})
+    assert (status, reason_of(error)) == (400, "AGENT_ARCHIVED")
+
+
+async def test_one_trace_runs_through_every_hop(mesh: Mesh, rest: Rest) -> None:
+    body = {"name": "Traced", "system_prompt": "t", "model": "synthetic"}
+    await rest("POST", "/v1/agents", body)
+    status, ran = await rest("POST", "/v1/agents/Traced/infer", {"prompt": "say: trace"})
+    assert status == 200
+    session = ran["session_id"]
+    traces: dict[str, set[str]] = {}
+    for service in ("orchestrator", "inference", "cost", "memory"):
+        for line in (mesh.state / "logs" / f"{service}.log").read_text().splitlines():
+            if session in line and '"trace_id"' in line:
+                traces.setdefault(json.loads(line)["trace_id"], set()).add(service)
+    assert any({"inference", "cost"} <= services for services in traces.values())

@@ -62,7 +62,9 @@ def provider(server: OpenAIServer, session: aiohttp.ClientSession) -> OpenAIComp
 
 def provider_at(url: str, session: aiohttp.ClientSession, **changes: Any) -> OpenAICompatibleProvider:
     waits = {"first_token_timeout": timedelta(seconds=5), "idle_timeout": timedelta(seconds=5)}
-    return OpenAICompatibleProvider(Endpoint(**{"name": "any", "base_url": url, "api_key": "k-1"} | waits | changes), session)
+    return OpenAICompatibleProvider(
+        Endpoint(**{"name": "any", "base_url": url, "api_key": "k-1"} | waits | changes), session
+    )
 
 
 async def chunks(provider: OpenAICompatibleProvider) -> list[Chunk]:
@@ -117,7 +119,9 @@ async def test_what_is_asked_goes_out_in_openai_s_words(
 async def test_the_cuts_of_the_network_do_not_show(
     server: OpenAIServer, provider: OpenAICompatibleProvider, size: int
 ) -> None:
-    stream = b": comment\r\n\r\n" + delta("Grüße ") + delta("💡") + delta("\n\n") + finish("length") + usage(1, 3) + DONE
+    stream = (
+        b": comment\r\n\r\n" + delta("Grüße ") + delta("💡") + delta("\n\n") + finish("length") + usage(1, 3) + DONE
+    )
     pieces: list[Any] = []
     for start in range(0, len(stream), size):
         pieces += [stream[start : start + size], timedelta()]

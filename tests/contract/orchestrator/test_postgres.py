@@ -82,20 +82,23 @@ async def test_many_claimers_share_without_taking_one_twice(stores: Stores) -> N
     assert len(taken) == len(set(taken))
 
 
-async def test_a_concurrent_takeover_waits_for_the_write_in_flight(stores: Stores, admin: Any) -> None:
+async def test_a_takeover_waits_for_the_write_in_flight(stores: Stores, admin: Any) -> None:
     await start(stores)
-    lease = await claimed(stores)
+    (lease,) = await stores.leases.claim("one", ttl=stores.ttl / 100, limit=1)
     blocker = admin.transaction()
     await blocker.start()
     await admin.execute("select from orchestrator.session where id = 'ses_1' for update")
     writing = asyncio.create_task(stores.sessions.append(lease, [Entry(2, "x", b"x")], session=session()))
-    while not await admin.fetchval("select count(*) from pg_stat_activity where wait_event_type = 'Lock'"):
-        await asyncio.sleep(0.01)
+    while not await admin.fetchval("select expires_at < clock_timestamp() from orchestrator.session_lease"):
+        await asyncio.sleep(0.02)
 
-    await stores.leases.claim("two", ttl=stores.ttl, limit=1)
+    early = await stores.leases.claim("two", ttl=stores.ttl, limit=1)
     await blocker.rollback()
     await writing
+    (late,) = await stores.leases.claim("two", ttl=stores.ttl, limit=1)
 
+    assert early == []
+    assert late.takeovers == 1
     assert len(await stores.sessions.read("acme", "ses_1", 0, limit=9)) == 2
 
 

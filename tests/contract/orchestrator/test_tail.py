@@ -13,6 +13,7 @@ from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease, LogTail
 from services.orchestrator.tail import RedisTail
 from shared.errors import Unavailable
+from shared.redis import open_redis
 
 OLD = Lease("acme", "ses_1", "one", fence=1, takeovers=0)
 NEW = Lease("acme", "ses_1", "two", fence=2, takeovers=1)
@@ -111,12 +112,13 @@ async def test_live_events_end_with_their_time_to_live(redis: Redis) -> None:
 
 
 async def test_without_redis_writing_goes_on_and_only_certainty_is_refused() -> None:
-    gone = RedisTail(Redis(host="127.0.0.1", port=1), ttl=timedelta(minutes=1))
-    assert await gone.append(OLD, entries(1))
-    assert await gone.take_over(NEW, 0) == []
-    assert await read(gone) == []
-    with pytest.raises(Unavailable):
-        await gone.holds("acme", "ses_1", 1)
+    async with open_redis("redis://127.0.0.1:1/0") as nowhere:
+        gone = RedisTail(nowhere, ttl=timedelta(minutes=1))
+        assert await gone.append(OLD, entries(1))
+        assert await gone.take_over(NEW, 0) == []
+        assert await read(gone) == []
+        with pytest.raises(Unavailable):
+            await gone.holds("acme", "ses_1", 1)
 
 
 async def _subscribed(redis: Any, channel: str, count: int) -> None:

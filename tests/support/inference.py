@@ -1,0 +1,202 @@
+"""One replica of inference with scripted peers and a scripted model, over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import grpc
+from redis.asyncio import Redis
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from services.inference.embedding import MODEL as EMBEDDING_MODEL
+from services.inference.embedding import Embedded
+from services.inference.enforcement import Enforcement
+from services.inference.engine import Engine
+from services.inference.peers import Cost, Payer, Snapshot
+from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Usage
+from services.inference.providers.synthetic import SyntheticProvider
+from services.inference.route import Model, Router
+from services.inference.service import NAME, InferenceService, add_to_server
+from services.inference.store import GenerationStore
+from services.inference.store_memory import MemoryGenerationStore
+from services.inference.tail import GenerationTail
+from shared.clock import SystemClock
+from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
+from shared.ids import SequentialIds
+from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
+from shared.rpc.channel import mesh_channel
+from shared.rpc.server import serving
+from shared.settings import MeshSettings
+from shared.tasks import supervised
+from tests.support.identity import Keys
+
+Event = generation_pb2.GenerationEvent
+MAIL = Rule("mail", RuleType.REGEX, Severity.MAJOR, pattern=r"[a-z]+@[a-z]+\.[a-z]+", target=Target.OUTPUT)
+BOMB = Rule("bomb", RuleType.KEYWORD, Severity.SEVERE, action=Action.BLOCK, keywords=("bomb",))
+DAMN = Rule("damn", RuleType.KEYWORD, Severity.MINOR, keywords=("damn",))
+DEFAULT = Snapshot(1, {"*": (Bundle("default", "1.0.0", (MAIL, BOMB, DAMN)),)})
+
+
+@dataclass(slots=True)
+class ScriptedCost:
+    """Remembers what was asked of it; refuses as told. `limit` is the tokens there is money for."""
+
+    refusals: list[MeshError] = field(default_factory=list)
+    settle_failures: list[MeshError] = field(default_factory=list)
+    limit: int = 1_000_000
+    reserved: list[str] = field(default_factory=list)
+    extended: list[int] = field(default_factory=list)
+    settled: list[tuple[str, Usage]] = field(default_factory=list)
+
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
+        await asyncio.sleep(0)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.reserved.append(payer.generation_id)
+
+    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
+        if output_tokens > self.limit:
+            raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
+        self.extended.append(output_tokens)
+
+    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+        if self.settle_failures:
+            raise self.settle_failures.pop(0)
+        self.settled.append((payer.generation_id, usage))
+        return Cost(usage.output_tokens * 2, "prices-1")
+
+
+@dataclass(slots=True)
+class ScriptedPolicy:
+    """Publishes what it is given; `away` says it does not answer."""
+
+    snapshots: asyncio.Queue[Snapshot] = field(default_factory=asyncio.Queue)
+    away: bool = False
+    recorded: list[tuple[str, str, Action]] = field(default_factory=list)
+
+    async def watch(self, after: int) -> AsyncIterator[Snapshot]:
+        while True:
+            yield await self.snapshots.get()
+
+    async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
+        if self.away:
+            raise Unavailable("policy is away")
+        self.recorded += [(name, verdict.rule.name, verdict.action) for name, verdict in verdicts]
+
+
+@dataclass(slots=True)
+class ScriptedModel:
+    """Says each step as one chunk; waits at an event; raises an error."""
+
+    steps: list[str | asyncio.Event | Exception] = field(default_factory=list)
+    usage: Usage | None = None
+    calls: list[ModelCall] = field(default_factory=list)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    name: str = "scripted"
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
+        self.calls.append(call)
+        try:
+            for step in list(self.steps):
+                await asyncio.sleep(0)
+                match step:
+                    case str():
+                        yield Chunk(step, token_count=1)
+                    case asyncio.Event():
+                        await step.wait()
+                    case Exception():
+                        raise step
+            yield Chunk(finish_reason=FinishReason.STOP, usage=self.usage)
+        finally:
+            self.closed.set()
+
+
+class CountingEmbedder:
+    """The length of each text as its vector."""
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        return Embedded(tuple((float(len(text)),) for text in texts), sum(map(len, texts)), 0)
+
+
+@dataclass(slots=True)
+class Replica:
+    """One served replica and everything it is made of."""
+
+    stub: Any
+    engine: Engine
+    model: ScriptedModel
+    cost: ScriptedCost
+    policy: ScriptedPolicy
+    store: GenerationStore
+    tail_task: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def replica(
+    keys: Keys,
+    redis: Redis,
+    *,
+    store: GenerationStore | None = None,
+    snapshot: Snapshot | None = DEFAULT,
+    limit: int = 8,
+) -> AsyncIterator[Replica]:
+    """A replica in the block. Those with one Redis and one store are replicas of one service."""
+    model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
+    enforcement = Enforcement(policy, strict=True)
+    engine = Engine(
+        router=_router(model), enforcement=enforcement, cost=cost, policy=policy,
+        store=store or MemoryGenerationStore(), tail=GenerationTail(redis, ttl=timedelta(hours=1)), clock=SystemClock(),
+        limit=limit,
+    )  # fmt: skip
+    settings = MeshSettings.model_validate(
+        {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 0}
+    )
+
+    async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
+        add_to_server(InferenceService(engine, CountingEmbedder(), SequentialIds()), server)  # type: ignore[arg-type]
+
+    if snapshot:
+        policy.snapshots.put_nowait(snapshot)
+    tail_task = asyncio.create_task(engine.tail.write(engine.live))
+    async with (
+        supervised("policy", enforcement.follow),
+        serving(settings, register, service_names=(NAME,)) as address,
+        mesh_channel(address, services=(NAME,)) as channel,
+    ):
+        await asyncio.sleep(0.01)
+        stub = rpc.InferenceServiceStub(channel)
+        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task)
+        await engine.drain()
+    tail_task.cancel()
+    await asyncio.gather(tail_task, return_exceptions=True)
+
+
+def _router(model: ScriptedModel) -> Router:
+    models = [
+        Model("scripted", "scripted"),
+        Model("synthetic", "synthetic"),
+        Model(EMBEDDING_MODEL, "e", embedding=True),
+    ]
+    return Router(models, {"scripted": model, "synthetic": SyntheticProvider(timedelta())}, default="scripted")
+
+
+def request(text: str = "Hello?", generation_id: str = "gen_1", **changes: Any) -> pb.GenerateRequest:
+    found = pb.GenerateRequest(generation_id=generation_id, **changes)
+    message = found.messages.add(role="ROLE_USER")
+    message.content.add(text=text)
+    return found
+
+
+def kinds(events: Sequence[Event]) -> list[str]:
+    return [event.WhichOneof("event") or "" for event in events]
+
+
+def text_of(events: Sequence[Event]) -> str:
+    return "".join(event.text.text for event in events if event.HasField("text"))

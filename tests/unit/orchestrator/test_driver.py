@@ -1,0 +1,148 @@
+"""A replica: claims what is ready, gives back what it holds, and never keeps what it cannot drive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from agentnet.orchestrator.v1 import session_pb2
+from services.orchestrator.drivers.postgres import PostgresDriver, draining
+from services.orchestrator.leases_postgres import Renewal
+from shared.errors import MeshError, Unavailable
+from tests.support.orchestrator import POLL, TTL, Watching, World
+
+
+class Stalled(Renewal):
+    """A renewal that has not worked for a while."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere", "one", ttl=TTL, driven=list)
+
+    @property
+    def age(self) -> timedelta:
+        return TTL
+
+
+@asynccontextmanager
+async def replica(world: World, *, owner: str = "one", limit: int = 9) -> AsyncIterator[PostgresDriver]:
+    """A driver that claims, heard by the store's wake-ups."""
+    driver = PostgresDriver(world.leases, world.driver(), owner, TTL, POLL, limit)
+    world.leases.hear.append(driver.wake)
+    async with draining(driver):
+        claiming = asyncio.create_task(driver.claim())
+        try:
+            yield driver
+        finally:
+            claiming.cancel()
+            await asyncio.gather(claiming, return_exceptions=True)
+
+
+async def until_ended(world: World, *session_ids: str) -> list[session_pb2.Session]:
+    for session_id in session_ids:
+        await Watching(world, session_id).end()
+    return [await world.find(session_id) for session_id in session_ids]
+
+
+async def test_it_runs_what_is_started_and_what_is_signalled() -> None:
+    world = World()
+    async with replica(world):
+        session_id = await world.start(max_rounds=2, manual_advance=True)
+        watching = Watching(world, session_id)
+        while (await world.find(session_id)).status != session_pb2.SESSION_STATUS_WAITING:
+            await asyncio.sleep(0)
+        await world.signal(session_id, "advance")
+        await watching.end()
+    assert (await world.find(session_id)).rounds_executed == 2
+
+
+async def test_it_drives_no_more_than_its_limit_and_all_of_them_in_time() -> None:
+    world = World()
+    async with replica(world, limit=2) as driver:
+        session_ids = [await world.start(max_rounds=1) for _ in range(5)]
+        most = 0
+        ended = asyncio.create_task(until_ended(world, *session_ids))
+        while not ended.done():
+            most = max(most, len(driver.driven()))
+            await asyncio.sleep(0)
+    assert most == 2
+    assert {session.status for session in await ended} == {session_pb2.SESSION_STATUS_COMPLETED}
+
+
+async def test_a_cancel_reaches_a_turn_in_flight_by_the_wake_up() -> None:
+    world = World()
+    world.inference.held_at = 3
+    async with replica(world):
+        session_id = await world.start()
+        watching = Watching(world, session_id)
+        await watching.until(3)
+        await world.signal(session_id, "cancel")
+        await watching.end()
+    assert (await world.find(session_id)).stop_reason == session_pb2.STOP_REASON_CANCELLED
+
+
+async def test_draining_frees_a_session_at_once_and_another_replica_goes_on() -> None:
+    world = World()
+    world.inference.held_at = 4
+    session_id = await world.start()
+    watching = Watching(world, session_id)
+    async with replica(world, owner="one"):
+        await watching.until(3)
+
+    async with replica(world, owner="two"):
+        world.inference.release()
+        await watching.end()
+
+    assert "session_taken_over" not in await world.kinds(session_id)
+    assert len({utterance.generation_id for utterance in world.inference.started}) == len(world.inference.started)
+
+
+async def test_a_replica_that_cannot_renew_stops_itself() -> None:
+    world = World()
+    world.inference.held_at = 4
+    session_id = await world.start()
+    async with replica(world) as driver:
+        await Watching(world, session_id).until(3)
+        guarding = asyncio.create_task(driver.guard(Stalled()))
+        free = asyncio.Event()
+        world.leases.hear.append(lambda _: free.set())
+        await asyncio.wait_for(free.wait(), 5)
+        guarding.cancel()
+        await asyncio.gather(guarding, return_exceptions=True)
+
+
+async def test_a_session_whose_store_fails_is_no_longer_held() -> None:
+    world = World()
+    for error in (Unavailable("the database does not answer"), RuntimeError("a fault")):
+        world.inference.refusals = [error] if isinstance(error, MeshError) else []
+        driver = PostgresDriver(world.leases, Failing(error), "one", TTL, POLL, 9)  # type: ignore[arg-type] # drives
+        await world.start()
+        async with draining(driver):
+            claiming = asyncio.create_task(driver.claim())
+            while not await _expired_when_renewed(world, driver):
+                await asyncio.sleep(0)
+            claiming.cancel()
+            await asyncio.gather(claiming, return_exceptions=True)
+
+
+class Failing:
+    """A session driver that fails at once."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.drove = 0
+
+    async def drive(self, _lease: object, _signalled: asyncio.Event) -> None:
+        self.drove += 1
+        raise self.error
+
+
+async def _expired_when_renewed(world: World, driver: PostgresDriver) -> bool:
+    """Whether the session can be claimed by another one a lease's time later, with renewals going on."""
+    if not isinstance(driver.sessions, Failing) or not driver.sessions.drove:
+        return False
+    for _ in range(3):
+        world.leases.renew("one", TTL, driver.driven())
+        world.clock.advance(TTL / 2)
+    return bool(await world.leases.claim("two", ttl=TTL, limit=1))
