@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import json
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -111,64 +112,91 @@ async def _conversation(
     async with asyncio.TaskGroup() as group:
         group.create_task(_pump(process.stdout, "stdout", printed))
         errors = group.create_task(_pump(process.stderr, "stderr", printed))
+        # Only a sandbox that stands gets something to run: from then on it cannot outlive the process we hold.
+        ready = await answers.read(len(READY)) == READY
         answering = group.create_task(_all_of(answers))
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(_order(call))
-            await process.stdin.drain()
-            process.stdin.close()
+        if ready:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                process.stdin.write(_order(call))
+                await process.stdin.drain()
+        process.stdin.close()
     code = await process.wait()
-    data = answering.result()
-    if not data.startswith(READY):
+    if not ready:
         raise SandboxUnavailable("this host gives no isolation to run functions in", why=errors.result()[:200])
-    said = data.removeprefix(READY)
+    said = answering.result()
     return answer.read(said) if said else answer.ended(code)
 
 
 @asynccontextmanager
 async def _started() -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
     """A sandbox that waits for its order. It is gone when the block ends, whatever it was doing."""
-    async with _spawned() as (process, reading):
-        answers = asyncio.StreamReader()
-        with os.fdopen(reading, "rb") as pipe:
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(answers), pipe
-            )
-            try:
-                yield process, answers
-            finally:
-                transport.close()
+    async with _spawned() as (process, near):
+        # A socket has one owner; a pipe's number would be closed by its file and by the loop.
+        answers, writer = await asyncio.open_connection(sock=near)
+        try:
+            yield process, answers
+        finally:
+            writer.close()
 
 
 @asynccontextmanager
 async def _spawned() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     reading, writing = os.pipe()
-    filter_read, filter_write = os.pipe()
-    os.write(filter_write, isolation.seccomp_program())
-    os.close(filter_write)
+    starting = asyncio.ensure_future(_spawn(writing))
     try:
-        process = await asyncio.create_subprocess_exec(
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # asyncio would end the outer process alone, so what is being started is started first.
+        os.close(reading)
+        await asyncio.shield(_unwanted(starting))
+        raise
+    except OSError as error:
+        os.close(reading)
+        raise SandboxUnavailable("bubblewrap cannot be started on this host", why=str(error)[:200]) from error
+    try:
+        yield process, reading
+    finally:
+        await asyncio.shield(_ended(process))
+
+
+async def _spawn(writing: int) -> asyncio.subprocess.Process:
+    filter_read, filter_write = os.pipe()
+    try:
+        os.write(filter_write, isolation.seccomp_program())
+        os.close(filter_write)
+        return await asyncio.create_subprocess_exec(
             *isolation.command(writing, filter_read),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=(writing, filter_read),
             env={},
+            start_new_session=True,
         )
-    except OSError as error:
-        os.close(reading)
-        raise SandboxUnavailable("bubblewrap cannot be started on this host", why=str(error)[:200]) from error
     finally:
         os.close(writing)
         os.close(filter_read)
-    assert process.stdout and process.stderr  # noqa: S101, PT018 - both are pipes
-    try:
-        yield process, reading
-    finally:
+
+
+async def _unwanted(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    with contextlib.suppress(OSError):
+        await _ended(await starting)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Ends the sandbox and all that is in it, and waits until it is gone.
+
+    Until bubblewrap has set up its inner process that one does not die with the outer, so the whole group is killed.
+    """
+    assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - all three are pipes
+    if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        # What it still had in its pipes must be read, or asyncio never sees it end.
-        await asyncio.gather(process.stdout.read(), process.stderr.read())
-        await process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+    if not process.stdin.is_closing():
+        process.stdin.transport.abort()
+    # What it still had in its pipes must be read, or asyncio never sees it end.
+    await asyncio.gather(process.stdout.read(), process.stderr.read())
+    await process.wait()
 
 
 def _order(call: FunctionCall) -> bytes:

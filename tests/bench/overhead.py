@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 from agentnet.client import AgentNet
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
 from agentnet.inference.v1 import message_pb2
 from agentnet.orchestrator.v1 import agent_pb2
-
 from deploy.local.mesh import EmbeddedMesh, Options, embedded_mesh
 from deploy.local.state import State
 from shared.clock import SystemClock

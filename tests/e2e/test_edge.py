@@ -17,7 +17,6 @@ from google.rpc import error_details_pb2, status_pb2
 from agentnet.client import AgentNet, AgentNetError
 from agentnet.gateway.v1 import identity_service_pb2
 from agentnet.inference.v1 import inference_service_pb2, message_pb2
-from agentnet.orchestrator.v1 import agent_pb2
 from tests.e2e.conftest import Mesh
 
 JSON = {"content-type": "application/json"}
@@ -302,9 +301,7 @@ async def test_what_is_not_served_yet_says_so(rest: Rest) -> None:
 # --- governance on the way ------------------------------------------------------------------------------------------
 
 
-async def test_policy_redacts_inside_the_stream_and_records_the_violation(client: AgentNet) -> None:
-    model = agent_pb2.Agent(name="Leaker", system_prompt="l", model="synthetic")
-    await client.agents.create(model)
+async def test_policy_redacts_inside_the_stream_and_records_the_violation(client: AgentNet, mesh: Mesh) -> None:
     request = inference_service_pb2.GenerateRequest(
         model="synthetic",
         messages=[
@@ -320,14 +317,13 @@ async def test_policy_redacts_inside_the_stream_and_records_the_violation(client
     document = (
         "rules:\n  - {name: no_mesh, type: keyword, severity: major, target: output, keywords: [mesh, lease, log]}"
     )
-    async with AgentNet.connect(client.address, credential=client._transport.target.credential) as own:
+    async with AgentNet.connect(mesh.edge, credential=mesh.token(tenant="guarded")) as own:
         await own.policies.create("words", document, labels=["production"])
         redacted = await _until_redacted(own)
         assert "[REDACTED:no_mesh]" in redacted
         assert not {"mesh", "lease", "log"} & set(redacted.split())
         violations = [found async for found in own.policies.violations()]
         assert {found.monitor_name for found in violations} == {"no_mesh"}
-        await own.policies.create("words", document.replace("no_mesh", "no_nothing").replace("mesh, ", "zzz, "))
 
 
 async def _until_redacted(client: AgentNet) -> str:

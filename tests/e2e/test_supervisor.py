@@ -86,13 +86,14 @@ def test_an_ordinary_user_runs_the_mesh(folder: Path) -> None:
     state = folder / "state"
     environment = {**os.environ, "AGENTNET_STATE": str(state), "HOME": str(folder)}
     with (folder / "log").open("wb") as log:
-        supervisor = subprocess.Popen(
-            (*CLI, "up"), env=environment, cwd=ROOT, user=65534, group=65534, extra_groups=[], stdout=log, stderr=log
-        )
+        try:
+            supervisor = subprocess.Popen(
+                (*CLI, "up"), env=environment, cwd=ROOT, user=65534, group=65534, extra_groups=[], stdout=log, stderr=log
+            )
+        except PermissionError:
+            pytest.skip("this machine's Python cannot be run by other users")
     try:
         wait_until(lambda: (state / "client.json").exists() or supervisor.poll() is not None, seconds=90)
-        if "Permission denied" in (folder / "log").read_text() and supervisor.poll() is not None:
-            pytest.skip("this checkout cannot be read by other users")
         assert supervisor.poll() is None, (folder / "log").read_text()
     finally:
         supervisor.send_signal(signal.SIGTERM)

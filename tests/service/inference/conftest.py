@@ -22,7 +22,7 @@ def keys(tmp_path: Path) -> Keys:
 
 
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:  # noqa: F811 - the fixture of that name
+async def redis(valkey_url: str) -> AsyncIterator[Redis]:
     async with open_redis(valkey_url) as client:
         await client.flushall()
         yield client
