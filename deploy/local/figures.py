@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy.local.parts import admin_socket
 from deploy.local.state import State
+from shared.settings import SERVICES
 
 _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
@@ -29,7 +30,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def figures(state: State) -> dict[str, dict[str, Any]]:
     """Requests and milliseconds by service; nothing when Envoy does not answer."""
     try:
-        stats = _stats(state)
+        stats = _stats(state, "upstream_rq_(time|completed)")
     except (OSError, ValueError, http.client.HTTPException):
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -40,6 +41,16 @@ def figures(state: State) -> dict[str, dict[str, Any]]:
         if "histograms" in entry:
             _add_histograms(found, entry["histograms"])
     return found
+
+
+def routable(state: State) -> bool:
+    """Whether Envoy's own health checks have found every service well."""
+    try:
+        stats = _stats(state, "membership_healthy")
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    healthy = {str(entry["name"]).split(".")[1]: entry["value"] for entry in stats if "value" in entry}
+    return all(healthy.get(service) for service in SERVICES)
 
 
 def _add_histograms(found: dict[str, dict[str, Any]], histograms: dict[str, Any]) -> None:
@@ -54,8 +65,8 @@ def _add_histograms(found: dict[str, dict[str, Any]], histograms: dict[str, Any]
         }
 
 
-def _stats(state: State) -> list[dict[str, Any]]:
+def _stats(state: State, names: str) -> list[dict[str, Any]]:
     connection = _UnixConnection(str(admin_socket(state)))
-    connection.request("GET", "/stats?format=json&usedonly&filter=upstream_rq_(time|completed)")
+    connection.request("GET", f"/stats?format=json&usedonly&filter={names}")
     stats: list[dict[str, Any]] = json.loads(connection.getresponse().read())["stats"]
     return stats

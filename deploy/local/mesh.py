@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy.local import parts
+from deploy.local.figures import routable
 from deploy.local.parts import Plan
 from deploy.local.process import Part, Supervised
 from deploy.local.state import State, choose_ports, write_private
@@ -52,6 +53,8 @@ class EmbeddedMesh:
         services = [self._launch(parts.service(plan, name)) for name in SERVICES]
         self._launch(parts.envoy_proxy(plan))
         await asyncio.gather(*(supervised.ready() for supervised in services), self._parts["envoy"].ready())
+        while not await asyncio.to_thread(routable, plan.state):  # noqa: ASYNC110 - Envoy has no event for it
+            await asyncio.sleep(0.1)
         self._report("services and Envoy are up")
         await self._parts["model"].ready()
         self._report("the model is loaded")

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -140,41 +141,41 @@ async def _started() -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.
 
 
 @asynccontextmanager
-async def _spawned() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    reading, writing = os.pipe()
-    starting = asyncio.ensure_future(_spawn(writing))
+async def _spawned() -> AsyncIterator[tuple[asyncio.subprocess.Process, socket.socket]]:
+    near, far = socket.socketpair()
+    starting = asyncio.ensure_future(_spawn(far))
     try:
         process = await asyncio.shield(starting)
     except asyncio.CancelledError:
         # asyncio would end the outer process alone, so what is being started is started first.
-        os.close(reading)
+        near.close()
         await asyncio.shield(_unwanted(starting))
         raise
     except OSError as error:
-        os.close(reading)
+        near.close()
         raise SandboxUnavailable("bubblewrap cannot be started on this host", why=str(error)[:200]) from error
     try:
-        yield process, reading
+        yield process, near
     finally:
         await asyncio.shield(_ended(process))
 
 
-async def _spawn(writing: int) -> asyncio.subprocess.Process:
+async def _spawn(far: socket.socket) -> asyncio.subprocess.Process:
     filter_read, filter_write = os.pipe()
+    os.write(filter_write, isolation.seccomp_program())
+    os.close(filter_write)
     try:
-        os.write(filter_write, isolation.seccomp_program())
-        os.close(filter_write)
         return await asyncio.create_subprocess_exec(
-            *isolation.command(writing, filter_read),
+            *isolation.command(far.fileno(), filter_read),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=(writing, filter_read),
+            pass_fds=(far.fileno(), filter_read),
             env={},
             start_new_session=True,
         )
     finally:
-        os.close(writing)
+        far.close()
         os.close(filter_read)
 
 

@@ -88,7 +88,14 @@ def test_an_ordinary_user_runs_the_mesh(folder: Path) -> None:
     with (folder / "log").open("wb") as log:
         try:
             supervisor = subprocess.Popen(
-                (*CLI, "up"), env=environment, cwd=ROOT, user=65534, group=65534, extra_groups=[], stdout=log, stderr=log
+                (*CLI, "up"),
+                env=environment,
+                cwd=ROOT,
+                user=65534,
+                group=65534,
+                extra_groups=[],
+                stdout=log,
+                stderr=log,
             )
         except PermissionError:
             pytest.skip("this machine's Python cannot be run by other users")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -48,10 +48,10 @@ class PostgresDriver:
             for lease in claimed:
                 self._drive(lease)
             if not claimed:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), self.poll.total_seconds())
-                except TimeoutError:
-                    continue
+                # Not wait_for: it swallows a cancel that comes with the wake-up (python/cpython#86296).
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.poll.total_seconds()):
+                        await self._wake.wait()
 
     def driven(self) -> list[str]:
         """The sessions being driven; asked for by the thread that renews them."""
