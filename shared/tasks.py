@@ -11,6 +11,7 @@ from shared.log import log
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
+_CANCEL_AGAIN_SECONDS: Final = 0.2
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -22,8 +23,14 @@ async def supervised(name: str, work: Work) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await stopped(task)
+
+
+async def stopped(task: asyncio.Task[None]) -> None:
+    """Cancels a task until it ends: `asyncio.wait_for` of Python 3.11 loses a cancellation that meets a result."""
+    while not task.done():
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 async def _forever(name: str, work: Work) -> None:

@@ -13,7 +13,9 @@ if git rev-parse --verify --quiet HEAD~1 >/dev/null; then
   base=$(git rev-parse --verify --quiet origin/main || git rev-parse HEAD)
   say "buf breaking against ${base:0:12}"
   git show "$base:gen/descriptors/agentnet.binpb" > .agentnet/base.binpb
-  buf breaking protos --against .agentnet/base.binpb
+  buf build --as-file-descriptor-set -o .agentnet/now.binpb
+  buf breaking .agentnet/now.binpb --against .agentnet/base.binpb \
+    --config '{"version": "v1", "breaking": {"use": ["FILE", "WIRE_JSON"]}}'
 fi
 say "generated code is what the protos say"
 fresh=$(mktemp -d)

@@ -34,7 +34,7 @@ from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Targ
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
-from shared.tasks import supervised
+from shared.tasks import stopped, supervised
 from tests.support.identity import Keys
 
 Event = generation_pb2.GenerationEvent
@@ -174,8 +174,7 @@ async def replica(
         stub = rpc.InferenceServiceStub(channel)
         yield Replica(stub, engine, model, cost, policy, engine.store, tail_task)
         await engine.drain()
-    tail_task.cancel()
-    await asyncio.gather(tail_task, return_exceptions=True)
+    await stopped(tail_task)
 
 
 def _router(model: ScriptedModel) -> Router:

@@ -48,7 +48,7 @@ class PostgresDriver:
             for lease in claimed:
                 self._drive(lease)
             if not claimed:
-                # Not wait_for: it swallows a cancel that comes with the wake-up (python/cpython#86296).
+                # Not wait_for: before Python 3.12 it loses a cancel that comes together with the wake-up.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.poll.total_seconds()):
                         await self._wake.wait()

@@ -13,6 +13,7 @@ from agentnet.common.v1 import error_reason_pb2
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from services.inference.errors import ProviderRateLimited, StreamBroken
+from services.inference.peers import Snapshot
 from services.inference.providers.contract import Usage
 from shared.errors import Reason, ResourceExhausted, Unavailable
 from shared.monitors.rules import Action
@@ -162,8 +163,6 @@ async def test_without_any_policy_a_strict_mesh_refuses(keys: Keys, redis: Redis
 
 async def test_a_policy_that_changes_is_enforced_on_the_next_generation(served: Replica, keys: Keys) -> None:
     served.model.steps = ["ada@example.org"]
-    from services.inference.peers import Snapshot
-
     await served.policy.snapshots.put(Snapshot(2, {"acme": (), "*": ()}))
     await until(lambda: served.policy.snapshots.empty())
     assert text_of(await generated(served, keys, request())) == "ada@example.org"

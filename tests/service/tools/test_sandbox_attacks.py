@@ -137,13 +137,13 @@ async def test_the_device_families_of_the_network_are_closed() -> None:
     assert (await Sandbox(at_once=1).run(call(case["body"]), Printed())).result == []
 
 
-async def test_only_the_functions_own_pipes_are_open() -> None:
+async def test_only_the_functions_own_pipes_and_the_runners_socket_are_open() -> None:
     body = (
         "import os\nplaces = ['/proc/self/fd/' + n for n in os.listdir('/proc/self/fd')]\n"
         "return [os.readlink(place).partition(':')[0] for place in places if os.path.islink(place)]"
     )
     outcome = await Sandbox(at_once=1).run(call(body), Printed())
-    assert outcome.result == ["pipe", "pipe", "pipe", "pipe"]
+    assert sorted(outcome.result) == ["pipe", "pipe", "pipe", "socket"]
 
 
 async def test_only_the_sandboxs_own_processes_are_seen() -> None:
@@ -189,6 +189,21 @@ async def test_nothing_but_the_scratch_folder_can_be_written() -> None:
 async def test_devices_still_work() -> None:
     body = "open('/dev/null', 'w').write('x')\nreturn len(open('/dev/urandom', 'rb').read(8))"
     assert (await Sandbox(at_once=1).run(call(body), Printed())).result == 8
+
+
+async def test_a_call_cancelled_at_any_moment_ends_and_leaves_nothing() -> None:
+    """Until bubblewrap has set up its inner process, that one does not die with the outer."""
+    sandbox, before, descriptors = Sandbox(at_once=1), descendants(), len(os.listdir("/proc/self/fd"))
+    for milliseconds in range(0, 40, 1):
+        running = asyncio.create_task(sandbox.run(call("import time\ntime.sleep(60)"), Printed()))
+        await asyncio.sleep(milliseconds / 1000)
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=5)
+        assert done, f"a call cancelled after {milliseconds} ms hangs"
+        assert running.cancelled()
+    assert (await sandbox.run(call("return 7"), Printed())).result == 7
+    assert await nothing_left(before)
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 4
 
 
 async def test_a_call_leaves_nothing_for_the_next() -> None:
