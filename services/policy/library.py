@@ -103,7 +103,8 @@ class Library:
         while True:
             try:
                 async with asyncio.timeout(heartbeat.total_seconds()), self._changed:
-                    await self._changed.wait_for(lambda seen=after: self._enforced.revision > seen)
+                    while self._enforced.revision <= after:
+                        await self._changed.wait()
                     snapshot = self._enforced
             except TimeoutError:
                 yield None
