@@ -149,19 +149,21 @@ async def test_signals_that_do_not_fit_are_refused(mesh: Mesh) -> None:
     mesh.world.inference.held_at = 3
     session_id = await started(mesh)
     asked = {"session_id": session_id}
-    for call, request in (
+    unfit: list[tuple[Any, Any]] = [
         (mesh.sessions.ResumeSession, pb.ResumeSessionRequest(**asked)),
         (mesh.sessions.AdvanceSession, pb.AdvanceSessionRequest(**asked)),
-    ):
+    ]
+    for call, request in unfit:
         error = await mesh.refused(call, request)
         assert said(error) == (StatusCode.FAILED_PRECONDITION, "SESSION_STATE_INVALID")
     mesh.world.inference.release()
     await watched(mesh, session_id)
 
-    for call, request in (
+    late: list[tuple[Any, Any]] = [
         (mesh.sessions.PauseSession, pb.PauseSessionRequest(**asked)),
         (mesh.sessions.CancelSession, pb.CancelSessionRequest(**asked)),
-    ):
+    ]
+    for call, request in late:
         assert said(await mesh.refused(call, request)) == (StatusCode.FAILED_PRECONDITION, "SESSION_ENDED")
     unknown = await mesh.refused(mesh.sessions.CancelSession, pb.CancelSessionRequest(session_id="ses_none"))
     assert said(unknown) == (StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")

@@ -46,7 +46,15 @@ async def test_a_stream_starts_prints_as_it_goes_and_ends_with_the_result(stub: 
     assert len({event.invocation_id for event in found}) == 1
 
 
-async def test_what_is_printed_arrives_before_the_function_ends(stub: Any, keys: Keys) -> None:
+async def ended(store: MemoryToolStore) -> list[str]:
+    """The statuses of adder's calls, as soon as one is recorded; by then its sandbox is gone."""
+    async with asyncio.timeout(5):
+        while not (found := await store.invocations("acme", "adder@1.0.0")):
+            await asyncio.sleep(0.02)
+    return [one.status for one in found]
+
+
+async def test_what_is_printed_arrives_before_the_function_ends(stub: Any, keys: Keys, store: MemoryToolStore) -> None:
     code = "import time\ndef adder():\n    print('first', flush=True)\n    time.sleep(20)\n"
     function = {"code": code, "allowed_imports": ["time"]}
     await register(stub, keys, tool(function=function))
@@ -55,6 +63,7 @@ async def test_what_is_printed_arrives_before_the_function_ends(stub: Any, keys:
         kinds = [(await call.read()).WhichOneof("event") for _ in range(2)]
     call.cancel()
     assert kinds == ["started", "output"]
+    assert await ended(store) == ["CANCELLED"]
 
 
 async def test_a_stream_whose_function_fails_ends_with_the_failure(stub: Any, keys: Keys) -> None:
@@ -220,10 +229,7 @@ async def test_a_call_that_its_caller_leaves_is_stopped_and_recorded(
     call = stub.StreamTool(pb.StreamToolRequest(invocation=invocation()), metadata=keys.metadata())
     assert (await call.read()).WhichOneof("event") == "started"
     call.cancel()
-    async with asyncio.timeout(5):
-        while not (found := await store.invocations("acme", "adder@1.0.0")):
-            await asyncio.sleep(0.02)
-    assert [one.status for one in found] == ["CANCELLED"]
+    assert await ended(store) == ["CANCELLED"]
 
 
 async def test_a_host_without_isolation_runs_nothing(

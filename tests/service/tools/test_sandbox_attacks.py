@@ -193,7 +193,7 @@ async def test_devices_still_work() -> None:
 
 async def test_a_call_cancelled_at_any_moment_ends_and_leaves_nothing() -> None:
     """Until bubblewrap has set up its inner process, that one does not die with the outer."""
-    sandbox, before, descriptors = Sandbox(at_once=1), descendants(), len(os.listdir("/proc/self/fd"))
+    sandbox, before, descriptors = Sandbox(at_once=1), descendants(), len(list(Path("/proc/self/fd").iterdir()))
     for milliseconds in range(0, 40, 1):
         running = asyncio.create_task(sandbox.run(call("import time\ntime.sleep(60)"), Printed()))
         await asyncio.sleep(milliseconds / 1000)
@@ -203,7 +203,7 @@ async def test_a_call_cancelled_at_any_moment_ends_and_leaves_nothing() -> None:
         assert running.cancelled()
     assert (await sandbox.run(call("return 7"), Printed())).result == 7
     assert await nothing_left(before)
-    assert len(os.listdir("/proc/self/fd")) <= descriptors + 4
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors + 4
 
 
 async def test_a_call_leaves_nothing_for_the_next() -> None:

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.tools.sandbox import FunctionCall, Outcome, Sandbox, Status
+from services.tools.answer import Status
+from services.tools.sandbox import FunctionCall, Outcome, Sandbox
 
 
 async def run(body: str, *, memory_mib: int = 256, seconds: float = 5) -> Outcome:

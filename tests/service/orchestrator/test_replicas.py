@@ -1,0 +1,167 @@
+"""Two real replicas on real stores: one dies in the middle of a turn, and nobody who reads can tell where."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from agentnet.orchestrator.v1 import session_service_pb2 as pb
+from agentnet.orchestrator.v1 import session_service_pb2_grpc as rpc
+from deploy.local.postgres import Cluster
+from shared.identity import CredentialKind
+from tests.support.postgres import postgres
+from tests.support.replicas import Replica, Site, SlowModel, site
+from tests.support.valkey import valkey_url
+
+__all__ = ("postgres", "valkey_url")
+
+Shared = tuple[Site, SlowModel]
+
+
+@pytest.fixture
+async def shared(tmp_path: Path, postgres: Cluster, valkey_url: str) -> AsyncIterator[Shared]:
+    dsn, driver_dsn = postgres.dsn("orchestrator"), postgres.dsn("orchestrator_driver")
+    async with site(tmp_path, dsn=dsn, driver_dsn=driver_dsn, redis_url=valkey_url, words=150, pause=0.02) as found:
+        yield found
+
+
+class Reader:
+    """Watches by one replica after another; keeps the bytes and when they came."""
+
+    def __init__(self, keys: Any, session_id: str) -> None:
+        self.keys = keys
+        self.session_id = session_id
+        self.seen: list[Any] = []
+        self.longest_silence = 0.0
+
+    async def read(self, replica: Replica, *, until: int | None = None) -> None:
+        """Reads on from the last event seen, until so many were seen or the log or the connection ends."""
+        heard_at = time.monotonic()
+        after = self.seen[-1].sequence if self.seen else 0
+        request = pb.WatchSessionRequest(session_id=self.session_id, after_sequence=after)
+        async with grpc.aio.insecure_channel(replica.address) as channel:
+            call = rpc.SessionServiceStub(channel).WatchSession(request, metadata=self.keys.metadata(), timeout=60)
+            async for answer in call:
+                if answer.HasField("event"):
+                    self.longest_silence = max(self.longest_silence, time.monotonic() - heard_at)
+                    heard_at = time.monotonic()
+                    self.seen.append(answer.event)
+                if until and len(self.seen) >= until:
+                    return
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.WhichOneof("payload") for event in self.seen]
+
+    @property
+    def text(self) -> str:
+        return "".join(event.tokens_produced.text for event in self.seen)
+
+
+async def start(shared: Shared, replica: Replica) -> Reader:
+    keys = shared[0].keys
+    request = pb.StartSessionRequest(topic="Failover", agents=["Athena"], mode="single")
+    async with grpc.aio.insecure_channel(replica.address) as channel:
+        answer = await rpc.SessionServiceStub(channel).StartSession(request, metadata=keys.metadata(), timeout=10)
+    return Reader(keys, answer.session.id)
+
+
+def check_whole(reader: Reader, model: SlowModel) -> None:
+    assert [event.sequence for event in reader.seen] == list(range(1, len(reader.seen) + 1))
+    assert reader.text == model.text
+    assert reader.kinds[-1] == "session_finished"
+    assert reader.kinds.count("turn_finished") == 1
+
+
+async def test_a_kill_in_the_middle_of_a_turn_is_bridged_by_another_replica(shared: Shared) -> None:
+    where, model = shared
+    async with where.replica("one") as one, where.replica("two") as two:
+        with two.frozen():
+            reader = await start(shared, one)
+            await reader.read(one, until=5)
+        await reader.read(one, until=30)
+        one.kill()
+        await reader.read(two)
+        again = Reader(where.keys, reader.session_id)
+        await again.read(two)
+
+    check_whole(reader, model)
+    assert again.seen == reader.seen
+    assert "session_taken_over" in reader.kinds
+    assert "turn_interrupted" not in reader.kinds
+    assert len(model.started) == 1
+    assert reader.longest_silence < 5
+
+
+async def test_a_terminated_replica_hands_over_at_once(shared: Shared) -> None:
+    where, model = shared
+    async with where.replica("one") as one, where.replica("two") as two:
+        with two.frozen():
+            reader = await start(shared, one)
+            await reader.read(one, until=5)
+        await reader.read(one, until=30)
+        assert await one.terminate() == 0
+        await reader.read(two)
+
+    check_whole(reader, model)
+    assert "session_taken_over" not in reader.kinds
+    assert len(model.started) == 1
+    assert reader.longest_silence < 2
+
+
+async def test_a_restarted_replica_goes_on_with_what_it_left(shared: Shared) -> None:
+    where, model = shared
+    async with where.replica("one") as one:
+        reader = await start(shared, one)
+        await reader.read(one, until=30)
+        one.kill()
+    async with where.replica("one again") as one:
+        await reader.read(one)
+
+    check_whole(reader, model)
+    assert len(model.started) == 1
+
+
+async def test_a_generation_that_is_lost_too_is_a_recorded_second_try(shared: Shared) -> None:
+    where, model = shared
+    async with where.replica("one") as one:
+        reader = await start(shared, one)
+        await reader.read(one, until=20)
+        one.kill()
+        model.started.clear()
+    async with where.replica("two") as two:
+        await reader.read(two)
+
+    (turn,) = [event.turn_finished.turn for event in reader.seen if event.HasField("turn_finished")]
+    assert [event.sequence for event in reader.seen] == list(range(1, len(reader.seen) + 1))
+    assert (turn.attempt, turn.content) == (2, model.text)
+    assert reader.kinds.count("turn_interrupted") == 1
+
+
+async def test_the_orchestrator_calls_for_whoever_started_the_session(shared: Shared) -> None:
+    where, model = shared
+    async with where.replica("one") as one:
+        reader = await start(shared, one)
+        await reader.read(one)
+
+    assert {(caller.tenant_id, caller.subject, caller.kind) for caller in model.callers} == {
+        ("acme", "ada", CredentialKind.SERVICE)
+    }
+
+
+async def test_two_replicas_share_many_sessions_and_repeat_none(shared: Shared) -> None:
+    where, model = shared
+    model.words = 10
+    async with where.replica("one") as one, where.replica("two") as two:
+        readers = await asyncio.gather(*(start(shared, one) for _ in range(20)))
+        await asyncio.gather(*(reader.read(two) for reader in readers))
+
+    for reader in readers:
+        check_whole(reader, model)
+    assert len(model.started) == 20

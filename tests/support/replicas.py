@@ -1,0 +1,195 @@
+"""Orchestrators as processes of their own, on real stores, with inference and memory played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import inference_service_pb2 as inference
+from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
+from agentnet.memory.v1 import memory_service_pb2 as memory
+from agentnet.memory.v1 import memory_service_pb2_grpc as memory_rpc
+from shared.clock import SystemClock
+from shared.errors import NotFound, Reason
+from shared.identity import HEADER, Principal, Verifier
+from shared.rpc.errors import abort
+from tests.support.identity import Keys, make_keys
+from tests.support.valkey import free_port
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(slots=True)
+class SlowModel(inference_rpc.InferenceServiceServicer):
+    """Speaks a word at a time, to any number of readers, and goes on when they are gone."""
+
+    verifier: Verifier
+    words: int
+    pause: float
+    started: dict[str, float] = field(default_factory=dict)
+    callers: list[Principal] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(f" word{place}" for place in range(self.words))
+
+    async def Generate(self, request: inference.GenerateRequest, context: Any) -> AsyncIterator[Any]:
+        self._admit(context)
+        self.started.setdefault(request.generation_id, asyncio.get_running_loop().time())
+        async for event in self._events(request.generation_id, 0):
+            yield inference.GenerateResponse(event=event)
+
+    async def Attach(self, request: inference.AttachRequest, context: Any) -> AsyncIterator[Any]:
+        self._admit(context)
+        if request.generation_id not in self.started:
+            reason = Reason.ERROR_REASON_GENERATION_NOT_FOUND
+            await abort(context, NotFound("no such generation", reason=reason))
+        async for event in self._events(request.generation_id, request.after_sequence):
+            yield inference.AttachResponse(event=event)
+
+    async def CancelGeneration(self, request: Any, context: Any) -> inference.CancelGenerationResponse:
+        return inference.CancelGenerationResponse()
+
+    def _admit(self, context: Any) -> None:
+        (header,) = [value for key, value in context.invocation_metadata() if key == HEADER]
+        self.callers.append(self.verifier.verify(header))
+
+    async def _events(self, generation_id: str, after: int) -> AsyncIterator[generation_pb2.GenerationEvent]:
+        began = self.started[generation_id]
+        for sequence in range(after + 1, self.words + 2):
+            late = began + sequence * self.pause - asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, late))
+            event = generation_pb2.GenerationEvent(generation_id=generation_id, sequence=sequence)
+            if sequence > self.words:
+                event.finished.usage.output_tokens = self.words
+            else:
+                event.text.text, event.text.token_count = f" word{sequence - 1}", 1
+            yield event
+
+
+class EmptyMemory(memory_rpc.MemoryServiceServicer):
+    """Knows nothing and keeps nothing."""
+
+    async def GetContext(self, request: Any, context: Any) -> memory.GetContextResponse:
+        return memory.GetContextResponse()
+
+    async def AppendTurn(self, request: Any, context: Any) -> memory.AppendTurnResponse:
+        return memory.AppendTurnResponse()
+
+
+@dataclass(slots=True)
+class Replica:
+    """One process."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    log: Path
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """In the block the process does nothing at all."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    async def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(self.process.wait, 15)
+
+
+@dataclass(slots=True)
+class Site:
+    """What replicas share: stores, peers and keys."""
+
+    folder: Path
+    dsn: str
+    driver_dsn: str
+    redis_url: str
+    mesh_address: str
+    keys: Keys
+    trusted: Path
+    signing_key: Path
+
+    @asynccontextmanager
+    async def replica(self, name: str) -> AsyncIterator[Replica]:
+        """A process that serves; it is gone at the end of the block."""
+        address = f"127.0.0.1:{free_port()}"
+        given = {
+            "AGENTNET_LISTEN": address,
+            "AGENTNET_MESH_ADDRESS": self.mesh_address,
+            "AGENTNET_POSTGRES_DSN": self.dsn,
+            "AGENTNET_REDIS_URL": self.redis_url,
+            "AGENTNET_IDENTITY_KEYS": str(self.trusted),
+            "AGENTNET_IDENTITY_PRIVATE_KEY": str(self.signing_key),
+            "AGENTNET_DRAIN_GRACE": "0.1",
+            "AGENTNET_ORCHESTRATOR_DRIVER_DSN": self.driver_dsn,
+            "AGENTNET_ORCHESTRATOR_LOG_KEY": "a key of the tests",
+            "AGENTNET_ORCHESTRATOR_LEASE_TTL": "2",
+            "PYTHONPATH": f"{_ROOT}:{_ROOT / 'gen' / 'python'}",
+        }
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            command = (sys.executable, "-m", "services.orchestrator")
+            process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **given}, cwd=_ROOT)
+        try:
+            await _serving(address, process, log)
+            yield Replica(process, address, log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@asynccontextmanager
+async def site(
+    folder: Path, *, dsn: str, driver_dsn: str, redis_url: str, words: int, pause: float
+) -> AsyncIterator[tuple[Site, SlowModel]]:
+    """Peers that answer, and all a replica needs to know."""
+    gateway, own = make_keys(folder, "gateway"), make_keys(folder, "orchestrator")
+    trusted = folder / "mesh.jwks"
+    public = [key for keys in (gateway, own) for key in json.loads(keys.jwks.read_text())["keys"]]
+    trusted.write_text(json.dumps({"keys": public}))
+    verifier = Verifier.from_file(own.jwks, SystemClock())
+    model = SlowModel(verifier, words, pause)  # type: ignore[abstract] # serves what the orchestrator calls
+    server = grpc.aio.server()
+    inference_rpc.add_InferenceServiceServicer_to_server(model, server)
+    empty = EmptyMemory()  # type: ignore[abstract] # serves what the orchestrator calls
+    memory_rpc.add_MemoryServiceServicer_to_server(empty, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield Site(folder, dsn, driver_dsn, redis_url, f"127.0.0.1:{port}", gateway, trusted, own.private_key), model
+    finally:
+        await server.stop(0)
+
+
+async def _serving(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(30):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text())
+            try:
+                await health.Check(health_pb2.HealthCheckRequest())
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.05)
+            else:
+                return
