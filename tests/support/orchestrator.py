@@ -46,13 +46,15 @@ class ScriptedInference:
     """Owns generations as the real service does: started once an id, readable by any number from anywhere.
 
     A reply is streamed word by word. `refusals` meet the next calls to start. `held_at` stops every stream before that
-    sequence until `release`. `breaks` cuts the connection once, before a sequence. `forgotten` loses everything.
+    sequence until `release`. `interludes` come after each
+    reply's first word. `breaks` cuts the connection once, before a sequence. `forgotten` loses everything.
     """
 
     reply: Reply = lambda utterance: f"{utterance.agent.name} has one idea about it."
     refusals: list[MeshError] = field(default_factory=list)
     failures: list[MeshError] = field(default_factory=list)
     breaks: dict[int, MeshError] = field(default_factory=dict)
+    interludes: list[Generated] = field(default_factory=list)
     held_at: int | None = None
     started: list[Utterance] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
@@ -65,7 +67,9 @@ class ScriptedInference:
                 raise self.refusals.pop(0)
             self.started.append(utterance)
             failure = self.failures.pop(0) if self.failures else None
-            self._generations[utterance.generation_id] = _Generation(_events(self.reply(utterance), failure))
+            self._generations[utterance.generation_id] = _Generation(
+                _events(self.reply(utterance), failure, self.interludes)
+            )
         async with aclosing(self._read(utterance.generation_id, 0)) as events:
             async for event in events:
                 yield event
@@ -101,11 +105,12 @@ class ScriptedInference:
             await asyncio.sleep(0)
 
 
-def _events(text: str, failure: MeshError | None) -> list[Generated]:
+def _events(text: str, failure: MeshError | None, interludes: Sequence[Generated]) -> list[Generated]:
     words = text.split(" ")
     parts = [word if place == 0 else f" {word}" for place, word in enumerate(words)]
     events = [Generated(started=generation_pb2.GenerationStarted(provider="scripted", model="scripted"))]
     events += [Generated(text=generation_pb2.TextProduced(text=part, token_count=1)) for part in parts]
+    events[2:2] = [Generated.FromString(event.SerializeToString()) for event in interludes]
     if failure:
         events.append(Generated(failed=generation_pb2.GenerationFailed(failure=failure.failure())))
     else:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from agentnet.orchestrator.v1 import session_pb2
+from agentnet.inference.v1 import generation_pb2
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2
 from services.orchestrator.errors import SessionEnded, SessionStateInvalid
 from services.orchestrator.prompts import Known
 from services.orchestrator.store import Entry, Lease, Signal
 from services.orchestrator.store_memory import MemorySessionStore
-from shared.errors import FailedPrecondition, MeshError, Reason, ResourceExhausted, Unavailable
+from shared.errors import FailedPrecondition, MeshError, NotFound, Reason, ResourceExhausted, Unavailable
 from shared.paging import Page
 from tests.support.orchestrator import ADA, TENANT, TTL, Watching, World, driving
 
@@ -21,6 +22,9 @@ from tests.support.orchestrator import ADA, TENANT, TTL, Watching, World, drivin
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+SHOWN = ("tokens_produced", "monitor_verdict")
 
 
 class SignalledLate(MemorySessionStore):
@@ -354,3 +358,70 @@ async def test_the_turn_in_flight_survives_a_connection_that_breaks_while_held(w
     kinds = await world.kinds(session_id)
     assert kinds.count("turn_interrupted") == 1
     assert await watching.end() == [event.SerializeToString() for event in await world.log(session_id)]
+
+
+async def test_what_policy_does_to_a_stream_stands_in_the_log_in_its_place(world: World) -> None:
+    verdict = generation_pb2.PolicyVerdict(
+        rule="email",
+        bundle="default@1.0.0",
+        action="redact",
+        severity="major",
+        span_start=6,
+        span_end=20,
+        target="output",
+    )
+    world.inference.interludes = [generation_pb2.GenerationEvent(verdict=verdict)]
+    session_id = await world.start(agents=["Athena"], mode="single", max_rounds=1)
+
+    await world.drive()
+
+    shown = [event for event in await world.log(session_id) if event.WhichOneof("payload") in SHOWN]
+    assert [event.WhichOneof("payload") for event in shown][:2] == ["tokens_produced", "monitor_verdict"]
+    found = shown[1].monitor_verdict
+    assert (found.rule, found.bundle, found.action, found.severity) == ("email", "default@1.0.0", "redact", "major")
+    assert (found.span_start, found.span_end, found.target, found.generation_sequence) == (6, 20, "output", 3)
+
+
+async def test_a_failover_that_starts_anew_voids_the_text_before_it(world: World) -> None:
+    failover = generation_pb2.Failover(from_model="a", to_model="b", restarted=True)
+    world.inference.interludes = [generation_pb2.GenerationEvent(failover=failover)]
+    session_id = await world.start(agents=["Athena"], mode="single", max_rounds=1)
+
+    await world.drive()
+
+    (turn,) = await world.store.turns(TENANT, session_id, agent="", round_number=0, page=Page())
+    assert turn.content == " has one idea about it."
+    assert "failed_over" in await world.kinds(session_id)
+
+
+async def test_a_character_postgres_cannot_keep_is_replaced(world: World) -> None:
+    world.inference.reply = lambda _: "a\x00b"
+    session_id = await world.start(agents=["Athena"], mode="single", max_rounds=1)
+
+    await world.drive()
+
+    (turn,) = await world.store.turns(TENANT, session_id, agent="", round_number=0, page=Page())
+    assert turn.content == "a\N{REPLACEMENT CHARACTER}b"
+
+
+async def test_a_model_that_is_gone_for_good_fails_the_turn_with_its_reason(world: World) -> None:
+    world.inference.refusals = [NotFound("no such model", reason=Reason.ERROR_REASON_MODEL_NOT_FOUND)]
+    session_id = await world.start()
+
+    await world.drive()
+
+    session = await world.find(session_id)
+    assert session.failure.reason == Reason.ERROR_REASON_MODEL_NOT_FOUND
+    assert len([nap for nap in world.naps if nap > 0.1]) == 0
+
+
+async def test_an_agents_own_model_and_limits_are_asked_for(world: World) -> None:
+    sampling = agent_pb2.SamplingConfig(max_output_tokens=12)
+    changes = agent_pb2.Agent(model="other", sampling=sampling)
+    await world.agents.update(TENANT, "Athena", changes, request_id=None)
+    await world.start(agents=["Athena", "Apollo"], max_rounds=1)
+
+    await world.drive()
+
+    asked = [(utterance.model, utterance.max_output_tokens) for utterance in world.inference.started]
+    assert asked == [("other", 12), ("", 96)]
