@@ -14,6 +14,8 @@ from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers_grpc import SERVICES as PEERS
 from services.inference.peers_grpc import GrpcCost, GrpcPolicy
+from services.inference.prompts.main import SERVICE as PROMPTS
+from services.inference.prompts.main import register_prompts
 from services.inference.providers.contract import Provider
 from services.inference.providers.openai_compatible import Endpoint, OpenAICompatibleProvider
 from services.inference.providers.synthetic import SyntheticProvider
@@ -67,8 +69,9 @@ def main() -> None:
         embedder = await asyncio.to_thread(EmbeddedEmbedder)
         stack.callback(embedder.close)
         add_to_server(InferenceService(engine, embedder, RandomIds()), server)
+        register_prompts(server, database, clock)
 
-    run("inference", settings, register, service_names=(NAME,))
+    run("inference", settings, register, service_names=(NAME, PROMPTS))
 
 
 def _session(settings: InferenceSettings) -> aiohttp.ClientSession:
