@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import aiohttp
 import grpc
 
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
-from services.inference.embedding import EmbeddedEmbedder
+from services.inference.embeddings.main import embedded_embedder
+from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers_grpc import SERVICES as PEERS
@@ -25,7 +25,7 @@ from services.inference.settings import InferenceSettings
 from services.inference.store_postgres import PostgresGenerationStore
 from services.inference.tail import GenerationTail
 from shared.clock import SystemClock
-from shared.identity import Signer
+from shared.identity import Signer, current
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
@@ -38,7 +38,7 @@ _EMBEDDED_CONTEXT = 4096
 
 
 def main() -> None:
-    settings = InferenceSettings.load()
+    settings, embeddings = InferenceSettings.load(), EmbeddingSettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         clock = SystemClock()
@@ -66,8 +66,9 @@ def main() -> None:
         await stack.enter_async_context(supervised("policy", enforcement.follow))
         await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.live)))
         stack.push_async_callback(engine.drain)
-        embedder = await asyncio.to_thread(EmbeddedEmbedder)
-        stack.callback(embedder.close)
+        embedder = await stack.enter_async_context(
+            embedded_embedder(embeddings, redis=redis, clock=clock, tenant=lambda: current().tenant_id)
+        )
         add_to_server(InferenceService(engine, embedder, RandomIds()), server)
         register_prompts(server, database, clock)
 

@@ -13,7 +13,7 @@ import grpc
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
 from services.inference import convert
-from services.inference.embedding import EmbeddedEmbedder
+from services.inference.embeddings.contract import Embedder
 from services.inference.engine import Engine
 from shared import fields
 from shared.identity import current
@@ -25,7 +25,7 @@ NAME = "agentnet.inference.v1.InferenceService"
 class InferenceService(rpc.InferenceServiceServicer):
     """What does a model say?"""
 
-    def __init__(self, engine: Engine, embedder: EmbeddedEmbedder, ids: Ids) -> None:
+    def __init__(self, engine: Engine, embedder: Embedder, ids: Ids) -> None:
         self._engine = engine
         self._embedder = embedder
         self._ids = ids

@@ -160,7 +160,7 @@ async def replica(
     )
 
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
-        add_to_server(InferenceService(engine, CountingEmbedder(), SequentialIds()), server)  # type: ignore[arg-type]
+        add_to_server(InferenceService(engine, CountingEmbedder(), SequentialIds()), server)
 
     if snapshot:
         policy.snapshots.put_nowait(snapshot)
