@@ -155,7 +155,7 @@ returning id;
 -- name: count_leases
 with joined as (
   update lease set counters = counters || $1::bigint
-  where scopes @> array[$2::text] and micros_usd > 0 and expires_at > $3 and not counters @> array[$1::bigint]
+  where keys @> array[$2::text] and micros_usd > 0 and expires_at > $3 and not counters @> array[$1::bigint]
   returning micros_usd
 )
 update budget_counter set leased_micros_usd = leased_micros_usd + (select coalesce(sum(micros_usd), 0) from joined)

@@ -14,16 +14,12 @@ from services.cost.prices import MILLION, Usage
 from services.cost.store import Ask, Call, CostEvent, Extension, Filter, Lease, Outcome, Taken
 
 
-def asked(ask: Ask | Extension) -> dict[str, Any]:
-    """One element of what `take_leases` is given."""
-    common = {
-        "generation_id": ask.generation_id,
-        "output": ask.output_tokens,
-        "expires_at": ask.expires_at.isoformat(),
-    }
+def asked(ask: Ask | Extension) -> Sequence[object]:
+    """A `lease_ask`."""
     if isinstance(ask, Extension):
-        return common
-    return common | {"scopes": ask.scopes, "certain": ask.certain_millionths, "price": ask.output_price}
+        return ask.generation_id, None, None, None, ask.output_tokens, ask.expires_at
+    certain = Decimal(ask.certain_millionths)
+    return ask.generation_id, _keys(ask.scopes), certain, ask.output_price, ask.output_tokens, ask.expires_at
 
 
 def taken(generation_id: str, row: Record) -> Taken | None:
@@ -41,42 +37,18 @@ def taken(generation_id: str, row: Record) -> Taken | None:
     return Taken(lease, passed=tuple(one for one, _ in told if one.action is not None))
 
 
-def entry(tenant: str, event: CostEvent) -> dict[str, Any]:
-    """One element of what `settle_events` is given."""
-    call, usage = event.call, event.usage
-    return {
-        "tenant_id": tenant,
-        "id": event.id,
-        "generation_id": call.generation_id,
-        "session_id": call.path.session_id,
-        "agent_name": call.path.agent,
-        "provider": call.provider,
-        "model": call.model,
-        "tokens_input": usage.input_tokens,
-        "tokens_output": usage.output_tokens,
-        "tokens_cached_input": usage.cached_input_tokens,
-        "tokens_reasoning": usage.reasoning_tokens,
-        "estimated": usage.estimated,
-        "cost_micros_usd": event.micros_usd,
-        "cost_usd": str(Decimal(event.micros_usd) / MILLION),
-        "price_version": event.price_version,
-        "created_at": event.created_at.isoformat(),
-        "team": call.path.team,
-        "user_id": call.path.user,
-        "sub_agent": call.path.sub_agent,
-        "turn_id": call.turn_id,
-        "attempt": call.attempt,
-        "outcome": call.outcome,
-        "tier": call.tier,
-        "region": call.region,
-        "tokens_cache_write": usage.cache_write_tokens,
-        "images": usage.images,
-        "tokens_audio_input": usage.audio_input_tokens,
-        "tokens_audio_output": usage.audio_output_tokens,
-        "tokens_embedding": usage.embedding_tokens,
-        "price_estimated": event.price_estimated,
-        "scopes": call.path.scopes,
-    }
+def settlement(tenant: str, event: CostEvent) -> Sequence[object]:
+    """A `settlement`: a row of cost_event in the order of its columns, and the scopes it is counted on."""
+    call, usage, path = event.call, event.usage, event.call.path
+    row = (
+        tenant, event.id, call.generation_id, path.session_id, path.agent, call.provider, call.model,
+        usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.reasoning_tokens, usage.estimated,
+        event.micros_usd, Decimal(event.micros_usd) / MILLION, event.price_version, event.created_at,
+        path.team, path.user, path.sub_agent, call.turn_id, call.attempt, call.outcome, call.tier, call.region,
+        usage.cache_write_tokens, usage.images, usage.audio_input_tokens, usage.audio_output_tokens,
+        usage.embedding_tokens, event.price_estimated,
+    )  # fmt: skip
+    return row, _keys(path.scopes)
 
 
 def cost_event(row: Record) -> CostEvent:
@@ -141,6 +113,11 @@ def is_each(limits: Limits) -> bool:
 def chosen_by(filters: Filter) -> Sequence[datetime | str | None]:
     """The first six parameters of every query that filters entries."""
     return filters.start, filters.end, filters.session_id, filters.model, filters.provider, filters.agent
+
+
+def _keys(scopes: Sequence[str]) -> Sequence[str]:
+    """The scopes, and then in the same order those of the budgets for each of their level."""
+    return (*scopes, *map(each, scopes))
 
 
 def _passed(one: Mapping[str, Any]) -> Passed:

@@ -38,7 +38,7 @@ class _Taking:
 
     tenant: str
     now: datetime
-    asked: list[dict[str, Any]]
+    asked: Sequence[Sequence[object]]
 
     async def again(self, connection: Connection) -> None:
         await connection.fetch(SQL["take"], self.tenant, True, self.now, self.asked)  # noqa: FBT003 - SQL's parameter
@@ -49,17 +49,17 @@ class _Settling:
     """A batch of entries, to be done again if Postgres dies."""
 
     tenant: str
-    entries: list[dict[str, Any]]
+    given: Sequence[Sequence[object]]
 
     async def again(self, connection: Connection) -> None:
-        await connection.fetch(SQL["settle"], self.tenant, True, self.entries)  # noqa: FBT003 - SQL's parameter
+        await connection.fetch(SQL["settle"], self.tenant, True, self.given)  # noqa: FBT003 - SQL's parameter
 
 
 class PostgresCostStore:
     """The schema `cost`. Commits wait for the disk themselves unless a running `redo` watches over them."""
 
     def __init__(self, database: Database, redo: Redo | None = None) -> None:
-        self._database = database
+        self.database = database
         self._redo = redo
         self._takes: Batches[tuple[Ask | Extension, datetime], Taken | None] = Batches(self._take, most=_MOST)
         self._settles: Batches[CostEvent, Settled] = Batches(self._settle, most=_MOST)
@@ -76,13 +76,13 @@ class PostgresCostStore:
         return await self._settles.ask(tenant, event)
 
     async def reclaim(self, tenant: str, *, now: datetime) -> int:
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             return await self._reclaim(connection, tenant, now)
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
         names = list(group_by)
         paging = (names, int(page.cursor[0]) if page.cursor else 0, page.size + 1)
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             if _ROLLED.issuperset(names) and not chosen.session_id:
                 spans = Segments.of(chosen.start, chosen.end, by_hour="hour" in names)
                 found = await connection.fetch(SQL["summarize_rolled"], *_spans(spans), *_rolled(chosen, *paging))
@@ -95,25 +95,25 @@ class PostgresCostStore:
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
         query = SQL["newest_events" if newest_first else "oldest_events"]
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             found = await connection.fetch(query, *rows.chosen_by(chosen), *seen, page.size + 1)
         return [rows.cost_event(row) for row in found]
 
     async def budget(self, tenant: str, level: Level, name: str, window: Window, *, now: datetime) -> Budget | None:
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             await self._reclaim(connection, tenant, now)
             row = await connection.fetchrow(SQL["get_budget"], scope(level, name), window, now)
         return rows.budget(row) if row else None
 
     async def budgets(self, tenant: str, *, page: Page, now: datetime) -> Sequence[Budget]:
         skip = int(page.cursor[0]) if page.cursor else 0
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             await self._reclaim(connection, tenant, now)
             found = await connection.fetch(SQL["list_budgets"], now, skip, page.size + 1)
         return [rows.budget(row) for row in found]
 
     async def set_budget(self, tenant: str, budget_id: str, limits: Limits, *, now: datetime) -> Budget:
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["lock_budgets"], tenant)
             known = await connection.fetchval(
                 SQL["put_budget"], tenant, budget_id, limits.scope, limits.window, limits.limit, limits.soft_limit,
@@ -127,39 +127,39 @@ class PostgresCostStore:
         return rows.budget(row)
 
     async def delete_budget(self, tenant: str, budget_id: str) -> bool:
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["lock_budgets"], tenant)
             return await connection.fetchval(SQL["delete_budget"], budget_id) is not None
 
     async def approve(self, tenant: str, budget_id: str, name: str, *, now: datetime) -> Window | None:
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             await connection.fetchrow(SQL["lock_counters"], tenant)
             await connection.execute(SQL["approve"], budget_id, name, now)
             period = await connection.fetchval(SQL["budget_period"], budget_id)
         return Window(period) if period else None
 
     async def adopt_prices(self, tenant: str, book: StoredBook) -> None:
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["adopt_prices"], tenant, book.version, book.document, book.created_at)
 
     async def price_book(self, tenant: str, version: str) -> StoredBook | None:
-        async with self._database.tenant(tenant) as connection:
+        async with self.database.tenant(tenant) as connection:
             row = await connection.fetchrow(SQL["price_book"], tenant, version)
         return StoredBook(**row) if row else None
 
     async def _take(self, tenant: str, asks: Sequence[tuple[Ask | Extension, datetime]]) -> Sequence[Taken | None]:
         batch = _Taking(tenant, max(now for _, now in asks), [rows.asked(ask) for ask, _ in asks])
         fast = self._redo is not None and not self._redo.durable
-        found = await self._database.statement(SQL["take"], tenant, not fast, batch.now, batch.asked)
+        found = await self.database.statement(SQL["take"], tenant, not fast, batch.now, batch.asked)
         if fast and self._redo:
             self._redo.keep(batch)
         by_place = {row["place"]: row for row in found}
         return [rows.taken(ask.generation_id, by_place[place]) for place, (ask, _) in enumerate(asks, 1)]
 
     async def _settle(self, tenant: str, events: Sequence[CostEvent]) -> Sequence[Settled]:
-        batch = _Settling(tenant, [rows.entry(tenant, event) for event in events])
+        batch = _Settling(tenant, [rows.settlement(tenant, event) for event in events])
         fast = self._redo is not None and not self._redo.durable
-        found = await self._database.statement(SQL["settle"], tenant, not fast, batch.entries)
+        found = await self.database.statement(SQL["settle"], tenant, not fast, batch.given)
         if fast and self._redo:
             self._redo.keep(batch)
         known = {(row["generation_id"], row["attempt"]): rows.cost_event(row) for row in found}

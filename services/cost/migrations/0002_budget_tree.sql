@@ -52,7 +52,7 @@ drop table lease;
 create table lease (
   tenant_id text not null,
   generation_id text not null,
-  scopes text[] not null,
+  keys text[] not null,
   counters bigint[] not null default '{}',
   certain_millionths numeric not null,
   output_price bigint not null,
