@@ -115,6 +115,7 @@ class PostgresCostStore:
     async def set_budget(self, tenant: str, budget_id: str, limits: Limits, *, now: datetime) -> Budget:
         async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["lock_budgets"], tenant)
+            await connection.fetchval(SQL["reclaim"], tenant, now)
             known = await connection.fetchval(
                 SQL["put_budget"], tenant, budget_id, limits.scope, limits.window, limits.limit, limits.soft_limit,
                 limits.soft_action, now,

@@ -204,7 +204,7 @@ begin
     if limited then
       answer.told := look_at_budgets(p_tenant, wanted.keys, p_now, target, own, held.counters);
       answer.state := verdict(answer.told, target > own, held.generation_id is null);
-      if answer.state <> 'granted' and not reclaimed then
+      if answer.told is not null and not reclaimed then
         reclaimed := true;
         if reclaim_leases(p_tenant, p_now) > 0 then
           select * into held from lease l where l.tenant_id = p_tenant and l.generation_id = wanted.generation_id;
