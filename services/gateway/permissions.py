@@ -103,6 +103,12 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "GetBudget": _EVERYONE,
         "SetBudget": _ADMINS,
     },
+    "agentnet.cost.v1.BudgetService": {
+        "ListBudgets": _EVERYONE,
+        "DeleteBudget": _ADMINS,
+        "ApproveBudget": _OPERATORS,
+    },
+    "agentnet.cost.v1.PriceService": {"ImportPrices": _ADMINS, "GetPriceBook": _EVERYONE},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": _EVERYONE},
 }
 

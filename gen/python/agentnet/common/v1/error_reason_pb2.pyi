@@ -146,6 +146,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No lease is held for this generation (NOT_FOUND)."""
     ERROR_REASON_SETTLED_DIFFERENTLY: _ErrorReason.ValueType  # 144
     """The generation was settled with other numbers (ALREADY_EXISTS)."""
+    ERROR_REASON_PRICE_BOOK_INVALID: _ErrorReason.ValueType  # 145
+    """The price book does not parse or breaks its rules (INVALID_ARGUMENT). Metadata: `path`."""
+    ERROR_REASON_PRICE_BOOK_NOT_FOUND: _ErrorReason.ValueType  # 146
+    """No such version of the price book in this tenant (NOT_FOUND)."""
+    ERROR_REASON_COST_OVERFLOW: _ErrorReason.ValueType  # 147
+    """The amount is beyond what one entry of the ledger can hold (INVALID_ARGUMENT). Metadata: `micros_usd`, `limit_micros_usd`."""
+    ERROR_REASON_BUDGET_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 148
+    """A budget's soft limit is passed and a human must approve more (FAILED_PRECONDITION). Metadata: `budget_id`, `limit_micros_usd`."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 160
     """The caller's deadline passed before the work was done (DEADLINE_EXCEEDED)."""
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 161
@@ -297,6 +305,14 @@ ERROR_REASON_LEASE_NOT_FOUND: ErrorReason.ValueType  # 143
 """No lease is held for this generation (NOT_FOUND)."""
 ERROR_REASON_SETTLED_DIFFERENTLY: ErrorReason.ValueType  # 144
 """The generation was settled with other numbers (ALREADY_EXISTS)."""
+ERROR_REASON_PRICE_BOOK_INVALID: ErrorReason.ValueType  # 145
+"""The price book does not parse or breaks its rules (INVALID_ARGUMENT). Metadata: `path`."""
+ERROR_REASON_PRICE_BOOK_NOT_FOUND: ErrorReason.ValueType  # 146
+"""No such version of the price book in this tenant (NOT_FOUND)."""
+ERROR_REASON_COST_OVERFLOW: ErrorReason.ValueType  # 147
+"""The amount is beyond what one entry of the ledger can hold (INVALID_ARGUMENT). Metadata: `micros_usd`, `limit_micros_usd`."""
+ERROR_REASON_BUDGET_APPROVAL_REQUIRED: ErrorReason.ValueType  # 148
+"""A budget's soft limit is passed and a human must approve more (FAILED_PRECONDITION). Metadata: `budget_id`, `limit_micros_usd`."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 160
 """The caller's deadline passed before the work was done (DEADLINE_EXCEEDED)."""
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 161
