@@ -60,6 +60,7 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "GetBundle": _EVERYONE,
         "ListBundles": _EVERYONE,
         "LabelBundle": _OPERATORS,
+        "AttachBundle": _OPERATORS,
         "Check": _WORKERS,
         "WatchBundles": _OVERSEERS,
         "RecordViolations": _NOBODY,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,15 +13,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agentnet.policy.v1 import bundle_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
 from services.policy.library import EVERYONE
-from services.policy.store import Enforced, StoredBundle, Violation, ViolationFilter
+from services.policy.store import Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared import fields
 from shared.errors import InvalidArgument
-from shared.monitors.rules import Action, Rule, Severity, Target
+from shared.monitors.rules import Action, Mode, Profile, Rule, Severity, Target
 from shared.monitors.stream import Ruling
 from shared.paging import Page, next_page_token, page
 
 _NAME: Final = r"letters, digits, _, . and -, at most 64 characters"
 _BUNDLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_AGENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}|\*")
 _LABEL: Final = re.compile(r"[a-z0-9-]{1,32}")
 _MAX_DOCUMENT: Final = 1024 * 1024
 _MAX_TEXT: Final = 1_048_576
@@ -33,6 +34,7 @@ _SEVERITIES: Final = {
 }
 _FROM_SEVERITY: Final = {value: key for key, value in _SEVERITIES.items()}
 _ACTIONS: Final = {
+    Action.ALLOW: bundle_pb2.RULE_ACTION_ALLOW,
     Action.WARN: bundle_pb2.RULE_ACTION_WARN,
     Action.REDACT: bundle_pb2.RULE_ACTION_REDACT,
     Action.BLOCK: bundle_pb2.RULE_ACTION_BLOCK,
@@ -43,6 +45,10 @@ _TARGETS: Final = {
     Target.PROMPT: bundle_pb2.RULE_TARGET_PROMPT,
     Target.OUTPUT: bundle_pb2.RULE_TARGET_OUTPUT,
     Target.TOOL_ARGUMENTS: bundle_pb2.RULE_TARGET_TOOL_ARGUMENTS,
+}
+_MODES: Final = {
+    Mode.STRICT: bundle_pb2.ENFORCEMENT_MODE_STRICT,
+    Mode.PERMISSIVE: bundle_pb2.ENFORCEMENT_MODE_PERMISSIVE,
 }
 _FROM_TARGET: Final = {value: key for key, value in _TARGETS.items()}
 _ORDERS: Final = {"": True, "create_time desc": True, "create_time": False}
@@ -149,18 +155,40 @@ def violations_response(found: Sequence[Violation], asked: Listing) -> pb.ListVi
     return pb.ListViolationsResponse(violations=[_violation(one) for one in shown], next_page_token=token)
 
 
-def snapshot(
-    enforced: Enforced | None, bundles: Mapping[str, Sequence[StoredBundle]], *, seen_by: str | None, now: datetime
-) -> pb.WatchBundlesResponse:
+def snapshot(enforced: Enforced | None, *, seen_by: str | None, now: datetime) -> pb.WatchBundlesResponse:
     """What one watcher may see: everything for a service of the mesh, a tenant's own and the default for others."""
     if enforced is None:
         return pb.WatchBundlesResponse(heartbeat=True, time=_time(now))
-    shown = {name: own for name, own in bundles.items() if seen_by in (None, name) or name == EVERYONE}
+    shown = [name for name in enforced.tenants if seen_by in (None, name) or name == EVERYONE]
     return pb.WatchBundlesResponse(
-        revision=enforced.revision,
-        time=_time(now),
-        tenants=[pb.TenantBundles(tenant_id=name, bundles=[bundle(one) for one in own]) for name, own in shown.items()],
+        revision=enforced.revision, time=_time(now), tenants=[_tenant(name, enforced) for name in shown]
     )
+
+
+def _tenant(name: str, enforced: Enforced) -> pb.TenantBundles:
+    own, attached = enforced.tenants[name], enforced.attached.get(name, ())
+    known = {one.label for one in own}
+    more = {stored.label: stored for _, stored in attached if stored.label not in known}
+    return pb.TenantBundles(
+        tenant_id=name,
+        bundles=[bundle(one) for one in own],
+        attachments=[_attachment(one) for one, _ in attached],
+        attached=[bundle(one) for one in more.values()],
+    )
+
+
+def attachment(request: pb.AttachBundleRequest) -> Attachment:
+    name, version = reference(request.name)
+    agent = fields.matching(request.agent, "agent", _AGENT, form="an agent's name or *")
+    return Attachment(agent, name, version, fields.text(request.profile, "profile", limit=64))
+
+
+def attachments_response(found: Sequence[Attachment]) -> pb.AttachBundleResponse:
+    return pb.AttachBundleResponse(attachments=[_attachment(one) for one in found])
+
+
+def _attachment(one: Attachment) -> pb.Attachment:
+    return pb.Attachment(agent=one.agent, bundle=f"{one.name}@{one.version}", profile=one.profile)
 
 
 def bundle(stored: StoredBundle) -> bundle_pb2.Bundle:
@@ -172,7 +200,17 @@ def bundle(stored: StoredBundle) -> bundle_pb2.Bundle:
         labels=stored.labels,
         create_time=_time(stored.created_at),
         built_in=stored.built_in,
+        signature=stored.signature,
+        signing_key=stored.signing_key,
+        mode=_MODES[stored.content.mode],
+        profiles=[_profile(profile) for profile in stored.content.profiles],
+        agents=dict(stored.content.agents),
     )
+
+
+def _profile(profile: Profile) -> bundle_pb2.Profile:
+    mode = _MODES[profile.mode] if profile.mode else bundle_pb2.ENFORCEMENT_MODE_UNSPECIFIED
+    return bundle_pb2.Profile(name=profile.name, rules=profile.rules, extends=profile.extends, mode=mode)
 
 
 def _rule(rule: Rule) -> bundle_pb2.Rule:
@@ -187,6 +225,7 @@ def _rule(rule: Rule) -> bundle_pb2.Rule:
         replacement=rule.replacement,
         enforced=rule.enforced,
         case_insensitive=rule.case_insensitive,
+        params=fields.struct(dict(rule.params)),
     )
 
 

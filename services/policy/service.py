@@ -40,10 +40,16 @@ class PolicyService(rpc.PolicyServiceServicer):
         found = await self._library.label(current().tenant_id, name, version, label=label, remove=request.remove)
         return pb.LabelBundleResponse(bundle=convert.bundle(found))
 
+    async def AttachBundle(self, request: pb.AttachBundleRequest, context: Any) -> pb.AttachBundleResponse:
+        attachment = convert.attachment(request)
+        found = await self._library.attach(current().tenant_id, attachment, remove=request.remove)
+        return convert.attachments_response(found)
+
     async def Check(self, request: pb.CheckRequest, context: Any) -> pb.CheckResponse:
         names = [convert.reference(name, "bundles") for name in request.bundles]
         text, target = convert.checked_text(request), convert.target(request)
-        return convert.check_response(await self._library.check(current().tenant_id, text, target=target, names=names))
+        ruling = await self._library.check(current().tenant_id, text, target=target, names=names, agent=request.agent)
+        return convert.check_response(ruling)
 
     async def WatchBundles(
         self, request: pb.WatchBundlesRequest, context: Any
@@ -51,8 +57,8 @@ class PolicyService(rpc.PolicyServiceServicer):
         caller = current()
         seen_by = None if caller.kind is CredentialKind.SERVICE else caller.tenant_id
         async for enforced in self._library.watch(request.after_revision, heartbeat=self._heartbeat):
-            bundles = self._library.with_default(enforced.tenants) if enforced else {}
-            yield convert.snapshot(enforced, bundles, seen_by=seen_by, now=self._clock.now())
+            full = self._library.with_default(enforced) if enforced else None
+            yield convert.snapshot(full, seen_by=seen_by, now=self._clock.now())
 
     async def RecordViolations(self, request: pb.RecordViolationsRequest, context: Any) -> pb.RecordViolationsResponse:
         recorded = await self._library.record(current().tenant_id, convert.violations(request))

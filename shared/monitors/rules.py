@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -44,6 +44,13 @@ class Target(StrEnum):
     PROMPT = "prompt"
     OUTPUT = "output"
     TOOL_ARGUMENTS = "tool_arguments"
+
+
+class Mode(StrEnum):
+    """Strict: blocks block, and so does a rule that cannot be judged. Permissive: both are warnings."""
+
+    STRICT = "strict"
+    PERMISSIVE = "permissive"
 
 
 STREAMED: Final = frozenset(
@@ -89,16 +96,42 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """A named choice of a bundle's rules, those of what it extends among them. Without a mode the bundle's holds."""
+
+    name: str
+    rules: tuple[str, ...]
+    extends: tuple[str, ...] = ()
+    mode: Mode | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
-    """One version of a set of rules."""
+    """One version of a set of rules. `agents` names the profile of agents that do not get all of them."""
 
     name: str
     version: str
     rules: tuple[Rule, ...]
+    mode: Mode = Mode.STRICT
+    profiles: tuple[Profile, ...] = ()
+    agents: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def label(self) -> str:
         return f"{self.name}@{self.version}"
+
+    def for_agent(self, agent: str) -> Bundle:
+        """What holds for the agent: its profile, or everything."""
+        return self.profiled(self.agents[agent]) if agent in self.agents else self
+
+    def profiled(self, name: str) -> Bundle:
+        """Only the rules of one profile; everything when there is no such profile."""
+        for profile in self.profiles:
+            if profile.name == name:
+                chosen = frozenset(profile.rules)
+                rules = tuple(rule for rule in self.rules if rule.name in chosen)
+                return replace(self, rules=rules, mode=profile.mode or self.mode, agents={})
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,6 +244,94 @@ class LabelBundleResponse(_message.Message):
 Global___LabelBundleResponse: _TypeAlias = LabelBundleResponse  # noqa: Y015
 
 @_typing.final
+class AttachBundleRequest(_message.Message):
+    """Which agent gets what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The version, as `default@1.0.0`. Required."""
+    agent: _builtins.str
+    """The agent, or "*" for every agent of the tenant. Required."""
+    profile: _builtins.str
+    """Only the rules of this profile; empty: all rules."""
+    remove: _builtins.bool
+    """True to take it away instead."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        profile: _builtins.str = ...,
+        remove: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "name", b"name", "profile", b"profile", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachBundleRequest: _TypeAlias = AttachBundleRequest  # noqa: Y015
+
+@_typing.final
+class AttachBundleResponse(_message.Message):
+    """What the tenant's agents have now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]:
+        """All of the tenant's, by agent and bundle."""
+
+    def __init__(
+        self,
+        *,
+        attachments: _abc.Iterable[Global___Attachment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachBundleResponse: _TypeAlias = AttachBundleResponse  # noqa: Y015
+
+@_typing.final
+class Attachment(_message.Message):
+    """A bundle that an agent has beside the tenant's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """The agent, or "*"."""
+    bundle: _builtins.str
+    """The bundle, as `default@1.0.0`."""
+    profile: _builtins.str
+    """The profile; empty: the whole bundle."""
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        bundle: _builtins.str = ...,
+        profile: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundle", b"bundle", "profile", b"profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attachment: _TypeAlias = Attachment  # noqa: Y015
+
+@_typing.final
 class CheckRequest(_message.Message):
     """The text to judge."""
 
@@ -252,10 +340,13 @@ class CheckRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text. Required, at most 1,048,576 characters."""
     target: _bundle_pb2.RuleTarget.ValueType
     """What kind of text it is. Unspecified: judged as both prompt and output."""
+    agent: _builtins.str
+    """The agent whose profile and attachments count; empty: only what holds for everyone."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The bundles to judge by; empty: what is enforced for the tenant."""
@@ -266,10 +357,11 @@ class CheckRequest(_message.Message):
         text: _builtins.str = ...,
         target: _bundle_pb2.RuleTarget.ValueType = ...,
         bundles: _abc.Iterable[_builtins.str] | None = ...,
+        agent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "target", b"target", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "target", b"target", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,21 +509,33 @@ class TenantBundles(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
+    ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant, or "*"."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedCompositeFieldContainer[_bundle_pb2.Bundle]:
         """Its bundles labelled "production"."""
 
+    @_builtins.property
+    def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]:
+        """Bundles of single agents, in force beside those."""
+
+    @_builtins.property
+    def attached(self) -> _containers.RepeatedCompositeFieldContainer[_bundle_pb2.Bundle]:
+        """The bundles that attachments name and `bundles` does not hold."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         bundles: _abc.Iterable[_bundle_pb2.Bundle] | None = ...,
+        attachments: _abc.Iterable[Global___Attachment] | None = ...,
+        attached: _abc.Iterable[_bundle_pb2.Bundle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attachments", b"attachments", "bundles", b"bundles", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,11 @@ class PolicyServiceStub:
                 request_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleRequest.SerializeToString,
                 response_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleResponse.FromString,
                 _registered_method=True)
+        self.AttachBundle = channel.unary_unary(
+                '/agentnet.policy.v1.PolicyService/AttachBundle',
+                request_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleResponse.FromString,
+                _registered_method=True)
         self.Check = channel.unary_unary(
                 '/agentnet.policy.v1.PolicyService/Check',
                 request_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.CheckRequest.SerializeToString,
@@ -108,6 +113,14 @@ class PolicyServiceServicer:
     def LabelBundle(self, request, context):
         """Points a label at a version. Moving "production" changes what is enforced, everywhere within a second.
         Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachBundle(self, request, context):
+        """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +181,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.LabelBundle,
                     request_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleRequest.FromString,
                     response_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleResponse.SerializeToString,
+            ),
+            'AttachBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachBundle,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleResponse.SerializeToString,
             ),
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
@@ -299,6 +317,33 @@ class PolicyService:
             '/agentnet.policy.v1.PolicyService/LabelBundle',
             agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleRequest.SerializeToString,
             agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.policy.v1.PolicyService/AttachBundle',
+            agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

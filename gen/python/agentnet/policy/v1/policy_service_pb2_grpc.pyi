@@ -32,6 +32,10 @@ class PolicyServiceStub:
     """Points a label at a version. Moving "production" changes what is enforced, everywhere within a second.
     Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
     """
+    AttachBundle: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.AttachBundleRequest, _policy_service_pb2.AttachBundleResponse]
+    """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
+    Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
+    """
     Check: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CheckRequest, _policy_service_pb2.CheckResponse]
     """Judges one text by the tenant's bundles, for those who do not hold a snapshot.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND).
@@ -91,6 +95,16 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_policy_service_pb2.LabelBundleResponse]:
         """Points a label at a version. Moving "production" changes what is enforced, everywhere within a second.
         Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def AttachBundle(
+        self,
+        request: _policy_service_pb2.AttachBundleRequest,
+        context: _aio.ServicerContext[_policy_service_pb2.AttachBundleRequest, _abc.Awaitable[_policy_service_pb2.AttachBundleResponse]],
+    ) -> _abc.Awaitable[_policy_service_pb2.AttachBundleResponse]:
+        """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
         """
 
     @_abc_1.abstractmethod
