@@ -66,6 +66,11 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "RecordViolations": _NOBODY,
         "ListViolations": _OVERSEERS,
     },
+    "agentnet.policy.v1.OverrideService": {
+        "CreateOverride": _OPERATORS,
+        "RevokeOverride": _OPERATORS,
+        "ListOverrides": _OVERSEERS,
+    },
     "agentnet.memory.v1.MemoryService": {
         "Remember": _WORKERS,
         "GetMemory": _EVERYONE,

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentnet.policy.v1 import bundle_pb2, violation_pb2
+from agentnet.policy.v1 import attachment_pb2, bundle_pb2, monitor_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
+from services.policy.judging import Question
 from services.policy.library import EVERYONE
 from services.policy.store import Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared import fields
 from shared.errors import InvalidArgument
+from shared.monitors.arguments import Call
+from shared.monitors.pipeline import Finding, Outcome
 from shared.monitors.rules import Action, Mode, Profile, Rule, Severity, Target
-from shared.monitors.stream import Ruling
 from shared.paging import Page, next_page_token, page
 
 _NAME: Final = r"letters, digits, _, . and -, at most 64 characters"
@@ -26,6 +28,7 @@ _AGENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}|\*")
 _LABEL: Final = re.compile(r"[a-z0-9-]{1,32}")
 _MAX_DOCUMENT: Final = 1024 * 1024
 _MAX_TEXT: Final = 1_048_576
+_MAX_SOURCES: Final = 64
 _MAX_VIOLATIONS: Final = 100
 _SEVERITIES: Final = {
     Severity.MINOR: bundle_pb2.SEVERITY_MINOR,
@@ -102,29 +105,52 @@ def listed(request: pb.ListBundlesRequest, found: Sequence[StoredBundle]) -> pb.
     return pb.ListBundlesResponse(bundles=[bundle(one) for one in shown], next_page_token=token)
 
 
-def target(request: pb.CheckRequest) -> Target:
-    return _FROM_TARGET.get(request.target, Target.OUTPUT)
+def question(request: pb.CheckRequest, roles: frozenset[str]) -> Question:
+    fields.at_most(len(request.sources), "sources", limit=_MAX_SOURCES)
+    call = None
+    if request.tool:
+        arguments = fields.mapping(request.arguments, "arguments", limit=_MAX_TEXT)
+        tool = fields.text(request.tool, "tool", limit=128)
+        call = Call(tool, arguments, agent=request.agent, roles=tuple(sorted(roles)), session_id=request.session_id)
+    limited = fields.text if request.facts or call else fields.required
+    return Question(
+        text=limited(request.text, "text", limit=_MAX_TEXT),
+        target=_FROM_TARGET.get(request.target, Target.TOOL_ARGUMENTS if call else Target.OUTPUT),
+        names=[reference(name, "bundles") for name in request.bundles],
+        agent=fields.text(request.agent, "agent", limit=64),
+        session_id=fields.text(request.session_id, "session_id", limit=64),
+        facts=dict(request.facts),
+        sources=list(request.sources),
+        call=call,
+        override_token=fields.text(request.override_token, "override_token", limit=4096),
+    )
 
 
-def checked_text(request: pb.CheckRequest) -> str:
-    return fields.required(request.text, "text", limit=_MAX_TEXT)
-
-
-def check_response(ruling: Ruling) -> pb.CheckResponse:
+def check_response(outcome: Outcome) -> pb.CheckResponse:
     return pb.CheckResponse(
-        allowed=not ruling.blocked,
-        text="" if ruling.blocked else ruling.text,
-        findings=[
-            pb.Finding(
-                rule=verdict.rule.name,
-                bundle=verdict.bundle,
-                severity=_SEVERITIES[verdict.rule.severity],
-                action=_ACTIONS[verdict.action],
-                span_start=verdict.start,
-                span_end=verdict.end,
+        allowed=not outcome.blocked,
+        text="" if outcome.blocked else outcome.text,
+        findings=[_finding(found) for found in outcome.findings],
+        monitors=[
+            monitor_pb2.MonitorReport(
+                name=report.name, status=report.status, elapsed_ms=report.elapsed / timedelta(milliseconds=1)
             )
-            for verdict in ruling.verdicts
+            for report in outcome.reports
         ],
+    )
+
+
+def _finding(found: Finding) -> pb.Finding:
+    verdict = found.verdict
+    return pb.Finding(
+        rule=verdict.rule.name,
+        bundle=verdict.bundle,
+        severity=_SEVERITIES[verdict.rule.severity],
+        action=_ACTIONS[verdict.action],
+        span_start=verdict.start,
+        span_end=verdict.end,
+        kind=verdict.kind,
+        rationale=found.rationale,
     )
 
 
@@ -177,18 +203,18 @@ def _tenant(name: str, enforced: Enforced) -> pb.TenantBundles:
     )
 
 
-def attachment(request: pb.AttachBundleRequest) -> Attachment:
+def attachment(request: attachment_pb2.AttachBundleRequest) -> Attachment:
     name, version = reference(request.name)
     agent = fields.matching(request.agent, "agent", _AGENT, form="an agent's name or *")
     return Attachment(agent, name, version, fields.text(request.profile, "profile", limit=64))
 
 
-def attachments_response(found: Sequence[Attachment]) -> pb.AttachBundleResponse:
-    return pb.AttachBundleResponse(attachments=[_attachment(one) for one in found])
+def attachments_response(found: Sequence[Attachment]) -> attachment_pb2.AttachBundleResponse:
+    return attachment_pb2.AttachBundleResponse(attachments=[_attachment(one) for one in found])
 
 
-def _attachment(one: Attachment) -> pb.Attachment:
-    return pb.Attachment(agent=one.agent, bundle=f"{one.name}@{one.version}", profile=one.profile)
+def _attachment(one: Attachment) -> attachment_pb2.Attachment:
+    return attachment_pb2.Attachment(agent=one.agent, bundle=f"{one.name}@{one.version}", profile=one.profile)
 
 
 def bundle(stored: StoredBundle) -> bundle_pb2.Bundle:

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from services.policy.errors import BundleInvalid
 from services.policy.schema import DocumentEntry
 from shared.monitors.ambiguity import refuse_ambiguous
+from shared.monitors.arguments import compile_expression
 from shared.monitors.pattern import PatternInvalid
-from shared.monitors.rules import STREAMED, Mode, Profile, Rule, RuleType
+from shared.monitors.rules import Mode, Profile, Rule, RuleType
 from shared.monitors.stream import compile_pattern
 
 Path = tuple[str | int, ...]
@@ -92,16 +93,17 @@ def _rules(parsed: DocumentEntry, lines: dict[Path, int]) -> tuple[Rule, ...]:
         try:
             _compiles(rule)
         except PatternInvalid as error:
-            where = ("rules", place, "pattern") if rule.pattern else ("rules", place)
-            raise _invalid(f"the pattern does not compile: {error}", lines, where) from None
+            part = next((part for part in ("pattern", "params") if getattr(rule, part)), "name")
+            what = "expression" if rule.type is RuleType.TOOL_ARGUMENTS else "pattern"
+            raise _invalid(f"the {what} does not compile: {error}", lines, ("rules", place, part)) from None
     return tuple(rules.values())
 
 
 def _compiles(rule: Rule) -> None:
-    if rule.type not in STREAMED:
-        return
+    if rule.type is RuleType.TOOL_ARGUMENTS:
+        compile_expression(str(rule.params["when"]))
     for detector in compile_pattern(rule):
-        if rule.type is RuleType.REGEX:
+        if rule.pattern:
             refuse_ambiguous(detector.program)
 
 

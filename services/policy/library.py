@@ -14,8 +14,7 @@ from services.policy.signing import BundleSigner
 from services.policy.store import Attachment, Enforced, PolicyStore, StoredBundle, Violation, ViolationFilter
 from shared.clock import Clock
 from shared.errors import InvalidArgument
-from shared.monitors.rules import Bundle, Target
-from shared.monitors.stream import Ruling, compile_rules, judge
+from shared.monitors.rules import Bundle
 from shared.paging import Page
 
 EVERYONE: Final = "*"
@@ -94,12 +93,6 @@ class Library:
         if names:
             return [(await self.find(tenant, name, version)).judged_by for name, version in names]
         return in_force(await self._store.enforced(), tenant, agent, default=self._default)
-
-    async def check(
-        self, tenant: str, text: str, *, target: Target, names: Sequence[tuple[str, str]], agent: str = ""
-    ) -> Ruling:
-        """Judges a text by named bundles, or by what is enforced for the tenant's agent."""
-        return judge(compile_rules(await self.bundles(tenant, agent, names), target), target, text)
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         """Stores violations; each id once."""

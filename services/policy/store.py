@@ -39,7 +39,15 @@ class StoredBundle:
     def judged_by(self) -> Bundle:
         """What the engine judges with."""
         content = self.content
-        return Bundle(self.name, self.version, content.rules, content.mode, content.profiles, content.agents)
+        return Bundle(
+            self.name,
+            self.version,
+            content.rules,
+            content.mode,
+            content.profiles,
+            content.agents,
+            content.embedding_sets,
+        )
 
 
 @dataclass(frozen=True, slots=True)

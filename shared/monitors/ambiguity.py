@@ -120,4 +120,3 @@ def _meets_itself(follow: _Follow, members: frozenset[int]) -> bool:
                 reached.add(pair)
                 waiting.append(pair)
     return False
-

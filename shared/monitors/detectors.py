@@ -9,10 +9,12 @@ from functools import lru_cache
 from typing import Final
 
 from shared.monitors import credentials, injection, pii
+from shared.monitors.folding import plain
 from shared.monitors.pattern import PatternInvalid, Program, read
 from shared.monitors.rules import Rule, RuleType
 
 Check = Callable[[str], bool]
+_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _LIBRARIES: Final = {RuleType.PII: pii.DETECTORS, RuleType.SECRET: credentials.DETECTORS}
 _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Thai to Chinese
 _WORD_APART: Final = rf"[^\W{_UNSPACED}]"
@@ -39,6 +41,8 @@ def detectors(rule: Rule) -> tuple[Detector, ...]:
             return _from_library(rule)
         case RuleType.INJECTION:
             return _injection(rule)
+        case RuleType.NUMERICAL_THRESHOLD if rule.pattern:
+            return (_detector("number", rule.pattern, ignore_case=rule.case_insensitive, check=_out_of_bounds(rule)),)
         case _:
             return ()
 
@@ -62,6 +66,17 @@ def _injection(rule: Rule) -> tuple[Detector, ...]:
     attacks = tuple(_detector(kind, pattern, ignore_case=True) for kind, pattern in injection.ATTACKS)
     macro = _detector("macro", injection.MACRO, check=lambda text: injection.macro_name(text) not in allowed)
     return (*attacks, macro)
+
+
+def _out_of_bounds(rule: Rule) -> Check:
+    """Whether the last number in a match is over `max` or under `min`."""
+    least, most = (float(str(rule.params.get(name, edge))) for name, edge in (("min", "-inf"), ("max", "inf")))
+
+    def check(text: str) -> bool:
+        numbers = _NUMBER.findall(plain(text).replace(",", ""))
+        return bool(numbers) and not least <= float(numbers[-1]) <= most
+
+    return check
 
 
 def _any_of(words: tuple[str, ...]) -> str:

@@ -59,7 +59,7 @@ STREAMED: Final = frozenset(
 WINDOWED: Final = frozenset({RuleType.SEMANTIC_SIMILARITY, RuleType.LLM_CLASSIFIER, RuleType.CUSTOM})  # a sentence
 WHOLE: Final = frozenset({RuleType.OUTPUT_VALIDATION})  # a finished text
 MEASURED: Final = frozenset({RuleType.NUMERICAL_THRESHOLD, RuleType.RESOURCE})  # numbers, not text
-ENFORCED: Final = STREAMED
+ENFORCED: Final = frozenset(RuleType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ class Rule:
 
     def judges(self, target: Target) -> bool:
         """Whether the rule reads the target as it flows."""
-        return self.type in STREAMED and self.target in (None, target)
+        streamed = self.type in STREAMED or (self.type is RuleType.NUMERICAL_THRESHOLD and bool(self.pattern))
+        return streamed and self.target in (None, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Bundle:
     mode: Mode = Mode.STRICT
     profiles: tuple[Profile, ...] = ()
     agents: Mapping[str, str] = field(default_factory=dict, hash=False)
+    embedding_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def label(self) -> str:

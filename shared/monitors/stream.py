@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from shared.monitors.automaton import Automaton
 from shared.monitors.detectors import Detector, detectors
 from shared.monitors.lane import EveryMatch, FirstMatch, Match
 from shared.monitors.pattern import PatternInvalid
-from shared.monitors.rules import Action, Bundle, Rule, RuleType, Target, Verdict
+from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Target, Verdict
 
 __all__ = (
     "HOLD_LIMIT",
@@ -29,6 +29,7 @@ __all__ = (
     "StreamMonitor",
     "compile_pattern",
     "compile_rules",
+    "eased",
     "judge",
     "statuses",
 )  # fmt: skip
@@ -86,12 +87,18 @@ class Ruling(NamedTuple):
 def compile_rules(bundles: Sequence[Bundle], target: Target) -> CompiledRules:
     """The rules that judge a target, in order. Raises PatternInvalid."""
     chosen = (
-        CompiledRule(rule, bundle.label, compile_pattern(rule))
+        CompiledRule(eased(rule, bundle.mode, target), bundle.label, compile_pattern(rule))
         for bundle in bundles
         for rule in bundle.rules
         if rule.judges(target)
     )
     return CompiledRules.of(chosen, target)
+
+
+def eased(rule: Rule, mode: Mode, target: Target) -> Rule:
+    """The rule as the bundle's mode has it: in permissive mode what would stop a call only warns."""
+    stops = rule.acts_on(target) in (Action.BLOCK, Action.REQUIRE_APPROVAL)
+    return replace(rule, action=Action.WARN) if stops and mode is Mode.PERMISSIVE else rule
 
 
 def compile_pattern(rule: Rule) -> tuple[Detector, ...]:

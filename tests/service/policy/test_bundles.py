@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from agentnet.policy.v1 import bundle_pb2
+from agentnet.policy.v1 import attachment_pb2, bundle_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
 from services.policy.signing import is_signed, signed_text
 from tests.service.policy.calls import WORDS, check, create, refusal
@@ -85,7 +85,7 @@ async def test_profiles_add_up_and_belong_to_agents(stub: Any, keys: Keys) -> No
 
 async def test_an_attached_profile_is_in_force_for_its_agent_only(stub: Any, keys: Keys) -> None:
     await create(stub, keys, PROFILES, name="money")
-    request = pb.AttachBundleRequest(name="money@1.0.0", agent="Hermes", profile="finance")
+    request = attachment_pb2.AttachBundleRequest(name="money@1.0.0", agent="Hermes", profile="finance")
     answer = await stub.AttachBundle(request, metadata=keys.metadata())
     assert [(one.agent, one.bundle, one.profile) for one in answer.attachments] == [
         ("Hermes", "money@1.0.0", "finance")
@@ -96,15 +96,17 @@ async def test_an_attached_profile_is_in_force_for_its_agent_only(stub: Any, key
     snapshot = await anext(aiter(stub.WatchBundles(pb.WatchBundlesRequest(), metadata=keys.metadata())))
     mine = next(one for one in snapshot.tenants if one.tenant_id == "acme")
     assert ([one.name for one in mine.bundles], [one.name for one in mine.attached]) == (["default"], ["money"])
-    await stub.AttachBundle(pb.AttachBundleRequest(name="money", agent="Hermes", remove=True), metadata=keys.metadata())
+    await stub.AttachBundle(
+        attachment_pb2.AttachBundleRequest(name="money", agent="Hermes", remove=True), metadata=keys.metadata()
+    )
     assert (await check(stub, keys, "gold", target=output, agent="Hermes")).text == "gold"
 
 
 async def test_an_unknown_profile_or_bundle_cannot_be_attached(stub: Any, keys: Keys) -> None:
     await create(stub, keys)
-    request = pb.AttachBundleRequest(name="words", agent="Athena", profile="none")
+    request = attachment_pb2.AttachBundleRequest(name="words", agent="Athena", profile="none")
     error = await refusal(stub.AttachBundle(request, metadata=keys.metadata()))
     assert (error.reason_name, error.field) == ("FIELD_INVALID", "profile")
-    request = pb.AttachBundleRequest(name="nowhere", agent="Athena")
+    request = attachment_pb2.AttachBundleRequest(name="nowhere", agent="Athena")
     error = await refusal(stub.AttachBundle(request, metadata=keys.metadata()))
     assert error.reason_name == "BUNDLE_NOT_FOUND"

@@ -27,7 +27,7 @@ rules:
 def test_the_seeds_document_loads_as_it_stands() -> None:
     rules = parse(SEED)
     assert [(rule.name, rule.enforced) for rule in rules] == [
-        ("no_pii", True), ("toxicity_screen", False), ("semantic_block_list", False),
+        ("no_pii", True), ("toxicity_screen", True), ("semantic_block_list", True),
     ]  # fmt: skip
     assert rules[0].pattern == r"(\b\d{3}-\d{2}-\d{4}\b)"
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from agentnet.policy.v1 import attachment_pb2 as agentnet_dot_policy_dot_v1_dot_attachment__pb2
 from agentnet.policy.v1 import policy_service_pb2 as agentnet_dot_policy_dot_v1_dot_policy__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -57,8 +58,8 @@ class PolicyServiceStub:
                 _registered_method=True)
         self.AttachBundle = channel.unary_unary(
                 '/agentnet.policy.v1.PolicyService/AttachBundle',
-                request_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleRequest.SerializeToString,
-                response_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleResponse.FromString,
+                request_serializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleResponse.FromString,
                 _registered_method=True)
         self.Check = channel.unary_unary(
                 '/agentnet.policy.v1.PolicyService/Check',
@@ -127,8 +128,10 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Check(self, request, context):
-        """Judges one text by the tenant's bundles, for those who do not hold a snapshot.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND).
+        """Judges one text, its numbers, or a tool call by the tenant's bundles: all types of rules, also those that are too slow
+        for every character of a stream. For those who do not hold a snapshot, and for each sentence of a stream.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND); PERMISSION_DENIED
+        (OVERRIDE_INVALID, OVERRIDE_EXPIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,8 +187,8 @@ def add_PolicyServiceServicer_to_server(servicer, server):
             ),
             'AttachBundle': grpc.unary_unary_rpc_method_handler(
                     servicer.AttachBundle,
-                    request_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleRequest.FromString,
-                    response_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleResponse.SerializeToString,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleResponse.SerializeToString,
             ),
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
@@ -342,8 +345,8 @@ class PolicyService:
             request,
             target,
             '/agentnet.policy.v1.PolicyService/AttachBundle',
-            agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleRequest.SerializeToString,
-            agentnet_dot_policy_dot_v1_dot_policy__service__pb2.AttachBundleResponse.FromString,
+            agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,
