@@ -8,7 +8,7 @@ patterns there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,7 @@ from shared.monitors.folding import invisible
 from shared.monitors.pattern import Program
 
 MAX_STATES: Final = 8_000
+MOST_STARTS: Final = 64
 _EXISTS: Final = 1  # the bit of `before` that says there is a character before
 _Group = frozenset[int]
 
@@ -72,16 +73,21 @@ class _Look:
 
 
 class Automaton:
-    """The patterns of some rules; a match says which by its place in the list."""
+    """The patterns of some rules; a match says which by its place in the list.
 
-    def __init__(self, programs: Sequence[Program]) -> None:
+    Patterns in `checked` have someone else look at what they find. A match that is refused must not have hidden another
+    one, so their positions are kept for every start.
+    """
+
+    def __init__(self, programs: Sequence[Program], checked: Container[int] = ()) -> None:
+        self._apart: set[int] = set()
         self._sets: dict[CharSet, int] = {}
         self._takes: list[dict[int, tuple[int, ...]]] = []
         self._empty: list[list[int]] = []
         self._looks: list[list[tuple[_Look, int]]] = []
         self._accepts: dict[int, int] = {}
         self._behind = 0
-        starts = [self._add(program, place) for place, program in enumerate(programs)]
+        starts = [self._add(program, place, apart=place in checked) for place, program in enumerate(programs)]
         self._all_sets = list(self._sets)
         self._kinds: dict[str, int] = {}
         self._closures: dict[int, _Group] = {}
@@ -123,7 +129,8 @@ class Automaton:
         after: list[_Group] = []
         kept: list[int] = []
         for place, group in enumerate(reached):
-            new = frozenset(one for one in group if one not in seen or one in self._accepts)
+            apart = self._apart if len(after) < MOST_STARTS else self._accepts
+            new = frozenset(one for one in group if one not in seen or one in apart or one in self._accepts)
             if new:
                 seen |= new
                 after.append(new)
@@ -229,8 +236,10 @@ class Automaton:
     def _number(self, charset: CharSet) -> int:
         return self._sets.setdefault(charset, len(self._sets) + 1)
 
-    def _add(self, program: Program, place: int) -> int:
+    def _add(self, program: Program, place: int, *, apart: bool) -> int:
         base = len(self._takes)
+        if apart:
+            self._apart.update(range(base, base + len(program.takes)))
         for takes, empty, looks in zip(program.takes, program.empty, program.looks, strict=True):
             by_set: dict[int, tuple[int, ...]] = {}
             for charset, target in takes:

@@ -275,7 +275,8 @@ _RANK: Final = [
 
 def _lane(rules: Iterable[CompiledRule]) -> _Lane:
     entries = tuple(_Entry(compiled, detector) for compiled in rules for detector in compiled.pattern)
-    return _Lane(entries, Automaton([entry.detector.program for entry in entries]))
+    checked = {place for place, entry in enumerate(entries) if entry.detector.check}
+    return _Lane(entries, Automaton([entry.detector.program for entry in entries], checked))
 
 
 @lru_cache(maxsize=64)

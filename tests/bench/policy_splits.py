@@ -9,6 +9,7 @@ from itertools import islice
 from tests.support.forbidden import AROUND, cases, compiled, corpus, shown
 
 MILLION = 1_000_000
+SHOWN = 5
 
 
 def main() -> int:
@@ -19,7 +20,8 @@ def main() -> int:
         count += 1
         if shown(rules, pieces) != expected:
             leaked += 1
-            sys.stdout.write(f"leaked: {pieces}\n")
+            if leaked <= SHOWN:
+                sys.stdout.write(f"leaked: {pieces}\n")
     elapsed = time.perf_counter() - began
     sys.stdout.write("| cases | not equal to redacting the whole | seconds |\n|---|---|---|\n")
     sys.stdout.write(f"| {count} | {leaked} | {elapsed:.0f} |\n")

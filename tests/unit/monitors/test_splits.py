@@ -22,3 +22,9 @@ def test_no_forbidden_character_gets_out_at_any_cut() -> None:
         assert shown(rules, pieces) == wanted
         count += 1
     assert count > 4_000
+
+
+def test_a_number_before_a_card_does_not_hide_it() -> None:
+    rules = compiled()
+    for text in ("a 12 b 34 2221 8325 4144 5537 c 56", "order 7 3682 5073 0229 39 x"):
+        assert "[REDACTED:pii]" in shown(rules, list(text)) == shown(rules, [text])
