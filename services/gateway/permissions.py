@@ -66,6 +66,12 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "RecordViolations": _NOBODY,
         "ListViolations": _OVERSEERS,
     },
+    "agentnet.policy.v1.SimulationService": {
+        "RecordDecisions": _NOBODY,
+        "LabelDecision": _OPERATORS,
+        "ListDecisions": _OVERSEERS,
+        "SimulateBundle": _OPERATORS,
+    },
     "agentnet.policy.v1.OverrideService": {
         "CreateOverride": _OPERATORS,
         "RevokeOverride": _OPERATORS,

@@ -79,6 +79,14 @@ def new_bundle(request: pb.CreateBundleRequest) -> dict[str, Any]:
     }
 
 
+def from_target(value: bundle_pb2.RuleTarget.ValueType) -> Target | None:
+    return _FROM_TARGET.get(value)
+
+
+def to_target(value: Target) -> bundle_pb2.RuleTarget.ValueType:
+    return _TARGETS[value]
+
+
 def label(value: str, field: str) -> str:
     return fields.matching(value, field, _LABEL, form="lower-case letters, digits and -, at most 32 characters")
 
@@ -168,6 +176,7 @@ def list_violations(request: pb.ListViolationsRequest) -> Listing:
         monitor_name=request.monitor_name,
         start=request.start_time.ToDatetime(UTC) if request.HasField("start_time") else None,
         end=request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None,
+        shadow=request.shadow,
     )
     scope = f"violations|{chosen}|{request.order_by}"
     paging = page(request.page_size, request.page_token, scope=scope)

@@ -39,3 +39,9 @@ class OverrideNotFound(NotFound):
     """No such override."""
 
     reason = Reason.ERROR_REASON_OVERRIDE_NOT_FOUND
+
+
+class DecisionNotFound(NotFound):
+    """No such recorded decision."""
+
+    reason = Reason.ERROR_REASON_DECISION_NOT_FOUND

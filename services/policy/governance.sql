@@ -40,3 +40,21 @@ limit $7;
 -- name: archive
 with old as (delete from audit_entry where created_at < $1 returning *)
 insert into audit_archive select * from old;
+
+-- name: keep_decision
+insert into decision (tenant_id, id, target, agent_name, session_id, allowed, unchanged, sealed, created_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+on conflict do nothing
+returning id;
+
+-- name: tell_decision
+update decision set harmful = $2 where id = $1 returning *;
+
+-- name: decisions
+select * from decision
+where ($1::timestamptz is null or created_at >= $1) and ($2::timestamptz is null or created_at < $2)
+order by created_at desc, id desc
+limit $3;
+
+-- name: forget_decisions
+delete from decision where created_at < $1;

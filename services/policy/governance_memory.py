@@ -1,4 +1,4 @@
-"""The honest fake of governance: overrides and the audit trail in dictionaries."""
+"""The honest fake of governance: overrides, the audit trail and decisions in dictionaries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime
 
 from services.policy.audit import AuditEntry, AuditFilter, first_seal
 from services.policy.overrides import Override
+from services.policy.simulation import Decision
 
 
 class MemoryGovernance:
@@ -19,6 +20,7 @@ class MemoryGovernance:
         self._overrides: dict[tuple[str, str], Override] = {}
         self._hot: dict[str, list[AuditEntry]] = {}
         self._archived: dict[str, list[AuditEntry]] = {}
+        self._decisions: dict[tuple[str, str], Decision] = {}
         self._lock = asyncio.Lock()
 
     async def add_override(self, tenant: str, override: Override) -> None:
@@ -59,6 +61,34 @@ class MemoryGovernance:
         old = [one for one in self._hot.get(tenant, []) if one.created_at < before]
         self._archived.setdefault(tenant, []).extend(old)
         self._hot[tenant] = [one for one in self._hot.get(tenant, []) if one.created_at >= before]
+        return len(old)
+
+    async def keep(self, tenant: str, decisions: Sequence[Decision]) -> int:
+        new = [one for one in decisions if (tenant, one.id) not in self._decisions]
+        self._decisions |= {(tenant, one.id): one for one in new}
+        return len(new)
+
+    async def tell(self, tenant: str, decision_id: str, *, harmful: bool) -> Decision | None:
+        if (tenant, decision_id) not in self._decisions:
+            return None
+        told = replace(self._decisions[tenant, decision_id], harmful=harmful)
+        self._decisions[tenant, decision_id] = told
+        return told
+
+    async def decisions(
+        self, tenant: str, *, start: datetime | None, end: datetime | None, limit: int
+    ) -> Sequence[Decision]:
+        mine = [
+            one
+            for (owner, _), one in self._decisions.items()
+            if owner == tenant and (start is None or one.created_at >= start) and (end is None or one.created_at < end)
+        ]
+        return sorted(mine, key=lambda one: (one.created_at, one.id), reverse=True)[:limit]
+
+    async def forget_decisions(self, tenant: str, *, before: datetime) -> int:
+        old = [key for key, one in self._decisions.items() if key[0] == tenant and one.created_at < before]
+        for key in old:
+            del self._decisions[key]
         return len(old)
 
 

@@ -1,4 +1,4 @@
-"""Governance in the schema `policy`: overrides and the audit trail."""
+"""Governance in the schema `policy`: overrides, the audit trail and decisions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 from services.policy.audit import AuditEntry, AuditFilter, first_seal
 from services.policy.overrides import Override
+from services.policy.simulation import Decision
+from shared.monitors.rules import Target
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("governance.sql"))
 
 
 class PostgresGovernance:
-    """Overrides and the audit trail."""
+    """Overrides, the audit trail and decisions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -79,6 +81,47 @@ class PostgresGovernance:
         async with self._database.tenant(tenant) as connection:
             done: str = await connection.execute(_SQL["archive"], before)
         return int(done.rpartition(" ")[2])
+
+    async def keep(self, tenant: str, decisions: Sequence[Decision]) -> int:
+        async with self._database.tenant(tenant) as connection:
+            kept = [
+                await connection.fetchval(
+                    _SQL["keep_decision"], tenant, one.id, one.target.value, one.agent, one.session_id, one.allowed,
+                    one.unchanged, one.sealed, one.created_at,
+                )
+                for one in decisions
+            ]  # fmt: skip
+        return sum(found is not None for found in kept)
+
+    async def tell(self, tenant: str, decision_id: str, *, harmful: bool) -> Decision | None:
+        async with self._database.tenant(tenant) as connection:
+            row = await connection.fetchrow(_SQL["tell_decision"], decision_id, harmful)
+        return _decision(row) if row else None
+
+    async def decisions(
+        self, tenant: str, *, start: datetime | None, end: datetime | None, limit: int
+    ) -> Sequence[Decision]:
+        async with self._database.tenant(tenant) as connection:
+            return [_decision(row) for row in await connection.fetch(_SQL["decisions"], start, end, limit)]
+
+    async def forget_decisions(self, tenant: str, *, before: datetime) -> int:
+        async with self._database.tenant(tenant) as connection:
+            done: str = await connection.execute(_SQL["forget_decisions"], before)
+        return int(done.rpartition(" ")[2])
+
+
+def _decision(row: Any) -> Decision:
+    return Decision(
+        id=row["id"],
+        target=Target(row["target"]),
+        agent=row["agent_name"],
+        session_id=row["session_id"],
+        allowed=row["allowed"],
+        unchanged=row["unchanged"],
+        created_at=row["created_at"],
+        sealed=row["sealed"],
+        harmful=row["harmful"],
+    )
 
 
 def _override(row: Any) -> Override:

@@ -16,9 +16,11 @@ from shared.clock import Clock
 from shared.errors import InvalidArgument
 from shared.monitors.rules import Bundle
 from shared.paging import Page
+from shared.telemetry import meter
 
 EVERYONE: Final = "*"
 _FIRST_VERSION: Final = "1.0.0"
+_violations = meter.create_counter("violations_total", description="by severity and rule_name")
 
 
 class Library:
@@ -94,9 +96,16 @@ class Library:
             return [(await self.find(tenant, name, version)).judged_by for name, version in names]
         return in_force(await self._store.enforced(), tenant, agent, default=self._default)
 
+    async def labelled(self, tenant: str, label: str) -> list[Bundle]:
+        """The tenant's bundles with a label."""
+        return [one.judged_by for one in await self._store.bundles(tenant) if label in one.labels]
+
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         """Stores violations; each id once."""
-        return await self._store.record(tenant, violations)
+        stored = await self._store.record(tenant, violations)
+        for one in violations:
+            _violations.add(1, {"severity": one.severity.value, "rule_name": one.monitor_name, "shadow": one.shadow})
+        return stored
 
     async def violations(
         self, tenant: str, chosen: ViolationFilter, *, newest_first: bool, page: Page

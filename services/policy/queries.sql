@@ -51,15 +51,15 @@ order by b.tenant_id, b.name;
 
 -- name: record_violation
 insert into violation (tenant_id, id, session_id, turn_id, agent_name, monitor_name, severity, violation_type, rationale,
-  meta, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+  meta, created_at, shadow)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict do nothing
 returning id;
 
 -- name: newest_violations
 select * from violation
 where ($1::text = '' or session_id = $1) and ($2::text = '' or severity = $2) and ($3::text = '' or monitor_name = $3)
-  and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
+  and shadow = $9 and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
   and ($6::timestamptz is null or (created_at, id) < ($6, $7))
 order by created_at desc, id desc
 limit $8;
@@ -67,7 +67,7 @@ limit $8;
 -- name: oldest_violations
 select * from violation
 where ($1::text = '' or session_id = $1) and ($2::text = '' or severity = $2) and ($3::text = '' or monitor_name = $3)
-  and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
+  and shadow = $9 and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
   and ($6::timestamptz is null or (created_at, id) > ($6, $7))
 order by created_at, id
 limit $8;

@@ -74,6 +74,7 @@ class Violation:
     rationale: str
     meta: Mapping[str, object]
     created_at: datetime
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class ViolationFilter:
     monitor_name: str = ""
     start: datetime | None = None
     end: datetime | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ def _place(violation: Violation) -> tuple[str, str]:
 
 def _fits(violation: Violation, chosen: ViolationFilter) -> bool:
     return (
-        chosen.session_id in ("", violation.session_id)
+        chosen.shadow == violation.shadow
+        and chosen.session_id in ("", violation.session_id)
         and chosen.severity in (None, violation.severity)
         and chosen.monitor_name in ("", violation.monitor_name)
         and (chosen.start is None or violation.created_at >= chosen.start)

@@ -120,7 +120,7 @@ class PostgresPolicyStore:
             written = [
                 await connection.fetchval(
                     _SQL["record_violation"], tenant, one.id, one.session_id, one.turn_id, one.agent, one.monitor_name,
-                    one.severity.value, one.violation_type, one.rationale, dict(one.meta), one.created_at,
+                    one.severity.value, one.violation_type, one.rationale, dict(one.meta), one.created_at, one.shadow,
                 )
                 for one in violations
             ]  # fmt: skip
@@ -136,7 +136,15 @@ class PostgresPolicyStore:
         query = _SQL["newest_violations" if newest_first else "oldest_violations"]
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
-                query, chosen.session_id, severity, chosen.monitor_name, chosen.start, chosen.end, *seen, page.size + 1
+                query,
+                chosen.session_id,
+                severity,
+                chosen.monitor_name,
+                chosen.start,
+                chosen.end,
+                *seen,
+                page.size + 1,
+                chosen.shadow,
             )
         return [_violation(row) for row in rows]
 
@@ -171,4 +179,5 @@ def _violation(row: Any) -> Violation:
         rationale=row["rationale"],
         meta=row["meta"],
         created_at=row["created_at"],
+        shadow=row["shadow"],
     )

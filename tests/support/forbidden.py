@@ -22,7 +22,7 @@ RULES = (
     Rule("pii", RuleType.PII, Severity.SEVERE),
     Rule("keys", RuleType.SECRET, Severity.SEVERE),
     Rule("words", RuleType.KEYWORD, Severity.SEVERE, keywords=PHRASES),
-    Rule("cases", RuleType.REGEX, Severity.SEVERE, pattern=r"\bCASE-\d{4}/[A-Z]{2}\b"),
+    Rule("cases", RuleType.REGEX, Severity.SEVERE, pattern=r"(?<![A-Z])CASE-\d{4}/[A-Z]{2}(?![A-Z])"),
 )
 SEPARATORS = {
     "-": "‐‑‒–—−－", " ": "\u00a0\u2007\u2009\u202f\u3000", ".": "․。．", "/": "⁄∕／", ":": "：∶", "@": "＠", "_": "＿", "+": "＋",

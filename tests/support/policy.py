@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc
+from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc, simulation_service_pb2_grpc
 from services.policy.audit import AuditLog
 from services.policy.governance_memory import MemoryGovernance
 from services.policy.judging import Judge
@@ -19,8 +19,11 @@ from services.policy.main import SERVICES
 from services.policy.overrides import Overrides
 from services.policy.service import PolicyService
 from services.policy.service_governance import OverrideService
+from services.policy.service_simulation import SimulationService
 from services.policy.signing import BundleSigner
+from services.policy.simulation import Simulator
 from services.policy.store_memory import MemoryPolicyStore
+from services.policy.vault import Vault
 from shared.clock import FakeClock
 from shared.errors import Unavailable
 from shared.ids import SequentialIds
@@ -85,7 +88,10 @@ class PolicyParts:
         library = Library(self.store, DEFAULT, clock=self.clock, poll=timedelta(seconds=30), signer=signer)
         await stack.enter_async_context(supervised("publish", library.publish))
         overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
-        judge = Judge(library, self.models, overrides)
+        simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
+        judge = Judge(library, self.models, overrides, simulator, clock=self.clock, ids=SequentialIds())
+        simulation = SimulationService(simulator, library, self.audit, self.clock)
+        simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
         policy = PolicyService(library, judge, self.audit, clock=self.clock, heartbeat=timedelta(seconds=10))
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)

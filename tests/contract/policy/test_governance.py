@@ -14,7 +14,9 @@ from services.policy.audit import AuditFilter, AuditLog
 from services.policy.governance_memory import MemoryGovernance
 from services.policy.governance_postgres import PostgresGovernance
 from services.policy.overrides import Override
+from services.policy.simulation import Decision
 from shared.clock import FakeClock
+from shared.monitors.rules import Target
 from shared.postgres import open_database
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -102,3 +104,19 @@ async def test_the_service_itself_cannot_edit_the_trail(request: pytest.FixtureR
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 async with database.tenant(tenant) as connection:
                     await connection.execute(statement)
+
+
+async def test_a_decision_is_kept_once_labelled_and_forgotten(governance: Governance, tenant: str) -> None:
+    one = Decision("dec_1", Target.PROMPT, "Athena", "ses_1", True, False, NOON, b"\x00sealed")
+    late = replace(one, id="dec_2", created_at=NOON + timedelta(minutes=1))
+    assert await governance.keep(tenant, [one, late]) == 2
+    assert await governance.keep(tenant, [one]) == 0
+    assert await governance.tell(tenant, "dec_1", harmful=True) == replace(one, harmful=True)
+    assert await governance.tell(f"{tenant}-other", "dec_1", harmful=True) is None
+    found = await governance.decisions(tenant, start=None, end=None, limit=10)
+    assert [row.id for row in found] == ["dec_2", "dec_1"]
+    assert [row.id for row in await governance.decisions(tenant, start=None, end=late.created_at, limit=10)] == [
+        "dec_1"
+    ]
+    assert await governance.forget_decisions(tenant, before=late.created_at) == 1
+    assert list(await governance.decisions(tenant, start=None, end=None, limit=10)) == [late]

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc
+from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc, simulation_service_pb2_grpc
 from tests.support.identity import Keys, make_keys
 from tests.support.policy import PolicyParts, served
 
@@ -37,3 +37,8 @@ def stub(channel: grpc.aio.Channel) -> policy_service_pb2_grpc.PolicyServiceStub
 @pytest.fixture
 def overrides(channel: grpc.aio.Channel) -> override_service_pb2_grpc.OverrideServiceStub:
     return override_service_pb2_grpc.OverrideServiceStub(channel)
+
+
+@pytest.fixture
+def simulation(channel: grpc.aio.Channel) -> simulation_service_pb2_grpc.SimulationServiceStub:
+    return simulation_service_pb2_grpc.SimulationServiceStub(channel)

@@ -580,6 +580,7 @@ class ListViolationsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -592,6 +593,8 @@ class ListViolationsRequest(_message.Message):
     """Only of this rule; empty: all."""
     order_by: _builtins.str
     """"create_time desc" (default) or "create_time"."""
+    shadow: _builtins.bool
+    """True: only what bundles labelled "shadow" would have caught; else only what was enforced."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only at or after this time."""
@@ -611,10 +614,11 @@ class ListViolationsRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         order_by: _builtins.str = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "monitor_name", b"monitor_name", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "severity", b"severity", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "monitor_name", b"monitor_name", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "severity", b"severity", "shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
