@@ -73,10 +73,22 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "GetBundle": _EVERYONE,
         "ListBundles": _EVERYONE,
         "LabelBundle": _OPERATORS,
+        "AttachBundle": _OPERATORS,
         "Check": _WORKERS,
         "WatchBundles": _OVERSEERS,
         "RecordViolations": _NOBODY,
         "ListViolations": _OVERSEERS,
+    },
+    "agentnet.policy.v1.SimulationService": {
+        "RecordDecisions": _NOBODY,
+        "LabelDecision": _OPERATORS,
+        "ListDecisions": _OVERSEERS,
+        "SimulateBundle": _OPERATORS,
+    },
+    "agentnet.policy.v1.OverrideService": {
+        "CreateOverride": _OPERATORS,
+        "RevokeOverride": _OPERATORS,
+        "ListOverrides": _OVERSEERS,
     },
     "agentnet.memory.v1.MemoryService": {
         "Remember": _WORKERS,

@@ -118,6 +118,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such bundle or version (NOT_FOUND)."""
     ERROR_REASON_BUNDLE_VERSION_EXISTS: _ErrorReason.ValueType  # 84
     """This version of the bundle exists; versions are immutable (ALREADY_EXISTS)."""
+    ERROR_REASON_PLUGIN_UNAVAILABLE: _ErrorReason.ValueType  # 85
+    """A rule names a monitor plug-in that is not installed or does not load (FAILED_PRECONDITION). Metadata: `plugin`."""
+    ERROR_REASON_OVERRIDE_INVALID: _ErrorReason.ValueType  # 86
+    """An override token is not of this mesh, not for this caller, or was taken back (PERMISSION_DENIED)."""
+    ERROR_REASON_OVERRIDE_EXPIRED: _ErrorReason.ValueType  # 87
+    """The override token's time has passed (PERMISSION_DENIED). Ask for a new one. Metadata: `override_id`."""
+    ERROR_REASON_OVERRIDE_NOT_FOUND: _ErrorReason.ValueType  # 88
+    """No such override (NOT_FOUND)."""
+    ERROR_REASON_EXPORT_NOT_ALLOWED: _ErrorReason.ValueType  # 89
+    """The caller's role may not see what it asks for (PERMISSION_DENIED). Metadata: `role`."""
+    ERROR_REASON_RISK_NOT_FOUND: _ErrorReason.ValueType  # 90
+    """No such risk, or rule about one (NOT_FOUND)."""
+    ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 91
+    """No such recorded decision (NOT_FOUND)."""
     ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No such memory in this tenant (NOT_FOUND)."""
     ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 120
@@ -277,6 +291,20 @@ ERROR_REASON_BUNDLE_NOT_FOUND: ErrorReason.ValueType  # 83
 """No such bundle or version (NOT_FOUND)."""
 ERROR_REASON_BUNDLE_VERSION_EXISTS: ErrorReason.ValueType  # 84
 """This version of the bundle exists; versions are immutable (ALREADY_EXISTS)."""
+ERROR_REASON_PLUGIN_UNAVAILABLE: ErrorReason.ValueType  # 85
+"""A rule names a monitor plug-in that is not installed or does not load (FAILED_PRECONDITION). Metadata: `plugin`."""
+ERROR_REASON_OVERRIDE_INVALID: ErrorReason.ValueType  # 86
+"""An override token is not of this mesh, not for this caller, or was taken back (PERMISSION_DENIED)."""
+ERROR_REASON_OVERRIDE_EXPIRED: ErrorReason.ValueType  # 87
+"""The override token's time has passed (PERMISSION_DENIED). Ask for a new one. Metadata: `override_id`."""
+ERROR_REASON_OVERRIDE_NOT_FOUND: ErrorReason.ValueType  # 88
+"""No such override (NOT_FOUND)."""
+ERROR_REASON_EXPORT_NOT_ALLOWED: ErrorReason.ValueType  # 89
+"""The caller's role may not see what it asks for (PERMISSION_DENIED). Metadata: `role`."""
+ERROR_REASON_RISK_NOT_FOUND: ErrorReason.ValueType  # 90
+"""No such risk, or rule about one (NOT_FOUND)."""
+ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 91
+"""No such recorded decision (NOT_FOUND)."""
 ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 100
 """No such memory in this tenant (NOT_FOUND)."""
 ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 120
