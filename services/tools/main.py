@@ -27,7 +27,8 @@ def main() -> None:
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
         clock = SystemClock()
-        sandbox = Sandbox(at_once=settings.max_sandboxes)
+        sandbox = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes))
+        await sandbox.prepare()
         registry = Registry(PostgresToolStore(database), sandbox, clock=clock, ids=RandomIds())
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, clock), server)
 

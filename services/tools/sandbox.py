@@ -6,27 +6,28 @@ import asyncio
 import codecs
 import contextlib
 import json
-import os
-import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from services.tools import answer, isolation
 from services.tools.answer import Answer, Status
 from services.tools.errors import SandboxUnavailable
-from services.tools.runner import READY
+from services.tools.jail import Call, Drain, Jail, TooMuch
+from services.tools.zygote import READY
 from shared.errors import ResourceExhausted
+from shared.log import log
 
 _MIB: Final = 1024 * 1024
 _MAX_OUTPUT: Final = 64 * 1024
 _MAX_ANSWER: Final = _MIB
-_READ: Final = 16 * 1024
+_SCRATCH: Final = 16 * _MIB
 _WAITING_PER_PLACE: Final = 16
+# A call that is cut is killed at once; how long its caller waits to see it gone.
+_GONE_SECONDS: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +56,35 @@ class Outcome:
 Printed = Callable[[str, str], None]
 
 
-class _TooMuch(Exception):
-    """More output than allowed."""
-
-
 class Sandbox:
-    """Runs functions, a few at once."""
+    """Runs functions, a few at once. The outer sandbox is started with the first call and serves until the end."""
 
     def __init__(self, *, at_once: int) -> None:
         self._places = asyncio.Semaphore(at_once)
         self._most = at_once * (1 + _WAITING_PER_PLACE)
         self._present = 0
+        self._spares = at_once + 1
+        self._starting = asyncio.Lock()
+        self._jail: Jail | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._jail:
+            await self._jail.close()
 
     def check_room(self) -> None:
         """Raises ResourceExhausted when too many wait already."""
         if self._present >= self._most:
             raise ResourceExhausted("too many functions wait for a sandbox", retry_after=timedelta(seconds=1))
+
+    async def prepare(self) -> None:
+        """Starts the outer sandbox before a call needs it. On a host without isolation every call is refused."""
+        try:
+            await self._standing()
+        except SandboxUnavailable as error:
+            log.warning("sandbox.unavailable", why=error.facts.get("why", ""))
 
     async def run(self, call: FunctionCall, printed: Printed) -> Outcome:
         """Runs to an outcome, always. `printed` is told the stream and the text as they come.
@@ -94,110 +108,90 @@ class Sandbox:
         )
 
     async def _run(self, call: FunctionCall, printed: Printed) -> Answer:
-        async with _started() as (process, answers):
+        async with self._started(call) as running:
+            conversation = _Conversation(running, printed)
             try:
                 async with asyncio.timeout(call.timeout.total_seconds()):
-                    return await _conversation(process, answers, call, printed)
+                    return await conversation.answer()
             except TimeoutError:
                 return Status.TIMEOUT, {"message": f"the function ran longer than {call.timeout}"}
-            except ExceptionGroup as errors:
-                if errors.subgroup(_TooMuch) is None:
-                    raise
+            except TooMuch:
                 return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
+            finally:
+                running.cut()
+                conversation.close()
 
-
-async def _conversation(
-    process: asyncio.subprocess.Process, answers: asyncio.StreamReader, call: FunctionCall, printed: Printed
-) -> Answer:
-    assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - all three are pipes
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_pump(process.stdout, "stdout", printed))
-        errors = group.create_task(_pump(process.stderr, "stderr", printed))
-        # Only a sandbox that stands gets something to run: from then on it cannot outlive the process we hold.
-        ready = await answers.read(len(READY)) == READY
-        answering = group.create_task(_all_of(answers))
-        if ready:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                process.stdin.write(_order(call))
-                await process.stdin.drain()
-        process.stdin.close()
-    code = await process.wait()
-    if not ready:
-        raise SandboxUnavailable("this host gives no isolation to run functions in", why=errors.result()[:200])
-    said = answering.result()
-    return answer.read(said) if said else answer.ended(code)
-
-
-@asynccontextmanager
-async def _started() -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
-    """A sandbox that waits for its order. It is gone when the block ends, whatever it was doing."""
-    async with _spawned() as (process, near):
-        # A socket has one owner; a pipe's number would be closed by its file and by the loop.
-        answers, writer = await asyncio.open_connection(sock=near)
+    @asynccontextmanager
+    async def _started(self, call: FunctionCall) -> AsyncIterator[Call]:
+        jail = await self._standing()
         try:
-            yield process, answers
+            running = jail.call(_order(call))
+        except OSError:
+            # It ended between two calls; a new one takes its place once.
+            await self._replace(jail)
+            running = (await self._standing()).call(_order(call))
+        try:
+            yield running
         finally:
-            writer.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GONE_SECONDS):
+                    await asyncio.shield(running.ended)
+
+    async def _standing(self) -> Jail:
+        async with self._starting:
+            if self._jail and not self._jail.stands:
+                await self._jail.close()
+                self._jail = None
+            if self._jail is None:
+                self._jail = await Jail.start(isolation.FUNCTIONS, spares=self._spares)
+            return self._jail
+
+    async def _replace(self, gone: Jail) -> None:
+        async with self._starting:
+            if self._jail is gone:
+                self._jail = None
+                await gone.close()
 
 
-@asynccontextmanager
-async def _spawned() -> AsyncIterator[tuple[asyncio.subprocess.Process, socket.socket]]:
-    near, far = socket.socketpair()
-    starting = asyncio.ensure_future(_spawn(far))
-    try:
-        process = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # asyncio would end the outer process alone, so what is being started is started first.
-        near.close()
-        await asyncio.shield(_unwanted(starting))
-        raise
-    except OSError as error:
-        near.close()
-        raise SandboxUnavailable("bubblewrap cannot be started on this host", why=str(error)[:200]) from error
-    try:
-        yield process, near
-    finally:
-        await asyncio.shield(_ended(process))
+class _Conversation:
+    """What comes out of one call."""
+
+    def __init__(self, running: Call, printed: Printed) -> None:
+        self._running = running
+        self._said = bytearray()
+        self._drains = [
+            Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed)),
+            Drain(running.err, limit=_MAX_OUTPUT, tell=_Text("stderr", printed)),
+            Drain(running.answer, limit=_MAX_ANSWER, tell=self._said.extend),
+        ]
+
+    async def answer(self) -> Answer:
+        """Raises TooMuch, and SandboxUnavailable when the call never stood in its sandbox."""
+        await asyncio.gather(asyncio.shield(self._running.ended), *(drain.done for drain in self._drains))
+        code = self._running.ended.result()
+        if not self._said.startswith(READY):
+            raise SandboxUnavailable("the host gave a call no isolation", why=f"status {code}")
+        said = bytes(self._said[len(READY) :])
+        return answer.read(said) if said else answer.ended(code)
+
+    def close(self) -> None:
+        for drain in self._drains:
+            drain.close()
 
 
-async def _spawn(far: socket.socket) -> asyncio.subprocess.Process:
-    filter_read, filter_write = os.pipe()
-    os.write(filter_write, isolation.seccomp_program())
-    os.close(filter_write)
-    try:
-        return await asyncio.create_subprocess_exec(
-            *isolation.command(far.fileno(), filter_read),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(far.fileno(), filter_read),
-            env={},
-            start_new_session=True,
-        )
-    finally:
-        far.close()
-        os.close(filter_read)
+@dataclass(slots=True)
+class _Text:
+    """Hands bytes on as text, whatever the cuts."""
 
+    name: str
+    printed: Printed
+    decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
+    )
 
-async def _unwanted(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
-    with contextlib.suppress(OSError):
-        await _ended(await starting)
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Ends the sandbox and all that is in it, and waits until it is gone.
-
-    Until bubblewrap has set up its inner process that one does not die with the outer, so the whole group is killed.
-    """
-    assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - all three are pipes
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    if not process.stdin.is_closing():
-        process.stdin.transport.abort()
-    # What it still had in its pipes must be read, or asyncio never sees it end.
-    await asyncio.gather(process.stdout.read(), process.stderr.read())
-    await process.wait()
+    def __call__(self, data: bytes) -> None:
+        if text := self.decoder.decode(data):
+            self.printed(self.name, text)
 
 
 def _order(call: FunctionCall) -> bytes:
@@ -206,31 +200,16 @@ def _order(call: FunctionCall) -> bytes:
             "code": call.code,
             "entry_point": call.entry_point,
             "arguments": dict(call.arguments),
-            "memory_bytes": call.memory_mib * _MIB,
-            "cpu_seconds": int(call.timeout.total_seconds()) + 1,
+            "limits": {
+                "RLIMIT_AS": call.memory_mib * _MIB,
+                "RLIMIT_CPU": int(call.timeout.total_seconds()) + 1,
+                "RLIMIT_FSIZE": _SCRATCH,
+                "RLIMIT_NOFILE": 64,
+                "RLIMIT_NPROC": 1,
+                "RLIMIT_CORE": 0,
+                "RLIMIT_MEMLOCK": 64 * 1024,
+                "RLIMIT_MSGQUEUE": 0,
+                "RLIMIT_SIGPENDING": 256,
+            },
         }
     ).encode()
-
-
-async def _pump(source: asyncio.StreamReader, name: str, printed: Printed) -> str:
-    """Hands on what is printed; raises when it is too much. Returns the beginning."""
-    kept, total = "", 0
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    while data := await source.read(_READ):
-        total += len(data)
-        if total > _MAX_OUTPUT:
-            raise _TooMuch
-        text = decoder.decode(data)
-        kept += text
-        if text:
-            printed(name, text)
-    return kept
-
-
-async def _all_of(source: asyncio.StreamReader) -> bytes:
-    found = b""
-    while data := await source.read(_READ):
-        found += data
-        if len(found) > _MAX_ANSWER:
-            raise _TooMuch
-    return found

@@ -40,8 +40,9 @@ def store() -> MemoryToolStore:
 
 
 @pytest.fixture
-def sandbox() -> Sandbox:
-    return Sandbox(at_once=2)
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(at_once=2) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
