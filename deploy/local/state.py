@@ -28,7 +28,7 @@ DEFAULT_PORTS: Final = {
     "valkey": 56379,
     "model": 58080,
 }
-SIGNERS: Final = ("gateway", "orchestrator", "inference")
+SIGNERS: Final = ("gateway", "orchestrator", "inference", "tools")
 
 
 class AlreadyRunning(Exception):
@@ -145,7 +145,7 @@ def _make_edge_key(state: State) -> None:
 
 
 def _make_identity_keys(state: State) -> None:
-    if state.key("mesh.jwks").exists():
+    if all(state.key(name).exists() for name in ("mesh.jwks", *(f"{signer}.pem" for signer in SIGNERS))):
         return
     public = []
     for name in SIGNERS:

@@ -7,15 +7,25 @@ from contextlib import AsyncExitStack
 import grpc
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
+from services.tools.flow import Flow
+from services.tools.functions import FunctionExecutor
+from services.tools.permissions import ToolAuthorizer
+from services.tools.policy import NAME as POLICY
+from services.tools.policy import ArgumentPolicy, GrpcPolicy
+from services.tools.rates import RedisRates
 from services.tools.registry import Registry
 from services.tools.sandbox import Sandbox
 from services.tools.service import ToolService
 from services.tools.settings import ToolsSettings
 from services.tools.store_postgres import PostgresToolStore
 from shared.clock import SystemClock
+from shared.identity import Signer
 from shared.ids import RandomIds
 from shared.postgres import open_database
+from shared.redis import open_redis
+from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
+from shared.tasks import supervised
 
 SERVICES = ("agentnet.tools.v1.ToolService",)
 
@@ -24,12 +34,29 @@ def main() -> None:
     settings = ToolsSettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        clock, ids = SystemClock(), RandomIds()
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
-        clock = SystemClock()
+        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(POLICY,)))
+        if settings.identity_private_key is None:
+            raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
+        signer = Signer.from_file("tools", settings.identity_private_key, clock)
+        policy = ArgumentPolicy(GrpcPolicy(channel, signer), strict=settings.strict)
+        await stack.enter_async_context(supervised("policy", policy.follow))
         sandbox = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes))
         await sandbox.prepare()
-        registry = Registry(PostgresToolStore(database), sandbox, clock=clock, ids=RandomIds())
-        rpc.add_ToolServiceServicer_to_server(ToolService(registry, clock), server)
+        store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
+        flow = Flow(
+            store,
+            {"python": FunctionExecutor(sandbox)},
+            authorizer=authorizer,
+            rates=RedisRates(redis, clock, ids),
+            policy=policy,
+            clock=clock,
+            ids=ids,
+        )
+        registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
+        rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 
     run("tools", settings, register, service_names=SERVICES)

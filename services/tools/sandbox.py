@@ -7,14 +7,14 @@ import codecs
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from services.tools import answer, isolation
-from services.tools.answer import Answer, Status
+from services.tools.answer import Answer, Outcome, Printed, Status
 from services.tools.errors import SandboxUnavailable
 from services.tools.jail import Call, Drain, Jail, TooMuch
 from services.tools.zygote import READY
@@ -39,21 +39,7 @@ class FunctionCall:
     arguments: Mapping[str, object]
     memory_mib: int
     timeout: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How it went. `isolation` is what really ran."""
-
-    status: Status
-    result: Any = None
-    message: str = ""
-    trace: str = ""
-    elapsed: timedelta = timedelta()
-    isolation: str = isolation.NAME
-
-
-Printed = Callable[[str, str], None]
+    allowed_imports: Sequence[str] | None = None  # and no builtin that validation refuses; None: everything there is
 
 
 class Sandbox:
@@ -105,6 +91,7 @@ class Sandbox:
             message=found.get("message", ""),
             trace=found.get("trace", ""),
             elapsed=elapsed,
+            isolation=isolation.NAME,
         )
 
     async def _run(self, call: FunctionCall, printed: Printed) -> Answer:
@@ -200,6 +187,7 @@ def _order(call: FunctionCall) -> bytes:
             "code": call.code,
             "entry_point": call.entry_point,
             "arguments": dict(call.arguments),
+            "allowed_imports": None if call.allowed_imports is None else list(call.allowed_imports),
             "limits": {
                 "RLIMIT_AS": call.memory_mib * _MIB,
                 "RLIMIT_CPU": int(call.timeout.total_seconds()) + 1,
