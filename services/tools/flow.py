@@ -29,6 +29,7 @@ from shared.clock import Clock
 from shared.errors import MeshError, ResourceExhausted
 from shared.identity import Principal
 from shared.ids import Ids
+from shared.log import log
 from shared.rpc.channel import jitter
 from shared.telemetry import meter, tracer
 
@@ -37,6 +38,8 @@ _FIRST_PAUSE: Final = timedelta(milliseconds=200)
 _LONGEST: Final = timedelta(minutes=10)
 _TRANSIENT: Final = frozenset({Status.UNREACHABLE, Status.UNKNOWN, Status.UPSTREAM_ERROR})
 _UNCACHED: Final = frozenset({lifecycle.Level.CONFIDENTIAL.value})
+# What a function that wants out looks like from here.
+_SECURITY: Final = frozenset({Status.DENIED, Status.CRASHED, Status.MEMORY_LIMIT, Status.OUTPUT_LIMIT})
 _invocations = meter.create_counter("tool_invocations_total", description="calls, by tool_name and status")
 _seconds = meter.create_histogram("tool_invocation_seconds", unit="s", description="wall time of calls, by tool_name")
 
@@ -210,6 +213,11 @@ class Flow:
     async def _record(
         self, caller: Principal, request: Request, invocation_id: str, outcome: Outcome, *, status: str
     ) -> None:
+        if outcome.status in _SECURITY:
+            log.warning(
+                "tool.security", tool=request.tool.reference, agent=request.agent, subject=caller.subject,
+                invocation_id=invocation_id, status=status, isolation=outcome.isolation,
+            )  # fmt: skip
         told = "REPLAYED" if outcome.replayed else "CACHED" if outcome.cached else status
         _invocations.add(1, {"tool_name": request.tool.name, "status": told})
         _seconds.record(outcome.elapsed.total_seconds(), {"tool_name": request.tool.name})

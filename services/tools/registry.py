@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from services.tools import lifecycle, schemas
-from services.tools.errors import ToolNotFound, ToolStateChanged, ToolVersionExists
+from services.tools.errors import FunctionRejected, ToolNotFound, ToolStateChanged, ToolVersionExists
 from services.tools.lifecycle import Level, State
 from services.tools.permissions import ToolAuthorizer
-from services.tools.store import AuditEntry, Schema, Tool, ToolStore
+from services.tools.store import AuditEntry, Function, Schema, Tool, ToolStore
 from services.tools.validation import is_async, validate
 from shared.clock import Clock
 from shared.errors import InvalidArgument
 from shared.identity import Principal
 from shared.ids import Ids
+from shared.log import log
 
 _WORD = re.compile(r"\w+")
 
@@ -61,8 +62,7 @@ class Registry:
         _check_schemas(tool)
         function = tool.function
         if function:
-            if function.safe_mode:
-                validate(function.code, function.entry_point, allowed_imports=function.allowed_imports)
+            _check_code(caller, tool, function)
             function = replace(function, is_async=is_async(function.code, function.entry_point))
         state = lifecycle.first_state(Level(tool.level))
         pinned = schema_hash(tool.input_schema, tool.output_schema)
@@ -192,6 +192,16 @@ def _check_schemas(tool: Tool) -> None:
         if problem := schemas.problem(tool.input_schema, example["arguments"]):
             path = ".".join(part for part in (f"tool.examples.{place}.arguments", problem[0]) if part)
             raise InvalidArgument(f"{path}: {problem[1]}"[:500], field=path)
+
+
+def _check_code(caller: Principal, tool: Tool, function: Function) -> None:
+    if not function.safe_mode:
+        return
+    try:
+        validate(function.code, function.entry_point, allowed_imports=function.allowed_imports)
+    except FunctionRejected as error:
+        log.warning("function.rejected", tool=tool.reference, subject=caller.subject, why=error.message)
+        raise
 
 
 def _percentile(times: Sequence[timedelta], share: float) -> timedelta:
