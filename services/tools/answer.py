@@ -23,7 +23,8 @@ class Status(StrEnum):
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     DENIED = "DENIED"
     CRASHED = "CRASHED"
-    # Of tools that reach out of the mesh: it answered with an error, nothing was sent, nobody knows.
+    # Of tools that reach out of the mesh: it will not, it failed for now, nothing was sent, nobody knows.
+    UPSTREAM_REFUSED = "UPSTREAM_REFUSED"
     UPSTREAM_ERROR = "UPSTREAM_ERROR"
     UNREACHABLE = "UNREACHABLE"
     UNKNOWN = "UNKNOWN"

@@ -59,7 +59,8 @@ def new_tool(found: tool_pb2.Tool, now: datetime) -> Tool:
         auth=_auth(found.auth) if found.HasField("auth") else None,
         allowed_agents=_names(found.allowed_agents, "tool.allowed_agents"),
         function=_function(found.function, name) if found.HasField("function") else None,
-        idempotent=found.idempotent,
+        # A query that only reads may always be repeated.
+        idempotent=found.idempotent or found.exec_mode == "sql",
         created_at=now,
         examples=_examples(found),
         tags=_tags(found.tags),
@@ -266,6 +267,7 @@ def failed(outcome: Outcome) -> MeshError:
 
 
 _FAILURES: Final[dict[Status, type[MeshError]]] = {
+    Status.UPSTREAM_REFUSED: ToolFailed,
     Status.UPSTREAM_ERROR: ToolFailed,
     Status.UNREACHABLE: ToolUnreachable,
     Status.UNKNOWN: ToolOutcomeUnknown,

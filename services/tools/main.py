@@ -7,16 +7,21 @@ from contextlib import AsyncExitStack
 import grpc
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
+from services.tools.egress import Egress
+from services.tools.executor import Executor
 from services.tools.flow import Flow
 from services.tools.functions import FunctionExecutor
+from services.tools.http_api import HttpExecutor
 from services.tools.permissions import ToolAuthorizer
 from services.tools.policy import NAME as POLICY
 from services.tools.policy import ArgumentPolicy, GrpcPolicy
 from services.tools.rates import RedisRates
 from services.tools.registry import Registry
 from services.tools.sandbox import Sandbox
+from services.tools.secrets import Secrets
 from services.tools.service import ToolService
 from services.tools.settings import ToolsSettings
+from services.tools.sql_query import SqlExecutor
 from services.tools.store_postgres import PostgresToolStore
 from shared.clock import SystemClock
 from shared.identity import Signer
@@ -49,7 +54,7 @@ def main() -> None:
         store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
         flow = Flow(
             store,
-            {"python": FunctionExecutor(sandbox)},
+            _executors(settings, sandbox),
             authorizer=authorizer,
             rates=RedisRates(redis, clock, ids),
             policy=policy,
@@ -60,3 +65,13 @@ def main() -> None:
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 
     run("tools", settings, register, service_names=SERVICES)
+
+
+def _executors(settings: ToolsSettings, sandbox: Sandbox) -> dict[str, Executor]:
+    secrets = Secrets(settings.secrets)
+    allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
+    return {
+        "python": FunctionExecutor(sandbox),
+        "external_api": HttpExecutor(allowed, secrets),
+        "sql": SqlExecutor(secrets),
+    }

@@ -75,7 +75,7 @@ class TestNarrowed:
 
 async def test_policy_judges_the_arguments(stub: Any, keys: Keys, policy: ScriptedPolicy) -> None:
     await register(stub, keys, tool("def adder(what): return what\n"))
-    policy.forbidden.add("bomb")
+    policy.forbidden.append("bomb")
     error = await refusal(call(stub, keys, arguments={"what": "bomb"}))
     assert (*said(error), error.facts["rule"]) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED", "no_bombs")
     assert (await call(stub, keys, arguments={"what": "rose"})).finished.result.string_value == "rose"
