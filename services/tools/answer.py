@@ -88,6 +88,11 @@ def ended(code: int) -> Answer:
     return Status.CRASHED, {"message": f"the function ended its process with status {code}"}
 
 
+def exited(code: int) -> Answer:
+    """What it means that a program ended by itself; that it was killed is a crash."""
+    return ended(code) if code < 0 else (Status.OK, {"result": {"exit_code": code}})
+
+
 def flaw(value: object, *, depth: int = 0) -> str | None:
     """Why JSON data cannot go into an answer, or None."""
     if depth > _MAX_DEPTH:

@@ -144,12 +144,13 @@ class Jail:
     def stands(self) -> bool:
         return self._process.poll() is None
 
-    def call(self, order: bytes) -> Call:
-        """Starts a call. Raises OSError when the sandbox is gone."""
+    def call(self, order: bytes, *, given: int | None = None) -> Call:
+        """Starts a call, with `given` as its input. Raises OSError when the sandbox is gone."""
         out, err, answer = os.pipe(), os.pipe(), os.pipe()
+        source = os.open("/dev/null", os.O_RDONLY) if given is None else os.dup(given)
         near, far = socket.socketpair()
         memory = os.memfd_create("order")
-        inside = (memory, out[1], err[1], answer[1], far.fileno())
+        inside = (memory, source, out[1], err[1], answer[1], far.fileno())
         assert len(inside) == DESCRIPTORS  # noqa: S101 - what the program inside counts on
         try:
             with open(memory, "wb", closefd=False) as file:

@@ -12,9 +12,11 @@ from services.tools.executor import Executor
 from services.tools.flow import Flow
 from services.tools.functions import FunctionExecutor
 from services.tools.http_api import HttpExecutor
+from services.tools.isolation import PROGRAMS
 from services.tools.permissions import ToolAuthorizer
 from services.tools.policy import NAME as POLICY
 from services.tools.policy import ArgumentPolicy, GrpcPolicy
+from services.tools.programs import ProgramExecutor
 from services.tools.rates import RedisRates
 from services.tools.registry import Registry
 from services.tools.sandbox import Sandbox
@@ -51,10 +53,11 @@ def main() -> None:
         await stack.enter_async_context(supervised("policy", policy.follow))
         sandbox = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes))
         await sandbox.prepare()
+        programs = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes, profile=PROGRAMS))
         store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
         flow = Flow(
             store,
-            _executors(settings, sandbox),
+            _executors(settings, sandbox, programs),
             authorizer=authorizer,
             rates=RedisRates(redis, clock, ids),
             policy=policy,
@@ -67,11 +70,12 @@ def main() -> None:
     run("tools", settings, register, service_names=SERVICES)
 
 
-def _executors(settings: ToolsSettings, sandbox: Sandbox) -> dict[str, Executor]:
+def _executors(settings: ToolsSettings, sandbox: Sandbox, programs: Sandbox) -> dict[str, Executor]:
     secrets = Secrets(settings.secrets)
     allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
     return {
         "python": FunctionExecutor(sandbox),
         "external_api": HttpExecutor(allowed, secrets),
         "sql": SqlExecutor(secrets),
+        "shell": ProgramExecutor(programs),
     }

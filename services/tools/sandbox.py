@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from services.tools import answer, isolation
 from services.tools.answer import Answer, Outcome, Printed, Status
@@ -30,6 +30,17 @@ _WAITING_PER_PLACE: Final = 16
 _GONE_SECONDS: Final = 0.15
 
 
+class SandboxCall(Protocol):
+    """What a sandbox is asked to run."""
+
+    @property
+    def timeout(self) -> timedelta:
+        """Wall time at most."""
+
+    def order(self) -> bytes:
+        """What the program inside reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
     """What to run, with what, within which limits."""
@@ -41,11 +52,50 @@ class FunctionCall:
     timeout: timedelta
     allowed_imports: Sequence[str] | None = None  # and no builtin that validation refuses; None: everything there is
 
+    def order(self) -> bytes:
+        order = {
+            "code": self.code,
+            "entry_point": self.entry_point,
+            "arguments": dict(self.arguments),
+            "allowed_imports": None if self.allowed_imports is None else list(self.allowed_imports),
+            "limits": _limits(self.timeout, memory_mib=self.memory_mib, processes=1),
+        }
+        return json.dumps(order).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCall:
+    """A program and its arguments. The limit of memory is each process's."""
+
+    command: Sequence[str]
+    memory_mib: int
+    processes: int
+    timeout: timedelta
+
+    def order(self) -> bytes:
+        limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=self.processes)
+        return json.dumps({"command": list(self.command), "limits": limits}).encode()
+
+
+def _limits(timeout: timedelta, *, memory_mib: int, processes: int) -> dict[str, int]:
+    return {
+        "RLIMIT_AS": memory_mib * _MIB,
+        "RLIMIT_CPU": int(timeout.total_seconds()) + 1,
+        "RLIMIT_FSIZE": _SCRATCH,
+        "RLIMIT_NOFILE": 64,
+        "RLIMIT_NPROC": processes,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 64 * 1024,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_SIGPENDING": 256,
+    }
+
 
 class Sandbox:
-    """Runs functions, a few at once. The outer sandbox is started with the first call and serves until the end."""
+    """Runs calls, a few at once. The outer sandbox is started with the first call and serves until the end."""
 
-    def __init__(self, *, at_once: int) -> None:
+    def __init__(self, *, at_once: int, profile: isolation.Profile = isolation.FUNCTIONS) -> None:
+        self._profile = profile
         self._places = asyncio.Semaphore(at_once)
         self._most = at_once * (1 + _WAITING_PER_PLACE)
         self._present = 0
@@ -72,7 +122,7 @@ class Sandbox:
         except SandboxUnavailable as error:
             log.warning("sandbox.unavailable", why=error.facts.get("why", ""))
 
-    async def run(self, call: FunctionCall, printed: Printed) -> Outcome:
+    async def run(self, call: SandboxCall, printed: Printed) -> Outcome:
         """Runs to an outcome, always. `printed` is told the stream and the text as they come.
 
         Raises SandboxUnavailable when the host gives no isolation; nothing runs then.
@@ -94,9 +144,9 @@ class Sandbox:
             isolation=isolation.NAME,
         )
 
-    async def _run(self, call: FunctionCall, printed: Printed) -> Answer:
+    async def _run(self, call: SandboxCall, printed: Printed) -> Answer:
         async with self._started(call) as running:
-            conversation = _Conversation(running, printed)
+            conversation = _Conversation(running, printed, program=isinstance(call, ProgramCall))
             try:
                 async with asyncio.timeout(call.timeout.total_seconds()):
                     return await conversation.answer()
@@ -109,14 +159,14 @@ class Sandbox:
                 conversation.close()
 
     @asynccontextmanager
-    async def _started(self, call: FunctionCall) -> AsyncIterator[Call]:
+    async def _started(self, call: SandboxCall, *, given: int | None = None) -> AsyncIterator[Call]:
         jail = await self._standing()
         try:
-            running = jail.call(_order(call))
+            running = jail.call(call.order(), given=given)
         except OSError:
             # It ended between two calls; a new one takes its place once.
             await self._replace(jail)
-            running = (await self._standing()).call(_order(call))
+            running = (await self._standing()).call(call.order(), given=given)
         try:
             yield running
         finally:
@@ -130,7 +180,7 @@ class Sandbox:
                 await self._jail.close()
                 self._jail = None
             if self._jail is None:
-                self._jail = await Jail.start(isolation.FUNCTIONS, spares=self._spares)
+                self._jail = await Jail.start(self._profile, spares=self._spares)
             return self._jail
 
     async def _replace(self, gone: Jail) -> None:
@@ -143,8 +193,9 @@ class Sandbox:
 class _Conversation:
     """What comes out of one call."""
 
-    def __init__(self, running: Call, printed: Printed) -> None:
+    def __init__(self, running: Call, printed: Printed, *, program: bool) -> None:
         self._running = running
+        self._program = program
         self._said = bytearray()
         self._drains = [
             Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed)),
@@ -159,7 +210,9 @@ class _Conversation:
         if not self._said.startswith(READY):
             raise SandboxUnavailable("the host gave a call no isolation", why=f"status {code}")
         said = bytes(self._said[len(READY) :])
-        return answer.read(said) if said else answer.ended(code)
+        if said:
+            return answer.read(said)
+        return answer.exited(code) if self._program else answer.ended(code)
 
     def close(self) -> None:
         for drain in self._drains:
@@ -179,25 +232,3 @@ class _Text:
     def __call__(self, data: bytes) -> None:
         if text := self.decoder.decode(data):
             self.printed(self.name, text)
-
-
-def _order(call: FunctionCall) -> bytes:
-    return json.dumps(
-        {
-            "code": call.code,
-            "entry_point": call.entry_point,
-            "arguments": dict(call.arguments),
-            "allowed_imports": None if call.allowed_imports is None else list(call.allowed_imports),
-            "limits": {
-                "RLIMIT_AS": call.memory_mib * _MIB,
-                "RLIMIT_CPU": int(call.timeout.total_seconds()) + 1,
-                "RLIMIT_FSIZE": _SCRATCH,
-                "RLIMIT_NOFILE": 64,
-                "RLIMIT_NPROC": 1,
-                "RLIMIT_CORE": 0,
-                "RLIMIT_MEMLOCK": 64 * 1024,
-                "RLIMIT_MSGQUEUE": 0,
-                "RLIMIT_SIGPENDING": 256,
-            },
-        }
-    ).encode()
