@@ -145,3 +145,7 @@ class PolicyUnavailable(Unavailable):
     """No policy has been received yet and this mesh is strict."""
 
     reason = Reason.ERROR_REASON_POLICY_UNAVAILABLE
+
+
+class ToolSchemaChanged(ToolStateInvalid):
+    """The remote tool is no longer what was registered; it is quarantined."""

@@ -20,6 +20,7 @@ from services.tools.errors import (
     ToolCircuitOpen,
     ToolModeUnavailable,
     ToolQuotaExhausted,
+    ToolSchemaChanged,
 )
 from services.tools.executor import Executor, Work, check_isolation, repeatable
 from services.tools.permissions import ToolAuthorizer
@@ -44,6 +45,7 @@ _invocations = meter.create_counter("tool_invocations_total", description="calls
 _seconds = meter.create_histogram("tool_invocation_seconds", unit="s", description="wall time of calls, by tool_name")
 
 Pause = Callable[[float], Awaitable[None]]
+Quarantine = Callable[[Principal, Tool, str], Awaitable[object]]
 
 
 class Policy(Protocol):
@@ -77,6 +79,7 @@ class Flow:
         clock: Clock,
         ids: Ids,
         pause: Pause = asyncio.sleep,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._store = store
         self._executors = executors
@@ -86,6 +89,7 @@ class Flow:
         self._clock = clock
         self._ids = ids
         self._pause = pause
+        self._quarantine = quarantine
         self._effects = Effects(store, clock)
         self._breaker = Breaker(clock)
         self._cache: Cache[Outcome] = Cache(clock)
@@ -125,6 +129,8 @@ class Flow:
                 outcome = await self._once(caller, request, invocation_id, printed)
         except (asyncio.CancelledError, MeshError) as error:
             status = "CANCELLED" if isinstance(error, asyncio.CancelledError) else _told(error)
+            if isinstance(error, ToolSchemaChanged) and self._quarantine:
+                await asyncio.shield(self._quarantine(caller, request.tool, error.message))
             failed = Outcome(Status.UNKNOWN, elapsed=self._clock.monotonic() - began)
             await asyncio.shield(self._record(caller, request, invocation_id, failed, status=status))
             raise

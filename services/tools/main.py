@@ -13,6 +13,7 @@ from services.tools.flow import Flow
 from services.tools.functions import FunctionExecutor
 from services.tools.http_api import HttpExecutor
 from services.tools.isolation import PROGRAMS
+from services.tools.mcp_servers import McpExecutor
 from services.tools.permissions import ToolAuthorizer
 from services.tools.policy import NAME as POLICY
 from services.tools.policy import ArgumentPolicy, GrpcPolicy
@@ -55,6 +56,7 @@ def main() -> None:
         await sandbox.prepare()
         programs = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes, profile=PROGRAMS))
         store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
+        registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store,
             _executors(settings, sandbox, programs),
@@ -63,8 +65,8 @@ def main() -> None:
             policy=policy,
             clock=clock,
             ids=ids,
+            quarantine=registry.quarantine,
         )
-        registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 
     run("tools", settings, register, service_names=SERVICES)
@@ -78,4 +80,5 @@ def _executors(settings: ToolsSettings, sandbox: Sandbox, programs: Sandbox) -> 
         "external_api": HttpExecutor(allowed, secrets),
         "sql": SqlExecutor(secrets),
         "shell": ProgramExecutor(programs),
+        "mcp": McpExecutor(sandbox, allowed, secrets),
     }

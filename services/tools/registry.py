@@ -128,7 +128,7 @@ class Registry:
         missing = max(0, lifecycle.missing_approvals(tool, audit) - 1)
         return await self._moved(caller, tool, "approved", State.TESTING if missing else State.APPROVED, note), missing
 
-    async def quarantine(self, caller: Principal, tool: Tool, *, note: str) -> Tool:
+    async def quarantine(self, caller: Principal, tool: Tool, note: str) -> Tool:
         """Takes a tool out of use because what it calls is no longer what was registered."""
         return await self._moved(caller, tool, "quarantined", State.QUARANTINED, note)
 

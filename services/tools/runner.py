@@ -20,7 +20,11 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         names: dict[str, Any] = {"__name__": "function"}
         if order.get("allowed_imports") is not None:
             names["__builtins__"] = _restricted(frozenset(order["allowed_imports"]))
+        if "entry_point" not in order:
+            names["__name__"] = "__main__"
         exec(compile(order["code"], _CODE_NAME, "exec"), names)  # noqa: S102 - the sandbox is what this is for
+        if "entry_point" not in order:
+            return {"status": "OK", "result": None}
         result = names[order["entry_point"]](**order["arguments"])
         if isinstance(result, Awaitable):
             result = _awaited(result)

@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -75,6 +76,19 @@ class ProgramCall:
     def order(self) -> bytes:
         limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=self.processes)
         return json.dumps({"command": list(self.command), "limits": limits}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """Python source that talks over its input and output."""
+
+    code: str
+    memory_mib: int
+    timeout: timedelta
+
+    def order(self) -> bytes:
+        limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=1)
+        return json.dumps({"code": self.code, "limits": limits}).encode()
 
 
 def _limits(timeout: timedelta, *, memory_mib: int, processes: int) -> dict[str, int]:
@@ -159,6 +173,30 @@ class Sandbox:
                 conversation.close()
 
     @asynccontextmanager
+    async def talking(self, call: ScriptCall) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.WriteTransport]]:
+        """A script that runs while the block does: its output and its input. It is gone when the block ends.
+
+        Raises SandboxUnavailable. What it prints to its error stream is dropped.
+        """
+        source, sink = os.pipe()
+        try:
+            async with self._places, self._started(call, given=source) as running:
+                os.close(source)
+                source = -1
+                conversation = _Conversation(running, lambda *_: None, program=False, listening=False)
+                try:
+                    async with _piped(running.out, sink) as pipes:
+                        sink = -1
+                        yield pipes
+                finally:
+                    running.cut()
+                    conversation.close()
+        finally:
+            for descriptor in (source, sink):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    @asynccontextmanager
     async def _started(self, call: SandboxCall, *, given: int | None = None) -> AsyncIterator[Call]:
         jail = await self._standing()
         try:
@@ -193,12 +231,13 @@ class Sandbox:
 class _Conversation:
     """What comes out of one call."""
 
-    def __init__(self, running: Call, printed: Printed, *, program: bool) -> None:
+    def __init__(self, running: Call, printed: Printed, *, program: bool, listening: bool = True) -> None:
         self._running = running
         self._program = program
         self._said = bytearray()
+        out = [Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed))] if listening else []
         self._drains = [
-            Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed)),
+            *out,
             Drain(running.err, limit=_MAX_OUTPUT, tell=_Text("stderr", printed)),
             Drain(running.answer, limit=_MAX_ANSWER, tell=self._said.extend),
         ]
@@ -232,3 +271,18 @@ class _Text:
     def __call__(self, data: bytes) -> None:
         if text := self.decoder.decode(data):
             self.printed(self.name, text)
+
+
+@asynccontextmanager
+async def _piped(out: int, sink: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.WriteTransport]]:
+    """Two descriptors as the loop's own; it closes them."""
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=_MAX_ANSWER)
+    reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(out, "rb"))
+    writing, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(sink, "wb"))
+    try:
+        yield reader, writing
+    finally:
+        # A transport whose other end is gone has let go of the loop already.
+        for pipe in (writing, reading):
+            if not pipe.is_closing():
+                pipe.close()

@@ -102,7 +102,7 @@ async def stub(
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store, executors, authorizer=authorizer, rates=LocalRates(clock), policy=policy, clock=clock, ids=ids,
-            pause=clock_pause(clock),
+            pause=clock_pause(clock), quarantine=registry.quarantine,
         )  # fmt: skip
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 
