@@ -25,7 +25,7 @@ from shared.errors import FieldRequired, InvalidArgument, MeshError, PageTokenIn
 from shared.paging import next_page_token, page
 
 PYTHON: Final = "python"
-MODES: Final = ("python", "external_api", "grpc", "sql", "mcp", "shell", "wasm")
+MODES: Final = ("python", "external_api", "grpc", "sql", "mcp", "shell", "wasm", "retrieval")
 _MAX_CODE: Final = 262_144
 _MAX_MEMORY_MIB: Final = 4096
 _DEFAULT_MEMORY_MIB: Final = 512
@@ -59,8 +59,8 @@ def new_tool(found: tool_pb2.Tool, now: datetime) -> Tool:
         auth=_auth(found.auth) if found.HasField("auth") else None,
         allowed_agents=_names(found.allowed_agents, "tool.allowed_agents"),
         function=_function(found.function, name) if found.HasField("function") else None,
-        # A query that only reads may always be repeated.
-        idempotent=found.idempotent or found.exec_mode == "sql",
+        # What only reads may always be repeated.
+        idempotent=found.idempotent or found.exec_mode in ("sql", "retrieval"),
         created_at=now,
         examples=_examples(found),
         tags=_tags(found.tags),

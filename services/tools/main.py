@@ -11,6 +11,7 @@ from services.tools.egress import Egress
 from services.tools.executor import Executor
 from services.tools.flow import Flow
 from services.tools.functions import FunctionExecutor
+from services.tools.grpc_methods import GrpcExecutor
 from services.tools.http_api import HttpExecutor
 from services.tools.isolation import PROGRAMS
 from services.tools.mcp_servers import McpExecutor
@@ -20,6 +21,8 @@ from services.tools.policy import ArgumentPolicy, GrpcPolicy
 from services.tools.programs import ProgramExecutor
 from services.tools.rates import RedisRates
 from services.tools.registry import Registry
+from services.tools.retrieval import NAME as MEMORY
+from services.tools.retrieval import RetrievalExecutor
 from services.tools.sandbox import Sandbox
 from services.tools.secrets import Secrets
 from services.tools.service import ToolService
@@ -46,7 +49,7 @@ def main() -> None:
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
-        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(POLICY,)))
+        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(POLICY, MEMORY)))
         if settings.identity_private_key is None:
             raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("tools", settings.identity_private_key, clock)
@@ -59,7 +62,7 @@ def main() -> None:
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store,
-            _executors(settings, sandbox, programs),
+            _executors(settings, sandbox, programs, channel),
             authorizer=authorizer,
             rates=RedisRates(redis, clock, ids),
             policy=policy,
@@ -72,7 +75,9 @@ def main() -> None:
     run("tools", settings, register, service_names=SERVICES)
 
 
-def _executors(settings: ToolsSettings, sandbox: Sandbox, programs: Sandbox) -> dict[str, Executor]:
+def _executors(
+    settings: ToolsSettings, sandbox: Sandbox, programs: Sandbox, channel: grpc.aio.Channel
+) -> dict[str, Executor]:
     secrets = Secrets(settings.secrets)
     allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
     return {
@@ -81,4 +86,6 @@ def _executors(settings: ToolsSettings, sandbox: Sandbox, programs: Sandbox) -> 
         "sql": SqlExecutor(secrets),
         "shell": ProgramExecutor(programs),
         "mcp": McpExecutor(sandbox, allowed, secrets),
+        "grpc": GrpcExecutor(allowed, secrets),
+        "retrieval": RetrievalExecutor(channel),
     }

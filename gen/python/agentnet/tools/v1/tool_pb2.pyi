@@ -143,7 +143,9 @@ class Tool(_message.Message):
     rate_limit_per_min: _builtins.int
     """Calls a minute: 0 means no limit of its own."""
     exec_mode: _builtins.str
-    """How it runs: "python" (a function in the sandbox), "external_api", "grpc", "sql", "mcp", "shell" or "wasm"."""
+    """How it runs: "python" (a function in the sandbox), "external_api", "grpc", "sql", "mcp", "shell", "retrieval" (what
+    memory recalls) or "wasm".
+    """
     idempotent: _builtins.bool
     """True when calls change nothing and may be repeated."""
     governance_level: Global___GovernanceLevel.ValueType
