@@ -28,7 +28,7 @@ DEFAULT_PORTS: Final = {
     "valkey": 56379,
     "model": 58080,
 }
-SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy")
+SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy", "tools")
 
 
 class AlreadyRunning(Exception):

@@ -105,6 +105,11 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "ListTools": _EVERYONE,
         "InvokeTool": _OPERATORS,
         "StreamTool": _OPERATORS,
+        "SetToolState": _OPERATORS,
+        "ReviewTool": _OPERATORS,
+        "ListToolAudit": _OVERSEERS,
+        "GetToolUsage": _OVERSEERS,
+        "GetToolSchemas": _EVERYONE,
     },
     "agentnet.cost.v1.CostService": {
         "Reserve": _NOBODY,

@@ -150,6 +150,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The function's code breaks the static rules (INVALID_ARGUMENT). Metadata: `line`."""
     ERROR_REASON_FUNCTION_FAILED: _ErrorReason.ValueType  # 127
     """The function raised, crashed or went over a limit (FAILED_PRECONDITION). Metadata: `status`."""
+    ERROR_REASON_TOOL_STATE_INVALID: _ErrorReason.ValueType  # 128
+    """The tool is not in a state that allows this (FAILED_PRECONDITION). Metadata: `state`, `allowed`."""
+    ERROR_REASON_TOOL_APPROVAL_MISSING: _ErrorReason.ValueType  # 129
+    """Reviews its governance level demands are missing (FAILED_PRECONDITION). Metadata: `missing`."""
+    ERROR_REASON_TOOL_STATE_CHANGED: _ErrorReason.ValueType  # 130
+    """Another caller moved the tool meanwhile (ABORTED). Read it again."""
+    ERROR_REASON_TOOL_QUOTA_EXHAUSTED: _ErrorReason.ValueType  # 131
+    """The tool's quota of calls, total or of the day, is used up (RESOURCE_EXHAUSTED). Metadata: `quota`, `limit`."""
+    ERROR_REASON_TOOL_CIRCUIT_OPEN: _ErrorReason.ValueType  # 132
+    """The tool failed too often and is left alone for a while (UNAVAILABLE). RetryInfo says when to come back."""
+    ERROR_REASON_TOOL_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 133
+    """A call with this request_id began and nobody knows whether its effect happened (FAILED_PRECONDITION). It is not
+    repeated; find out, then use a new request_id.
+    """
+    ERROR_REASON_TOOL_CALL_IN_PROGRESS: _ErrorReason.ValueType  # 134
+    """A call with this request_id is running (ABORTED). Ask again later."""
+    ERROR_REASON_TOOL_FAILED: _ErrorReason.ValueType  # 135
+    """What the tool calls answered with an error (FAILED_PRECONDITION). Metadata: `status`."""
+    ERROR_REASON_EGRESS_REFUSED: _ErrorReason.ValueType  # 136
+    """The address may not be reached from here (FAILED_PRECONDITION). Metadata: `host`."""
+    ERROR_REASON_SECRET_NOT_FOUND: _ErrorReason.ValueType  # 137
+    """The secret the tool names is not there (FAILED_PRECONDITION). Metadata: `key_id`."""
     ERROR_REASON_PRICE_NOT_FOUND: _ErrorReason.ValueType  # 140
     """The price book has no price for the model (FAILED_PRECONDITION). Metadata: `provider`, `model`."""
     ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 141
@@ -323,6 +345,28 @@ ERROR_REASON_FUNCTION_REJECTED: ErrorReason.ValueType  # 126
 """The function's code breaks the static rules (INVALID_ARGUMENT). Metadata: `line`."""
 ERROR_REASON_FUNCTION_FAILED: ErrorReason.ValueType  # 127
 """The function raised, crashed or went over a limit (FAILED_PRECONDITION). Metadata: `status`."""
+ERROR_REASON_TOOL_STATE_INVALID: ErrorReason.ValueType  # 128
+"""The tool is not in a state that allows this (FAILED_PRECONDITION). Metadata: `state`, `allowed`."""
+ERROR_REASON_TOOL_APPROVAL_MISSING: ErrorReason.ValueType  # 129
+"""Reviews its governance level demands are missing (FAILED_PRECONDITION). Metadata: `missing`."""
+ERROR_REASON_TOOL_STATE_CHANGED: ErrorReason.ValueType  # 130
+"""Another caller moved the tool meanwhile (ABORTED). Read it again."""
+ERROR_REASON_TOOL_QUOTA_EXHAUSTED: ErrorReason.ValueType  # 131
+"""The tool's quota of calls, total or of the day, is used up (RESOURCE_EXHAUSTED). Metadata: `quota`, `limit`."""
+ERROR_REASON_TOOL_CIRCUIT_OPEN: ErrorReason.ValueType  # 132
+"""The tool failed too often and is left alone for a while (UNAVAILABLE). RetryInfo says when to come back."""
+ERROR_REASON_TOOL_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 133
+"""A call with this request_id began and nobody knows whether its effect happened (FAILED_PRECONDITION). It is not
+repeated; find out, then use a new request_id.
+"""
+ERROR_REASON_TOOL_CALL_IN_PROGRESS: ErrorReason.ValueType  # 134
+"""A call with this request_id is running (ABORTED). Ask again later."""
+ERROR_REASON_TOOL_FAILED: ErrorReason.ValueType  # 135
+"""What the tool calls answered with an error (FAILED_PRECONDITION). Metadata: `status`."""
+ERROR_REASON_EGRESS_REFUSED: ErrorReason.ValueType  # 136
+"""The address may not be reached from here (FAILED_PRECONDITION). Metadata: `host`."""
+ERROR_REASON_SECRET_NOT_FOUND: ErrorReason.ValueType  # 137
+"""The secret the tool names is not there (FAILED_PRECONDITION). Metadata: `key_id`."""
 ERROR_REASON_PRICE_NOT_FOUND: ErrorReason.ValueType  # 140
 """The price book has no price for the model (FAILED_PRECONDITION). Metadata: `provider`, `model`."""
 ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 141
