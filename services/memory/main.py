@@ -107,5 +107,6 @@ def main() -> None:
         every = settings.upkeep_interval
         await stack.enter_async_context(supervised("used", lambda: chores.used.run(every / 10)))
         await stack.enter_async_context(supervised("upkeep", lambda: chores.upkeep.run(every)))
+        await stack.enter_async_context(supervised("index", lambda: chores.upkeep.run_tending(every / 100)))
 
     run("memory", settings, register, service_names=SERVICES)

@@ -101,13 +101,39 @@ limit $18;
 select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
   set_config('plan_cache_mode', 'force_custom_plan', true);
 
--- name: exact_settings
-select set_config('enable_indexscan', 'off', true);
+-- name: graph_384
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode_384
+where in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by embedding <=> $16
+limit $17;
 
--- name: index_settings
-select set_config('enable_indexscan', 'on', true);
+-- name: fresh_384
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode_384
+where not in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by (embedding <=> $16) + 0
+limit $17;
 
--- name: nearest_384
+-- name: exact_384
 select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
   importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
 from memory_episode_384
@@ -120,10 +146,42 @@ where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinalit
   and ($14::jsonb = '{}' or not exists (
     select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
   and embedding_set = $15
+order by (embedding <=> $16) + 0
+limit $17;
+
+-- name: graph_1536
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode
+where in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
 order by embedding <=> $16
 limit $17;
 
--- name: nearest_1536
+-- name: fresh_1536
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode
+where not in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by (embedding <=> $16) + 0
+limit $17;
+
+-- name: exact_1536
 select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
   importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
 from memory_episode
@@ -136,7 +194,7 @@ where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinalit
   and ($14::jsonb = '{}' or not exists (
     select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
   and embedding_set = $15
-order by embedding <=> $16
+order by (embedding <=> $16) + 0
 limit $17;
 
 -- name: corpus
@@ -250,3 +308,25 @@ from unnest($2::bigint[], $3::text[], $4::timestamptz[]) as chosen (place, sessi
         and (expires_at is null or expires_at > $6)
       order by created_at, memory.place limit $5) as later)
   ) as side;
+
+-- name: into_graph_384
+update memory_episode_384 set in_graph = true
+where tenant_id = $1 and not in_graph and place in (
+  select place from memory_episode_384 where tenant_id = $1 and not in_graph order by place limit $2 for update skip locked);
+
+-- name: not_in_graph_384
+select count(*) from (select from memory_episode_384 where tenant_id = $1 and not in_graph limit $2) as counted;
+
+-- name: into_graph_1536
+update memory_episode set in_graph = true
+where tenant_id = $1 and not in_graph and place in (
+  select place from memory_episode where tenant_id = $1 and not in_graph order by place limit $2 for update skip locked);
+
+-- name: not_in_graph_1536
+select count(*) from (select from memory_episode where tenant_id = $1 and not in_graph limit $2) as counted;
+
+-- name: any_in_graph_384
+select exists (select from memory_episode_384 where tenant_id = $1 and in_graph);
+
+-- name: any_in_graph_1536
+select exists (select from memory_episode where tenant_id = $1 and in_graph);

@@ -25,16 +25,18 @@ async def nearest(
     connection: Connection, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
 ) -> Sequence[Found]:
     """By cosine similarity, best first."""
-    query = _SQL[f"nearest_{width_of(vector)}"]
+    width = width_of(vector)
     given = (*conditions(tenant, chosen, now), half(vector), limit)
-    # Without an iterative scan a filter can leave nothing of what the index found.
+    # Without an iterative scan a filter can leave nothing of what the graph found.
     await connection.execute(_SQL["search_settings"])
-    rows = await connection.fetch(query, *given)
-    if len(rows) < limit:
-        # The walk ended before enough fitted: a small tenant or a narrow filter. Looking at all of it is exact.
-        await connection.execute(_SQL["exact_settings"])
-        rows = await connection.fetch(query, *given)
-        await connection.execute(_SQL["index_settings"])
+    rows = await connection.fetch(_SQL[f"fresh_{width}"], *given)
+    if await connection.fetchval(_SQL[f"any_in_graph_{width}"], tenant):
+        known = await connection.fetch(_SQL[f"graph_{width}"], *given)
+        if len(known) < limit:
+            # The walk ended before enough fitted: a narrow filter. Looking at everything is exact.
+            rows = await connection.fetch(_SQL[f"exact_{width}"], *given)
+        else:
+            rows = sorted([*rows, *known], key=lambda row: -row["cosine"])[:limit]
     return [Found(memory_of(row), row["cosine"]) for row in rows]
 
 

@@ -203,6 +203,9 @@ class MemoryStore(Protocol):
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
         """Words of the tenant's memories that begin with the same two letters, at most 500."""
 
+    async def tend(self, tenant: str) -> int:
+        """Brings the index up to what was stored of late, where that is much. Returns how many memories it took in."""
+
     async def usage(self, tenant: str) -> Sequence[Usage]:
         """What is kept, by type, expired or not."""
 

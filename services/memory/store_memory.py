@@ -139,6 +139,9 @@ class InMemoryStore:
         known = {other for one in self._tenants.get(tenant, {}).values() for other in words_of(one.memory)}
         return sorted(other for other in known if len(word) > 1 and other.startswith(word[:2]))[:500]
 
+    async def tend(self, tenant: str) -> int:
+        return 0
+
     async def usage(self, tenant: str) -> Sequence[Usage]:
         found = []
         for kind in sorted(MemoryType):

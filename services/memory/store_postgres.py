@@ -13,11 +13,26 @@ from services.memory import words as cutting
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.receipts_postgres import add_receipts
 from services.memory.rows import conditions, half, memory_of, width_of
-from services.memory.store import Entry, Filter, Found, Gathered, Memory, MemoryType, Probe, Receipt, Usage, Vector
+from services.memory.store import (
+    WIDTHS,
+    Entry,
+    Filter,
+    Found,
+    Gathered,
+    Memory,
+    MemoryType,
+    Probe,
+    Receipt,
+    Usage,
+    Vector,
+)
 from shared.paging import Page
 from shared.postgres import Connection, Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
+# A tenant keeps this many out of the graph: comparing them all takes about a millisecond.
+_FRESH: Final = 2_000
+_TENDED: Final = 250
 _BEGINNING: Final = 2
 _SMALLINT: Final = 32_767
 
@@ -105,6 +120,26 @@ class PostgresMemoryStore:
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(_SQL["similar_words"], tenant, start, end)
         return [row["word"] for row in rows]
+
+    async def tend(self, tenant: str) -> int:
+        moved = 0
+        for width in WIDTHS:
+            async with self._database.tenant(tenant) as connection:
+                fresh = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, _FRESH + 1)
+            if fresh > _FRESH:
+                moved += await self._into_graph(tenant, width)
+        return moved
+
+    async def _into_graph(self, tenant: str, width: int) -> int:
+        """In short transactions, so that nobody waits long for a row."""
+        moved = 0
+        while True:
+            async with self._database.tenant(tenant) as connection:
+                done = await connection.execute(_SQL[f"into_graph_{width}"], tenant, _TENDED)
+            count = int(done.rpartition(" ")[2])
+            if not count:
+                return moved
+            moved += count
 
     async def usage(self, tenant: str) -> Sequence[Usage]:
         async with self._database.tenant(tenant) as connection:

@@ -57,6 +57,12 @@ class Limits:
         self._limit = memories
         self._pause = pause
         self._counted: dict[str, tuple[timedelta, int]] = {}
+        self._stored: set[str] = set()
+
+    def take_stored(self) -> set[str]:
+        """The tenants that stored something since this was last asked."""
+        stored, self._stored = self._stored, set()
+        return stored
 
     @property
     def tenants(self) -> Sequence[str]:
@@ -68,6 +74,7 @@ class Limits:
 
     async def admit(self, tenant: str, more: int) -> None:
         """Lets storing pass, slower the nearer the limit is. Raises MemoryFull at the limit."""
+        self._stored.add(tenant)
         held = await self._held(tenant)
         if held + more > self._limit:
             self._counted.pop(tenant, None)
@@ -109,6 +116,19 @@ class Upkeep:
                 if pruned != Pruned(0, 0, 0):
                     log.info("memory.pruned", tenant=tenant, expired=pruned.expired, aged=pruned.aged,
                              crowded_out=pruned.crowded_out)  # fmt: skip
+
+    async def run_tending(self, every: timedelta) -> None:
+        """Keeps the index near what was stored of late, for ever."""
+        while True:
+            await asyncio.sleep(every.total_seconds())
+            await self.tend()
+
+    async def tend(self) -> None:
+        """Once, for the tenants that stored something since the last time."""
+        for tenant in self._limits.take_stored():
+            moved = await self._store.tend(tenant)
+            if moved:
+                log.info("memory.indexed", tenant=tenant, memories=moved)
 
     async def prune(self, tenant: str, *, dry_run: bool) -> Pruned:
         """What has ended, what is older than its type is kept, what its type has no room for."""

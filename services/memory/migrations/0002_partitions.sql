@@ -27,6 +27,8 @@ create table memory_episode (
   created_at timestamptz not null default now(),
   updated_at timestamptz,
   expires_at timestamptz,
+  -- Whether the graph knows it. What it does not know is compared one by one: exact, and fast while there is little of it.
+  in_graph boolean not null default false,
   primary key (tenant_id, id)
 ) partition by hash (tenant_id);
 create table memory_episode_384 (like memory_episode including defaults, primary key (tenant_id, id))
@@ -119,8 +121,10 @@ create index memory_episode_by_time on memory_episode (tenant_id, created_at, id
 create index memory_episode_384_by_time on memory_episode_384 (tenant_id, created_at, id);
 create index memory_episode_session on memory_episode (tenant_id, session_id, created_at, place) where session_id <> '';
 create index memory_episode_384_session on memory_episode_384 (tenant_id, session_id, created_at, place) where session_id <> '';
-create index memory_episode_near on memory_episode using hnsw (embedding halfvec_cosine_ops);
-create index memory_episode_384_near on memory_episode_384 using hnsw (embedding halfvec_cosine_ops);
+create index memory_episode_fresh on memory_episode (tenant_id, place) where not in_graph;
+create index memory_episode_384_fresh on memory_episode_384 (tenant_id, place) where not in_graph;
+create index memory_episode_near on memory_episode using hnsw (embedding halfvec_cosine_ops) where in_graph;
+create index memory_episode_384_near on memory_episode_384 using hnsw (embedding halfvec_cosine_ops) where in_graph;
 
 -- The owner sees no rows without a tenant; moving is done tenant by tenant.
 do $$

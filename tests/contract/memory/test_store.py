@@ -224,3 +224,20 @@ async def test_similar_words_begin_alike(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("kubernetes kube cluster kuwait"), entry("kudos", 0, 1)])
     assert await store.similar_words(tenant, "kubrenetes") == ["kube", "kubernet", "kudo", "kuwait"]
     assert await store.similar_words(tenant, "k") == []
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_search_is_whole_before_while_and_after_memories_join_the_graph(
+    store: Any, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.memory.store_postgres._FRESH", 20)
+    await store.add(tenant, [entry(f"first {n}", 1, n / 10) for n in range(20)])
+    assert await store.tend(tenant) == 0
+    await store.add(tenant, [entry(f"second {n}", 1, n / 10 + 0.05, tags=("late",)) for n in range(20)])
+    assert await store.tend(tenant) == 40
+    await store.add(tenant, [entry(f"third {n}", 1, n / 10 + 0.02) for n in range(10)])
+    found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=6)
+    narrow = await store.nearest(tenant, vector(1), Filter(tags=("late",)), now=NOW, limit=30)
+    assert [one.memory.content for one in found] == ["first 0", "third 0", "second 0", "first 1", "third 1", "second 1"]
+    assert len(narrow) == 20
+    assert await store.nearest("another", vector(1), Filter(), now=NOW, limit=6) == []
