@@ -97,10 +97,6 @@ where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinalit
 order by created_at, id
 limit $18;
 
--- name: search_settings
-select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
-  set_config('plan_cache_mode', 'force_custom_plan', true);
-
 -- name: graph_384
 select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
   importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
@@ -197,10 +193,6 @@ where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinalit
 order by (embedding <=> $16) + 0
 limit $17;
 
--- name: corpus
-select coalesce(sum(memories), 0)::bigint as memories, coalesce(sum(words), 0)::bigint as words from memory_count
-where tenant_id = $1;
-
 -- name: holding
 select word, (select count(*) from (
   select from memory_word where memory_word.tenant_id = $1 and memory_word.word = asked.word limit $3) as counted) as holding
@@ -209,12 +201,13 @@ from unnest($2::text[]) as asked (word);
 -- name: worded
 with scored as materialized (
   select place, sum(asked.weight * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / $18::float8))) as score
-  from unnest($16::text[], $17::float8[]) as asked (word, weight)
-  join memory_word on memory_word.tenant_id = $1 and memory_word.word = asked.word
+  from unnest($16::text[], $17::float8[]) as asked (word, weight),
+    -- Each word is looked up by itself, whatever the planner knows of the table.
+    lateral (select place, times, length from memory_word where tenant_id = $1 and word = asked.word offset 0) as held
   group by place order by score desc, place limit $20)
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+select id, known.place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
   importance, policy_version, created_at, updated_at, expires_at
-from scored join memory using (place)
+from scored, lateral (select * from memory where memory.tenant_id = $1 and memory.place = scored.place offset 0) as known
 where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
   and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
   and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
@@ -224,7 +217,7 @@ where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinalit
   and ($14::jsonb = '{}' or not exists (
     select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
   and embedding_set = $15
-order by score desc, place
+order by score desc, known.place
 limit $19;
 
 -- name: cosines_384
@@ -325,8 +318,19 @@ where tenant_id = $1 and not in_graph and place in (
 -- name: not_in_graph_1536
 select count(*) from (select from memory_episode where tenant_id = $1 and not in_graph limit $2) as counted;
 
--- name: any_in_graph_384
-select exists (select from memory_episode_384 where tenant_id = $1 and in_graph);
+-- name: standing_384
+select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
+  set_config('plan_cache_mode', 'force_custom_plan', true),
+  exists (select from memory_episode_384 where tenant_id = $1 and in_graph) as in_graph,
+  (select coalesce(sum(memories), 0)::bigint from memory_count where tenant_id = $1) as memories,
+  (select coalesce(sum(words), 0)::bigint from memory_count where tenant_id = $1) as words;
 
--- name: any_in_graph_1536
-select exists (select from memory_episode where tenant_id = $1 and in_graph);
+-- name: standing_1536
+select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
+  set_config('plan_cache_mode', 'force_custom_plan', true),
+  exists (select from memory_episode where tenant_id = $1 and in_graph) as in_graph,
+  (select coalesce(sum(memories), 0)::bigint from memory_count where tenant_id = $1) as memories,
+  (select coalesce(sum(words), 0)::bigint from memory_count where tenant_id = $1) as words;
+
+-- name: prefer_graph
+select set_config('enable_sort', $1, true);

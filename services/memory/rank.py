@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from services.memory.cues import Cues, cues_of
 from services.memory.store import Corpus, Found, Gathered, Memory
-from services.memory.words import bm25, counted, stems, weight
+from services.memory.words import LENGTH, SATURATION, bm25, counted, stems, weight
 
 Floats = NDArray[np.float64]
 
@@ -120,50 +120,73 @@ def parts(query: str, corpus: Corpus, rows: Sequence[_Row]) -> tuple[list[str], 
     """One column a sign. Those of one search are compared with its best, so that they mean the same in every search."""
     cues = cues_of(query, {row.found.memory.agent for row in rows})
     asked = [word for word in query_words(query) if word not in cues.names] or list(query_words(query))
-    texts = [counted(row.found.memory.content) for row in rows]
-    before = [counted(row.before.memory.content) if row.before else _NO_WORDS for row in rows]
-    after = [counted(row.after.memory.content) if row.after else _NO_WORDS for row in rows]
-    wide = Corpus(corpus.memories, corpus.average_length * 3, corpus.holding)
-    words = np.array([bm25(text, asked, corpus) for text in texts])
-    window = np.array([bm25(_merged(*texts3), asked, wide) for texts3 in zip(before, texts, after, strict=True)])
-    meaning = np.array([row.found.cosine for row in rows])
-    meaning_before = np.array([row.before.cosine if row.before else 0.0 for row in rows])
-    meaning_after = np.array([row.after.cosine if row.after else 0.0 for row in rows])
-    total = sum(weight(word, corpus) for word in asked) or 1.0
-    covered = np.array([sum(weight(word, corpus) for word in asked if word in text) / total for text in texts])
+    here = _Texts([row.found for row in rows], asked)
+    before = _Texts([row.before for row in rows], asked)
+    after = _Texts([row.after for row in rows], asked)
+    weights = np.array([weight(word, corpus) for word in asked])
+    average = max(corpus.average_length, 1.0)
+    words = here.bm25(weights, average)
+    meaning = here.cosines
     sessions = [row.found.memory.session_id for row in rows]
     columns: dict[str, Floats] = {
         "meaning": _share(meaning),
         "similarity": meaning,
-        "meaning_before": _share(meaning_before),
-        "meaning_after": _share(meaning_after),
+        "meaning_before": _share(before.cosines),
+        "meaning_after": _share(after.cosines),
         "words": _share(words),
-        "words_before": _share(np.array([bm25(text, asked, corpus) for text in before])),
-        "words_after": _share(np.array([bm25(text, asked, corpus) for text in after])),
-        "words_around": _share(window),
+        "words_before": _share(before.bm25(weights, average)),
+        "words_after": _share(after.bm25(weights, average)),
+        "words_around": _share(here.joined(before, after).bm25(weights, average * 3)),
         "words_and_meaning": _share(words) * _share(meaning),
-        "covered": covered,
+        "covered": here.covered(weights),
         "session_meaning": _share(_best_of(sessions, meaning)),
         "session_words": _share(_sum_of(sessions, words)),
-        **_told(cues, rows, texts),
+        "length": np.log1p(here.lengths) / 4,
+        **_told(cues, rows),
     }
     return list(columns), np.stack(list(columns.values()), axis=1)
 
 
-def _told(cues: Cues, rows: Sequence[_Row], texts: Sequence[Mapping[str, int]]) -> dict[str, Floats]:
+class _Texts:
+    """The asked words in many memories at once: how often each holds each, how long each is, how near it is."""
+
+    def __init__(self, found: Sequence[Found | None], asked: Sequence[str]) -> None:
+        texts = [counted(one.memory.content) if one else _NO_WORDS for one in found]
+        self.times: Floats = np.array([[text.get(word, 0) for word in asked] for text in texts], float)
+        self.times = self.times.reshape(len(texts), len(asked))
+        self.lengths: Floats = np.array([sum(text.values()) for text in texts], float)
+        self.cosines: Floats = np.array([one.cosine if one else 0.0 for one in found])
+
+    def joined(self, *others: _Texts) -> _Texts:
+        """As if they were one text each with those of the others."""
+        whole = _Texts([], [])
+        whole.times = self.times + sum(other.times for other in others)
+        whole.lengths = self.lengths + sum(other.lengths for other in others)
+        return whole
+
+    def bm25(self, weights: Floats, average: float) -> Floats:
+        norm = SATURATION * (1 - LENGTH + LENGTH * self.lengths / average)
+        scores: Floats = (self.times * (SATURATION + 1) / (self.times + norm[:, None])) @ weights
+        return scores
+
+    def covered(self, weights: Floats) -> Floats:
+        """The share of what the words weigh that is held."""
+        shares: Floats = (self.times > 0) @ weights / (weights.sum() or 1.0)
+        return shares
+
+
+def _told(cues: Cues, rows: Sequence[_Row]) -> dict[str, Floats]:
     """Signs that need no comparison: who spoke, when, and what kind of line it is."""
     memories = [row.found.memory for row in rows]
-    asks = np.array([float("?" in memory.content) for memory in memories])
+    questions = [row.before is not None and "?" in row.before.memory.content for row in rows]
     return {
         "speaker": np.array([float(memory.agent in cues.speakers) for memory in memories]),
         "other_speaker": np.array([float(cues.contradicts(memory.agent)) for memory in memories]),
         "date": np.array([cues.fits(memory.created_at) for memory in memories]),
-        "time_told": np.array([cues.asks_when * float(cues.tells_time(memory.content)) for memory in memories]),
-        "length": np.array([math.log1p(sum(text.values())) / 4 for text in texts]),
-        "asks": asks,
-        "answers": np.array([float(bool(row.before) and "?" in row.before.memory.content) if row.before else 0.0
-                             for row in rows]),
-    }  # fmt: skip
+        "time_told": np.array([float(cues.asks_when and cues.tells_time(memory.content)) for memory in memories]),
+        "asks": np.array([float("?" in memory.content) for memory in memories]),
+        "answers": np.array(questions, float),
+    }
 
 
 def _rows(gathered: Gathered) -> list[_Row]:
@@ -179,14 +202,6 @@ def _rows(gathered: Gathered) -> list[_Row]:
             if row := rows.get(later.memory.place):
                 row.before = earlier
     return list(rows.values())
-
-
-def _merged(*texts: Mapping[str, int]) -> Mapping[str, int]:
-    merged: dict[str, int] = {}
-    for text in texts:
-        for word, times in text.items():
-            merged[word] = merged.get(word, 0) + times
-    return merged
 
 
 def _share(values: Floats) -> Floats:

@@ -20,7 +20,7 @@ from shared.log import log
 DEFAULT_MIN_SCORE: Final = 0.25
 # Candidates of each kind: enough for a good order of a hundred, few enough to rank in a millisecond or two.
 _POOL: Final = 60
-_REACH: Final = 2
+_REACH: Final = 1
 _PROMISING: Final = 0.5
 
 

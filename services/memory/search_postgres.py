@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.memory.rows import conditions, half, memory_of, width_of
-from services.memory.store import Corpus, Filter, Found, Gathered, Memory, Probe, Vector
+from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Memory, Probe, Vector
 from services.memory.words import weight
 from shared.postgres import Connection, load_queries
 
@@ -17,49 +17,75 @@ _SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _HOLDING: Final = 5_000
 # How many entries of the inverted index one search reads.
 _POSTINGS: Final = 12_000
-
-Beside = Mapping[int, Sequence[tuple[int, Found]]]
+# Of how many by meaning and by words the neighbours are looked at.
+_FIRST: Final = 25
+# From here on a tenant's memories are looked for in the graph even before the planner knows how many they are.
+_LARGE: Final = 20_000
 
 
 async def nearest(
     connection: Connection, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
 ) -> Sequence[Found]:
     """By cosine similarity, best first."""
+    standing = await _standing(connection, tenant, width_of(vector))
+    return await _nearest(connection, standing, vector, conditions(tenant, chosen, now), limit=limit)
+
+
+async def gather(connection: Connection, tenant: str, probe: Probe, chosen: Filter, now: datetime) -> Gathered:
+    """The nearest by meaning, the best by words, and what stands around the first of both."""
+    standing = await _standing(connection, tenant, width_of(probe.vector) if probe.vector else WIDTHS[0])
+    given = conditions(tenant, chosen, now)
+    near: Sequence[Found] = []
+    if probe.vector:
+        near = await _nearest(connection, standing, probe.vector, given, limit=probe.limit)
+    corpus = await _corpus(connection, tenant, standing, probe.words)
+    worded = await _worded(connection, probe, corpus, given)
+    first = [one.memory for one in near[:_FIRST]] + list(worded[:_FIRST])
+    around = await _around(connection, tenant, first, probe, chosen.as_of or now)
+    cosines = {one.memory.place: one.cosine for one in near}
+    others = [memory.place for memory in worded] + [memory.place for line in around.values() for _, memory in line]
+    cosines |= await _cosines(connection, tenant, sorted({*others} - cosines.keys()), probe.vector)
+    pool = {memory.place: memory for memory in (*(one.memory for one in near), *worded)}
+    return Gathered(
+        [Found(memory, cosines.get(place, 0.0)) for place, memory in pool.items()],
+        {
+            place: [(offset, Found(memory, cosines.get(memory.place, 0.0))) for offset, memory in line]
+            for place, line in around.items()
+        },
+        corpus,
+    )
+
+
+async def _standing(connection: Connection, tenant: str, width: int) -> Any:
+    """How much the tenant keeps. Also sets the transaction up: without an iterative scan a filter can leave nothing of
+    what the graph found.
+    """
+    return await connection.fetchrow(_SQL[f"standing_{width}"], tenant)
+
+
+async def _nearest(
+    connection: Connection, standing: Any, vector: Vector, given: tuple[object, ...], *, limit: int
+) -> Sequence[Found]:
     width = width_of(vector)
-    given = (*conditions(tenant, chosen, now), half(vector), limit)
-    # Without an iterative scan a filter can leave nothing of what the graph found.
-    await connection.execute(_SQL["search_settings"])
-    rows = await connection.fetch(_SQL[f"fresh_{width}"], *given)
-    if await connection.fetchval(_SQL[f"any_in_graph_{width}"], tenant):
-        known = await connection.fetch(_SQL[f"graph_{width}"], *given)
+    sought = (*given, half(vector), limit)
+    rows = await connection.fetch(_SQL[f"fresh_{width}"], *sought)
+    if standing["in_graph"]:
+        if standing["memories"] > _LARGE:
+            await connection.execute(_SQL["prefer_graph"], "off")
+        known = await connection.fetch(_SQL[f"graph_{width}"], *sought)
         if len(known) < limit:
             # The walk ended before enough fitted: a narrow filter. Looking at everything is exact.
-            rows = await connection.fetch(_SQL[f"exact_{width}"], *given)
+            rows = await connection.fetch(_SQL[f"exact_{width}"], *sought)
         else:
             rows = sorted([*rows, *known], key=lambda row: -row["cosine"])[:limit]
     return [Found(memory_of(row), row["cosine"]) for row in rows]
 
 
-async def gather(connection: Connection, tenant: str, probe: Probe, chosen: Filter, now: datetime) -> Gathered:
-    """The nearest by meaning, the best by words, and what stands around the first of both."""
-    near: Sequence[Found] = []
-    if probe.vector:
-        near = await nearest(connection, tenant, probe.vector, chosen, now=now, limit=probe.limit)
-    corpus = await _corpus(connection, tenant, probe.words)
-    worded = await _worded(connection, probe, corpus, conditions(tenant, chosen, now))
-    known = {one.memory.place: one for one in near}
-    missing = [memory for memory in worded if memory.place not in known]
-    cosines = await _cosines(connection, tenant, [memory.place for memory in missing], probe.vector)
-    pool = [*near, *(Found(memory, cosines.get(memory.place, 0.0)) for memory in missing)]
-    first = [one.memory for one in near[: probe.limit // 2]] + list(worded[: probe.limit // 2])
-    return Gathered(pool, await _around(connection, tenant, first, probe, chosen.as_of or now), corpus)
-
-
-async def _corpus(connection: Connection, tenant: str, words: Sequence[str]) -> Corpus:
-    row = await connection.fetchrow(_SQL["corpus"], tenant)
+async def _corpus(connection: Connection, tenant: str, standing: Any, words: Sequence[str]) -> Corpus:
     counts = await connection.fetch(_SQL["holding"], tenant, list(words), _HOLDING) if words else []
-    memories, total = (row["memories"], row["words"]) if row else (0, 0)
-    return Corpus(memories, total / memories if memories else 1.0, {one["word"]: one["holding"] for one in counts})
+    memories = standing["memories"]
+    length = standing["words"] / memories if memories else 1.0
+    return Corpus(memories, length, {one["word"]: one["holding"] for one in counts})
 
 
 async def _worded(connection: Connection, probe: Probe, corpus: Corpus, given: tuple[object, ...]) -> Sequence[Memory]:
@@ -84,21 +110,20 @@ async def _cosines(connection: Connection, tenant: str, places: Sequence[int], v
 
 async def _around(
     connection: Connection, tenant: str, memories: Sequence[Memory], probe: Probe, at: datetime
-) -> Beside:
+) -> dict[int, list[tuple[int, Memory]]]:
+    """By place: the neighbours, each with its offset, in their order."""
     asked = list({memory.place: memory for memory in memories if memory.session_id}.values())
-    beside: dict[int, list[tuple[int, Found]]] = {}
     if not asked or not probe.reach:
-        return beside
+        return {}
     rows = await connection.fetch(
         _SQL["around"], tenant, [one.place for one in asked], [one.session_id for one in asked],
         [one.created_at for one in asked], probe.reach, at,
     )  # fmt: skip
-    found = {row["place"]: memory_of(row) for row in rows}
-    cosines = await _cosines(connection, tenant, list(found), probe.vector)
-    for row in rows:
-        near = Found(found[row["place"]], cosines.get(row["place"], 0.0))
-        beside.setdefault(row["beside"], []).append((row["distance"], near))
-    return {place: sorted(near, key=lambda one: one[0]) for place, near in beside.items()}
+    made = {place: memory_of(row) for place, row in {row["place"]: row for row in rows}.items()}
+    lines: dict[int, list[tuple[int, Memory]]] = {}
+    for row in sorted(rows, key=lambda row: row["distance"]):
+        lines.setdefault(row["beside"], []).append((row["distance"], made[row["place"]]))
+    return lines
 
 
 def _affordable(words: Sequence[str], corpus: Corpus) -> list[str]:

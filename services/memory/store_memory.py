@@ -29,6 +29,7 @@ from services.memory.store import (
 from services.memory.words import bm25, words_of
 from shared.paging import Page
 
+_FIRST: Final = 25  # as the real store does
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -108,7 +109,7 @@ class InMemoryStore:
             near = await self.nearest(tenant, probe.vector, chosen, now=now, limit=probe.limit)
         corpus = self._corpus(tenant, probe.words)
         worded = self._worded(tenant, probe, corpus, self._mine(tenant, chosen, now))
-        first = [one.memory for one in (*near[: probe.limit // 2], *worded[: probe.limit // 2])]
+        first = [one.memory for one in (*near[:_FIRST], *worded[:_FIRST])]
         pool = list({one.memory.place: one for one in (*worded, *near)}.values())
         return Gathered(pool, self._around(tenant, first, probe, chosen.as_of or now), corpus)
 

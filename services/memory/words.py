@@ -100,8 +100,8 @@ _STOP: Final = frozenset(
     ]
 )
 _STEMMER: Final = Stemmer.Stemmer("english")
-_SATURATION: Final = 1.2
-_LENGTH: Final = 0.75
+SATURATION: Final = 1.2
+LENGTH: Final = 0.75
 _LONGEST: Final = 64
 _SHORT: Final = 3
 _LONG: Final = 8
@@ -134,9 +134,9 @@ def weight(word: str, corpus: Corpus) -> float:
 def bm25(words: Mapping[str, int], query: Iterable[str], corpus: Corpus) -> float:
     """Okapi BM25 of a memory with these words."""
     length = sum(words.values()) / max(corpus.average_length, 1.0)
-    norm = _SATURATION * (1 - _LENGTH + _LENGTH * length)
+    norm = SATURATION * (1 - LENGTH + LENGTH * length)
     return sum(
-        weight(word, corpus) * words[word] * (_SATURATION + 1) / (words[word] + norm) for word in query if word in words
+        weight(word, corpus) * words[word] * (SATURATION + 1) / (words[word] + norm) for word in query if word in words
     )
 
 

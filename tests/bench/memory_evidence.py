@@ -36,7 +36,7 @@ from services.memory.words import bm25, counted
 _WEIGHTS = Path(__file__).parents[2] / "services" / "memory" / "weights.json"
 _CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
 _BUDGETS = (500, 1_000, 2_000, 4_000)
-_POOL = 120
+_POOL = 60
 TENANT = "bench"
 
 
@@ -135,7 +135,7 @@ async def cases(found: Sequence[Conversation], embed: Callable[[list[str]], Any]
 async def _case(store: InMemoryStore, conversation: Conversation, question: Question, vector: Any) -> Case:
     now = conversation.turns[-1].created_at
     words = rank.query_words(question.text)
-    found = await store.gather(TENANT, Probe(vector, words, _POOL, 2), Filter(), now=now)
+    found = await store.gather(TENANT, Probe(vector, words, _POOL, 1), Filter(), now=now)
     gathered = rank.with_neighbours(found, lambda _: True)
     everything = await store.nearest(TENANT, vector, Filter(), now=now, limit=10_000)
     pairs = [(one.memory, one.cosine) for one in everything]

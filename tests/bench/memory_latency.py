@@ -190,7 +190,7 @@ async def _searched(
         return await store.nearest(f"small-{at % SMALL_TENANTS}", queries[at], Filter(), now=NOW, limit=_K)
 
     async def hybrid(at: int) -> Any:
-        probe = Probe(queries[at], rank.query_words(questions[at]), 60, 2)
+        probe = Probe(queries[at], rank.query_words(questions[at]), 60, 1)
         gathered = await store.gather(TENANT, probe, Filter(), now=NOW)
         return rank.ranked(questions[at], gathered, rank.Taste(), now=NOW, limit=_K)
 
