@@ -23,7 +23,7 @@ DEFAULT_TOKENS: Final = 2_000
 _EPISODES: Final = 5
 _HEADING: Final = 8
 # Shares of the budget each part may take at most when all are long; what a part leaves is the next one's.
-_SHARES: Final = {"handoff": 0.1, "summary": 0.2, "facts": 0.2, "memories": 0.45}
+_SHARES: Final = {"handoff": 0.25, "summary": 0.2, "facts": 0.2, "memories": 0.45}
 
 
 @dataclass(frozen=True, slots=True)

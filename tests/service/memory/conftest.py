@@ -42,6 +42,7 @@ class Served:
     clock: FakeClock
     keys: Keys
     chores: list[Chores]
+    address: str
 
     def caller(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -79,5 +80,5 @@ async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Serv
             bulk_service_pb2_grpc.BulkServiceStub(channel),
             fact_service_pb2_grpc.FactServiceStub(channel),
             conversation_service_pb2_grpc.ConversationServiceStub(channel),
-            embedder, clock, keys, chores,
+            embedder, clock, keys, chores, address,
         )  # fmt: skip
