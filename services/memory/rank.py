@@ -126,6 +126,7 @@ def parts(query: str, corpus: Corpus, rows: Sequence[_Row]) -> tuple[list[str], 
     weights = np.array([weight(word, corpus) for word in asked])
     average = max(corpus.average_length, 1.0)
     words = here.bm25(weights, average)
+    around = here.joined(before, after).bm25(weights, average * 3)
     meaning = here.cosines
     sessions = [row.found.memory.session_id for row in rows]
     columns: dict[str, Floats] = {
@@ -136,9 +137,13 @@ def parts(query: str, corpus: Corpus, rows: Sequence[_Row]) -> tuple[list[str], 
         "words": _share(words),
         "words_before": _share(before.bm25(weights, average)),
         "words_after": _share(after.bm25(weights, average)),
-        "words_around": _share(here.joined(before, after).bm25(weights, average * 3)),
+        "words_around": _share(around),
         "words_and_meaning": _share(words) * _share(meaning),
+        "around_and_meaning": _share(around) * _share(meaning),
+        "best_meaning": _share(meaning) ** 4,
+        "best_around": _share(around) ** 4,
         "covered": here.covered(weights),
+        "rarest": here.rarest(weights),
         "session_meaning": _share(_best_of(sessions, meaning)),
         "session_words": _share(_sum_of(sessions, words)),
         "length": np.log1p(here.lengths) / 4,
@@ -168,6 +173,13 @@ class _Texts:
         norm = SATURATION * (1 - LENGTH + LENGTH * self.lengths / average)
         scores: Floats = (self.times * (SATURATION + 1) / (self.times + norm[:, None])) @ weights
         return scores
+
+    def rarest(self, weights: Floats) -> Floats:
+        """What the rarest held word weighs, as a share of the rarest asked one."""
+        if not len(weights):
+            return np.zeros(len(self.lengths))
+        shares: Floats = ((self.times > 0) * weights).max(axis=1) / (weights.max() or 1.0)
+        return shares
 
     def covered(self, weights: Floats) -> Floats:
         """The share of what the words weigh that is held."""

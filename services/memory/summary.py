@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from services.memory.tokens import estimate
@@ -15,7 +15,9 @@ _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 _TELLING: Final = re.compile(
     r"\d|[A-Z][a-z]+ [A-Z]|\b(?:decid|agree|must|will|because|prefer|deadline|never|always)", re.IGNORECASE
 )
-_MOST: Final = 400
+_MOST: Final = 200
+_SHORTEST: Final = 3
+_TELLING_PARTS: Final = 3
 
 
 def summarize(texts: Sequence[str], *, max_tokens: int) -> str:
@@ -31,6 +33,8 @@ def summarize(texts: Sequence[str], *, max_tokens: int) -> str:
         if cost <= left:
             kept.append(at)
             left -= cost
+        if left < _SHORTEST:
+            break
     if not kept and sentences:
         return clipped(sentences[0], max_tokens)
     return "\n".join(sentences[at] for at in sorted(kept))
@@ -54,14 +58,25 @@ def _sentences(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))[-_MOST:]
 
 
-def _by_worth(sentences: Sequence[str]) -> list[int]:
-    """Best first: words that many sentences share, names, numbers and decisions, and what came first and last."""
+def _by_worth(sentences: Sequence[str]) -> Iterator[int]:
+    """Best first: words that several sentences share, names, numbers and decisions, what came first and last. What a
+    chosen sentence says counts half in those after it.
+    """
     texts = [counted(sentence) for sentence in sentences]
     shared = Counter(word for text in texts for word in text)
-    worth = []
-    for at, (sentence, text) in enumerate(zip(sentences, texts, strict=True)):
-        central = sum(math.log(1 + shared[word]) for word in text) / math.sqrt(1 + sum(text.values()))
-        telling = min(len(_TELLING.findall(sentence)), 3) * 0.5
-        edge = 0.5 if at in (0, len(sentences) - 1) else 0.0
-        worth.append(central + telling + edge)
-    return sorted(range(len(sentences)), key=lambda at: (-worth[at], at))
+    edges = (0, len(texts) - 1)
+    telling = [
+        min(len(_TELLING.findall(sentence)), _TELLING_PARTS) + (at in edges) for at, sentence in enumerate(sentences)
+    ]
+    worth = {word: math.log(1 + times) * math.log(1 + len(texts) / times) for word, times in shared.items()}
+    left = set(range(len(sentences)))
+
+    def value(at: int) -> float:
+        return sum(worth[word] for word in texts[at]) / math.sqrt(1 + sum(texts[at].values())) + 0.5 * telling[at]
+
+    while left:
+        best = max(left, key=lambda at: (value(at), -at))
+        left.remove(best)
+        yield best
+        for word in texts[best]:
+            worth[word] /= 2

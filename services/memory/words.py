@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import Stemmer
@@ -99,6 +100,12 @@ _STOP: Final = frozenset(
         "your",
     ]
 )
+# What no rule of stemming brings together: "went" with "go". One line a word, its other forms behind it.
+_IRREGULAR: Final = {
+    form: line.split()[0]
+    for line in Path(__file__).with_name("irregular.txt").read_text().splitlines()
+    for form in line.split()[1:]
+}
 _STEMMER: Final = Stemmer.Stemmer("english")
 SATURATION: Final = 1.2
 LENGTH: Final = 0.75
@@ -121,7 +128,8 @@ def words_of(memory: Memory) -> Mapping[str, int]:
 def stems(text: str) -> list[str]:
     """The stems of a text in order, without function words."""
     found = _WORD.findall(text.lower().replace("_", " "))
-    stemmed: list[str] = _STEMMER.stemWords([word[:_LONGEST] for word in found if word not in _STOP])
+    regular = [_IRREGULAR.get(word, word)[:_LONGEST] for word in found if word not in _STOP]
+    stemmed: list[str] = _STEMMER.stemWords(regular)
     return stemmed
 
 

@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -142,8 +142,10 @@ def row(what: str, size: int, spent: Sequence[float], recall: float | None = Non
     return f"| {size:,} | {what} | {middle:.2f} | {slow:.2f} | {'' if recall is None else f'{recall:.3f}'} |"
 
 
-async def measured(dsn: str, texts: list[str], vectors: Any, sizes: list[int], *, peers: bool) -> list[str]:
-    lines = ["| memories | what | p50 ms | p99 ms | recall@10 |", "|---|---|---|---|---|"]
+async def measured(dsn: str, texts: list[str], vectors: Any, sizes: list[int], *, peers: bool) -> AsyncIterator[str]:
+    """The lines of the table, each as soon as it is known."""
+    yield "| memories | what | p50 ms | p99 ms | recall@10 |"
+    yield "|---|---|---|---|---|"
     questions, asked = texts[-_ASKED:], vectors[-_ASKED:]
     async with open_database(dsn, prepare=register_vector) as database:
         store = PostgresMemoryStore(database)
@@ -153,26 +155,22 @@ async def measured(dsn: str, texts: list[str], vectors: Any, sizes: list[int], *
         stored = 0
         for size in sizes:
             spent = await store_all(store, TENANT, texts[stored:size], vectors[stored:size], stored)
-            lines.append(
-                f"| {size:,} | stored {size - stored:,} in batches of {_BATCH} | {(size - stored) / spent:,.0f} memories/s | | |"
-            )
+            rate = (size - stored) / spent
+            yield f"| {size:,} | stored {size - stored:,} in batches of {_BATCH}: {rate:,.0f} memories/s | | | |"
             stored = size
             began = time.perf_counter()
             moved = await store.tend(TENANT)
-            lines.append(
-                f"| {size:,} | taken into the graph, in the background | {moved / (time.perf_counter() - began):,.0f} memories/s | | |"
-            )
-            async with database.tenant(TENANT) as connection:
-                place = {row["id"]: row["content"] for row in await connection.fetch("select id, content from memory")}
-            lines += await _searched(store, size, texts[:size], vectors[:size], questions, asked, place)
+            rate = moved / (time.perf_counter() - began)
+            yield f"| {size:,} | taken into the graph in the background: {rate:,.0f} memories/s | | | |"
+            for line in await _searched(store, size, texts[:size], vectors[:size], questions, asked):
+                yield line
             if peers:
-                lines += memory_peers.measured(vectors[:size], asked, exact(vectors[:size], asked), row, overlap)
-    return lines
+                for line in memory_peers.measured(vectors[:size], asked, exact(vectors[:size], asked), row, overlap):
+                    yield line
 
 
 async def _searched(
-    store: PostgresMemoryStore, size: int, texts: list[str], vectors: Any, questions: list[str], asked: Any,
-    contents: dict[str, str],
+    store: PostgresMemoryStore, size: int, texts: list[str], vectors: Any, questions: list[str], asked: Any
 ) -> list[str]:  # fmt: skip
     at_text = {text: at for at, text in enumerate(texts)}
     queries = [tuple(one.astype(float).tolist()) for one in asked]
@@ -243,9 +241,14 @@ def main() -> None:
     known = [at for at in range(len(texts)) if np.any(vectors[at])]
     texts, vectors = [texts[at] for at in known], vectors[known]
     with fresh_cluster() as cluster:
-        lines = asyncio.run(measured(cluster.dsn("memory"), texts, vectors, sizes, peers=asked.peers))
-    lines.append(asyncio.run(embedding_cost(texts[-_ASKED:])))
-    sys.stdout.write("\n".join(lines) + "\n")
+        asyncio.run(_print(measured(cluster.dsn("memory"), texts, vectors, sizes, peers=asked.peers)))
+    sys.stdout.write(asyncio.run(embedding_cost(texts[-_ASKED:])) + "\n")
+
+
+async def _print(lines: AsyncIterator[str]) -> None:
+    async for line in lines:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
