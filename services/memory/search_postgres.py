@@ -19,8 +19,6 @@ _HOLDING: Final = 5_000
 _POSTINGS: Final = 12_000
 # Of how many by meaning and by words the neighbours are looked at.
 _FIRST: Final = 25
-# From here on a tenant's memories are looked for in the graph even before the planner knows how many they are.
-_LARGE: Final = 20_000
 
 
 async def nearest(
@@ -70,8 +68,7 @@ async def _nearest(
     sought = (*given, half(vector), limit)
     rows = await connection.fetch(_SQL[f"fresh_{width}"], *sought)
     if standing["in_graph"]:
-        if standing["memories"] > _LARGE:
-            await connection.execute(_SQL["prefer_graph"], "off")
+        await connection.execute(_SQL["prefer_graph"])
         known = await connection.fetch(_SQL[f"graph_{width}"], *sought)
         if len(known) < limit:
             # The walk ended before enough fitted: a narrow filter. Looking at everything is exact.

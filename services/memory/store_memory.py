@@ -44,7 +44,7 @@ class InMemoryStore:
         self._used: dict[tuple[str, int], datetime] = {}
 
     async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
-        _check([entry.vector for entry in entries])
+        check_widths([entry.vector for entry in entries])
         mine = self._tenants.setdefault(tenant, {})
         known = {_identity(one.memory): one.memory for one in mine.values()}
         stored = []
@@ -57,7 +57,7 @@ class InMemoryStore:
         return stored
 
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
-        _check([entry.vector])
+        check_widths([entry.vector])
         mine = self._tenants.get(tenant, {})
         if before.id not in mine:
             return None
@@ -97,7 +97,7 @@ class InMemoryStore:
     async def nearest(
         self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
     ) -> Sequence[Found]:
-        _check([vector])
+        check_widths([vector])
         mine = [one for one in self._mine(tenant, chosen, now) if len(one.vector) == len(vector)]
         near = _cosines(vector, [one.vector for one in mine])
         found = [Found(one.memory, cosine) for one, cosine in zip(mine, near, strict=True)]
@@ -204,7 +204,8 @@ def _order(memory: Memory) -> tuple[datetime, int]:
     return memory.created_at, memory.place
 
 
-def _check(vectors: Iterable[Vector]) -> None:
+def check_widths(vectors: Iterable[Vector]) -> None:
+    """Raises EmbeddingWidthInvalid unless all are of one known width."""
     widths = {len(vector) for vector in vectors}
     if len(widths) != 1 or not widths <= set(WIDTHS):
         width = ", ".join(map(str, sorted(widths)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
+from services.memory.backends.contract import EngineStore
 from services.memory.conversations_memory import InMemoryConversations
 from services.memory.conversations_postgres import PostgresConversationStore
 from services.memory.fact_store_memory import InMemoryFacts
@@ -25,9 +27,45 @@ async def database(postgres: Cluster) -> AsyncIterator[Database]:
         yield database
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def store(request: pytest.FixtureRequest, database: Database) -> Any:
-    return InMemoryStore() if request.param == "memory" else PostgresMemoryStore(database)
+def _faiss(folder: Path) -> Any:
+    pytest.importorskip("faiss")
+    from services.memory.backends.faiss_engine import FaissEngine
+
+    return FaissEngine()
+
+
+def _qdrant(folder: Path) -> Any:
+    client = pytest.importorskip("qdrant_client")
+    from services.memory.backends.qdrant_engine import QdrantEngine
+
+    return QdrantEngine(client.QdrantClient(":memory:"))
+
+
+def _chroma(folder: Path) -> Any:
+    chroma = pytest.importorskip("chromadb")
+    from services.memory.backends.chroma_engine import ChromaEngine
+
+    return ChromaEngine(chroma.EphemeralClient(chroma.Settings(anonymized_telemetry=False)))
+
+
+def _lance(folder: Path) -> Any:
+    pytest.importorskip("lancedb")
+    from services.memory.backends.lance_engine import LanceEngine
+
+    return LanceEngine(folder)
+
+
+# Engines are an optional group of dependencies, `backends`; a run without one of them skips it.
+ENGINES = {"faiss": _faiss, "qdrant": _qdrant, "chroma": _chroma, "lancedb": _lance}
+
+
+@pytest.fixture(params=["memory", "postgres", *ENGINES])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "memory":
+        return InMemoryStore()
+    if request.param == "postgres":
+        return PostgresMemoryStore(request.getfixturevalue("database"))
+    return EngineStore(ENGINES[request.param](tmp_path))
 
 
 @pytest.fixture(params=["memory", "postgres"])
