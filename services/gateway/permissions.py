@@ -98,6 +98,26 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "Forget": _WORKERS,
         "AppendTurn": _NOBODY,
         "GetContext": _WORKERS,
+        "UpdateMemory": _WORKERS,
+    },
+    "agentnet.memory.v1.BulkService": {
+        "RememberMany": _WORKERS,
+        "ForgetMany": _OPERATORS,
+        "GetMemoryUsage": _EVERYONE,
+        "SetRetention": _OPERATORS,
+        "PruneMemories": _OPERATORS,
+        "ConsolidateMemories": _WORKERS,
+    },
+    "agentnet.memory.v1.FactService": {
+        "RecordFacts": _WORKERS,
+        "ListFacts": _EVERYONE,
+        "ListRelatedFacts": _EVERYONE,
+        "EndFact": _WORKERS,
+        "ForgetFacts": _OPERATORS,
+    },
+    "agentnet.memory.v1.ConversationService": {
+        "GetConversation": _EVERYONE,
+        "CompactConversation": _WORKERS,
     },
     "agentnet.tools.v1.ToolService": {
         "RegisterTool": _OPERATORS,

@@ -134,6 +134,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such recorded decision (NOT_FOUND)."""
     ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No such memory in this tenant (NOT_FOUND)."""
+    ERROR_REASON_EMBEDDING_WIDTH_INVALID: _ErrorReason.ValueType  # 101
+    """A given vector is not as wide as any table, or not as wide as the others (INVALID_ARGUMENT). Metadata: `width`, `known`."""
+    ERROR_REASON_FILTER_UNKNOWN: _ErrorReason.ValueType  # 102
+    """A filter names something memories are not filtered by (INVALID_ARGUMENT). Metadata: `filter`, `known`."""
+    ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 103
+    """The tenant keeps as many memories as it may (RESOURCE_EXHAUSTED). Forget some, or raise the limit. Metadata: `limit`."""
+    ERROR_REASON_FACT_NOT_FOUND: _ErrorReason.ValueType  # 104
+    """No such fact in this tenant (NOT_FOUND)."""
+    ERROR_REASON_MEMORY_EXISTS: _ErrorReason.ValueType  # 105
+    """Another memory of the same agent and type has this content already (ALREADY_EXISTS). Metadata: `memory_id`."""
+    ERROR_REASON_EMBEDDING_SET_NOT_FOUND: _ErrorReason.ValueType  # 106
+    """No such embedding set in this tenant (NOT_FOUND). Metadata: `embedding_set`."""
     ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 120
     """No such tool or version (NOT_FOUND)."""
     ERROR_REASON_TOOL_VERSION_EXISTS: _ErrorReason.ValueType  # 121
@@ -329,6 +341,18 @@ ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 91
 """No such recorded decision (NOT_FOUND)."""
 ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 100
 """No such memory in this tenant (NOT_FOUND)."""
+ERROR_REASON_EMBEDDING_WIDTH_INVALID: ErrorReason.ValueType  # 101
+"""A given vector is not as wide as any table, or not as wide as the others (INVALID_ARGUMENT). Metadata: `width`, `known`."""
+ERROR_REASON_FILTER_UNKNOWN: ErrorReason.ValueType  # 102
+"""A filter names something memories are not filtered by (INVALID_ARGUMENT). Metadata: `filter`, `known`."""
+ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 103
+"""The tenant keeps as many memories as it may (RESOURCE_EXHAUSTED). Forget some, or raise the limit. Metadata: `limit`."""
+ERROR_REASON_FACT_NOT_FOUND: ErrorReason.ValueType  # 104
+"""No such fact in this tenant (NOT_FOUND)."""
+ERROR_REASON_MEMORY_EXISTS: ErrorReason.ValueType  # 105
+"""Another memory of the same agent and type has this content already (ALREADY_EXISTS). Metadata: `memory_id`."""
+ERROR_REASON_EMBEDDING_SET_NOT_FOUND: ErrorReason.ValueType  # 106
+"""No such embedding set in this tenant (NOT_FOUND). Metadata: `embedding_set`."""
 ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 120
 """No such tool or version (NOT_FOUND)."""
 ERROR_REASON_TOOL_VERSION_EXISTS: ErrorReason.ValueType  # 121
