@@ -23,6 +23,15 @@ class TaskGraphService(task_graph_service_pb2_grpc.TaskGraphServiceServicer):
     async def GetTaskGraph(self, request: Any, context: Any) -> NoReturn:
         _refuse("GetTaskGraph", _SESSIONS)
 
+    async def ListTaskGraphs(self, request: Any, context: Any) -> NoReturn:
+        _refuse("ListTaskGraphs", _SESSIONS)
+
+    async def CancelTasks(self, request: Any, context: Any) -> NoReturn:
+        _refuse("CancelTasks", _SESSIONS)
+
+    async def DrawTaskGraph(self, request: Any, context: Any) -> NoReturn:
+        _refuse("DrawTaskGraph", _SESSIONS)
+
 
 class EvaluationService(evaluation_service_pb2_grpc.EvaluationServiceServicer):
     """Evaluation."""
