@@ -90,7 +90,9 @@ class Play:
 
     def begin(self, step: Begin) -> None:
         asked = asking.question(self.state, self.state.nodes[step.node_id])
-        key = asking.effect_key("tgr_1", step.node_id, agent=step.agent, attempt=step.attempt, asked=asked)
+        key = asking.effect_key(
+            "tgr_1", step.node_id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, asked=asked
+        )
         began = task_event_pb2.TaskStarted(
             node_id=step.node_id,
             agent=step.agent,
@@ -116,7 +118,9 @@ class Play:
         finished = generation_pb2.GenerationFinished()
         finished.usage.output_tokens, finished.cost.micros_usd = 3, 7
         now = self.clock.now()
-        for event in outcome.answered(self.state, name, finished, agents=("Athena", "Apollo"), now=now):
+        for event in outcome.answered(
+            self.state, name, finished, agents={"Athena": "Athena", "Apollo": "Apollo"}, now=now
+        ):
             self.write(event)
 
     def run(self) -> GraphState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -23,19 +23,19 @@ def answered(
     node_id: str,
     finished: generation_pb2.GenerationFinished,
     *,
-    agents: Sequence[str],
+    agents: Mapping[str, str],
     now: datetime,
 ) -> list[Event]:
     """The events after an agent has spoken to its end: the node ends, well or rejected, or its try was in vain.
 
-    `agents` are those a planner may use.
+    `agents` are those a planner may name, each with its pinned version.
     """
     trying, node = state.trying[node_id], state.nodes[node_id]
     result = _result(node_id, trying, now)
     result.usage.CopyFrom(finished.usage)
     result.cost_micros_usd = finished.cost.micros_usd
     before: list[Event] = []
-    if node.kind == task_graph_pb2.TASK_KIND_PLANNER:
+    if planning.plans(node):
         try:
             grown = planning.grown(state, node_id, trying.text, agents)
         except GraphInvalid as error:
@@ -68,6 +68,18 @@ def settled(state: GraphState, step: Settle, *, now: datetime) -> Event:
         if state.checkpoint_id:
             result.failure.metadata["last_checkpoint_id"] = state.checkpoint_id
     return _finished(result, "mesh")
+
+
+def with_progress(state: GraphState, event: Event) -> Event:
+    """The event, knowing how far the graph will be with it."""
+    if event.HasField("task_finished"):
+        result = event.task_finished.result
+        progress = state.progress
+        progress.ended += 1
+        progress.failed += result.status == FAILED
+        progress.running -= result.node_id in state.trying or result.node_id in state.broken
+        event.task_finished.progress.CopyFrom(progress)
+    return event
 
 
 def running(node_id: str, trying: Trying, now: datetime) -> task_graph_pb2.TaskResult:

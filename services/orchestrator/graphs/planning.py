@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import jsonschema
@@ -36,6 +36,11 @@ def schema(agents: Sequence[str], *, max_nodes: int) -> dict[str, Any]:
     }
     nodes = {"type": "array", "items": node, "minItems": 1, "maxItems": max_nodes}
     return {"type": "object", "required": ["nodes"], "additionalProperties": False, "properties": {"nodes": nodes}}
+
+
+def plans(node: task_graph_pb2.TaskNode) -> bool:
+    """Whether a node's answer is a plan."""
+    return node.kind == task_graph_pb2.TASK_KIND_PLANNER
 
 
 def instructions(goal: str, agents: Sequence[agent_pb2.Agent], *, max_nodes: int) -> str:
@@ -89,15 +94,16 @@ def _node(entry: dict[str, Any]) -> task_graph_pb2.TaskNode:
     )
 
 
-def grown(state: GraphState, planner: str, answer: str, agents: Sequence[str]) -> task_event_pb2.GraphGrown:
+def grown(state: GraphState, planner: str, answer: str, agents: Mapping[str, str]) -> task_event_pb2.GraphGrown:
     """The nodes a planner node's answer adds: named after it, after it, and before what depends on it.
 
-    Raises GraphInvalid, also when the graph with them would not be valid.
+    `agents` are those it may name, each with its pinned version. Raises GraphInvalid, also when the graph with them
+    would not be valid.
     """
-    planned = _nodes(answer, agents, max_nodes=max(1, validate.MAX_NODES - len(state.nodes)))
+    planned = _nodes(answer, list(agents), max_nodes=max(1, validate.MAX_NODES - len(state.nodes)))
     own = {node.id: f"{planner[:30]}-{node.id[:33]}" for node in planned}
     for node in planned:
-        node.id = own[node.id]
+        node.id, node.agent = own[node.id], agents[node.agent]
         wanted = [own.get(name, name) for name in node.depends_on] or [planner]
         del node.depends_on[:]
         node.depends_on.extend(wanted)

@@ -21,6 +21,7 @@ from services.orchestrator import unserved
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
 from services.orchestrator.main import SERVICES
 from services.orchestrator.service import AgentService, SessionService, add_to_server
+from services.orchestrator.service_graphs import TaskGraphService
 from shared.errors import MeshError
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -61,13 +62,15 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     settings = MeshSettings.model_validate(given | {"drain_grace": 0})
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
-        driver = PostgresDriver(world.leases, world.driver(), "one", TTL, POLL, 9)
+        driver = PostgresDriver(world.leases, world.runs(), "one", TTL, POLL, 9)
         world.leases.hear.append(driver.wake)
         await stack.enter_async_context(draining(driver))
         await stack.enter_async_context(supervised("claim", driver.claim))
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(world.agents, world.sessions), server)
         add_to_server(SessionService(world.sessions, world.clock), server)
-        task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(unserved.TaskGraphService(), server)
+        task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(
+            TaskGraphService(world.graphs, world.planner), server
+        )
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
     async with serving(settings, register, service_names=SERVICES) as address:

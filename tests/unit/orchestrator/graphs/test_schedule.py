@@ -395,12 +395,14 @@ def test_an_interruption_of_a_try_that_is_over_changes_nothing() -> None:
 
 
 def test_the_key_of_an_effect_depends_on_run_call_and_arguments_and_on_nothing_else() -> None:
-    def key(run: str = "r", call: str = "n", agent: str = "A", attempt: int = 1, asked: str = "q") -> str:
-        return asking.effect_key(run, call, agent=agent, attempt=attempt, asked=asked)
+    def key(
+        run: str = "r", call: str = "n", agent: str = "A", attempt: int = 1, fallback: bool = False, asked: str = "q"
+    ) -> str:
+        return asking.effect_key(run, call, agent=agent, attempt=attempt, fallback=fallback, asked=asked)
 
-    others = [key(run="s"), key(call="m"), key(agent="B"), key(attempt=2), key(asked="p")]
+    others = [key(run="s"), key(call="m"), key(agent="B"), key(attempt=2), key(fallback=True), key(asked="p")]
     assert key() == key()
-    assert len({key(), *others}) == 6
+    assert len({key(), *others}) == 7
     assert len(key()) <= 64
 
 
