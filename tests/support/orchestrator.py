@@ -299,7 +299,7 @@ class Watching:
 async def driving(world: World, owner: str) -> AsyncGenerator[asyncio.Task[None], None]:
     """A driver at work on the one ready session. Leaving the block kills it: nothing is given back."""
     lease = await world.claim(owner)
-    task = asyncio.create_task(world.driver().drive(lease, asyncio.Event()))
+    task = asyncio.create_task(world.runs().drive(lease, asyncio.Event()))
     try:
         yield task
     finally:

@@ -96,7 +96,7 @@ async def test_partial_results_stream_under_the_key_of_their_try(mesh: Mesh) -> 
         if event.HasField("task_finished")
     }
     assert texts == results
-    assert list(results)[0] == "a"
+    assert next(iter(results)) == "a"
     assert list(results)[-1] == "d"
 
 
