@@ -49,6 +49,12 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "CancelTasks": _WORKERS,
         "DrawTaskGraph": _EVERYONE,
     },
+    "agentnet.orchestrator.v1.CheckpointService": {
+        "CreateCheckpoint": _WORKERS,
+        "GetCheckpoint": _EVERYONE,
+        "ListCheckpoints": _EVERYONE,
+        "DeleteCheckpoint": _WORKERS,
+    },
     "agentnet.orchestrator.v1.EvaluationService": {"RunEvaluation": _OPERATORS, "GetEvaluation": _EVERYONE},
     "agentnet.inference.v1.InferenceService": {
         "Generate": _WORKERS,

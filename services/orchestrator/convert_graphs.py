@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Final
 
-from agentnet.orchestrator.v1 import task_graph_pb2
+from google.protobuf import struct_pb2
+
+from agentnet.orchestrator.v1 import checkpoint_pb2, task_graph_pb2
+from agentnet.orchestrator.v1 import checkpoint_service_pb2 as checkpoints
 from agentnet.orchestrator.v1 import task_graph_service_pb2 as pb
+from services.orchestrator.checkpoints.store import CheckpointFilter
 from services.orchestrator.convert import Listing, reference
 from services.orchestrator.graphs import conditions, picture, shapes
 from services.orchestrator.graphs.picture import Drawn
@@ -20,6 +24,7 @@ from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import next_page_token, page
 
 _PROMPT: Final = 32_768
+_NAME: Final = 255
 _MAX_PARALLEL: Final = 100
 _MAX_ATTEMPTS: Final = 10
 _LONGEST_SECONDS: Final = 3600
@@ -28,9 +33,11 @@ _MAX_AGENTS: Final = 100
 _PLANNED_AT_MOST: Final = 20
 
 
-def graph(request: pb.ExecuteTasksRequest) -> task_graph_pb2.TaskGraph:
-    """The graph by its first names and with its defaults."""
+def graph(request: pb.ExecuteTasksRequest) -> task_graph_pb2.TaskGraph | None:
+    """The graph by its first names and with its defaults; None when a checkpoint's own is to be run."""
     if not request.graph.nodes and not request.nodes:
+        if request.resume_from:
+            return None
         raise FieldRequired("graph.nodes")
     fields.text(request.graph.goal, "graph.goal", limit=_PROMPT)
     fields.within(request.graph.max_parallel_tasks, "graph.max_parallel_tasks", low=0, high=_MAX_PARALLEL)
@@ -131,6 +138,30 @@ def without_nodes(kept: KeptGraph) -> task_graph_pb2.TaskGraph:
     graph.CopyFrom(kept.graph)
     del graph.nodes[:]
     return graph
+
+
+def resume_from(request: pb.ExecuteTasksRequest) -> str:
+    return fields.identifier(request.resume_from, "resume_from") if request.resume_from else ""
+
+
+def notes(given: struct_pb2.Struct) -> struct_pb2.Struct:
+    fields.mapping(given, "metadata")
+    return given
+
+
+def list_checkpoints(request: checkpoints.ListCheckpointsRequest) -> tuple[CheckpointFilter, Listing]:
+    agent, run = (fields.text(getattr(request, name), name, limit=_NAME) for name in ("agent_name", "run_id"))
+    scope = f"checkpoints|{agent}|{run}"
+    return CheckpointFilter(agent, run), Listing(page(request.page_size, request.page_token, scope=scope), scope)
+
+
+def checkpoints_listed(
+    found: Sequence[checkpoint_pb2.Checkpoint], asked: Listing
+) -> checkpoints.ListCheckpointsResponse:
+    shown = found[: asked.page.size]
+    more = (shown[-1].id,) if len(found) > len(shown) else None
+    token = next_page_token(more, scope=asked.scope)
+    return checkpoints.ListCheckpointsResponse(checkpoints=shown, next_page_token=token)
 
 
 def drawing(nodes: Sequence[Drawn]) -> pb.DrawTaskGraphResponse:

@@ -115,3 +115,15 @@ class TaskOutputInvalid(Aborted):
     """A node's answer is not of the form its kind demands; another try may do better."""
 
     reason = Reason.ERROR_REASON_TASK_OUTPUT_INVALID
+
+
+class CheckpointNotFound(NotFound):
+    """No such checkpoint in this tenant."""
+
+    reason = Reason.ERROR_REASON_CHECKPOINT_NOT_FOUND
+
+
+class CheckpointIncompatible(FailedPrecondition):
+    """The checkpoint is of a version this mesh cannot read or upgrade."""
+
+    reason = Reason.ERROR_REASON_CHECKPOINT_INCOMPATIBLE

@@ -7,9 +7,16 @@ from contextlib import AsyncExitStack
 
 import grpc
 
-from agentnet.orchestrator.v1 import agent_service_pb2_grpc, evaluation_service_pb2_grpc, task_graph_service_pb2_grpc
+from agentnet.orchestrator.v1 import (
+    agent_service_pb2_grpc,
+    checkpoint_service_pb2_grpc,
+    evaluation_service_pb2_grpc,
+    task_graph_service_pb2_grpc,
+)
 from services.orchestrator import unserved
 from services.orchestrator.agents import Agents, read_agents
+from services.orchestrator.checkpoints.keeper import Checkpoints
+from services.orchestrator.checkpoints.places import checkpoint_store
 from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.runs import Runs
@@ -19,6 +26,7 @@ from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
 from services.orchestrator.planner import Planner
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
+from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
 from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.settings import OrchestratorSettings
@@ -41,6 +49,7 @@ SERVICES = (
     AGENTS,
     SESSIONS,
     TASK_GRAPHS,
+    CHECKPOINTS,
     "agentnet.orchestrator.v1.EvaluationService",
 )
 
@@ -60,19 +69,27 @@ def main() -> None:
         agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
         watcher = Watcher(store, tail, poll=settings.poll)
         sessions = Sessions(store, agents, watcher, clock, ids, settings.heartbeat)
-        tasks = await _drive(settings, stack, store, tail, agents)
-        graphs = TaskGraphs(store, tail, agents, clock, ids)
+        checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
+        tasks = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints)
+        graphs = TaskGraphs(store, tail, agents, checkpoints, clock, ids)
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
         add_to_server(SessionService(sessions, clock), server)
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(TaskGraphService(graphs, planner), server)
+        checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
     run("orchestrator", settings, register, service_names=SERVICES)
 
 
 async def _drive(
-    settings: OrchestratorSettings, stack: AsyncExitStack, store: PostgresSessionStore, tail: RedisTail, agents: Agents
+    settings: OrchestratorSettings,
+    stack: AsyncExitStack,
+    store: PostgresSessionStore,
+    tail: RedisTail,
+    agents: Agents,
+    *,
+    checkpoints: Checkpoints,
 ) -> Tasks:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
@@ -98,7 +115,7 @@ async def _drive(
         runs=Runs(
             {
                 "session": SessionDriver(store, tail, turns, clock, settings.max_takeovers),
-                "graph": GraphDriver(store, tail, tasks, clock, settings.max_takeovers),
+                "graph": GraphDriver(store, tail, tasks, checkpoints, clock, settings.max_takeovers),
             }
         ),
         owner=owner,

@@ -146,3 +146,20 @@ where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timesta
 -- name: give_back
 update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3
 returning pg_notify('orchestrator_wake', session_id);
+
+-- name: save_checkpoint
+insert into checkpoint (tenant_id, id, agent_name, run_id, version, data) values ($1, $2, $3, $4, $5, $6)
+on conflict (tenant_id, id) do update set agent_name = excluded.agent_name, run_id = excluded.run_id,
+  version = excluded.version, data = excluded.data;
+
+-- name: load_checkpoint
+select data from checkpoint where id = $1;
+
+-- name: every_checkpoint
+select data from checkpoint
+where ($1::text = '' or agent_name = $1) and ($2::text = '' or run_id = $2) and ($3::text = '' or id < $3)
+order by id collate "C" desc
+limit $4;
+
+-- name: delete_checkpoint
+delete from checkpoint where id = $1 returning id;

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
+from google.protobuf import struct_pb2
+
+from agentnet.orchestrator.v1 import checkpoint_pb2, event_pb2, session_pb2, task_graph_pb2
 from services.orchestrator.agents import Agents
+from services.orchestrator.checkpoints.form import Resumption
+from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.errors import SessionEnded, TaskGraphNotFound
 from services.orchestrator.graphs import outcome, validate
 from services.orchestrator.graphs.picture import Drawn
@@ -15,7 +19,7 @@ from services.orchestrator.graphs.state import GraphState, fold
 from services.orchestrator.sessions import ENDED
 from services.orchestrator.store import Entry, KeptGraph, LogTail, SessionStore, Signal
 from shared.clock import Clock
-from shared.errors import InvalidArgument
+from shared.errors import FieldRequired, InvalidArgument
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.paging import Page
@@ -53,28 +57,34 @@ class TaskGraphs:
     store: SessionStore
     tail: LogTail
     agents: Agents
+    checkpoints: Checkpoints
     clock: Clock
     ids: Ids
 
     async def execute(
         self,
         starter: Principal,
-        graph: task_graph_pb2.TaskGraph,
+        wanted: task_graph_pb2.TaskGraph | None,
         *,
         request_id: str | None,
-        known: Sequence[task_graph_pb2.TaskResult] = (),
+        resume_from: str = "",
     ) -> KeptGraph:
-        """Accepts a graph: it is checked, its agents are resolved and pinned. `known` are results it begins with.
+        """Accepts a graph: it is checked, its agents are resolved and pinned. With `resume_from` it goes on from that
+        checkpoint, in the checkpoint's own graph when none is wanted.
 
-        Raises GraphInvalid, AgentNotFound and AgentArchived.
+        Raises GraphInvalid, AgentNotFound, AgentArchived, CheckpointNotFound and CheckpointIncompatible.
         """
+        begun = await self._begun(starter.tenant_id, wanted, resume_from)
+        graph = begun.graph
         validate.check(graph.nodes)
         await self._pin(starter.tenant_id, graph)
         graph.id = self.ids.new("tgr")
         graph.status = task_graph_pb2.TASK_STATUS_PENDING
         graph.create_time.FromDatetime(self.clock.now())
         session = self._session(graph)
-        started = event_pb2.SessionStarted(session=session, task_graph=graph, task_results=known)
+        started = event_pb2.SessionStarted(
+            session=session, task_graph=graph, task_results=begun.results, task_keys=begun.keys
+        )
         event = Event(session_id=session.id, sequence=1, actor=f"user:{starter.subject}", session_started=started)
         event.time.CopyFrom(session.start_time)
         first = Entry(1, "session_started", event.SerializeToString())
@@ -131,6 +141,11 @@ class TaskGraphs:
         state = await self.state(tenant, kept.session.id)
         return [Drawn(name, _agent(state, name), _state(state, name), state.depends_on[name]) for name in state.nodes]
 
+    async def save(self, tenant: str, graph_id: str, *, notes: struct_pb2.Struct) -> checkpoint_pb2.Checkpoint:
+        """Makes a checkpoint of a graph as it is now. Raises TaskGraphNotFound and Unavailable."""
+        kept = await self.find(tenant, graph_id)
+        return await self.checkpoints.save(tenant, await self.state(tenant, kept.session.id), notes=notes)
+
     async def state(self, tenant: str, session_id: str) -> GraphState:
         """The state as the log, committed and live, has it."""
         state = GraphState()
@@ -138,6 +153,13 @@ class TaskGraphs:
             state = fold(state, (Event.FromString(entry.payload) for entry in entries))
         live = await self.tail.read(tenant, session_id, state.last_sequence)
         return fold(state, (Event.FromString(entry.payload) for entry in live))
+
+    async def _begun(self, tenant: str, wanted: task_graph_pb2.TaskGraph | None, resume_from: str) -> Resumption:
+        if resume_from:
+            return await self.checkpoints.resumption(tenant, resume_from, wanted)
+        if wanted is None:
+            raise FieldRequired("graph.nodes")
+        return Resumption(wanted, (), {})
 
     def _results(self, state: GraphState) -> list[task_graph_pb2.TaskResult]:
         now = self.clock.now()

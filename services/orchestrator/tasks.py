@@ -92,6 +92,8 @@ class Tasks:
         key = asking.effect_key(
             state.graph.id, node.id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, asked=asked
         )
+        if step.attempt == 1 and not step.fallback:
+            key = state.keys.get(node.id, key)
         began = task_event_pb2.TaskStarted(
             node_id=node.id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, turn_id=key, prompt=asked
         )

@@ -15,6 +15,8 @@ from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
 from services.orchestrator import agents as registry
 from services.orchestrator.agents import Agents
+from services.orchestrator.checkpoints.keeper import Checkpoints
+from services.orchestrator.checkpoints.store_memory import MemoryCheckpointStore
 from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
@@ -157,6 +159,7 @@ class World:
     tail: MemoryTail = field(default_factory=MemoryTail)
     inference: ScriptedInference = field(default_factory=ScriptedInference)
     memory: ScriptedMemory = field(default_factory=ScriptedMemory)
+    checkpoint_store: MemoryCheckpointStore = field(default_factory=MemoryCheckpointStore)
     naps: list[float] = field(default_factory=list)
     leases: MemoryLeaseStore = field(init=False)
     store: MemorySessionStore = field(init=False)
@@ -196,14 +199,19 @@ class World:
 
     @property
     def graphs(self) -> TaskGraphs:
-        return TaskGraphs(self.store, self.tail, self.agents, self.clock, self.ids)
+        return TaskGraphs(self.store, self.tail, self.agents, self.checkpoints, self.clock, self.ids)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.checkpoint_store, self.clock, self.ids)
 
     @property
     def planner(self) -> Planner:
         return Planner(self.tasks, self.inference, self.ids, 1024)
 
     def graph_driver(self, *, store: SessionStore | None = None, tail: LogTail | None = None) -> GraphDriver:
-        return GraphDriver(store or self.store, tail or self.tail, self.tasks, self.clock, max_takeovers=5)
+        own, live = store or self.store, tail or self.tail
+        return GraphDriver(own, live, self.tasks, self.checkpoints, self.clock, max_takeovers=5)
 
     def runs(self) -> Runs:
         return Runs({"session": self.driver(), "graph": self.graph_driver()})

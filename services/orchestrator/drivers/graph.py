@@ -8,6 +8,9 @@ from typing import Final
 
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from services.orchestrator.checkpoints import keeper
+from services.orchestrator.checkpoints.keeper import Checkpoints
+from services.orchestrator.checkpoints.saving import Saving
 from services.orchestrator.drivers.runs import begin, signals_received
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import outcome
@@ -35,6 +38,7 @@ class GraphDriver:
     store: SessionStore
     tail: LogTail
     tasks: Tasks
+    checkpoints: Checkpoints
     clock: Clock
     max_takeovers: int
 
@@ -42,7 +46,8 @@ class GraphDriver:
         """Runs the graph as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
         record = GraphLog(lease, self.store, self.tail, self.clock)
         caller = await begin(record)
-        drive = _Drive(self, record, caller, signalled)
+        saving = Saving(self.checkpoints, record, keeper.mark(record.state))
+        drive = _Drive(self, record, caller, signalled, saving)
         try:
             await drive.run()
         finally:
@@ -57,6 +62,7 @@ class _Drive:
     record: GraphLog
     caller: Principal
     signalled: asyncio.Event
+    saving: Saving
     working: dict[str, Work] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
 
@@ -65,6 +71,7 @@ class _Drive:
         for name in self.record.state.trying:
             self._start(name, None)
         while True:
+            self.saving.look()
             begun, step = await self._decide()
             match step:
                 case Finish():
@@ -87,7 +94,7 @@ class _Drive:
         """Leaves what is generated to whoever drives next."""
         for work in self.working.values():
             work.cancel()
-        await asyncio.gather(*self.working.values(), return_exceptions=True)
+        await asyncio.gather(self.saving.stop(), *self.working.values(), return_exceptions=True)
 
     async def _decide(self) -> tuple[list[Begin], Step]:
         """Every step that can be taken at once, in the log but not written yet; then the one that cannot."""
@@ -165,6 +172,7 @@ class _Drive:
             await self.driver.tasks.cancel(self.turns[name], self.caller)
 
     async def _finish(self, step: Finish) -> None:
+        await self.saving.last(always=step.status != session_pb2.SESSION_STATUS_COMPLETED)
         session = self.record.summary()
         session.status = step.status
         session.stop_reason = step.reason

@@ -74,6 +74,7 @@ class GraphState:
     takeovers: int = 0
     signals: frozenset[str] = frozenset()
     finished: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
     checkpoint_id: str = ""
     calls: int = 0
     input_tokens: int = 0
@@ -118,7 +119,12 @@ def _session_started(state: GraphState, event: Event) -> GraphState:
     began = event.session_started
     results = {result.node_id: result for result in began.task_results}
     state = replace(
-        state, session=began.session, graph=began.task_graph, results=results, started=dict.fromkeys(results)
+        state,
+        session=began.session,
+        graph=began.task_graph,
+        results=results,
+        started=dict.fromkeys(results),
+        keys=dict(began.task_keys),
     )
     return _joined(state, began.task_graph.nodes, rewired=())
 

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import json_format
 from grpc import StatusCode
 
+from agentnet.orchestrator.v1 import checkpoint_service_pb2 as checkpoints
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
 from agentnet.orchestrator.v1 import task_graph_pb2
 from agentnet.orchestrator.v1 import task_graph_service_pb2 as pb
@@ -297,3 +298,43 @@ async def test_a_planner_that_fails_twice_is_a_typed_error(mesh: Mesh) -> None:
     assert len(mesh.world.inference.started) == 2
     assert said(nobody) == (StatusCode.NOT_FOUND, "AGENT_NOT_FOUND")
     assert empty.field == "goal"
+
+
+async def test_checkpoints_are_made_listed_read_gone_on_from_and_deleted_over_the_wire(mesh: Mesh) -> None:
+    accepted = await executed(mesh, SEED)
+    await watched(mesh, accepted.session_id)
+    made = []
+    for number in range(3):
+        request = checkpoints.CreateCheckpointRequest(run_id=accepted.graph.id)
+        request.metadata["number"] = number
+        made.append((await mesh.ask(mesh.checkpoints.CreateCheckpoint, request)).checkpoint)
+    first = await mesh.ask(mesh.checkpoints.ListCheckpoints, checkpoints.ListCheckpointsRequest(page_size=2))
+    token = first.next_page_token
+    rest = await mesh.ask(
+        mesh.checkpoints.ListCheckpoints, checkpoints.ListCheckpointsRequest(page_size=2, page_token=token)
+    )
+    by_run = checkpoints.ListCheckpointsRequest(run_id=accepted.graph.id, agent_name="task_graph")
+    named = checkpoints.GetCheckpointRequest(checkpoint_id=made[0].id)
+    found = await mesh.ask(mesh.checkpoints.GetCheckpoint, named)
+    again = await mesh.ask(mesh.task_graphs.ExecuteTasks, pb.ExecuteTasksRequest(resume_from=made[0].id))
+    await watched(mesh, again.session_id)
+    foreign = await mesh.refused(mesh.checkpoints.GetCheckpoint, named, tenant="other")
+    await mesh.ask(mesh.checkpoints.DeleteCheckpoint, checkpoints.DeleteCheckpointRequest(checkpoint_id=made[0].id))
+    gone = await mesh.refused(mesh.checkpoints.GetCheckpoint, named)
+    late = await mesh.refused(mesh.task_graphs.ExecuteTasks, pb.ExecuteTasksRequest(resume_from=made[0].id))
+
+    assert {one.id for page in (first, rest) for one in page.checkpoints} == {one.id for one in made}
+    assert len((await mesh.ask(mesh.checkpoints.ListCheckpoints, by_run)).checkpoints) == 2
+    assert found.checkpoint == made[0]
+    assert found.checkpoint.metadata["number"] == 0
+    assert len(mesh.world.inference.started) == 4
+    assert (await read(mesh, again.graph.id)).graph.status == task_graph_pb2.TASK_STATUS_COMPLETED
+    for error in (foreign, gone, late):
+        assert said(error) == (StatusCode.NOT_FOUND, "CHECKPOINT_NOT_FOUND")
+
+
+async def test_a_checkpoint_of_an_unknown_version_is_refused_over_the_wire(mesh: Mesh) -> None:
+    await mesh.world.checkpoint_store.save("acme", "chk_old", {"version": "0.1", "run_id": "", "agent_name": ""})
+    error = await mesh.refused(mesh.task_graphs.ExecuteTasks, pb.ExecuteTasksRequest(resume_from="chk_old"))
+    assert said(error) == (StatusCode.FAILED_PRECONDITION, "CHECKPOINT_INCOMPATIBLE")
+    assert error.facts == {"version": "0.1", "known": "1.0, 1.1"}

@@ -204,9 +204,30 @@ class SessionStarted(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TaskKeysEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SESSION_FIELD_NUMBER: _builtins.int
     TASK_GRAPH_FIELD_NUMBER: _builtins.int
     TASK_RESULTS_FIELD_NUMBER: _builtins.int
+    TASK_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The session as it begins, versions pinned."""
@@ -219,16 +240,21 @@ class SessionStarted(_message.Message):
     def task_results(self) -> _containers.RepeatedCompositeFieldContainer[_task_graph_pb2.TaskResult]:
         """In mode "task_graph", when it goes on from a checkpoint: results that are taken over."""
 
+    @_builtins.property
+    def task_keys(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With them: effect keys by node, of tries that were in flight. They are asked for again under the same key."""
+
     def __init__(
         self,
         *,
         session: _session_pb2.Session | None = ...,
         task_graph: _task_graph_pb2.TaskGraph | None = ...,
         task_results: _abc.Iterable[_task_graph_pb2.TaskResult] | None = ...,
+        task_keys: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_graph", b"task_graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_graph", b"task_graph", "task_results", b"task_results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_graph", b"task_graph", "task_keys", b"task_keys", "task_results", b"task_results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
