@@ -45,6 +45,7 @@ class Mesh:
     task_graphs: Any
     evaluations: Any
     checkpoints: Any
+    address: str
 
     def me(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -87,4 +88,5 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 task_graph_service_pb2_grpc.TaskGraphServiceStub(channel),
                 evaluation_service_pb2_grpc.EvaluationServiceStub(channel),
                 checkpoint_service_pb2_grpc.CheckpointServiceStub(channel),
+                address,
             )
