@@ -45,6 +45,15 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "PlanTasks": _WORKERS,
         "ExecuteTasks": _WORKERS,
         "GetTaskGraph": _EVERYONE,
+        "ListTaskGraphs": _EVERYONE,
+        "CancelTasks": _WORKERS,
+        "DrawTaskGraph": _EVERYONE,
+    },
+    "agentnet.orchestrator.v1.CheckpointService": {
+        "CreateCheckpoint": _WORKERS,
+        "GetCheckpoint": _EVERYONE,
+        "ListCheckpoints": _EVERYONE,
+        "DeleteCheckpoint": _WORKERS,
     },
     "agentnet.orchestrator.v1.EvaluationService": {"RunEvaluation": _OPERATORS, "GetEvaluation": _EVERYONE},
     "agentnet.inference.v1.InferenceService": {
