@@ -11,7 +11,6 @@ from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
 CLAIMS = "claims"
 FAILURE = "failure"
 _JWT = "envoy.filters.http.jwt_authn"
-_OPEN = "agentnet.gateway.v1.HealthService"
 # Set by the mesh alone; a client's copies are taken off before anything reads them.
 _OURS = ("x-agentnet-identity", "x-agentnet-session-id")
 
@@ -56,8 +55,8 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
 
 
 def _opened(found: Config, method: Method) -> Config:
-    """Health needs no credential; everything else does."""
-    if method.service != _OPEN:
+    """What the contract calls open needs no credential; everything else does."""
+    if not method.open:
         return found
     off = typed("envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
     return found | {"typed_per_filter_config": {"envoy.filters.http.ext_authz": off}}

@@ -21,7 +21,7 @@ from services.gateway.errors import (
     TokenUntrusted,
 )
 from services.gateway.keys import PREFIX, Keys
-from services.gateway.permissions import METHODS, ROLES, allowed
+from services.gateway.permissions import ROLES, Permissions
 from shared.errors import Unauthenticated
 from shared.identity import CredentialKind, Principal
 
@@ -45,16 +45,18 @@ class Request:
 class Admission:
     """Decides who enters."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, permissions: Permissions) -> None:
         self._keys = keys
+        self._permissions = permissions
 
     async def admit(self, request: Request) -> Principal:
         """The caller. Raises a subclass of Unauthenticated, or RoleInsufficient."""
         principal = await self._identify(request)
         path = request.path.partition("?")[0]
-        if path not in METHODS:
+        permission = self._permissions.get(path)
+        if permission is None:
             raise MethodUnknown(f"there is nothing at {path}", method=path)
-        if not allowed(path, principal.roles):
+        if not permission.roles & principal.roles:
             roles = ",".join(sorted(principal.roles))
             raise RoleInsufficient(f"none of the caller's roles may call {path}", method=path, roles=roles)
         return principal

@@ -8,10 +8,11 @@ import grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 
 from agentnet.gateway.v1 import health_service_pb2_grpc, identity_service_pb2_grpc, key_service_pb2_grpc
-from services.gateway import probes
+from services.gateway import contract, probes
 from services.gateway.admission import Admission
 from services.gateway.health import MeshHealth, Probe
 from services.gateway.keys import Keys
+from services.gateway.permissions import permissions
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
 from services.gateway.settings import GatewaySettings
 from services.gateway.store_postgres import PostgresKeyStore
@@ -54,7 +55,9 @@ def main() -> None:
             name, _, address = part.partition("=")
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
             asked[name] = probes.of_service(channel)
-        authorization = Authorization(Admission(keys), signer, ttl=settings.identity_ttl)
+        authorization = Authorization(
+            Admission(keys, permissions(contract.services())), signer, ttl=settings.identity_ttl
+        )
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
         identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, clock), server)

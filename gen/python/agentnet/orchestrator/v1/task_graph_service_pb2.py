@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.orchestrator.v1 import task_graph_pb2 as agentnet_dot_orchestrator_dot_v1_dot_task__graph__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/task_graph_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a)agentnet/orchestrator/v1/task_graph.proto\x1a\x1cgoogle/api/annotations.proto\">\n\x10PlanTasksRequest\x12\x12\n\x04goal\x18\x01 \x01(\tR\x04goal\x12\x16\n\x06\x61gents\x18\x02 \x03(\tR\x06\x61gents\"N\n\x11PlanTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\"o\n\x13\x45xecuteTasksRequest\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"p\n\x14\x45xecuteTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\"9\n\x13GetTaskGraphRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\"\x91\x01\n\x14GetTaskGraphResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12>\n\x07results\x18\x02 \x03(\x0b\x32$.agentnet.orchestrator.v1.TaskResultR\x07results2\xb7\x03\n\x10TaskGraphService\x12\x7f\n\tPlanTasks\x12*.agentnet.orchestrator.v1.PlanTasksRequest\x1a+.agentnet.orchestrator.v1.PlanTasksResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/tasks/plan:\x01*\x12\x8b\x01\n\x0c\x45xecuteTasks\x12-.agentnet.orchestrator.v1.ExecuteTasksRequest\x1a..agentnet.orchestrator.v1.ExecuteTasksResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/tasks/execute:\x01*\x12\x93\x01\n\x0cGetTaskGraph\x12-.agentnet.orchestrator.v1.GetTaskGraphRequest\x1a..agentnet.orchestrator.v1.GetTaskGraphResponse\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/tasks/{task_graph_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/task_graph_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\x1a\x1cgoogle/api/annotations.proto\">\n\x10PlanTasksRequest\x12\x12\n\x04goal\x18\x01 \x01(\tR\x04goal\x12\x16\n\x06\x61gents\x18\x02 \x03(\tR\x06\x61gents\"N\n\x11PlanTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\"o\n\x13\x45xecuteTasksRequest\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"p\n\x14\x45xecuteTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\"9\n\x13GetTaskGraphRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\"\x91\x01\n\x14GetTaskGraphResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12>\n\x07results\x18\x02 \x03(\x0b\x32$.agentnet.orchestrator.v1.TaskResultR\x07results2\xc4\x03\n\x10TaskGraphService\x12\x83\x01\n\tPlanTasks\x12*.agentnet.orchestrator.v1.PlanTasksRequest\x1a+.agentnet.orchestrator.v1.PlanTasksResponse\"\x1d\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/tasks/plan:\x01*\x12\x8f\x01\n\x0c\x45xecuteTasks\x12-.agentnet.orchestrator.v1.ExecuteTasksRequest\x1a..agentnet.orchestrator.v1.ExecuteTasksResponse\" \xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x16\"\x11/v1/tasks/execute:\x01*\x12\x97\x01\n\x0cGetTaskGraph\x12-.agentnet.orchestrator.v1.GetTaskGraphRequest\x1a..agentnet.orchestrator.v1.GetTaskGraphResponse\"(\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/tasks/{task_graph_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +35,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.ta
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASKGRAPHSERVICE'].methods_by_name['PlanTasks']._loaded_options = None
-  _globals['_TASKGRAPHSERVICE'].methods_by_name['PlanTasks']._serialized_options = b'\202\323\344\223\002\023\"\016/v1/tasks/plan:\001*'
+  _globals['_TASKGRAPHSERVICE'].methods_by_name['PlanTasks']._serialized_options = b'\240\273\030\003\202\323\344\223\002\023\"\016/v1/tasks/plan:\001*'
   _globals['_TASKGRAPHSERVICE'].methods_by_name['ExecuteTasks']._loaded_options = None
-  _globals['_TASKGRAPHSERVICE'].methods_by_name['ExecuteTasks']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/tasks/execute:\001*'
+  _globals['_TASKGRAPHSERVICE'].methods_by_name['ExecuteTasks']._serialized_options = b'\240\273\030\003\202\323\344\223\002\026\"\021/v1/tasks/execute:\001*'
   _globals['_TASKGRAPHSERVICE'].methods_by_name['GetTaskGraph']._loaded_options = None
-  _globals['_TASKGRAPHSERVICE'].methods_by_name['GetTaskGraph']._serialized_options = b'\220\002\001\202\323\344\223\002\033\022\031/v1/tasks/{task_graph_id}'
-  _globals['_PLANTASKSREQUEST']._serialized_start=152
-  _globals['_PLANTASKSREQUEST']._serialized_end=214
-  _globals['_PLANTASKSRESPONSE']._serialized_start=216
-  _globals['_PLANTASKSRESPONSE']._serialized_end=294
-  _globals['_EXECUTETASKSREQUEST']._serialized_start=296
-  _globals['_EXECUTETASKSREQUEST']._serialized_end=407
-  _globals['_EXECUTETASKSRESPONSE']._serialized_start=409
-  _globals['_EXECUTETASKSRESPONSE']._serialized_end=521
-  _globals['_GETTASKGRAPHREQUEST']._serialized_start=523
-  _globals['_GETTASKGRAPHREQUEST']._serialized_end=580
-  _globals['_GETTASKGRAPHRESPONSE']._serialized_start=583
-  _globals['_GETTASKGRAPHRESPONSE']._serialized_end=728
-  _globals['_TASKGRAPHSERVICE']._serialized_start=731
-  _globals['_TASKGRAPHSERVICE']._serialized_end=1170
+  _globals['_TASKGRAPHSERVICE'].methods_by_name['GetTaskGraph']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\033\022\031/v1/tasks/{task_graph_id}'
+  _globals['_PLANTASKSREQUEST']._serialized_start=189
+  _globals['_PLANTASKSREQUEST']._serialized_end=251
+  _globals['_PLANTASKSRESPONSE']._serialized_start=253
+  _globals['_PLANTASKSRESPONSE']._serialized_end=331
+  _globals['_EXECUTETASKSREQUEST']._serialized_start=333
+  _globals['_EXECUTETASKSREQUEST']._serialized_end=444
+  _globals['_EXECUTETASKSRESPONSE']._serialized_start=446
+  _globals['_EXECUTETASKSRESPONSE']._serialized_end=558
+  _globals['_GETTASKGRAPHREQUEST']._serialized_start=560
+  _globals['_GETTASKGRAPHREQUEST']._serialized_end=617
+  _globals['_GETTASKGRAPHRESPONSE']._serialized_start=620
+  _globals['_GETTASKGRAPHRESPONSE']._serialized_end=765
+  _globals['_TASKGRAPHSERVICE']._serialized_start=768
+  _globals['_TASKGRAPHSERVICE']._serialized_end=1220
 # @@protoc_insertion_point(module_scope)
