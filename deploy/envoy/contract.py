@@ -15,7 +15,7 @@ _SAFE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One RPC. `owner` is the service of the mesh that serves it, for example "cost"; an open one asks no credential."""
+    """One RPC. `owner` is the service of the mesh that serves it, as "cost"; an open one asks no credential."""
 
     owner: str
     service: str

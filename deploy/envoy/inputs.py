@@ -27,6 +27,10 @@ class EnvoyInputs:
     otlp: Address | None = None
     cors_origins: tuple[str, ...] = (r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?",)
     max_request_bytes: int = 16 * 1024 * 1024
+    max_header_kilobytes: int = 32
+    max_headers: int = 100
+    edge_streams: int = 1000
+    request_seconds: int = 120
     unary_seconds: int = 60
     stream_idle_seconds: int = 60
     stream_seconds: int = 24 * 3600

@@ -3,64 +3,154 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
+import aiohttp
 import grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 
-from agentnet.gateway.v1 import health_service_pb2_grpc, identity_service_pb2_grpc, key_service_pb2_grpc
+from agentnet.gateway.v1 import (
+    audit_service_pb2_grpc,
+    health_service_pb2_grpc,
+    identity_service_pb2_grpc,
+    key_service_pb2_grpc,
+    tenant_service_pb2_grpc,
+    token_service_pb2_grpc,
+    user_service_pb2_grpc,
+)
 from services.gateway import contract, probes
 from services.gateway.admission import Admission
+from services.gateway.audit import Audit, AuditStore
+from services.gateway.audit_postgres import PostgresAuditStore
+from services.gateway.buckets_local import LocalBuckets
+from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
+from services.gateway.claims import ClaimMapping
+from services.gateway.credentials import Credentials
+from services.gateway.directory import Directory, DirectoryStore
+from services.gateway.directory_postgres import PostgresDirectoryStore
+from services.gateway.fetch import fetch_json
 from services.gateway.health import MeshHealth, Probe
+from services.gateway.issuers import Issuer, Issuers
 from services.gateway.keys import Keys
+from services.gateway.limits import Buckets, Limits, Rate
 from services.gateway.permissions import permissions
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
-from services.gateway.settings import GatewaySettings
+from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
+from services.gateway.settings import GatewaySettings, IssuerSettings
+from services.gateway.store import KeyStore
 from services.gateway.store_postgres import PostgresKeyStore
-from shared.clock import SystemClock
+from services.gateway.tokens import Tokens
+from shared.clock import Clock, SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.rpc.server import run
+from shared.tasks import supervised
 
-SERVICES = (
-    "agentnet.gateway.v1.IdentityService",
-    "agentnet.gateway.v1.KeyService",
-    "agentnet.gateway.v1.HealthService",
-)
+SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
 # Envoy asks before there is an identity; health is for those who have none.
 OPEN = ("/envoy.service.auth.v3.Authorization/", "/agentnet.gateway.v1.HealthService/")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What gateway keeps, and where."""
+
+    keys: KeyStore
+    directory: DirectoryStore
+    audit: AuditStore
+    buckets: Buckets
+    probes: dict[str, Probe]
 
 
 def main() -> None:
     settings = GatewaySettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
-        clock = SystemClock()
-        dsn = settings.postgres_dsn.get_secret_value()
-        database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
-        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
-        if settings.identity_private_key is None:
-            raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
-        signer = Signer.from_file("gateway", settings.identity_private_key, clock)
-        keys = Keys(
-            PostgresKeyStore(database),
-            pepper=settings.key_pepper.get_secret_value(),
-            clock=clock,
-            ids=RandomIds(),
-            cache_ttl=settings.key_cache_ttl,
-        )
-        asked: dict[str, Probe] = {"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)}
-        for part in filter(None, settings.parts.split(",")):
-            name, _, address = part.partition("=")
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-            asked[name] = probes.of_service(channel)
-        authorization = Authorization(
-            Admission(keys, permissions(contract.services())), signer, ttl=settings.identity_ttl
-        )
-        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
-        identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
-        key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, clock), server)
-        health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(MeshHealth(asked)), server)
+        await build(settings, await _stores(settings, stack), server, stack)
 
     run("gateway", settings, register, service_names=SERVICES, open_to_all=OPEN)
+
+
+async def _stores(settings: GatewaySettings, stack: AsyncExitStack) -> Stores:
+    dsn = settings.postgres_dsn.get_secret_value()
+    database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
+    redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+    clock = SystemClock()
+    return Stores(
+        keys=PostgresKeyStore(database),
+        directory=PostgresDirectoryStore(database),
+        audit=PostgresAuditStore(database),
+        buckets=FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock),
+        probes={"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)},
+    )
+
+
+async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+    """The whole service on the server; what it opens closes with the stack."""
+    clock, ids = SystemClock(), RandomIds()
+    if settings.identity_private_key is None:
+        raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
+    private_key = settings.identity_private_key.read_bytes()
+    allowed = permissions(contract.services())
+    audit = Audit(stores.audit, clock=clock, ids=ids)
+    await stack.enter_async_context(supervised("audit", audit.write))
+    directory = Directory(
+        stores.directory, platform=settings.platform_tenant, clock=clock, cache_ttl=settings.directory_cache_ttl
+    )
+    pepper = settings.key_pepper.get_secret_value()
+    keys = Keys(stores.keys, pepper=pepper, clock=clock, ids=ids, cache_ttl=settings.key_cache_ttl)
+    tokens = Tokens(private_key, clock, ids)
+    http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
+    issuers = Issuers([_issuer(one) for one in settings.issuers], fetch_json(http), clock)
+    rates = {name: Rate(rate.per_second, rate.burst) for name, rate in settings.limits.items()}
+    admission = Admission(
+        Credentials(keys, tokens, issuers),
+        allowed,
+        directory=directory,
+        limits=Limits(stores.buckets, rates),
+        audit=audit,
+        clock=clock,
+    )
+    signer = Signer("gateway", private_key, clock)
+    authorization = Authorization(admission, signer, clock, ttl=settings.identity_ttl)
+    external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
+    key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, directory, audit, clock), server)
+    scopes = frozenset(permission.scope for permission in allowed.values())
+    _add_directory(server, directory, audit, clock, scopes)
+    token_service_pb2_grpc.add_TokenServiceServicer_to_server(TokenService(tokens, audit), server)
+    health = MeshHealth({**stores.probes, **await _services(settings, stack)})
+    health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
+
+
+def _add_directory(
+    server: grpc.aio.Server, directory: Directory, audit: Audit, clock: Clock, scopes: frozenset[str]
+) -> None:
+    tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(TenantService(directory, audit, clock), server)
+    users = UserService(directory, audit, clock, scopes=scopes)
+    user_service_pb2_grpc.add_UserServiceServicer_to_server(users, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(audit), server)
+
+
+async def _services(settings: GatewaySettings, stack: AsyncExitStack) -> dict[str, Probe]:
+    """How to ask each service of the mesh whether it works."""
+    asked: dict[str, Probe] = {}
+    for part in filter(None, settings.parts.split(",")):
+        name, _, address = part.partition("=")
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        asked[name] = probes.of_service(channel)
+    return asked
+
+
+def _issuer(settings: IssuerSettings) -> Issuer:
+    claims = ClaimMapping(
+        subject=settings.subject,
+        tenant=settings.tenant,
+        roles=settings.roles,
+        tenants=settings.tenants,
+        role_names=settings.role_names,
+        fixed_tenant=settings.fixed_tenant,
+    )
+    return Issuer(settings.issuer, settings.audience, claims, settings.jwks_uri)
