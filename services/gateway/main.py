@@ -11,6 +11,7 @@ from envoy.service.auth.v3 import external_auth_pb2_grpc
 
 from agentnet.gateway.v1 import (
     audit_service_pb2_grpc,
+    document_service_pb2_grpc,
     health_service_pb2_grpc,
     identity_service_pb2_grpc,
     key_service_pb2_grpc,
@@ -18,6 +19,7 @@ from agentnet.gateway.v1 import (
     token_service_pb2_grpc,
     user_service_pb2_grpc,
 )
+from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from services.gateway import contract, probes
 from services.gateway.admission import Admission
 from services.gateway.audit import Audit, AuditStore
@@ -28,6 +30,7 @@ from services.gateway.claims import ClaimMapping
 from services.gateway.credentials import Credentials
 from services.gateway.directory import Directory, DirectoryStore
 from services.gateway.directory_postgres import PostgresDirectoryStore
+from services.gateway.documents import Documents, DocumentService
 from services.gateway.fetch import fetch_json
 from services.gateway.health import MeshHealth, Probe
 from services.gateway.issuers import Issuer, Issuers
@@ -45,12 +48,15 @@ from shared.identity import Signer
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
+from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-# Envoy asks before there is an identity; health is for those who have none.
-OPEN = ("/envoy.service.auth.v3.Authorization/", "/agentnet.gateway.v1.HealthService/")
+PEERS = ("agentnet.tools.v1.ToolService",)
+PERMISSIONS = permissions(contract.services())
+# Envoy asks before there is an identity; what the contract calls open is for those who have none.
+OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,6 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     if settings.identity_private_key is None:
         raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
     private_key = settings.identity_private_key.read_bytes()
-    allowed = permissions(contract.services())
     audit = Audit(stores.audit, clock=clock, ids=ids)
     await stack.enter_async_context(supervised("audit", audit.write))
     directory = Directory(
@@ -107,7 +112,7 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     rates = {name: Rate(rate.per_second, rate.burst) for name, rate in settings.limits.items()}
     admission = Admission(
         Credentials(keys, tokens, issuers),
-        allowed,
+        PERMISSIONS,
         directory=directory,
         limits=Limits(stores.buckets, rates),
         audit=audit,
@@ -118,9 +123,12 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, directory, audit, clock), server)
-    scopes = frozenset(permission.scope for permission in allowed.values())
+    scopes = frozenset(permission.scope for permission in PERMISSIONS.values())
     _add_directory(server, directory, audit, clock, scopes)
     token_service_pb2_grpc.add_TokenServiceServicer_to_server(TokenService(tokens, audit), server)
+    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+    documents = DocumentService(Documents.read(settings.descriptors, PERMISSIONS), ToolServiceStub(channel))
+    document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     health = MeshHealth({**stores.probes, **await _services(settings, stack)})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from shared.settings import MeshSettings, settings_for
+
+_DESCRIPTORS = Path(__file__).resolve().parents[2] / "gen" / "descriptors" / "agentnet.binpb"
 
 
 class RateSettings(BaseModel):
@@ -44,6 +47,7 @@ class GatewaySettings(MeshSettings):
     identity_ttl: timedelta = Field(default=timedelta(minutes=5), description="of the identity header of one call")
     issuers: list[IssuerSettings] = Field(default_factory=list, description="trusted beside the edge's own, as JSON")
     limits: dict[str, RateSettings] = Field(default_factory=dict, description="over the defaults of limits.py, as JSON")
+    descriptors: Path = Field(default=_DESCRIPTORS, description="the contract with its comments, for the documents")
     platform_tenant: str = Field(default="default", description="its admins keep the records of all tenants")
     directory_cache_ttl: timedelta = Field(default=timedelta(seconds=5), description="until a suspension holds")
     key_cache_ttl: timedelta = Field(default=timedelta(seconds=5), description="until a revoked key is refused")
