@@ -23,6 +23,7 @@ class Method:
     idempotent: bool
     streaming: bool
     open: bool
+    output: str
 
     @property
     def path(self) -> str:
@@ -44,4 +45,5 @@ def methods(descriptors: Path) -> Iterator[Method]:
                     idempotent=method.options.idempotency_level in _SAFE,
                     streaming=method.server_streaming,
                     open=method.options.Extensions[permission_pb2.permission] == permission_pb2.PERMISSION_OPEN,
+                    output=method.output_type,
                 )

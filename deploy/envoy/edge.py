@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploy.envoy.contract import Method
+from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
 
@@ -35,7 +36,16 @@ _OURS = ("x-agentnet-identity", "x-agentnet-session-id")
 
 def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     """The listener clients reach."""
-    filters = [_strip(), _cors(), _grpc_web(), _transcoder(inputs, methods), _jwt(inputs), _authz(), router()]
+    filters = [
+        _strip(),
+        status_filter(),
+        _cors(),
+        _grpc_web(),
+        _transcoder(inputs, methods),
+        _jwt(inputs),
+        _authz(),
+        router(),
+    ]
     return listener(
         "edge",
         inputs.edge,
@@ -69,7 +79,7 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         "route": {"cluster": "orchestrator", "timeout": "0s"},
     }
     refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
-    calls = [_opened(route(method, inputs, retries=True), method) for method in methods]
+    calls = [with_status(_opened(route(method, inputs, retries=True), method), method) for method in methods]
     return {
         "name": "edge",
         "virtual_hosts": [

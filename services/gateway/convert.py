@@ -21,6 +21,8 @@ from agentnet.gateway.v1 import health_service_pb2, key_pb2
 from agentnet.gateway.v1 import key_service_pb2 as pb
 from services.gateway.admission import Request
 from services.gateway.errors import RateLimited
+from services.gateway.facades.http import text
+from services.gateway.facades.shapes import shape_of
 from services.gateway.health import PartHealth
 from services.gateway.limits import Level
 from services.gateway.limits import headers as rate_headers
@@ -79,12 +81,14 @@ def admitted(header: str, level: Level) -> Any:
     )
 
 
-def denied(error: MeshError, *, rest: bool) -> Any:
+def denied(error: MeshError, path: str, *, rest: bool) -> Any:
     """Envoy's answer: keep out, and say why as everything else here does."""
     status = error.status()
     details = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
     headers, body = [_header(STATUS_TRAILER, details), _header("grpc-status", str(status.code))], error.message
-    if rest:
+    if rest and (shape := shape_of(path)):
+        headers, body = [_header("content-type", "application/json")], text(shape.body(error))
+    elif rest:
         headers = [_header("content-type", "application/json")]
         body = json_format.MessageToJson(status, preserving_proto_field_name=True, indent=None)
     headers += [_header(name, value) for name, value in _limit_headers(error).items()]

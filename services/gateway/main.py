@@ -15,6 +15,7 @@ from agentnet.gateway.v1 import (
     health_service_pb2_grpc,
     identity_service_pb2_grpc,
     key_service_pb2_grpc,
+    openai_service_pb2_grpc,
     tenant_service_pb2_grpc,
     token_service_pb2_grpc,
     user_service_pb2_grpc,
@@ -31,6 +32,9 @@ from services.gateway.credentials import Credentials
 from services.gateway.directory import Directory, DirectoryStore
 from services.gateway.directory_postgres import PostgresDirectoryStore
 from services.gateway.documents import Documents, DocumentService
+from services.gateway.facades import agents, models
+from services.gateway.facades.router import Answerers
+from services.gateway.facades.service_openai import OpenaiService
 from services.gateway.fetch import fetch_json
 from services.gateway.health import MeshHealth, Probe
 from services.gateway.issuers import Issuer, Issuers
@@ -53,7 +57,7 @@ from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-PEERS = ("agentnet.tools.v1.ToolService",)
+PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES)
 PERMISSIONS = permissions(contract.services())
 # Envoy asks before there is an identity; what the contract calls open is for those who have none.
 OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
@@ -110,11 +114,12 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
     issuers = Issuers([_issuer(one) for one in settings.issuers], fetch_json(http), clock)
     rates = {name: Rate(rate.per_second, rate.burst) for name, rate in settings.limits.items()}
+    limits = Limits(stores.buckets, rates)
     admission = Admission(
         Credentials(keys, tokens, issuers),
         PERMISSIONS,
         directory=directory,
-        limits=Limits(stores.buckets, rates),
+        limits=limits,
         audit=audit,
         clock=clock,
     )
@@ -129,6 +134,8 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
     documents = DocumentService(Documents.read(settings.descriptors, PERMISSIONS), ToolServiceStub(channel))
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
+    answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
+    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
     health = MeshHealth({**stores.probes, **await _services(settings, stack)})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
 

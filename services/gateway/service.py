@@ -46,7 +46,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
         try:
             admitted = await self._admission.admit(asked)
         except MeshError as error:
-            return convert.denied(error, rest=asked.rest)
+            return convert.denied(error, asked.path, rest=asked.rest)
         return convert.admitted(self._signed(admitted.principal), admitted.level)
 
     def _signed(self, principal: Principal) -> str:

@@ -1,0 +1,160 @@
+"""The mesh's models as answerers: agentnet.inference.v1, with the caller's identity, limits and the tokens' count."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from agentnet.common.v1 import usage_pb2
+from agentnet.inference.v1 import generation_pb2, message_pb2
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from services.gateway.facades.ask import (
+    Ask,
+    Began,
+    Ended,
+    Image,
+    Message,
+    Pieces,
+    Reason,
+    Role,
+    Said,
+    Spent,
+    Unsupported,
+)
+from services.gateway.limits import Limits
+from shared.errors import from_failure
+from shared.identity import current
+from shared.rpc.status import from_rpc
+
+SERVICE: Final = "agentnet.inference.v1.InferenceService"
+_SAMPLED: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
+_GRACE: Final = Duration(seconds=600)
+_MOST: Final = 500
+_ROLES: Final = {
+    Role.SYSTEM: message_pb2.ROLE_SYSTEM,
+    Role.USER: message_pb2.ROLE_USER,
+    Role.ASSISTANT: message_pb2.ROLE_ASSISTANT,
+}
+_REASONS: Final = {
+    generation_pb2.FINISH_REASON_STOP: Reason.STOP,
+    generation_pb2.FINISH_REASON_LENGTH: Reason.LENGTH,
+    generation_pb2.FINISH_REASON_CONTENT_FILTER: Reason.FILTER,
+}
+Events = AsyncGenerator[generation_pb2.GenerationEvent, None]
+
+
+class Models:
+    """Answers by generating."""
+
+    def __init__(self, channel: grpc.aio.Channel, limits: Limits) -> None:
+        self._stub = rpc.InferenceServiceStub(channel)
+        self._limits = limits
+
+    async def answer(self, ask: Ask) -> Pieces:
+        tenant = current().tenant_id
+        await self._limits.use_model(tenant, ask.model)
+        async with aclosing(self._generate(_request(ask))) as events:
+            async for event in events:
+                for piece in pieces_of(event):
+                    yield piece
+                    if isinstance(piece, Ended):
+                        await self._limits.spent(tenant, piece.spent.total)
+
+    async def attach(self, generation_id: str, *, after: int = 0) -> Events:
+        """A generation's events, live or past. Raises MeshError."""
+        call = self._stub.Attach(pb.AttachRequest(generation_id=generation_id, after_sequence=after))
+        async with _closing(call):
+            async for answer in call:
+                yield answer.event
+
+    async def cancel(self, generation_id: str) -> None:
+        await self._unary(self._stub.CancelGeneration(pb.CancelGenerationRequest(generation_id=generation_id)))
+
+    async def embed(self, model: str, texts: Sequence[str]) -> pb.EmbedResponse:
+        """Raises MeshError."""
+        tenant = current().tenant_id
+        await self._limits.use_model(tenant, model)
+        found: pb.EmbedResponse = await self._unary(self._stub.Embed(pb.EmbedRequest(model=model, texts=texts)))
+        await self._limits.spent(tenant, found.usage.input_tokens)
+        return found
+
+    async def models(self) -> Sequence[pb.Model]:
+        """All of them, by name."""
+        found: pb.ListModelsResponse = await self._unary(self._stub.ListModels(pb.ListModelsRequest(page_size=_MOST)))
+        return found.models
+
+    async def _generate(self, request: pb.GenerateRequest) -> Events:
+        call = self._stub.Generate(request)
+        async with _closing(call):
+            async for answer in call:
+                yield answer.event
+
+    async def _unary(self, call: Any) -> Any:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+
+
+def pieces_of(event: generation_pb2.GenerationEvent) -> Sequence[Began | Said | Ended]:
+    """What one event says. Raises the MeshError of a generation that failed."""
+    match event.WhichOneof("event"):
+        case "started":
+            return [Began(event.generation_id, event.started.model, event.time.seconds, event.started.input_tokens)]
+        case "text":
+            return [Said(event.text.text)]
+        case "finished":
+            reason = _REASONS.get(event.finished.finish_reason, Reason.STOP)
+            return [Ended(reason, spent(event.finished.usage))]
+        case "failed":
+            raise from_failure(event.failed.failure)
+        case _:
+            return []
+
+
+def spent(usage: usage_pb2.Usage) -> Spent:
+    return Spent(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.reasoning_tokens)
+
+
+@asynccontextmanager
+async def _closing(call: Any) -> AsyncIterator[None]:
+    """Cancels the call when its reader leaves early, and turns its errors into ours."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error
+    finally:
+        call.cancel()
+
+
+def _request(ask: Ask) -> pb.GenerateRequest:
+    if ask.tools:
+        raise Unsupported("tools", "cannot be offered to this mesh's models yet")
+    if ask.schema is not None:
+        raise Unsupported("response_format", "with a schema is not honoured by this mesh's models yet")
+    request = pb.GenerateRequest(
+        generation_id=ask.generation_id,
+        model=ask.model,
+        messages=[_message(message, place) for place, message in enumerate(ask.messages)],
+        max_output_tokens=ask.max_tokens,
+        detach_grace=_GRACE if ask.background else None,
+    )
+    for name in _SAMPLED:
+        if (value := getattr(ask, name)) is not None:
+            setattr(request.sampling, name, value)
+    request.sampling.stop.extend(ask.stop)
+    return request
+
+
+def _message(message: Message, place: int) -> message_pb2.Message:
+    if message.role not in _ROLES or message.uses:
+        raise Unsupported(f"messages[{place}]", "is about a tool, which this mesh's models cannot use yet")
+    if any(isinstance(part, Image) for part in message.parts):
+        raise Unsupported(f"messages[{place}]", "holds an image, which this mesh's models cannot see yet")
+    content = [message_pb2.ContentPart(text=part) for part in message.parts if isinstance(part, str)]
+    return message_pb2.Message(role=_ROLES[message.role], name=message.name, content=content)
