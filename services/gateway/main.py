@@ -10,6 +10,7 @@ import grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 
 from agentnet.gateway.v1 import (
+    anthropic_service_pb2_grpc,
     audit_service_pb2_grpc,
     document_service_pb2_grpc,
     health_service_pb2_grpc,
@@ -34,6 +35,7 @@ from services.gateway.directory_postgres import PostgresDirectoryStore
 from services.gateway.documents import Documents, DocumentService
 from services.gateway.facades import agents, models
 from services.gateway.facades.router import Answerers
+from services.gateway.facades.service_anthropic import AnthropicService
 from services.gateway.facades.service_openai import OpenaiService
 from services.gateway.fetch import fetch_json
 from services.gateway.health import MeshHealth, Probe
@@ -136,6 +138,7 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
     openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
+    anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
     health = MeshHealth({**stores.probes, **await _services(settings, stack)})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
 

@@ -11,11 +11,22 @@ import grpc
 from agentnet.orchestrator.v1 import agent_pb2, agent_service_pb2, event_pb2, session_pb2, session_service_pb2
 from agentnet.orchestrator.v1.agent_service_pb2_grpc import AgentServiceStub
 from agentnet.orchestrator.v1.session_service_pb2_grpc import SessionServiceStub
-from services.gateway.facades.ask import Ask, Began, Ended, Message, Pieces, Reason, Role, Said, Spent, Unsupported
+from services.gateway.facades.ask import (
+    AnswerUndone,
+    Ask,
+    Began,
+    Ended,
+    Message,
+    Pieces,
+    Reason,
+    Role,
+    Said,
+    Spent,
+    Unsupported,
+)
 from services.gateway.facades.models import spent
 from services.gateway.limits import Limits
-from shared.errors import Aborted, MeshError, from_failure
-from shared.errors import Reason as ErrorReason
+from shared.errors import MeshError, from_failure
 from shared.identity import current
 from shared.log import log
 from shared.rpc.status import from_rpc
@@ -25,12 +36,6 @@ SERVICES: Final = ("agentnet.orchestrator.v1.AgentService", "agentnet.orchestrat
 _MOST: Final = 500
 _NAMES: Final = {Role.USER: "User", Role.ASSISTANT: "You", Role.SYSTEM: "Instructions", Role.TOOL: "Tool"}
 Events = AsyncGenerator[event_pb2.SessionEvent, None]
-
-
-class SessionUndone(Aborted):
-    """A try of the agent's turn broke off after some of it was shown. Ask again."""
-
-    reason = ErrorReason.ERROR_REASON_STREAM_BROKEN
 
 
 class Agents:
@@ -108,9 +113,9 @@ async def _pieces(events: Events) -> AsyncGenerator[Said | Ended, None]:
             case "turn_finished":
                 used = spent(event.turn_finished.turn.usage)
             case "turn_interrupted" if said:
-                raise SessionUndone("the agent's answer broke off; ask again")
+                raise AnswerUndone("the agent's answer broke off; ask again")
             case "failed_over" if said and event.failed_over.restarted:
-                raise SessionUndone("the agent's answer broke off; ask again")
+                raise AnswerUndone("the agent's answer broke off; ask again")
             case "session_finished":
                 yield _end(event.session_finished.session, used)
 

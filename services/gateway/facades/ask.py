@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from shared.errors import InvalidArgument
+from shared.errors import Aborted, InvalidArgument
+from shared.errors import Reason as ErrorReason
 
 
 class Role(StrEnum):
@@ -153,6 +154,12 @@ class Unsupported(InvalidArgument):
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field} {why}", field=field)
+
+
+class AnswerUndone(Aborted):
+    """What was shown is void, and the protocol has no way to say so. Ask again."""
+
+    reason = ErrorReason.ERROR_REASON_STREAM_BROKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
 from services.gateway.facades.ask import (
+    AnswerUndone,
     Ask,
     Began,
     Ended,
@@ -58,12 +59,11 @@ class Models:
     async def answer(self, ask: Ask) -> Pieces:
         tenant = current().tenant_id
         await self._limits.use_model(tenant, ask.model)
-        async with aclosing(self._generate(_request(ask))) as events:
-            async for event in events:
-                for piece in pieces_of(event):
-                    yield piece
-                    if isinstance(piece, Ended):
-                        await self._limits.spent(tenant, piece.spent.total)
+        async with aclosing(pieces(self._generate(_request(ask)))) as found:
+            async for piece in found:
+                yield piece
+                if isinstance(piece, Ended):
+                    await self._limits.spent(tenant, piece.spent.total)
 
     async def attach(self, generation_id: str, *, after: int = 0) -> Events:
         """A generation's events, live or past. Raises MeshError."""
@@ -101,20 +101,29 @@ class Models:
             raise from_rpc(error) from error
 
 
-def pieces_of(event: generation_pb2.GenerationEvent) -> Sequence[Began | Said | Ended]:
-    """What one event says. Raises the MeshError of a generation that failed."""
-    match event.WhichOneof("event"):
-        case "started":
-            return [Began(event.generation_id, event.started.model, event.time.seconds, event.started.input_tokens)]
-        case "text":
-            return [Said(event.text.text)]
-        case "finished":
-            reason = _REASONS.get(event.finished.finish_reason, Reason.STOP)
-            return [Ended(reason, spent(event.finished.usage))]
-        case "failed":
-            raise from_failure(event.failed.failure)
-        case _:
-            return []
+async def pieces(events: Events) -> Pieces:
+    """What a generation's events say to a reader who cannot take anything back.
+
+    Raises the MeshError of a generation that failed, and AnswerUndone when it starts anew after some of it was shown.
+    """
+    began = said = False
+    async with aclosing(events):
+        async for event in events:
+            match event.WhichOneof("event"):
+                case "started" if not began:
+                    began = True
+                    tokens = event.started.input_tokens
+                    yield Began(event.generation_id, event.started.model, event.time.seconds, tokens)
+                case "text":
+                    said = True
+                    yield Said(event.text.text)
+                case "failover" if said and event.failover.restarted:
+                    raise AnswerUndone("the answer broke off and would start anew; ask again")
+                case "finished":
+                    reason = _REASONS.get(event.finished.finish_reason, Reason.STOP)
+                    yield Ended(reason, spent(event.finished.usage))
+                case "failed":
+                    raise from_failure(event.failed.failure)
 
 
 def spent(usage: usage_pb2.Usage) -> Spent:

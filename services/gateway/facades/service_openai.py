@@ -13,7 +13,7 @@ from services.gateway.facades import http, openai_chat, openai_models, openai_re
 from services.gateway.facades.agents import PREFIX as AGENT
 from services.gateway.facades.answering import answered
 from services.gateway.facades.ask import Pieces, Unsupported
-from services.gateway.facades.models import pieces_of
+from services.gateway.facades.models import pieces as read_pieces
 from services.gateway.facades.openai_errors import SHAPE
 from services.gateway.facades.openai_responses import PREFIX, Response
 from services.gateway.facades.router import Answerers
@@ -92,10 +92,9 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
         yield http.document(response.body())
 
     async def _attached(self, response_id: str) -> Pieces:
-        async with aclosing(self._answerers.models.attach(_generation_id(response_id))) as events:
-            async for event in events:
-                for piece in pieces_of(event):
-                    yield piece
+        async with aclosing(read_pieces(self._answerers.models.attach(_generation_id(response_id)))) as found:
+            async for piece in found:
+                yield piece
 
     async def _embed(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
         asked = openai_models.read_embedding(reading.parse(request))

@@ -14,6 +14,10 @@ import pytest_asyncio
 from tests.support.edge import Edge
 from tests.support.scripted_inference import WORDS, ScriptedInference
 
+# The client imports its parts at first use, for seconds in which this loop would serve nobody: here is better.
+with openai.OpenAI(api_key="none") as _early:
+    _PARTS = (_early.chat.completions, _early.responses, _early.embeddings, _early.models)
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ASK = [{"role": "user", "content": "Say hello."}]
 TEXT = "".join(WORDS)
