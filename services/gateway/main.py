@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import aiohttp
 import grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
+from redis.asyncio import Redis
 
 from agentnet.gateway.v1 import (
     anthropic_service_pb2_grpc,
     audit_service_pb2_grpc,
     document_service_pb2_grpc,
+    event_service_pb2_grpc,
     health_service_pb2_grpc,
     identity_service_pb2_grpc,
     key_service_pb2_grpc,
@@ -20,6 +22,7 @@ from agentnet.gateway.v1 import (
     tenant_service_pb2_grpc,
     token_service_pb2_grpc,
     user_service_pb2_grpc,
+    webhook_service_pb2_grpc,
 )
 from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from services.gateway import contract, probes
@@ -28,6 +31,17 @@ from services.gateway.audit import Audit, AuditStore
 from services.gateway.audit_postgres import PostgresAuditStore
 from services.gateway.buckets_local import LocalBuckets
 from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
+from services.gateway.bus import sending
+from services.gateway.bus.bus import Bus, LocalLive
+from services.gateway.bus.delivery import Deliverer, Patience
+from services.gateway.bus.redis_streams import Intake, RedisLive
+from services.gateway.bus.sending import Sender
+from services.gateway.bus.service import EventService, WebhookService
+from services.gateway.bus.signing import Seal
+from services.gateway.bus.sinks import Sinks, load
+from services.gateway.bus.store import EventStore, WebhookStore
+from services.gateway.bus.store_postgres import PostgresEventStore, PostgresWebhookStore
+from services.gateway.bus.webhooks import Webhooks
 from services.gateway.claims import ClaimMapping
 from services.gateway.credentials import Credentials
 from services.gateway.directory import Directory, DirectoryStore
@@ -73,6 +87,9 @@ class Stores:
     directory: DirectoryStore
     audit: AuditStore
     buckets: Buckets
+    events: EventStore
+    webhooks: WebhookStore
+    redis: Redis | None
     probes: dict[str, Probe]
 
 
@@ -95,6 +112,9 @@ async def _stores(settings: GatewaySettings, stack: AsyncExitStack) -> Stores:
         directory=PostgresDirectoryStore(database),
         audit=PostgresAuditStore(database),
         buckets=FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock),
+        events=PostgresEventStore(database),
+        webhooks=PostgresWebhookStore(database),
+        redis=redis,
         probes={"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)},
     )
 
@@ -139,8 +159,32 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
     openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
+    await _add_bus(settings, stores, server, stack, audit)
     health = MeshHealth({**stores.probes, **await _services(settings, stack)})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
+
+
+async def _add_bus(
+    settings: GatewaySettings, stores: Stores, server: grpc.aio.Server, stack: AsyncExitStack, audit: Audit
+) -> None:
+    """Events and webhooks. With Redis, replicas share the news and services publish through it."""
+    clock, ids = SystemClock(), RandomIds()
+    seal = Seal(settings.key_pepper.get_secret_value())
+    http = await stack.enter_async_context(sending.session(private=settings.webhook_private))
+    sender = Sender(http, seal)
+    sinks = Sinks(load(settings.sinks))
+    await stack.enter_async_context(sinks.fed())
+    live = RedisLive(stores.redis) if stores.redis else LocalLive()
+    bus = Bus(stores.events, stores.webhooks, live, sinks, clock=clock, ids=ids)
+    deliverer = Deliverer(stores.webhooks, stores.events, sender, clock=clock, patience=Patience())
+    await stack.enter_async_context(supervised("deliver", deliverer.run))
+    if stores.redis and isinstance(live, RedisLive):
+        intake = Intake(stores.redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
+        await stack.enter_async_context(supervised("news", live.listen))
+        await stack.enter_async_context(supervised("intake", intake.run))
+    webhooks = Webhooks(stores.webhooks, sender, seal, clock=clock, ids=ids, private=settings.webhook_private)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(EventService(bus, clock), server)
+    webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(WebhookService(webhooks, audit, clock), server)
 
 
 def _add_directory(

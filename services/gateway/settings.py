@@ -48,6 +48,8 @@ class GatewaySettings(MeshSettings):
     issuers: list[IssuerSettings] = Field(default_factory=list, description="trusted beside the edge's own, as JSON")
     limits: dict[str, RateSettings] = Field(default_factory=dict, description="over the defaults of limits.py, as JSON")
     descriptors: Path = Field(default=_DESCRIPTORS, description="the contract with its comments, for the documents")
+    webhook_private: bool = Field(default=False, description="webhooks may name http and private addresses")
+    sinks: list[str] = Field(default_factory=list, description="sinks of events, as JSON: package.module:factory")
     platform_tenant: str = Field(default="default", description="its admins keep the records of all tenants")
     directory_cache_ttl: timedelta = Field(default=timedelta(seconds=5), description="until a suspension holds")
     key_cache_ttl: timedelta = Field(default=timedelta(seconds=5), description="until a revoked key is refused")

@@ -23,6 +23,7 @@ from deploy.local.tokens import AUDIENCE, ISSUER, mint
 from services.gateway import main as gateway
 from services.gateway.audit_memory import MemoryAuditStore
 from services.gateway.buckets_local import LocalBuckets
+from services.gateway.bus.store_memory import MemoryEventStore, MemoryWebhookStore
 from services.gateway.directory_memory import MemoryDirectoryStore
 from services.gateway.settings import GatewaySettings
 from services.gateway.store_memory import MemoryKeyStore
@@ -92,6 +93,9 @@ def memory_stores() -> gateway.Stores:
         directory=MemoryDirectoryStore(),
         audit=MemoryAuditStore(),
         buckets=LocalBuckets(SystemClock()),
+        events=MemoryEventStore(),
+        webhooks=MemoryWebhookStore(),
+        redis=None,
         probes={},
     )
 
