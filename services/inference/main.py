@@ -8,16 +8,17 @@ from contextlib import AsyncExitStack
 import aiohttp
 import grpc
 
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
+from services.inference import prompt, wiring
+from services.inference.admission import Admission
+from services.inference.breakers import BreakerLimits, RedisBreakers
+from services.inference.cache import AnswerCache
+from services.inference.counting import EstimatingCounter
+from services.inference.downgrades import Downgrades
 from services.inference.embedding import EmbeddedEmbedder
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers_grpc import SERVICES as PEERS
 from services.inference.peers_grpc import GrpcCost, GrpcPolicy
-from services.inference.providers.contract import Provider
-from services.inference.providers.openai_compatible import Endpoint, OpenAICompatibleProvider
-from services.inference.providers.synthetic import SyntheticProvider
-from services.inference.route import Model, Router
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.settings import InferenceSettings
 from services.inference.store_postgres import PostgresGenerationStore
@@ -30,9 +31,6 @@ from shared.redis import open_redis
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
-
-_OPENAI = "https://api.openai.com/v1"
-_EMBEDDED_CONTEXT = 4096
 
 
 def main() -> None:
@@ -51,9 +49,21 @@ def main() -> None:
         signer = Signer.from_file("inference", settings.identity_private_key, clock)
         policy = GrpcPolicy(channel, signer)
         enforcement = Enforcement(policy, strict=settings.strict)
+        embedder = await asyncio.to_thread(EmbeddedEmbedder)
+        stack.callback(embedder.close)
+        limits = BreakerLimits(failures=settings.breaker_failures, cooldown=settings.breaker_cooldown)
+        breakers = RedisBreakers(redis, clock=clock, limits=limits)
+        admission = Admission(
+            router=await wiring.router(settings, session),
+            breakers=breakers,
+            downgrades=Downgrades(redis),
+            cache=AnswerCache(redis, embedder, clock=clock, capacity=settings.cache_answers),
+            retry_base=settings.retry_base,
+        )
         engine = Engine(
-            router=_router(settings, session),
+            admission=admission,
             enforcement=enforcement,
+            breakers=breakers,
             cost=GrpcCost(channel, signer),
             policy=policy,
             store=PostgresGenerationStore(database),
@@ -63,10 +73,11 @@ def main() -> None:
         )
         await stack.enter_async_context(supervised("policy", enforcement.follow))
         await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.live)))
+        providers = {model.provider for model in admission.router.models()}
+        await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
-        embedder = await asyncio.to_thread(EmbeddedEmbedder)
-        stack.callback(embedder.close)
-        add_to_server(InferenceService(engine, embedder, RandomIds()), server)
+        service = InferenceService(engine, embedder, EstimatingCounter(), RandomIds(), extract=prompt.plain_text)
+        add_to_server(service, server)
 
     run("inference", settings, register, service_names=(NAME,))
 
@@ -74,35 +85,3 @@ def main() -> None:
 def _session(settings: InferenceSettings) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout.total_seconds())
     return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
-
-
-def _router(settings: InferenceSettings, session: aiohttp.ClientSession) -> Router:
-    models = [
-        Model("synthetic", "synthetic"),
-        Model("synthetic-paced", "synthetic-paced"),
-        Model(EMBEDDING_MODEL, "embedded", embedding=True),
-    ]
-    providers: dict[str, Provider] = {
-        "synthetic": SyntheticProvider(gap=settings.synthetic_gap * 0),
-        "synthetic-paced": SyntheticProvider(gap=settings.synthetic_gap),
-    }
-    default = "synthetic"
-    if settings.embedded_url:
-        key = settings.embedded_key.get_secret_value()
-        providers["embedded"] = _endpoint("embedded", settings.embedded_url, key, settings, session)
-        models.append(Model(settings.embedded_model, "embedded", context_tokens=_EMBEDDED_CONTEXT))
-        default = settings.embedded_model
-    key = settings.openai_api_key.get_secret_value()
-    if key or settings.openai_base_url:
-        providers["openai"] = _endpoint("openai", settings.openai_base_url or _OPENAI, key, settings, session)
-        names = [name.strip() for name in settings.openai_models.split(",") if name.strip()]
-        models += [Model(name, "openai") for name in names]
-        default = names[0] if names else default
-    return Router(models, providers, default=settings.default_model or default)
-
-
-def _endpoint(
-    name: str, url: str, key: str, settings: InferenceSettings, session: aiohttp.ClientSession
-) -> OpenAICompatibleProvider:
-    endpoint = Endpoint(name, url, key, settings.first_token_timeout, settings.idle_timeout)
-    return OpenAICompatibleProvider(endpoint, session)

@@ -11,6 +11,7 @@ from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2 as gen
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from agentnet.inference.v1 import message_pb2
 from shared import errors
 from shared.errors import Reason
 
@@ -30,7 +31,9 @@ class Broken(errors.Unavailable):
 
 
 class ScriptedInference(rpc.InferenceServiceServicer):
-    """`words` answers WORDS, `slow` never ends, `broken` breaks after a word, `poor` has no money."""
+    """`words` answers WORDS, `slow` never ends, `broken` breaks after a word, `poor` has no money,
+    `tools` asks for two.
+    """
 
     def __init__(self) -> None:
         self.asked: list[pb.GenerateRequest] = []
@@ -66,7 +69,7 @@ class ScriptedInference(rpc.InferenceServiceServicer):
     async def _events(self, model: str, generation_id: str) -> Any:
         if model == "poor":
             raise BudgetExhausted("the tenant has spent its budget")
-        if model not in {"words", "slow", "broken"}:
+        if model not in {"words", "slow", "broken", "tools"}:
             raise ModelNotFound(f"no model {model}", model=model)
         started = gen.GenerationStarted(provider="script", model=model, input_tokens=7)
         yield self._event(generation_id, 1, started=started)
@@ -78,8 +81,14 @@ class ScriptedInference(rpc.InferenceServiceServicer):
                 return
             if model == "slow":
                 await asyncio.sleep(60)
+        if model == "tools":
+            for index, city in enumerate(("Oslo", "Rome")):
+                call = message_pb2.ToolCall(id=f"call_{index}", name="weather", arguments=f'{{"city": "{city}"}}')
+                made = gen.ToolCallProduced(index=index, tool_call=call)
+                yield self._event(generation_id, len(WORDS) + 2 + index, tool_call=made)
         usage = usage_pb2.Usage(input_tokens=7, output_tokens=len(WORDS), cached_input_tokens=2)
-        finished = gen.GenerationFinished(finish_reason=gen.FINISH_REASON_STOP, usage=usage)
+        reason = gen.FINISH_REASON_TOOL_CALLS if model == "tools" else gen.FINISH_REASON_STOP
+        finished = gen.GenerationFinished(finish_reason=reason, usage=usage)
         yield self._event(generation_id, len(WORDS) + 2, finished=finished)
 
     def _event(self, generation_id: str, sequence: int, **what: Any) -> gen.GenerationEvent:

@@ -76,6 +76,7 @@ class Ask:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     schema: Mapping[str, Any] | None = None
+    effort: str = ""
     generation_id: str = ""
     background: bool = False
 

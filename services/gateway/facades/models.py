@@ -7,44 +7,25 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from agentnet.common.v1 import usage_pb2
-from agentnet.inference.v1 import generation_pb2, message_pb2
+from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
-from services.gateway.facades.ask import (
-    AnswerUndone,
-    Ask,
-    Began,
-    Ended,
-    Image,
-    Message,
-    Pieces,
-    Reason,
-    Role,
-    Said,
-    Spent,
-    Unsupported,
-)
+from services.gateway.facades.ask import AnswerUndone, Ask, Began, Ended, Pieces, Reason, Said, Spent, Used
+from services.gateway.facades.generation import generation
 from services.gateway.limits import Limits
 from shared.errors import from_failure
 from shared.identity import current
 from shared.rpc.status import from_rpc
 
 SERVICE: Final = "agentnet.inference.v1.InferenceService"
-_SAMPLED: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
-_GRACE: Final = Duration(seconds=600)
 _MOST: Final = 500
-_ROLES: Final = {
-    Role.SYSTEM: message_pb2.ROLE_SYSTEM,
-    Role.USER: message_pb2.ROLE_USER,
-    Role.ASSISTANT: message_pb2.ROLE_ASSISTANT,
-}
 _REASONS: Final = {
     generation_pb2.FINISH_REASON_STOP: Reason.STOP,
     generation_pb2.FINISH_REASON_LENGTH: Reason.LENGTH,
     generation_pb2.FINISH_REASON_CONTENT_FILTER: Reason.FILTER,
+    generation_pb2.FINISH_REASON_TOOL_CALLS: Reason.TOOLS,
 }
 Events = AsyncGenerator[generation_pb2.GenerationEvent, None]
 
@@ -59,7 +40,7 @@ class Models:
     async def answer(self, ask: Ask) -> Pieces:
         tenant = current().tenant_id
         await self._limits.use_model(tenant, ask.model)
-        async with aclosing(pieces(self._generate(_request(ask)))) as found:
+        async with aclosing(pieces(self._generate(generation(ask)))) as found:
             async for piece in found:
                 yield piece
                 if isinstance(piece, Ended):
@@ -67,10 +48,11 @@ class Models:
 
     async def attach(self, generation_id: str, *, after: int = 0) -> Events:
         """A generation's events, live or past. Raises MeshError."""
-        call = self._stub.Attach(pb.AttachRequest(generation_id=generation_id, after_sequence=after))
+        call = self._stub.Attach(pb.AttachRequest(generation_id=generation_id, after_sequence=after, packing=True))
         async with _closing(call):
             async for answer in call:
-                yield answer.event
+                for event in (answer.event, *answer.more):
+                    yield event
 
     async def cancel(self, generation_id: str) -> None:
         await self._unary(self._stub.CancelGeneration(pb.CancelGenerationRequest(generation_id=generation_id)))
@@ -92,7 +74,8 @@ class Models:
         call = self._stub.Generate(request)
         async with _closing(call):
             async for answer in call:
-                yield answer.event
+                for event in (answer.event, *answer.more):
+                    yield event
 
     async def _unary(self, call: Any) -> Any:
         try:
@@ -117,6 +100,9 @@ async def pieces(events: Events) -> Pieces:
                 case "text":
                     said = True
                     yield Said(event.text.text)
+                case "tool_call":
+                    said, call = True, event.tool_call.tool_call
+                    yield Used(event.tool_call.index, call.arguments, call.id, call.name)
                 case "failover" if said and event.failover.restarted:
                     raise AnswerUndone("the answer broke off and would start anew; ask again")
                 case "finished":
@@ -139,31 +125,3 @@ async def _closing(call: Any) -> AsyncIterator[None]:
         raise from_rpc(error) from error
     finally:
         call.cancel()
-
-
-def _request(ask: Ask) -> pb.GenerateRequest:
-    if ask.tools:
-        raise Unsupported("tools", "cannot be offered to this mesh's models yet")
-    if ask.schema is not None:
-        raise Unsupported("response_format", "with a schema is not honoured by this mesh's models yet")
-    request = pb.GenerateRequest(
-        generation_id=ask.generation_id,
-        model=ask.model,
-        messages=[_message(message, place) for place, message in enumerate(ask.messages)],
-        max_output_tokens=ask.max_tokens,
-        detach_grace=_GRACE if ask.background else None,
-    )
-    for name in _SAMPLED:
-        if (value := getattr(ask, name)) is not None:
-            setattr(request.sampling, name, value)
-    request.sampling.stop.extend(ask.stop)
-    return request
-
-
-def _message(message: Message, place: int) -> message_pb2.Message:
-    if message.role not in _ROLES or message.uses:
-        raise Unsupported(f"messages[{place}]", "is about a tool, which this mesh's models cannot use yet")
-    if any(isinstance(part, Image) for part in message.parts):
-        raise Unsupported(f"messages[{place}]", "holds an image, which this mesh's models cannot see yet")
-    content = [message_pb2.ContentPart(text=part) for part in message.parts if isinstance(part, str)]
-    return message_pb2.Message(role=_ROLES[message.role], name=message.name, content=content)

@@ -79,6 +79,7 @@ def read(data: Object) -> ChatRequest:
         tools=reading.entries(data, "tools", _tool),
         tool_choice=_tool_choice(data),
         schema=_schema(data),
+        effort=reading.text(data, "reasoning_effort", default=""),
     )
     options = reading.inner(data, "stream_options")
     return ChatRequest(ask, reading.flag(data, "stream"), reading.flag(options, "include_usage"))

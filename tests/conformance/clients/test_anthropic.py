@@ -84,3 +84,34 @@ async def test_a_stream_that_breaks_says_so_and_does_not_stop_well(
     assert "ended in the middle" in str(raised.value)
     body = {"model": "broken", "max_tokens": 9, "messages": ASK, "stream": True}
     assert "message_stop" not in (await edge.bearer("POST", "/v1/messages", edge.token(), body)).text
+
+
+WEATHER = {"name": "weather", "description": "Of a city.", "input_schema": {"type": "object", "properties": {}}}
+
+
+async def test_tools_are_asked_for_and_answered(client: anthropic.AsyncAnthropic, inference: ScriptedInference) -> None:
+    found = await client.messages.create(
+        model="tools", max_tokens=9, messages=ASK, tools=[WEATHER], tool_choice={"type": "tool", "name": "weather"}
+    )
+    assert found.stop_reason == "tool_use"
+    uses = [block for block in found.content if block.type == "tool_use"]
+    assert [(use.id, use.input) for use in uses] == [("call_0", {"city": "Oslo"}), ("call_1", {"city": "Rome"})]
+    assert (inference.asked[-1].tools[0].name, inference.asked[-1].tool_choice.name) == ("weather", "weather")
+    results = [{"type": "tool_result", "tool_use_id": use.id, "content": "sunny"} for use in uses]
+    messages = [
+        *ASK,
+        {"role": "assistant", "content": [block.to_dict() for block in found.content]},
+        {"role": "user", "content": [*results, {"type": "text", "text": "Well?"}]},
+    ]
+    await client.messages.create(model="words", max_tokens=9, messages=messages, tools=[WEATHER])
+    _, said, first, second, last = inference.asked[-1].messages
+    assert [part.tool_call.id for part in said.content if part.HasField("tool_call")] == ["call_0", "call_1"]
+    assert [one.content[0].tool_result.content for one in (first, second)] == ["sunny", "sunny"]
+    assert last.content[0].text == "Well?"
+
+
+async def test_tool_uses_stream_as_blocks_of_json(client: anthropic.AsyncAnthropic) -> None:
+    async with client.messages.stream(model="tools", max_tokens=9, messages=ASK, tools=[WEATHER]) as stream:
+        final = await stream.get_final_message()
+    assert [block.type for block in final.content] == ["text", "tool_use", "tool_use"]
+    assert [block.input for block in final.content[1:]] == [{"city": "Oslo"}, {"city": "Rome"}]  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ import openai
 import pytest
 import pytest_asyncio
 
+from agentnet.inference.v1 import message_pb2
 from tests.support.edge import Edge
 from tests.support.scripted_inference import WORDS, ScriptedInference
 
@@ -233,3 +234,59 @@ async def test_a_response_goes_on_in_the_background(client: openai.AsyncOpenAI, 
     cancelled = await client.responses.cancel(started.id)
     assert cancelled.status == "cancelled"
     assert inference.cancelled == [started.id.replace("resp_", "gen_")]
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+async def test_tools_are_asked_for_and_answered(client: openai.AsyncOpenAI, inference: ScriptedInference) -> None:
+    found = await client.chat.completions.create(model="tools", messages=ASK, tools=[WEATHER], tool_choice="required")
+    assert found.choices[0].finish_reason == "tool_calls"
+    calls = found.choices[0].message.tool_calls or []
+    assert [(call.id, call.function.name, json.loads(call.function.arguments)["city"]) for call in calls] == [
+        ("call_0", "weather", "Oslo"), ("call_1", "weather", "Rome"),
+    ]  # fmt: skip
+    asked = inference.asked[-1]
+    assert (asked.tools[0].name, asked.tools[0].input_schema["required"][0]) == ("weather", "city")
+    assert asked.tool_choice.mode == message_pb2.TOOL_MODE_REQUIRED
+    answers = [{"role": "tool", "tool_call_id": call.id, "content": "sunny"} for call in calls]
+    await client.chat.completions.create(
+        model="words", messages=[*ASK, found.choices[0].message.to_dict(), *answers], tools=[WEATHER]
+    )
+    _, said, *results = inference.asked[-1].messages
+    assert [part.tool_call.id for part in said.content if part.HasField("tool_call")] == ["call_0", "call_1"]
+    assert [result.content[0].tool_result.tool_call_id for result in results] == ["call_0", "call_1"]
+
+
+async def test_tool_calls_stream_with_their_index(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(model="tools", messages=ASK, tools=[WEATHER], stream=True)
+    deltas = [chunk.choices[0] async for chunk in stream]
+    calls = [call for delta in deltas for call in delta.delta.tool_calls or []]
+    assert [(call.index, call.id) for call in calls] == [(0, "call_0"), (1, "call_1")]
+    assert deltas[-1].finish_reason == "tool_calls"
+
+
+async def test_images_and_schemas_reach_the_model(client: openai.AsyncOpenAI, inference: ScriptedInference) -> None:
+    parts = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}},
+        {"type": "image_url", "image_url": {"url": "https://example.com/cat.webp"}},
+    ]
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
+    await client.chat.completions.create(
+        model="words", messages=[{"role": "user", "content": parts}], response_format=form, reasoning_effort="high"
+    )
+    asked = inference.asked[-1]
+    _, given, linked = asked.messages[0].content
+    assert (given.image.media_type, given.image.data) == ("image/png", b"\x89PNG\r"[:5])
+    assert (linked.image.media_type, linked.image.url) == ("image/webp", "https://example.com/cat.webp")
+    assert asked.response_format.json_schema["type"] == "object"
+    assert asked.reasoning_effort == message_pb2.REASONING_EFFORT_HIGH

@@ -118,6 +118,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The prompt does not fit the model's context (INVALID_ARGUMENT). Metadata: `limit`, `length`."""
     ERROR_REASON_GENERATION_CANCELLED: _ErrorReason.ValueType  # 71
     """The caller cancelled the generation (CANCELLED)."""
+    ERROR_REASON_PROVIDER_OVERLOADED: _ErrorReason.ValueType  # 72
+    """The provider is overloaded and says so (UNAVAILABLE). RetryInfo says when."""
+    ERROR_REASON_CONTENT_FILTERED: _ErrorReason.ValueType  # 73
+    """The provider's own filter refuses the content (FAILED_PRECONDITION)."""
+    ERROR_REASON_OUTPUT_INVALID: _ErrorReason.ValueType  # 74
+    """The output does not fit the asked schema, and asking again did not mend it (FAILED_PRECONDITION). Metadata: `path`."""
+    ERROR_REASON_REPLAY_MISSED: _ErrorReason.ValueType  # 75
+    """Strict replay holds no recording of this call (FAILED_PRECONDITION). Metadata: `digest`, `nearest`, `difference`."""
+    ERROR_REASON_MODEL_UNABLE: _ErrorReason.ValueType  # 76
+    """The model cannot do what is asked: see images, hear, call tools (FAILED_PRECONDITION). Metadata: `model`, `missing`."""
     ERROR_REASON_POLICY_BLOCKED: _ErrorReason.ValueType  # 80
     """A policy rule blocks this (FAILED_PRECONDITION). Metadata: `rule`, `bundle`, `version`."""
     ERROR_REASON_POLICY_UNAVAILABLE: _ErrorReason.ValueType  # 81
@@ -271,6 +281,16 @@ ERROR_REASON_CONTEXT_TOO_LONG: ErrorReason.ValueType  # 70
 """The prompt does not fit the model's context (INVALID_ARGUMENT). Metadata: `limit`, `length`."""
 ERROR_REASON_GENERATION_CANCELLED: ErrorReason.ValueType  # 71
 """The caller cancelled the generation (CANCELLED)."""
+ERROR_REASON_PROVIDER_OVERLOADED: ErrorReason.ValueType  # 72
+"""The provider is overloaded and says so (UNAVAILABLE). RetryInfo says when."""
+ERROR_REASON_CONTENT_FILTERED: ErrorReason.ValueType  # 73
+"""The provider's own filter refuses the content (FAILED_PRECONDITION)."""
+ERROR_REASON_OUTPUT_INVALID: ErrorReason.ValueType  # 74
+"""The output does not fit the asked schema, and asking again did not mend it (FAILED_PRECONDITION). Metadata: `path`."""
+ERROR_REASON_REPLAY_MISSED: ErrorReason.ValueType  # 75
+"""Strict replay holds no recording of this call (FAILED_PRECONDITION). Metadata: `digest`, `nearest`, `difference`."""
+ERROR_REASON_MODEL_UNABLE: ErrorReason.ValueType  # 76
+"""The model cannot do what is asked: see images, hear, call tools (FAILED_PRECONDITION). Metadata: `model`, `missing`."""
 ERROR_REASON_POLICY_BLOCKED: ErrorReason.ValueType  # 80
 """A policy rule blocks this (FAILED_PRECONDITION). Metadata: `rule`, `bundle`, `version`."""
 ERROR_REASON_POLICY_UNAVAILABLE: ErrorReason.ValueType  # 81
