@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,12 +20,14 @@ from services.gateway.bus.sinks import Sinks
 from services.gateway.bus.store import Delivery, Due, Format, Status, Webhook
 from services.gateway.bus.store_memory import MemoryEventStore, MemoryWebhookStore
 from services.gateway.bus.store_postgres import PostgresEventStore, PostgresWebhookStore
-from shared.bus import LOGS, Emitter, LogBridge
+from shared.bus import LOGS, Emitter, LogBridge, bridged_logs
 from shared.clock import SystemClock
 from shared.ids import RandomIds
+from shared.log import log
 from shared.paging import Page
 from shared.postgres import open_database
 from shared.redis import open_redis
+from shared.settings import MeshSettings
 from shared.tasks import supervised
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -274,3 +277,27 @@ async def test_a_quiet_bus_gives_a_sign_of_life(tenant: str, monkeypatch: pytest
     listening = bus.subscribe(tenant, Wanted(), after=None)
     assert [await anext(listening) for _ in range(2)] == [Heard(0), Heard(0)]
     await listening.aclose()
+
+
+async def test_the_setting_log_bus_turns_the_bridge_on(valkey_url: str, tmp_path: Path) -> None:
+    platform = f"platform-{uuid4()}"
+    settings = MeshSettings.model_validate(
+        {
+            "listen": "127.0.0.1:0",
+            "postgres_dsn": "x",
+            "identity_keys": tmp_path,
+            "redis_url": valkey_url,
+            "log_bus": True,
+        }
+    )
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(valkey_url))
+        bus = bus_of(LocalLive())
+        intake = Intake(redis, bus, consumer="three", platform=platform)
+        await stack.enter_async_context(supervised("intake", intake.run))
+        async with bridged_logs("cost", settings):
+            log.warning("ledger.slow", password="hunter2")
+            log.info("not.told")
+        log.warning("after.the.end")
+        (found, *more) = await _until(bus, platform, 1)
+    assert (found.name, found.subject, found.data["password"], more) == ("log.warning", "ledger.slow", "[redacted]", [])
