@@ -30,7 +30,10 @@ async def call(mesh: Mesh, credential: str, method: str, path: str, body: Any = 
 async def test_policies_violations_and_costs_are_reached_over_rest(mesh: Mesh) -> None:
     token = mesh.token(tenant="seeds")
     rules = [{"name": "no_words", "type": "keyword", "severity": "minor", "target": "output", "keywords": ["mesh"]}]
-    for name, document in (("as_json", json.dumps({"rules": rules})), ("as_yaml", "rules: [{name: y, type: keyword, severity: minor, target: output, keywords: [zzz]}]\n")):
+    for name, document in (
+        ("as_json", json.dumps({"rules": rules})),
+        ("as_yaml", "rules: [{name: y, type: keyword, severity: minor, target: output, keywords: [zzz]}]\n"),
+    ):
         body = {"name": name, "document": document, "labels": ["production"] if name == "as_json" else []}
         made = await call(mesh, token, "POST", "/v1/policies", body)
         assert made["bundle"]["name"] == name
