@@ -13,12 +13,15 @@ from redis.asyncio import Redis
 from agentnet.gateway.v1 import (
     anthropic_service_pb2_grpc,
     audit_service_pb2_grpc,
+    debug_service_pb2_grpc,
     document_service_pb2_grpc,
     event_service_pb2_grpc,
     health_service_pb2_grpc,
     identity_service_pb2_grpc,
     key_service_pb2_grpc,
+    mcp_service_pb2_grpc,
     openai_service_pb2_grpc,
+    run_service_pb2_grpc,
     tenant_service_pb2_grpc,
     token_service_pb2_grpc,
     user_service_pb2_grpc,
@@ -47,18 +50,20 @@ from services.gateway.credentials import Credentials
 from services.gateway.directory import Directory, DirectoryStore
 from services.gateway.directory_postgres import PostgresDirectoryStore
 from services.gateway.documents import Documents, DocumentService
-from services.gateway.facades import agents, models
+from services.gateway.facades import agents, mcp_server, models
 from services.gateway.facades.router import Answerers
 from services.gateway.facades.service_anthropic import AnthropicService
+from services.gateway.facades.service_mcp import McpService
 from services.gateway.facades.service_openai import OpenaiService
 from services.gateway.fetch import fetch_json
 from services.gateway.health import MeshHealth, Probe
 from services.gateway.issuers import Issuer, Issuers
 from services.gateway.keys import Keys
-from services.gateway.limits import Buckets, Limits, Rate
+from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
 from services.gateway.permissions import permissions
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
+from services.gateway.service_operations import DebugService, RunService
 from services.gateway.settings import GatewaySettings, IssuerSettings
 from services.gateway.store import KeyStore
 from services.gateway.store_postgres import PostgresKeyStore
@@ -159,6 +164,11 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
     openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
+    mcp = mcp_server.server(mcp_server.Offer(channel, answerers.agents))
+    mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(mcp), server)
+    run_service_pb2_grpc.add_RunServiceServicer_to_server(RunService(answerers), server)
+    debug = DebugService({**DEFAULTS, **rates}, platform=settings.platform_tenant, methods=len(PERMISSIONS))
+    debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
     await _add_bus(settings, stores, server, stack, audit)
     health = MeshHealth({**stores.probes, **await _services(settings, stack)})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)

@@ -55,11 +55,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Edge:
-    """An address to call, and what lies behind it."""
+    """An address to call, and what lies behind it; `behind` is gateway's own address."""
 
     address: str
     state: State
     stores: gateway.Stores
+    behind: str
 
     @property
     def url(self) -> str:
@@ -132,7 +133,7 @@ async def running_edge(
     async with serving(loaded, register, service_names=gateway.SERVICES, open_to_all=gateway.OPEN) as address:
         inputs = _inputs(state, address, edge=edge, internal=internal)
         async with _envoy(inputs, folder):
-            yield Edge(f"127.0.0.1:{edge}", state, kept)
+            yield Edge(f"127.0.0.1:{edge}", state, kept, address)
 
 
 def _inputs(state: State, address: str, *, edge: int, internal: int) -> EnvoyInputs:

@@ -54,6 +54,16 @@ class ScriptedSessions(session_service_pb2_grpc.SessionServiceServicer):
         yield _response(turn_finished=event_pb2.TurnFinished(turn=turn_pb2.Turn(usage=usage)))
         yield _response(session_finished=event_pb2.SessionFinished(session=session_pb2.Session(id=request.session_id)))
 
+    async def ListSessions(self, request: Any, context: Any) -> Any:
+        found = [session_pb2.Session(id=one, topic_start=topic) for one, topic in self.topics.items()]
+        return session_service_pb2.ListSessionsResponse(sessions=found)
+
+    async def GetSession(self, request: Any, context: Any) -> Any:
+        return session_service_pb2.GetSessionResponse(session=session_pb2.Session(id=request.session_id))
+
+    async def ListTurns(self, request: Any, context: Any) -> Any:
+        return session_service_pb2.ListTurnsResponse(turns=[turn_pb2.Turn(session_id=request.session_id)])
+
     async def CancelSession(self, request: Any, context: Any) -> Any:
         return session_service_pb2.CancelSessionResponse()
 
