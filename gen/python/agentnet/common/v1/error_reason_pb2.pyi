@@ -54,6 +54,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """None of the caller's roles may call this method (PERMISSION_DENIED). Metadata: `method`, `roles`."""
     ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 28
     """No such API key in this tenant (NOT_FOUND)."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 29
+    """Too many requests or tokens (RESOURCE_EXHAUSTED). RetryInfo says when to come back. Metadata: `rule`."""
+    ERROR_REASON_SCOPE_INSUFFICIENT: _ErrorReason.ValueType  # 30
+    """The credential is narrowed to scopes and the method's is not among them (PERMISSION_DENIED). Metadata: `scope`."""
+    ERROR_REASON_TENANT_SUSPENDED: _ErrorReason.ValueType  # 31
+    """The whole tenant is shut out (PERMISSION_DENIED). Ask the operator of the mesh."""
+    ERROR_REASON_USER_SUSPENDED: _ErrorReason.ValueType  # 32
+    """The user is shut out (PERMISSION_DENIED). Ask an admin of the tenant."""
+    ERROR_REASON_TENANT_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """No such tenant (NOT_FOUND). Callers outside the platform's own tenant see no other."""
+    ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """No such user or service account in this tenant (NOT_FOUND)."""
+    ERROR_REASON_ROLE_NOT_FOUND: _ErrorReason.ValueType  # 35
+    """No such role in this tenant (NOT_FOUND). Metadata: `role`."""
+    ERROR_REASON_DELEGATION_TOO_WIDE: _ErrorReason.ValueType  # 36
+    """A delegated token asked for more than the credential it comes from (PERMISSION_DENIED). Metadata: `field`."""
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """No such webhook in this tenant (NOT_FOUND)."""
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 38
+    """No such delivery of this webhook (NOT_FOUND)."""
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 40
     """No such agent, or no such version of it, in this tenant (NOT_FOUND). Metadata: `agent`."""
     ERROR_REASON_AGENT_VERSION_EXISTS: _ErrorReason.ValueType  # 41
@@ -283,6 +303,26 @@ ERROR_REASON_ROLE_INSUFFICIENT: ErrorReason.ValueType  # 27
 """None of the caller's roles may call this method (PERMISSION_DENIED). Metadata: `method`, `roles`."""
 ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 28
 """No such API key in this tenant (NOT_FOUND)."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 29
+"""Too many requests or tokens (RESOURCE_EXHAUSTED). RetryInfo says when to come back. Metadata: `rule`."""
+ERROR_REASON_SCOPE_INSUFFICIENT: ErrorReason.ValueType  # 30
+"""The credential is narrowed to scopes and the method's is not among them (PERMISSION_DENIED). Metadata: `scope`."""
+ERROR_REASON_TENANT_SUSPENDED: ErrorReason.ValueType  # 31
+"""The whole tenant is shut out (PERMISSION_DENIED). Ask the operator of the mesh."""
+ERROR_REASON_USER_SUSPENDED: ErrorReason.ValueType  # 32
+"""The user is shut out (PERMISSION_DENIED). Ask an admin of the tenant."""
+ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 33
+"""No such tenant (NOT_FOUND). Callers outside the platform's own tenant see no other."""
+ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 34
+"""No such user or service account in this tenant (NOT_FOUND)."""
+ERROR_REASON_ROLE_NOT_FOUND: ErrorReason.ValueType  # 35
+"""No such role in this tenant (NOT_FOUND). Metadata: `role`."""
+ERROR_REASON_DELEGATION_TOO_WIDE: ErrorReason.ValueType  # 36
+"""A delegated token asked for more than the credential it comes from (PERMISSION_DENIED). Metadata: `field`."""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 37
+"""No such webhook in this tenant (NOT_FOUND)."""
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 38
+"""No such delivery of this webhook (NOT_FOUND)."""
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 40
 """No such agent, or no such version of it, in this tenant (NOT_FOUND). Metadata: `agent`."""
 ERROR_REASON_AGENT_VERSION_EXISTS: ErrorReason.ValueType  # 41

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.cost.v1 import cost_pb2 as agentnet_dot_cost_dot_v1_dot_cost__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/cost/v1/budget_service.proto\x12\x10\x61gentnet.cost.v1\x1a\x1b\x61gentnet/cost/v1/cost.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"P\n\x12ListBudgetsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"q\n\x13ListBudgetsResponse\x12\x32\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x18.agentnet.cost.v1.BudgetR\x07\x62udgets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x13\x44\x65leteBudgetRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\"\x16\n\x14\x44\x65leteBudgetResponse\":\n\x14\x41pproveBudgetRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"T\n\x15\x41pproveBudgetResponse\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime2\x8a\x03\n\rBudgetService\x12r\n\x0bListBudgets\x12$.agentnet.cost.v1.ListBudgetsRequest\x1a%.agentnet.cost.v1.ListBudgetsResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/budgets\x12z\n\x0c\x44\x65leteBudget\x12%.agentnet.cost.v1.DeleteBudgetRequest\x1a&.agentnet.cost.v1.DeleteBudgetResponse\"\x1b\x90\x02\x02\x82\xd3\xe4\x93\x02\x12*\x10/v1/budgets/{id}\x12\x88\x01\n\rApproveBudget\x12&.agentnet.cost.v1.ApproveBudgetRequest\x1a\'.agentnet.cost.v1.ApproveBudgetResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/budgets/{id}/approve:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/cost/v1/budget_service.proto\x12\x10\x61gentnet.cost.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1b\x61gentnet/cost/v1/cost.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"P\n\x12ListBudgetsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"q\n\x13ListBudgetsResponse\x12\x32\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x18.agentnet.cost.v1.BudgetR\x07\x62udgets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x13\x44\x65leteBudgetRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\"\x16\n\x14\x44\x65leteBudgetResponse\":\n\x14\x41pproveBudgetRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"T\n\x15\x41pproveBudgetResponse\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime2\x96\x03\n\rBudgetService\x12v\n\x0bListBudgets\x12$.agentnet.cost.v1.ListBudgetsRequest\x1a%.agentnet.cost.v1.ListBudgetsResponse\"\x1a\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/budgets\x12~\n\x0c\x44\x65leteBudget\x12%.agentnet.cost.v1.DeleteBudgetRequest\x1a&.agentnet.cost.v1.DeleteBudgetResponse\"\x1f\x90\x02\x02\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x12*\x10/v1/budgets/{id}\x12\x8c\x01\n\rApproveBudget\x12&.agentnet.cost.v1.ApproveBudgetRequest\x1a\'.agentnet.cost.v1.ApproveBudgetResponse\"*\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/budgets/{id}/approve:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +36,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.cost.v1.budget_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._loaded_options = None
-  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._serialized_options = b'\220\002\001\202\323\344\223\002\r\022\013/v1/budgets'
+  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\r\022\013/v1/budgets'
   _globals['_BUDGETSERVICE'].methods_by_name['DeleteBudget']._loaded_options = None
-  _globals['_BUDGETSERVICE'].methods_by_name['DeleteBudget']._serialized_options = b'\220\002\002\202\323\344\223\002\022*\020/v1/budgets/{id}'
+  _globals['_BUDGETSERVICE'].methods_by_name['DeleteBudget']._serialized_options = b'\220\002\002\240\273\030\006\202\323\344\223\002\022*\020/v1/budgets/{id}'
   _globals['_BUDGETSERVICE'].methods_by_name['ApproveBudget']._loaded_options = None
-  _globals['_BUDGETSERVICE'].methods_by_name['ApproveBudget']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/budgets/{id}/approve:\001*'
-  _globals['_LISTBUDGETSREQUEST']._serialized_start=151
-  _globals['_LISTBUDGETSREQUEST']._serialized_end=231
-  _globals['_LISTBUDGETSRESPONSE']._serialized_start=233
-  _globals['_LISTBUDGETSRESPONSE']._serialized_end=346
-  _globals['_DELETEBUDGETREQUEST']._serialized_start=348
-  _globals['_DELETEBUDGETREQUEST']._serialized_end=385
-  _globals['_DELETEBUDGETRESPONSE']._serialized_start=387
-  _globals['_DELETEBUDGETRESPONSE']._serialized_end=409
-  _globals['_APPROVEBUDGETREQUEST']._serialized_start=411
-  _globals['_APPROVEBUDGETREQUEST']._serialized_end=469
-  _globals['_APPROVEBUDGETRESPONSE']._serialized_start=471
-  _globals['_APPROVEBUDGETRESPONSE']._serialized_end=555
-  _globals['_BUDGETSERVICE']._serialized_start=558
-  _globals['_BUDGETSERVICE']._serialized_end=952
+  _globals['_BUDGETSERVICE'].methods_by_name['ApproveBudget']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\035\"\030/v1/budgets/{id}/approve:\001*'
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=188
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=268
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=270
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=383
+  _globals['_DELETEBUDGETREQUEST']._serialized_start=385
+  _globals['_DELETEBUDGETREQUEST']._serialized_end=422
+  _globals['_DELETEBUDGETRESPONSE']._serialized_start=424
+  _globals['_DELETEBUDGETRESPONSE']._serialized_end=446
+  _globals['_APPROVEBUDGETREQUEST']._serialized_start=448
+  _globals['_APPROVEBUDGETREQUEST']._serialized_end=506
+  _globals['_APPROVEBUDGETRESPONSE']._serialized_start=508
+  _globals['_APPROVEBUDGETRESPONSE']._serialized_end=592
+  _globals['_BUDGETSERVICE']._serialized_start=595
+  _globals['_BUDGETSERVICE']._serialized_end=1001
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/cost/v1/price_service.proto\x12\x10\x61gentnet.cost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x13ImportPricesRequest\x12\x1a\n\x08\x64ocument\x18\x01 \x01(\tR\x08\x64ocument\x12#\n\rvalidate_only\x18\x02 \x01(\x08R\x0cvalidateOnly\"H\n\x14ImportPricesResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x16\n\x06prices\x18\x02 \x01(\x05R\x06prices\"/\n\x13GetPriceBookRequest\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\"\x89\x01\n\x14GetPriceBookResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime2\x96\x02\n\x0cPriceService\x12w\n\x0cImportPrices\x12%.agentnet.cost.v1.ImportPricesRequest\x1a&.agentnet.cost.v1.ImportPricesResponse\"\x18\x90\x02\x02\x82\xd3\xe4\x93\x02\x0f\"\n/v1/prices:\x01*\x12\x8c\x01\n\x0cGetPriceBook\x12%.agentnet.cost.v1.GetPriceBookRequest\x1a&.agentnet.cost.v1.GetPriceBookResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\n/v1/pricesZ\x16\x12\x14/v1/prices/{version}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/cost/v1/price_service.proto\x12\x10\x61gentnet.cost.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x13ImportPricesRequest\x12\x1a\n\x08\x64ocument\x18\x01 \x01(\tR\x08\x64ocument\x12#\n\rvalidate_only\x18\x02 \x01(\x08R\x0cvalidateOnly\"H\n\x14ImportPricesResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x16\n\x06prices\x18\x02 \x01(\x05R\x06prices\"/\n\x13GetPriceBookRequest\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\"\x89\x01\n\x14GetPriceBookResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime2\x9e\x02\n\x0cPriceService\x12{\n\x0cImportPrices\x12%.agentnet.cost.v1.ImportPricesRequest\x1a&.agentnet.cost.v1.ImportPricesResponse\"\x1c\x90\x02\x02\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x0f\"\n/v1/prices:\x01*\x12\x90\x01\n\x0cGetPriceBook\x12%.agentnet.cost.v1.GetPriceBookRequest\x1a&.agentnet.cost.v1.GetPriceBookResponse\"1\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02$\x12\n/v1/pricesZ\x16\x12\x14/v1/prices/{version}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +35,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.cost.v1.price_serv
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PRICESERVICE'].methods_by_name['ImportPrices']._loaded_options = None
-  _globals['_PRICESERVICE'].methods_by_name['ImportPrices']._serialized_options = b'\220\002\002\202\323\344\223\002\017\"\n/v1/prices:\001*'
+  _globals['_PRICESERVICE'].methods_by_name['ImportPrices']._serialized_options = b'\220\002\002\240\273\030\006\202\323\344\223\002\017\"\n/v1/prices:\001*'
   _globals['_PRICESERVICE'].methods_by_name['GetPriceBook']._loaded_options = None
-  _globals['_PRICESERVICE'].methods_by_name['GetPriceBook']._serialized_options = b'\220\002\001\202\323\344\223\002$\022\n/v1/pricesZ\026\022\024/v1/prices/{version}'
-  _globals['_IMPORTPRICESREQUEST']._serialized_start=121
-  _globals['_IMPORTPRICESREQUEST']._serialized_end=207
-  _globals['_IMPORTPRICESRESPONSE']._serialized_start=209
-  _globals['_IMPORTPRICESRESPONSE']._serialized_end=281
-  _globals['_GETPRICEBOOKREQUEST']._serialized_start=283
-  _globals['_GETPRICEBOOKREQUEST']._serialized_end=330
-  _globals['_GETPRICEBOOKRESPONSE']._serialized_start=333
-  _globals['_GETPRICEBOOKRESPONSE']._serialized_end=470
-  _globals['_PRICESERVICE']._serialized_start=473
-  _globals['_PRICESERVICE']._serialized_end=751
+  _globals['_PRICESERVICE'].methods_by_name['GetPriceBook']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002$\022\n/v1/pricesZ\026\022\024/v1/prices/{version}'
+  _globals['_IMPORTPRICESREQUEST']._serialized_start=158
+  _globals['_IMPORTPRICESREQUEST']._serialized_end=244
+  _globals['_IMPORTPRICESRESPONSE']._serialized_start=246
+  _globals['_IMPORTPRICESRESPONSE']._serialized_end=318
+  _globals['_GETPRICEBOOKREQUEST']._serialized_start=320
+  _globals['_GETPRICEBOOKREQUEST']._serialized_end=367
+  _globals['_GETPRICEBOOKRESPONSE']._serialized_start=370
+  _globals['_GETPRICEBOOKRESPONSE']._serialized_end=507
+  _globals['_PRICESERVICE']._serialized_start=510
+  _globals['_PRICESERVICE']._serialized_end=796
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.inference.v1 import message_pb2 as agentnet_dot_inference_dot_v1_dot_message__pb2
 from agentnet.inference.v1 import prompt_pb2 as agentnet_dot_inference_dot_v1_dot_prompt__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
@@ -29,7 +30,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentnet/inference/v1/prompt_service.proto\x12\x15\x61gentnet.inference.v1\x1a#agentnet/inference/v1/message.proto\x1a\"agentnet/inference/v1/prompt.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n\x13\x43reatePromptRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12>\n\x07\x63ontent\x18\x02 \x01(\x0b\x32$.agentnet.inference.v1.PromptContentR\x07\x63ontent\x12\x18\n\x07\x63omment\x18\x03 \x01(\tR\x07\x63omment\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\"p\n\x14\x43reatePromptResponse\x12>\n\x07version\x18\x01 \x01(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07version\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"B\n\x10GetPromptRequest\x12\x1c\n\treference\x18\x01 \x01(\tR\treference\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"\x8f\x01\n\x11GetPromptResponse\x12>\n\x07version\x18\x01 \x01(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07version\x12:\n\x06labels\x18\x02 \x03(\x0b\x32\".agentnet.inference.v1.PromptLabelR\x06labels\"P\n\x12ListPromptsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"}\n\x13ListPromptsResponse\x12>\n\x07prompts\x18\x01 \x03(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07prompts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"e\n\x13ListVersionsRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x80\x01\n\x14ListVersionsResponse\x12@\n\x08versions\x18\x01 \x03(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"}\n\x12LabelPromptRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12=\n\x07targets\x18\x03 \x03(\x0b\x32#.agentnet.inference.v1.PromptTargetR\x07targets\"O\n\x13LabelPromptResponse\x12\x38\n\x05label\x18\x01 \x01(\x0b\x32\".agentnet.inference.v1.PromptLabelR\x05label\";\n\x0b\x44iffRequest\x12\x16\n\x06\x62\x65\x66ore\x18\x01 \x01(\tR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x02 \x01(\tR\x05\x61\x66ter\"\xaf\x01\n\x0c\x44iffResponse\x12#\n\rbefore_digest\x18\x01 \x01(\tR\x0c\x62\x65\x66oreDigest\x12!\n\x0c\x61\x66ter_digest\x18\x02 \x01(\tR\x0b\x61\x66terDigest\x12=\n\x07\x63hanges\x18\x03 \x03(\x0b\x32#.agentnet.inference.v1.PromptChangeR\x07\x63hanges\x12\x18\n\x07unified\x18\x04 \x01(\tR\x07unified\"\x9b\x01\n\rRenderRequest\x12\x1c\n\treference\x18\x01 \x01(\tR\treference\x12\x35\n\tvariables\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\tvariables\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key\x12#\n\rgeneration_id\x18\x04 \x01(\tR\x0cgenerationId\"\xbd\x01\n\x0eRenderResponse\x12:\n\x08messages\x18\x01 \x03(\x0b\x32\x1e.agentnet.inference.v1.MessageR\x08messages\x12>\n\x07version\x18\x02 \x01(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07version\x12/\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\"\x88\x01\n\x1cListPromptGenerationsRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\x92\x01\n\x1dListPromptGenerationsResponse\x12I\n\x0bgenerations\x18\x01 \x03(\x0b\x32\'.agentnet.inference.v1.PromptGenerationR\x0bgenerations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb6\x01\n\x10PromptGeneration\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n\x06\x64igest\x18\x03 \x01(\tR\x06\x64igest\x12\x14\n\x05label\x18\x04 \x01(\tR\x05label\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime2\xdc\x08\n\rPromptService\x12\x82\x01\n\x0c\x43reatePrompt\x12*.agentnet.inference.v1.CreatePromptRequest\x1a+.agentnet.inference.v1.CreatePromptResponse\"\x19\x90\x02\x02\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/prompts:\x01*\x12\x82\x01\n\tGetPrompt\x12\'.agentnet.inference.v1.GetPromptRequest\x1a(.agentnet.inference.v1.GetPromptResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/prompts/{reference}\x12|\n\x0bListPrompts\x12).agentnet.inference.v1.ListPromptsRequest\x1a*.agentnet.inference.v1.ListPromptsResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/prompts\x12\x8f\x01\n\x0cListVersions\x12*.agentnet.inference.v1.ListVersionsRequest\x1a+.agentnet.inference.v1.ListVersionsResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/prompts/{name}/versions\x12\x8c\x01\n\x0bLabelPrompt\x12).agentnet.inference.v1.LabelPromptRequest\x1a*.agentnet.inference.v1.LabelPromptResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/prompts/{name}/label:\x01*\x12l\n\x04\x44iff\x12\".agentnet.inference.v1.DiffRequest\x1a#.agentnet.inference.v1.DiffResponse\"\x1b\x90\x02\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/prompts:diff\x12\x83\x01\n\x06Render\x12$.agentnet.inference.v1.RenderRequest\x1a%.agentnet.inference.v1.RenderResponse\",\x90\x02\x02\x82\xd3\xe4\x93\x02#\"\x1e/v1/prompts/{reference}/render:\x01*\x12\xad\x01\n\x15ListPromptGenerations\x12\x33.agentnet.inference.v1.ListPromptGenerationsRequest\x1a\x34.agentnet.inference.v1.ListPromptGenerationsResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/prompts/{name}/generationsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentnet/inference/v1/prompt_service.proto\x12\x15\x61gentnet.inference.v1\x1a#agentnet/common/v1/permission.proto\x1a#agentnet/inference/v1/message.proto\x1a\"agentnet/inference/v1/prompt.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n\x13\x43reatePromptRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12>\n\x07\x63ontent\x18\x02 \x01(\x0b\x32$.agentnet.inference.v1.PromptContentR\x07\x63ontent\x12\x18\n\x07\x63omment\x18\x03 \x01(\tR\x07\x63omment\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\"p\n\x14\x43reatePromptResponse\x12>\n\x07version\x18\x01 \x01(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07version\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"B\n\x10GetPromptRequest\x12\x1c\n\treference\x18\x01 \x01(\tR\treference\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"\x8f\x01\n\x11GetPromptResponse\x12>\n\x07version\x18\x01 \x01(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07version\x12:\n\x06labels\x18\x02 \x03(\x0b\x32\".agentnet.inference.v1.PromptLabelR\x06labels\"P\n\x12ListPromptsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"}\n\x13ListPromptsResponse\x12>\n\x07prompts\x18\x01 \x03(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07prompts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"e\n\x13ListVersionsRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x80\x01\n\x14ListVersionsResponse\x12@\n\x08versions\x18\x01 \x03(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"}\n\x12LabelPromptRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12=\n\x07targets\x18\x03 \x03(\x0b\x32#.agentnet.inference.v1.PromptTargetR\x07targets\"O\n\x13LabelPromptResponse\x12\x38\n\x05label\x18\x01 \x01(\x0b\x32\".agentnet.inference.v1.PromptLabelR\x05label\";\n\x0b\x44iffRequest\x12\x16\n\x06\x62\x65\x66ore\x18\x01 \x01(\tR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x02 \x01(\tR\x05\x61\x66ter\"\xaf\x01\n\x0c\x44iffResponse\x12#\n\rbefore_digest\x18\x01 \x01(\tR\x0c\x62\x65\x66oreDigest\x12!\n\x0c\x61\x66ter_digest\x18\x02 \x01(\tR\x0b\x61\x66terDigest\x12=\n\x07\x63hanges\x18\x03 \x03(\x0b\x32#.agentnet.inference.v1.PromptChangeR\x07\x63hanges\x12\x18\n\x07unified\x18\x04 \x01(\tR\x07unified\"\x9b\x01\n\rRenderRequest\x12\x1c\n\treference\x18\x01 \x01(\tR\treference\x12\x35\n\tvariables\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\tvariables\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key\x12#\n\rgeneration_id\x18\x04 \x01(\tR\x0cgenerationId\"\xbd\x01\n\x0eRenderResponse\x12:\n\x08messages\x18\x01 \x03(\x0b\x32\x1e.agentnet.inference.v1.MessageR\x08messages\x12>\n\x07version\x18\x02 \x01(\x0b\x32$.agentnet.inference.v1.PromptVersionR\x07version\x12/\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\"\x88\x01\n\x1cListPromptGenerationsRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\x92\x01\n\x1dListPromptGenerationsResponse\x12I\n\x0bgenerations\x18\x01 \x03(\x0b\x32\'.agentnet.inference.v1.PromptGenerationR\x0bgenerations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb6\x01\n\x10PromptGeneration\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n\x06\x64igest\x18\x03 \x01(\tR\x06\x64igest\x12\x14\n\x05label\x18\x04 \x01(\tR\x05label\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime2\xfd\x08\n\rPromptService\x12\x86\x01\n\x0c\x43reatePrompt\x12*.agentnet.inference.v1.CreatePromptRequest\x1a+.agentnet.inference.v1.CreatePromptResponse\"\x1d\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/prompts:\x01*\x12\x86\x01\n\tGetPrompt\x12\'.agentnet.inference.v1.GetPromptRequest\x1a(.agentnet.inference.v1.GetPromptResponse\"&\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/prompts/{reference}\x12\x80\x01\n\x0bListPrompts\x12).agentnet.inference.v1.ListPromptsRequest\x1a*.agentnet.inference.v1.ListPromptsResponse\"\x1a\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/prompts\x12\x93\x01\n\x0cListVersions\x12*.agentnet.inference.v1.ListVersionsRequest\x1a+.agentnet.inference.v1.ListVersionsResponse\"*\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/prompts/{name}/versions\x12\x90\x01\n\x0bLabelPrompt\x12).agentnet.inference.v1.LabelPromptRequest\x1a*.agentnet.inference.v1.LabelPromptResponse\"*\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/prompts/{name}/label:\x01*\x12p\n\x04\x44iff\x12\".agentnet.inference.v1.DiffRequest\x1a#.agentnet.inference.v1.DiffResponse\"\x1f\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/prompts:diff\x12\x87\x01\n\x06Render\x12$.agentnet.inference.v1.RenderRequest\x1a%.agentnet.inference.v1.RenderResponse\"0\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02#\"\x1e/v1/prompts/{reference}/render:\x01*\x12\xb1\x01\n\x15ListPromptGenerations\x12\x33.agentnet.inference.v1.ListPromptGenerationsRequest\x1a\x34.agentnet.inference.v1.ListPromptGenerationsResponse\"-\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02 \x12\x1e/v1/prompts/{name}/generationsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,55 +38,55 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.inference.v1.promp
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROMPTSERVICE'].methods_by_name['CreatePrompt']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['CreatePrompt']._serialized_options = b'\220\002\002\202\323\344\223\002\020\"\013/v1/prompts:\001*'
+  _globals['_PROMPTSERVICE'].methods_by_name['CreatePrompt']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\020\"\013/v1/prompts:\001*'
   _globals['_PROMPTSERVICE'].methods_by_name['GetPrompt']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['GetPrompt']._serialized_options = b'\220\002\001\202\323\344\223\002\031\022\027/v1/prompts/{reference}'
+  _globals['_PROMPTSERVICE'].methods_by_name['GetPrompt']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\031\022\027/v1/prompts/{reference}'
   _globals['_PROMPTSERVICE'].methods_by_name['ListPrompts']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['ListPrompts']._serialized_options = b'\220\002\001\202\323\344\223\002\r\022\013/v1/prompts'
+  _globals['_PROMPTSERVICE'].methods_by_name['ListPrompts']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\r\022\013/v1/prompts'
   _globals['_PROMPTSERVICE'].methods_by_name['ListVersions']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['ListVersions']._serialized_options = b'\220\002\001\202\323\344\223\002\035\022\033/v1/prompts/{name}/versions'
+  _globals['_PROMPTSERVICE'].methods_by_name['ListVersions']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\035\022\033/v1/prompts/{name}/versions'
   _globals['_PROMPTSERVICE'].methods_by_name['LabelPrompt']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['LabelPrompt']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/prompts/{name}/label:\001*'
+  _globals['_PROMPTSERVICE'].methods_by_name['LabelPrompt']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\035\"\030/v1/prompts/{name}/label:\001*'
   _globals['_PROMPTSERVICE'].methods_by_name['Diff']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['Diff']._serialized_options = b'\220\002\001\202\323\344\223\002\022\022\020/v1/prompts:diff'
+  _globals['_PROMPTSERVICE'].methods_by_name['Diff']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\022\022\020/v1/prompts:diff'
   _globals['_PROMPTSERVICE'].methods_by_name['Render']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['Render']._serialized_options = b'\220\002\002\202\323\344\223\002#\"\036/v1/prompts/{reference}/render:\001*'
+  _globals['_PROMPTSERVICE'].methods_by_name['Render']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002#\"\036/v1/prompts/{reference}/render:\001*'
   _globals['_PROMPTSERVICE'].methods_by_name['ListPromptGenerations']._loaded_options = None
-  _globals['_PROMPTSERVICE'].methods_by_name['ListPromptGenerations']._serialized_options = b'\220\002\001\202\323\344\223\002 \022\036/v1/prompts/{name}/generations'
-  _globals['_CREATEPROMPTREQUEST']._serialized_start=236
-  _globals['_CREATEPROMPTREQUEST']._serialized_end=391
-  _globals['_CREATEPROMPTRESPONSE']._serialized_start=393
-  _globals['_CREATEPROMPTRESPONSE']._serialized_end=505
-  _globals['_GETPROMPTREQUEST']._serialized_start=507
-  _globals['_GETPROMPTREQUEST']._serialized_end=573
-  _globals['_GETPROMPTRESPONSE']._serialized_start=576
-  _globals['_GETPROMPTRESPONSE']._serialized_end=719
-  _globals['_LISTPROMPTSREQUEST']._serialized_start=721
-  _globals['_LISTPROMPTSREQUEST']._serialized_end=801
-  _globals['_LISTPROMPTSRESPONSE']._serialized_start=803
-  _globals['_LISTPROMPTSRESPONSE']._serialized_end=928
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=930
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1031
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1034
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1162
-  _globals['_LABELPROMPTREQUEST']._serialized_start=1164
-  _globals['_LABELPROMPTREQUEST']._serialized_end=1289
-  _globals['_LABELPROMPTRESPONSE']._serialized_start=1291
-  _globals['_LABELPROMPTRESPONSE']._serialized_end=1370
-  _globals['_DIFFREQUEST']._serialized_start=1372
-  _globals['_DIFFREQUEST']._serialized_end=1431
-  _globals['_DIFFRESPONSE']._serialized_start=1434
-  _globals['_DIFFRESPONSE']._serialized_end=1609
-  _globals['_RENDERREQUEST']._serialized_start=1612
-  _globals['_RENDERREQUEST']._serialized_end=1767
-  _globals['_RENDERRESPONSE']._serialized_start=1770
-  _globals['_RENDERRESPONSE']._serialized_end=1959
-  _globals['_LISTPROMPTGENERATIONSREQUEST']._serialized_start=1962
-  _globals['_LISTPROMPTGENERATIONSREQUEST']._serialized_end=2098
-  _globals['_LISTPROMPTGENERATIONSRESPONSE']._serialized_start=2101
-  _globals['_LISTPROMPTGENERATIONSRESPONSE']._serialized_end=2247
-  _globals['_PROMPTGENERATION']._serialized_start=2250
-  _globals['_PROMPTGENERATION']._serialized_end=2432
-  _globals['_PROMPTSERVICE']._serialized_start=2435
-  _globals['_PROMPTSERVICE']._serialized_end=3551
+  _globals['_PROMPTSERVICE'].methods_by_name['ListPromptGenerations']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002 \022\036/v1/prompts/{name}/generations'
+  _globals['_CREATEPROMPTREQUEST']._serialized_start=273
+  _globals['_CREATEPROMPTREQUEST']._serialized_end=428
+  _globals['_CREATEPROMPTRESPONSE']._serialized_start=430
+  _globals['_CREATEPROMPTRESPONSE']._serialized_end=542
+  _globals['_GETPROMPTREQUEST']._serialized_start=544
+  _globals['_GETPROMPTREQUEST']._serialized_end=610
+  _globals['_GETPROMPTRESPONSE']._serialized_start=613
+  _globals['_GETPROMPTRESPONSE']._serialized_end=756
+  _globals['_LISTPROMPTSREQUEST']._serialized_start=758
+  _globals['_LISTPROMPTSREQUEST']._serialized_end=838
+  _globals['_LISTPROMPTSRESPONSE']._serialized_start=840
+  _globals['_LISTPROMPTSRESPONSE']._serialized_end=965
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=967
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1068
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1071
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1199
+  _globals['_LABELPROMPTREQUEST']._serialized_start=1201
+  _globals['_LABELPROMPTREQUEST']._serialized_end=1326
+  _globals['_LABELPROMPTRESPONSE']._serialized_start=1328
+  _globals['_LABELPROMPTRESPONSE']._serialized_end=1407
+  _globals['_DIFFREQUEST']._serialized_start=1409
+  _globals['_DIFFREQUEST']._serialized_end=1468
+  _globals['_DIFFRESPONSE']._serialized_start=1471
+  _globals['_DIFFRESPONSE']._serialized_end=1646
+  _globals['_RENDERREQUEST']._serialized_start=1649
+  _globals['_RENDERREQUEST']._serialized_end=1804
+  _globals['_RENDERRESPONSE']._serialized_start=1807
+  _globals['_RENDERRESPONSE']._serialized_end=1996
+  _globals['_LISTPROMPTGENERATIONSREQUEST']._serialized_start=1999
+  _globals['_LISTPROMPTGENERATIONSREQUEST']._serialized_end=2135
+  _globals['_LISTPROMPTGENERATIONSRESPONSE']._serialized_start=2138
+  _globals['_LISTPROMPTGENERATIONSRESPONSE']._serialized_end=2284
+  _globals['_PROMPTGENERATION']._serialized_start=2287
+  _globals['_PROMPTGENERATION']._serialized_end=2469
+  _globals['_PROMPTSERVICE']._serialized_start=2472
+  _globals['_PROMPTSERVICE']._serialized_end=3621
 # @@protoc_insertion_point(module_scope)

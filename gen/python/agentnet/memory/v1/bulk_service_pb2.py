@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.memory.v1 import change_pb2 as agentnet_dot_memory_dot_v1_dot_change__pb2
 from agentnet.memory.v1 import memory_pb2 as agentnet_dot_memory_dot_v1_dot_memory__pb2
 from agentnet.memory.v1 import memory_service_pb2 as agentnet_dot_memory_dot_v1_dot_memory__service__pb2
@@ -29,7 +30,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/memory/v1/bulk_service.proto\x12\x12\x61gentnet.memory.v1\x1a\x1f\x61gentnet/memory/v1/change.proto\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x13RememberManyRequest\x12?\n\x08memories\x18\x01 \x03(\x0b\x32#.agentnet.memory.v1.RememberRequestR\x08memories\"X\n\x14RememberManyResponse\x12@\n\x08memories\x18\x01 \x03(\x0b\x32$.agentnet.memory.v1.RememberResponseR\x08memories\"\\\n\x11\x46orgetManyRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x12\n\x04tags\x18\x03 \x03(\tR\x04tags\"g\n\x12\x46orgetManyResponse\x12=\n\x08receipts\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x08receipts\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"\x17\n\x15GetMemoryUsageRequest\"\x9d\x01\n\x16GetMemoryUsageResponse\x12\x33\n\x05types\x18\x01 \x03(\x0b\x32\x1d.agentnet.memory.v1.TypeUsageR\x05types\x12\x1a\n\x08pressure\x18\x02 \x01(\x01R\x08pressure\x12\x1c\n\tthrottled\x18\x03 \x01(\x08R\tthrottled\x12\x14\n\x05limit\x18\x04 \x01(\x03R\x05limit\"\x83\x02\n\tTypeUsage\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x1a\n\x08memories\x18\x02 \x01(\x03R\x08memories\x12\x1e\n\ncharacters\x18\x03 \x01(\x03R\ncharacters\x12;\n\x0boldest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\noldestTime\x12!\n\x0cmax_memories\x18\x05 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x06 \x01(\x05R\x07maxDays\"\x94\x01\n\x13SetRetentionRequest\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12!\n\x0cmax_memories\x18\x02 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x03 \x01(\x05R\x07maxDays\"\x16\n\x14SetRetentionResponse\"/\n\x14PruneMemoriesRequest\x12\x17\n\x07\x64ry_run\x18\x01 \x01(\x08R\x06\x64ryRun\"f\n\x15PruneMemoriesResponse\x12\x18\n\x07\x65xpired\x18\x01 \x01(\x03R\x07\x65xpired\x12\x12\n\x04\x61ged\x18\x02 \x01(\x03R\x04\x61ged\x12\x1f\n\x0b\x63rowded_out\x18\x03 \x01(\x03R\ncrowdedOut\"p\n\x1a\x43onsolidateMemoriesRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nmax_tokens\x18\x03 \x01(\x05R\tmaxTokens\"m\n\x1b\x43onsolidateMemoriesResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x1a\n\x08\x65pisodes\x18\x02 \x01(\x05R\x08\x65pisodes2\xca\x06\n\x0b\x42ulkService\x12\x83\x01\n\x0cRememberMany\x12\'.agentnet.memory.v1.RememberManyRequest\x1a(.agentnet.memory.v1.RememberManyResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:batch:\x01*\x12{\n\nForgetMany\x12%.agentnet.memory.v1.ForgetManyRequest\x1a&.agentnet.memory.v1.ForgetManyResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/memories:forget:\x01*\x12\x86\x01\n\x0eGetMemoryUsage\x12).agentnet.memory.v1.GetMemoryUsageRequest\x1a*.agentnet.memory.v1.GetMemoryUsageResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/memories:usage\x12\x87\x01\n\x0cSetRetention\x12\'.agentnet.memory.v1.SetRetentionRequest\x1a(.agentnet.memory.v1.SetRetentionResponse\"$\x90\x02\x02\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/memories:retention:\x01*\x12\x83\x01\n\rPruneMemories\x12(.agentnet.memory.v1.PruneMemoriesRequest\x1a).agentnet.memory.v1.PruneMemoriesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:prune:\x01*\x12\x9e\x01\n\x13\x43onsolidateMemories\x12..agentnet.memory.v1.ConsolidateMemoriesRequest\x1a/.agentnet.memory.v1.ConsolidateMemoriesResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/memories:consolidate:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/memory/v1/bulk_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1f\x61gentnet/memory/v1/change.proto\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x13RememberManyRequest\x12?\n\x08memories\x18\x01 \x03(\x0b\x32#.agentnet.memory.v1.RememberRequestR\x08memories\"X\n\x14RememberManyResponse\x12@\n\x08memories\x18\x01 \x03(\x0b\x32$.agentnet.memory.v1.RememberResponseR\x08memories\"\\\n\x11\x46orgetManyRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x12\n\x04tags\x18\x03 \x03(\tR\x04tags\"g\n\x12\x46orgetManyResponse\x12=\n\x08receipts\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x08receipts\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"\x17\n\x15GetMemoryUsageRequest\"\x9d\x01\n\x16GetMemoryUsageResponse\x12\x33\n\x05types\x18\x01 \x03(\x0b\x32\x1d.agentnet.memory.v1.TypeUsageR\x05types\x12\x1a\n\x08pressure\x18\x02 \x01(\x01R\x08pressure\x12\x1c\n\tthrottled\x18\x03 \x01(\x08R\tthrottled\x12\x14\n\x05limit\x18\x04 \x01(\x03R\x05limit\"\x83\x02\n\tTypeUsage\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x1a\n\x08memories\x18\x02 \x01(\x03R\x08memories\x12\x1e\n\ncharacters\x18\x03 \x01(\x03R\ncharacters\x12;\n\x0boldest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\noldestTime\x12!\n\x0cmax_memories\x18\x05 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x06 \x01(\x05R\x07maxDays\"\x94\x01\n\x13SetRetentionRequest\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12!\n\x0cmax_memories\x18\x02 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x03 \x01(\x05R\x07maxDays\"\x16\n\x14SetRetentionResponse\"/\n\x14PruneMemoriesRequest\x12\x17\n\x07\x64ry_run\x18\x01 \x01(\x08R\x06\x64ryRun\"f\n\x15PruneMemoriesResponse\x12\x18\n\x07\x65xpired\x18\x01 \x01(\x03R\x07\x65xpired\x12\x12\n\x04\x61ged\x18\x02 \x01(\x03R\x04\x61ged\x12\x1f\n\x0b\x63rowded_out\x18\x03 \x01(\x03R\ncrowdedOut\"p\n\x1a\x43onsolidateMemoriesRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nmax_tokens\x18\x03 \x01(\x05R\tmaxTokens\"m\n\x1b\x43onsolidateMemoriesResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x1a\n\x08\x65pisodes\x18\x02 \x01(\x05R\x08\x65pisodes2\xe2\x06\n\x0b\x42ulkService\x12\x87\x01\n\x0cRememberMany\x12\'.agentnet.memory.v1.RememberManyRequest\x1a(.agentnet.memory.v1.RememberManyResponse\"$\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:batch:\x01*\x12\x7f\n\nForgetMany\x12%.agentnet.memory.v1.ForgetManyRequest\x1a&.agentnet.memory.v1.ForgetManyResponse\"\"\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\"\x13/v1/memories:forget:\x01*\x12\x8a\x01\n\x0eGetMemoryUsage\x12).agentnet.memory.v1.GetMemoryUsageRequest\x1a*.agentnet.memory.v1.GetMemoryUsageResponse\"!\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/memories:usage\x12\x8b\x01\n\x0cSetRetention\x12\'.agentnet.memory.v1.SetRetentionRequest\x1a(.agentnet.memory.v1.SetRetentionResponse\"(\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/memories:retention:\x01*\x12\x87\x01\n\rPruneMemories\x12(.agentnet.memory.v1.PruneMemoriesRequest\x1a).agentnet.memory.v1.PruneMemoriesResponse\"!\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:prune:\x01*\x12\xa2\x01\n\x13\x43onsolidateMemories\x12..agentnet.memory.v1.ConsolidateMemoriesRequest\x1a/.agentnet.memory.v1.ConsolidateMemoriesResponse\"*\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/memories:consolidate:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,43 +38,43 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.memory.v1.bulk_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BULKSERVICE'].methods_by_name['RememberMany']._loaded_options = None
-  _globals['_BULKSERVICE'].methods_by_name['RememberMany']._serialized_options = b'\220\002\002\202\323\344\223\002\027\"\022/v1/memories:batch:\001*'
+  _globals['_BULKSERVICE'].methods_by_name['RememberMany']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\027\"\022/v1/memories:batch:\001*'
   _globals['_BULKSERVICE'].methods_by_name['ForgetMany']._loaded_options = None
-  _globals['_BULKSERVICE'].methods_by_name['ForgetMany']._serialized_options = b'\202\323\344\223\002\030\"\023/v1/memories:forget:\001*'
+  _globals['_BULKSERVICE'].methods_by_name['ForgetMany']._serialized_options = b'\240\273\030\004\202\323\344\223\002\030\"\023/v1/memories:forget:\001*'
   _globals['_BULKSERVICE'].methods_by_name['GetMemoryUsage']._loaded_options = None
-  _globals['_BULKSERVICE'].methods_by_name['GetMemoryUsage']._serialized_options = b'\220\002\001\202\323\344\223\002\024\022\022/v1/memories:usage'
+  _globals['_BULKSERVICE'].methods_by_name['GetMemoryUsage']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\024\022\022/v1/memories:usage'
   _globals['_BULKSERVICE'].methods_by_name['SetRetention']._loaded_options = None
-  _globals['_BULKSERVICE'].methods_by_name['SetRetention']._serialized_options = b'\220\002\002\202\323\344\223\002\033\"\026/v1/memories:retention:\001*'
+  _globals['_BULKSERVICE'].methods_by_name['SetRetention']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\033\"\026/v1/memories:retention:\001*'
   _globals['_BULKSERVICE'].methods_by_name['PruneMemories']._loaded_options = None
-  _globals['_BULKSERVICE'].methods_by_name['PruneMemories']._serialized_options = b'\202\323\344\223\002\027\"\022/v1/memories:prune:\001*'
+  _globals['_BULKSERVICE'].methods_by_name['PruneMemories']._serialized_options = b'\240\273\030\004\202\323\344\223\002\027\"\022/v1/memories:prune:\001*'
   _globals['_BULKSERVICE'].methods_by_name['ConsolidateMemories']._loaded_options = None
-  _globals['_BULKSERVICE'].methods_by_name['ConsolidateMemories']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/memories:consolidate:\001*'
-  _globals['_REMEMBERMANYREQUEST']._serialized_start=231
-  _globals['_REMEMBERMANYREQUEST']._serialized_end=317
-  _globals['_REMEMBERMANYRESPONSE']._serialized_start=319
-  _globals['_REMEMBERMANYRESPONSE']._serialized_end=407
-  _globals['_FORGETMANYREQUEST']._serialized_start=409
-  _globals['_FORGETMANYREQUEST']._serialized_end=501
-  _globals['_FORGETMANYRESPONSE']._serialized_start=503
-  _globals['_FORGETMANYRESPONSE']._serialized_end=606
-  _globals['_GETMEMORYUSAGEREQUEST']._serialized_start=608
-  _globals['_GETMEMORYUSAGEREQUEST']._serialized_end=631
-  _globals['_GETMEMORYUSAGERESPONSE']._serialized_start=634
-  _globals['_GETMEMORYUSAGERESPONSE']._serialized_end=791
-  _globals['_TYPEUSAGE']._serialized_start=794
-  _globals['_TYPEUSAGE']._serialized_end=1053
-  _globals['_SETRETENTIONREQUEST']._serialized_start=1056
-  _globals['_SETRETENTIONREQUEST']._serialized_end=1204
-  _globals['_SETRETENTIONRESPONSE']._serialized_start=1206
-  _globals['_SETRETENTIONRESPONSE']._serialized_end=1228
-  _globals['_PRUNEMEMORIESREQUEST']._serialized_start=1230
-  _globals['_PRUNEMEMORIESREQUEST']._serialized_end=1277
-  _globals['_PRUNEMEMORIESRESPONSE']._serialized_start=1279
-  _globals['_PRUNEMEMORIESRESPONSE']._serialized_end=1381
-  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_start=1383
-  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_end=1495
-  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_start=1497
-  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_end=1606
-  _globals['_BULKSERVICE']._serialized_start=1609
-  _globals['_BULKSERVICE']._serialized_end=2451
+  _globals['_BULKSERVICE'].methods_by_name['ConsolidateMemories']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\035\"\030/v1/memories:consolidate:\001*'
+  _globals['_REMEMBERMANYREQUEST']._serialized_start=268
+  _globals['_REMEMBERMANYREQUEST']._serialized_end=354
+  _globals['_REMEMBERMANYRESPONSE']._serialized_start=356
+  _globals['_REMEMBERMANYRESPONSE']._serialized_end=444
+  _globals['_FORGETMANYREQUEST']._serialized_start=446
+  _globals['_FORGETMANYREQUEST']._serialized_end=538
+  _globals['_FORGETMANYRESPONSE']._serialized_start=540
+  _globals['_FORGETMANYRESPONSE']._serialized_end=643
+  _globals['_GETMEMORYUSAGEREQUEST']._serialized_start=645
+  _globals['_GETMEMORYUSAGEREQUEST']._serialized_end=668
+  _globals['_GETMEMORYUSAGERESPONSE']._serialized_start=671
+  _globals['_GETMEMORYUSAGERESPONSE']._serialized_end=828
+  _globals['_TYPEUSAGE']._serialized_start=831
+  _globals['_TYPEUSAGE']._serialized_end=1090
+  _globals['_SETRETENTIONREQUEST']._serialized_start=1093
+  _globals['_SETRETENTIONREQUEST']._serialized_end=1241
+  _globals['_SETRETENTIONRESPONSE']._serialized_start=1243
+  _globals['_SETRETENTIONRESPONSE']._serialized_end=1265
+  _globals['_PRUNEMEMORIESREQUEST']._serialized_start=1267
+  _globals['_PRUNEMEMORIESREQUEST']._serialized_end=1314
+  _globals['_PRUNEMEMORIESRESPONSE']._serialized_start=1316
+  _globals['_PRUNEMEMORIESRESPONSE']._serialized_end=1418
+  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_start=1420
+  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_end=1532
+  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_start=1534
+  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_end=1643
+  _globals['_BULKSERVICE']._serialized_start=1646
+  _globals['_BULKSERVICE']._serialized_end=2512
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.memory.v1 import context_pb2 as agentnet_dot_memory_dot_v1_dot_context__pb2
 from agentnet.memory.v1 import memory_service_pb2 as agentnet_dot_memory_dot_v1_dot_memory__service__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-agentnet/memory/v1/conversation_service.proto\x12\x12\x61gentnet.memory.v1\x1a agentnet/memory/v1/context.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\"7\n\x16GetConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"\x98\x01\n\x17GetConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12\x37\n\x05turns\x18\x02 \x03(\x0b\x32!.agentnet.memory.v1.ShortTermTurnR\x05turns\"\x88\x01\n\x1a\x43ompactConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nkeep_turns\x18\x02 \x01(\x05R\tkeepTurns\x12,\n\x12max_summary_tokens\x18\x03 \x01(\x05R\x10maxSummaryTokens\"\x86\x01\n\x1b\x43ompactConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12!\n\x0c\x66olded_turns\x18\x02 \x01(\x05R\x0b\x66oldedTurns2\xdc\x02\n\x13\x43onversationService\x12\x95\x01\n\x0fGetConversation\x12*.agentnet.memory.v1.GetConversationRequest\x1a+.agentnet.memory.v1.GetConversationResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/conversations/{session_id}\x12\xac\x01\n\x13\x43ompactConversation\x12..agentnet.memory.v1.CompactConversationRequest\x1a/.agentnet.memory.v1.CompactConversationResponse\"4\x90\x02\x02\x82\xd3\xe4\x93\x02+\"&/v1/conversations/{session_id}:compact:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-agentnet/memory/v1/conversation_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a agentnet/memory/v1/context.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\"7\n\x16GetConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"\x98\x01\n\x17GetConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12\x37\n\x05turns\x18\x02 \x03(\x0b\x32!.agentnet.memory.v1.ShortTermTurnR\x05turns\"\x88\x01\n\x1a\x43ompactConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nkeep_turns\x18\x02 \x01(\x05R\tkeepTurns\x12,\n\x12max_summary_tokens\x18\x03 \x01(\x05R\x10maxSummaryTokens\"\x86\x01\n\x1b\x43ompactConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12!\n\x0c\x66olded_turns\x18\x02 \x01(\x05R\x0b\x66oldedTurns2\xe4\x02\n\x13\x43onversationService\x12\x99\x01\n\x0fGetConversation\x12*.agentnet.memory.v1.GetConversationRequest\x1a+.agentnet.memory.v1.GetConversationResponse\"-\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02 \x12\x1e/v1/conversations/{session_id}\x12\xb0\x01\n\x13\x43ompactConversation\x12..agentnet.memory.v1.CompactConversationRequest\x1a/.agentnet.memory.v1.CompactConversationResponse\"8\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/conversations/{session_id}:compact:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +36,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.memory.v1.conversa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONVERSATIONSERVICE'].methods_by_name['GetConversation']._loaded_options = None
-  _globals['_CONVERSATIONSERVICE'].methods_by_name['GetConversation']._serialized_options = b'\220\002\001\202\323\344\223\002 \022\036/v1/conversations/{session_id}'
+  _globals['_CONVERSATIONSERVICE'].methods_by_name['GetConversation']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002 \022\036/v1/conversations/{session_id}'
   _globals['_CONVERSATIONSERVICE'].methods_by_name['CompactConversation']._loaded_options = None
-  _globals['_CONVERSATIONSERVICE'].methods_by_name['CompactConversation']._serialized_options = b'\220\002\002\202\323\344\223\002+\"&/v1/conversations/{session_id}:compact:\001*'
-  _globals['_GETCONVERSATIONREQUEST']._serialized_start=174
-  _globals['_GETCONVERSATIONREQUEST']._serialized_end=229
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=232
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=384
-  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_start=387
-  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_end=523
-  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_start=526
-  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_end=660
-  _globals['_CONVERSATIONSERVICE']._serialized_start=663
-  _globals['_CONVERSATIONSERVICE']._serialized_end=1011
+  _globals['_CONVERSATIONSERVICE'].methods_by_name['CompactConversation']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002+\"&/v1/conversations/{session_id}:compact:\001*'
+  _globals['_GETCONVERSATIONREQUEST']._serialized_start=211
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=266
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=269
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=421
+  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_start=424
+  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_end=560
+  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_start=563
+  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_end=697
+  _globals['_CONVERSATIONSERVICE']._serialized_start=700
+  _globals['_CONVERSATIONSERVICE']._serialized_end=1056
 # @@protoc_insertion_point(module_scope)

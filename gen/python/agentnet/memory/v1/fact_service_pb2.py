@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.memory.v1 import change_pb2 as agentnet_dot_memory_dot_v1_dot_change__pb2
 from agentnet.memory.v1 import fact_pb2 as agentnet_dot_memory_dot_v1_dot_fact__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/memory/v1/fact_service.proto\x12\x12\x61gentnet.memory.v1\x1a\x1f\x61gentnet/memory/v1/change.proto\x1a\x1d\x61gentnet/memory/v1/fact.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x12RecordFactsRequest\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\x12\x18\n\x07several\x18\x02 \x01(\x08R\x07several\"\x7f\n\x13RecordFactsResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\x12\x38\n\nsuperseded\x18\x02 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\nsuperseded\"\xa2\x02\n\x10ListFactsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x18\n\x07subject\x18\x03 \x01(\tR\x07subject\x12\x1a\n\x08relation\x18\x04 \x01(\tR\x08relation\x12\x16\n\x06object\x18\x05 \x01(\tR\x06object\x12\x39\n\nvalid_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tvalidTime\x12/\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x61sOf\x12\x18\n\x07history\x18\x08 \x01(\x08R\x07history\"k\n\x11ListFactsResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"_\n\x17ListRelatedFactsRequest\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\"J\n\x18ListRelatedFactsResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\"i\n\x0e\x45ndFactRequest\x12\x17\n\x07\x66\x61\x63t_id\x18\x01 \x01(\tR\x06\x66\x61\x63tId\x12>\n\rvalid_to_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bvalidToTime\"?\n\x0f\x45ndFactResponse\x12,\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x18.agentnet.memory.v1.FactR\x04\x66\x61\x63t\".\n\x12\x46orgetFactsRequest\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\"T\n\x13\x46orgetFactsResponse\x12=\n\x08receipts\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x08receipts2\xfc\x04\n\x0b\x46\x61\x63tService\x12w\n\x0bRecordFacts\x12&.agentnet.memory.v1.RecordFactsRequest\x1a\'.agentnet.memory.v1.RecordFactsResponse\"\x17\x90\x02\x02\x82\xd3\xe4\x93\x02\x0e\"\t/v1/facts:\x01*\x12n\n\tListFacts\x12$.agentnet.memory.v1.ListFactsRequest\x1a%.agentnet.memory.v1.ListFactsResponse\"\x14\x90\x02\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/facts\x12\x8b\x01\n\x10ListRelatedFacts\x12+.agentnet.memory.v1.ListRelatedFactsRequest\x1a,.agentnet.memory.v1.ListRelatedFactsResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/facts:related\x12y\n\x07\x45ndFact\x12\".agentnet.memory.v1.EndFactRequest\x1a#.agentnet.memory.v1.EndFactResponse\"%\x90\x02\x02\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/facts/{fact_id}:end:\x01*\x12{\n\x0b\x46orgetFacts\x12&.agentnet.memory.v1.ForgetFactsRequest\x1a\'.agentnet.memory.v1.ForgetFactsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/facts:forget:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/memory/v1/fact_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1f\x61gentnet/memory/v1/change.proto\x1a\x1d\x61gentnet/memory/v1/fact.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x12RecordFactsRequest\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\x12\x18\n\x07several\x18\x02 \x01(\x08R\x07several\"\x7f\n\x13RecordFactsResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\x12\x38\n\nsuperseded\x18\x02 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\nsuperseded\"\xa2\x02\n\x10ListFactsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x18\n\x07subject\x18\x03 \x01(\tR\x07subject\x12\x1a\n\x08relation\x18\x04 \x01(\tR\x08relation\x12\x16\n\x06object\x18\x05 \x01(\tR\x06object\x12\x39\n\nvalid_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tvalidTime\x12/\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x61sOf\x12\x18\n\x07history\x18\x08 \x01(\x08R\x07history\"k\n\x11ListFactsResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"_\n\x17ListRelatedFactsRequest\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\"J\n\x18ListRelatedFactsResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x18.agentnet.memory.v1.FactR\x05\x66\x61\x63ts\"i\n\x0e\x45ndFactRequest\x12\x17\n\x07\x66\x61\x63t_id\x18\x01 \x01(\tR\x06\x66\x61\x63tId\x12>\n\rvalid_to_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bvalidToTime\"?\n\x0f\x45ndFactResponse\x12,\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x18.agentnet.memory.v1.FactR\x04\x66\x61\x63t\".\n\x12\x46orgetFactsRequest\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\"T\n\x13\x46orgetFactsResponse\x12=\n\x08receipts\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x08receipts2\x90\x05\n\x0b\x46\x61\x63tService\x12{\n\x0bRecordFacts\x12&.agentnet.memory.v1.RecordFactsRequest\x1a\'.agentnet.memory.v1.RecordFactsResponse\"\x1b\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x0e\"\t/v1/facts:\x01*\x12r\n\tListFacts\x12$.agentnet.memory.v1.ListFactsRequest\x1a%.agentnet.memory.v1.ListFactsResponse\"\x18\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/facts\x12\x8f\x01\n\x10ListRelatedFacts\x12+.agentnet.memory.v1.ListRelatedFactsRequest\x1a,.agentnet.memory.v1.ListRelatedFactsResponse\" \x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/facts:related\x12}\n\x07\x45ndFact\x12\".agentnet.memory.v1.EndFactRequest\x1a#.agentnet.memory.v1.EndFactResponse\")\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/facts/{fact_id}:end:\x01*\x12\x7f\n\x0b\x46orgetFacts\x12&.agentnet.memory.v1.ForgetFactsRequest\x1a\'.agentnet.memory.v1.ForgetFactsResponse\"\x1f\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x15\"\x10/v1/facts:forget:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,35 +37,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.memory.v1.fact_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FACTSERVICE'].methods_by_name['RecordFacts']._loaded_options = None
-  _globals['_FACTSERVICE'].methods_by_name['RecordFacts']._serialized_options = b'\220\002\002\202\323\344\223\002\016\"\t/v1/facts:\001*'
+  _globals['_FACTSERVICE'].methods_by_name['RecordFacts']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\016\"\t/v1/facts:\001*'
   _globals['_FACTSERVICE'].methods_by_name['ListFacts']._loaded_options = None
-  _globals['_FACTSERVICE'].methods_by_name['ListFacts']._serialized_options = b'\220\002\001\202\323\344\223\002\013\022\t/v1/facts'
+  _globals['_FACTSERVICE'].methods_by_name['ListFacts']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\013\022\t/v1/facts'
   _globals['_FACTSERVICE'].methods_by_name['ListRelatedFacts']._loaded_options = None
-  _globals['_FACTSERVICE'].methods_by_name['ListRelatedFacts']._serialized_options = b'\220\002\001\202\323\344\223\002\023\022\021/v1/facts:related'
+  _globals['_FACTSERVICE'].methods_by_name['ListRelatedFacts']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\023\022\021/v1/facts:related'
   _globals['_FACTSERVICE'].methods_by_name['EndFact']._loaded_options = None
-  _globals['_FACTSERVICE'].methods_by_name['EndFact']._serialized_options = b'\220\002\002\202\323\344\223\002\034\"\027/v1/facts/{fact_id}:end:\001*'
+  _globals['_FACTSERVICE'].methods_by_name['EndFact']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\034\"\027/v1/facts/{fact_id}:end:\001*'
   _globals['_FACTSERVICE'].methods_by_name['ForgetFacts']._loaded_options = None
-  _globals['_FACTSERVICE'].methods_by_name['ForgetFacts']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/facts:forget:\001*'
-  _globals['_RECORDFACTSREQUEST']._serialized_start=188
-  _globals['_RECORDFACTSREQUEST']._serialized_end=282
-  _globals['_RECORDFACTSRESPONSE']._serialized_start=284
-  _globals['_RECORDFACTSRESPONSE']._serialized_end=411
-  _globals['_LISTFACTSREQUEST']._serialized_start=414
-  _globals['_LISTFACTSREQUEST']._serialized_end=704
-  _globals['_LISTFACTSRESPONSE']._serialized_start=706
-  _globals['_LISTFACTSRESPONSE']._serialized_end=813
-  _globals['_LISTRELATEDFACTSREQUEST']._serialized_start=815
-  _globals['_LISTRELATEDFACTSREQUEST']._serialized_end=910
-  _globals['_LISTRELATEDFACTSRESPONSE']._serialized_start=912
-  _globals['_LISTRELATEDFACTSRESPONSE']._serialized_end=986
-  _globals['_ENDFACTREQUEST']._serialized_start=988
-  _globals['_ENDFACTREQUEST']._serialized_end=1093
-  _globals['_ENDFACTRESPONSE']._serialized_start=1095
-  _globals['_ENDFACTRESPONSE']._serialized_end=1158
-  _globals['_FORGETFACTSREQUEST']._serialized_start=1160
-  _globals['_FORGETFACTSREQUEST']._serialized_end=1206
-  _globals['_FORGETFACTSRESPONSE']._serialized_start=1208
-  _globals['_FORGETFACTSRESPONSE']._serialized_end=1292
-  _globals['_FACTSERVICE']._serialized_start=1295
-  _globals['_FACTSERVICE']._serialized_end=1931
+  _globals['_FACTSERVICE'].methods_by_name['ForgetFacts']._serialized_options = b'\240\273\030\004\202\323\344\223\002\025\"\020/v1/facts:forget:\001*'
+  _globals['_RECORDFACTSREQUEST']._serialized_start=225
+  _globals['_RECORDFACTSREQUEST']._serialized_end=319
+  _globals['_RECORDFACTSRESPONSE']._serialized_start=321
+  _globals['_RECORDFACTSRESPONSE']._serialized_end=448
+  _globals['_LISTFACTSREQUEST']._serialized_start=451
+  _globals['_LISTFACTSREQUEST']._serialized_end=741
+  _globals['_LISTFACTSRESPONSE']._serialized_start=743
+  _globals['_LISTFACTSRESPONSE']._serialized_end=850
+  _globals['_LISTRELATEDFACTSREQUEST']._serialized_start=852
+  _globals['_LISTRELATEDFACTSREQUEST']._serialized_end=947
+  _globals['_LISTRELATEDFACTSRESPONSE']._serialized_start=949
+  _globals['_LISTRELATEDFACTSRESPONSE']._serialized_end=1023
+  _globals['_ENDFACTREQUEST']._serialized_start=1025
+  _globals['_ENDFACTREQUEST']._serialized_end=1130
+  _globals['_ENDFACTRESPONSE']._serialized_start=1132
+  _globals['_ENDFACTRESPONSE']._serialized_end=1195
+  _globals['_FORGETFACTSREQUEST']._serialized_start=1197
+  _globals['_FORGETFACTSREQUEST']._serialized_end=1243
+  _globals['_FORGETFACTSRESPONSE']._serialized_start=1245
+  _globals['_FORGETFACTSRESPONSE']._serialized_end=1329
+  _globals['_FACTSERVICE']._serialized_start=1332
+  _globals['_FACTSERVICE']._serialized_end=1988
 # @@protoc_insertion_point(module_scope)

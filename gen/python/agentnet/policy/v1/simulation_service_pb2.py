@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.policy.v1 import bundle_pb2 as agentnet_dot_policy_dot_v1_dot_bundle__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+agentnet/policy/v1/simulation_service.proto\x12\x12\x61gentnet.policy.v1\x1a\x1f\x61gentnet/policy/v1/bundle.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\x16RecordDecisionsRequest\x12?\n\tdecisions\x18\x01 \x03(\x0b\x32!.agentnet.policy.v1.DecisionInputR\tdecisions\"5\n\x17RecordDecisionsResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\"\xde\x03\n\rDecisionInput\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x12\n\x04text\x18\x03 \x01(\tR\x04text\x12\x42\n\x05\x66\x61\x63ts\x18\x04 \x03(\x0b\x32,.agentnet.policy.v1.DecisionInput.FactsEntryR\x05\x66\x61\x63ts\x12\x12\n\x04tool\x18\x05 \x01(\tR\x04tool\x12\x35\n\targuments\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\x14\n\x05\x61gent\x18\x07 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x08 \x01(\tR\tsessionId\x12\x18\n\x07\x61llowed\x18\t \x01(\x08R\x07\x61llowed\x12\x1c\n\tunchanged\x18\n \x01(\x08R\tunchanged\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x1a\x38\n\nFactsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"@\n\x14LabelDecisionRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07harmful\x18\x02 \x01(\x08R\x07harmful\"Q\n\x15LabelDecisionResponse\x12\x38\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1c.agentnet.policy.v1.DecisionR\x08\x64\x65\x63ision\"R\n\x14ListDecisionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"{\n\x15ListDecisionsResponse\x12:\n\tdecisions\x18\x01 \x03(\x0b\x32\x1c.agentnet.policy.v1.DecisionR\tdecisions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa7\x02\n\x08\x44\x65\x63ision\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x18\n\x07\x61llowed\x18\x05 \x01(\x08R\x07\x61llowed\x12\x1c\n\tunchanged\x18\x06 \x01(\x08R\tunchanged\x12\x1d\n\x07harmful\x18\x07 \x01(\x08H\x00R\x07harmful\x88\x01\x01\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeB\n\n\x08_harmful\"\xcf\x01\n\x15SimulateBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12\x39\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x14\n\x05limit\x18\x05 \x01(\x05R\x05limit\"\xaf\x03\n\x16SimulateBundleResponse\x12\x1c\n\tdecisions\x18\x01 \x01(\x03R\tdecisions\x12#\n\rnewly_blocked\x18\x02 \x01(\x03R\x0cnewlyBlocked\x12#\n\rnewly_allowed\x18\x03 \x01(\x03R\x0cnewlyAllowed\x12#\n\rnewly_changed\x18\x04 \x01(\x03R\x0cnewlyChanged\x12\x42\n\x0c\x62last_radius\x18\x05 \x01(\x0b\x32\x1f.agentnet.policy.v1.BlastRadiusR\x0b\x62lastRadius\x12\x33\n\x05rules\x18\x06 \x03(\x0b\x32\x1d.agentnet.policy.v1.RuleCountR\x05rules\x12!\n\tprecision\x18\x07 \x01(\x01H\x00R\tprecision\x88\x01\x01\x12\x1b\n\x06recall\x18\x08 \x01(\x01H\x01R\x06recall\x88\x01\x01\x12\x1a\n\x08labelled\x18\t \x01(\x03R\x08labelled\x12\x1a\n\x08\x65xamples\x18\n \x03(\tR\x08\x65xamplesB\x0c\n\n_precisionB\t\n\x07_recall\"W\n\x0b\x42lastRadius\x12\x1a\n\x08sessions\x18\x01 \x01(\x03R\x08sessions\x12\x16\n\x06\x61gents\x18\x02 \x01(\x03R\x06\x61gents\x12\x14\n\x05share\x18\x03 \x01(\x01R\x05share\"b\n\tRuleCount\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x18\n\x07matches\x18\x02 \x01(\x03R\x07matches\x12\'\n\x0f\x66\x61lse_positives\x18\x03 \x01(\x03R\x0e\x66\x61lsePositives2\xa2\x04\n\x11SimulationService\x12o\n\x0fRecordDecisions\x12*.agentnet.policy.v1.RecordDecisionsRequest\x1a+.agentnet.policy.v1.RecordDecisionsResponse\"\x03\x90\x02\x02\x12\x8c\x01\n\rLabelDecision\x12(.agentnet.policy.v1.LabelDecisionRequest\x1a).agentnet.policy.v1.LabelDecisionResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/decisions/{id}/label:\x01*\x12~\n\rListDecisions\x12(.agentnet.policy.v1.ListDecisionsRequest\x1a).agentnet.policy.v1.ListDecisionsResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/decisions\x12\x8c\x01\n\x0eSimulateBundle\x12).agentnet.policy.v1.SimulateBundleRequest\x1a*.agentnet.policy.v1.SimulateBundleResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/policies:simulate:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+agentnet/policy/v1/simulation_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1f\x61gentnet/policy/v1/bundle.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\x16RecordDecisionsRequest\x12?\n\tdecisions\x18\x01 \x03(\x0b\x32!.agentnet.policy.v1.DecisionInputR\tdecisions\"5\n\x17RecordDecisionsResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\"\xde\x03\n\rDecisionInput\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x12\n\x04text\x18\x03 \x01(\tR\x04text\x12\x42\n\x05\x66\x61\x63ts\x18\x04 \x03(\x0b\x32,.agentnet.policy.v1.DecisionInput.FactsEntryR\x05\x66\x61\x63ts\x12\x12\n\x04tool\x18\x05 \x01(\tR\x04tool\x12\x35\n\targuments\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\x14\n\x05\x61gent\x18\x07 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x08 \x01(\tR\tsessionId\x12\x18\n\x07\x61llowed\x18\t \x01(\x08R\x07\x61llowed\x12\x1c\n\tunchanged\x18\n \x01(\x08R\tunchanged\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x1a\x38\n\nFactsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"@\n\x14LabelDecisionRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07harmful\x18\x02 \x01(\x08R\x07harmful\"Q\n\x15LabelDecisionResponse\x12\x38\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1c.agentnet.policy.v1.DecisionR\x08\x64\x65\x63ision\"R\n\x14ListDecisionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"{\n\x15ListDecisionsResponse\x12:\n\tdecisions\x18\x01 \x03(\x0b\x32\x1c.agentnet.policy.v1.DecisionR\tdecisions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa7\x02\n\x08\x44\x65\x63ision\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x18\n\x07\x61llowed\x18\x05 \x01(\x08R\x07\x61llowed\x12\x1c\n\tunchanged\x18\x06 \x01(\x08R\tunchanged\x12\x1d\n\x07harmful\x18\x07 \x01(\x08H\x00R\x07harmful\x88\x01\x01\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeB\n\n\x08_harmful\"\xcf\x01\n\x15SimulateBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12\x39\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x14\n\x05limit\x18\x05 \x01(\x05R\x05limit\"\xaf\x03\n\x16SimulateBundleResponse\x12\x1c\n\tdecisions\x18\x01 \x01(\x03R\tdecisions\x12#\n\rnewly_blocked\x18\x02 \x01(\x03R\x0cnewlyBlocked\x12#\n\rnewly_allowed\x18\x03 \x01(\x03R\x0cnewlyAllowed\x12#\n\rnewly_changed\x18\x04 \x01(\x03R\x0cnewlyChanged\x12\x42\n\x0c\x62last_radius\x18\x05 \x01(\x0b\x32\x1f.agentnet.policy.v1.BlastRadiusR\x0b\x62lastRadius\x12\x33\n\x05rules\x18\x06 \x03(\x0b\x32\x1d.agentnet.policy.v1.RuleCountR\x05rules\x12!\n\tprecision\x18\x07 \x01(\x01H\x00R\tprecision\x88\x01\x01\x12\x1b\n\x06recall\x18\x08 \x01(\x01H\x01R\x06recall\x88\x01\x01\x12\x1a\n\x08labelled\x18\t \x01(\x03R\x08labelled\x12\x1a\n\x08\x65xamples\x18\n \x03(\tR\x08\x65xamplesB\x0c\n\n_precisionB\t\n\x07_recall\"W\n\x0b\x42lastRadius\x12\x1a\n\x08sessions\x18\x01 \x01(\x03R\x08sessions\x12\x16\n\x06\x61gents\x18\x02 \x01(\x03R\x06\x61gents\x12\x14\n\x05share\x18\x03 \x01(\x01R\x05share\"b\n\tRuleCount\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x18\n\x07matches\x18\x02 \x01(\x03R\x07matches\x12\'\n\x0f\x66\x61lse_positives\x18\x03 \x01(\x03R\x0e\x66\x61lsePositives2\xb3\x04\n\x11SimulationService\x12s\n\x0fRecordDecisions\x12*.agentnet.policy.v1.RecordDecisionsRequest\x1a+.agentnet.policy.v1.RecordDecisionsResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12\x90\x01\n\rLabelDecision\x12(.agentnet.policy.v1.LabelDecisionRequest\x1a).agentnet.policy.v1.LabelDecisionResponse\"*\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/decisions/{id}/label:\x01*\x12\x82\x01\n\rListDecisions\x12(.agentnet.policy.v1.ListDecisionsRequest\x1a).agentnet.policy.v1.ListDecisionsResponse\"\x1c\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/decisions\x12\x90\x01\n\x0eSimulateBundle\x12).agentnet.policy.v1.SimulateBundleRequest\x1a*.agentnet.policy.v1.SimulateBundleResponse\"\'\x90\x02\x01\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/policies:simulate:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,39 +39,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECISIONINPUT_FACTSENTRY']._loaded_options = None
   _globals['_DECISIONINPUT_FACTSENTRY']._serialized_options = b'8\001'
   _globals['_SIMULATIONSERVICE'].methods_by_name['RecordDecisions']._loaded_options = None
-  _globals['_SIMULATIONSERVICE'].methods_by_name['RecordDecisions']._serialized_options = b'\220\002\002'
+  _globals['_SIMULATIONSERVICE'].methods_by_name['RecordDecisions']._serialized_options = b'\220\002\002\240\273\030\007'
   _globals['_SIMULATIONSERVICE'].methods_by_name['LabelDecision']._loaded_options = None
-  _globals['_SIMULATIONSERVICE'].methods_by_name['LabelDecision']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/decisions/{id}/label:\001*'
+  _globals['_SIMULATIONSERVICE'].methods_by_name['LabelDecision']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\035\"\030/v1/decisions/{id}/label:\001*'
   _globals['_SIMULATIONSERVICE'].methods_by_name['ListDecisions']._loaded_options = None
-  _globals['_SIMULATIONSERVICE'].methods_by_name['ListDecisions']._serialized_options = b'\220\002\001\202\323\344\223\002\017\022\r/v1/decisions'
+  _globals['_SIMULATIONSERVICE'].methods_by_name['ListDecisions']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\017\022\r/v1/decisions'
   _globals['_SIMULATIONSERVICE'].methods_by_name['SimulateBundle']._loaded_options = None
-  _globals['_SIMULATIONSERVICE'].methods_by_name['SimulateBundle']._serialized_options = b'\220\002\001\202\323\344\223\002\032\"\025/v1/policies:simulate:\001*'
-  _globals['_RECORDDECISIONSREQUEST']._serialized_start=193
-  _globals['_RECORDDECISIONSREQUEST']._serialized_end=282
-  _globals['_RECORDDECISIONSRESPONSE']._serialized_start=284
-  _globals['_RECORDDECISIONSRESPONSE']._serialized_end=337
-  _globals['_DECISIONINPUT']._serialized_start=340
-  _globals['_DECISIONINPUT']._serialized_end=818
-  _globals['_DECISIONINPUT_FACTSENTRY']._serialized_start=762
-  _globals['_DECISIONINPUT_FACTSENTRY']._serialized_end=818
-  _globals['_LABELDECISIONREQUEST']._serialized_start=820
-  _globals['_LABELDECISIONREQUEST']._serialized_end=884
-  _globals['_LABELDECISIONRESPONSE']._serialized_start=886
-  _globals['_LABELDECISIONRESPONSE']._serialized_end=967
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=969
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=1051
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1053
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1176
-  _globals['_DECISION']._serialized_start=1179
-  _globals['_DECISION']._serialized_end=1474
-  _globals['_SIMULATEBUNDLEREQUEST']._serialized_start=1477
-  _globals['_SIMULATEBUNDLEREQUEST']._serialized_end=1684
-  _globals['_SIMULATEBUNDLERESPONSE']._serialized_start=1687
-  _globals['_SIMULATEBUNDLERESPONSE']._serialized_end=2118
-  _globals['_BLASTRADIUS']._serialized_start=2120
-  _globals['_BLASTRADIUS']._serialized_end=2207
-  _globals['_RULECOUNT']._serialized_start=2209
-  _globals['_RULECOUNT']._serialized_end=2307
-  _globals['_SIMULATIONSERVICE']._serialized_start=2310
-  _globals['_SIMULATIONSERVICE']._serialized_end=2856
+  _globals['_SIMULATIONSERVICE'].methods_by_name['SimulateBundle']._serialized_options = b'\220\002\001\240\273\030\004\202\323\344\223\002\032\"\025/v1/policies:simulate:\001*'
+  _globals['_RECORDDECISIONSREQUEST']._serialized_start=230
+  _globals['_RECORDDECISIONSREQUEST']._serialized_end=319
+  _globals['_RECORDDECISIONSRESPONSE']._serialized_start=321
+  _globals['_RECORDDECISIONSRESPONSE']._serialized_end=374
+  _globals['_DECISIONINPUT']._serialized_start=377
+  _globals['_DECISIONINPUT']._serialized_end=855
+  _globals['_DECISIONINPUT_FACTSENTRY']._serialized_start=799
+  _globals['_DECISIONINPUT_FACTSENTRY']._serialized_end=855
+  _globals['_LABELDECISIONREQUEST']._serialized_start=857
+  _globals['_LABELDECISIONREQUEST']._serialized_end=921
+  _globals['_LABELDECISIONRESPONSE']._serialized_start=923
+  _globals['_LABELDECISIONRESPONSE']._serialized_end=1004
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=1006
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=1088
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1090
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1213
+  _globals['_DECISION']._serialized_start=1216
+  _globals['_DECISION']._serialized_end=1511
+  _globals['_SIMULATEBUNDLEREQUEST']._serialized_start=1514
+  _globals['_SIMULATEBUNDLEREQUEST']._serialized_end=1721
+  _globals['_SIMULATEBUNDLERESPONSE']._serialized_start=1724
+  _globals['_SIMULATEBUNDLERESPONSE']._serialized_end=2155
+  _globals['_BLASTRADIUS']._serialized_start=2157
+  _globals['_BLASTRADIUS']._serialized_end=2244
+  _globals['_RULECOUNT']._serialized_start=2246
+  _globals['_RULECOUNT']._serialized_end=2344
+  _globals['_SIMULATIONSERVICE']._serialized_start=2347
+  _globals['_SIMULATIONSERVICE']._serialized_end=2910
 # @@protoc_insertion_point(module_scope)
