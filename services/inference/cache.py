@@ -6,10 +6,9 @@ the prompt version it was made under. Answers are kept after policy. Redis keeps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from pydantic import ValidationError
@@ -17,6 +16,7 @@ from redis.asyncio import Redis
 
 from services.inference.answers import Answer
 from services.inference.canonical import canonical, digest
+from services.inference.embeddings.contract import Embedder
 from services.inference.providers.contract import ModelCall, Role
 from shared.clock import Clock
 from shared.redis import RedisLost
@@ -37,13 +37,6 @@ if over > 0 then
   for _, member in ipairs(redis.call('ZPOPMIN', KEYS[2], over)) do redis.call('DEL', ARGV[6] .. member) end
 end
 """
-
-
-class Embedder(Protocol):
-    """Whoever turns texts into unit vectors."""
-
-    async def embed(self, texts: Sequence[str]) -> Any:
-        """Vectors in order, as `.vectors`."""
 
 
 @dataclass(frozen=True, slots=True)

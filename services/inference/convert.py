@@ -15,8 +15,8 @@ from services.inference import prompt
 from services.inference.admission import CachePolicy, Order
 from services.inference.breakers import BreakerState
 from services.inference.downgrades import Downgrade
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
-from services.inference.embedding import Embedded
+from services.inference.embeddings.contract import Embedded
+from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.errors import ModelNotFound
 from services.inference.providers.contract import Message
 from services.inference.route import Model

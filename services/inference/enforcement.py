@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -36,7 +35,7 @@ class Guard:
         try:
             json.loads(ruling.text)
         except ValueError:
-            return replace(ruling, blocked=True)
+            return ruling._replace(blocked=True)
         return ruling
 
     def anew(self) -> Guard:

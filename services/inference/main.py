@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import aiohttp
 import grpc
 
-from services.inference import prompt, wiring
+from services.inference import wiring
 from services.inference.admission import Admission
 from services.inference.breakers import BreakerLimits, RedisBreakers
 from services.inference.cache import AnswerCache
-from services.inference.counting import EstimatingCounter
+from services.inference.counting import TokenCounter
+from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
-from services.inference.embedding import EmbeddedEmbedder
+from services.inference.embeddings.main import embedded_embedder
+from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers_grpc import SERVICES as PEERS
 from services.inference.peers_grpc import GrpcCost, GrpcPolicy
+from services.inference.prompts.main import SERVICE as PROMPTS
+from services.inference.prompts.main import register_prompts
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.settings import InferenceSettings
 from services.inference.store_postgres import PostgresGenerationStore
 from services.inference.tail import GenerationTail
+from services.inference.tokenizers import known_tokenizers
 from shared.clock import SystemClock
-from shared.identity import Signer
+from shared.identity import Signer, current
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
@@ -34,7 +38,7 @@ from shared.tasks import supervised
 
 
 def main() -> None:
-    settings = InferenceSettings.load()
+    settings, embeddings = InferenceSettings.load(), EmbeddingSettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         clock = SystemClock()
@@ -49,8 +53,9 @@ def main() -> None:
         signer = Signer.from_file("inference", settings.identity_private_key, clock)
         policy = GrpcPolicy(channel, signer)
         enforcement = Enforcement(policy, strict=settings.strict)
-        embedder = await asyncio.to_thread(EmbeddedEmbedder)
-        stack.callback(embedder.close)
+        embedder = await stack.enter_async_context(
+            embedded_embedder(embeddings, redis=redis, clock=clock, tenant=lambda: current().tenant_id)
+        )
         limits = BreakerLimits(failures=settings.breaker_failures, cooldown=settings.breaker_cooldown)
         breakers = RedisBreakers(redis, clock=clock, limits=limits)
         admission = Admission(
@@ -76,10 +81,11 @@ def main() -> None:
         providers = {model.provider for model in admission.router.models()}
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
-        service = InferenceService(engine, embedder, EstimatingCounter(), RandomIds(), extract=prompt.plain_text)
-        add_to_server(service, server)
+        counter = TokenCounter(known_tokenizers(settings.tokenizers))
+        add_to_server(InferenceService(engine, embedder, counter, RandomIds(), reader=DocumentReader()), server)
+        register_prompts(server, database, clock)
 
-    run("inference", settings, register, service_names=(NAME,))
+    run("inference", settings, register, service_names=(NAME, PROMPTS))
 
 
 def _session(settings: InferenceSettings) -> aiohttp.ClientSession:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf import json_format, struct_pb2
@@ -42,6 +43,13 @@ _FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FUNCTION_FORM: Final = "letters, digits, _ and -, at most 64 characters"
 _IMAGES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _SOUNDS: Final = ("audio/wav", "audio/mpeg")
+_PLAIN: Final = ("text/plain", "text/markdown")
+_DOCUMENTS: Final = (
+    "application/pdf",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+)
+Place = tuple[int, int]
+"""Of a part: its message's number and its own."""
 _ROLES: Final = {
     message_pb2.ROLE_SYSTEM: Role.SYSTEM,
     message_pb2.ROLE_USER: Role.USER,
@@ -67,25 +75,53 @@ _EFFORTS: Final = {
     message_pb2.REASONING_EFFORT_HIGH: ReasoningEffort.HIGH,
 }
 
-Extract = Callable[[bytes, str], str]
-"""The text of a document by its media type. Raises MeshError without a field."""
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A document of a prompt, before anyone read it: its place and its field."""
+
+    place: Place
+    media: message_pb2.Media
+    field: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is text already."""
+        return self.media.media_type in _PLAIN
 
 
-def plain_text(data: bytes, media_type: str) -> str:
-    """Documents that are text already."""
-    if media_type not in ("text/plain", "text/markdown"):
-        raise InvalidArgument("media_type is text/plain or text/markdown", field="media_type")
+def documents(found: Sequence[message_pb2.Message]) -> list[Attached]:
+    """The documents of a prompt, small enough and of a kind that is read."""
+    held = [
+        Attached((number, place), part.document, f"messages[{number}].content[{place}].document")
+        for number, message in enumerate(found[:_MAX_MESSAGES])
+        for place, part in enumerate(message.content[:_MAX_PARTS])
+        if part.HasField("document")
+    ]
+    for one in held:
+        if one.media.media_type not in (*_PLAIN, *_DOCUMENTS):
+            known = ", ".join((*_DOCUMENTS, *_PLAIN))
+            raise InvalidArgument(f"media_type is one of {known}", field=f"{one.field}.media_type")
+        if not one.media.data:
+            raise FieldRequired(f"{one.field}.data")
+        _small(one.media, one.field)
+    return held
+
+
+def plain_text(document: Attached) -> str:
+    """The text of a document that is text already."""
     try:
-        return data.decode()
+        return document.media.data.decode()
     except UnicodeDecodeError:
-        raise InvalidArgument("the document is not UTF-8", field="data") from None
+        raise InvalidArgument("the document is not UTF-8", field=f"{document.field}.data") from None
 
 
-def messages(found: Sequence[message_pb2.Message], extract: Extract) -> tuple[Message, ...]:
+def messages(found: Sequence[message_pb2.Message], texts: Mapping[Place, str]) -> tuple[Message, ...]:
+    """The prompt; `texts` are those of its documents."""
     if not found:
         raise FieldRequired("messages")
     fields.at_most(len(found), "messages", limit=_MAX_MESSAGES)
-    read = tuple(_message(message, f"messages[{place}]", extract) for place, message in enumerate(found))
+    read = tuple(_message(message, place, texts) for place, message in enumerate(found))
     if (length := sum(len(message.text) for message in read)) > _MAX_PROMPT:
         raise FieldTooLong("messages", length=length, limit=_MAX_PROMPT)
     return read
@@ -171,12 +207,16 @@ def whole_numbers(value: Any) -> Any:
     return value
 
 
-def _message(message: message_pb2.Message, where: str, extract: Extract) -> Message:
+def _message(message: message_pb2.Message, number: int, texts: Mapping[Place, str]) -> Message:
+    where = f"messages[{number}]"
     role = _ROLES.get(message.role)
     if role is None:
         raise InvalidArgument("role is required", field=f"{where}.role")
     fields.at_most(len(message.content), f"{where}.content", limit=_MAX_PARTS)
-    parts = tuple(_part(part, role, f"{where}.content[{place}]", extract) for place, part in enumerate(message.content))
+    parts = tuple(
+        _part(part, role, f"{where}.content[{place}]", texts.get((number, place), ""))
+        for place, part in enumerate(message.content)
+    )
     read = Message(role, parts, fields.text(message.name, f"{where}.name", limit=64))
     if not (read.text or read.media or read.tool_calls or read.tool_results):
         raise FieldRequired(f"{where}.content")
@@ -185,7 +225,7 @@ def _message(message: message_pb2.Message, where: str, extract: Extract) -> Mess
     return read
 
 
-def _part(part: message_pb2.ContentPart, role: Role, where: str, extract: Extract) -> Part:
+def _part(part: message_pb2.ContentPart, role: Role, where: str, document: str) -> Part:
     kind = part.WhichOneof("part") or "text"
     if _BELONGS.get(kind, role) is not role:
         raise InvalidArgument(f"{kind} belongs in messages of the {_BELONGS[kind].value}", field=f"{where}.{kind}")
@@ -195,7 +235,7 @@ def _part(part: message_pb2.ContentPart, role: Role, where: str, extract: Extrac
         case "audio":
             return _media(part.audio, MediaKind.AUDIO, _SOUNDS, f"{where}.audio")
         case "document":
-            return _document(part.document, f"{where}.document", extract)
+            return _document(part.document, f"{where}.document", document)
         case "tool_call":
             return _tool_call(part.tool_call, f"{where}.tool_call")
         case "tool_result":
@@ -220,14 +260,7 @@ def _media(media: message_pb2.Media, kind: MediaKind, types: Sequence[str], wher
     return Media(kind, media.media_type, media.data, fields.text(media.url, f"{where}.url", limit=2048), name)
 
 
-def _document(media: message_pb2.Media, where: str, extract: Extract) -> Text:
-    if not media.data:
-        raise FieldRequired(f"{where}.data")
-    _small(media, where)
-    try:
-        text = extract(media.data, media.media_type)
-    except InvalidArgument as error:
-        raise InvalidArgument(error.message, field=f"{where}.{error.field or 'data'}") from None
+def _document(media: message_pb2.Media, where: str, text: str) -> Text:
     name = fields.text(media.name, f"{where}.name", limit=256)
     return Text(f"[{name or 'document'}]\n{fields.text(text, where, limit=_MAX_PROMPT)}\n")
 

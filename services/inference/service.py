@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,8 +15,9 @@ from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
 from services.inference import convert, prompt
 from services.inference.admission import Order
-from services.inference.cache import Embedder
-from services.inference.counting import Counter
+from services.inference.counting import TokenCounter
+from services.inference.document_reader import DocumentReader
+from services.inference.embeddings.contract import Embedder
 from services.inference.engine import Engine
 from services.inference.providers.contract import Message
 from services.inference.route import Model
@@ -32,10 +32,10 @@ class InferenceService(rpc.InferenceServiceServicer):
     """What does a model say?"""
 
     def __init__(
-        self, engine: Engine, embedder: Embedder, counter: Counter, ids: Ids, *, extract: prompt.Extract
+        self, engine: Engine, embedder: Embedder, counter: TokenCounter, ids: Ids, *, reader: DocumentReader
     ) -> None:
         self._engine = engine
-        self._extract = extract
+        self._reader = reader
         self._embedder = embedder
         self._counter = counter
         self._ids = ids
@@ -107,10 +107,13 @@ class InferenceService(rpc.InferenceServiceServicer):
         return convert.order(request, await self._messages(request.messages), self._ids)
 
     async def _messages(self, found: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
-        """Off the loop when there are documents to read."""
-        if any(part.HasField("document") for message in found for part in message.content):
-            return await asyncio.to_thread(prompt.messages, found, self._extract)
-        return prompt.messages(found, self._extract)
+        texts = {document.place: await self._text(document) for document in prompt.documents(found)}
+        return prompt.messages(found, texts)
+
+    async def _text(self, document: prompt.Attached) -> str:
+        if document.plain:
+            return prompt.plain_text(document)
+        return (await self._reader.read(document.media.data, field=f"{document.field}.data")).text
 
 
 def add_to_server(service: InferenceService, server: grpc.aio.Server) -> None:

@@ -37,6 +37,7 @@ class InferenceSettings(MeshSettings):
     cache_answers: int = Field(default=1000, ge=1, description="kept a tenant; the least used go first")
     replay: ReplayMode = Field(default=ReplayMode.OFF, description="record, strict or permissive, with replay_folder")
     replay_folder: Path | None = Field(default=None, description="where recordings are")
+    tokenizers: dict[str, Path] = Field(default={}, description="tokenizer.json or GGUF files by model, as JSON")
     synthetic_gap: timedelta = Field(default=timedelta(milliseconds=20), description="of the model synthetic-paced")
     events_ttl: timedelta = Field(default=timedelta(hours=1), description="how long a generation can be attached to")
     strict: bool = Field(default=True, description="refuse calls while no policy snapshot was ever received")

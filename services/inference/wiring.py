@@ -21,7 +21,7 @@ from services.inference.catalog import (
     read_catalog,
 )
 from services.inference.credentials import CredentialMissing, Credentials
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.providers.anthropic import MessagesDialect
 from services.inference.providers.contract import Provider, Timeouts
 from services.inference.providers.http import Dialect, Endpoint, HttpProvider

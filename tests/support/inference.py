@@ -16,15 +16,15 @@ from redis.asyncio import Redis
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
-from services.inference import prompt
 from services.inference.admission import Admission
 from services.inference.breakers import Breakers, LocalBreakers
 from services.inference.cache import AnswerCache
 from services.inference.catalog import Ability
-from services.inference.counting import EstimatingCounter
+from services.inference.counting import TokenCounter
+from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
-from services.inference.embedding import Embedded
+from services.inference.embeddings.contract import Embedded
+from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers import Cost, Payer, Snapshot
@@ -35,6 +35,7 @@ from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.store import GenerationStore
 from services.inference.store_memory import MemoryGenerationStore
 from services.inference.tail import GenerationTail
+from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
 from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
@@ -194,7 +195,7 @@ async def replica(
 
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
         service = InferenceService(
-            engine, CountingEmbedder(), EstimatingCounter(), SequentialIds(), extract=prompt.plain_text
+            engine, CountingEmbedder(), TokenCounter(Tokenizers({})), SequentialIds(), reader=DocumentReader()
         )
         add_to_server(service, server)
 

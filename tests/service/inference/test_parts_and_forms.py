@@ -277,5 +277,6 @@ async def test_a_reader_that_lags_gets_events_packed_and_none_is_lost(served: Re
 async def test_tokens_are_counted_without_a_call(served: Replica, keys: Keys) -> None:
     asked = pb.CountTokensRequest(messages=request("x" * 40).messages)
     count = await served.stub.CountTokens(asked, metadata=keys.metadata())
-    assert (count.model, count.input_tokens, count.estimated) == ("scripted", 14, True)
+    assert (count.model, count.estimated) == ("scripted", True)
+    assert 5 <= count.input_tokens <= 20
     assert served.model.calls == []
