@@ -84,8 +84,7 @@ class MemoryServiceServicer:
 
     def Remember(self, request, context):
         """Stores one memory. The same content of the same agent and type is stored once.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when no
-        embedding can be had: retry.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): no embedding, retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,8 +92,7 @@ class MemoryServiceServicer:
 
     def UpdateMemory(self, request, context):
         """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
-        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID,
-        FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

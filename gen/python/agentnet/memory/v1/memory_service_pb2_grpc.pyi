@@ -19,13 +19,11 @@ class MemoryServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Remember: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RememberRequest, _memory_service_pb2.RememberResponse]
     """Stores one memory. The same content of the same agent and type is stored once.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when no
-    embedding can be had: retry.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): no embedding, retry.
     """
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_change_pb2.UpdateMemoryRequest, _change_pb2.UpdateMemoryResponse]
     """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
-    Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID,
-    FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]
     """Reads one memory.
@@ -63,8 +61,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_memory_service_pb2.RememberRequest, _abc.Awaitable[_memory_service_pb2.RememberResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.RememberResponse]:
         """Stores one memory. The same content of the same agent and type is stored once.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when no
-        embedding can be had: retry.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): no embedding, retry.
         """
 
     @_abc_1.abstractmethod
@@ -74,8 +71,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_change_pb2.UpdateMemoryRequest, _abc.Awaitable[_change_pb2.UpdateMemoryResponse]],
     ) -> _abc.Awaitable[_change_pb2.UpdateMemoryResponse]:
         """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
-        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID,
-        FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
         """
 
     @_abc_1.abstractmethod
