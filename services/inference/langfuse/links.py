@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
 from services.inference.langfuse.contract import Link
 from services.inference.langfuse.server import LangfuseServer, Refused
 from services.inference.prompts.store import PromptVersion
+from shared.clock import Clock
 from shared.log import log
 
 _PROMPTS: Final = "/api/public/v2/prompts"
 _DIGEST: Final = "agentnet_digest"
 _LOOK_AT: Final = 50  # versions, newest first
 _NOT_FOUND: Final = 404
+_ASK_AGAIN: Final = timedelta(minutes=5)
 
 
 class PromptLinks:
     """Finds a version by its digest, or publishes it; knows each one it has met. No label is ever moved there."""
 
-    def __init__(self, server: LangfuseServer) -> None:
+    def __init__(self, server: LangfuseServer, clock: Clock) -> None:
         self._server = server
-        self._known: dict[tuple[str, str], Link | None] = {}
+        self._clock = clock
+        self._known: dict[tuple[str, str], Link] = {}
+        self._refused: dict[tuple[str, str], timedelta] = {}
 
     async def find(self, tenant: str, prompt: PromptVersion) -> Link | None:
-        """The version's link; None when Langfuse refuses it. Raises Passing."""
+        """The version's link; None when Langfuse refused it within the last minutes. Raises Passing."""
         name = f"{tenant}/{prompt.name}"
         key = (name, prompt.digest)
-        if key not in self._known:
-            try:
-                number = await self._published(name, prompt.digest) or await self._publish(name, prompt)
-                self._known[key] = Link(name, number)
-            except (
-                Refused,
-                ValueError,
-                LookupError,
-                TypeError,
-                AttributeError,
-            ) as error:  # or an odd answer
-                log.warning("langfuse.prompt_refused", prompt=prompt.name, error=f"{type(error).__name__}: {error}")
-                self._known[key] = None
+        if key in self._known:
+            return self._known[key]
+        if self._clock.monotonic() < self._refused.get(key, timedelta()):
+            return None
+        try:
+            number = await self._published(name, prompt.digest) or await self._publish(name, prompt)
+        except (Refused, ValueError, LookupError, TypeError, AttributeError) as error:  # or an odd answer
+            log.warning("langfuse.prompt_refused", prompt=prompt.name, error=f"{type(error).__name__}: {error}")
+            self._refused[key] = self._clock.monotonic() + _ASK_AGAIN
+            return None
+        self._known[key] = Link(name, number)
         return self._known[key]
 
     async def _published(self, name: str, digest: str) -> int:

@@ -24,6 +24,7 @@ from services.inference.langfuse.settings import LangfuseSettings
 from services.inference.prompts.content import Content, Template, Variable, VariableType, digest
 from services.inference.prompts.store import PromptVersion
 from services.inference.providers.contract import Role
+from shared.clock import FakeClock
 from tests.service.inference.calls import until
 from tests.support.langfuse_server import PUBLIC, LangfuseServer, langfuse_server
 from tests.support.valkey import free_port
@@ -64,13 +65,21 @@ async def server() -> AsyncIterator[LangfuseServer]:
 
 @asynccontextmanager
 async def exporter_to(
-    server: LangfuseServer, pace: Pace = PACE, *, content: bool = True, secret: str = "", timeout: float = 5
+    server: LangfuseServer,
+    pace: Pace = PACE,
+    *,
+    content: bool = True,
+    secret: str = "",
+    timeout: float = 5,
+    clock: FakeClock | None = None,
 ) -> AsyncIterator[LangfuseExporter]:
     async with aiohttp.ClientSession() as session:
         key = secret or server.secret
         project = Project(server.url, PUBLIC, lambda: key, timedelta(seconds=timeout))
         api = Server(project, session)
-        made = LangfuseExporter(api, PromptLinks(api), pace=pace, content=content, environment="dev")
+        made = LangfuseExporter(
+            api, PromptLinks(api, clock or FakeClock()), pace=pace, content=content, environment="dev"
+        )
         async with exporting(made, grace=timedelta(seconds=3)) as exporter:
             yield exporter
 
@@ -144,6 +153,22 @@ async def test_a_prompt_langfuse_refuses_costs_the_link_and_not_the_generation(
     (generation,) = server.bodies("generation-create")
     assert "promptName" not in generation
     assert generation["metadata"]["prompt"] == PROMPT.reference
+
+
+async def test_a_refused_prompt_is_asked_for_again_after_minutes_and_not_at_every_generation(
+    server: LangfuseServer,
+) -> None:
+    server.faults = [401]
+    clock = FakeClock()
+    async with exporter_to(server, replace(PACE, together=1), clock=clock) as exporter:
+        for number in range(3):
+            exporter.offer(replace(ONE, id=f"gen_{number}"))
+        await until(lambda: len(server.events) == 6)
+        assert server.prompts == {}
+        clock.advance(timedelta(minutes=5))
+        exporter.offer(replace(ONE, id="gen_3"))
+    assert [one.get("promptVersion") for one in server.bodies("generation-create")] == [None, None, None, 1]
+    assert sum("prompts" in path for path in server.paths) == 3  # refused once, then looked for and published
 
 
 async def test_a_failed_generation_says_so(server: LangfuseServer) -> None:
@@ -302,14 +327,14 @@ async def test_it_is_off_without_a_url_and_on_with_a_secret_by_reference(
     server: LangfuseServer, tmp_path: Path
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        async with langfuse(settings(tmp_path), session) as nothing:
+        async with langfuse(settings(tmp_path), session, FakeClock()) as nothing:
             assert nothing is None
         secret = tmp_path / "secret"
         secret.write_text(f"{server.secret}\n")
         chosen = settings(
             tmp_path, langfuse_url=server.url, langfuse_public_key=PUBLIC, langfuse_secret_key=f"file:{secret}"
         )
-        async with langfuse(chosen, session) as exporter:
+        async with langfuse(chosen, session, FakeClock()) as exporter:
             assert exporter
             exporter.offer(BARE)
     assert len(server.events) == 2
