@@ -9,6 +9,7 @@ import aiohttp
 from services.inference.embeddings.cache import CachingEmbedder, VectorCache
 from services.inference.embeddings.contract import Embedder
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint, OpenAICompatibleEmbedder
+from services.inference.embeddings.retrying import Patience, RetryingEmbedder
 from services.inference.errors import ModelNotFound
 from services.inference.tokenizers import Tokenizers
 
@@ -45,12 +46,13 @@ def remote_embedder(
     cache: VectorCache | None,
     tenant: Callable[[], str],
 ) -> Embedder:
-    """A model behind a URL, its texts cut to `window` of its own tokens (0: never cut), its vectors cached."""
+    """A model behind a URL, its texts cut to `window` of its own tokens (0: never), asked again when it must be, cached."""
 
     def cut(text: str) -> tuple[str, bool]:
         return tokenizers.cut(text, endpoint.model, window)
 
-    embedder = OpenAICompatibleEmbedder(endpoint, session, cut=cut if window else None)
+    asked = OpenAICompatibleEmbedder(endpoint, session, cut=cut if window else None)
+    embedder = RetryingEmbedder(asked, Patience())
     if cache is None:
         return embedder
     return CachingEmbedder(embedder, cache, model=f"{endpoint.name}/{endpoint.model}/{endpoint.width}", tenant=tenant)
