@@ -46,7 +46,7 @@ def remote_embedder(
     cache: VectorCache | None,
     tenant: Callable[[], str],
 ) -> Embedder:
-    """A model behind a URL, its texts cut to `window` of its own tokens (0: never), asked again when it must be, cached."""
+    """A model behind a URL: texts cut to `window` of its own tokens (0: never), asked again if need be, cached."""
 
     def cut(text: str) -> tuple[str, bool]:
         return tokenizers.cut(text, endpoint.model, window)
