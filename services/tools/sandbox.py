@@ -18,6 +18,7 @@ from services.tools import answer, isolation
 from services.tools.answer import Answer, Outcome, Printed, Status
 from services.tools.errors import SandboxUnavailable
 from services.tools.jail import Call, Drain, Jail, TooMuch
+from services.tools.runner import MAX_EVENT, MAX_EVENTS
 from services.tools.zygote import READY
 from shared.errors import ResourceExhausted
 from shared.log import log
@@ -234,28 +235,63 @@ class _Conversation:
     def __init__(self, running: Call, printed: Printed, *, program: bool, listening: bool = True) -> None:
         self._running = running
         self._program = program
-        self._said = bytearray()
+        self._said = _Said(printed)
         out = [Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed))] if listening else []
         self._drains = [
             *out,
             Drain(running.err, limit=_MAX_OUTPUT, tell=_Text("stderr", printed)),
-            Drain(running.answer, limit=_MAX_ANSWER, tell=self._said.extend),
+            Drain(running.answer, limit=_MAX_ANSWER, tell=self._said),
         ]
 
     async def answer(self) -> Answer:
         """Raises TooMuch, and SandboxUnavailable when the call never stood in its sandbox."""
         await asyncio.gather(asyncio.shield(self._running.ended), *(drain.done for drain in self._drains))
         code = self._running.ended.result()
-        if not self._said.startswith(READY):
+        if not self._said.ready:
             raise SandboxUnavailable("the host gave a call no isolation", why=f"status {code}")
-        said = bytes(self._said[len(READY) :])
-        if said:
+        if self._said.disturbed:
+            return answer.disturbed()
+        if said := self._said.rest:
             return answer.read(said)
         return answer.exited(code) if self._program else answer.ended(code)
 
     def close(self) -> None:
         for drain in self._drains:
             drain.close()
+
+
+class _Said:
+    """What comes over the answer's pipe: a line when the sandbox stands, a line for each event, then the answer."""
+
+    def __init__(self, printed: Printed) -> None:
+        self._printed = printed
+        self._data = bytearray()
+        self._events = 0
+        self.ready = False
+        self.disturbed = False
+
+    @property
+    def rest(self) -> bytes:
+        return bytes(self._data)
+
+    def __call__(self, data: bytes) -> None:
+        self._data += data
+        while (end := self._data.find(b"\n")) >= 0:
+            line = bytes(self._data[: end + 1])
+            del self._data[: end + 1]
+            if not self.ready:
+                self.ready = line == READY
+                self.disturbed |= not self.ready
+            else:
+                self._event(line)
+
+    def _event(self, line: bytes) -> None:
+        self._events += 1
+        said = answer.event(line) if self._events <= MAX_EVENTS and len(line) <= MAX_EVENT + 1 else None
+        if said is None:
+            self.disturbed = True
+        else:
+            self._printed(answer.EMITTED, said)
 
 
 @dataclass(slots=True)

@@ -183,7 +183,7 @@ def _work(descriptors: list[int]) -> dict[str, Any]:
     _descriptors(*others)
     _limits(task["limits"])
     os.write(_ANSWER, READY)
-    return _become(task["command"]) if "command" in task else runner.run(task)
+    return _become(task["command"]) if "command" in task else runner.run(task, _say)
 
 
 def _become(command: list[str]) -> dict[str, Any]:
@@ -238,12 +238,16 @@ def _answered(said: dict[str, Any] | None) -> NoReturn:
     try:
         if said is not None:
             _flush()
-            view = memoryview(json.dumps(said).encode())
-            while view:
-                view = view[os.write(_ANSWER, view) :]
+            _say(json.dumps(said).encode())
             status = 0
     finally:
         os._exit(status)
+
+
+def _say(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(_ANSWER, view) :]
 
 
 def _flush() -> None:
