@@ -14,7 +14,8 @@ from datetime import timedelta
 import uvloop
 
 from services.tools.answer import Status
-from services.tools.sandbox import FunctionCall, Sandbox
+from services.tools.gvisor import GvisorSandbox
+from services.tools.sandbox import Backend, FunctionCall, Sandbox
 
 ROUNDS = 300
 SLOW_ROUNDS = 30
@@ -29,7 +30,7 @@ def call(code: str = TRIVIAL, *, seconds: float = 30) -> FunctionCall:
     return FunctionCall(code, "f", {}, 512, timedelta(seconds=seconds))
 
 
-async def run(sandbox: Sandbox, wanted: FunctionCall) -> Status:
+async def run(sandbox: Backend, wanted: FunctionCall) -> Status:
     return (await sandbox.run(wanted, lambda _stream, _text: None)).status
 
 
@@ -50,6 +51,10 @@ def told(name: str, found: list[float]) -> str:
 async def plain(*command: str) -> None:
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
     assert await process.wait() == 0
+
+
+async def trivial(sandbox: Backend) -> None:
+    assert await run(sandbox, call()) is Status.OK
 
 
 async def cold() -> None:
@@ -84,14 +89,14 @@ async def measured() -> None:
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, uid {os.geteuid()}\n")
     print("| what | p50 ms | p99 ms |\n|---|---|---|")
     print(told("plain `python3 -c pass` (the floor)", await times(lambda: plain(sys.executable, "-c", "pass"), 100)))
-    if runsc := shutil.which("runsc"):
-        command = (runsc, "--network=none", "do", sys.executable, "-c", "pass")
-        print(told("gVisor `runsc do python3 -c pass`", await times(lambda: plain(*command), SLOW_ROUNDS)))
+    if shutil.which("runsc"):
+        async with GvisorSandbox(at_once=1) as kernel:
+            print(told("gVisor, a container for each call", await times(lambda: trivial(kernel), SLOW_ROUNDS)))
     print(told("cold: outer sandbox and first call", await times(cold, SLOW_ROUNDS)))
     async with Sandbox(at_once=AT_ONCE) as sandbox:
 
         async def warm() -> None:
-            assert await run(sandbox, call()) is Status.OK
+            await trivial(sandbox)
 
         await warm()
         print(told("warm: a trivial function", await times(warm, ROUNDS)))
