@@ -29,13 +29,13 @@ ENDED = struct.Struct("i")
 ANSWER = 3
 _UID = 65534
 _NEWUSER, _NEWPID = 0x10000000, 0x20000000
-_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000  # mount, cgroup, uts, ipc
+_NEWNS = 0x00020000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 0x4000, 0x40000
 _PDEATHSIG, _SET_SECCOMP, _CAPBSET_DROP, _NO_NEW_PRIVS, _CAP_AMBIENT = 1, 22, 24, 38, 47
 _LAST_CAPABILITY = 40
 _CAPABILITIES = struct.pack("Ii6I", 0x20080522, 0, 0, 0, 0, 0, 0, 0)
-# What ordinary functions import. More would make every fork dearer: asyncio alone triples it.
-_COMMON = ("datetime", "math", "itertools", "functools", "random")
+# What ordinary functions import. More would make every fork dearer: asyncio alone triples it, and random seeds itself.
+_COMMON = ("datetime", "math", "itertools", "functools")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -91,7 +91,7 @@ class Nursery:
         try:
             os.setsid()
             prctl(_PDEATHSIG, signal.SIGKILL)
-            must(_libc.unshare(_NAMESPACES), "unshare")
+            must(_libc.unshare(_NEWNS), "unshare")
             _mounts()
             self._become_nobody()
             confine(self._program)
