@@ -298,3 +298,14 @@ async def test_an_event_at_fault_is_the_functions_error(
     error = await refusal(call(stub, keys))
     assert error.facts["status"] == status
     assert message in error.message
+
+
+async def test_what_is_validated_is_what_runs(stub: Any, keys: Keys) -> None:
+    """A key that comes twice is refused where JSON is read, so that validator and function cannot see different ones."""
+    with pytest.raises(json_format.ParseError, match="duplicate key"):
+        json_format.Parse('{"name": "adder", "arguments": {"a": 1, "a": 1000000}}', pb.InvokeToolRequest())
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 10}}}
+    await register(stub, keys, tool("def adder(a):\n    return a\n", input_schema=schema))
+    assert (await call(stub, keys, arguments={"a": 10})).finished.result.number_value == 10
+    error = await refusal(call(stub, keys, arguments={"a": 1000000}))
+    assert (*said(error), error.field) == (Code.INVALID_ARGUMENT, "TOOL_ARGUMENTS_INVALID", "arguments.a")
