@@ -182,3 +182,52 @@ on conflict (tenant_id, version) do update set adopted_at = excluded.adopted_at;
 select version, document, created_at from price_book
 where case when $2 = '' then tenant_id = $1 else version = $2 end
 order by tenant_id = $1 desc, adopted_at desc limit 1;
+
+-- name: paces
+select agent_name as agent, floor(extract(epoch from $2 - created_at) / $3)::int as ago,
+  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input + tokens_output)::bigint as tokens
+from cost_event
+where created_at > $1 and created_at <= $2
+group by 1, 2;
+
+-- name: patterns
+select
+  case $1 when 'provider' then provider when 'model' then model when 'agent' then agent_name when 'user' then user_id
+    when 'team' then team else '' end as "group",
+  count(*) as generations, sum(tokens_input)::bigint as input_tokens, sum(tokens_output)::bigint as output_tokens,
+  percentile_disc(0.5) within group (order by tokens_input) as input_p50,
+  percentile_disc(0.95) within group (order by tokens_input) as input_p95,
+  percentile_disc(0.5) within group (order by tokens_output) as output_p50,
+  percentile_disc(0.95) within group (order by tokens_output) as output_p95,
+  sum(tokens_cached_input)::bigint as cached_tokens, sum(tokens_reasoning)::bigint as reasoning_tokens,
+  sum(cost_micros_usd)::bigint as micros_usd
+from cost_event
+where created_at >= $2 and created_at < $3
+group by 1
+order by sum(tokens_input::bigint + tokens_output) desc, 1
+limit $4;
+
+-- name: pattern_hours
+select
+  case $1 when 'provider' then provider when 'model' then model when 'agent' then agent_name when 'user' then user_id
+    when 'team' then team else '' end as "group",
+  extract(hour from created_at at time zone 'UTC')::int as hour, sum(tokens_input + tokens_output)::bigint as tokens
+from cost_event
+where created_at >= $2 and created_at < $3
+group by 1, 2;
+
+-- name: raise_alert
+insert into alert (
+  tenant_id, id, once, kind, subject, action, observed, expected, explanation, created_at, active_until)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+on conflict (tenant_id, once) do nothing
+returning id;
+
+-- name: list_alerts
+select * from alert
+where ($1::text = '' or kind = $1) and ($2::timestamptz is null or (created_at, id) < ($2, $3))
+order by created_at desc, id desc
+limit $4;
+
+-- name: active_alerts
+select * from alert where active_until > $1 order by created_at desc, id desc limit 100;

@@ -95,6 +95,13 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "DeleteBudget": _ADMINS,
         "ApproveBudget": _OPERATORS,
     },
+    "agentnet.cost.v1.ReportService": {
+        "GetSpendSeries": _OVERSEERS,
+        "ForecastCost": _OVERSEERS,
+        "AnalyzeUsage": _OVERSEERS,
+        "ListAlerts": _OVERSEERS,
+        "ExportCostEvents": _OVERSEERS,
+    },
     "agentnet.cost.v1.PriceService": {"ImportPrices": _ADMINS, "GetPriceBook": _EVERYONE},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": _EVERYONE},
 }
