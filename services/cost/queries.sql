@@ -16,6 +16,9 @@ select reclaim_leases($1, $2);
 -- name: forget_leases
 delete from lease where expires_at < $1 and micros_usd = 0;
 
+-- name: plan_for_these
+set local plan_cache_mode = force_custom_plan;
+
 -- name: summarize_rolled
 select
   case when 'provider' = any($7::text[]) then provider else '' end as provider,
