@@ -9,10 +9,10 @@ from typing import Final
 
 from services.cost.anomalies import HOUR, Anomaly, Kind, dollars
 from services.cost.budget import Budget, Level, SoftAction, scope
-from services.cost.report_store import Alert, AlertKind, ReportStore
+from services.cost.report_store import Alert, AlertKind, Pace, ReportStore
 from services.cost.reports import Reports
 from services.cost.store import CostStore, Filter
-from services.cost.velocity import STEP, STEPS, Rule, Speeding, speeding
+from services.cost.velocity import STEP, STEPS, Rule, Speeding, coarse, speeding
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.log import log
@@ -47,6 +47,7 @@ class Watchfulness:
     rules: tuple[Rule, ...]
     downgrade_for: timedelta
     anomaly_floor: int  # micro-USD; a smaller difference is nobody's concern
+    most_entries: int = 200_000  # of two hours that are read one by one; of more the hourly sums must do
 
 
 class Lookout:
@@ -109,13 +110,21 @@ class Lookout:
         return None
 
     async def _velocity(self, tenant: str, now: datetime) -> list[Alert]:
-        paces = await self._reports.paces(tenant, since=now - STEPS * STEP, now=now, step=STEP)
+        paces = await self._paces(tenant, now)
         rules = self._watchfulness.rules
         if not speeding(paces, rules):
             return []
         known = await self._usual(tenant, now)
         found = speeding(paces, rules, lambda kind, subject: known.get((kind, subject), 0))
         return [self._speeding(one, now) for one in found]
+
+    async def _paces(self, tenant: str, now: datetime) -> Sequence[Pace]:
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        recent = Filter(start=hour - HOUR, end=hour + HOUR)
+        sums = await self._store.summarize(tenant, recent, group_by=("agent", "hour"), page=_ALL_BUDGETS)
+        if sum(one.generations for one in sums) <= self._watchfulness.most_entries:
+            return await self._reports.paces(tenant, since=now - STEPS * STEP, now=now, step=STEP)
+        return coarse(sums, now)
 
     async def _usual(self, tenant: str, now: datetime) -> dict[tuple[AlertKind, str], int]:
         """Five minutes' worth of the dearest same hour of the last seven days."""

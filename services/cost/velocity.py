@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Final
 
 from services.cost.budget import Level, scope
 from services.cost.report_store import AlertKind, Pace
+from services.cost.store import Summary
 
 STEP: Final = timedelta(minutes=5)
 STEPS: Final = 12  # the newest and eleven before it: an hour
@@ -53,6 +54,21 @@ def speeding(
             known = max(before, usual(rule.kind, subject)) if usual else before
             if _too_fast(observed, known, rule):
                 found.append(Speeding(rule.kind, subject, observed, known))
+    return found
+
+
+def coarse(sums: Sequence[Summary], now: datetime) -> list[Pace]:
+    """Paces from the sums of this hour and the last by agent and hour: their averages over five minutes."""
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    part = STEP / max(now - hour, STEP)
+    found = []
+    for one in sums:
+        agent, when = one.group
+        tokens = one.input_tokens + one.output_tokens
+        if when == f"{hour:%Y-%m-%dT%H}":
+            found.append(Pace(agent, 0, round(one.micros_usd * part), round(tokens * part)))
+        else:
+            found += [Pace(agent, ago, one.micros_usd // STEPS, tokens // STEPS) for ago in range(1, STEPS)]
     return found
 
 

@@ -79,11 +79,18 @@ class Replica:
         return found.settled, found.leased
 
 
-def cost_replica(store: CostStore, clock: Clock, *, prices: PriceBook = PRICES, ids: Ids | None = None) -> Replica:
+def cost_replica(
+    store: CostStore,
+    clock: Clock,
+    *,
+    prices: PriceBook = PRICES,
+    ids: Ids | None = None,
+    watchfulness: Watchfulness = WATCHFULNESS,
+) -> Replica:
     ids = ids or RandomIds()
     stored = report_store(store)
     shelf, reports = PriceShelf(store, prices, clock=clock), Reports(store, stored, clock=clock)
-    lookout = Lookout(store, stored, reports, WATCHFULNESS, clock=clock, ids=ids)
+    lookout = Lookout(store, stored, reports, watchfulness, clock=clock, ids=ids)
     return Replica(
         store=store,
         shelf=shelf,

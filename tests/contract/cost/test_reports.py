@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 from services.cost.budget import SoftAction, Window
 from services.cost.prices import Usage
 from services.cost.report_store import Alert, AlertKind
-from services.cost.store import Filter
+from services.cost.store import CostStore, Filter
 from shared.clock import FakeClock
 from shared.paging import Page
-from tests.support.cost import Replica, call
+from tests.support.cost import WATCHFULNESS, Replica, call, cost_replica
 
 
 async def settle(replica: Replica, tenant: str, output: int, clock: FakeClock, *, ago: timedelta, agent: str) -> None:
@@ -63,6 +64,20 @@ async def test_fast_spending_is_an_alert_once_in_its_time(replica: Replica, tena
     kinds = [(one.kind, one.subject) for one in await replica.lookout.look(tenant)]
     assert (AlertKind.VELOCITY, "agent:A@1") in kinds
     assert await replica.lookout.look(tenant) == []
+
+
+async def test_with_too_many_entries_to_read_the_sums_of_hours_tell_who_is_fast(
+    store: CostStore, tenant: str, clock: FakeClock
+) -> None:
+    replica = cost_replica(store, clock, watchfulness=replace(WATCHFULNESS, most_entries=1))
+    clock.advance(timedelta(minutes=20))
+    await settle(replica, tenant, 240_000, clock, ago=timedelta(minutes=40), agent="A@1")
+    await settle(replica, tenant, 240_000, clock, ago=timedelta(minutes=40), agent="B@1")
+    await settle(replica, tenant, 2_400_000, clock, ago=timedelta(minutes=15), agent="A@1")
+    raised = {(one.kind, one.subject): one for one in await replica.lookout.look(tenant)}
+    found = raised[AlertKind.VELOCITY, "agent:A@1"]
+    assert (found.observed, found.expected) == (1_200_000, 40_000)
+    assert (AlertKind.VELOCITY, "agent:B@1") not in raised
 
 
 async def test_limits_raise_one_alert_a_window(replica: Replica, tenant: str, clock: FakeClock) -> None:
