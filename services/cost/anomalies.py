@@ -137,13 +137,15 @@ class _Judge:
         twice = abs(score) > _TWICE_OUT and score * self._before > _TWICE_OUT**2
         out = abs(score) > _OUT or twice
         self._before = score
+        drifts = self._drifts(index)
         if out and score < 0:
             return Kind.SILENCE if spent < _SILENT * expected else Kind.DROP
         if out:
             return Kind.SPIKE
-        if (self._up > _ADDED_UP and score > _SLACK) or (self._down > _ADDED_UP and score < -_SLACK):
-            return Kind.SHIFT
-        return Kind.DRIFT if self._drifts(index) else None
+        if drifts:
+            return Kind.DRIFT
+        shifts = (self._up > _ADDED_UP and score > _SLACK) or (self._down > _ADDED_UP and score < -_SLACK)
+        return Kind.SHIFT if shifts else None
 
     def _add_up(self, score: float) -> None:
         clipped = max(-_CLIP, min(_CLIP, score))
@@ -211,11 +213,11 @@ def _joined(group: list[Point], points: Sequence[Point], times: list[datetime]) 
 
 
 def _kind_of(group: list[Point]) -> Kind:
-    """The kind of the whole: long ones are shifts whatever their hours are, others what most hours are."""
+    """The kind of the whole: long ones are drifts or shifts whatever their hours are, others what most hours are."""
     kinds = [point.kind for point in group]
     long = group[-1].at - group[0].at >= _DAY / 2 * HOUR
-    if long and Kind.DRIFT not in kinds[: len(kinds) // 2 + 1]:
-        return Kind.SHIFT
+    if long:
+        return Kind.DRIFT if Kind.DRIFT in kinds else Kind.SHIFT
     return max((kind for kind in Kind if kind in kinds), key=kinds.count)
 
 
