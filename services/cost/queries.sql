@@ -20,64 +20,76 @@ delete from lease where expires_at < $1 and micros_usd = 0;
 set local plan_cache_mode = force_custom_plan;
 
 -- name: summarize_rolled
-select
-  case when 'provider' = any($7::text[]) then provider else '' end as provider,
-  case when 'model' = any($7::text[]) then model else '' end as model,
-  case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
-  case when 'hour' = any($7::text[]) then to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
-  case when 'day' = any($7::text[]) then to_char(at at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
-  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
-  sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
-  sum(tokens_reasoning)::bigint as reasoning_tokens, sum(entries)::bigint as generations,
-  sum(estimated)::bigint as estimated
+select provider, model, agent,
+  case when 'hour' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
+  case when 'day' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
+  micros_usd, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, generations, estimated
 from (
-  select created_at as at, provider, model, agent_name, 1::bigint as entries, estimated::int::bigint as estimated,
-    tokens_input::bigint, tokens_output::bigint, tokens_cached_input::bigint, tokens_reasoning::bigint, cost_micros_usd
-  from cost_event where created_at >= $1 and created_at < $2
-  union all
-  select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_hour where hour >= $2 and hour < $3
-  union all
-  select day, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_day where day >= $3 and day < $4
-  union all
-  select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_hour where hour >= $4 and hour < $5
-  union all
-  select created_at, provider, model, agent_name, 1, estimated::int, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_event where created_at >= $5 and created_at < $6
-) parts
-where ($8::text = '' or provider = $8) and ($9::text = '' or model = $9) and ($10::text = '' or agent_name = $10)
-group by 1, 2, 3, 4, 5
+  select
+    case when 'provider' = any($7::text[]) then provider else '' end as provider,
+    case when 'model' = any($7::text[]) then model else '' end as model,
+    case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
+    case when 'hour' = any($7::text[]) then date_trunc('hour', at, 'UTC')
+      when 'day' = any($7::text[]) then date_trunc('day', at, 'UTC') end as bucket,
+    sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
+    sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
+    sum(tokens_reasoning)::bigint as reasoning_tokens, sum(entries)::bigint as generations,
+    sum(estimated)::bigint as estimated
+  from (
+    select created_at as at, provider, model, agent_name, 1::bigint as entries, estimated::int::bigint as estimated,
+      tokens_input::bigint, tokens_output::bigint, tokens_cached_input::bigint, tokens_reasoning::bigint, cost_micros_usd
+    from cost_event where created_at >= $1 and created_at < $2
+    union all
+    select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_hour where hour >= $2 and hour < $3
+    union all
+    select day, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_day where day >= $3 and day < $4
+    union all
+    select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_hour where hour >= $4 and hour < $5
+    union all
+    select created_at, provider, model, agent_name, 1, estimated::int, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_event where created_at >= $5 and created_at < $6
+  ) parts
+  where ($8::text = '' or provider = $8) and ($9::text = '' or model = $9) and ($10::text = '' or agent_name = $10)
+  group by 1, 2, 3, 4
+) sums
 order by micros_usd desc, 1, 2, 3, 4, 5
 offset $11 limit $12;
 
 -- name: summarize_raw
-select
-  case when 'provider' = any($7::text[]) then provider else '' end as provider,
-  case when 'model' = any($7::text[]) then model else '' end as model,
-  case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
-  case when 'session' = any($7::text[]) then session_id else '' end as session,
-  case when 'team' = any($7::text[]) then team else '' end as team,
-  case when 'user' = any($7::text[]) then user_id else '' end as "user",
-  case when 'hour' = any($7::text[]) then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
-  case when 'day' = any($7::text[]) then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
-  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
-  sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
-  sum(tokens_reasoning)::bigint as reasoning_tokens, count(*) as generations,
-  count(*) filter (where estimated) as estimated
-from cost_event
-where ($1::timestamptz is null or created_at >= $1)
-  and ($2::timestamptz is null or created_at < $2)
-  and ($3::text = '' or session_id = $3)
-  and ($4::text = '' or model = $4)
-  and ($5::text = '' or provider = $5)
-  and ($6::text = '' or agent_name = $6)
-group by 1, 2, 3, 4, 5, 6, 7, 8
+select provider, model, agent, session, team, "user",
+  case when 'hour' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
+  case when 'day' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
+  micros_usd, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, generations, estimated
+from (
+  select
+    case when 'provider' = any($7::text[]) then provider else '' end as provider,
+    case when 'model' = any($7::text[]) then model else '' end as model,
+    case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
+    case when 'session' = any($7::text[]) then session_id else '' end as session,
+    case when 'team' = any($7::text[]) then team else '' end as team,
+    case when 'user' = any($7::text[]) then user_id else '' end as "user",
+    case when 'hour' = any($7::text[]) then date_trunc('hour', created_at, 'UTC')
+      when 'day' = any($7::text[]) then date_trunc('day', created_at, 'UTC') end as bucket,
+    sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
+    sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
+    sum(tokens_reasoning)::bigint as reasoning_tokens, count(*) as generations,
+    count(*) filter (where estimated) as estimated
+  from cost_event
+  where ($1::timestamptz is null or created_at >= $1)
+    and ($2::timestamptz is null or created_at < $2)
+    and ($3::text = '' or session_id = $3)
+    and ($4::text = '' or model = $4)
+    and ($5::text = '' or provider = $5)
+    and ($6::text = '' or agent_name = $6)
+  group by 1, 2, 3, 4, 5, 6, 7
+) sums
 order by micros_usd desc, 1, 2, 3, 4, 5, 6, 7, 8
 offset $8 limit $9;
 
