@@ -16,6 +16,7 @@ _WORKERS: Final = frozenset({ADMIN, OPERATOR, TENANT_USER})
 _OPERATORS: Final = frozenset({ADMIN, OPERATOR})
 _OVERSEERS: Final = frozenset({ADMIN, OPERATOR, AUDITOR})
 _ADMINS: Final = frozenset({ADMIN})
+_AUDITORS: Final = frozenset({ADMIN, AUDITOR})
 _NOBODY: Final[frozenset[str]] = frozenset()
 
 _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
@@ -71,6 +72,21 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "LabelDecision": _OPERATORS,
         "ListDecisions": _OVERSEERS,
         "SimulateBundle": _OPERATORS,
+    },
+    "agentnet.policy.v1.RiskService": {
+        "ListRisks": _OVERSEERS,
+        "RecordRiskEvent": _OPERATORS,
+        "RecordMitigation": _OPERATORS,
+        "SetEnforcementRule": _ADMINS,
+        "ListEnforcementRules": _OVERSEERS,
+        "ListEnforcementActions": _OVERSEERS,
+    },
+    "agentnet.policy.v1.AccessService": {
+        "Authorize": _WORKERS,
+        "SetToolPermission": _ADMINS,
+        "ListToolPermissions": _OVERSEERS,
+        "ListAuditEntries": _AUDITORS,
+        "ExportCompliance": _AUDITORS,
     },
     "agentnet.policy.v1.OverrideService": {
         "CreateOverride": _OPERATORS,

@@ -45,3 +45,9 @@ class DecisionNotFound(NotFound):
     """No such recorded decision."""
 
     reason = Reason.ERROR_REASON_DECISION_NOT_FOUND
+
+
+class RiskNotFound(NotFound):
+    """No such risk in the register."""
+
+    reason = Reason.ERROR_REASON_RISK_NOT_FOUND
