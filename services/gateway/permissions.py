@@ -88,6 +88,11 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "ListAuditEntries": _AUDITORS,
         "ExportCompliance": _AUDITORS,
     },
+    "agentnet.policy.v1.PrivacyService": {
+        "Pseudonymize": _WORKERS,
+        "RevealPseudonyms": _ADMINS,
+        "RedactExport": _EVERYONE,
+    },
     "agentnet.policy.v1.OverrideService": {
         "CreateOverride": _OPERATORS,
         "RevokeOverride": _OPERATORS,

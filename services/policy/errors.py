@@ -51,3 +51,9 @@ class RiskNotFound(NotFound):
     """No such risk in the register."""
 
     reason = Reason.ERROR_REASON_RISK_NOT_FOUND
+
+
+class ExportNotAllowed(PermissionDenied):
+    """The caller's role may not see or take out what it asks for."""
+
+    reason = Reason.ERROR_REASON_EXPORT_NOT_ALLOWED

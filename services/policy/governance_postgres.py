@@ -1,8 +1,8 @@
-"""Governance in the schema `policy`: overrides, the audit trail and decisions."""
+"""Governance in the schema `policy`: overrides, the audit trail, decisions and pseudonyms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,17 @@ class PostgresGovernance:
         async with self._database.tenant(tenant) as connection:
             done: str = await connection.execute(_SQL["forget_decisions"], before)
         return int(done.rpartition(" ")[2])
+
+    async def keep_values(self, tenant: str, sealed: Mapping[str, bytes]) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.executemany(
+                _SQL["keep_value"], [(tenant, name, value) for name, value in sorted(sealed.items())]
+            )
+
+    async def values(self, tenant: str, pseudonyms: Collection[str]) -> Mapping[str, bytes]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["values"], list(pseudonyms))
+        return {row["name"]: row["sealed"] for row in rows}
 
 
 def _decision(row: Any) -> Decision:

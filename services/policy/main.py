@@ -11,6 +11,7 @@ from agentnet.policy.v1 import (
     access_service_pb2_grpc,
     override_service_pb2_grpc,
     policy_service_pb2_grpc,
+    privacy_service_pb2_grpc,
     risk_service_pb2_grpc,
     simulation_service_pb2_grpc,
 )
@@ -23,10 +24,12 @@ from services.policy.library import Library
 from services.policy.overrides import Overrides
 from services.policy.peers_grpc import SERVICES as PEERS
 from services.policy.peers_grpc import GrpcModels
+from services.policy.privacy import Privacy
 from services.policy.risks import Risks
 from services.policy.risks_postgres import PostgresRisks
 from services.policy.service import PolicyService
 from services.policy.service_governance import OverrideService
+from services.policy.service_privacy import PrivacyService
 from services.policy.service_risks import AccessService, RiskService
 from services.policy.service_simulation import SimulationService
 from services.policy.settings import PolicySettings
@@ -49,6 +52,7 @@ SERVICES: Final = (
     "agentnet.policy.v1.SimulationService",
     "agentnet.policy.v1.RiskService",
     "agentnet.policy.v1.AccessService",
+    "agentnet.policy.v1.PrivacyService",
 )
 
 
@@ -70,7 +74,8 @@ def main() -> None:
         governance = PostgresGovernance(database)
         audit = AuditLog(governance, clock)
         overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
-        simulator = Simulator(governance, Vault(signer.key), clock=clock, keep_for=settings.keep_decisions)
+        vault = Vault(signer.key)
+        simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
         judge = Judge(library, models, overrides, simulator, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))
         tables = PostgresRisks(database)
@@ -84,5 +89,7 @@ def main() -> None:
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)
         simulation = SimulationService(simulator, library, audit, clock)
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
+        privacy = PrivacyService(Privacy(governance, vault, audit))
+        privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
 
     run("policy", settings, register, service_names=SERVICES)

@@ -14,6 +14,7 @@ from agentnet.policy.v1 import (
     access_service_pb2_grpc,
     override_service_pb2_grpc,
     policy_service_pb2_grpc,
+    privacy_service_pb2_grpc,
     risk_service_pb2_grpc,
     simulation_service_pb2_grpc,
 )
@@ -24,10 +25,12 @@ from services.policy.judging import Judge
 from services.policy.library import Library
 from services.policy.main import SERVICES
 from services.policy.overrides import Overrides
+from services.policy.privacy import Privacy
 from services.policy.risks import Enforced, Risks
 from services.policy.risks_memory import MemoryRisks
 from services.policy.service import PolicyService
 from services.policy.service_governance import OverrideService
+from services.policy.service_privacy import PrivacyService
 from services.policy.service_risks import AccessService, RiskService
 from services.policy.service_simulation import SimulationService
 from services.policy.signing import BundleSigner
@@ -106,6 +109,8 @@ class PolicyParts:
         overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
         simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
         judge = Judge(library, self.models, overrides, simulator, clock=self.clock, ids=SequentialIds())
+        privacy = PrivacyService(Privacy(self.governance, Vault(signer.key), self.audit))
+        privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
         simulation = SimulationService(simulator, library, self.audit, self.clock)
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
         risks = Risks(

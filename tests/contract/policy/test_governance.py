@@ -120,3 +120,11 @@ async def test_a_decision_is_kept_once_labelled_and_forgotten(governance: Govern
     ]
     assert await governance.forget_decisions(tenant, before=late.created_at) == 1
     assert list(await governance.decisions(tenant, start=None, end=None, limit=10)) == [late]
+
+
+async def test_a_pseudonyms_value_is_kept_as_first_sealed(governance: Governance, tenant: str) -> None:
+    await governance.keep_values(tenant, {"[EMAIL_1]": b"first", "[EMAIL_2]": b"\x00"})
+    await governance.keep_values(tenant, {"[EMAIL_1]": b"second"})
+    known = await governance.values(tenant, {"[EMAIL_1]", "[EMAIL_2]", "[EMAIL_3]"})
+    assert dict(known) == {"[EMAIL_1]": b"first", "[EMAIL_2]": b"\x00"}
+    assert not await governance.values(f"{tenant}-other", {"[EMAIL_1]"})

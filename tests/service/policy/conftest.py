@@ -12,6 +12,7 @@ from agentnet.policy.v1 import (
     access_service_pb2_grpc,
     override_service_pb2_grpc,
     policy_service_pb2_grpc,
+    privacy_service_pb2_grpc,
     risk_service_pb2_grpc,
     simulation_service_pb2_grpc,
 )
@@ -58,3 +59,8 @@ def risks(channel: grpc.aio.Channel) -> risk_service_pb2_grpc.RiskServiceStub:
 @pytest.fixture
 def access(channel: grpc.aio.Channel) -> access_service_pb2_grpc.AccessServiceStub:
     return access_service_pb2_grpc.AccessServiceStub(channel)
+
+
+@pytest.fixture
+def privacy(channel: grpc.aio.Channel) -> privacy_service_pb2_grpc.PrivacyServiceStub:
+    return privacy_service_pb2_grpc.PrivacyServiceStub(channel)
