@@ -64,3 +64,6 @@ insert into pseudonym (tenant_id, name, sealed) values ($1, $2, $3) on conflict 
 
 -- name: values
 select name, sealed from pseudonym where name = any($1);
+
+-- name: audited_tenants
+select tenant_id from audit_head order by tenant_id;

@@ -64,6 +64,9 @@ class MemoryGovernance:
         self._hot[tenant] = [one for one in self._hot.get(tenant, []) if one.created_at >= before]
         return len(old)
 
+    async def audited_tenants(self) -> Sequence[str]:
+        return sorted(self._hot)
+
     async def keep(self, tenant: str, decisions: Sequence[Decision]) -> int:
         new = [one for one in decisions if (tenant, one.id) not in self._decisions]
         self._decisions |= {(tenant, one.id): one for one in new}

@@ -11,6 +11,7 @@ from typing import Any
 from services.policy.audit import AuditEntry, AuditFilter, first_seal
 from services.policy.overrides import Override
 from services.policy.simulation import Decision
+from services.policy.store import EVERY_TENANT
 from shared.monitors.rules import Target
 from shared.postgres import Database, load_queries
 
@@ -81,6 +82,10 @@ class PostgresGovernance:
         async with self._database.tenant(tenant) as connection:
             done: str = await connection.execute(_SQL["archive"], before)
         return int(done.rpartition(" ")[2])
+
+    async def audited_tenants(self) -> Sequence[str]:
+        async with self._database.tenant(EVERY_TENANT) as connection:
+            return [row["tenant_id"] for row in await connection.fetch(_SQL["audited_tenants"])]
 
     async def keep(self, tenant: str, decisions: Sequence[Decision]) -> int:
         async with self._database.tenant(tenant) as connection:

@@ -78,6 +78,7 @@ def main() -> None:
         simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
         judge = Judge(library, models, overrides, simulator, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))
+        await stack.enter_async_context(supervised("archive", lambda: audit.keep_archiving(settings.archive_every)))
         tables = PostgresRisks(database)
         risks = Risks(tables, audit, clock=clock, ids=ids, callbacks=load_callbacks())
         watchtower = Watchtower(risks)

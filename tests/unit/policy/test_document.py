@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from services.policy.document import parse, read
@@ -50,6 +53,15 @@ def test_a_fault_is_named_by_line_and_path(document: str, line: int, path: str) 
     with pytest.raises(BundleInvalid) as raised:
         parse(document)
     assert (raised.value.facts["line"], raised.value.facts["path"]) == (str(line), path)
+
+
+def test_the_example_of_the_docs_loads() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "policy.md").read_text()
+    example = textwrap.dedent(page.split("mode: strict", 1)[1].split("| type |", 1)[0].join(["    mode: strict", ""]))
+    document = read(example)
+    assert [rule.name for rule in document.rules] == ["personal", "big_payments"]
+    assert {profile.name: profile.rules for profile in document.profiles}["finance"] == ("personal", "big_payments")
+    assert document.agents == {"Athena": "base"}
 
 
 def test_the_digest_is_of_the_rules_and_not_of_the_text() -> None:
