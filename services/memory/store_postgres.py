@@ -128,6 +128,9 @@ class PostgresMemoryStore:
                 fresh = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, _FRESH + 1)
             if fresh > _FRESH:
                 moved += await self._into_graph(tenant, width)
+        if moved:
+            async with self._database.transaction() as connection:
+                await connection.execute(_SQL["analyze"])
         return moved
 
     async def _into_graph(self, tenant: str, width: int) -> int:
