@@ -94,6 +94,11 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "GetConversation": _EVERYONE,
         "CompactConversation": _WORKERS,
     },
+    "agentnet.memory.v1.EmbeddingSetService": {
+        "AddToEmbeddingSet": _OPERATORS,
+        "CompareWithEmbeddingSet": _WORKERS,
+        "DeleteEmbeddingSet": _OPERATORS,
+    },
     "agentnet.tools.v1.ToolService": {
         "RegisterTool": _OPERATORS,
         "GetTool": _EVERYONE,
