@@ -82,6 +82,7 @@ _BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
         "SetRetention": _OPERATORS,
         "PruneMemories": _OPERATORS,
         "ConsolidateMemories": _WORKERS,
+        "ReembedMemories": _OPERATORS,
     },
     "agentnet.memory.v1.FactService": {
         "RecordFacts": _WORKERS,

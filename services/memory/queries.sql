@@ -338,3 +338,9 @@ select set_config('enable_sort', 'off', true);
 
 -- name: analyze
 select analyze_memories();
+
+-- name: outdated
+select * from memory where tenant_id = $1 and embedding_model not in ('', $2) order by place limit $3;
+
+-- name: count_outdated
+select count(*) from memory where tenant_id = $1 and embedding_model not in ('', $2);

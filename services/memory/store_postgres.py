@@ -162,6 +162,12 @@ class PostgresMemoryStore:
             rows = await connection.fetch(_SQL["least"], tenant, memory_type.value, limit)
         return [memory_of(row) for row in rows]
 
+    async def outdated(self, tenant: str, model: str, *, limit: int) -> tuple[Sequence[Memory], int]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["outdated"], tenant, model, limit)
+            count: int = await connection.fetchval(_SQL["count_outdated"], tenant, model)
+        return [memory_of(row) for row in rows], count
+
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
         async with self._database.tenant(tenant) as connection:
             await connection.execute(_SQL["used"], tenant, sorted(set(places)), now)

@@ -220,6 +220,17 @@ async def test_what_has_ended_is_there_to_be_pruned(store: Any, tenant: str) -> 
     assert await store.ended(tenant, before=NOW - timedelta(seconds=1), limit=5) == []
 
 
+async def test_vectors_of_another_model_are_told_and_moved_between_widths(store: Any, tenant: str) -> None:
+    old, given = await store.add(tenant, [entry("old", embedding_model="a"), entry("given", 0, 1)])
+    assert await store.outdated(tenant, "b", limit=5) == ([old], 1)
+    renewed = replace(old, embedding_model="b")
+    await store.change(tenant, Entry(renewed, (1.0, *[0.0] * 1535)), before=old)
+    near = await store.nearest(tenant, (1.0, *[0.0] * 1535), Filter(), now=NOW, limit=5)
+    assert [one.memory.id for one in near] == [old.id]
+    assert await store.outdated(tenant, "b", limit=5) == ([], 0)
+    assert [one.memory.id for one in await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)] == [given.id]
+
+
 async def test_similar_words_begin_alike(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("kubernetes kube cluster kuwait"), entry("kudos", 0, 1)])
     assert await store.similar_words(tenant, "kubrenetes") == ["kube", "kubernet", "kudo", "kuwait"]
