@@ -107,6 +107,13 @@ async def test_words_find_what_meaning_does_not(store: Any, tenant: str) -> None
     assert gathered.corpus.holding == {"kerbero": 2, "ticket": 1}
 
 
+async def test_a_narrow_filter_reaches_past_the_best_by_words(store: Any, tenant: str) -> None:
+    noise = [entry(f"harbour harbour {n}", 1, n / 40) for n in range(40)]
+    await store.add(tenant, [*noise, entry("one harbour among many other words here", 0, 1, tags=("rare",))])
+    gathered = await store.gather(tenant, Probe((), ("harbour",), 3, 0), Filter(tags=("rare",)), now=NOW)
+    assert [one.memory.tags for one in gathered.pool] == [("rare",)]
+
+
 async def test_words_alone_need_no_vector(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("alpha beta"), entry("gamma", 0, 1)])
     gathered = await store.gather(tenant, Probe((), ("beta",), 5, 1), Filter(), now=NOW)
