@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.agentnet/memory/v1/embedding_set_service.proto\x12\x12\x61gentnet.memory.v1\x1a\x1cgoogle/api/annotations.proto\"D\n\x18\x41\x64\x64ToEmbeddingSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05texts\x18\x02 \x03(\tR\x05texts\"1\n\x19\x41\x64\x64ToEmbeddingSetResponse\x12\x14\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x05R\x05\x61\x64\x64\x65\x64\"^\n\x1e\x43ompareWithEmbeddingSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\"s\n\x1f\x43ompareWithEmbeddingSetResponse\x12\x14\n\x05score\x18\x01 \x01(\x01R\x05score\x12:\n\x07nearest\x18\x02 \x03(\x0b\x32 .agentnet.memory.v1.ComparedTextR\x07nearest\"8\n\x0c\x43omparedText\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\"/\n\x19\x44\x65leteEmbeddingSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"6\n\x1a\x44\x65leteEmbeddingSetResponse\x12\x18\n\x07\x64\x65leted\x18\x01 \x01(\x05R\x07\x64\x65leted2\x80\x04\n\x13\x45mbeddingSetService\x12\x99\x01\n\x11\x41\x64\x64ToEmbeddingSet\x12,.agentnet.memory.v1.AddToEmbeddingSetRequest\x1a-.agentnet.memory.v1.AddToEmbeddingSetResponse\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/embedding-sets/{name}:\x01*\x12\xb3\x01\n\x17\x43ompareWithEmbeddingSet\x12\x32.agentnet.memory.v1.CompareWithEmbeddingSetRequest\x1a\x33.agentnet.memory.v1.CompareWithEmbeddingSetResponse\"/\x90\x02\x01\x82\xd3\xe4\x93\x02&\"!/v1/embedding-sets/{name}:compare:\x01*\x12\x96\x01\n\x12\x44\x65leteEmbeddingSet\x12-.agentnet.memory.v1.DeleteEmbeddingSetRequest\x1a..agentnet.memory.v1.DeleteEmbeddingSetResponse\"!\x82\xd3\xe4\x93\x02\x1b*\x19/v1/embedding-sets/{name}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.agentnet/memory/v1/embedding_set_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\"D\n\x18\x41\x64\x64ToEmbeddingSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05texts\x18\x02 \x03(\tR\x05texts\"1\n\x19\x41\x64\x64ToEmbeddingSetResponse\x12\x14\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x05R\x05\x61\x64\x64\x65\x64\"^\n\x1e\x43ompareWithEmbeddingSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\"s\n\x1f\x43ompareWithEmbeddingSetResponse\x12\x14\n\x05score\x18\x01 \x01(\x01R\x05score\x12:\n\x07nearest\x18\x02 \x03(\x0b\x32 .agentnet.memory.v1.ComparedTextR\x07nearest\"8\n\x0c\x43omparedText\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\"/\n\x19\x44\x65leteEmbeddingSetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"6\n\x1a\x44\x65leteEmbeddingSetResponse\x12\x18\n\x07\x64\x65leted\x18\x01 \x01(\x05R\x07\x64\x65leted2\x8c\x04\n\x13\x45mbeddingSetService\x12\x9d\x01\n\x11\x41\x64\x64ToEmbeddingSet\x12,.agentnet.memory.v1.AddToEmbeddingSetRequest\x1a-.agentnet.memory.v1.AddToEmbeddingSetResponse\"+\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/embedding-sets/{name}:\x01*\x12\xb7\x01\n\x17\x43ompareWithEmbeddingSet\x12\x32.agentnet.memory.v1.CompareWithEmbeddingSetRequest\x1a\x33.agentnet.memory.v1.CompareWithEmbeddingSetResponse\"3\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02&\"!/v1/embedding-sets/{name}:compare:\x01*\x12\x9a\x01\n\x12\x44\x65leteEmbeddingSet\x12-.agentnet.memory.v1.DeleteEmbeddingSetRequest\x1a..agentnet.memory.v1.DeleteEmbeddingSetResponse\"%\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b*\x19/v1/embedding-sets/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,25 +34,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.memory.v1.embeddin
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMBEDDINGSETSERVICE'].methods_by_name['AddToEmbeddingSet']._loaded_options = None
-  _globals['_EMBEDDINGSETSERVICE'].methods_by_name['AddToEmbeddingSet']._serialized_options = b'\220\002\002\202\323\344\223\002\036\"\031/v1/embedding-sets/{name}:\001*'
+  _globals['_EMBEDDINGSETSERVICE'].methods_by_name['AddToEmbeddingSet']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\036\"\031/v1/embedding-sets/{name}:\001*'
   _globals['_EMBEDDINGSETSERVICE'].methods_by_name['CompareWithEmbeddingSet']._loaded_options = None
-  _globals['_EMBEDDINGSETSERVICE'].methods_by_name['CompareWithEmbeddingSet']._serialized_options = b'\220\002\001\202\323\344\223\002&\"!/v1/embedding-sets/{name}:compare:\001*'
+  _globals['_EMBEDDINGSETSERVICE'].methods_by_name['CompareWithEmbeddingSet']._serialized_options = b'\220\002\001\240\273\030\003\202\323\344\223\002&\"!/v1/embedding-sets/{name}:compare:\001*'
   _globals['_EMBEDDINGSETSERVICE'].methods_by_name['DeleteEmbeddingSet']._loaded_options = None
-  _globals['_EMBEDDINGSETSERVICE'].methods_by_name['DeleteEmbeddingSet']._serialized_options = b'\202\323\344\223\002\033*\031/v1/embedding-sets/{name}'
-  _globals['_ADDTOEMBEDDINGSETREQUEST']._serialized_start=100
-  _globals['_ADDTOEMBEDDINGSETREQUEST']._serialized_end=168
-  _globals['_ADDTOEMBEDDINGSETRESPONSE']._serialized_start=170
-  _globals['_ADDTOEMBEDDINGSETRESPONSE']._serialized_end=219
-  _globals['_COMPAREWITHEMBEDDINGSETREQUEST']._serialized_start=221
-  _globals['_COMPAREWITHEMBEDDINGSETREQUEST']._serialized_end=315
-  _globals['_COMPAREWITHEMBEDDINGSETRESPONSE']._serialized_start=317
-  _globals['_COMPAREWITHEMBEDDINGSETRESPONSE']._serialized_end=432
-  _globals['_COMPAREDTEXT']._serialized_start=434
-  _globals['_COMPAREDTEXT']._serialized_end=490
-  _globals['_DELETEEMBEDDINGSETREQUEST']._serialized_start=492
-  _globals['_DELETEEMBEDDINGSETREQUEST']._serialized_end=539
-  _globals['_DELETEEMBEDDINGSETRESPONSE']._serialized_start=541
-  _globals['_DELETEEMBEDDINGSETRESPONSE']._serialized_end=595
-  _globals['_EMBEDDINGSETSERVICE']._serialized_start=598
-  _globals['_EMBEDDINGSETSERVICE']._serialized_end=1110
+  _globals['_EMBEDDINGSETSERVICE'].methods_by_name['DeleteEmbeddingSet']._serialized_options = b'\240\273\030\004\202\323\344\223\002\033*\031/v1/embedding-sets/{name}'
+  _globals['_ADDTOEMBEDDINGSETREQUEST']._serialized_start=137
+  _globals['_ADDTOEMBEDDINGSETREQUEST']._serialized_end=205
+  _globals['_ADDTOEMBEDDINGSETRESPONSE']._serialized_start=207
+  _globals['_ADDTOEMBEDDINGSETRESPONSE']._serialized_end=256
+  _globals['_COMPAREWITHEMBEDDINGSETREQUEST']._serialized_start=258
+  _globals['_COMPAREWITHEMBEDDINGSETREQUEST']._serialized_end=352
+  _globals['_COMPAREWITHEMBEDDINGSETRESPONSE']._serialized_start=354
+  _globals['_COMPAREWITHEMBEDDINGSETRESPONSE']._serialized_end=469
+  _globals['_COMPAREDTEXT']._serialized_start=471
+  _globals['_COMPAREDTEXT']._serialized_end=527
+  _globals['_DELETEEMBEDDINGSETREQUEST']._serialized_start=529
+  _globals['_DELETEEMBEDDINGSETREQUEST']._serialized_end=576
+  _globals['_DELETEEMBEDDINGSETRESPONSE']._serialized_start=578
+  _globals['_DELETEEMBEDDINGSETRESPONSE']._serialized_end=632
+  _globals['_EMBEDDINGSETSERVICE']._serialized_start=635
+  _globals['_EMBEDDINGSETSERVICE']._serialized_end=1159
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/policy/v1/access_service.proto\x12\x12\x61gentnet.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x01\n\x10\x41uthorizeRequest\x12\x14\n\x05roles\x18\x01 \x03(\tR\x05roles\x12\x16\n\x06\x61\x63tion\x18\x02 \x01(\tR\x06\x61\x63tion\x12\x12\n\x04tool\x18\x03 \x01(\tR\x04tool\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x1e\n\nidempotent\x18\x05 \x01(\x08R\nidempotent\"K\n\x11\x41uthorizeResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x1c\n\trationale\x18\x02 \x01(\tR\trationale\"R\n\x0eToolPermission\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12\x16\n\x06\x61gents\x18\x03 \x03(\tR\x06\x61gents\"^\n\x18SetToolPermissionRequest\x12\x42\n\npermission\x18\x01 \x01(\x0b\x32\".agentnet.policy.v1.ToolPermissionR\npermission\"_\n\x19SetToolPermissionResponse\x12\x42\n\npermission\x18\x01 \x01(\x0b\x32\".agentnet.policy.v1.ToolPermissionR\npermission\"\x1c\n\x1aListToolPermissionsRequest\"c\n\x1bListToolPermissionsResponse\x12\x44\n\x0bpermissions\x18\x01 \x03(\x0b\x32\".agentnet.policy.v1.ToolPermissionR\x0bpermissions\"\x8b\x02\n\x17ListAuditEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61\x63tor\x18\x03 \x01(\tR\x05\x61\x63tor\x12\x10\n\x03\x61\x63t\x18\x04 \x01(\tR\x03\x61\x63t\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1a\n\x08\x61rchived\x18\x07 \x01(\x08R\x08\x61rchived\"|\n\x18ListAuditEntriesResponse\x12\x38\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.agentnet.policy.v1.AuditEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xec\x01\n\nAuditEntry\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x14\n\x05\x61\x63tor\x18\x02 \x01(\tR\x05\x61\x63tor\x12\x10\n\x03\x61\x63t\x18\x03 \x01(\tR\x03\x61\x63t\x12\x18\n\x07subject\x18\x04 \x01(\tR\x07subject\x12/\n\x06\x64\x65tail\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x64\x65tail\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x12\n\x04seal\x18\x07 \x01(\tR\x04seal\"\x8b\x01\n\x17\x45xportComplianceRequest\x12\x39\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"\xd6\x02\n\x18\x45xportComplianceResponse\x12?\n\x08\x63ontrols\x18\x01 \x03(\x0b\x32#.agentnet.policy.v1.ControlEvidenceR\x08\x63ontrols\x12#\n\rtrail_entries\x18\x02 \x01(\x03R\x0ctrailEntries\x12\x1f\n\x0btrail_whole\x18\x03 \x01(\x08R\ntrailWhole\x12\\\n\nviolations\x18\x04 \x03(\x0b\x32<.agentnet.policy.v1.ExportComplianceResponse.ViolationsEntryR\nviolations\x12\x16\n\x06\x64igest\x18\x05 \x01(\tR\x06\x64igest\x1a=\n\x0fViolationsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"\xdb\x01\n\x0f\x43ontrolEvidence\x12\x1c\n\tcriterion\x18\x01 \x01(\tR\tcriterion\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x41\n\x04\x61\x63ts\x18\x03 \x03(\x0b\x32-.agentnet.policy.v1.ControlEvidence.ActsEntryR\x04\x61\x63ts\x12\x18\n\x07samples\x18\x04 \x03(\x03R\x07samples\x1a\x37\n\tActsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x32\xcc\x05\n\rAccessService\x12r\n\tAuthorize\x12$.agentnet.policy.v1.AuthorizeRequest\x1a%.agentnet.policy.v1.AuthorizeResponse\"\x18\x82\xd3\xe4\x93\x02\x12\"\r/v1/authorize:\x01*\x12\x94\x01\n\x11SetToolPermission\x12,.agentnet.policy.v1.SetToolPermissionRequest\x1a-.agentnet.policy.v1.SetToolPermissionResponse\"\"\x90\x02\x02\x82\xd3\xe4\x93\x02\x19\"\x14/v1/tool-permissions:\x01*\x12\x97\x01\n\x13ListToolPermissions\x12..agentnet.policy.v1.ListToolPermissionsRequest\x1a/.agentnet.policy.v1.ListToolPermissionsResponse\"\x1f\x90\x02\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/tool-permissions\x12\x83\x01\n\x10ListAuditEntries\x12+.agentnet.policy.v1.ListAuditEntriesRequest\x1a,.agentnet.policy.v1.ListAuditEntriesResponse\"\x14\x90\x02\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/audit\x12\x8f\x01\n\x10\x45xportCompliance\x12+.agentnet.policy.v1.ExportComplianceRequest\x1a,.agentnet.policy.v1.ExportComplianceResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/compliance:export:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/policy/v1/access_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x01\n\x10\x41uthorizeRequest\x12\x14\n\x05roles\x18\x01 \x03(\tR\x05roles\x12\x16\n\x06\x61\x63tion\x18\x02 \x01(\tR\x06\x61\x63tion\x12\x12\n\x04tool\x18\x03 \x01(\tR\x04tool\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x1e\n\nidempotent\x18\x05 \x01(\x08R\nidempotent\"K\n\x11\x41uthorizeResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x1c\n\trationale\x18\x02 \x01(\tR\trationale\"R\n\x0eToolPermission\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12\x16\n\x06\x61gents\x18\x03 \x03(\tR\x06\x61gents\"^\n\x18SetToolPermissionRequest\x12\x42\n\npermission\x18\x01 \x01(\x0b\x32\".agentnet.policy.v1.ToolPermissionR\npermission\"_\n\x19SetToolPermissionResponse\x12\x42\n\npermission\x18\x01 \x01(\x0b\x32\".agentnet.policy.v1.ToolPermissionR\npermission\"\x1c\n\x1aListToolPermissionsRequest\"c\n\x1bListToolPermissionsResponse\x12\x44\n\x0bpermissions\x18\x01 \x03(\x0b\x32\".agentnet.policy.v1.ToolPermissionR\x0bpermissions\"\x8b\x02\n\x17ListAuditEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61\x63tor\x18\x03 \x01(\tR\x05\x61\x63tor\x12\x10\n\x03\x61\x63t\x18\x04 \x01(\tR\x03\x61\x63t\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1a\n\x08\x61rchived\x18\x07 \x01(\x08R\x08\x61rchived\"|\n\x18ListAuditEntriesResponse\x12\x38\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.agentnet.policy.v1.AuditEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xec\x01\n\nAuditEntry\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x14\n\x05\x61\x63tor\x18\x02 \x01(\tR\x05\x61\x63tor\x12\x10\n\x03\x61\x63t\x18\x03 \x01(\tR\x03\x61\x63t\x12\x18\n\x07subject\x18\x04 \x01(\tR\x07subject\x12/\n\x06\x64\x65tail\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x64\x65tail\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x12\n\x04seal\x18\x07 \x01(\tR\x04seal\"\x8b\x01\n\x17\x45xportComplianceRequest\x12\x39\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"\xd6\x02\n\x18\x45xportComplianceResponse\x12?\n\x08\x63ontrols\x18\x01 \x03(\x0b\x32#.agentnet.policy.v1.ControlEvidenceR\x08\x63ontrols\x12#\n\rtrail_entries\x18\x02 \x01(\x03R\x0ctrailEntries\x12\x1f\n\x0btrail_whole\x18\x03 \x01(\x08R\ntrailWhole\x12\\\n\nviolations\x18\x04 \x03(\x0b\x32<.agentnet.policy.v1.ExportComplianceResponse.ViolationsEntryR\nviolations\x12\x16\n\x06\x64igest\x18\x05 \x01(\tR\x06\x64igest\x1a=\n\x0fViolationsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"\xdb\x01\n\x0f\x43ontrolEvidence\x12\x1c\n\tcriterion\x18\x01 \x01(\tR\tcriterion\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x41\n\x04\x61\x63ts\x18\x03 \x03(\x0b\x32-.agentnet.policy.v1.ControlEvidence.ActsEntryR\x04\x61\x63ts\x12\x18\n\x07samples\x18\x04 \x03(\x03R\x07samples\x1a\x37\n\tActsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x32\xe0\x05\n\rAccessService\x12v\n\tAuthorize\x12$.agentnet.policy.v1.AuthorizeRequest\x1a%.agentnet.policy.v1.AuthorizeResponse\"\x1c\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x12\"\r/v1/authorize:\x01*\x12\x98\x01\n\x11SetToolPermission\x12,.agentnet.policy.v1.SetToolPermissionRequest\x1a-.agentnet.policy.v1.SetToolPermissionResponse\"&\x90\x02\x02\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x19\"\x14/v1/tool-permissions:\x01*\x12\x9b\x01\n\x13ListToolPermissions\x12..agentnet.policy.v1.ListToolPermissionsRequest\x1a/.agentnet.policy.v1.ListToolPermissionsResponse\"#\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/tool-permissions\x12\x87\x01\n\x10ListAuditEntries\x12+.agentnet.policy.v1.ListAuditEntriesRequest\x1a,.agentnet.policy.v1.ListAuditEntriesResponse\"\x18\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/audit\x12\x93\x01\n\x10\x45xportCompliance\x12+.agentnet.policy.v1.ExportComplianceRequest\x1a,.agentnet.policy.v1.ExportComplianceResponse\"$\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/compliance:export:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,45 +40,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROLEVIDENCE_ACTSENTRY']._loaded_options = None
   _globals['_CONTROLEVIDENCE_ACTSENTRY']._serialized_options = b'8\001'
   _globals['_ACCESSSERVICE'].methods_by_name['Authorize']._loaded_options = None
-  _globals['_ACCESSSERVICE'].methods_by_name['Authorize']._serialized_options = b'\202\323\344\223\002\022\"\r/v1/authorize:\001*'
+  _globals['_ACCESSSERVICE'].methods_by_name['Authorize']._serialized_options = b'\240\273\030\003\202\323\344\223\002\022\"\r/v1/authorize:\001*'
   _globals['_ACCESSSERVICE'].methods_by_name['SetToolPermission']._loaded_options = None
-  _globals['_ACCESSSERVICE'].methods_by_name['SetToolPermission']._serialized_options = b'\220\002\002\202\323\344\223\002\031\"\024/v1/tool-permissions:\001*'
+  _globals['_ACCESSSERVICE'].methods_by_name['SetToolPermission']._serialized_options = b'\220\002\002\240\273\030\006\202\323\344\223\002\031\"\024/v1/tool-permissions:\001*'
   _globals['_ACCESSSERVICE'].methods_by_name['ListToolPermissions']._loaded_options = None
-  _globals['_ACCESSSERVICE'].methods_by_name['ListToolPermissions']._serialized_options = b'\220\002\001\202\323\344\223\002\026\022\024/v1/tool-permissions'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListToolPermissions']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\026\022\024/v1/tool-permissions'
   _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
-  _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\220\002\001\202\323\344\223\002\013\022\t/v1/audit'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\013\022\t/v1/audit'
   _globals['_ACCESSSERVICE'].methods_by_name['ExportCompliance']._loaded_options = None
-  _globals['_ACCESSSERVICE'].methods_by_name['ExportCompliance']._serialized_options = b'\202\323\344\223\002\032\"\025/v1/compliance:export:\001*'
-  _globals['_AUTHORIZEREQUEST']._serialized_start=157
-  _globals['_AUTHORIZEREQUEST']._serialized_end=295
-  _globals['_AUTHORIZERESPONSE']._serialized_start=297
-  _globals['_AUTHORIZERESPONSE']._serialized_end=372
-  _globals['_TOOLPERMISSION']._serialized_start=374
-  _globals['_TOOLPERMISSION']._serialized_end=456
-  _globals['_SETTOOLPERMISSIONREQUEST']._serialized_start=458
-  _globals['_SETTOOLPERMISSIONREQUEST']._serialized_end=552
-  _globals['_SETTOOLPERMISSIONRESPONSE']._serialized_start=554
-  _globals['_SETTOOLPERMISSIONRESPONSE']._serialized_end=649
-  _globals['_LISTTOOLPERMISSIONSREQUEST']._serialized_start=651
-  _globals['_LISTTOOLPERMISSIONSREQUEST']._serialized_end=679
-  _globals['_LISTTOOLPERMISSIONSRESPONSE']._serialized_start=681
-  _globals['_LISTTOOLPERMISSIONSRESPONSE']._serialized_end=780
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=783
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=1050
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=1052
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=1176
-  _globals['_AUDITENTRY']._serialized_start=1179
-  _globals['_AUDITENTRY']._serialized_end=1415
-  _globals['_EXPORTCOMPLIANCEREQUEST']._serialized_start=1418
-  _globals['_EXPORTCOMPLIANCEREQUEST']._serialized_end=1557
-  _globals['_EXPORTCOMPLIANCERESPONSE']._serialized_start=1560
-  _globals['_EXPORTCOMPLIANCERESPONSE']._serialized_end=1902
-  _globals['_EXPORTCOMPLIANCERESPONSE_VIOLATIONSENTRY']._serialized_start=1841
-  _globals['_EXPORTCOMPLIANCERESPONSE_VIOLATIONSENTRY']._serialized_end=1902
-  _globals['_CONTROLEVIDENCE']._serialized_start=1905
-  _globals['_CONTROLEVIDENCE']._serialized_end=2124
-  _globals['_CONTROLEVIDENCE_ACTSENTRY']._serialized_start=2069
-  _globals['_CONTROLEVIDENCE_ACTSENTRY']._serialized_end=2124
-  _globals['_ACCESSSERVICE']._serialized_start=2127
-  _globals['_ACCESSSERVICE']._serialized_end=2843
+  _globals['_ACCESSSERVICE'].methods_by_name['ExportCompliance']._serialized_options = b'\240\273\030\005\202\323\344\223\002\032\"\025/v1/compliance:export:\001*'
+  _globals['_AUTHORIZEREQUEST']._serialized_start=194
+  _globals['_AUTHORIZEREQUEST']._serialized_end=332
+  _globals['_AUTHORIZERESPONSE']._serialized_start=334
+  _globals['_AUTHORIZERESPONSE']._serialized_end=409
+  _globals['_TOOLPERMISSION']._serialized_start=411
+  _globals['_TOOLPERMISSION']._serialized_end=493
+  _globals['_SETTOOLPERMISSIONREQUEST']._serialized_start=495
+  _globals['_SETTOOLPERMISSIONREQUEST']._serialized_end=589
+  _globals['_SETTOOLPERMISSIONRESPONSE']._serialized_start=591
+  _globals['_SETTOOLPERMISSIONRESPONSE']._serialized_end=686
+  _globals['_LISTTOOLPERMISSIONSREQUEST']._serialized_start=688
+  _globals['_LISTTOOLPERMISSIONSREQUEST']._serialized_end=716
+  _globals['_LISTTOOLPERMISSIONSRESPONSE']._serialized_start=718
+  _globals['_LISTTOOLPERMISSIONSRESPONSE']._serialized_end=817
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=820
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=1087
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=1089
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=1213
+  _globals['_AUDITENTRY']._serialized_start=1216
+  _globals['_AUDITENTRY']._serialized_end=1452
+  _globals['_EXPORTCOMPLIANCEREQUEST']._serialized_start=1455
+  _globals['_EXPORTCOMPLIANCEREQUEST']._serialized_end=1594
+  _globals['_EXPORTCOMPLIANCERESPONSE']._serialized_start=1597
+  _globals['_EXPORTCOMPLIANCERESPONSE']._serialized_end=1939
+  _globals['_EXPORTCOMPLIANCERESPONSE_VIOLATIONSENTRY']._serialized_start=1878
+  _globals['_EXPORTCOMPLIANCERESPONSE_VIOLATIONSENTRY']._serialized_end=1939
+  _globals['_CONTROLEVIDENCE']._serialized_start=1942
+  _globals['_CONTROLEVIDENCE']._serialized_end=2161
+  _globals['_CONTROLEVIDENCE_ACTSENTRY']._serialized_start=2106
+  _globals['_CONTROLEVIDENCE_ACTSENTRY']._serialized_end=2161
+  _globals['_ACCESSSERVICE']._serialized_start=2164
+  _globals['_ACCESSSERVICE']._serialized_end=2900
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentnet/policy/v1/privacy_service.proto\x12\x12\x61gentnet.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"?\n\x13PseudonymizeRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05kinds\x18\x02 \x03(\tR\x05kinds\"\xbb\x01\n\x14PseudonymizeResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12R\n\x08replaced\x18\x02 \x03(\x0b\x32\x36.agentnet.policy.v1.PseudonymizeResponse.ReplacedEntryR\x08replaced\x1a;\n\rReplacedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"-\n\x17RevealPseudonymsRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"J\n\x18RevealPseudonymsResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1a\n\x08revealed\x18\x02 \x01(\x03R\x08revealed\"\\\n\x13RedactExportRequest\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32\x17.google.protobuf.StructR\x07records\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\"\xc6\x01\n\x14RedactExportResponse\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32\x17.google.protobuf.StructR\x07records\x12\x43\n\x03\x63ut\x18\x02 \x03(\x0b\x32\x31.agentnet.policy.v1.RedactExportResponse.CutEntryR\x03\x63ut\x1a\x36\n\x08\x43utEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x32\xae\x03\n\x0ePrivacyService\x12\x89\x01\n\x0cPseudonymize\x12\'.agentnet.policy.v1.PseudonymizeRequest\x1a(.agentnet.policy.v1.PseudonymizeResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/privacy:pseudonymize:\x01*\x12\x8c\x01\n\x10RevealPseudonyms\x12+.agentnet.policy.v1.RevealPseudonymsRequest\x1a,.agentnet.policy.v1.RevealPseudonymsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/privacy:reveal:\x01*\x12\x80\x01\n\x0cRedactExport\x12\'.agentnet.policy.v1.RedactExportRequest\x1a(.agentnet.policy.v1.RedactExportResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/exports:redact:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentnet/policy/v1/privacy_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"?\n\x13PseudonymizeRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05kinds\x18\x02 \x03(\tR\x05kinds\"\xbb\x01\n\x14PseudonymizeResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12R\n\x08replaced\x18\x02 \x03(\x0b\x32\x36.agentnet.policy.v1.PseudonymizeResponse.ReplacedEntryR\x08replaced\x1a;\n\rReplacedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"-\n\x17RevealPseudonymsRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"J\n\x18RevealPseudonymsResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1a\n\x08revealed\x18\x02 \x01(\x03R\x08revealed\"\\\n\x13RedactExportRequest\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32\x17.google.protobuf.StructR\x07records\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\"\xc6\x01\n\x14RedactExportResponse\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32\x17.google.protobuf.StructR\x07records\x12\x43\n\x03\x63ut\x18\x02 \x03(\x0b\x32\x31.agentnet.policy.v1.RedactExportResponse.CutEntryR\x03\x63ut\x1a\x36\n\x08\x43utEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x32\xba\x03\n\x0ePrivacyService\x12\x8d\x01\n\x0cPseudonymize\x12\'.agentnet.policy.v1.PseudonymizeRequest\x1a(.agentnet.policy.v1.PseudonymizeResponse\"*\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/privacy:pseudonymize:\x01*\x12\x90\x01\n\x10RevealPseudonyms\x12+.agentnet.policy.v1.RevealPseudonymsRequest\x1a,.agentnet.policy.v1.RevealPseudonymsResponse\"!\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x17\"\x12/v1/privacy:reveal:\x01*\x12\x84\x01\n\x0cRedactExport\x12\'.agentnet.policy.v1.RedactExportRequest\x1a(.agentnet.policy.v1.RedactExportResponse\"!\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/exports:redact:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,27 +39,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REDACTEXPORTRESPONSE_CUTENTRY']._loaded_options = None
   _globals['_REDACTEXPORTRESPONSE_CUTENTRY']._serialized_options = b'8\001'
   _globals['_PRIVACYSERVICE'].methods_by_name['Pseudonymize']._loaded_options = None
-  _globals['_PRIVACYSERVICE'].methods_by_name['Pseudonymize']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/privacy:pseudonymize:\001*'
+  _globals['_PRIVACYSERVICE'].methods_by_name['Pseudonymize']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\035\"\030/v1/privacy:pseudonymize:\001*'
   _globals['_PRIVACYSERVICE'].methods_by_name['RevealPseudonyms']._loaded_options = None
-  _globals['_PRIVACYSERVICE'].methods_by_name['RevealPseudonyms']._serialized_options = b'\202\323\344\223\002\027\"\022/v1/privacy:reveal:\001*'
+  _globals['_PRIVACYSERVICE'].methods_by_name['RevealPseudonyms']._serialized_options = b'\240\273\030\006\202\323\344\223\002\027\"\022/v1/privacy:reveal:\001*'
   _globals['_PRIVACYSERVICE'].methods_by_name['RedactExport']._loaded_options = None
-  _globals['_PRIVACYSERVICE'].methods_by_name['RedactExport']._serialized_options = b'\202\323\344\223\002\027\"\022/v1/exports:redact:\001*'
-  _globals['_PSEUDONYMIZEREQUEST']._serialized_start=124
-  _globals['_PSEUDONYMIZEREQUEST']._serialized_end=187
-  _globals['_PSEUDONYMIZERESPONSE']._serialized_start=190
-  _globals['_PSEUDONYMIZERESPONSE']._serialized_end=377
-  _globals['_PSEUDONYMIZERESPONSE_REPLACEDENTRY']._serialized_start=318
-  _globals['_PSEUDONYMIZERESPONSE_REPLACEDENTRY']._serialized_end=377
-  _globals['_REVEALPSEUDONYMSREQUEST']._serialized_start=379
-  _globals['_REVEALPSEUDONYMSREQUEST']._serialized_end=424
-  _globals['_REVEALPSEUDONYMSRESPONSE']._serialized_start=426
-  _globals['_REVEALPSEUDONYMSRESPONSE']._serialized_end=500
-  _globals['_REDACTEXPORTREQUEST']._serialized_start=502
-  _globals['_REDACTEXPORTREQUEST']._serialized_end=594
-  _globals['_REDACTEXPORTRESPONSE']._serialized_start=597
-  _globals['_REDACTEXPORTRESPONSE']._serialized_end=795
-  _globals['_REDACTEXPORTRESPONSE_CUTENTRY']._serialized_start=741
-  _globals['_REDACTEXPORTRESPONSE_CUTENTRY']._serialized_end=795
-  _globals['_PRIVACYSERVICE']._serialized_start=798
-  _globals['_PRIVACYSERVICE']._serialized_end=1228
+  _globals['_PRIVACYSERVICE'].methods_by_name['RedactExport']._serialized_options = b'\240\273\030\002\202\323\344\223\002\027\"\022/v1/exports:redact:\001*'
+  _globals['_PSEUDONYMIZEREQUEST']._serialized_start=161
+  _globals['_PSEUDONYMIZEREQUEST']._serialized_end=224
+  _globals['_PSEUDONYMIZERESPONSE']._serialized_start=227
+  _globals['_PSEUDONYMIZERESPONSE']._serialized_end=414
+  _globals['_PSEUDONYMIZERESPONSE_REPLACEDENTRY']._serialized_start=355
+  _globals['_PSEUDONYMIZERESPONSE_REPLACEDENTRY']._serialized_end=414
+  _globals['_REVEALPSEUDONYMSREQUEST']._serialized_start=416
+  _globals['_REVEALPSEUDONYMSREQUEST']._serialized_end=461
+  _globals['_REVEALPSEUDONYMSRESPONSE']._serialized_start=463
+  _globals['_REVEALPSEUDONYMSRESPONSE']._serialized_end=537
+  _globals['_REDACTEXPORTREQUEST']._serialized_start=539
+  _globals['_REDACTEXPORTREQUEST']._serialized_end=631
+  _globals['_REDACTEXPORTRESPONSE']._serialized_start=634
+  _globals['_REDACTEXPORTRESPONSE']._serialized_end=832
+  _globals['_REDACTEXPORTRESPONSE_CUTENTRY']._serialized_start=778
+  _globals['_REDACTEXPORTRESPONSE_CUTENTRY']._serialized_end=832
+  _globals['_PRIVACYSERVICE']._serialized_start=835
+  _globals['_PRIVACYSERVICE']._serialized_end=1277
 # @@protoc_insertion_point(module_scope)

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/policy/v1/risk_service.proto\x12\x12\x61gentnet.policy.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10ListRisksRequest\"C\n\x11ListRisksResponse\x12.\n\x05risks\x18\x01 \x03(\x0b\x32\x18.agentnet.policy.v1.RiskR\x05risks\"\xac\x01\n\x04Risk\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06impact\x18\x02 \x01(\tR\x06impact\x12\x1e\n\nmitigation\x18\x03 \x01(\tR\nmitigation\x12\x16\n\x06\x65vents\x18\x04 \x01(\x03R\x06\x65vents\x12@\n\x0bmitigations\x18\x05 \x03(\x0b\x32\x1e.agentnet.policy.v1.MitigationR\x0bmitigations\"\x83\x01\n\nMitigation\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n\x05owner\x18\x03 \x01(\tR\x05owner\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xa8\x01\n\x16RecordRiskEventRequest\x12\x12\n\x04risk\x18\x01 \x01(\tR\x04risk\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12/\n\x06\x64\x65tail\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x64\x65tail\"u\n\x17RecordRiskEventResponse\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12?\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32%.agentnet.policy.v1.EnforcementActionR\x07\x61\x63tions\"A\n\x17RecordMitigationRequest\x12\x12\n\x04risk\x18\x01 \x01(\tR\x04risk\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"Z\n\x18RecordMitigationResponse\x12>\n\nmitigation\x18\x01 \x01(\x0b\x32\x1e.agentnet.policy.v1.MitigationR\nmitigation\"\x9e\x02\n\x0f\x45nforcementRule\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04risk\x18\x02 \x01(\tR\x04risk\x12\x1c\n\tthreshold\x18\x03 \x01(\x01R\tthreshold\x12\x31\n\x06window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06window\x12\x16\n\x06\x61\x63tion\x18\x05 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06target\x18\x06 \x01(\tR\x06target\x12-\n\x04hold\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04hold\x12\x18\n\x07\x65nabled\x18\x08 \x01(\x08R\x07\x65nabled\x12\x19\n\x08\x62uilt_in\x18\t \x01(\x08R\x07\x62uiltIn\"T\n\x19SetEnforcementRuleRequest\x12\x37\n\x04rule\x18\x01 \x01(\x0b\x32#.agentnet.policy.v1.EnforcementRuleR\x04rule\"U\n\x1aSetEnforcementRuleResponse\x12\x37\n\x04rule\x18\x01 \x01(\x0b\x32#.agentnet.policy.v1.EnforcementRuleR\x04rule\"\x1d\n\x1bListEnforcementRulesRequest\"Y\n\x1cListEnforcementRulesResponse\x12\x39\n\x05rules\x18\x01 \x03(\x0b\x32#.agentnet.policy.v1.EnforcementRuleR\x05rules\"\x8b\x01\n\x1dListEnforcementActionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06\x61\x63tive\x18\x03 \x01(\x08R\x06\x61\x63tive\x12\x16\n\x06target\x18\x04 \x01(\tR\x06target\"\x89\x01\n\x1eListEnforcementActionsResponse\x12?\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32%.agentnet.policy.v1.EnforcementActionR\x07\x61\x63tions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xac\x02\n\x11\x45nforcementAction\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04rule\x18\x02 \x01(\tR\x04rule\x12\x12\n\x04risk\x18\x03 \x01(\tR\x04risk\x12\x16\n\x06\x61\x63tion\x18\x04 \x01(\tR\x06\x61\x63tion\x12\x1f\n\x0btarget_kind\x18\x05 \x01(\tR\ntargetKind\x12\x16\n\x06target\x18\x06 \x01(\tR\x06target\x12\x14\n\x05value\x18\x07 \x01(\x01R\x05value\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime2\x86\x07\n\x0bRiskService\x12n\n\tListRisks\x12$.agentnet.policy.v1.ListRisksRequest\x1a%.agentnet.policy.v1.ListRisksResponse\"\x14\x90\x02\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/risks\x12\x8e\x01\n\x0fRecordRiskEvent\x12*.agentnet.policy.v1.RecordRiskEventRequest\x1a+.agentnet.policy.v1.RecordRiskEventResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/risks/{risk}/events:\x01*\x12\x96\x01\n\x10RecordMitigation\x12+.agentnet.policy.v1.RecordMitigationRequest\x1a,.agentnet.policy.v1.RecordMitigationResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/risks/{risk}/mitigations:\x01*\x12\x98\x01\n\x12SetEnforcementRule\x12-.agentnet.policy.v1.SetEnforcementRuleRequest\x1a..agentnet.policy.v1.SetEnforcementRuleResponse\"#\x90\x02\x02\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/enforcement/rules:\x01*\x12\x9b\x01\n\x14ListEnforcementRules\x12/.agentnet.policy.v1.ListEnforcementRulesRequest\x1a\x30.agentnet.policy.v1.ListEnforcementRulesResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/enforcement/rules\x12\xa3\x01\n\x16ListEnforcementActions\x12\x31.agentnet.policy.v1.ListEnforcementActionsRequest\x1a\x32.agentnet.policy.v1.ListEnforcementActionsResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/enforcement/actionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/policy/v1/risk_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10ListRisksRequest\"C\n\x11ListRisksResponse\x12.\n\x05risks\x18\x01 \x03(\x0b\x32\x18.agentnet.policy.v1.RiskR\x05risks\"\xac\x01\n\x04Risk\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06impact\x18\x02 \x01(\tR\x06impact\x12\x1e\n\nmitigation\x18\x03 \x01(\tR\nmitigation\x12\x16\n\x06\x65vents\x18\x04 \x01(\x03R\x06\x65vents\x12@\n\x0bmitigations\x18\x05 \x03(\x0b\x32\x1e.agentnet.policy.v1.MitigationR\x0bmitigations\"\x83\x01\n\nMitigation\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n\x05owner\x18\x03 \x01(\tR\x05owner\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xa8\x01\n\x16RecordRiskEventRequest\x12\x12\n\x04risk\x18\x01 \x01(\tR\x04risk\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12/\n\x06\x64\x65tail\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x64\x65tail\"u\n\x17RecordRiskEventResponse\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12?\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32%.agentnet.policy.v1.EnforcementActionR\x07\x61\x63tions\"A\n\x17RecordMitigationRequest\x12\x12\n\x04risk\x18\x01 \x01(\tR\x04risk\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"Z\n\x18RecordMitigationResponse\x12>\n\nmitigation\x18\x01 \x01(\x0b\x32\x1e.agentnet.policy.v1.MitigationR\nmitigation\"\x9e\x02\n\x0f\x45nforcementRule\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04risk\x18\x02 \x01(\tR\x04risk\x12\x1c\n\tthreshold\x18\x03 \x01(\x01R\tthreshold\x12\x31\n\x06window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06window\x12\x16\n\x06\x61\x63tion\x18\x05 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06target\x18\x06 \x01(\tR\x06target\x12-\n\x04hold\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04hold\x12\x18\n\x07\x65nabled\x18\x08 \x01(\x08R\x07\x65nabled\x12\x19\n\x08\x62uilt_in\x18\t \x01(\x08R\x07\x62uiltIn\"T\n\x19SetEnforcementRuleRequest\x12\x37\n\x04rule\x18\x01 \x01(\x0b\x32#.agentnet.policy.v1.EnforcementRuleR\x04rule\"U\n\x1aSetEnforcementRuleResponse\x12\x37\n\x04rule\x18\x01 \x01(\x0b\x32#.agentnet.policy.v1.EnforcementRuleR\x04rule\"\x1d\n\x1bListEnforcementRulesRequest\"Y\n\x1cListEnforcementRulesResponse\x12\x39\n\x05rules\x18\x01 \x03(\x0b\x32#.agentnet.policy.v1.EnforcementRuleR\x05rules\"\x8b\x01\n\x1dListEnforcementActionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06\x61\x63tive\x18\x03 \x01(\x08R\x06\x61\x63tive\x12\x16\n\x06target\x18\x04 \x01(\tR\x06target\"\x89\x01\n\x1eListEnforcementActionsResponse\x12?\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32%.agentnet.policy.v1.EnforcementActionR\x07\x61\x63tions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xac\x02\n\x11\x45nforcementAction\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04rule\x18\x02 \x01(\tR\x04rule\x12\x12\n\x04risk\x18\x03 \x01(\tR\x04risk\x12\x16\n\x06\x61\x63tion\x18\x04 \x01(\tR\x06\x61\x63tion\x12\x1f\n\x0btarget_kind\x18\x05 \x01(\tR\ntargetKind\x12\x16\n\x06target\x18\x06 \x01(\tR\x06target\x12\x14\n\x05value\x18\x07 \x01(\x01R\x05value\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime2\x9e\x07\n\x0bRiskService\x12r\n\tListRisks\x12$.agentnet.policy.v1.ListRisksRequest\x1a%.agentnet.policy.v1.ListRisksResponse\"\x18\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/risks\x12\x92\x01\n\x0fRecordRiskEvent\x12*.agentnet.policy.v1.RecordRiskEventRequest\x1a+.agentnet.policy.v1.RecordRiskEventResponse\"&\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/risks/{risk}/events:\x01*\x12\x9a\x01\n\x10RecordMitigation\x12+.agentnet.policy.v1.RecordMitigationRequest\x1a,.agentnet.policy.v1.RecordMitigationResponse\"+\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\"\x1c/v1/risks/{risk}/mitigations:\x01*\x12\x9c\x01\n\x12SetEnforcementRule\x12-.agentnet.policy.v1.SetEnforcementRuleRequest\x1a..agentnet.policy.v1.SetEnforcementRuleResponse\"\'\x90\x02\x02\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/enforcement/rules:\x01*\x12\x9f\x01\n\x14ListEnforcementRules\x12/.agentnet.policy.v1.ListEnforcementRulesRequest\x1a\x30.agentnet.policy.v1.ListEnforcementRulesResponse\"$\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/enforcement/rules\x12\xa7\x01\n\x16ListEnforcementActions\x12\x31.agentnet.policy.v1.ListEnforcementActionsRequest\x1a\x32.agentnet.policy.v1.ListEnforcementActionsResponse\"&\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/enforcement/actionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,49 +37,49 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.policy.v1.risk_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RISKSERVICE'].methods_by_name['ListRisks']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['ListRisks']._serialized_options = b'\220\002\001\202\323\344\223\002\013\022\t/v1/risks'
+  _globals['_RISKSERVICE'].methods_by_name['ListRisks']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\013\022\t/v1/risks'
   _globals['_RISKSERVICE'].methods_by_name['RecordRiskEvent']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['RecordRiskEvent']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/risks/{risk}/events:\001*'
+  _globals['_RISKSERVICE'].methods_by_name['RecordRiskEvent']._serialized_options = b'\240\273\030\004\202\323\344\223\002\034\"\027/v1/risks/{risk}/events:\001*'
   _globals['_RISKSERVICE'].methods_by_name['RecordMitigation']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['RecordMitigation']._serialized_options = b'\202\323\344\223\002!\"\034/v1/risks/{risk}/mitigations:\001*'
+  _globals['_RISKSERVICE'].methods_by_name['RecordMitigation']._serialized_options = b'\240\273\030\004\202\323\344\223\002!\"\034/v1/risks/{risk}/mitigations:\001*'
   _globals['_RISKSERVICE'].methods_by_name['SetEnforcementRule']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['SetEnforcementRule']._serialized_options = b'\220\002\002\202\323\344\223\002\032\"\025/v1/enforcement/rules:\001*'
+  _globals['_RISKSERVICE'].methods_by_name['SetEnforcementRule']._serialized_options = b'\220\002\002\240\273\030\006\202\323\344\223\002\032\"\025/v1/enforcement/rules:\001*'
   _globals['_RISKSERVICE'].methods_by_name['ListEnforcementRules']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['ListEnforcementRules']._serialized_options = b'\220\002\001\202\323\344\223\002\027\022\025/v1/enforcement/rules'
+  _globals['_RISKSERVICE'].methods_by_name['ListEnforcementRules']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\027\022\025/v1/enforcement/rules'
   _globals['_RISKSERVICE'].methods_by_name['ListEnforcementActions']._loaded_options = None
-  _globals['_RISKSERVICE'].methods_by_name['ListEnforcementActions']._serialized_options = b'\220\002\001\202\323\344\223\002\031\022\027/v1/enforcement/actions'
-  _globals['_LISTRISKSREQUEST']._serialized_start=186
-  _globals['_LISTRISKSREQUEST']._serialized_end=204
-  _globals['_LISTRISKSRESPONSE']._serialized_start=206
-  _globals['_LISTRISKSRESPONSE']._serialized_end=273
-  _globals['_RISK']._serialized_start=276
-  _globals['_RISK']._serialized_end=448
-  _globals['_MITIGATION']._serialized_start=451
-  _globals['_MITIGATION']._serialized_end=582
-  _globals['_RECORDRISKEVENTREQUEST']._serialized_start=585
-  _globals['_RECORDRISKEVENTREQUEST']._serialized_end=753
-  _globals['_RECORDRISKEVENTRESPONSE']._serialized_start=755
-  _globals['_RECORDRISKEVENTRESPONSE']._serialized_end=872
-  _globals['_RECORDMITIGATIONREQUEST']._serialized_start=874
-  _globals['_RECORDMITIGATIONREQUEST']._serialized_end=939
-  _globals['_RECORDMITIGATIONRESPONSE']._serialized_start=941
-  _globals['_RECORDMITIGATIONRESPONSE']._serialized_end=1031
-  _globals['_ENFORCEMENTRULE']._serialized_start=1034
-  _globals['_ENFORCEMENTRULE']._serialized_end=1320
-  _globals['_SETENFORCEMENTRULEREQUEST']._serialized_start=1322
-  _globals['_SETENFORCEMENTRULEREQUEST']._serialized_end=1406
-  _globals['_SETENFORCEMENTRULERESPONSE']._serialized_start=1408
-  _globals['_SETENFORCEMENTRULERESPONSE']._serialized_end=1493
-  _globals['_LISTENFORCEMENTRULESREQUEST']._serialized_start=1495
-  _globals['_LISTENFORCEMENTRULESREQUEST']._serialized_end=1524
-  _globals['_LISTENFORCEMENTRULESRESPONSE']._serialized_start=1526
-  _globals['_LISTENFORCEMENTRULESRESPONSE']._serialized_end=1615
-  _globals['_LISTENFORCEMENTACTIONSREQUEST']._serialized_start=1618
-  _globals['_LISTENFORCEMENTACTIONSREQUEST']._serialized_end=1757
-  _globals['_LISTENFORCEMENTACTIONSRESPONSE']._serialized_start=1760
-  _globals['_LISTENFORCEMENTACTIONSRESPONSE']._serialized_end=1897
-  _globals['_ENFORCEMENTACTION']._serialized_start=1900
-  _globals['_ENFORCEMENTACTION']._serialized_end=2200
-  _globals['_RISKSERVICE']._serialized_start=2203
-  _globals['_RISKSERVICE']._serialized_end=3105
+  _globals['_RISKSERVICE'].methods_by_name['ListEnforcementActions']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\031\022\027/v1/enforcement/actions'
+  _globals['_LISTRISKSREQUEST']._serialized_start=223
+  _globals['_LISTRISKSREQUEST']._serialized_end=241
+  _globals['_LISTRISKSRESPONSE']._serialized_start=243
+  _globals['_LISTRISKSRESPONSE']._serialized_end=310
+  _globals['_RISK']._serialized_start=313
+  _globals['_RISK']._serialized_end=485
+  _globals['_MITIGATION']._serialized_start=488
+  _globals['_MITIGATION']._serialized_end=619
+  _globals['_RECORDRISKEVENTREQUEST']._serialized_start=622
+  _globals['_RECORDRISKEVENTREQUEST']._serialized_end=790
+  _globals['_RECORDRISKEVENTRESPONSE']._serialized_start=792
+  _globals['_RECORDRISKEVENTRESPONSE']._serialized_end=909
+  _globals['_RECORDMITIGATIONREQUEST']._serialized_start=911
+  _globals['_RECORDMITIGATIONREQUEST']._serialized_end=976
+  _globals['_RECORDMITIGATIONRESPONSE']._serialized_start=978
+  _globals['_RECORDMITIGATIONRESPONSE']._serialized_end=1068
+  _globals['_ENFORCEMENTRULE']._serialized_start=1071
+  _globals['_ENFORCEMENTRULE']._serialized_end=1357
+  _globals['_SETENFORCEMENTRULEREQUEST']._serialized_start=1359
+  _globals['_SETENFORCEMENTRULEREQUEST']._serialized_end=1443
+  _globals['_SETENFORCEMENTRULERESPONSE']._serialized_start=1445
+  _globals['_SETENFORCEMENTRULERESPONSE']._serialized_end=1530
+  _globals['_LISTENFORCEMENTRULESREQUEST']._serialized_start=1532
+  _globals['_LISTENFORCEMENTRULESREQUEST']._serialized_end=1561
+  _globals['_LISTENFORCEMENTRULESRESPONSE']._serialized_start=1563
+  _globals['_LISTENFORCEMENTRULESRESPONSE']._serialized_end=1652
+  _globals['_LISTENFORCEMENTACTIONSREQUEST']._serialized_start=1655
+  _globals['_LISTENFORCEMENTACTIONSREQUEST']._serialized_end=1794
+  _globals['_LISTENFORCEMENTACTIONSRESPONSE']._serialized_start=1797
+  _globals['_LISTENFORCEMENTACTIONSRESPONSE']._serialized_end=1934
+  _globals['_ENFORCEMENTACTION']._serialized_start=1937
+  _globals['_ENFORCEMENTACTION']._serialized_end=2237
+  _globals['_RISKSERVICE']._serialized_start=2240
+  _globals['_RISKSERVICE']._serialized_end=3166
 # @@protoc_insertion_point(module_scope)
