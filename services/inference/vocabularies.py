@@ -170,7 +170,9 @@ def _openai(name: str, pattern: str) -> TiktokenVocabulary:
         raise TokenizerUnknown(f"the vocabulary {name} in {_CARRIER} is not OpenAI's")
     pairs = (line.split() for line in data.splitlines() if line)
     ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
-    return TiktokenVocabulary(tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={}))
+    encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    ranks.clear()  # tiktoken has its own copy and would keep these tens of megabytes for pickling alone
+    return TiktokenVocabulary(encoding)
 
 
 def _byte_pairs(tokens: Sequence[str], merges: Sequence[str], steps: PreTokenizer) -> FastTokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shared.errors import (
     Aborted,
     AlreadyExists,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -72,3 +73,57 @@ class BudgetExhausted(ResourceExhausted):
     """The money ran out. Raise the budget, or wait for its next period."""
 
     reason = Reason.ERROR_REASON_BUDGET_EXHAUSTED
+
+
+class TaskGraphNotFound(NotFound):
+    """No such task graph in this tenant."""
+
+    reason = Reason.ERROR_REASON_TASK_GRAPH_NOT_FOUND
+
+
+class GraphInvalid(InvalidArgument):
+    """The graph cannot be run as it is. The facts name the fault and the path that shows it."""
+
+    reason = Reason.ERROR_REASON_GRAPH_INVALID
+
+
+class PlanInvalid(FailedPrecondition):
+    """The planner's answer was no valid graph, after one repair. Plan with a stronger model, or by hand."""
+
+    reason = Reason.ERROR_REASON_PLAN_INVALID
+
+
+class TaskTimedOut(DeadlineExceeded):
+    """A try of a node took longer than its timeout."""
+
+    reason = Reason.ERROR_REASON_TASK_TIMED_OUT
+
+
+class ConditionFailed(FailedPrecondition):
+    """A condition or a score could not be computed."""
+
+    reason = Reason.ERROR_REASON_CONDITION_FAILED
+
+
+class TaskRejected(FailedPrecondition):
+    """A validator rejected what it was given."""
+
+    reason = Reason.ERROR_REASON_TASK_REJECTED
+
+
+class TaskOutputInvalid(Aborted):
+    """A node's answer is not of the form its kind demands; another try may do better."""
+
+    reason = Reason.ERROR_REASON_TASK_OUTPUT_INVALID
+
+
+class CheckpointNotFound(NotFound):
+    """No such checkpoint in this tenant."""
+
+    reason = Reason.ERROR_REASON_CHECKPOINT_NOT_FOUND
+
+
+class CheckpointIncompatible(FailedPrecondition):
+    """The checkpoint is of a version this mesh cannot read or upgrade."""
+
+    reason = Reason.ERROR_REASON_CHECKPOINT_INCOMPATIBLE

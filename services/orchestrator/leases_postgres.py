@@ -28,7 +28,8 @@ class PostgresLeaseStore:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(SQL["claim"], owner, ttl, limit)
         return [
-            Lease(row["tenant_id"], row["session_id"], row["owner"], row["fence"], row["takeovers"]) for row in rows
+            Lease(row["tenant_id"], row["session_id"], row["owner"], row["fence"], row["takeovers"], row["kind"])
+            for row in rows
         ]
 
     async def give_back(self, lease: Lease) -> None:

@@ -7,19 +7,33 @@ from contextlib import AsyncExitStack
 
 import grpc
 
-from agentnet.orchestrator.v1 import agent_service_pb2_grpc, evaluation_service_pb2_grpc, task_graph_service_pb2_grpc
+from agentnet.orchestrator.v1 import (
+    agent_service_pb2_grpc,
+    checkpoint_service_pb2_grpc,
+    evaluation_service_pb2_grpc,
+    task_graph_service_pb2_grpc,
+)
 from services.orchestrator import unserved
 from services.orchestrator.agents import Agents, read_agents
+from services.orchestrator.checkpoints.keeper import Checkpoints
+from services.orchestrator.checkpoints.places import checkpoint_store
+from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
+from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
+from services.orchestrator.planner import Planner
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
+from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
+from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
 from services.orchestrator.tail import RedisTail
+from services.orchestrator.task_graphs import TaskGraphs
+from services.orchestrator.tasks import Tasks
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import SystemClock
@@ -34,7 +48,8 @@ from shared.tasks import supervised
 SERVICES = (
     AGENTS,
     SESSIONS,
-    "agentnet.orchestrator.v1.TaskGraphService",
+    TASK_GRAPHS,
+    CHECKPOINTS,
     "agentnet.orchestrator.v1.EvaluationService",
 )
 
@@ -54,18 +69,28 @@ def main() -> None:
         agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
         watcher = Watcher(store, tail, poll=settings.poll)
         sessions = Sessions(store, agents, watcher, clock, ids, settings.heartbeat)
-        await _drive(settings, stack, store, tail, agents)
+        checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
+        tasks = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints)
+        graphs = TaskGraphs(store, tail, agents, checkpoints, clock, ids)
+        planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
         add_to_server(SessionService(sessions, clock), server)
-        task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(unserved.TaskGraphService(), server)
+        task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(TaskGraphService(graphs, planner), server)
+        checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
     run("orchestrator", settings, register, service_names=SERVICES)
 
 
 async def _drive(
-    settings: OrchestratorSettings, stack: AsyncExitStack, store: PostgresSessionStore, tail: RedisTail, agents: Agents
-) -> None:
+    settings: OrchestratorSettings,
+    stack: AsyncExitStack,
+    store: PostgresSessionStore,
+    tail: RedisTail,
+    agents: Agents,
+    *,
+    checkpoints: Checkpoints,
+) -> Tasks:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
     if settings.identity_private_key is None:
@@ -75,9 +100,11 @@ async def _drive(
     driver_dsn = settings.driver_dsn.get_secret_value()
     leases: Database = await stack.enter_async_context(open_database(driver_dsn, pool=2))
     owner = f"orchestrator-{secrets.token_hex(6)}"
+    inference = GrpcInference(channel, signer)
+    tasks = Tasks(agents, inference, clock, settings.max_output_tokens)
     turns = Turns(
         agents=agents,
-        inference=GrpcInference(channel, signer),
+        inference=inference,
         memory=GrpcMemory(channel, signer),
         clock=clock,
         ids=RandomIds(),
@@ -85,7 +112,12 @@ async def _drive(
     )
     driver = PostgresDriver(
         leases=PostgresLeaseStore(leases),
-        sessions=SessionDriver(store, tail, turns, clock, settings.max_takeovers),
+        runs=Runs(
+            {
+                "session": SessionDriver(store, tail, turns, clock, settings.max_takeovers),
+                "graph": GraphDriver(store, tail, tasks, checkpoints, clock, settings.max_takeovers),
+            }
+        ),
         owner=owner,
         ttl=settings.lease_ttl,
         poll=settings.poll,
@@ -96,3 +128,4 @@ async def _drive(
     await stack.enter_async_context(supervised("guard", lambda: driver.guard(renewal)))
     await stack.enter_async_context(supervised("listen", lambda: listen(driver_dsn, driver)))
     await stack.enter_async_context(supervised("claim", driver.claim))
+    return tasks

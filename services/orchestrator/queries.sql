@@ -34,7 +34,27 @@ returning id;
 select data from session where request_id = $1;
 
 -- name: open_lease
-insert into session_lease (tenant_id, session_id) values ($1, $2);
+insert into session_lease (tenant_id, session_id, kind) values ($1, $2, $3);
+
+-- name: add_graph
+insert into task_graph (tenant_id, id, session_id, graph_json, status) values ($1, $2, $3, $4, $5);
+
+-- name: find_graph
+select g.graph_json, s.data from task_graph g join session s on s.tenant_id = g.tenant_id and s.id = g.session_id
+where g.id = $1;
+
+-- name: graph_of_session
+select graph_json from task_graph where session_id = $1;
+
+-- name: every_graph
+select g.graph_json, s.data from task_graph g join session s on s.tenant_id = g.tenant_id and s.id = g.session_id
+where ($1::int[] = '{}' or s.status = any($1))
+  and ($2::timestamptz is null or (s.started_at, s.id) < ($2, $3))
+order by s.started_at desc, s.id desc
+limit $4;
+
+-- name: append_log
+select append_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
 
 -- name: find_session
 select data from session where id = $1;
@@ -65,42 +85,21 @@ offset $4 limit $5;
 -- name: read_events
 select sequence, kind, payload from event where session_id = $1 and sequence > $2 order by sequence limit $3;
 
+-- name: set_tenant
+select set_config('app.tenant', $1, true);
+
 -- name: last_mac
 select mac from event where session_id = $1 and sequence = $2;
 
--- name: append_events
-with held as (
-  select 1 from session_lease
-  where session_id = $2 and owner = $3 and fence = $4 and expires_at > clock_timestamp()
-  for update
-)
-insert into event (tenant_id, session_id, sequence, kind, payload, mac)
-select $1, $2, e.sequence, e.kind, e.payload, e.mac
-from unnest($5::bigint[], $6::text[], $7::bytea[], $8::bytea[]) as e(sequence, kind, payload, mac)
-where exists (select from held)
-returning sequence;
-
 -- name: first_event
 insert into event (tenant_id, session_id, sequence, kind, payload, mac) values ($1, $2, 1, $3, $4, $5);
-
--- name: put_summary
-update session set status = $2, topic_final = $3, converged = $4, rounds_executed = $5, ended_at = $6, data = $7
-where id = $1;
 
 -- name: add_turn
 insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content, confidence, raw, data, created_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
--- name: lock_lease
-select fence from session_lease where session_id = $1 for update;
-
--- name: release
-update session_lease set owner = null, expires_at = '-infinity', takeovers = 0,
-  ready = case when $2 then false else (select count(*) from signal where session_id = $1) > $3 end
-where session_id = $1;
-
 -- name: add_signal
-insert into signal (tenant_id, id, session_id, kind, sender, request_id) values ($1, $2, $3, $4, $5, $6)
+insert into signal (tenant_id, id, session_id, kind, sender, request_id, target) values ($1, $2, $3, $4, $5, $6, $7)
 on conflict do nothing
 returning id;
 
@@ -114,20 +113,31 @@ select pg_notify('orchestrator_wake', $1);
 select exists (select from signal where session_id = $1 and request_id = $2);
 
 -- name: signals
-select id, kind, sender from signal where session_id = $1 order by created_at, id;
+select id, kind, sender, target from signal where session_id = $1 order by created_at, id;
 
 -- name: claim
+with waiting as (
+  select tenant_id, session_id, ready_at, row_number() over (partition by tenant_id order by ready_at) as place
+  from (
+    select tenant_id, session_id, ready_at from session_lease
+    where ready and expires_at < clock_timestamp()
+    order by ready_at
+    limit 2000
+  ) oldest
+), chosen as (
+  select l.tenant_id, l.session_id
+  from session_lease l join waiting w using (tenant_id, session_id)
+  where l.ready and l.expires_at < clock_timestamp()
+  order by w.place, w.ready_at
+  limit $3
+  for update of l skip locked
+)
 update session_lease l
 set owner = $1, fence = fence + 1, expires_at = clock_timestamp() + $2::interval,
   takeovers = takeovers + case when owner is null then 0 else 1 end
-where (tenant_id, session_id) in (
-  select tenant_id, session_id from session_lease
-  where ready and expires_at < clock_timestamp()
-  order by ready_at
-  limit $3
-  for update skip locked
-)
-returning tenant_id, session_id, owner, fence, takeovers;
+from chosen c
+where l.tenant_id = c.tenant_id and l.session_id = c.session_id
+returning l.tenant_id, l.session_id, l.owner, l.fence, l.takeovers, l.kind;
 
 -- name: renew
 update session_lease set expires_at = clock_timestamp() + $2::interval
@@ -136,3 +146,20 @@ where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timesta
 -- name: give_back
 update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3
 returning pg_notify('orchestrator_wake', session_id);
+
+-- name: save_checkpoint
+insert into checkpoint (tenant_id, id, agent_name, run_id, version, data) values ($1, $2, $3, $4, $5, $6)
+on conflict (tenant_id, id) do update set agent_name = excluded.agent_name, run_id = excluded.run_id,
+  version = excluded.version, data = excluded.data;
+
+-- name: load_checkpoint
+select data from checkpoint where id = $1;
+
+-- name: every_checkpoint
+select data from checkpoint
+where ($1::text = '' or agent_name = $1) and ($2::text = '' or run_id = $2) and ($3::text = '' or id < $3)
+order by id collate "C" desc
+limit $4;
+
+-- name: delete_checkpoint
+delete from checkpoint where id = $1 returning id;

@@ -1,17 +1,23 @@
-"""Writing a session's log: numbers events, shows them live, commits them; one writer a session, under its lease."""
+"""Writing a run's log: numbers events, shows them live, commits them; one writer a run, under its lease.
+
+A run is whatever has a log and a lease: a session, a task graph. Each kind says how its log folds and is summed up.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
 
 from opentelemetry import trace
 
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
+from services.orchestrator import state as sessions
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.state import SessionState, fold
+from services.orchestrator.graphs import state as graphs
+from services.orchestrator.graphs.state import GraphState
+from services.orchestrator.state import SessionState
 from services.orchestrator.store import Entry, Lease, LogTail, SessionStore
 from shared.clock import Clock
 
@@ -19,17 +25,62 @@ _PAGE: Final = 1000
 # Committed events that stay in the live tail, for readers a little behind.
 _KEPT: Final = 1000
 
+Event = event_pb2.SessionEvent
 
-@dataclass(slots=True)
-class SessionLog:
-    """State and log of one session, kept in step: what is written is folded, what is folded is written."""
 
-    lease: Lease
-    store: SessionStore
-    tail: LogTail
-    clock: Clock
-    state: SessionState = field(default_factory=SessionState)
-    _uncommitted: list[Entry] = field(default_factory=list)
+class RunState(Protocol):
+    """What the state of every kind of run has."""
+
+    @property
+    def session(self) -> session_pb2.Session: ...
+    @property
+    def last_sequence(self) -> int: ...
+    @property
+    def signals(self) -> frozenset[str]: ...
+    @property
+    def takeovers(self) -> int: ...
+    @property
+    def waiting(self) -> bool: ...
+    @property
+    def paused(self) -> bool: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def cost_micros_usd(self) -> int: ...
+
+
+State = TypeVar("State", bound=RunState)
+
+
+class RunLog(ABC, Generic[State]):
+    """State and log of one run, kept in step: what is written is folded, what is folded is written.
+
+    Any number of tasks of one driver may write at once: the log goes to the stores in one order, and what came together
+    goes together.
+    """
+
+    state: State
+
+    def __init__(self, lease: Lease, store: SessionStore, tail: LogTail, clock: Clock) -> None:
+        self.lease = lease
+        self.store = store
+        self.tail = tail
+        self.clock = clock
+        self._uncommitted: list[Entry] = []
+        self._unshown: list[Entry] = []
+        self._writing = asyncio.Lock()
+
+    @abstractmethod
+    def fold(self, events: Iterable[Event]) -> State:
+        """The state after these events."""
+
+    @abstractmethod
+    def sum_up(self, session: session_pb2.Session) -> None:
+        """Writes into the summary what only this kind of run has."""
 
     async def load(self) -> None:
         """The committed log, then what the last owner had shown and not committed: no reader may see it change.
@@ -38,27 +89,35 @@ class SessionLog:
         """
         tenant, session_id = self.lease.tenant, self.lease.session_id
         while entries := await self.store.read(tenant, session_id, self.state.last_sequence, limit=_PAGE):
-            self.state = fold(self.state, (event_pb2.SessionEvent.FromString(entry.payload) for entry in entries))
+            self.state = self.fold(Event.FromString(entry.payload) for entry in entries)
         live = await self.tail.take_over(self.lease, self.state.last_sequence)
-        events = [event_pb2.SessionEvent.FromString(entry.payload) for entry in live]
+        events = [Event.FromString(entry.payload) for entry in live]
         self._uncommitted += [_entry(event, entry.payload) for event, entry in zip(events, live, strict=True)]
-        self.state = fold(self.state, events)
+        self.state = self.fold(events)
 
-    async def show(self, events: Sequence[event_pb2.SessionEvent]) -> None:
-        """Writes events to the live tail; they are committed with what ends the turn. Raises LeaseLost."""
+    def stage(self, events: Sequence[Event]) -> None:
+        """Numbers and folds events; they are written with the next that are shown or committed."""
         entries = self._numbered(events)
         self._uncommitted += entries
-        if not await self.tail.append(self.lease, entries):
+        self._unshown += entries
+
+    async def show(self, events: Sequence[Event]) -> None:
+        """Writes events to the live tail; they are committed with what ends the turn. Raises LeaseLost."""
+        self.stage(events)
+        async with self._writing:
+            held = not self._unshown or await self._tail()
+        if not held:
             raise LeaseLost("another replica drives the session", session_id=self.lease.session_id)
 
     async def commit(
-        self, events: Sequence[event_pb2.SessionEvent], *, turn: turn_pb2.Turn | None = None, release: bool = False
+        self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False
     ) -> None:
-        """Commits events, after all that was only shown, then shows them. Raises LeaseLost.
+        """Commits events, after all that was only staged or shown, then shows them. Raises LeaseLost.
 
         Being cancelled takes effect when the commit has ended: what is numbered is written, or the log had a gap.
         """
-        writing = asyncio.ensure_future(self._commit(self._numbered(events), turn=turn, release=release))
+        self.stage(events)
+        writing = asyncio.ensure_future(self._commit(turn=turn, release=release))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -67,17 +126,25 @@ class SessionLog:
                 raise outcome from None
             raise
 
-    async def _commit(self, entries: Sequence[Entry], *, turn: turn_pb2.Turn | None, release: bool) -> None:
-        await self.store.append(
-            self.lease,
-            [*self._uncommitted, *entries],
-            session=self.summary(),
-            turn=turn,
-            release=release,
-            signals_taken=len(self.state.signals),
-        )
-        self._uncommitted = []
-        await self.tail.append(self.lease, entries, keep_from=entries[0].sequence - _KEPT)
+    async def _commit(self, *, turn: turn_pb2.Turn | None, release: bool) -> None:
+        async with self._writing:
+            entries = list(self._uncommitted)
+            if not entries:
+                return
+            await self.store.append(
+                self.lease,
+                entries,
+                session=self.summary(),
+                turn=turn,
+                release=release,
+                signals_taken=len(self.state.signals),
+            )
+            del self._uncommitted[: len(entries)]
+            await self._tail(keep_from=entries[-1].sequence - _KEPT)
+
+    async def _tail(self, *, keep_from: int = 0) -> bool:
+        entries, self._unshown = self._unshown, []
+        return not entries or await self.tail.append(self.lease, entries, keep_from=keep_from)
 
     def summary(self) -> session_pb2.Session:
         """The session as the state has it now."""
@@ -88,16 +155,13 @@ class SessionLog:
         if state.finished:
             return session
         session.status = _status(state)
-        session.rounds_executed = state.rounds_finished
-        session.converged = state.converged
         session.cost_micros_usd = state.cost_micros_usd
         session.usage.input_tokens = state.input_tokens
         session.usage.output_tokens = state.output_tokens
-        del session.round_similarities[:]
-        session.round_similarities.extend(state.similarities)
+        self.sum_up(session)
         return session
 
-    def _numbered(self, events: Sequence[event_pb2.SessionEvent]) -> list[Entry]:
+    def _numbered(self, events: Sequence[Event]) -> list[Entry]:
         entries: list[Entry] = []
         for event in events:
             event.session_id = self.lease.session_id
@@ -107,16 +171,47 @@ class SessionLog:
             event.actor = event.actor or "mesh"
             if event.HasField("session_finished"):
                 event.session_finished.session.last_sequence = event.sequence
-            self.state = fold(self.state, [event])
+            self.state = self.fold([event])
             entries.append(_entry(event, event.SerializeToString()))
         return entries
 
 
-def _entry(event: event_pb2.SessionEvent, payload: bytes) -> Entry:
+class SessionLog(RunLog[SessionState]):
+    """The log of agents on a topic."""
+
+    def __init__(self, lease: Lease, store: SessionStore, tail: LogTail, clock: Clock) -> None:
+        super().__init__(lease, store, tail, clock)
+        self.state = SessionState()
+
+    def fold(self, events: Iterable[Event]) -> SessionState:
+        return sessions.fold(self.state, events)
+
+    def sum_up(self, session: session_pb2.Session) -> None:
+        session.rounds_executed = self.state.rounds_finished
+        session.converged = self.state.converged
+        del session.round_similarities[:]
+        session.round_similarities.extend(self.state.similarities)
+
+
+class GraphLog(RunLog[GraphState]):
+    """The log of a task graph."""
+
+    def __init__(self, lease: Lease, store: SessionStore, tail: LogTail, clock: Clock) -> None:
+        super().__init__(lease, store, tail, clock)
+        self.state = GraphState()
+
+    def fold(self, events: Iterable[Event]) -> GraphState:
+        return graphs.fold(self.state, events)
+
+    def sum_up(self, session: session_pb2.Session) -> None:
+        """A graph has no rounds."""
+
+
+def _entry(event: Event, payload: bytes) -> Entry:
     return Entry(event.sequence, event.WhichOneof("payload") or "", payload)
 
 
-def _status(state: SessionState) -> session_pb2.SessionStatus.ValueType:
+def _status(state: RunState) -> session_pb2.SessionStatus.ValueType:
     if state.waiting:
         return session_pb2.SESSION_STATUS_PAUSED if state.paused else session_pb2.SESSION_STATUS_WAITING
     return session_pb2.SESSION_STATUS_RUNNING

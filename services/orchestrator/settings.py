@@ -27,3 +27,7 @@ class OrchestratorSettings(MeshSettings):
     heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchSession")
     tail_ttl: timedelta = Field(default=timedelta(hours=1), description="how long live events stay in Redis")
     max_output_tokens: int = Field(default=96, ge=1, description="of a turn whose agent does not say")
+    checkpoints: str = Field(
+        default="postgres", description="postgres, file:///folder, or s3://bucket/prefix?endpoint=http://host:port"
+    )
+    plan_max_output_tokens: int = Field(default=1024, ge=64, description="of a plan whose planner does not say")

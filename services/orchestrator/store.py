@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from shared.identity import Principal
 from shared.paging import Page
 
@@ -35,22 +35,32 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write one session's log, until another one's fence is higher."""
+    """The right to write one run's log, until another one's fence is higher. `kind` says what drives it."""
 
     tenant: str
     session_id: str
     owner: str
     fence: int
     takeovers: int
+    kind: str = "session"
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What a caller asks of a session."""
+    """What a caller asks of a run, or of the part of it that `target` names."""
 
     id: str
     kind: str
     sender: str
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptGraph:
+    """A task graph as it was accepted, and the session that runs it."""
+
+    graph: task_graph_pb2.TaskGraph
+    session: session_pb2.Session
 
 
 class AgentStore(Protocol):
@@ -76,10 +86,28 @@ class SessionStore(Protocol):
     """Where sessions, their logs and their signals are kept."""
 
     async def start(
-        self, tenant: str, session: session_pb2.Session, starter: Principal, first: Entry, *, request_id: str | None
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        first: Entry,
+        *,
+        request_id: str | None,
+        graph: task_graph_pb2.TaskGraph | None = None,
     ) -> session_pb2.Session:
         """Stores a session with the first event of its log, ready to be claimed; or returns the earlier one of this
-        request_id.
+        request_id. With a graph it is the session that runs the graph.
+        """
+
+    async def find_graph(self, tenant: str, graph_id: str) -> KeptGraph | None:
+        """A graph by its id."""
+
+    async def graph_of(self, tenant: str, session_id: str) -> task_graph_pb2.TaskGraph | None:
+        """The graph a session runs."""
+
+    async def every_graph(self, tenant: str, *, statuses: Sequence[int], page: Page) -> Sequence[KeptGraph]:
+        """Graphs whose session has one of these statuses (all when empty), newest first, at most `page.size` + 1. The
+        cursor is (time, id) of the last session seen.
         """
 
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:

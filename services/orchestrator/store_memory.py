@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Final
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.store import AgentFilter, Entry, Lease, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
 from shared.clock import Clock
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
@@ -77,6 +78,7 @@ class _Row:
     takeovers: int = 0
     expires_at: datetime = _LONG_AGO
     ready: bool = True
+    kind: str = "session"
 
 
 class MemoryLeaseStore:
@@ -92,7 +94,13 @@ class MemoryLeaseStore:
         now = self._clock.now()
         free = [(place, row) for place, row in self._rows.items() if row.ready and row.expires_at < now]
         free.sort(key=lambda found: found[1].waiting_since)
-        return [self._take(place, row, owner, until=now + ttl) for place, row in free[:limit]]
+        turn: Counter[str] = Counter()
+        fair: list[tuple[int, Place, _Row]] = []
+        for place, row in free:
+            turn[place[0]] += 1
+            fair.append((turn[place[0]], place, row))
+        fair.sort(key=lambda found: found[0])
+        return [self._take(place, row, owner, until=now + ttl) for _, place, row in fair[:limit]]
 
     async def give_back(self, lease: Lease) -> None:
         row = self._rows[lease.tenant, lease.session_id]
@@ -106,8 +114,8 @@ class MemoryLeaseStore:
             if row.owner == owner and session_id in driven and row.expires_at > now:
                 row.expires_at = now + ttl
 
-    def open(self, tenant: str, session_id: str) -> None:
-        self._rows[tenant, session_id] = _Row(next(self._turn))
+    def open(self, tenant: str, session_id: str, kind: str) -> None:
+        self._rows[tenant, session_id] = _Row(next(self._turn), kind=kind)
         self.notify(session_id)
 
     def check(self, lease: Lease) -> None:
@@ -133,7 +141,7 @@ class MemoryLeaseStore:
     def _take(self, place: Place, row: _Row, owner: str, *, until: datetime) -> Lease:
         row.takeovers += 1 if row.owner else 0
         row.owner, row.fence, row.expires_at = owner, row.fence + 1, until
-        return Lease(*place, owner, row.fence, row.takeovers)
+        return Lease(*place, owner, row.fence, row.takeovers, row.kind)
 
 
 @dataclass(slots=True)
@@ -143,6 +151,7 @@ class _Kept:
     data: bytes
     starter: Principal
     log: list[Entry]
+    graph: bytes | None = None
     turns: list[turn_pb2.Turn] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     signalled: set[str] = field(default_factory=set)
@@ -161,16 +170,45 @@ class MemorySessionStore:
         self._requested: dict[Place, str] = {}
 
     async def start(
-        self, tenant: str, session: session_pb2.Session, starter: Principal, first: Entry, *, request_id: str | None
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        first: Entry,
+        *,
+        request_id: str | None,
+        graph: task_graph_pb2.TaskGraph | None = None,
     ) -> session_pb2.Session:
         if request_id and (earlier := self._requested.get((tenant, request_id))):
             return self._kept[tenant, earlier].session
         known = Principal(tenant, starter.subject, starter.roles, CredentialKind.SERVICE)
-        self._kept[tenant, session.id] = _Kept(session.SerializeToString(), known, [first])
+        kept = graph.SerializeToString() if graph else None
+        self._kept[tenant, session.id] = _Kept(session.SerializeToString(), known, [first], kept)
         if request_id:
             self._requested[tenant, request_id] = session.id
-        self._leases.open(tenant, session.id)
+        self._leases.open(tenant, session.id, "graph" if graph else "session")
         return session
+
+    async def find_graph(self, tenant: str, graph_id: str) -> KeptGraph | None:
+        return next((found for found in self._graphs(tenant) if found.graph.id == graph_id), None)
+
+    async def graph_of(self, tenant: str, session_id: str) -> task_graph_pb2.TaskGraph | None:
+        return next((found.graph for found in self._graphs(tenant) if found.session.id == session_id), None)
+
+    async def every_graph(self, tenant: str, *, statuses: Sequence[int], page: Page) -> Sequence[KeptGraph]:
+        chosen = [found for found in self._graphs(tenant) if not statuses or found.session.status in statuses]
+        chosen.sort(key=lambda found: _started(found.session), reverse=True)
+        if page.cursor:
+            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+            chosen = [found for found in chosen if _started(found.session) < seen]
+        return chosen[: page.size + 1]
+
+    def _graphs(self, tenant: str) -> list[KeptGraph]:
+        return [
+            KeptGraph(task_graph_pb2.TaskGraph.FromString(kept.graph), kept.session)
+            for (owner, _), kept in self._kept.items()
+            if owner == tenant and kept.graph is not None
+        ]
 
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         kept = self._kept.get((tenant, session_id))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 from google.protobuf import json_format
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.store import AgentFilter, Entry, Lease, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
 from shared.postgres import Connection, Database, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
+_STARTED = "pending"
+_REMEMBERED = 10_000
 _ENDED = (session_pb2.SESSION_STATUS_COMPLETED, session_pb2.SESSION_STATUS_FAILED, session_pb2.SESSION_STATUS_CANCELLED)
 
 
@@ -66,9 +70,18 @@ class PostgresSessionStore:
     def __init__(self, database: Database, *, log_key: bytes) -> None:
         self._database = database
         self._key = log_key
+        # The end of each log this replica writes: while its fence holds nobody else moves it.
+        self._ends: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
 
     async def start(
-        self, tenant: str, session: session_pb2.Session, starter: Principal, first: Entry, *, request_id: str | None
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        first: Entry,
+        *,
+        request_id: str | None,
+        graph: task_graph_pb2.TaskGraph | None = None,
     ) -> session_pb2.Session:
         async with self._database.tenant(tenant) as connection:
             started = await connection.fetchval(
@@ -81,7 +94,11 @@ class PostgresSessionStore:
                 return session_pb2.Session.FromString(data)
             (mac,) = chain.macs(self._key, chain.START, [first.payload])
             await connection.execute(SQL["first_event"], tenant, session.id, first.kind, first.payload, mac)
-            await connection.execute(SQL["open_lease"], tenant, session.id)
+            if graph is not None:
+                plain = json_format.MessageToDict(graph, preserving_proto_field_name=True)
+                await connection.execute(SQL["add_graph"], tenant, graph.id, session.id, plain, _STARTED)
+            kind = "session" if graph is None else "graph"
+            await connection.execute(SQL["open_lease"], tenant, session.id, kind)
             await connection.execute(SQL["notify"], session.id)
         return session
 
@@ -120,6 +137,24 @@ class PostgresSessionStore:
         roles = frozenset(row["starter_roles"])
         return Principal(tenant, row["starter_subject"], roles, CredentialKind.SERVICE)
 
+    async def find_graph(self, tenant: str, graph_id: str) -> KeptGraph | None:
+        async with self._database.tenant(tenant) as connection:
+            row = await connection.fetchrow(SQL["find_graph"], graph_id)
+        return _kept_graph(row) if row else None
+
+    async def graph_of(self, tenant: str, session_id: str) -> task_graph_pb2.TaskGraph | None:
+        async with self._database.tenant(tenant) as connection:
+            data = await connection.fetchval(SQL["graph_of_session"], session_id)
+        return json_format.ParseDict(data, task_graph_pb2.TaskGraph()) if data else None
+
+    async def every_graph(self, tenant: str, *, statuses: Sequence[int], page: Page) -> Sequence[KeptGraph]:
+        seen: tuple[datetime | None, str] = (None, "")
+        if page.cursor:
+            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(SQL["every_graph"], list(statuses), *seen, page.size + 1)
+        return [_kept_graph(row) for row in rows]
+
     async def append(
         self,
         lease: Lease,
@@ -130,19 +165,27 @@ class PostgresSessionStore:
         release: bool = False,
         signals_taken: int = 0,
     ) -> None:
-        async with self._database.tenant(lease.tenant) as connection:
-            await self._append(connection, lease, entries)
+        place, last = (lease.tenant, lease.session_id), entries[-1].sequence
+        async with self._database.tenant(lease.tenant) if turn else self._database.connection() as connection:
+            before = await self._mac_before(connection, lease, entries[0].sequence)
+            payloads = [entry.payload for entry in entries]
+            macs = list(chain.macs(self._key, before, payloads))
+            held = await connection.fetchval(
+                SQL["append_log"], lease.tenant, lease.session_id, lease.owner, lease.fence,
+                [entry.sequence for entry in entries], [entry.kind for entry in entries], payloads, macs,
+                *_summary(session), release, session.status in _ENDED, signals_taken, _graph_status(session),
+            )  # fmt: skip
+            if not held:
+                self._ends.pop(place, None)
+                raise LeaseLost("another replica drives the session", session_id=lease.session_id)
             if turn is not None:
                 await _add_turn(connection, lease.tenant, turn)
-            await _put_summary(connection, session)
-            if release:
-                await connection.execute(SQL["lock_lease"], session.id)
-                await connection.execute(SQL["release"], session.id, session.status in _ENDED, signals_taken)
+        self._remember(place, (last, macs[-1]), forget=release)
 
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         async with self._database.tenant(tenant) as connection:
             added = await connection.fetchval(
-                SQL["add_signal"], tenant, signal.id, session_id, signal.kind, signal.sender, request_id
+                SQL["add_signal"], tenant, signal.id, session_id, signal.kind, signal.sender, request_id, signal.target
             )
             if added:
                 await connection.execute(SQL["make_ready"], session_id)
@@ -156,16 +199,32 @@ class PostgresSessionStore:
         async with self._database.tenant(tenant) as connection:
             return [Signal(**row) for row in await connection.fetch(SQL["signals"], session_id)]
 
-    async def _append(self, connection: Connection, lease: Lease, entries: Sequence[Entry]) -> None:
-        before = await connection.fetchval(SQL["last_mac"], lease.session_id, entries[0].sequence - 1)
-        payloads = [entry.payload for entry in entries]
-        written = await connection.fetch(
-            SQL["append_events"], lease.tenant, lease.session_id, lease.owner, lease.fence,
-            [entry.sequence for entry in entries], [entry.kind for entry in entries], payloads,
-            list(chain.macs(self._key, before or chain.START, payloads)),
-        )  # fmt: skip
-        if len(written) != len(entries):
-            raise LeaseLost("another replica drives the session", session_id=lease.session_id)
+    async def _mac_before(self, connection: Connection, lease: Lease, first: int) -> bytes:
+        known, mac = self._ends.get((lease.tenant, lease.session_id), (0, b""))
+        if known == first - 1:
+            return mac
+        async with connection.transaction():
+            await connection.execute(SQL["set_tenant"], lease.tenant)
+            found = await connection.fetchval(SQL["last_mac"], lease.session_id, first - 1)
+        return found or chain.START
+
+    def _remember(self, place: tuple[str, str], end: tuple[int, bytes], *, forget: bool) -> None:
+        self._ends[place] = end
+        self._ends.move_to_end(place)
+        if forget:
+            del self._ends[place]
+        while len(self._ends) > _REMEMBERED:
+            self._ends.popitem(last=False)
+
+
+def _kept_graph(row: asyncpg.Record) -> KeptGraph:
+    graph = json_format.ParseDict(row["graph_json"], task_graph_pb2.TaskGraph())
+    return KeptGraph(graph, session_pb2.Session.FromString(row["data"]))
+
+
+def _graph_status(session: session_pb2.Session) -> str:
+    """As the column `task_graph.status` has it: "pending", "running", "completed", "failed" or "cancelled"."""
+    return session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_").lower()
 
 
 async def _add_turn(connection: Connection, tenant: str, turn: turn_pb2.Turn) -> None:
@@ -177,9 +236,10 @@ async def _add_turn(connection: Connection, tenant: str, turn: turn_pb2.Turn) ->
     )  # fmt: skip
 
 
-async def _put_summary(connection: Connection, session: session_pb2.Session) -> None:
+def _summary(session: session_pb2.Session) -> tuple[object, ...]:
+    """What of a session stands in columns, in the order of append_log."""
     ended = session.end_time.ToDatetime(UTC) if session.HasField("end_time") else None
-    await connection.execute(
-        SQL["put_summary"], session.id, session.status, session.topic_final, session.converged,
-        session.rounds_executed, ended, session.SerializeToString(),
+    return (
+        session.status, session.topic_final, session.converged, session.rounds_executed, ended,
+        session.SerializeToString(),
     )  # fmt: skip

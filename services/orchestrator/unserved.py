@@ -4,24 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
-from agentnet.orchestrator.v1 import evaluation_service_pb2_grpc, task_graph_service_pb2_grpc
+from agentnet.orchestrator.v1 import evaluation_service_pb2_grpc
 from shared.errors import Unimplemented
 
-_SESSIONS: Final = "start a session with the agents you would plan for (SessionService.StartSession)"
 _LOG: Final = "start the scenario as a session and score its log (SessionService.WatchSession)"
-
-
-class TaskGraphService(task_graph_service_pb2_grpc.TaskGraphServiceServicer):
-    """Task graphs."""
-
-    async def PlanTasks(self, request: Any, context: Any) -> NoReturn:
-        _refuse("PlanTasks", _SESSIONS)
-
-    async def ExecuteTasks(self, request: Any, context: Any) -> NoReturn:
-        _refuse("ExecuteTasks", _SESSIONS)
-
-    async def GetTaskGraph(self, request: Any, context: Any) -> NoReturn:
-        _refuse("GetTaskGraph", _SESSIONS)
 
 
 class EvaluationService(evaluation_service_pb2_grpc.EvaluationServiceServicer):

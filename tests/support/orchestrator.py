@@ -8,18 +8,27 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2
-from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
 from services.orchestrator import agents as registry
 from services.orchestrator.agents import Agents
+from services.orchestrator.checkpoints.keeper import Checkpoints
+from services.orchestrator.checkpoints.store_memory import MemoryCheckpointStore
+from services.orchestrator.drivers.graph import GraphDriver
+from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.graphs import shapes
 from services.orchestrator.peers import TurnMemory, Utterance
+from services.orchestrator.planner import Planner
 from services.orchestrator.prompts import Known
 from services.orchestrator.sessions import Sessions
-from services.orchestrator.store import Lease, LogTail, SessionStore
+from services.orchestrator.store import KeptGraph, Lease, LogTail, SessionStore
 from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore, MemoryTail
+from services.orchestrator.task_graphs import TaskGraphs
+from services.orchestrator.tasks import Tasks
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import FakeClock
@@ -150,6 +159,7 @@ class World:
     tail: MemoryTail = field(default_factory=MemoryTail)
     inference: ScriptedInference = field(default_factory=ScriptedInference)
     memory: ScriptedMemory = field(default_factory=ScriptedMemory)
+    checkpoint_store: MemoryCheckpointStore = field(default_factory=MemoryCheckpointStore)
     naps: list[float] = field(default_factory=list)
     leases: MemoryLeaseStore = field(init=False)
     store: MemorySessionStore = field(init=False)
@@ -183,6 +193,34 @@ class World:
         )
         return SessionDriver(store or self.store, tail or self.tail, turns, self.clock, max_takeovers=5)
 
+    @property
+    def tasks(self) -> Tasks:
+        return Tasks(self.agents, self.inference, self.clock, 96, self._nap)
+
+    @property
+    def graphs(self) -> TaskGraphs:
+        return TaskGraphs(self.store, self.tail, self.agents, self.checkpoints, self.clock, self.ids)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.checkpoint_store, self.clock, self.ids)
+
+    @property
+    def planner(self) -> Planner:
+        return Planner(self.tasks, self.inference, self.ids, 1024)
+
+    def graph_driver(self, *, store: SessionStore | None = None, tail: LogTail | None = None) -> GraphDriver:
+        own, live = store or self.store, tail or self.tail
+        return GraphDriver(own, live, self.tasks, self.checkpoints, self.clock, max_takeovers=5)
+
+    def runs(self) -> Runs:
+        return Runs({"session": self.driver(), "graph": self.graph_driver()})
+
+    async def execute(self, *nodes: task_graph_pb2.TaskNode, **parts: Any) -> KeptGraph:
+        """An accepted graph."""
+        given = task_graph_pb2.TaskGraph(goal="All of it", nodes=nodes, **parts)
+        return await self.graphs.execute(ADA, shapes.graph(given), request_id=None)
+
     async def start(
         self,
         *,
@@ -211,7 +249,7 @@ class World:
 
     async def drive(self, owner: str = "one") -> None:
         """Claims the one session that is ready and runs it as far as it goes."""
-        await self.driver().drive(await self.claim(owner), asyncio.Event())
+        await self.runs().drive(await self.claim(owner), asyncio.Event())
 
     async def signal(self, session_id: str, kind: str) -> session_pb2.Session:
         return await self.sessions.signal(ADA, session_id, kind, request_id=None)
@@ -269,7 +307,7 @@ class Watching:
 async def driving(world: World, owner: str) -> AsyncGenerator[asyncio.Task[None], None]:
     """A driver at work on the one ready session. Leaving the block kills it: nothing is given back."""
     lease = await world.claim(owner)
-    task = asyncio.create_task(world.driver().drive(lease, asyncio.Event()))
+    task = asyncio.create_task(world.runs().drive(lease, asyncio.Event()))
     try:
         yield task
     finally:

@@ -64,7 +64,7 @@ class OpenAICompatibleEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """One vector a text, in as few requests as the server's limits allow."""
-        cut = [self._cut(text) for text in texts]
+        cut = await asyncio.to_thread(lambda: [self._cut(text) for text in texts])  # a tokenizer takes its time
         vectors: list[Vector] = []
         tokens = 0
         for part in _parts([text for text, _ in cut]):

@@ -1,1 +1,1 @@
-"""Drivers run steps. One for each place a session's journal can live."""
+"""Drivers run steps. One for each kind of run, and one for each place its journal can live."""

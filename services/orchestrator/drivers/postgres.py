@@ -1,4 +1,4 @@
-"""The postgres driver: claims sessions by lease, drives each in a task of its own, gives them back when it stops."""
+"""The postgres driver: claims runs by lease, drives each in a task of its own, gives them back when it stops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.drivers.runs import Driver
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.leases_postgres import Renewal
 from services.orchestrator.store import Lease, LeaseStore
@@ -27,10 +27,10 @@ _CLAIM_AT_ONCE: Final = 16
 
 @dataclass(slots=True)
 class PostgresDriver:
-    """All sessions this replica drives."""
+    """All runs this replica drives."""
 
     leases: LeaseStore
-    sessions: SessionDriver
+    runs: Driver
     owner: str
     ttl: timedelta
     poll: timedelta
@@ -83,7 +83,7 @@ class PostgresDriver:
 
     async def _driven(self, lease: Lease, signalled: asyncio.Event) -> None:
         try:
-            await self.sessions.drive(lease, signalled)
+            await self.runs.drive(lease, signalled)
         except LeaseLost:
             log.warning("driver.lease_lost", session_id=lease.session_id)
         except MeshError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from services.orchestrator.drivers.runs import begin, signals_received
 from services.orchestrator.plan import Done, EndRound, Finish, GoOn, StartTurn, Step, Wait, next_step
 from services.orchestrator.record import SessionLog
 from services.orchestrator.store import Lease, LogTail, SessionStore
@@ -14,7 +15,6 @@ from services.orchestrator.turns import Turns
 from shared.clock import Clock
 from shared.identity import Principal
 from shared.log import log
-from shared.rpc.log import enter_session
 from shared.telemetry import meter
 
 _SIGNAL_POLL_SECONDS: Final = 1.0
@@ -35,15 +35,11 @@ class SessionDriver:
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the session as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
-        enter_session(lease.session_id, request=lease.session_id)
         record = SessionLog(lease, self.store, self.tail, self.clock)
-        await record.load()
-        caller = await self.store.starter(lease.tenant, lease.session_id)
-        if lease.takeovers > record.state.takeovers:
-            taken = event_pb2.SessionTakenOver(takeovers=lease.takeovers)
-            await record.commit([Event(session_taken_over=taken)])
+        caller = await begin(record)
         while True:
-            await self._take_signals(record)
+            if received := await signals_received(record):
+                await record.commit(received)
             step = next_step(record.state, max_takeovers=self.max_takeovers)
             if await self._do(record, step, caller, signalled):
                 return
@@ -89,14 +85,6 @@ class SessionDriver:
     async def _cancel_asked(self, record: SessionLog) -> bool:
         signals = await self.store.signals(record.lease.tenant, record.lease.session_id)
         return any(signal.kind == "cancel" for signal in signals)
-
-    async def _take_signals(self, record: SessionLog) -> None:
-        """Writes signals that are not in the log yet; each acts once."""
-        signals = await self.store.signals(record.lease.tenant, record.lease.session_id)
-        for signal in signals:
-            if signal.id not in record.state.signals:
-                received = event_pb2.SignalReceived(signal=signal.kind, signal_id=signal.id)
-                await record.commit([Event(signal_received=received, actor=f"user:{signal.sender}")])
 
     async def _finish(self, record: SessionLog, step: Finish) -> None:
         session = record.summary()

@@ -12,7 +12,12 @@ import aiohttp
 import grpc
 import pytest
 
+from services.inference.embeddings.cache import MemoryVectorCache
+from services.inference.embeddings.contract import Embedder
+from services.inference.embeddings.models import EmbeddingModels, remote_embedder
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint, OpenAICompatibleEmbedder
+from services.inference.tokenizers import known_tokenizers
+from shared.clock import FakeClock
 from shared.errors import MeshError
 from tests.support.embeddings_server import (
     WIDTH,
@@ -112,6 +117,35 @@ async def test_a_long_text_is_cut_to_the_window_and_counted(
     embedder = embedder_at(server.url, session, cut=lambda text: (text[:5], len(text) > 5))
     found = await embedder.embed(["short", "longer than that"])
     assert (server.heard[0]["input"], found.truncated, found.cut) == (["short", "longe"], 1, (1,))
+
+
+def remote(url: str, session: aiohttp.ClientSession, *, window: int, cache: MemoryVectorCache | None) -> Embedder:
+    endpoint = EmbeddingEndpoint("openai", url, "k-1", "text-embedding-3-small", timedelta(seconds=5))
+    tokenizers = known_tokenizers({})
+    return remote_embedder(endpoint, session, window=window, tokenizers=tokenizers, cache=cache, tenant=lambda: "acme")
+
+
+async def test_a_remote_model_is_cut_by_its_own_tokenizer_and_cached(
+    server: EmbeddingsServer, session: aiohttp.ClientSession
+) -> None:
+    cache = MemoryVectorCache(FakeClock(), size=10_000, ttl=timedelta(hours=1))
+    embedder = remote(server.url, session, window=50, cache=cache)
+    found = await embedder.embed(["tea " * 200, "short"])
+    again = await embedder.embed(["short", "tea " * 200])
+    (asked,) = server.heard
+    assert asked["input"][0].split() == ["tea"] * 50
+    assert (found.truncated, found.cut, again.cut, again.tokens) == (1, (0,), (1,), 0)
+    assert again.vectors == found.vectors[::-1]
+    plain = remote(server.url, session, window=0, cache=None)
+    assert (await plain.embed(["tea " * 200])).truncated == 0
+
+
+async def test_models_are_found_by_name_and_an_unknown_one_lists_them(embedder: OpenAICompatibleEmbedder) -> None:
+    models = EmbeddingModels({"small": embedder, "large": embedder}, default="small")
+    assert (models.find(""), models.find("large")) == (("small", embedder), ("large", embedder))
+    with pytest.raises(MeshError) as raised:
+        models.find("huge")
+    assert (raised.value.reason_name, raised.value.facts["known"]) == ("MODEL_NOT_FOUND", "large, small")
 
 
 REFUSALS = {

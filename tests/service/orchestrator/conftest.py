@@ -13,6 +13,7 @@ import pytest
 
 from agentnet.orchestrator.v1 import (
     agent_service_pb2_grpc,
+    checkpoint_service_pb2_grpc,
     evaluation_service_pb2_grpc,
     session_service_pb2_grpc,
     task_graph_service_pb2_grpc,
@@ -21,6 +22,8 @@ from services.orchestrator import unserved
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
 from services.orchestrator.main import SERVICES
 from services.orchestrator.service import AgentService, SessionService, add_to_server
+from services.orchestrator.service_checkpoints import CheckpointService
+from services.orchestrator.service_graphs import TaskGraphService
 from shared.errors import MeshError
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -41,6 +44,8 @@ class Mesh:
     sessions: Any
     task_graphs: Any
     evaluations: Any
+    checkpoints: Any
+    address: str
 
     def me(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -61,13 +66,16 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     settings = MeshSettings.model_validate(given | {"drain_grace": 0})
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
-        driver = PostgresDriver(world.leases, world.driver(), "one", TTL, POLL, 9)
+        driver = PostgresDriver(world.leases, world.runs(), "one", TTL, POLL, 9)
         world.leases.hear.append(driver.wake)
         await stack.enter_async_context(draining(driver))
         await stack.enter_async_context(supervised("claim", driver.claim))
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(world.agents, world.sessions), server)
         add_to_server(SessionService(world.sessions, world.clock), server)
-        task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(unserved.TaskGraphService(), server)
+        task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(
+            TaskGraphService(world.graphs, world.planner), server
+        )
+        checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(world.graphs), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
     async with serving(settings, register, service_names=SERVICES) as address:
@@ -79,4 +87,6 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 session_service_pb2_grpc.SessionServiceStub(channel),
                 task_graph_service_pb2_grpc.TaskGraphServiceStub(channel),
                 evaluation_service_pb2_grpc.EvaluationServiceStub(channel),
+                checkpoint_service_pb2_grpc.CheckpointServiceStub(channel),
+                address,
             )

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from agentnet.orchestrator.v1 import evaluation_service_pb2, session_pb2, task_graph_service_pb2
+from agentnet.orchestrator.v1 import evaluation_service_pb2, session_pb2
 from agentnet.orchestrator.v1 import session_service_pb2 as pb
 from shared.errors import MeshError
 from shared.rpc.status import from_rpc
@@ -189,11 +189,8 @@ async def test_turns_and_sessions_are_listed_page_by_page(mesh: Mesh) -> None:
 
 
 async def test_what_is_not_served_yet_says_so_and_what_to_use_instead(mesh: Mesh) -> None:
-    graphs, evaluations = task_graph_service_pb2, evaluation_service_pb2
+    evaluations = evaluation_service_pb2
     for call, request in (
-        (mesh.task_graphs.PlanTasks, graphs.PlanTasksRequest(goal="x")),
-        (mesh.task_graphs.ExecuteTasks, graphs.ExecuteTasksRequest()),
-        (mesh.task_graphs.GetTaskGraph, graphs.GetTaskGraphRequest(task_graph_id="tgr_1")),
         (mesh.evaluations.RunEvaluation, evaluations.RunEvaluationRequest(suite="x")),
         (mesh.evaluations.GetEvaluation, evaluations.GetEvaluationRequest(evaluation_id="evl_1")),
     ):

@@ -135,3 +135,12 @@ def test_the_unified_diff_reads_as_people_know_it() -> None:
         '-model: "small"\n'
         '+model: "large"\n'
     )
+
+
+def test_a_raised_weight_moves_no_key_between_the_others() -> None:
+    third = "c" * 64
+    for number in range(2000):
+        key = f"user-{number}"
+        before = choose("greeting", [Target(OLD, 5), Target(NEW, 5), Target(third, 1)], key=key).digest
+        after = choose("greeting", [Target(OLD, 5), Target(NEW, 5), Target(third, 9)], key=key).digest
+        assert after in (before, third)

@@ -140,7 +140,7 @@ class Failing:
 
 async def _expired_when_renewed(world: World, driver: PostgresDriver) -> bool:
     """Whether the session can be claimed by another one a lease's time later, with renewals going on."""
-    if not isinstance(driver.sessions, Failing) or not driver.sessions.drove:
+    if not isinstance(driver.runs, Failing) or not driver.runs.drove:
         return False
     for _ in range(3):
         world.leases.renew("one", TTL, driver.driven())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -14,63 +13,11 @@ from agentnet.orchestrator.v1 import event_pb2, session_pb2
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.record import SessionLog
 from services.orchestrator.store import Entry, Lease
-from services.orchestrator.store_memory import MemorySessionStore, MemoryTail
+from services.orchestrator.store_memory import MemorySessionStore
 from shared.errors import Reason
 from shared.paging import Page
+from tests.support.mortal import Fate, Killed, Moment, MortalStore, MortalTail
 from tests.support.orchestrator import TENANT, TTL, Watching, World, driving
-
-Moment = Literal["before", "after"]
-
-
-class Killed(Exception):
-    """The process is gone. Nothing catches it."""
-
-
-@dataclass(slots=True)
-class Fate:
-    """Counts a driver's writes and ends it at one of them."""
-
-    at: int
-    moment: Moment
-    writes: int = field(default=0)
-
-    def before(self) -> None:
-        self.writes += 1
-        if self.writes >= self.at and self.moment == "before":
-            raise Killed
-
-    def after(self) -> None:
-        if self.writes >= self.at:
-            raise Killed
-
-
-class MortalStore(MemorySessionStore):
-    """The store as a process sees it that dies at a write."""
-
-    def __init__(self, real: MemorySessionStore, fate: Fate) -> None:
-        super().__init__(real._leases)
-        self._kept = real._kept
-        self._fate = fate
-
-    async def append(self, lease: Lease, entries: Sequence[Entry], **given: Any) -> None:
-        self._fate.before()
-        await super().append(lease, entries, **given)
-        self._fate.after()
-
-
-class MortalTail(MemoryTail):
-    """The tail as a process sees it that dies at a write."""
-
-    def __init__(self, real: MemoryTail, fate: Fate) -> None:
-        super().__init__()
-        self._live, self._waiting = real._live, real._waiting
-        self._fate = fate
-
-    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
-        self._fate.before()
-        done = await super().append(lease, entries, keep_from=keep_from)
-        self._fate.after()
-        return done
 
 
 async def run_until_killed(world: World, fate: Fate) -> bool:

@@ -100,6 +100,9 @@ _SUGGESTIONS = {
     "TOKEN_UNTRUSTED": "The token is of another mesh; `agentnet token` prints one for the local mesh.",
     "API_KEY_INVALID": "The key is unknown or revoked; make a new one.",
     "BUDGET_EXHAUSTED": "Raise the budget with SetBudget.",
+    "TASK_GRAPH_NOT_FOUND": "`agentnet graph list` shows the graphs there are.",
+    "PLAN_INVALID": "Plan with a stronger model, or write the graph by hand.",
+    "CHECKPOINT_NOT_FOUND": "Checkpoints of other tenants are not visible; the id may be wrong.",
     "SEQUENCE_OUT_OF_RANGE": "Watch from an earlier sequence.",
 }
 _BY_CODE = {

@@ -11,6 +11,7 @@ from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
 from agentnet.client.inference import Inference
 from agentnet.client.memories import MemoryManager
 from agentnet.client.sessions import Agents, Sessions
+from agentnet.client.task_graphs import Checkpoints, TaskGraphs
 from agentnet.client.transport import Transport
 from agentnet.common.v1 import principal_pb2
 from agentnet.gateway.v1 import (
@@ -31,6 +32,8 @@ class AgentNet:
         self._transport = transport
         self.agents = Agents(transport)
         self.sessions = Sessions(transport)
+        self.task_graphs = TaskGraphs(transport, self.sessions)
+        self.checkpoints = Checkpoints(transport)
         self.inference = Inference(transport)
         self.tools = Tools(transport)
         self.policies = Policies(transport)

@@ -94,6 +94,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A replica lost its lease on the session; another one goes on (ABORTED)."""
     ERROR_REASON_SESSION_POISONED: _ErrorReason.ValueType  # 49
     """The session was taken over too often and is set aside (FAILED_PRECONDITION)."""
+    ERROR_REASON_TASK_GRAPH_NOT_FOUND: _ErrorReason.ValueType  # 50
+    """No such task graph in this tenant (NOT_FOUND)."""
+    ERROR_REASON_GRAPH_INVALID: _ErrorReason.ValueType  # 51
+    """The graph has a cycle, a missing dependency, an unreachable node or a condition that does not compile
+    (INVALID_ARGUMENT). Metadata: `fault`, `path`, for example `a > b > a`.
+    """
+    ERROR_REASON_PLAN_INVALID: _ErrorReason.ValueType  # 52
+    """The planner's answer was no valid graph, after one repair (FAILED_PRECONDITION). Metadata: `fault`, `path`."""
+    ERROR_REASON_TASK_TIMED_OUT: _ErrorReason.ValueType  # 53
+    """A try of a node took longer than its timeout (DEADLINE_EXCEEDED). Metadata: `node_id`, `timeout`."""
+    ERROR_REASON_CONDITION_FAILED: _ErrorReason.ValueType  # 54
+    """A node's condition or score could not be computed (FAILED_PRECONDITION). Metadata: `node_id`."""
+    ERROR_REASON_TASK_REJECTED: _ErrorReason.ValueType  # 55
+    """A validator rejected what it was given (FAILED_PRECONDITION). Metadata: `node_id`."""
+    ERROR_REASON_TASK_OUTPUT_INVALID: _ErrorReason.ValueType  # 56
+    """A node's answer is not of the form its kind demands (FAILED_PRECONDITION). Metadata: `node_id`, `fault`."""
+    ERROR_REASON_CHECKPOINT_NOT_FOUND: _ErrorReason.ValueType  # 57
+    """No such checkpoint in this tenant (NOT_FOUND)."""
+    ERROR_REASON_CHECKPOINT_INCOMPATIBLE: _ErrorReason.ValueType  # 58
+    """The checkpoint is of a version this mesh cannot read or upgrade (FAILED_PRECONDITION). Metadata: `version`, `known`."""
+    ERROR_REASON_EFFECT_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 59
+    """An effect was begun and nobody knows whether it happened; it is not repeated (FAILED_PRECONDITION). Metadata: `key`."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 60
     """No such model (NOT_FOUND). Metadata: `model`, `known`."""
     ERROR_REASON_GENERATION_NOT_FOUND: _ErrorReason.ValueType  # 61
@@ -321,6 +343,28 @@ ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 48
 """A replica lost its lease on the session; another one goes on (ABORTED)."""
 ERROR_REASON_SESSION_POISONED: ErrorReason.ValueType  # 49
 """The session was taken over too often and is set aside (FAILED_PRECONDITION)."""
+ERROR_REASON_TASK_GRAPH_NOT_FOUND: ErrorReason.ValueType  # 50
+"""No such task graph in this tenant (NOT_FOUND)."""
+ERROR_REASON_GRAPH_INVALID: ErrorReason.ValueType  # 51
+"""The graph has a cycle, a missing dependency, an unreachable node or a condition that does not compile
+(INVALID_ARGUMENT). Metadata: `fault`, `path`, for example `a > b > a`.
+"""
+ERROR_REASON_PLAN_INVALID: ErrorReason.ValueType  # 52
+"""The planner's answer was no valid graph, after one repair (FAILED_PRECONDITION). Metadata: `fault`, `path`."""
+ERROR_REASON_TASK_TIMED_OUT: ErrorReason.ValueType  # 53
+"""A try of a node took longer than its timeout (DEADLINE_EXCEEDED). Metadata: `node_id`, `timeout`."""
+ERROR_REASON_CONDITION_FAILED: ErrorReason.ValueType  # 54
+"""A node's condition or score could not be computed (FAILED_PRECONDITION). Metadata: `node_id`."""
+ERROR_REASON_TASK_REJECTED: ErrorReason.ValueType  # 55
+"""A validator rejected what it was given (FAILED_PRECONDITION). Metadata: `node_id`."""
+ERROR_REASON_TASK_OUTPUT_INVALID: ErrorReason.ValueType  # 56
+"""A node's answer is not of the form its kind demands (FAILED_PRECONDITION). Metadata: `node_id`, `fault`."""
+ERROR_REASON_CHECKPOINT_NOT_FOUND: ErrorReason.ValueType  # 57
+"""No such checkpoint in this tenant (NOT_FOUND)."""
+ERROR_REASON_CHECKPOINT_INCOMPATIBLE: ErrorReason.ValueType  # 58
+"""The checkpoint is of a version this mesh cannot read or upgrade (FAILED_PRECONDITION). Metadata: `version`, `known`."""
+ERROR_REASON_EFFECT_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 59
+"""An effect was begun and nobody knows whether it happened; it is not repeated (FAILED_PRECONDITION). Metadata: `key`."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 60
 """No such model (NOT_FOUND). Metadata: `model`, `known`."""
 ERROR_REASON_GENERATION_NOT_FOUND: ErrorReason.ValueType  # 61

@@ -24,53 +24,59 @@ _sym_db = _symbol_database.Default()
 
 from agentnet.common.v1 import failure_pb2 as agentnet_dot_common_dot_v1_dot_failure__pb2
 from agentnet.orchestrator.v1 import session_pb2 as agentnet_dot_orchestrator_dot_v1_dot_session__pb2
+from agentnet.orchestrator.v1 import task_event_pb2 as agentnet_dot_orchestrator_dot_v1_dot_task__event__pb2
+from agentnet.orchestrator.v1 import task_graph_pb2 as agentnet_dot_orchestrator_dot_v1_dot_task__graph__pb2
 from agentnet.orchestrator.v1 import turn_pb2 as agentnet_dot_orchestrator_dot_v1_dot_turn__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/orchestrator/v1/event.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a&agentnet/orchestrator/v1/session.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x0c\n\x0cSessionEvent\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x19\n\x08trace_id\x18\x04 \x01(\tR\x07traceId\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12S\n\x0fsession_started\x18\n \x01(\x0b\x32(.agentnet.orchestrator.v1.SessionStartedH\x00R\x0esessionStarted\x12J\n\x0cturn_started\x18\x0b \x01(\x0b\x32%.agentnet.orchestrator.v1.TurnStartedH\x00R\x0bturnStarted\x12S\n\x0ftokens_produced\x18\x0c \x01(\x0b\x32(.agentnet.orchestrator.v1.TokensProducedH\x00R\x0etokensProduced\x12M\n\rturn_finished\x18\r \x01(\x0b\x32&.agentnet.orchestrator.v1.TurnFinishedH\x00R\x0cturnFinished\x12V\n\x10turn_interrupted\x18\x0e \x01(\x0b\x32).agentnet.orchestrator.v1.TurnInterruptedH\x00R\x0fturnInterrupted\x12S\n\x0fmonitor_verdict\x18\x0f \x01(\x0b\x32(.agentnet.orchestrator.v1.MonitorVerdictH\x00R\x0emonitorVerdict\x12P\n\x0eround_finished\x18\x10 \x01(\x0b\x32\'.agentnet.orchestrator.v1.RoundFinishedH\x00R\rroundFinished\x12S\n\x0fsignal_received\x18\x11 \x01(\x0b\x32(.agentnet.orchestrator.v1.SignalReceivedH\x00R\x0esignalReceived\x12S\n\x0fsession_waiting\x18\x12 \x01(\x0b\x32(.agentnet.orchestrator.v1.SessionWaitingH\x00R\x0esessionWaiting\x12V\n\x10session_finished\x18\x13 \x01(\x0b\x32).agentnet.orchestrator.v1.SessionFinishedH\x00R\x0fsessionFinished\x12Z\n\x12session_taken_over\x18\x14 \x01(\x0b\x32*.agentnet.orchestrator.v1.SessionTakenOverH\x00R\x10sessionTakenOver\x12G\n\x0b\x66\x61iled_over\x18\x15 \x01(\x0b\x32$.agentnet.orchestrator.v1.FailedOverH\x00R\nfailedOver\x12J\n\x0ctool_started\x18\x16 \x01(\x0b\x32%.agentnet.orchestrator.v1.ToolStartedH\x00R\x0btoolStarted\x12M\n\rtool_finished\x18\x17 \x01(\x0b\x32&.agentnet.orchestrator.v1.ToolFinishedH\x00R\x0ctoolFinished\x12\x44\n\nhanded_off\x18\x18 \x01(\x0b\x32#.agentnet.orchestrator.v1.HandedOffH\x00R\thandedOff\x12S\n\x0finput_requested\x18\x19 \x01(\x0b\x32(.agentnet.orchestrator.v1.InputRequestedH\x00R\x0einputRequested\x12G\n\x0binput_given\x18\x1a \x01(\x0b\x32$.agentnet.orchestrator.v1.InputGivenH\x00R\ninputGiven\x12V\n\x10\x63heckpoint_saved\x18\x1b \x01(\x0b\x32).agentnet.orchestrator.v1.CheckpointSavedH\x00R\x0f\x63heckpointSavedB\t\n\x07payload\"M\n\x0eSessionStarted\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"\xc5\x01\n\x0bTurnStarted\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x14\n\x05round\x18\x02 \x01(\x05R\x05round\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x16\n\x06prompt\x18\x04 \x01(\tR\x06prompt\x12\x18\n\x07\x61ttempt\x18\x05 \x01(\x05R\x07\x61ttempt\x12?\n\x07\x63ontext\x18\x06 \x01(\x0b\x32%.agentnet.orchestrator.v1.TurnContextR\x07\x63ontext\"\x8f\x01\n\x0eTokensProduced\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x1f\n\x0btoken_count\x18\x03 \x01(\x05R\ntokenCount\x12/\n\x13generation_sequence\x18\x04 \x01(\x03R\x12generationSequence\"B\n\x0cTurnFinished\x12\x32\n\x04turn\x18\x01 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn\"{\n\x0fTurnInterrupted\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x35\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\"\x8c\x02\n\x0eMonitorVerdict\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x12\n\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x03 \x01(\tR\x06\x62undle\x12\x16\n\x06\x61\x63tion\x18\x04 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08severity\x18\x05 \x01(\tR\x08severity\x12\x1d\n\nspan_start\x18\x06 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x07 \x01(\x05R\x07spanEnd\x12\x16\n\x06target\x18\x08 \x01(\tR\x06target\x12/\n\x13generation_sequence\x18\t \x01(\x03R\x12generationSequence\"c\n\rRoundFinished\x12\x14\n\x05round\x18\x01 \x01(\x05R\x05round\x12\x1e\n\nsimilarity\x18\x02 \x01(\x01R\nsimilarity\x12\x1c\n\tconverged\x18\x03 \x01(\x08R\tconverged\"E\n\x0eSignalReceived\x12\x16\n\x06signal\x18\x01 \x01(\tR\x06signal\x12\x1b\n\tsignal_id\x18\x02 \x01(\tR\x08signalId\"Q\n\x0eSessionWaiting\x12?\n\x06status\x18\x01 \x01(\x0e\x32\'.agentnet.orchestrator.v1.SessionStatusR\x06status\"N\n\x0fSessionFinished\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"0\n\x10SessionTakenOver\x12\x1c\n\ttakeovers\x18\x01 \x01(\x05R\ttakeovers\"\xb4\x01\n\nFailedOver\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n\nfrom_model\x18\x02 \x01(\tR\tfromModel\x12\x19\n\x08to_model\x18\x03 \x01(\tR\x07toModel\x12\x1c\n\trestarted\x18\x04 \x01(\x08R\trestarted\x12\x35\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\"_\n\x0bToolStarted\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12#\n\rinvocation_id\x18\x02 \x01(\tR\x0cinvocationId\x12\x12\n\x04tool\x18\x03 \x01(\tR\x04tool\"\x83\x01\n\x0cToolFinished\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12#\n\rinvocation_id\x18\x02 \x01(\tR\x0cinvocationId\x12\x35\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\"S\n\tHandedOff\x12\x16\n\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"G\n\x0eInputRequested\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x1a\n\x08question\x18\x02 \x01(\tR\x08question\"?\n\nInputGiven\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x16\n\x06\x61nswer\x18\x02 \x01(\tR\x06\x61nswer\"6\n\x0f\x43heckpointSaved\x12#\n\rcheckpoint_id\x18\x01 \x01(\tR\x0c\x63heckpointIdb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/orchestrator/v1/event.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a&agentnet/orchestrator/v1/session.proto\x1a)agentnet/orchestrator/v1/task_event.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x0f\n\x0cSessionEvent\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x19\n\x08trace_id\x18\x04 \x01(\tR\x07traceId\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12S\n\x0fsession_started\x18\n \x01(\x0b\x32(.agentnet.orchestrator.v1.SessionStartedH\x00R\x0esessionStarted\x12J\n\x0cturn_started\x18\x0b \x01(\x0b\x32%.agentnet.orchestrator.v1.TurnStartedH\x00R\x0bturnStarted\x12S\n\x0ftokens_produced\x18\x0c \x01(\x0b\x32(.agentnet.orchestrator.v1.TokensProducedH\x00R\x0etokensProduced\x12M\n\rturn_finished\x18\r \x01(\x0b\x32&.agentnet.orchestrator.v1.TurnFinishedH\x00R\x0cturnFinished\x12V\n\x10turn_interrupted\x18\x0e \x01(\x0b\x32).agentnet.orchestrator.v1.TurnInterruptedH\x00R\x0fturnInterrupted\x12S\n\x0fmonitor_verdict\x18\x0f \x01(\x0b\x32(.agentnet.orchestrator.v1.MonitorVerdictH\x00R\x0emonitorVerdict\x12P\n\x0eround_finished\x18\x10 \x01(\x0b\x32\'.agentnet.orchestrator.v1.RoundFinishedH\x00R\rroundFinished\x12S\n\x0fsignal_received\x18\x11 \x01(\x0b\x32(.agentnet.orchestrator.v1.SignalReceivedH\x00R\x0esignalReceived\x12S\n\x0fsession_waiting\x18\x12 \x01(\x0b\x32(.agentnet.orchestrator.v1.SessionWaitingH\x00R\x0esessionWaiting\x12V\n\x10session_finished\x18\x13 \x01(\x0b\x32).agentnet.orchestrator.v1.SessionFinishedH\x00R\x0fsessionFinished\x12Z\n\x12session_taken_over\x18\x14 \x01(\x0b\x32*.agentnet.orchestrator.v1.SessionTakenOverH\x00R\x10sessionTakenOver\x12G\n\x0b\x66\x61iled_over\x18\x15 \x01(\x0b\x32$.agentnet.orchestrator.v1.FailedOverH\x00R\nfailedOver\x12J\n\x0ctool_started\x18\x16 \x01(\x0b\x32%.agentnet.orchestrator.v1.ToolStartedH\x00R\x0btoolStarted\x12M\n\rtool_finished\x18\x17 \x01(\x0b\x32&.agentnet.orchestrator.v1.ToolFinishedH\x00R\x0ctoolFinished\x12\x44\n\nhanded_off\x18\x18 \x01(\x0b\x32#.agentnet.orchestrator.v1.HandedOffH\x00R\thandedOff\x12S\n\x0finput_requested\x18\x19 \x01(\x0b\x32(.agentnet.orchestrator.v1.InputRequestedH\x00R\x0einputRequested\x12G\n\x0binput_given\x18\x1a \x01(\x0b\x32$.agentnet.orchestrator.v1.InputGivenH\x00R\ninputGiven\x12V\n\x10\x63heckpoint_saved\x18\x1b \x01(\x0b\x32).agentnet.orchestrator.v1.CheckpointSavedH\x00R\x0f\x63heckpointSaved\x12J\n\x0ctask_started\x18\x1c \x01(\x0b\x32%.agentnet.orchestrator.v1.TaskStartedH\x00R\x0btaskStarted\x12V\n\x10task_interrupted\x18\x1d \x01(\x0b\x32).agentnet.orchestrator.v1.TaskInterruptedH\x00R\x0ftaskInterrupted\x12M\n\rtask_finished\x18\x1e \x01(\x0b\x32&.agentnet.orchestrator.v1.TaskFinishedH\x00R\x0ctaskFinished\x12G\n\x0bgraph_grown\x18\x1f \x01(\x0b\x32$.agentnet.orchestrator.v1.GraphGrownH\x00R\ngraphGrownB\t\n\x07payload\"\xec\x02\n\x0eSessionStarted\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\x12\x42\n\ntask_graph\x18\x02 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\ttaskGraph\x12G\n\x0ctask_results\x18\x03 \x03(\x0b\x32$.agentnet.orchestrator.v1.TaskResultR\x0btaskResults\x12S\n\ttask_keys\x18\x04 \x03(\x0b\x32\x36.agentnet.orchestrator.v1.SessionStarted.TaskKeysEntryR\x08taskKeys\x1a;\n\rTaskKeysEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xc5\x01\n\x0bTurnStarted\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x14\n\x05round\x18\x02 \x01(\x05R\x05round\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x16\n\x06prompt\x18\x04 \x01(\tR\x06prompt\x12\x18\n\x07\x61ttempt\x18\x05 \x01(\x05R\x07\x61ttempt\x12?\n\x07\x63ontext\x18\x06 \x01(\x0b\x32%.agentnet.orchestrator.v1.TurnContextR\x07\x63ontext\"\x8f\x01\n\x0eTokensProduced\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x1f\n\x0btoken_count\x18\x03 \x01(\x05R\ntokenCount\x12/\n\x13generation_sequence\x18\x04 \x01(\x03R\x12generationSequence\"B\n\x0cTurnFinished\x12\x32\n\x04turn\x18\x01 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn\"{\n\x0fTurnInterrupted\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x35\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\"\x8c\x02\n\x0eMonitorVerdict\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x12\n\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x03 \x01(\tR\x06\x62undle\x12\x16\n\x06\x61\x63tion\x18\x04 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08severity\x18\x05 \x01(\tR\x08severity\x12\x1d\n\nspan_start\x18\x06 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x07 \x01(\x05R\x07spanEnd\x12\x16\n\x06target\x18\x08 \x01(\tR\x06target\x12/\n\x13generation_sequence\x18\t \x01(\x03R\x12generationSequence\"c\n\rRoundFinished\x12\x14\n\x05round\x18\x01 \x01(\x05R\x05round\x12\x1e\n\nsimilarity\x18\x02 \x01(\x01R\nsimilarity\x12\x1c\n\tconverged\x18\x03 \x01(\x08R\tconverged\"]\n\x0eSignalReceived\x12\x16\n\x06signal\x18\x01 \x01(\tR\x06signal\x12\x1b\n\tsignal_id\x18\x02 \x01(\tR\x08signalId\x12\x16\n\x06target\x18\x03 \x01(\tR\x06target\"Q\n\x0eSessionWaiting\x12?\n\x06status\x18\x01 \x01(\x0e\x32\'.agentnet.orchestrator.v1.SessionStatusR\x06status\"N\n\x0fSessionFinished\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"0\n\x10SessionTakenOver\x12\x1c\n\ttakeovers\x18\x01 \x01(\x05R\ttakeovers\"\xb4\x01\n\nFailedOver\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n\nfrom_model\x18\x02 \x01(\tR\tfromModel\x12\x19\n\x08to_model\x18\x03 \x01(\tR\x07toModel\x12\x1c\n\trestarted\x18\x04 \x01(\x08R\trestarted\x12\x35\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\"_\n\x0bToolStarted\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12#\n\rinvocation_id\x18\x02 \x01(\tR\x0cinvocationId\x12\x12\n\x04tool\x18\x03 \x01(\tR\x04tool\"\x83\x01\n\x0cToolFinished\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12#\n\rinvocation_id\x18\x02 \x01(\tR\x0cinvocationId\x12\x35\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\"S\n\tHandedOff\x12\x16\n\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"G\n\x0eInputRequested\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x1a\n\x08question\x18\x02 \x01(\tR\x08question\"?\n\nInputGiven\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x16\n\x06\x61nswer\x18\x02 \x01(\tR\x06\x61nswer\"6\n\x0f\x43heckpointSaved\x12#\n\rcheckpoint_id\x18\x01 \x01(\tR\x0c\x63heckpointIdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONEVENT']._serialized_start=211
-  _globals['_SESSIONEVENT']._serialized_end=1866
-  _globals['_SESSIONSTARTED']._serialized_start=1868
-  _globals['_SESSIONSTARTED']._serialized_end=1945
-  _globals['_TURNSTARTED']._serialized_start=1948
-  _globals['_TURNSTARTED']._serialized_end=2145
-  _globals['_TOKENSPRODUCED']._serialized_start=2148
-  _globals['_TOKENSPRODUCED']._serialized_end=2291
-  _globals['_TURNFINISHED']._serialized_start=2293
-  _globals['_TURNFINISHED']._serialized_end=2359
-  _globals['_TURNINTERRUPTED']._serialized_start=2361
-  _globals['_TURNINTERRUPTED']._serialized_end=2484
-  _globals['_MONITORVERDICT']._serialized_start=2487
-  _globals['_MONITORVERDICT']._serialized_end=2755
-  _globals['_ROUNDFINISHED']._serialized_start=2757
-  _globals['_ROUNDFINISHED']._serialized_end=2856
-  _globals['_SIGNALRECEIVED']._serialized_start=2858
-  _globals['_SIGNALRECEIVED']._serialized_end=2927
-  _globals['_SESSIONWAITING']._serialized_start=2929
-  _globals['_SESSIONWAITING']._serialized_end=3010
-  _globals['_SESSIONFINISHED']._serialized_start=3012
-  _globals['_SESSIONFINISHED']._serialized_end=3090
-  _globals['_SESSIONTAKENOVER']._serialized_start=3092
-  _globals['_SESSIONTAKENOVER']._serialized_end=3140
-  _globals['_FAILEDOVER']._serialized_start=3143
-  _globals['_FAILEDOVER']._serialized_end=3323
-  _globals['_TOOLSTARTED']._serialized_start=3325
-  _globals['_TOOLSTARTED']._serialized_end=3420
-  _globals['_TOOLFINISHED']._serialized_start=3423
-  _globals['_TOOLFINISHED']._serialized_end=3554
-  _globals['_HANDEDOFF']._serialized_start=3556
-  _globals['_HANDEDOFF']._serialized_end=3639
-  _globals['_INPUTREQUESTED']._serialized_start=3641
-  _globals['_INPUTREQUESTED']._serialized_end=3712
-  _globals['_INPUTGIVEN']._serialized_start=3714
-  _globals['_INPUTGIVEN']._serialized_end=3777
-  _globals['_CHECKPOINTSAVED']._serialized_start=3779
-  _globals['_CHECKPOINTSAVED']._serialized_end=3833
+  _globals['_SESSIONSTARTED_TASKKEYSENTRY']._loaded_options = None
+  _globals['_SESSIONSTARTED_TASKKEYSENTRY']._serialized_options = b'8\001'
+  _globals['_SESSIONEVENT']._serialized_start=297
+  _globals['_SESSIONEVENT']._serialized_end=2268
+  _globals['_SESSIONSTARTED']._serialized_start=2271
+  _globals['_SESSIONSTARTED']._serialized_end=2635
+  _globals['_SESSIONSTARTED_TASKKEYSENTRY']._serialized_start=2576
+  _globals['_SESSIONSTARTED_TASKKEYSENTRY']._serialized_end=2635
+  _globals['_TURNSTARTED']._serialized_start=2638
+  _globals['_TURNSTARTED']._serialized_end=2835
+  _globals['_TOKENSPRODUCED']._serialized_start=2838
+  _globals['_TOKENSPRODUCED']._serialized_end=2981
+  _globals['_TURNFINISHED']._serialized_start=2983
+  _globals['_TURNFINISHED']._serialized_end=3049
+  _globals['_TURNINTERRUPTED']._serialized_start=3051
+  _globals['_TURNINTERRUPTED']._serialized_end=3174
+  _globals['_MONITORVERDICT']._serialized_start=3177
+  _globals['_MONITORVERDICT']._serialized_end=3445
+  _globals['_ROUNDFINISHED']._serialized_start=3447
+  _globals['_ROUNDFINISHED']._serialized_end=3546
+  _globals['_SIGNALRECEIVED']._serialized_start=3548
+  _globals['_SIGNALRECEIVED']._serialized_end=3641
+  _globals['_SESSIONWAITING']._serialized_start=3643
+  _globals['_SESSIONWAITING']._serialized_end=3724
+  _globals['_SESSIONFINISHED']._serialized_start=3726
+  _globals['_SESSIONFINISHED']._serialized_end=3804
+  _globals['_SESSIONTAKENOVER']._serialized_start=3806
+  _globals['_SESSIONTAKENOVER']._serialized_end=3854
+  _globals['_FAILEDOVER']._serialized_start=3857
+  _globals['_FAILEDOVER']._serialized_end=4037
+  _globals['_TOOLSTARTED']._serialized_start=4039
+  _globals['_TOOLSTARTED']._serialized_end=4134
+  _globals['_TOOLFINISHED']._serialized_start=4137
+  _globals['_TOOLFINISHED']._serialized_end=4268
+  _globals['_HANDEDOFF']._serialized_start=4270
+  _globals['_HANDEDOFF']._serialized_end=4353
+  _globals['_INPUTREQUESTED']._serialized_start=4355
+  _globals['_INPUTREQUESTED']._serialized_end=4426
+  _globals['_INPUTGIVEN']._serialized_start=4428
+  _globals['_INPUTGIVEN']._serialized_end=4491
+  _globals['_CHECKPOINTSAVED']._serialized_start=4493
+  _globals['_CHECKPOINTSAVED']._serialized_end=4547
 # @@protoc_insertion_point(module_scope)

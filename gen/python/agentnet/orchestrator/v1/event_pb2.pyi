@@ -5,10 +5,14 @@ The session log: everything that happens in a session is one event in one append
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
 from agentnet.orchestrator.v1 import session_pb2 as _session_pb2
+from agentnet.orchestrator.v1 import task_event_pb2 as _task_event_pb2
+from agentnet.orchestrator.v1 import task_graph_pb2 as _task_graph_pb2
 from agentnet.orchestrator.v1 import turn_pb2 as _turn_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -49,6 +53,10 @@ class SessionEvent(_message.Message):
     INPUT_REQUESTED_FIELD_NUMBER: _builtins.int
     INPUT_GIVEN_FIELD_NUMBER: _builtins.int
     CHECKPOINT_SAVED_FIELD_NUMBER: _builtins.int
+    TASK_STARTED_FIELD_NUMBER: _builtins.int
+    TASK_INTERRUPTED_FIELD_NUMBER: _builtins.int
+    TASK_FINISHED_FIELD_NUMBER: _builtins.int
+    GRAPH_GROWN_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session it belongs to."""
     sequence: _builtins.int
@@ -133,6 +141,22 @@ class SessionEvent(_message.Message):
     def checkpoint_saved(self) -> Global___CheckpointSaved:
         """A checkpoint was made."""
 
+    @_builtins.property
+    def task_started(self) -> _task_event_pb2.TaskStarted:
+        """A try of a node of a task graph began."""
+
+    @_builtins.property
+    def task_interrupted(self) -> _task_event_pb2.TaskInterrupted:
+        """A try of a node broke off; another follows or the node fails."""
+
+    @_builtins.property
+    def task_finished(self) -> _task_event_pb2.TaskFinished:
+        """A node ended, however that was."""
+
+    @_builtins.property
+    def graph_grown(self) -> _task_event_pb2.GraphGrown:
+        """Nodes joined the graph."""
+
     def __init__(
         self,
         *,
@@ -159,12 +183,16 @@ class SessionEvent(_message.Message):
         input_requested: Global___InputRequested | None = ...,
         input_given: Global___InputGiven | None = ...,
         checkpoint_saved: Global___CheckpointSaved | None = ...,
+        task_started: _task_event_pb2.TaskStarted | None = ...,
+        task_interrupted: _task_event_pb2.TaskInterrupted | None = ...,
+        task_finished: _task_event_pb2.TaskFinished | None = ...,
+        graph_grown: _task_event_pb2.GraphGrown | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "session_finished", b"session_finished", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "session_finished", b"session_finished", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "sequence", b"sequence", "session_finished", b"session_finished", "session_id", b"session_id", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "trace_id", b"trace_id", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "sequence", b"sequence", "session_finished", b"session_finished", "session_id", b"session_id", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "trace_id", b"trace_id", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_started", "turn_started", "tokens_produced", "turn_finished", "turn_interrupted", "monitor_verdict", "round_finished", "signal_received", "session_waiting", "session_finished", "session_taken_over", "failed_over", "tool_started", "tool_finished", "handed_off", "input_requested", "input_given", "checkpoint_saved"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_started", "turn_started", "tokens_produced", "turn_finished", "turn_interrupted", "monitor_verdict", "round_finished", "signal_received", "session_waiting", "session_finished", "session_taken_over", "failed_over", "tool_started", "tool_finished", "handed_off", "input_requested", "input_given", "checkpoint_saved", "task_started", "task_interrupted", "task_finished", "graph_grown"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -176,19 +204,57 @@ class SessionStarted(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TaskKeysEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SESSION_FIELD_NUMBER: _builtins.int
+    TASK_GRAPH_FIELD_NUMBER: _builtins.int
+    TASK_RESULTS_FIELD_NUMBER: _builtins.int
+    TASK_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The session as it begins, versions pinned."""
+
+    @_builtins.property
+    def task_graph(self) -> _task_graph_pb2.TaskGraph:
+        """In mode "task_graph": the graph as it begins, versions pinned."""
+
+    @_builtins.property
+    def task_results(self) -> _containers.RepeatedCompositeFieldContainer[_task_graph_pb2.TaskResult]:
+        """In mode "task_graph", when it goes on from a checkpoint: results that are taken over."""
+
+    @_builtins.property
+    def task_keys(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With them: effect keys by node, of tries that were in flight. They are asked for again under the same key."""
 
     def __init__(
         self,
         *,
         session: _session_pb2.Session | None = ...,
+        task_graph: _task_graph_pb2.TaskGraph | None = ...,
+        task_results: _abc.Iterable[_task_graph_pb2.TaskResult] | None = ...,
+        task_keys: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_graph", b"task_graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_graph", b"task_graph", "task_keys", b"task_keys", "task_results", b"task_results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,19 +486,23 @@ class SignalReceived(_message.Message):
 
     SIGNAL_FIELD_NUMBER: _builtins.int
     SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     signal: _builtins.str
-    """"pause", "resume", "advance" or "cancel"."""
+    """"pause", "resume", "advance", "cancel" or "cancel_task"."""
     signal_id: _builtins.str
     """The signal's id, so that none acts twice."""
+    target: _builtins.str
+    """For "cancel_task": the node."""
     def __init__(
         self,
         *,
         signal: _builtins.str = ...,
         signal_id: _builtins.str = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal", "signal_id", b"signal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal", "signal_id", b"signal_id", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,6 +89,8 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     """The money ran out."""
     STOP_REASON_POISONED: _StopReason.ValueType  # 7
     """It was taken over too often and set aside."""
+    STOP_REASON_GRAPH_ENDED: _StopReason.ValueType  # 8
+    """Every node of its task graph has ended."""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
     """Why a session stopped."""
@@ -109,6 +111,8 @@ STOP_REASON_BUDGET_EXHAUSTED: StopReason.ValueType  # 6
 """The money ran out."""
 STOP_REASON_POISONED: StopReason.ValueType  # 7
 """It was taken over too often and set aside."""
+STOP_REASON_GRAPH_ENDED: StopReason.ValueType  # 8
+"""Every node of its task graph has ended."""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 @_typing.final
@@ -145,7 +149,7 @@ class Session(_message.Message):
     topic_final: _builtins.str
     """What it came to be about; the same as topic_start until it ends."""
     mode: _builtins.str
-    """How the agents work together: "single" or "brainstorm" (see StartSessionRequest)."""
+    """How the agents work together: "single", "brainstorm" (see StartSessionRequest) or "task_graph" (see ExecuteTasks)."""
     strategy: _builtins.str
     """Who speaks next: "round_robin"."""
     max_rounds: _builtins.int

@@ -23,23 +23,38 @@ _sym_db = _symbol_database.Default()
 
 
 from agentnet.common.v1 import failure_pb2 as agentnet_dot_common_dot_v1_dot_failure__pb2
+from agentnet.common.v1 import usage_pb2 as agentnet_dot_common_dot_v1_dot_usage__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/orchestrator/v1/task_graph.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\tTaskGraph\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04goal\x18\x02 \x01(\tR\x04goal\x12\x38\n\x05nodes\x18\x03 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12,\n\x12max_parallel_tasks\x18\x04 \x01(\x05R\x10maxParallelTasks\x12<\n\x06status\x18\x05 \x01(\x0e\x32$.agentnet.orchestrator.v1.TaskStatusR\x06status\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\x84\x02\n\x08TaskNode\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\ndepends_on\x18\x04 \x03(\tR\tdependsOn\x12!\n\x0cmax_attempts\x18\x05 \x01(\x05R\x0bmaxAttempts\x12\x33\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12%\n\x0e\x66\x61llback_agent\x18\x07 \x01(\tR\rfallbackAgent\x12\x1c\n\tcondition\x18\x08 \x01(\tR\tcondition\"\x97\x02\n\nTaskResult\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12<\n\x06status\x18\x03 \x01(\x0e\x32$.agentnet.orchestrator.v1.TaskStatusR\x06status\x12\x16\n\x06output\x18\x04 \x01(\tR\x06output\x12\x35\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12\x33\n\x07\x65lapsed\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12\x18\n\x07retries\x18\x07 \x01(\x05R\x07retries*\xc2\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x17\n\x13TASK_STATUS_SKIPPED\x10\x05\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/orchestrator/v1/task_graph.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n\tTaskGraph\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04goal\x18\x02 \x01(\tR\x04goal\x12\x38\n\x05nodes\x18\x03 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12,\n\x12max_parallel_tasks\x18\x04 \x01(\x05R\x10maxParallelTasks\x12<\n\x06status\x18\x05 \x01(\x0e\x32$.agentnet.orchestrator.v1.TaskStatusR\x06status\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12W\n\x11\x63heckpoint_policy\x18\x07 \x01(\x0b\x32*.agentnet.orchestrator.v1.CheckpointPolicyR\x10\x63heckpointPolicy\"\x92\x07\n\x08TaskNode\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\ndepends_on\x18\x04 \x03(\tR\tdependsOn\x12!\n\x0cmax_attempts\x18\x05 \x01(\x05R\x0bmaxAttempts\x12\x33\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12%\n\x0e\x66\x61llback_agent\x18\x07 \x01(\tR\rfallbackAgent\x12\x1c\n\tcondition\x18\x08 \x01(\tR\tcondition\x12\x36\n\x04kind\x18\t \x01(\x0e\x32\".agentnet.orchestrator.v1.TaskKindR\x04kind\x12G\n\x0b\x61ggregation\x18\n \x01(\x0e\x32%.agentnet.orchestrator.v1.AggregationR\x0b\x61ggregation\x12\x14\n\x05score\x18\x0b \x01(\tR\x05score\x12_\n\x0f\x65\x64ge_conditions\x18\x0c \x03(\x0b\x32\x36.agentnet.orchestrator.v1.TaskNode.EdgeConditionsEntryR\x0e\x65\x64geConditions\x12\x17\n\x07task_id\x18\x14 \x01(\tR\x06taskId\x12%\n\x0e\x61ssigned_agent\x18\x15 \x01(\tR\rassignedAgent\x12\x1d\n\nagent_name\x18\x16 \x01(\tR\tagentName\x12\"\n\x0c\x64\x65pendencies\x18\x17 \x03(\tR\x0c\x64\x65pendencies\x12\x12\n\x04\x64\x65ps\x18\x18 \x03(\tR\x04\x64\x65ps\x12-\n\x10retry_on_failure\x18\x19 \x01(\x08H\x00R\x0eretryOnFailure\x88\x01\x01\x12$\n\x0bmax_retries\x18\x1a \x01(\x05H\x01R\nmaxRetries\x88\x01\x01\x12,\n\x0ftimeout_seconds\x18\x1b \x01(\x01H\x02R\x0etimeoutSeconds\x88\x01\x01\x1a\x41\n\x13\x45\x64geConditionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x13\n\x11_retry_on_failureB\x0e\n\x0c_max_retriesB\x12\n\x10_timeout_seconds\"\xf0\x02\n\nTaskResult\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12<\n\x06status\x18\x03 \x01(\x0e\x32$.agentnet.orchestrator.v1.TaskStatusR\x06status\x12\x16\n\x06output\x18\x04 \x01(\tR\x06output\x12\x35\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12\x33\n\x07\x65lapsed\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12\x18\n\x07retries\x18\x07 \x01(\x05R\x07retries\x12/\n\x05usage\x18\x08 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12&\n\x0f\x63ost_micros_usd\x18\t \x01(\x03R\rcostMicrosUsd\"m\n\rGraphProgress\x12\x14\n\x05total\x18\x01 \x01(\x05R\x05total\x12\x18\n\x07running\x18\x02 \x01(\x05R\x07running\x12\x14\n\x05\x65nded\x18\x03 \x01(\x05R\x05\x65nded\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x05R\x06\x66\x61iled\"_\n\x10\x43heckpointPolicy\x12K\n\tfrequency\x18\x01 \x01(\x0e\x32-.agentnet.orchestrator.v1.CheckpointFrequencyR\tfrequency*\x85\x01\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10TASK_KIND_WORKER\x10\x01\x12\x15\n\x11TASK_KIND_PLANNER\x10\x02\x12\x18\n\x14TASK_KIND_AGGREGATOR\x10\x03\x12\x17\n\x13TASK_KIND_VALIDATOR\x10\x04*\xa4\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41GGREGATION_CONCAT\x10\x01\x12\x14\n\x10\x41GGREGATION_VOTE\x10\x02\x12\x17\n\x13\x41GGREGATION_BEST_OF\x10\x03\x12\x1a\n\x16\x41GGREGATION_MAP_REDUCE\x10\x04\x12\x15\n\x11\x41GGREGATION_AGENT\x10\x05*\xa2\x01\n\x13\x43heckpointFrequency\x12$\n CHECKPOINT_FREQUENCY_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43HECKPOINT_FREQUENCY_STEP\x10\x01\x12\"\n\x1e\x43HECKPOINT_FREQUENCY_ITERATION\x10\x02\x12\"\n\x1e\x43HECKPOINT_FREQUENCY_TOOL_CALL\x10\x03*\xc2\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x17\n\x13TASK_STATUS_SKIPPED\x10\x05\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.task_graph_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTATUS']._serialized_start=993
-  _globals['_TASKSTATUS']._serialized_end=1187
-  _globals['_TASKGRAPH']._serialized_start=171
-  _globals['_TASKGRAPH']._serialized_end=445
-  _globals['_TASKNODE']._serialized_start=448
-  _globals['_TASKNODE']._serialized_end=708
-  _globals['_TASKRESULT']._serialized_start=711
-  _globals['_TASKRESULT']._serialized_end=990
+  _globals['_TASKNODE_EDGECONDITIONSENTRY']._loaded_options = None
+  _globals['_TASKNODE_EDGECONDITIONSENTRY']._serialized_options = b'8\001'
+  _globals['_TASKKIND']._serialized_start=2065
+  _globals['_TASKKIND']._serialized_end=2198
+  _globals['_AGGREGATION']._serialized_start=2201
+  _globals['_AGGREGATION']._serialized_end=2365
+  _globals['_CHECKPOINTFREQUENCY']._serialized_start=2368
+  _globals['_CHECKPOINTFREQUENCY']._serialized_end=2530
+  _globals['_TASKSTATUS']._serialized_start=2533
+  _globals['_TASKSTATUS']._serialized_end=2727
+  _globals['_TASKGRAPH']._serialized_start=203
+  _globals['_TASKGRAPH']._serialized_end=566
+  _globals['_TASKNODE']._serialized_start=569
+  _globals['_TASKNODE']._serialized_end=1483
+  _globals['_TASKNODE_EDGECONDITIONSENTRY']._serialized_start=1361
+  _globals['_TASKNODE_EDGECONDITIONSENTRY']._serialized_end=1426
+  _globals['_TASKRESULT']._serialized_start=1486
+  _globals['_TASKRESULT']._serialized_end=1854
+  _globals['_GRAPHPROGRESS']._serialized_start=1856
+  _globals['_GRAPHPROGRESS']._serialized_end=1965
+  _globals['_CHECKPOINTPOLICY']._serialized_start=1967
+  _globals['_CHECKPOINTPOLICY']._serialized_end=2062
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 A task graph: work cut into nodes that depend on one another."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
+from agentnet.common.v1 import usage_pb2 as _usage_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -22,6 +23,106 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TaskKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_KIND_UNSPECIFIED: _TaskKind.ValueType  # 0
+    """A worker."""
+    TASK_KIND_WORKER: _TaskKind.ValueType  # 1
+    """Answers its prompt."""
+    TASK_KIND_PLANNER: _TaskKind.ValueType  # 2
+    """Answers with nodes (JSON as in PlanTasks), which join the graph; what depends on it then depends on their last ones."""
+    TASK_KIND_AGGREGATOR: _TaskKind.ValueType  # 3
+    """Makes one result of its dependencies' results."""
+    TASK_KIND_VALIDATOR: _TaskKind.ValueType  # 4
+    """Judges its dependencies' results: an answer that begins with PASS, or JSON with `"valid": true`, completes it; any
+    other fails it (TASK_REJECTED) and skips what depends on it.
+    """
+
+class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper):
+    """What part a node plays."""
+
+TASK_KIND_UNSPECIFIED: TaskKind.ValueType  # 0
+"""A worker."""
+TASK_KIND_WORKER: TaskKind.ValueType  # 1
+"""Answers its prompt."""
+TASK_KIND_PLANNER: TaskKind.ValueType  # 2
+"""Answers with nodes (JSON as in PlanTasks), which join the graph; what depends on it then depends on their last ones."""
+TASK_KIND_AGGREGATOR: TaskKind.ValueType  # 3
+"""Makes one result of its dependencies' results."""
+TASK_KIND_VALIDATOR: TaskKind.ValueType  # 4
+"""Judges its dependencies' results: an answer that begins with PASS, or JSON with `"valid": true`, completes it; any
+other fails it (TASK_REJECTED) and skips what depends on it.
+"""
+Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
+
+class _Aggregation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATION_UNSPECIFIED: _Aggregation.ValueType  # 0
+    """By the agent."""
+    AGGREGATION_CONCAT: _Aggregation.ValueType  # 1
+    """All of them, each under its node's id. No agent."""
+    AGGREGATION_VOTE: _Aggregation.ValueType  # 2
+    """The one most of them agree on, case and white space aside; of equals the first. No agent."""
+    AGGREGATION_BEST_OF: _Aggregation.ValueType  # 3
+    """The one with the highest score. No agent."""
+    AGGREGATION_MAP_REDUCE: _Aggregation.ValueType  # 4
+    """The agent reduces eight at a time, in parallel, and then their results, down to one."""
+    AGGREGATION_AGENT: _Aggregation.ValueType  # 5
+    """The agent reads all of them at once."""
+
+class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
+    """How an aggregator makes one result of many. Only results of completed dependencies count, in the order of depends_on."""
+
+AGGREGATION_UNSPECIFIED: Aggregation.ValueType  # 0
+"""By the agent."""
+AGGREGATION_CONCAT: Aggregation.ValueType  # 1
+"""All of them, each under its node's id. No agent."""
+AGGREGATION_VOTE: Aggregation.ValueType  # 2
+"""The one most of them agree on, case and white space aside; of equals the first. No agent."""
+AGGREGATION_BEST_OF: Aggregation.ValueType  # 3
+"""The one with the highest score. No agent."""
+AGGREGATION_MAP_REDUCE: Aggregation.ValueType  # 4
+"""The agent reduces eight at a time, in parallel, and then their results, down to one."""
+AGGREGATION_AGENT: Aggregation.ValueType  # 5
+"""The agent reads all of them at once."""
+Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
+
+class _CheckpointFrequency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CheckpointFrequencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CheckpointFrequency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHECKPOINT_FREQUENCY_UNSPECIFIED: _CheckpointFrequency.ValueType  # 0
+    """Never."""
+    CHECKPOINT_FREQUENCY_STEP: _CheckpointFrequency.ValueType  # 1
+    """After each node."""
+    CHECKPOINT_FREQUENCY_ITERATION: _CheckpointFrequency.ValueType  # 2
+    """Whenever nothing is at work: between waves of nodes."""
+    CHECKPOINT_FREQUENCY_TOOL_CALL: _CheckpointFrequency.ValueType  # 3
+    """After each call of a model or a tool, tries that broke off included."""
+
+class CheckpointFrequency(_CheckpointFrequency, metaclass=_CheckpointFrequencyEnumTypeWrapper):
+    """How often a checkpoint is made."""
+
+CHECKPOINT_FREQUENCY_UNSPECIFIED: CheckpointFrequency.ValueType  # 0
+"""Never."""
+CHECKPOINT_FREQUENCY_STEP: CheckpointFrequency.ValueType  # 1
+"""After each node."""
+CHECKPOINT_FREQUENCY_ITERATION: CheckpointFrequency.ValueType  # 2
+"""Whenever nothing is at work: between waves of nodes."""
+CHECKPOINT_FREQUENCY_TOOL_CALL: CheckpointFrequency.ValueType  # 3
+"""After each call of a model or a tool, tries that broke off included."""
+Global___CheckpointFrequency: _TypeAlias = CheckpointFrequency  # noqa: Y015
+
 class _TaskStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -39,7 +140,7 @@ class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus
     TASK_STATUS_FAILED: _TaskStatus.ValueType  # 4
     """Ended by a failure. Terminal."""
     TASK_STATUS_SKIPPED: _TaskStatus.ValueType  # 5
-    """Its condition was false. Terminal."""
+    """Its condition was false, none of its edges was taken, or what it depends on failed. Terminal."""
     TASK_STATUS_CANCELLED: _TaskStatus.ValueType  # 6
     """Ended by a caller. Terminal."""
 
@@ -57,7 +158,7 @@ TASK_STATUS_COMPLETED: TaskStatus.ValueType  # 3
 TASK_STATUS_FAILED: TaskStatus.ValueType  # 4
 """Ended by a failure. Terminal."""
 TASK_STATUS_SKIPPED: TaskStatus.ValueType  # 5
-"""Its condition was false. Terminal."""
+"""Its condition was false, none of its edges was taken, or what it depends on failed. Terminal."""
 TASK_STATUS_CANCELLED: TaskStatus.ValueType  # 6
 """Ended by a caller. Terminal."""
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
@@ -74,6 +175,7 @@ class TaskGraph(_message.Message):
     MAX_PARALLEL_TASKS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_POLICY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `tgr_01J…`."""
     goal: _builtins.str
@@ -90,6 +192,10 @@ class TaskGraph(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def checkpoint_policy(self) -> Global___CheckpointPolicy:
+        """When it makes checkpoints by itself. Absent: never; the log alone is enough to go on after a crash."""
+
     def __init__(
         self,
         *,
@@ -99,10 +205,11 @@ class TaskGraph(_message.Message):
         max_parallel_tasks: _builtins.int = ...,
         status: Global___TaskStatus.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        checkpoint_policy: Global___CheckpointPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_policy", b"checkpoint_policy", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "goal", b"goal", "id", b"id", "max_parallel_tasks", b"max_parallel_tasks", "nodes", b"nodes", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_policy", b"checkpoint_policy", "create_time", b"create_time", "goal", b"goal", "id", b"id", "max_parallel_tasks", b"max_parallel_tasks", "nodes", b"nodes", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,9 +217,31 @@ Global___TaskGraph: _TypeAlias = TaskGraph  # noqa: Y015
 
 @_typing.final
 class TaskNode(_message.Message):
-    """One piece of work for one agent."""
+    """One piece of work for one agent. Fields 20 to 27 are other names of the same things, accepted in requests and never
+    answered; where both are set, the first name wins.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EdgeConditionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ID_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
@@ -122,25 +251,72 @@ class TaskNode(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     FALLBACK_AGENT_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    EDGE_CONDITIONS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ASSIGNED_AGENT_FIELD_NUMBER: _builtins.int
+    AGENT_NAME_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    DEPS_FIELD_NUMBER: _builtins.int
+    RETRY_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique in its graph; letters, digits, `_` and `-`, at most 64 characters."""
     prompt: _builtins.str
     """What the agent is asked. At most 32,768 characters."""
     agent: _builtins.str
-    """Who does it: `Athena` or `Athena@1.0.0`."""
+    """Who does it: `Athena` or `Athena@1.0.0`. May be empty for an aggregator whose pattern needs no agent."""
     max_attempts: _builtins.int
     """Tries at most: 0 means 3, at most 10."""
     fallback_agent: _builtins.str
-    """Who does it when every try has failed. Empty: the node fails."""
+    """Who does it, with the same number of tries, when every try has failed. Empty: the node fails."""
     condition: _builtins.str
-    """A CEL expression over earlier results; false skips the node. Empty: always runs."""
+    """A CEL expression over earlier results; false skips the node. Empty: always runs. It sees `results`, a map by node id
+    of `{output, json, success, status, agent, retries}`: those it depends on and those it names; `json` is the output
+    parsed, or null. With a condition a failed dependency does not skip the node by itself. At most 2,000 characters.
+    """
+    kind: Global___TaskKind.ValueType
+    """What part it plays. Unspecified means worker."""
+    aggregation: Global___Aggregation.ValueType
+    """How an aggregator makes one result of many. Unspecified means by its agent."""
+    score: _builtins.str
+    """For BEST_OF: a CEL expression over `result` that scores one dependency. Empty: `result.json.score`."""
+    task_id: _builtins.str
+    """Another name of `id`."""
+    assigned_agent: _builtins.str
+    """Another name of `agent`."""
+    agent_name: _builtins.str
+    """Another name of `agent`."""
+    retry_on_failure: _builtins.bool
+    """False: one try only. Absent: true."""
+    max_retries: _builtins.int
+    """Tries beyond the first, 0 to 9: another way to say `max_attempts`."""
+    timeout_seconds: _builtins.float
+    """Another way to say `timeout`, in seconds."""
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes that must have finished before."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long one try may take. Absent: 5 minutes."""
+        """How long one try may take, at most 1 hour. Absent: 5 minutes."""
+
+    @_builtins.property
+    def edge_conditions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Conditions of single edges: from a dependency's id to a CEL expression as in `condition`. An edge without one is
+        taken when its dependency completed. A node none of whose edges is taken is skipped.
+        """
+
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Another name of `depends_on`."""
+
+    @_builtins.property
+    def deps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Another name of `depends_on`."""
 
     def __init__(
         self,
@@ -153,12 +329,35 @@ class TaskNode(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         fallback_agent: _builtins.str = ...,
         condition: _builtins.str = ...,
+        kind: Global___TaskKind.ValueType = ...,
+        aggregation: Global___Aggregation.ValueType = ...,
+        score: _builtins.str = ...,
+        edge_conditions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        task_id: _builtins.str = ...,
+        assigned_agent: _builtins.str = ...,
+        agent_name: _builtins.str = ...,
+        dependencies: _abc.Iterable[_builtins.str] | None = ...,
+        deps: _abc.Iterable[_builtins.str] | None = ...,
+        retry_on_failure: _builtins.bool | None = ...,
+        max_retries: _builtins.int | None = ...,
+        timeout_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "max_retries", b"max_retries", "retry_on_failure", b"retry_on_failure", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "condition", b"condition", "depends_on", b"depends_on", "fallback_agent", b"fallback_agent", "id", b"id", "max_attempts", b"max_attempts", "prompt", b"prompt", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "agent", b"agent", "agent_name", b"agent_name", "aggregation", b"aggregation", "assigned_agent", b"assigned_agent", "condition", b"condition", "dependencies", b"dependencies", "depends_on", b"depends_on", "deps", b"deps", "edge_conditions", b"edge_conditions", "fallback_agent", b"fallback_agent", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "max_retries", b"max_retries", "prompt", b"prompt", "retry_on_failure", b"retry_on_failure", "score", b"score", "task_id", b"task_id", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
+    _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
+    _WhichOneofReturnType__retry_on_failure: _TypeAlias = _typing.Literal["retry_on_failure"]  # noqa: Y015
+    _WhichOneofArgType__retry_on_failure: _TypeAlias = _typing.Literal["_retry_on_failure", b"_retry_on_failure"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_retries) -> _WhichOneofReturnType__max_retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_on_failure) -> _WhichOneofReturnType__retry_on_failure | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
 
 Global___TaskNode: _TypeAlias = TaskNode  # noqa: Y015
 
@@ -175,23 +374,31 @@ class TaskResult(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_MICROS_USD_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     agent: _builtins.str
-    """Who did it, as `Athena@1.0.0`."""
+    """Who did it, as `Athena@1.0.0`; empty when no agent was needed."""
     status: Global___TaskStatus.ValueType
     """Where it stands."""
     output: _builtins.str
-    """What came out."""
+    """What came out; of a running node what has come out so far."""
     retries: _builtins.int
-    """Tries beyond the first."""
+    """Tries beyond the first, the fallback agent's included."""
+    cost_micros_usd: _builtins.int
+    """Money of all tries, in micro-USD."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
-        """Set when it failed."""
+        """Set when it failed, and when it was skipped for a reason beyond its own condition."""
 
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """From the first try's start to the last one's end."""
+
+    @_builtins.property
+    def usage(self) -> _usage_pb2.Usage:
+        """Tokens of all tries."""
 
     def __init__(
         self,
@@ -203,11 +410,69 @@ class TaskResult(_message.Message):
         failure: _failure_pb2.Failure | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         retries: _builtins.int = ...,
+        usage: _usage_pb2.Usage | None = ...,
+        cost_micros_usd: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "elapsed", b"elapsed", "failure", b"failure", "node_id", b"node_id", "output", b"output", "retries", b"retries", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cost_micros_usd", b"cost_micros_usd", "elapsed", b"elapsed", "failure", b"failure", "node_id", b"node_id", "output", b"output", "retries", b"retries", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskResult: _TypeAlias = TaskResult  # noqa: Y015
+
+@_typing.final
+class GraphProgress(_message.Message):
+    """How far a graph is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Nodes in it, grown ones included."""
+    running: _builtins.int
+    """Of these, at work."""
+    ended: _builtins.int
+    """Of these, ended, however that was."""
+    failed: _builtins.int
+    """Of those ended, failed."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        running: _builtins.int = ...,
+        ended: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "failed", b"failed", "running", b"running", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraphProgress: _TypeAlias = GraphProgress  # noqa: Y015
+
+@_typing.final
+class CheckpointPolicy(_message.Message):
+    """When checkpoints are made without being asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREQUENCY_FIELD_NUMBER: _builtins.int
+    frequency: Global___CheckpointFrequency.ValueType
+    """How often."""
+    def __init__(
+        self,
+        *,
+        frequency: Global___CheckpointFrequency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frequency", b"frequency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointPolicy: _TypeAlias = CheckpointPolicy  # noqa: Y015

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class TaskGraphServiceStub:
-    """Turns goals into graphs and runs them. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED).
+    """Turns goals into graphs and runs them. A graph runs as a session of the mode "task_graph": its log is watched with
+    WatchSession, and it is paused and resumed as any session. It survives the death of any process.
     """
 
     def __init__(self, channel):
@@ -50,15 +51,32 @@ class TaskGraphServiceStub:
                 request_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.GetTaskGraphRequest.SerializeToString,
                 response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.GetTaskGraphResponse.FromString,
                 _registered_method=True)
+        self.ListTaskGraphs = channel.unary_unary(
+                '/agentnet.orchestrator.v1.TaskGraphService/ListTaskGraphs',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.ListTaskGraphsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.ListTaskGraphsResponse.FromString,
+                _registered_method=True)
+        self.CancelTasks = channel.unary_unary(
+                '/agentnet.orchestrator.v1.TaskGraphService/CancelTasks',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.CancelTasksRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.CancelTasksResponse.FromString,
+                _registered_method=True)
+        self.DrawTaskGraph = channel.unary_unary(
+                '/agentnet.orchestrator.v1.TaskGraphService/DrawTaskGraph',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.DrawTaskGraphRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.DrawTaskGraphResponse.FromString,
+                _registered_method=True)
 
 
 class TaskGraphServiceServicer:
-    """Turns goals into graphs and runs them. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED).
+    """Turns goals into graphs and runs them. A graph runs as a session of the mode "task_graph": its log is watched with
+    WatchSession, and it is paused and resumed as any session. It survives the death of any process.
     """
 
     def PlanTasks(self, request, context):
-        """Asks a planner agent for a graph that reaches a goal.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID); NOT_FOUND (AGENT_NOT_FOUND).
+        """Asks a planner agent for a graph that reaches a goal. An answer that is no valid graph is sent back for repair once.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID); NOT_FOUND (AGENT_NOT_FOUND). FAILED_PRECONDITION
+        (PLAN_INVALID): the planner did not manage; metadata `fault` and `path` say what was wrong with its last answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,7 +84,9 @@ class TaskGraphServiceServicer:
 
     def ExecuteTasks(self, request, context):
         """Accepts a graph for execution and returns at once.
-        Errors: INVALID_ARGUMENT (FIELD_INVALID) for a cycle or a missing dependency, with the path; NOT_FOUND (AGENT_NOT_FOUND).
+        Errors: INVALID_ARGUMENT (GRAPH_INVALID) for a cycle, a missing dependency, an unreachable node or a condition that
+        does not compile, with metadata `fault` and `path`; (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); NOT_FOUND
+        (AGENT_NOT_FOUND, CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, CHECKPOINT_INCOMPATIBLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,7 +94,32 @@ class TaskGraphServiceServicer:
 
     def GetTaskGraph(self, request, context):
         """Reads a graph and its results so far.
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND (TASK_GRAPH_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTaskGraphs(self, request, context):
+        """Lists graphs, newest first.
+        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTasks(self, request, context):
+        """Ends a graph, or one node of it and everything that depends on that node, now; what is being generated is cancelled.
+        Errors: NOT_FOUND (TASK_GRAPH_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID) for a node it has not;
+        FAILED_PRECONDITION (SESSION_ENDED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrawTaskGraph(self, request, context):
+        """Draws a graph with the live states of its nodes.
+        Errors: NOT_FOUND (TASK_GRAPH_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +143,21 @@ def add_TaskGraphServiceServicer_to_server(servicer, server):
                     request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.GetTaskGraphRequest.FromString,
                     response_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.GetTaskGraphResponse.SerializeToString,
             ),
+            'ListTaskGraphs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTaskGraphs,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.ListTaskGraphsRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.ListTaskGraphsResponse.SerializeToString,
+            ),
+            'CancelTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTasks,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.CancelTasksRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.CancelTasksResponse.SerializeToString,
+            ),
+            'DrawTaskGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrawTaskGraph,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.DrawTaskGraphRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.DrawTaskGraphResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'agentnet.orchestrator.v1.TaskGraphService', rpc_method_handlers)
@@ -107,7 +167,8 @@ def add_TaskGraphServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskGraphService:
-    """Turns goals into graphs and runs them. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED).
+    """Turns goals into graphs and runs them. A graph runs as a session of the mode "task_graph": its log is watched with
+    WatchSession, and it is paused and resumed as any session. It survives the death of any process.
     """
 
     @staticmethod
@@ -181,6 +242,87 @@ class TaskGraphService:
             '/agentnet.orchestrator.v1.TaskGraphService/GetTaskGraph',
             agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.GetTaskGraphRequest.SerializeToString,
             agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.GetTaskGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTaskGraphs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.TaskGraphService/ListTaskGraphs',
+            agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.ListTaskGraphsRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.ListTaskGraphsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.TaskGraphService/CancelTasks',
+            agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.CancelTasksRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.CancelTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrawTaskGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.TaskGraphService/DrawTaskGraph',
+            agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.DrawTaskGraphRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_task__graph__service__pb2.DrawTaskGraphResponse.FromString,
             options,
             channel_credentials,
             insecure,

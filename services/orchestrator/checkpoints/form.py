@@ -1,0 +1,174 @@
+"""The form of a checkpoint: made of a graph's state, read back from any version that can be upgraded, gone on from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from google.protobuf import json_format, struct_pb2
+
+from agentnet.orchestrator.v1 import checkpoint_pb2, task_graph_pb2
+from services.orchestrator.checkpoints.store import Data
+from services.orchestrator.errors import CheckpointIncompatible
+from services.orchestrator.graphs import outcome
+from services.orchestrator.graphs.state import COMPLETED, GraphState
+
+VERSION: Final = "1.1"
+TEAM: Final = "task_graph"
+_MICROS: Final = 1_000_000
+
+Checkpoint = checkpoint_pb2.Checkpoint
+TaskGraph = task_graph_pb2.TaskGraph
+TaskResult = task_graph_pb2.TaskResult
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What a new run begins with: the graph, results that hold in it, and effect keys of tries that were in flight."""
+
+    graph: task_graph_pb2.TaskGraph
+    results: tuple[task_graph_pb2.TaskResult, ...]
+    keys: Mapping[str, str]
+
+
+def of_graph(
+    state: GraphState, checkpoint_id: str, *, now: datetime, notes: struct_pb2.Struct | None = None
+) -> Checkpoint:
+    """A checkpoint of a graph as it stands."""
+    names = sorted({node.agent.partition("@")[0] for node in state.nodes.values() if node.agent})
+    made = Checkpoint(
+        id=checkpoint_id,
+        agent_name=names[0] if len(names) == 1 else TEAM,
+        run_id=state.graph.id,
+        iteration_count=len(state.results),
+        total_tokens=state.input_tokens + state.output_tokens,
+        total_cost_micros_usd=state.cost_micros_usd,
+        metadata=notes,
+        version=VERSION,
+    )
+    made.time.FromDatetime(now)
+    made.messages.extend(_message(result) for result in state.results.values() if result.status == COMPLETED)
+    ended = [state.results[name] for name in state.started if name in state.results]
+    running = [outcome.running(name, trying, now) for name, trying in state.trying.items()]
+    made.tool_results.extend(_struct(_plain(one)) for one in [*ended, *running])
+    made.metadata["graph"] = _plain(_grown(state))
+    made.metadata["partial"] = {name: trying.turn_id for name, trying in state.trying.items()}
+    return made
+
+
+def data(checkpoint: Checkpoint) -> Data:
+    """As it is stored."""
+    plain: Data = json_format.MessageToDict(
+        checkpoint, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return plain
+
+
+def read(stored: Data) -> Checkpoint:
+    """A stored checkpoint in the present form. Raises CheckpointIncompatible."""
+    stored = dict(stored)
+    while (version := str(stored.get("version", ""))) != VERSION:
+        upgrade = UPGRADES.get(version)
+        if upgrade is None:
+            known = ", ".join((*UPGRADES, VERSION))
+            told = f"the checkpoint is of version {version or 'none'}; this mesh reads {known}"
+            raise CheckpointIncompatible(told, version=version, known=known)
+        stored = upgrade(stored)
+    try:
+        return json_format.ParseDict(stored, Checkpoint())
+    except json_format.ParseError as error:
+        told = f"the checkpoint does not read: {error}"[:500]
+        raise CheckpointIncompatible(told, version=VERSION, known=VERSION) from None
+
+
+def resumption(checkpoint: Checkpoint, wanted: task_graph_pb2.TaskGraph | None) -> Resumption:
+    """What a run of `wanted`, or of the checkpoint's own graph, begins with.
+
+    A result holds when its node is the same in both graphs and so are all it depends on, directly or not. Raises
+    CheckpointIncompatible when the checkpoint has no graph.
+    """
+    if "graph" not in checkpoint.metadata:
+        raise CheckpointIncompatible("the checkpoint holds no graph", version=checkpoint.version, known=VERSION)
+    notes = json_format.MessageToDict(checkpoint.metadata)
+    own = json_format.ParseDict(notes["graph"], TaskGraph())
+    graph = TaskGraph()
+    graph.CopyFrom(wanted if wanted is not None else own)
+    before = {node.id: node for node in own.nodes}
+    results = {result.node_id: result for result in (_result(one) for one in checkpoint.tool_results)}
+    same = {node.id for node in graph.nodes if node.id in before and _same(node, before[node.id])}
+    held = _held({node.id: tuple(node.depends_on) for node in graph.nodes}, same, results)
+    keys = {name: key for name, key in notes.get("partial", {}).items() if name in same and wanted is None}
+    return Resumption(graph, tuple(results[name] for name in results if name in held), keys)
+
+
+def _held(depends_on: Mapping[str, tuple[str, ...]], same: set[str], results: Mapping[str, TaskResult]) -> set[str]:
+    """Nodes whose results hold: completed, the same, and on held ground."""
+    held: set[str] = set()
+    while True:
+        more = {
+            name
+            for name in same - held
+            if name in results and results[name].status == COMPLETED and _grounded(depends_on[name], held, results)
+        }
+        if not more:
+            return held
+        held |= more
+
+
+def _grounded(wanted: tuple[str, ...], held: set[str], results: Mapping[str, TaskResult]) -> bool:
+    """Completed dependencies hold; others had no part in the result."""
+    return all(name in held or (name in results and results[name].status != COMPLETED) for name in wanted)
+
+
+def _same(node: task_graph_pb2.TaskNode, before: task_graph_pb2.TaskNode) -> bool:
+    """The same work, whichever version of the agent does it."""
+    return (node.prompt, node.agent.partition("@")[0], set(node.depends_on), node.kind) == (
+        before.prompt,
+        before.agent.partition("@")[0],
+        set(before.depends_on),
+        before.kind,
+    )
+
+
+def _message(result: TaskResult) -> struct_pb2.Struct:
+    return _struct({"node_id": result.node_id, "role": "assistant", "content": result.output})
+
+
+def _grown(state: GraphState) -> TaskGraph:
+    """The graph with what has grown, as it could be executed."""
+    graph = TaskGraph()
+    graph.CopyFrom(state.graph)
+    del graph.nodes[:]
+    for name, node in state.nodes.items():
+        made = graph.nodes.add()
+        made.CopyFrom(node)
+        del made.depends_on[:]
+        made.depends_on.extend(state.depends_on[name])
+    return graph
+
+
+def _result(stored: struct_pb2.Struct) -> TaskResult:
+    return json_format.ParseDict(json_format.MessageToDict(stored), TaskResult())
+
+
+def _plain(message: TaskGraph | TaskResult) -> dict[str, Any]:
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _struct(plain: Mapping[str, Any]) -> struct_pb2.Struct:
+    return json_format.ParseDict(dict(plain), struct_pb2.Struct())
+
+
+def _from_1_0(stored: Data) -> Data:
+    """1.0 is the form of the seeds: `checkpoint_id`, `timestamp`, and money as a float of USD."""
+    stored["id"] = stored.pop("checkpoint_id", stored.get("id", ""))
+    stored["time"] = stored.pop("timestamp", stored.get("time"))
+    stored["total_cost_micros_usd"] = round(float(stored.pop("total_cost_usd", 0)) * _MICROS)
+    stored["version"] = "1.1"
+    return stored
+
+
+# From each older version to the next.
+UPGRADES: Final[Mapping[str, Callable[[Data], Data]]] = {"1.0": _from_1_0}

@@ -1,0 +1,46 @@
+"""What checkpoints ask of storage. One contract suite holds for all four places they can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shared.paging import Page
+
+# A checkpoint as JSON, of whatever version it was written in.
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFilter:
+    """Which checkpoints. Empty means all."""
+
+    agent_name: str = ""
+    run_id: str = ""
+
+    def fits(self, data: Data) -> bool:
+        return self.agent_name in ("", data["agent_name"]) and self.run_id in ("", data["run_id"])
+
+
+class CheckpointStore(Protocol):
+    """Where checkpoints are kept, one tenant a call. Raises Unavailable when the place does not answer."""
+
+    async def save(self, tenant: str, checkpoint_id: str, data: Data) -> None:
+        """Keeps a checkpoint whole or not at all; one that is there is replaced."""
+
+    async def load(self, tenant: str, checkpoint_id: str) -> Data | None:
+        """A checkpoint as it was saved."""
+
+    async def every(self, tenant: str, chosen: CheckpointFilter, *, page: Page) -> Sequence[Data]:
+        """Newest first, at most `page.size` + 1. The cursor is the id of the last one seen."""
+
+    async def delete(self, tenant: str, checkpoint_id: str) -> bool:
+        """False when there is none."""
+
+
+def page_of(ids: Sequence[str], page: Page) -> list[str]:
+    """The ids of a page, newest first: ids sort by time."""
+    before = page.cursor[0] if page.cursor else ""
+    chosen = sorted((one for one in ids if not before or one < before), reverse=True)
+    return chosen[: page.size + 1]

@@ -1,0 +1,187 @@
+"""Driving one task graph: fold, decide, start all that is ready, write once, wait for what ends first."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from services.orchestrator.checkpoints import keeper
+from services.orchestrator.checkpoints.keeper import Checkpoints
+from services.orchestrator.checkpoints.saving import Saving
+from services.orchestrator.drivers.runs import begin, signals_received
+from services.orchestrator.errors import LeaseLost
+from services.orchestrator.graphs import outcome
+from services.orchestrator.graphs.schedule import Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
+from services.orchestrator.record import GraphLog
+from services.orchestrator.store import Lease, LogTail, SessionStore
+from services.orchestrator.tasks import Tasks, failure_of, pause_before
+from shared.clock import Clock
+from shared.errors import MeshError
+from shared.identity import Principal
+from shared.log import log
+from shared.telemetry import meter
+
+_SIGNAL_POLL_SECONDS: Final = 1.0
+_nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
+
+Event = event_pb2.SessionEvent
+Work = asyncio.Task[generation_pb2.GenerationFinished]
+
+
+@dataclass(slots=True)
+class GraphDriver:
+    """Drives graphs of this replica, one call a graph."""
+
+    store: SessionStore
+    tail: LogTail
+    tasks: Tasks
+    checkpoints: Checkpoints
+    clock: Clock
+    max_takeovers: int
+
+    async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
+        """Runs the graph as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
+        record = GraphLog(lease, self.store, self.tail, self.clock)
+        caller = await begin(record)
+        saving = Saving(self.checkpoints, record, keeper.mark(record.state))
+        drive = _Drive(self, record, caller, signalled, saving)
+        try:
+            await drive.run()
+        finally:
+            await drive.stop()
+
+
+@dataclass(slots=True)
+class _Drive:
+    """One graph being driven: the only one who decides, beside the tries at work."""
+
+    driver: GraphDriver
+    record: GraphLog
+    caller: Principal
+    signalled: asyncio.Event
+    saving: Saving
+    working: dict[str, Work] = field(default_factory=dict)
+    turns: dict[str, str] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        self.record.stage(await signals_received(self.record))
+        for name in self.record.state.trying:
+            self._start(name, None)
+        while True:
+            self.saving.look()
+            begun, step = await self._decide()
+            match step:
+                case Finish():
+                    await self._call_off()
+                    await self._finish(step)
+                    return
+                case Wait():
+                    waiting = event_pb2.SessionWaiting(status=step.status)
+                    await self.record.commit([Event(session_waiting=waiting)], release=True)
+                    return
+                case Done():
+                    return
+            await self.record.commit()
+            await self._call_off()
+            for started in begun:
+                self._start(started.node_id, started)
+            await self._await()
+
+    async def stop(self) -> None:
+        """Leaves what is generated to whoever drives next."""
+        for work in self.working.values():
+            work.cancel()
+        await asyncio.gather(self.saving.stop(), *self.working.values(), return_exceptions=True)
+
+    async def _decide(self) -> tuple[list[Begin], Step]:
+        """Every step that can be taken at once, in the log but not written yet; then the one that cannot."""
+        begun: list[Begin] = []
+        while True:
+            step = next_step(self.record.state, max_takeovers=self.driver.max_takeovers)
+            match step:
+                case Begin():
+                    self.record.stage([await self.driver.tasks.begin(self.record, step, self.caller)])
+                    begun.append(step)
+                case Settle():
+                    self._ended(outcome.settled(self.record.state, step, now=self.driver.clock.now()))
+                case Grow():
+                    self.record.stage([Event(graph_grown=step.grown)])
+                case Await() | Wait() | Finish() | Done():
+                    return begun, step
+
+    def _start(self, name: str, step: Begin | None) -> None:
+        trying = self.record.state.trying.get(name)
+        if trying is None:
+            return
+        if step is None:
+            log.info("task.gone_on_with", node=name, turn_id=trying.turn_id, after=trying.heard)
+            work = self.driver.tasks.run(self.record, name, self.caller)
+        else:
+            work = self.driver.tasks.run(self.record, name, self.caller, pause=pause_before(step))
+        self.working[name] = asyncio.create_task(work, name=f"task {name}")
+        self.turns[name] = trying.turn_id
+
+    async def _await(self) -> None:
+        """Waits for a try to end or a signal, and puts what that came to in the log."""
+        nudge = asyncio.create_task(self.signalled.wait())
+        try:
+            await asyncio.wait(
+                {nudge, *self.working.values()}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            nudge.cancel()
+        ended = [name for name, work in self.working.items() if work.done()]
+        if self.signalled.is_set() or not ended:
+            self.signalled.clear()
+            self.record.stage(await signals_received(self.record))
+        for name in ended:
+            work = self.working.pop(name)
+            if name in self.record.state.trying:
+                await self._outcome(name, work)
+
+    async def _outcome(self, name: str, work: Work) -> None:
+        trying = self.record.state.trying[name]
+        try:
+            finished = work.result()
+        except LeaseLost:
+            raise
+        except MeshError as error:
+            log.warning("task.interrupted", node=name, turn_id=trying.turn_id, reason=error.reason_name)
+            self.record.stage([outcome.broke_off(name, trying, failure_of(error))])
+            return
+        agents = await self.driver.tasks.planners_agents(self.record.state.nodes[name], self.caller)
+        now = self.driver.clock.now()
+        for event in outcome.answered(self.record.state, name, finished, agents=agents, now=now):
+            self._ended(event)
+
+    def _ended(self, event: Event) -> None:
+        """Puts an event in the log; one that ends a node knows how far the graph is with it."""
+        self.record.stage([outcome.with_progress(self.record.state, event)])
+        if event.HasField("task_finished"):
+            _nodes.add(1, {"status": str(event.task_finished.result.status)})
+
+    async def _call_off(self) -> None:
+        """Ends the work of nodes that ended without it."""
+        for name in [name for name in self.working if name not in self.record.state.trying]:
+            work = self.working.pop(name)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await self.driver.tasks.cancel(self.turns[name], self.caller)
+
+    async def _finish(self, step: Finish) -> None:
+        await self.saving.last(always=step.status != session_pb2.SESSION_STATUS_COMPLETED)
+        session = self.record.summary()
+        session.status = step.status
+        session.stop_reason = step.reason
+        session.topic_final = session.topic_final or session.topic_start
+        session.end_time.FromDatetime(self.driver.clock.now())
+        if step.failure is not None:
+            session.failure.CopyFrom(step.failure)
+            if self.record.state.checkpoint_id:
+                session.failure.metadata["last_checkpoint_id"] = self.record.state.checkpoint_id
+        await self.record.commit([Event(session_finished=event_pb2.SessionFinished(session=session))], release=True)
+        reason = session_pb2.StopReason.Name(step.reason)
+        log.info("graph.finished", reason=reason, nodes=len(self.record.state.nodes))

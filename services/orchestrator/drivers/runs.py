@@ -1,0 +1,57 @@
+"""What driving any kind of run has in common: who drives which, how a drive begins, how signals reach the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentnet.orchestrator.v1 import event_pb2
+from services.orchestrator.record import RunLog, State
+from services.orchestrator.store import Lease
+from shared.identity import Principal
+from shared.rpc.log import enter_session
+
+Event = event_pb2.SessionEvent
+
+
+class Driver(Protocol):
+    """Drives runs, one call a run."""
+
+    async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
+        """Runs it as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Every kind of run with its driver."""
+
+    by_kind: Mapping[str, Driver]
+
+    async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
+        await self.by_kind[lease.kind].drive(lease, signalled)
+
+
+async def begin(record: RunLog[State]) -> Principal:
+    """Loads the log, says so when it was taken over, and tells who started the run. Raises LeaseLost."""
+    lease = record.lease
+    enter_session(lease.session_id, request=lease.session_id)
+    await record.load()
+    if lease.takeovers > record.state.takeovers:
+        taken = event_pb2.SessionTakenOver(takeovers=lease.takeovers)
+        await record.commit([Event(session_taken_over=taken)])
+    return await record.store.starter(lease.tenant, lease.session_id)
+
+
+async def signals_received(record: RunLog[State]) -> list[Event]:
+    """Signals that are not in the log yet, as its events; each acts once."""
+    signals = await record.store.signals(record.lease.tenant, record.lease.session_id)
+    return [
+        Event(
+            signal_received=event_pb2.SignalReceived(signal=signal.kind, signal_id=signal.id, target=signal.target),
+            actor=f"user:{signal.sender}",
+        )
+        for signal in signals
+        if signal.id not in record.state.signals
+    ]

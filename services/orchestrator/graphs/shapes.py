@@ -1,0 +1,78 @@
+"""The shapes a graph may come in, and the one it has inside: every name a part may have becomes its first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from google.protobuf import json_format
+
+from agentnet.orchestrator.v1 import task_graph_pb2
+from services.orchestrator.errors import GraphInvalid
+
+MAX_ATTEMPTS: Final = 3
+MAX_PARALLEL: Final = 5
+TIMEOUT_SECONDS: Final = 300
+
+TaskNode = task_graph_pb2.TaskNode
+TaskGraph = task_graph_pb2.TaskGraph
+_ALIASES: Final = (
+    "task_id",
+    "assigned_agent",
+    "agent_name",
+    "dependencies",
+    "deps",
+    "retry_on_failure",
+    "max_retries",
+    "timeout_seconds",
+)
+
+
+def node(found: TaskNode) -> TaskNode:
+    """The node by its first names, with every default filled in."""
+    made = TaskNode()
+    made.CopyFrom(found)
+    made.id = found.id or found.task_id
+    made.agent = found.agent or found.assigned_agent or found.agent_name
+    wanted = found.depends_on or found.dependencies or found.deps
+    del made.depends_on[:]
+    made.depends_on.extend(dict.fromkeys(wanted))
+    made.max_attempts = _attempts(found)
+    made.kind = found.kind or task_graph_pb2.TASK_KIND_WORKER
+    if made.kind == task_graph_pb2.TASK_KIND_AGGREGATOR:
+        made.aggregation = found.aggregation or task_graph_pb2.AGGREGATION_AGENT
+    if not found.HasField("timeout"):
+        seconds = found.timeout_seconds or TIMEOUT_SECONDS
+        made.timeout.FromNanoseconds(int(seconds * 1e9))
+    for alias in _ALIASES:
+        made.ClearField(alias)
+    return made
+
+
+def graph(found: TaskGraph, nodes: Iterable[TaskNode] = ()) -> TaskGraph:
+    """The graph by its first names; `nodes` are its nodes when it has none of its own."""
+    made = TaskGraph(goal=found.goal, max_parallel_tasks=found.max_parallel_tasks or MAX_PARALLEL)
+    if found.HasField("checkpoint_policy"):
+        made.checkpoint_policy.CopyFrom(found.checkpoint_policy)
+    made.nodes.extend(node(entry) for entry in (found.nodes or nodes))
+    return made
+
+
+def from_mapping(data: Mapping[str, Any]) -> TaskGraph:
+    """A graph from plain data: `nodes` or `tasks`, a list or a mapping by id. Raises GraphInvalid."""
+    entries = data.get("nodes") or data.get("tasks") or ()
+    if isinstance(entries, Mapping):
+        entries = [{"id": name, **part} for name, part in entries.items()]
+    rest = {key: value for key, value in data.items() if key not in ("nodes", "tasks")}
+    try:
+        return graph(json_format.ParseDict({**rest, "nodes": [dict(entry) for entry in entries]}, TaskGraph()))
+    except (json_format.ParseError, ValueError, TypeError) as error:
+        raise GraphInvalid(f"this is no graph: {error}"[:500], fault="shape", path="nodes") from None
+
+
+def _attempts(found: TaskNode) -> int:
+    if found.max_attempts:
+        return found.max_attempts
+    if found.HasField("retry_on_failure") and not found.retry_on_failure:
+        return 1
+    return found.max_retries + 1 if found.HasField("max_retries") else MAX_ATTEMPTS

@@ -1,0 +1,177 @@
+"""Hearing a generation to its end: its events in batches as they come, read on by Attach when the connection breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from grpc import StatusCode
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.orchestrator.v1 import event_pb2
+from services.orchestrator.peers import InferencePeer
+from shared.errors import Aborted, MeshError, NotFound, OutOfRange, Reason
+from shared.identity import Principal
+from shared.log import log
+
+# Whoever held the generation is gone and so is what it wrote: the turn is tried anew.
+_GONE: Final = (Reason.ERROR_REASON_GENERATION_NOT_FOUND, Reason.ERROR_REASON_GENERATION_EXPIRED)
+_REATTACH_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0)
+# Text is shown this often at most: what arrives in between is one event.
+_SHOWN_EVERY_SECONDS: Final = 0.02
+_ENDS: Final = ("finished", "failed")
+
+Event = event_pb2.SessionEvent
+Generated = generation_pb2.GenerationEvent
+Events = AsyncGenerator[Generated, None]
+
+
+class Speech(Protocol):
+    """One generation's place in a log."""
+
+    @property
+    def turn_id(self) -> str:
+        """What its text comes under."""
+
+    @property
+    def generation_id(self) -> str:
+        """What it is attached to by."""
+
+    @property
+    def actor(self) -> str:
+        """Who speaks, as events name it."""
+
+    @property
+    def heard(self) -> int:
+        """The last of its events that is in the log."""
+
+    async def show(self, events: Sequence[Event], *, last: bool) -> None:
+        """Writes what was heard. With `last` a commit follows at once. Raises LeaseLost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Reads generations for all runs of a replica."""
+
+    inference: InferencePeer
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def hear(self, caller: Principal, speech: Speech, events: Events) -> Generated:
+        """Shows the generation's events as they come and returns its last one, finished or failed.
+
+        Raises the service's MeshError, and Aborted when the generation is gone.
+        """
+        pauses = iter(_REATTACH_PAUSES)
+        refused: MeshError | None = None
+        while True:
+            try:
+                return await self._follow(speech, events)
+            except (NotFound, OutOfRange) as error:
+                if error.reason in _GONE:
+                    gone = Aborted("the generation is gone", reason=Reason.ERROR_REASON_GENERATION_LOST)
+                    raise refused or gone from error
+                raise
+            except MeshError as error:
+                pause = next(pauses, None) if error.code is StatusCode.UNAVAILABLE else None
+                if pause is None:
+                    raise
+                refused = None if speech.heard else error
+                log.warning("turn.stream_broke", turn_id=speech.turn_id, reason=error.reason_name)
+                await self.sleep(pause)
+                events = self.inference.attach(caller, speech.generation_id, after=speech.heard)
+
+    async def _follow(self, speech: Speech, events: Events) -> Generated:
+        """All that has arrived is written at once, so that a slow log never delays the model by more than one write."""
+        queue: asyncio.Queue[Generated | None] = asyncio.Queue()
+        filling = asyncio.create_task(_fill(queue, events))
+        try:
+            while True:
+                arrived = await _drained(queue)
+                batch = [event for event in arrived if event is not None]
+                ended = bool(batch) and batch[-1].WhichOneof("event") in _ENDS
+                shown = _shown(speech, batch)
+                if shown:
+                    await speech.show(shown, last=ended)
+                if ended:
+                    return batch[-1]
+                if None in arrived:
+                    await filling  # raises why the stream ended early
+                    raise Aborted("the generation's stream ended without its last event")
+                if shown:
+                    await self.sleep(_SHOWN_EVERY_SECONDS)
+        finally:
+            filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
+
+
+async def _fill(queue: asyncio.Queue[Generated | None], events: Events) -> None:
+    """Puts every event, then None when there will be no more, for whatever reason."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                await queue.put(event)
+    finally:
+        queue.put_nowait(None)
+
+
+async def _drained(queue: asyncio.Queue[Generated | None]) -> list[Generated | None]:
+    """What is there, at least one."""
+    found = [await queue.get()]
+    while not queue.empty():
+        found.append(queue.get_nowait())
+    return found
+
+
+def _shown(speech: Speech, batch: Sequence[Generated]) -> list[Event]:
+    """Text that came together is one event; verdicts keep their place in it."""
+    shown: list[Event] = []
+    for event in batch:
+        if event.sequence <= speech.heard:
+            continue
+        if event.HasField("text"):
+            if shown and shown[-1].HasField("tokens_produced"):
+                _extend(shown[-1].tokens_produced, event)
+            else:
+                tokens = event_pb2.TokensProduced(turn_id=speech.turn_id)
+                _extend(tokens, event)
+                shown.append(Event(tokens_produced=tokens, actor=speech.actor))
+        elif event.HasField("verdict"):
+            shown.append(Event(monitor_verdict=_verdict(speech.turn_id, event), actor="mesh"))
+        elif event.HasField("failover"):
+            shown.append(Event(failed_over=_failed_over(speech.turn_id, event.failover), actor="mesh"))
+    return shown
+
+
+def _extend(tokens: event_pb2.TokensProduced, event: Generated) -> None:
+    # Postgres keeps no U+0000.
+    tokens.text += event.text.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    tokens.token_count += event.text.token_count
+    tokens.generation_sequence = event.sequence
+
+
+def _verdict(turn_id: str, event: Generated) -> event_pb2.MonitorVerdict:
+    found = event.verdict
+    return event_pb2.MonitorVerdict(
+        turn_id=turn_id,
+        rule=found.rule,
+        bundle=found.bundle,
+        action=found.action,
+        severity=found.severity,
+        span_start=found.span_start,
+        span_end=found.span_end,
+        target=found.target,
+        generation_sequence=event.sequence,
+    )
+
+
+def _failed_over(turn_id: str, failover: generation_pb2.Failover) -> event_pb2.FailedOver:
+    return event_pb2.FailedOver(
+        turn_id=turn_id,
+        from_model=failover.from_model,
+        to_model=failover.to_model,
+        restarted=failover.restarted,
+        failure=failover.failure,
+    )

@@ -1,0 +1,192 @@
+"""One try of a node: its prompt, its generation, its events; gone on with where it was, whoever ran it before.
+
+The key of its effect is in the log before the effect begins (reserve), names the generation (execute), and the event
+that ends the try closes it (finalise). A key without its end is an effect of unknown outcome: inference, which does a
+key once, is asked for it again, and answers with what it did, or does it now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from agentnet.common.v1 import failure_pb2
+from agentnet.inference.v1 import generation_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, task_event_pb2, task_graph_pb2
+from services.orchestrator.agents import ACTIVE, Agents
+from services.orchestrator.errors import TaskTimedOut
+from services.orchestrator.graphs import asking, planning
+from services.orchestrator.graphs.schedule import Begin
+from services.orchestrator.graphs.state import Trying
+from services.orchestrator.hearing import Events, Hearing
+from services.orchestrator.peers import InferencePeer, Utterance
+from services.orchestrator.record import GraphLog
+from services.orchestrator.store import AgentFilter
+from shared.clock import Clock
+from shared.errors import MeshError, from_failure
+from shared.identity import Principal
+from shared.log import log
+from shared.paging import MAX_PAGE_SIZE, Page
+from shared.telemetry import tracer
+
+RETRY_AFTER: Final = "retry_after_seconds"
+_FIRST_PAUSE: Final = timedelta(milliseconds=250)
+_LONGEST_PAUSE: Final = timedelta(minutes=1)
+_PLANNED_AT_MOST: Final = 20
+
+Event = event_pb2.SessionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class _Speech:
+    """A try's place in its graph's log."""
+
+    record: GraphLog
+    node_id: str
+    began: Trying
+
+    @property
+    def turn_id(self) -> str:
+        return self.began.turn_id
+
+    @property
+    def generation_id(self) -> str:
+        return self.began.turn_id
+
+    @property
+    def actor(self) -> str:
+        return f"agent:{self.began.agent}"
+
+    @property
+    def heard(self) -> int:
+        return self.record.state.trying.get(self.node_id, self.began).heard
+
+    async def show(self, events: Sequence[Event], *, last: bool) -> None:
+        if last:
+            self.record.stage(events)
+        else:
+            await self.record.show(events)
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Runs the nodes of all graphs of this replica."""
+
+    agents: Agents
+    inference: InferencePeer
+    clock: Clock
+    max_output_tokens: int
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    # Versions never change, so what was found once is known.
+    _known: dict[tuple[str, str], agent_pb2.Agent] = field(default_factory=dict)
+
+    async def begin(self, record: GraphLog, step: Begin, caller: Principal) -> Event:
+        """The event that reserves a try's effect: who is asked what, under which key."""
+        state, node = record.state, record.state.nodes[step.node_id]
+        asked = asking.question(state, node)
+        if planning.plans(node):
+            asked = planning.instructions(asked, await self.usable(caller.tenant_id), max_nodes=_PLANNED_AT_MOST)
+        key = asking.effect_key(
+            state.graph.id, node.id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, asked=asked
+        )
+        if step.attempt == 1 and not step.fallback:
+            key = state.keys.get(node.id, key)
+        began = task_event_pb2.TaskStarted(
+            node_id=node.id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, turn_id=key, prompt=asked
+        )
+        return Event(task_started=began, actor=f"agent:{step.agent}")
+
+    async def run(
+        self, record: GraphLog, node_id: str, caller: Principal, *, pause: timedelta = timedelta()
+    ) -> generation_pb2.GenerationFinished:
+        """Executes or goes on with the try that is in the log. Raises why it broke off, and LeaseLost."""
+        trying = record.state.trying[node_id]
+        limit = record.state.nodes[node_id].timeout.ToTimedelta()
+        labels = {"session_id": record.lease.session_id, "node": node_id, "agent": trying.agent}
+        if pause:
+            await self.sleep(pause.total_seconds())
+        with tracer.start_as_current_span("graph.task", attributes=labels):
+            try:
+                async with asyncio.timeout(_left(trying, limit, pause, self.clock).total_seconds()):
+                    events = await self._events(record, node_id, trying, caller)
+                    last = await self._hearing.hear(caller, _Speech(record, node_id, trying), events)
+            except TimeoutError:
+                await self.cancel(trying.turn_id, caller)
+                raise TaskTimedOut(f"the try took longer than {limit}", node_id=node_id, timeout=str(limit)) from None
+        if last.HasField("failed"):
+            raise from_failure(last.failed.failure)
+        return last.finished
+
+    async def cancel(self, turn_id: str, caller: Principal) -> None:
+        """Calls off what is being generated."""
+        try:
+            await self.inference.cancel(caller, turn_id)
+        except MeshError as error:
+            log.warning("task.not_cancelled", turn_id=turn_id, reason=error.reason_name)
+
+    async def planners_agents(self, node: task_graph_pb2.TaskNode, caller: Principal) -> dict[str, str]:
+        """Whom the answer of a node may name, each with its version: for a plan all that are usable, else nobody."""
+        usable = await self.usable(caller.tenant_id) if planning.plans(node) else []
+        return {agent.name: f"{agent.name}@{agent.version}" for agent in usable}
+
+    async def usable(self, tenant: str) -> list[agent_pb2.Agent]:
+        """The agents a plan may use: of each the newest active version."""
+        page = Page(size=MAX_PAGE_SIZE)
+        found = await self.agents.every(tenant, AgentFilter(state=ACTIVE), page=page)
+        return list({agent.name: agent for agent in found}.values())
+
+    @property
+    def _hearing(self) -> Hearing:
+        return Hearing(self.inference, self.sleep)
+
+    async def _events(self, record: GraphLog, node_id: str, trying: Trying, caller: Principal) -> Events:
+        if trying.heard:
+            return self.inference.attach(caller, trying.turn_id, after=trying.heard)
+        agent = await self.agent(caller.tenant_id, trying.agent)
+        utterance = Utterance(
+            generation_id=trying.turn_id,
+            session_id=record.lease.session_id,
+            agent=agent,
+            model=agent.model,
+            lines=asking.lines(
+                record.state.nodes[node_id],
+                goal=record.state.graph.goal,
+                system_prompt=agent.system_prompt,
+                asked=trying.prompt,
+            ),
+            max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
+        )
+        return self.inference.generate(caller, utterance)
+
+    async def agent(self, tenant: str, reference: str) -> agent_pb2.Agent:
+        """A pinned version. Raises AgentNotFound."""
+        if (known := self._known.get((tenant, reference))) is not None:
+            return known
+        name, _, version = reference.partition("@")
+        found = await self.agents.find(tenant, name, version)
+        self._known[tenant, reference] = found
+        return found
+
+
+def pause_before(step: Begin) -> timedelta:
+    """How long a try waits after the one before: as long as was asked for, or twice as long each time."""
+    if step.after is None:
+        return timedelta()
+    asked = float(step.after.metadata.get(RETRY_AFTER, 0))
+    return min(timedelta(seconds=asked) or _FIRST_PAUSE * 2**step.attempt, _LONGEST_PAUSE)
+
+
+def failure_of(error: MeshError) -> failure_pb2.Failure:
+    """A failure that also knows when to come back."""
+    failure = error.failure()
+    if error.retry_after is not None:
+        failure.metadata[RETRY_AFTER] = str(error.retry_after.total_seconds())
+    return failure
+
+
+def _left(trying: Trying, limit: timedelta, pause: timedelta, clock: Clock) -> timedelta:
+    """Of a try's time, what is left when it is gone on with."""
+    return max(limit + pause - (clock.now() - trying.started_at), timedelta(milliseconds=1))

@@ -1,0 +1,154 @@
+"""Real replicas on real stores, killed with -9 in the middle of a graph; a Postgres that goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+
+from agentnet.orchestrator.v1 import (
+    session_service_pb2,
+    session_service_pb2_grpc,
+    task_graph_pb2,
+    task_graph_service_pb2_grpc,
+)
+from agentnet.orchestrator.v1 import task_graph_service_pb2 as pb
+from deploy.local.postgres import Cluster
+from tests.support.graphs import node
+from tests.support.postgres import postgres
+from tests.support.replicas import Replica, Site, SlowModel, site
+from tests.support.valkey import valkey_url
+
+__all__ = ("postgres", "valkey_url")
+
+Shared = tuple[Site, SlowModel]
+TWELVE = [
+    node("root"), node("a", "root"), node("b", "root"), node("c", "root"), node("a2", "a"), node("a3", "a2"),
+    node("b2", "b"), node("c2", "c"), node("join", "b2", "c2"), node("d", "c"), node("all", "a3", "join", "d"), node("end", "all"),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def shared(tmp_path: Path, postgres: Cluster, valkey_url: str) -> AsyncIterator[Shared]:
+    dsn, driver_dsn = postgres.dsn("orchestrator"), postgres.dsn("orchestrator_driver")
+    async with site(tmp_path, dsn=dsn, driver_dsn=driver_dsn, redis_url=valkey_url, words=8, pause=0.01) as found:
+        yield found
+
+
+class Watcher:
+    """Reads a graph's log by one replica after another, and how long nothing came."""
+
+    def __init__(self, keys: Any, session_id: str, graph_id: str) -> None:
+        self.keys, self.session_id, self.graph_id = keys, session_id, graph_id
+        self.seen: list[Any] = []
+        self.longest_silence = 0.0
+
+    async def read(self, replica: Replica, *, until: int | None = None) -> None:
+        """Reads on to the end, or until so many nodes have ended."""
+        heard_at = time.monotonic()
+        after = self.seen[-1].sequence if self.seen else 0
+        request = session_service_pb2.WatchSessionRequest(session_id=self.session_id, after_sequence=after)
+        async with grpc.aio.insecure_channel(replica.address) as channel:
+            stub = session_service_pb2_grpc.SessionServiceStub(channel)
+            async for answer in stub.WatchSession(request, metadata=self.keys.metadata(), timeout=60):
+                if answer.HasField("event"):
+                    self.longest_silence = max(self.longest_silence, time.monotonic() - heard_at)
+                    heard_at = time.monotonic()
+                    self.seen.append(answer.event)
+                    if until is not None and self.ended == until:
+                        return
+
+    @property
+    def ended(self) -> int:
+        return sum(event.HasField("task_finished") for event in self.seen)
+
+    def check(self, model: SlowModel) -> None:
+        """Every node ended once and well, every effect happened once, and the log has no gap."""
+        assert [event.sequence for event in self.seen] == list(range(1, len(self.seen) + 1))
+        assert self.seen[-1].WhichOneof("payload") == "session_finished"
+        results = [event.task_finished.result for event in self.seen if event.HasField("task_finished")]
+        assert Counter(result.node_id for result in results) == Counter(entry.id for entry in TWELVE)
+        assert {result.status for result in results} == {task_graph_pb2.TASK_STATUS_COMPLETED}
+        assert {result.output for result in results} == {model.text}
+        reserved = [event.task_started.turn_id for event in self.seen if event.HasField("task_started")]
+        assert len(reserved) == 12
+        assert set(reserved) == set(model.started)
+
+
+async def execute(shared: Shared, replica: Replica) -> Watcher:
+    keys = shared[0].keys
+    request = pb.ExecuteTasksRequest(nodes=TWELVE)
+    async with grpc.aio.insecure_channel(replica.address) as channel:
+        stub = task_graph_service_pb2_grpc.TaskGraphServiceStub(channel)
+        answer = await stub.ExecuteTasks(request, metadata=keys.metadata(), timeout=10)
+    return Watcher(keys, answer.session_id, answer.graph.id)
+
+
+@pytest.mark.parametrize("ended", [0, 2, 5, 9, 11])
+async def test_a_kill_between_steps_is_taken_over_within_five_seconds_and_nothing_is_repeated(
+    shared: Shared, ended: int
+) -> None:
+    where, model = shared
+    async with where.replica("one") as one:
+        watcher = await execute(shared, one)
+        await watcher.read(one, until=ended)
+        async with where.replica("two") as two:
+            one.kill()
+            await watcher.read(two)
+
+    watcher.check(model)
+    assert watcher.longest_silence < 5
+
+
+async def test_three_kills_in_one_graph_change_nothing_but_the_owners(shared: Shared) -> None:
+    where, model = shared
+    async with where.replica("first") as first:
+        watcher = await execute(shared, first)
+        await watcher.read(first, until=2)
+        first.kill()
+    for name, ended in (("second", 5), ("third", 8)):
+        async with where.replica(name) as replica:
+            await watcher.read(replica, until=ended)
+            replica.kill()
+    async with where.replica("last") as last:
+        await watcher.read(last)
+
+    watcher.check(model)
+    assert sum(event.HasField("session_taken_over") for event in watcher.seen) == 3
+
+
+async def test_a_postgres_that_restarts_in_the_middle_costs_time_and_nothing_else(
+    shared: Shared, postgres: Cluster
+) -> None:
+    where, model = shared
+    async with where.replica("one") as one:
+        watcher = await execute(shared, one)
+        await watcher.read(one, until=3)
+        await _crash(postgres)
+        while watcher.seen[-1].WhichOneof("payload") != "session_finished":
+            with suppress(grpc.aio.AioRpcError):
+                await watcher.read(one)
+            await asyncio.sleep(0.1)
+
+    watcher.check(model)
+
+
+async def _crash(cluster: Cluster) -> None:
+    """Kills one server process with -9: Postgres then ends all others, replays its log and comes up again."""
+    admin = await asyncpg.connect(cluster.dsn("postgres"))
+    os.kill(await admin.fetchval("select pg_backend_pid()"), signal.SIGKILL)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await admin.fetchval("select 1")
+    admin.terminate()
+    while not await cluster.ready():
+        await asyncio.sleep(0.05)
