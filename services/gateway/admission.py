@@ -26,7 +26,7 @@ from services.gateway.limits import Level, Limits
 from services.gateway.permissions import ADMIN, ROLES, Permission, Permissions
 from shared.clock import Clock
 from shared.errors import MeshError, Unauthenticated, Unavailable
-from shared.identity import Principal
+from shared.identity import CredentialKind, Principal
 
 _NOTED: Final = 4096
 _NOTE_EVERY: Final = timedelta(seconds=1)
@@ -99,9 +99,17 @@ class Admission:
             raise MethodUnknown(f"there is nothing at {path}", method=path)
         standing = await self._directory.standing(caller.tenant_id, caller.subject)
         principal = settled(caller, standing)
+        for delegator in caller.grant.delegators if caller.grant else ():
+            await self._require_active(caller.tenant_id, delegator)
         require(permission, principal, standing, path)
         rate = standing.tenant.rate if standing.tenant else None
         return Admitted(principal, await self._limits.admit(principal, path, tenant_rate=rate))
+
+    async def _require_active(self, tenant: str, delegator: str) -> None:
+        """Who was shut out acts through nobody else either. Raises UserSuspended."""
+        standing = await self._directory.standing(tenant, delegator)
+        if standing.user and standing.user.suspended:
+            raise UserSuspended(f"{delegator}, who delegated this credential, is suspended")
 
     def _note(self, caller: Principal | None, request: Request, error: MeshError) -> None:
         """Audits a refusal; those for calling too often, which come in floods, once a second for each caller."""
@@ -123,7 +131,9 @@ class Admission:
 
 
 def settled(caller: Principal, standing: Standing) -> Principal:
-    """The caller as the directory knows it: with the roles of its record. Raises when it is shut out or has no role."""
+    """The caller as the directory knows it: with the roles of its record, unless its credential was narrowed. Raises
+    when it is shut out or has no role.
+    """
     if standing.tenant and standing.tenant.suspended:
         raise TenantSuspended(f"the tenant {caller.tenant_id} is suspended")
     user = standing.user
@@ -136,7 +146,7 @@ def settled(caller: Principal, standing: Standing) -> Principal:
         roles &= frozenset(user.roles)
         if not roles:
             raise KeyInvalid("the API key is not valid")
-    elif user:
+    elif user and caller.kind is CredentialKind.TOKEN and caller.grant is None:
         roles |= frozenset(user.roles)
     known = roles & (ROLES | standing.roles.keys())
     if not known:

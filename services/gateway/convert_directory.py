@@ -30,6 +30,7 @@ from shared.identity import Grant
 from shared.paging import Page, next_page_token, page
 
 SUBJECT: Final = re.compile(r"[A-Za-z0-9:@._+-]{1,255}")
+_DELEGATE: Final = re.compile(r"(agent|program):[A-Za-z0-9:@._+-]{1,240}")
 _TTL: Final = timedelta(minutes=15)
 _LONGEST_TTL: Final = timedelta(hours=1)
 _MOST: Final = 64
@@ -101,6 +102,11 @@ def user(message: directory_pb2.User, now: datetime) -> User:
 
 def subject(value: str, field: str) -> str:
     return fields.matching(value, field, SUBJECT, form="letters, digits and :@._+-, at most 255 characters")
+
+
+def delegate(value: str) -> str:
+    """Who acts for another: never a name that a person or a service account could have."""
+    return fields.matching(value, "subject", _DELEGATE, form='"agent:" or "program:" and letters, digits and :@._+-')
 
 
 def user_message(found: User) -> directory_pb2.User:

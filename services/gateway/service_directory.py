@@ -126,7 +126,7 @@ class TokenService(token_service_pb2_grpc.TokenServiceServicer):
     async def DelegateToken(
         self, request: token_service_pb2.DelegateTokenRequest, context: Any
     ) -> token_service_pb2.DelegateTokenResponse:
-        subject = to.subject(request.subject, "subject")
+        subject = to.delegate(request.subject)
         ttl = to.ttl(request.ttl, present=request.HasField("ttl"))
         grant, roles = to.grant(request.grant), frozenset(request.roles)
         principal = tokens.delegated(current(), subject, roles=roles, grant=grant)

@@ -18,13 +18,18 @@ Object = Mapping[str, Any]
 def parse(body: httpbody_pb2.HttpBody) -> Object:
     """The JSON object of a request. Raises InvalidArgument."""
     try:
-        found = json.loads(body.data)
+        found = json.loads(body.data, parse_constant=_no_number)
     except (ValueError, RecursionError):
         message = "the body is not JSON"
         raise InvalidArgument(message, reason=Reason.ERROR_REASON_MESSAGE_MALFORMED) from None
     if not isinstance(found, dict):
         raise InvalidArgument("the body must be a JSON object", reason=Reason.ERROR_REASON_MESSAGE_MALFORMED)
     return found
+
+
+def _no_number(word: str) -> float:
+    """NaN and Infinity, which Python reads and JSON has not."""
+    raise ValueError(word)
 
 
 def text(data: Object, field: str, *, default: str | None = None) -> str:

@@ -15,6 +15,8 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 from tests.support.edge import Edge, running_edge
 
+WIDE = {"stranger": {"per_second": 1000, "burst": 10_000}}
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -34,7 +36,7 @@ def serve(server: grpc.aio.Server) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
-    async with running_edge(tmp_path_factory.mktemp("edge"), serve=serve) as running:
+    async with running_edge(tmp_path_factory.mktemp("edge"), serve=serve, limits=WIDE) as running:
         yield running
 
 

@@ -81,7 +81,9 @@ async def test_a_delegated_token_only_narrows(edge: Edge) -> None:
     assert (found["subject"], found["tenant_id"], found["roles"]) == ("agent:Athena@1.0.0", "acme", ["tenant_user"])
     assert found["grant"]["delegators"] == ["ada"]
     for wider in ({"tools": ["search", "shell"]}, {"budget_micros_usd": 501}, {"depth": 2}, {"scopes": ["key:write"]}):
-        answer = await edge.bearer("POST", "/v1/tokens/delegate", first["token"], {"subject": "b", "grant": wider})
+        answer = await edge.bearer(
+            "POST", "/v1/tokens/delegate", first["token"], {"subject": "agent:b", "grant": wider}
+        )
         assert (answer.status, answer.reason) == (403, "DELEGATION_TOO_WIDE")
     second = await edge.ok(
         "POST", "/v1/tokens/delegate", first["token"], {"subject": "agent:Apollo", "grant": {"budget_micros_usd": 9}}
@@ -89,7 +91,7 @@ async def test_a_delegated_token_only_narrows(edge: Edge) -> None:
     kept = (await principal(edge, second["token"]))["grant"]
     assert (kept["tools"], kept["budget_micros_usd"], kept["depth"]) == (["search"], "9", 0)
     assert kept["delegators"] == ["ada", "agent:Athena@1.0.0"]
-    last = await edge.bearer("POST", "/v1/tokens/delegate", second["token"], {"subject": "c"})
+    last = await edge.bearer("POST", "/v1/tokens/delegate", second["token"], {"subject": "agent:c"})
     assert (last.status, last.reason) == (403, "DELEGATION_TOO_WIDE")
 
 
@@ -180,3 +182,27 @@ async def test_what_changes_who_gets_in_is_audited(edge: Edge) -> None:
     only = await edge.ok("GET", "/v1/audit?action=user.put", admin)
     assert [entry["target"] for entry in only["entries"]] == ["ann"]
     assert (await edge.ok("GET", "/v1/audit", edge.token(tenant="another")))["entries"] == []
+
+
+async def test_a_token_of_ours_gains_nothing_by_the_name_it_bears(edge: Edge) -> None:
+    """Neither may a delegate take a user's name, nor does a narrowed token get its user's other roles back."""
+    admin = edge.token()
+    await edge.ok("PUT", "/v1/users/chief", admin, {"roles": ["admin"]})
+    await edge.ok("PUT", "/v1/users/agent:chief", admin, {"roles": ["admin"]})
+    lowly = edge.token("tenant_user", subject="lowly")
+    named = await edge.bearer("POST", "/v1/tokens/delegate", lowly, {"subject": "chief"})
+    assert (named.status, named.reason) == (400, "FIELD_INVALID")
+    made = await edge.ok("POST", "/v1/tokens/delegate", lowly, {"subject": "agent:chief"})
+    assert (await principal(edge, made["token"]))["roles"] == ["tenant_user"]
+    chief = edge.token("auditor", subject="chief")
+    assert (await principal(edge, chief))["roles"] == ["admin", "auditor"]
+    narrow = await edge.ok("POST", "/v1/tokens/exchange", chief, {"roles": ["auditor"]})
+    assert (await principal(edge, narrow["token"]))["roles"] == ["auditor"]
+
+
+async def test_who_is_suspended_acts_through_nobody_else(edge: Edge) -> None:
+    made = await edge.ok("POST", "/v1/tokens/delegate", edge.token(subject="leaver"), {"subject": "agent:helper"})
+    assert (await edge.bearer("GET", "/v1/caller", made["token"])).status == 200
+    await edge.ok("PUT", "/v1/users/leaver", edge.token(), {"standing": "STANDING_SUSPENDED"})
+    answer = await edge.bearer("GET", "/v1/caller", made["token"])
+    assert (answer.status, answer.reason) == (403, "USER_SUSPENDED")

@@ -96,7 +96,9 @@ class DelegateTokenRequest(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
-    """Who acts, for example "agent:Athena@1.0.0": letters, digits and `:@._-`, at most 255. Required."""
+    """Who acts, as "agent:Athena@1.0.0" or "program:nightly": letters, digits and `:@._+-`, at most 240 after the colon; never
+    the name of another user. Required.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long it lasts, at most 1 hour. Absent: 15 minutes."""
