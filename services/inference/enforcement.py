@@ -11,10 +11,9 @@ from services.inference.errors import PolicyBlocked, PolicyUnavailable
 from services.inference.peers import Payer, PolicyPeer, Snapshot
 from shared.errors import MeshError
 from shared.log import log
-from shared.monitors.rules import Target, Verdict
+from shared.monitors.rules import Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 
-_EVERYONE: Final = "*"
 _REPORT_AT_ONCE: Final = 100
 
 
@@ -54,7 +53,7 @@ class Enforcement:
         self._policy = policy
         self._strict = strict
         self._snapshot: Snapshot | None = None
-        self._compiled: dict[tuple[str, Target], tuple[CompiledRule, ...]] = {}
+        self._compiled: dict[tuple[tuple[Bundle, ...], Target], tuple[CompiledRule, ...]] = {}
 
     async def follow(self) -> None:
         """Takes every snapshot policy publishes, for as long as the stream holds."""
@@ -64,33 +63,33 @@ class Enforcement:
             self._compiled = {}
             log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
 
-    def check_prompt(self, tenant: str, texts: Sequence[str]) -> tuple[list[Verdict], PolicyBlocked | None]:
+    def check_prompt(self, tenant: str, agent: str, texts: Sequence[str]) -> tuple[list[Verdict], PolicyBlocked | None]:
         """What rules say of a prompt, and the refusal when one blocks it. Raises PolicyUnavailable."""
-        rules = self._rules(tenant, Target.PROMPT)
+        rules = self._rules(tenant, agent, Target.PROMPT)
         rulings = [judge(rules, Target.PROMPT, text) for text in texts]
         refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
         return verdicts, refusals[0] if refusals else None
 
-    def guard(self, tenant: str) -> Guard:
+    def guard(self, tenant: str, agent: str) -> Guard:
         """Fresh monitors for one generation. Raises PolicyUnavailable."""
-        return Guard(self._rules(tenant, Target.OUTPUT), self._rules(tenant, Target.TOOL_ARGUMENTS))
+        return Guard(self._rules(tenant, agent, Target.OUTPUT), self._rules(tenant, agent, Target.TOOL_ARGUMENTS))
 
     @property
     def revision(self) -> int:
         """Which policy is enforced: another one may judge the same answer otherwise."""
         return self._snapshot.revision if self._snapshot else 0
 
-    def _rules(self, tenant: str, target: Target) -> tuple[CompiledRule, ...]:
+    def _rules(self, tenant: str, agent: str, target: Target) -> tuple[CompiledRule, ...]:
         if self._snapshot is None:
             if self._strict:
                 raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
             return ()
-        bundles = self._snapshot.tenants
-        whose = tenant if bundles.get(tenant) else _EVERYONE
-        if (whose, target) not in self._compiled:
-            self._compiled[whose, target] = compile_rules(bundles.get(whose, ()), target)
-        return self._compiled[whose, target]
+        bundles = self._snapshot.in_force(tenant, agent.partition("@")[0])
+        key = (tuple(bundles), target)  # tenants and agents with the same bundles share what was compiled
+        if key not in self._compiled:
+            self._compiled[key] = compile_rules(bundles, target)
+        return self._compiled[key]
 
 
 async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], *, at: datetime) -> None:

@@ -121,11 +121,11 @@ class Engine:
         tenant = principal.tenant_id
         model = self.admission.model(order)
         payer = Payer(principal, order.generation_id, "", model.name, order.session_id, order.agent)
-        verdicts, refusal = self.enforcement.check_prompt(tenant, order.texts)
+        verdicts, refusal = self.enforcement.check_prompt(tenant, order.agent, order.texts)
         if refusal:
             await report(self.policy, payer, verdicts, at=self.clock.now())
             raise refusal
-        guard = self.enforcement.guard(tenant)
+        guard = self.enforcement.guard(tenant, order.agent)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
         target = admitted.course.target
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)

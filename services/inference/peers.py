@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -34,10 +34,17 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is enforced: bundles by tenant, "*" for all others."""
+    """What is enforced: bundles by tenant, "*" for all others. `chosen` tells an agent's where agents differ."""
 
     revision: int
     tenants: dict[str, tuple[Bundle, ...]]
+    chosen: Callable[[str, str], Sequence[Bundle]] | None = None
+
+    def in_force(self, tenant: str, agent: str) -> Sequence[Bundle]:
+        """What holds for an agent of a tenant; an empty name stands for calls without one."""
+        if self.chosen:
+            return self.chosen(tenant, agent)
+        return self.tenants.get(tenant) or self.tenants.get("*", ())
 
 
 class CostPeer(Protocol):

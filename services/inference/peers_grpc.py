@@ -18,7 +18,8 @@ from services.inference.peers import Cost, Payer, Snapshot
 from services.inference.providers.contract import Usage
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
-from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
+from shared.monitors import wire
+from shared.monitors.rules import Severity, Verdict
 from shared.rpc.status import from_rpc
 
 SERVICES: Final = ("agentnet.cost.v1.CostService", "agentnet.policy.v1.PolicyService")
@@ -30,18 +31,6 @@ _SEVERITIES: Final = {
     bundle_pb2.SEVERITY_SEVERE: Severity.SEVERE,
 }
 _TO_SEVERITY: Final = {value: key for key, value in _SEVERITIES.items()}
-_ACTIONS: Final = {
-    bundle_pb2.RULE_ACTION_WARN: Action.WARN,
-    bundle_pb2.RULE_ACTION_REDACT: Action.REDACT,
-    bundle_pb2.RULE_ACTION_BLOCK: Action.BLOCK,
-    bundle_pb2.RULE_ACTION_ESCALATE: Action.ESCALATE,
-    bundle_pb2.RULE_ACTION_REQUIRE_APPROVAL: Action.REQUIRE_APPROVAL,
-}
-_TARGETS: Final = {
-    bundle_pb2.RULE_TARGET_PROMPT: Target.PROMPT,
-    bundle_pb2.RULE_TARGET_OUTPUT: Target.OUTPUT,
-    bundle_pb2.RULE_TARGET_TOOL_ARGUMENTS: Target.TOOL_ARGUMENTS,
-}
 
 
 class _OnBehalf:
@@ -127,28 +116,8 @@ async def _called(call: Any) -> Any:
 
 
 def _snapshot(answer: policy.WatchBundlesResponse) -> Snapshot:
-    tenants = {
-        tenant.tenant_id: tuple(
-            Bundle(bundle.name, bundle.version, tuple(_rule(rule) for rule in bundle.rules))
-            for bundle in tenant.bundles
-        )
-        for tenant in answer.tenants
-    }
-    return Snapshot(answer.revision, tenants)
-
-
-def _rule(rule: bundle_pb2.Rule) -> Rule:
-    return Rule(
-        name=rule.name,
-        type=RuleType(rule.type),
-        severity=_SEVERITIES[rule.severity],
-        action=_ACTIONS.get(rule.action),
-        target=_TARGETS.get(rule.target),
-        pattern=rule.pattern,
-        keywords=tuple(rule.keywords),
-        replacement=rule.replacement,
-        case_insensitive=rule.case_insensitive,
-    )
+    tenants = {one.tenant_id: tuple(wire.bundle(bundle) for bundle in one.bundles) for one in answer.tenants}
+    return Snapshot(answer.revision, tenants, lambda tenant, agent: wire.in_force(answer.tenants, tenant, agent))
 
 
 def _violation(name: str, verdict: Verdict, payer: Payer, at: datetime) -> violation_pb2.Violation:
