@@ -18,11 +18,13 @@ from typing import Final, Protocol
 
 import asyncpg
 
+from shared.errors import Unavailable
 from shared.log import log
 from shared.postgres import Connection, Database
 from shared.tasks import supervised
 
 _PAUSE: Final = timedelta(milliseconds=20)
+_AGAIN: Final = timedelta(milliseconds=50)
 _LAST: Final = timedelta(seconds=10)
 _MOST: Final = 20_000  # statements kept at most; beyond it commits wait for the disk themselves
 
@@ -74,13 +76,25 @@ class Redo:
                     await self._none.wait()
 
     async def _watch(self) -> None:
-        async with self._database.connection() as connection:
-            await self._do_again(connection)
-            self._running = True
-            while True:
-                await self._some.wait()
-                await asyncio.sleep(_PAUSE.total_seconds())
-                await self._flush(connection)
+        """For ever. While Postgres is away it is asked for often: what is remembered dies with this process."""
+        while True:
+            try:
+                await self._hold()
+            except Unavailable:
+                await asyncio.sleep(_AGAIN.total_seconds())
+
+    async def _hold(self) -> None:
+        """As long as one connection holds."""
+        try:
+            async with self._database.connection() as connection:
+                await self._do_again(connection)
+                self._running = True
+                while True:
+                    await self._some.wait()
+                    await asyncio.sleep(_PAUSE.total_seconds())
+                    await self._flush(connection)
+        finally:
+            self._running = False
 
     async def _flush(self, connection: Connection) -> None:
         self._some.clear()

@@ -150,9 +150,10 @@ async def test_the_ledger_has_every_delivered_token_once_after_kills(processes: 
         await asyncio.sleep(0.7 + chance.random())
         await processes.kill(name)
     await asyncio.wait_for(streams, 80)
-    await asyncio.sleep(1)  # what was remembered is on the disk
     await processes.kill("postgres")
-    total = await caller.total()
+    async with asyncio.timeout(30):  # what was remembered is done again when Postgres is back
+        while (total := await caller.total()).generations < STREAMS:
+            await asyncio.sleep(0.2)
     await caller.close()
     supervisor.cancel()
     assert (total.output_tokens, total.generations) == (caller.delivered, STREAMS)
