@@ -79,9 +79,12 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(dsn: str, *, pool: int = 8, prepare: Prepare | None = None) -> AsyncIterator[Database]:
+async def open_database(
+    dsn: str, *, pool: int = 8, prepare: Prepare | None = None, as_left: bool = False
+) -> AsyncIterator[Database]:
     """Opens a pool of at most `pool` connections and closes it at the end. jsonb columns are plain JSON data; `prepare`
-    teaches each connection further types.
+    teaches each connection further types. With `as_left` a connection goes back as it was left, which saves a round
+    trip each time: for those who set nothing beyond a transaction.
     """
 
     async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -89,8 +92,15 @@ async def open_database(dsn: str, *, pool: int = 8, prepare: Prepare | None = No
         if prepare:
             await prepare(connection)
 
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=pool, command_timeout=30, init=init) as connections:
+    reset = _left if as_left else None
+    async with asyncpg.create_pool(
+        dsn, min_size=1, max_size=pool, command_timeout=30, init=init, reset=reset
+    ) as connections:
         yield Database(connections)
+
+
+async def _left(_connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Instead of asyncpg's own reset."""
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:

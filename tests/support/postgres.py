@@ -7,6 +7,8 @@ import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,14 @@ from shared.migrate import migrate, migrations
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for the whole run; `postgres.dsn("tools")` is the address for a service's role."""
-    state = State(tmp_path_factory.mktemp("postgres"))
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as cluster:
+        yield cluster
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[Cluster]:
+    """A cluster in the block, with every migration; its data goes with the folder."""
+    state = State(folder)
     state.prepare()
     cluster = Cluster(state, port=choose_ports()["postgres"])
     cluster.initialise()
