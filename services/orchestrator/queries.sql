@@ -8,7 +8,7 @@ returning id;
 select data from agent where request_id = $1;
 
 -- name: agent_versions
-select data from agent where name = $1;
+select data from versions_of_agent($1, $2) as data;
 
 -- name: set_agent_state
 update agent set state = $2, archived = $3, data = $4 where id = $1;

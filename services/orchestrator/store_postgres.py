@@ -45,8 +45,8 @@ class PostgresAgentStore:
         return agent_pb2.Agent.FromString(data) if data else None
 
     async def versions(self, tenant: str, name: str) -> Sequence[agent_pb2.Agent]:
-        async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(SQL["agent_versions"], name)
+        async with self._database.alone() as connection:
+            rows = await connection.fetch(SQL["agent_versions"], tenant, name)
         return [agent_pb2.Agent.FromString(row["data"]) for row in rows]
 
     async def set_state(self, tenant: str, agent: agent_pb2.Agent) -> None:

@@ -90,3 +90,9 @@ begin
   return query select s.id, s.kind, s.sender, s.target from signal s
     where s.session_id = p_session order by s.created_at, s.id;
 end $$;
+
+create function versions_of_agent(p_tenant text, p_name text) returns setof bytea language plpgsql as $$
+begin
+  perform set_config('app.tenant', p_tenant, true);
+  return query select a.data from agent a where a.name = p_name;
+end $$;
