@@ -93,7 +93,8 @@ class RunLog(ABC, Generic[State]):
             entries = await self.store.read(tenant, session_id, self.state.last_sequence, limit=_PAGE)
             self.state = self.fold(Event.FromString(entry.payload) for entry in entries)
             more = len(entries) == _PAGE
-        live = await self.tail.take_over(self.lease, self.state.last_sequence)
+        # The first owner ever has nobody to shut out and nothing to adopt.
+        live = await self.tail.take_over(self.lease, self.state.last_sequence) if self.lease.fence > 1 else ()
         events = [Event.FromString(entry.payload) for entry in live]
         self._uncommitted += [_entry(event, entry.payload) for event, entry in zip(events, live, strict=True)]
         self.state = self.fold(events)
