@@ -31,6 +31,39 @@ class CredentialKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """How far a credential is narrowed; None is not narrowed. A grant made from another can only be narrower."""
+
+    scopes: frozenset[str] | None = None
+    tools: frozenset[str] | None = None
+    budget_micros_usd: int | None = None
+    depth: int | None = None
+    delegators: tuple[str, ...] = ()
+
+    def claim(self) -> dict[str, Any]:
+        """As it stands in tokens."""
+        parts = {
+            "scopes": None if self.scopes is None else sorted(self.scopes),
+            "tools": None if self.tools is None else sorted(self.tools),
+            "budget_micros_usd": self.budget_micros_usd,
+            "depth": self.depth,
+            "delegators": list(self.delegators) or None,
+        }
+        return {name: value for name, value in parts.items() if value is not None}
+
+    @classmethod
+    def from_claim(cls, claim: dict[str, Any]) -> Grant:
+        scopes, tools = claim.get("scopes"), claim.get("tools")
+        return cls(
+            scopes=None if scopes is None else frozenset(scopes),
+            tools=None if tools is None else frozenset(tools),
+            budget_micros_usd=claim.get("budget_micros_usd"),
+            depth=claim.get("depth"),
+            delegators=tuple(claim.get("delegators", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """A verified caller."""
 
@@ -39,6 +72,7 @@ class Principal:
     roles: frozenset[str]
     kind: CredentialKind = CredentialKind.TOKEN
     expires_at: datetime | None = None
+    grant: Grant | None = None
 
 
 _current: ContextVar[Principal | None] = ContextVar("principal", default=None)
@@ -94,6 +128,8 @@ class Signer:
         }
         if principal.expires_at:
             claims["cred_exp"] = int(principal.expires_at.timestamp())
+        if principal.grant:
+            claims["grant"] = principal.grant.claim()
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"kid": self._key_id})
 
 
@@ -141,4 +177,5 @@ class Verifier:
             roles=frozenset(claims["roles"]),
             kind=CredentialKind(claims["kind"]),
             expires_at=datetime.fromtimestamp(credential_end, UTC) if credential_end else None,
+            grant=Grant.from_claim(claims["grant"]) if "grant" in claims else None,
         )

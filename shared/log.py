@@ -20,8 +20,8 @@ _REDACTED: Final = "[redacted]"
 Event = MutableMapping[str, Any]
 
 
-def configure(service: str, level: str) -> None:
-    """Sends every log of the process, ours and libraries', to stdout as JSON."""
+def configure(service: str, level: str, *, bridge: structlog.typing.Processor | None = None) -> None:
+    """Sends every log of the process, ours and libraries', to stdout as JSON; a bridge sees each of them too."""
     chain: list[structlog.typing.Processor] = [
         merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -29,9 +29,15 @@ def configure(service: str, level: str) -> None:
         _add_service(service),
         _add_trace,
         _redact,
+        *([bridge] if bridge else []),
     ]
     structlog.configure(
-        processors=[*chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # What the level drops is dropped before anything is made of it.
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *chain,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,

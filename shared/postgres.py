@@ -60,6 +60,23 @@ class Database:
         except _LOST as error:
             raise Unavailable("the database does not answer", dependency="postgres") from error
 
+    async def statement(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """The rows of one statement that is its own transaction: one round trip. Raises Unavailable."""
+        try:
+            async with self._pool.acquire() as connection:
+                return await connection.fetch(query, *arguments)
+        except _LOST as error:
+            raise Unavailable("the database does not answer", dependency="postgres") from error
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for as long as the block runs, outside a transaction. Raises Unavailable."""
+        try:
+            async with self._pool.acquire() as connection:
+                yield connection
+        except _LOST as error:
+            raise Unavailable("the database does not answer", dependency="postgres") from error
+
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[Connection]:
         """A connection outside any transaction: for a single statement that sets its tenant itself.
@@ -80,11 +97,11 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    dsn: str, *, pool: int = 8, prepare: Prepare | None = None, as_left: bool = False
+    dsn: str, *, pool: int = 8, prepare: Prepare | None = None, stateless: bool = False
 ) -> AsyncIterator[Database]:
     """Opens a pool of at most `pool` connections and closes it at the end. jsonb columns are plain JSON data; `prepare`
-    teaches each connection further types. With `as_left` a connection goes back as it was left, which saves a round
-    trip each time: for those who set nothing beyond a transaction.
+    teaches each connection further types. `stateless`: nothing outlives a transaction on them, so they are not reset
+    after use, which spares a round trip.
     """
 
     async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -92,15 +109,17 @@ async def open_database(
         if prepare:
             await prepare(connection)
 
-    reset = _left if as_left else None
+    kind: type[asyncpg.Connection[asyncpg.Record]] = _Stateless if stateless else asyncpg.Connection
     async with asyncpg.create_pool(
-        dsn, min_size=1, max_size=pool, command_timeout=30, init=init, reset=reset
-    ) as connections:
+        dsn, min_size=1, max_size=pool, command_timeout=30, init=init, connection_class=kind,
+        record_class=asyncpg.Record,
+    ) as connections:  # fmt: skip
         yield Database(connections)
 
 
-async def _left(_connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Instead of asyncpg's own reset."""
+class _Stateless(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        return ""
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy.envoy.config import bootstrap
-from deploy.envoy.inputs import EnvoyInputs
+from deploy.envoy.inputs import EnvoyInputs, cors_origins
 from shared.settings import SERVICES
 
 _GRPC_PORT = 50051
@@ -26,6 +26,7 @@ def containers() -> EnvoyInputs:
         issuer="agentnet-local",
         audience="agentnet",
         access_log=Path("/dev/stdout"),
+        cors_origins=cors_origins(),
     )
 
 

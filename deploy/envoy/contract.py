@@ -8,18 +8,22 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 
+from agentnet.common.v1 import permission_pb2
+
 _SAFE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One RPC. `owner` is the service of the mesh that serves it, for example "cost"."""
+    """One RPC. `owner` is the service of the mesh that serves it, as "cost"; an open one asks no credential."""
 
     owner: str
     service: str
     name: str
     idempotent: bool
     streaming: bool
+    open: bool
+    output: str
 
     @property
     def path(self) -> str:
@@ -40,4 +44,6 @@ def methods(descriptors: Path) -> Iterator[Method]:
                     name=method.name,
                     idempotent=method.options.idempotency_level in _SAFE,
                     streaming=method.server_streaming,
+                    open=method.options.Extensions[permission_pb2.permission] == permission_pb2.PERMISSION_OPEN,
+                    output=method.output_type,
                 )

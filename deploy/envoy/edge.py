@@ -5,21 +5,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploy.envoy.contract import Method
+from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
 
 CLAIMS = "claims"
 FAILURE = "failure"
 _JWT = "envoy.filters.http.jwt_authn"
-_OPEN = "agentnet.gateway.v1.HealthService"
 # Set by the mesh alone; a client's copies are taken off before anything reads them.
+_ALLOWED = (
+    "authorization", "content-type", "x-api-key", "x-grpc-web", "x-user-agent", "grpc-timeout", "x-request-id",
+    "traceparent", "last-event-id", "anthropic-version", "anthropic-beta", "openai-organization", "openai-project",
+    "mcp-session-id", "mcp-protocol-version", "a2a-version",
+)  # fmt: skip
+_EXPOSED = (
+    "grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id", "retry-after", "ratelimit",
+    "ratelimit-policy", "mcp-session-id",
+)  # fmt: skip
+# The API is for programs: browsers are told to guess nothing, frame nothing and keep nothing.
+_SECURITY = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "strict-transport-security": "max-age=31536000; includeSubDomains",
+    "cache-control": "no-store",
+}
 _OURS = ("x-agentnet-identity", "x-agentnet-session-id")
 
 
 def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     """The listener clients reach."""
-    filters = [_strip(), _cors(), _grpc_web(), _transcoder(inputs, methods), _jwt(inputs), _authz(), router()]
-    return listener("edge", inputs.edge, inputs, filters=filters, routes=_routes(inputs, methods))
+    filters = [
+        _strip(),
+        status_filter(),
+        _cors(),
+        _grpc_web(),
+        _transcoder(inputs, methods),
+        _jwt(inputs),
+        _authz(),
+        router(),
+    ]
+    return listener(
+        "edge",
+        inputs.edge,
+        inputs,
+        filters=filters,
+        routes=_routes(inputs, methods),
+        streams=inputs.edge_streams,
+        # A request that trickles in holds a connection no longer than this.
+        request_timeout=f"{inputs.request_seconds}s",
+        # What is a slash to one and none to another is a way around both.
+        path_with_escaped_slashes_action="REJECT_REQUEST",
+        server_name="agentnet",
+    )
 
 
 def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
@@ -27,9 +66,8 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         "envoy.extensions.filters.http.cors.v3.CorsPolicy",
         allow_origin_string_match=[{"safe_regex": {"regex": origin}} for origin in inputs.cors_origins],
         allow_methods="GET, POST, PUT, PATCH, DELETE, OPTIONS",
-        allow_headers="authorization, content-type, x-api-key, x-grpc-web, x-user-agent, grpc-timeout, x-request-id, "
-        "traceparent",
-        expose_headers="grpc-status, grpc-message, grpc-status-details-bin, x-request-id",
+        allow_headers=", ".join(_ALLOWED),
+        expose_headers=", ".join(_EXPOSED),
         max_age="600",
     )
     preflight = {
@@ -41,7 +79,7 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         "route": {"cluster": "orchestrator", "timeout": "0s"},
     }
     refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
-    calls = [_opened(route(method, inputs, retries=True), method) for method in methods]
+    calls = [with_status(_opened(route(method, inputs, retries=True), method), method) for method in methods]
     return {
         "name": "edge",
         "virtual_hosts": [
@@ -49,15 +87,20 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
                 "name": "edge",
                 "domains": ["*"],
                 "typed_per_filter_config": {"envoy.filters.http.cors": cors},
+                "response_headers_to_add": [_added(name, value) for name, value in _SECURITY.items()],
                 "routes": [preflight, *calls, reflection, refuse],
             }
         ],
     }
 
 
+def _added(name: str, value: str) -> Config:
+    return {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}
+
+
 def _opened(found: Config, method: Method) -> Config:
-    """Health needs no credential; everything else does."""
-    if method.service != _OPEN:
+    """What the contract calls open needs no credential; everything else does."""
+    if not method.open:
         return found
     off = typed("envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
     return found | {"typed_per_filter_config": {"envoy.filters.http.ext_authz": off}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,15 @@ from typing import Any
 
 Address = tuple[str, int]
 Config = dict[str, Any]
+
+
+_LOCAL_ORIGINS = (r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?",)
+
+
+def cors_origins() -> tuple[str, ...]:
+    """Whose pages may call: AGENTNET_CORS_ORIGINS, regular expressions by comma, or pages of this host alone."""
+    said = [origin.strip() for origin in os.environ.get("AGENTNET_CORS_ORIGINS", "").split(",")]
+    return tuple(filter(None, said)) or _LOCAL_ORIGINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +35,12 @@ class EnvoyInputs:
     access_log: Path
     admin_socket: Path | None = None
     otlp: Address | None = None
-    cors_origins: tuple[str, ...] = (r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?",)
+    cors_origins: tuple[str, ...] = _LOCAL_ORIGINS
     max_request_bytes: int = 16 * 1024 * 1024
+    max_header_kilobytes: int = 32
+    max_headers: int = 100
+    edge_streams: int = 1000
+    request_seconds: int = 120
     unary_seconds: int = 60
     stream_idle_seconds: int = 60
     stream_seconds: int = 24 * 3600

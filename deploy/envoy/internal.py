@@ -22,4 +22,4 @@ def internal(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
             }
         ],
     }
-    return listener("internal", inputs.internal, inputs, filters=[router()], routes=routes)
+    return listener("internal", inputs.internal, inputs, filters=[router()], routes=routes, streams=4096)

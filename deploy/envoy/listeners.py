@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from deploy.envoy.contract import Method
 from deploy.envoy.inputs import Address, Config, EnvoyInputs, socket, typed
 
@@ -23,22 +25,36 @@ _LOG_FIELDS = {
     "correlation_id": "%REQ(X-AGENTNET-SESSION-ID)%",
 }
 NOTHING_HERE = '{"code": 12, "message": "there is nothing at this path", "details": []}'
-_HTTP_CODES = {400: 3, 408: 4, 413: 8, 429: 8, 500: 13, 502: 14, 503: 14, 504: 4}
+_HTTP_CODES = {400: 3, 408: 4, 413: 8, 431: 8, 500: 13, 502: 14, 503: 14, 504: 4}
 
 
-def listener(name: str, address: Address, inputs: EnvoyInputs, *, filters: list[Config], routes: Config) -> Config:
-    """A listener that speaks HTTP/1.1 and HTTP/2 in the clear."""
+def listener(
+    name: str,
+    address: Address,
+    inputs: EnvoyInputs,
+    *,
+    filters: list[Config],
+    routes: Config,
+    streams: int,
+    **more: Any,
+) -> Config:
+    """A listener that speaks HTTP/1.1 and HTTP/2 in the clear; at most so many streams a connection."""
     manager = typed(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
         codec_type="AUTO",
         http2_protocol_options={
-            "max_concurrent_streams": 4096,
+            "max_concurrent_streams": streams,
             "connection_keepalive": {"interval": "20s", "timeout": "5s"},
         },
         stream_idle_timeout=f"{inputs.stream_idle_seconds}s",
         request_headers_timeout="10s",
-        common_http_protocol_options={"idle_timeout": "3600s", "headers_with_underscores_action": "REJECT_REQUEST"},
+        max_request_headers_kb=inputs.max_header_kilobytes,
+        common_http_protocol_options={
+            "idle_timeout": "3600s",
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "max_headers_count": inputs.max_headers,
+        },
         normalize_path=True,
         merge_slashes=True,
         use_remote_address=True,
@@ -49,6 +65,7 @@ def listener(name: str, address: Address, inputs: EnvoyInputs, *, filters: list[
         route_config=routes,
         local_reply_config=_local_replies(),
         **_tracing(inputs),
+        **more,
     )
     return {
         "name": name,
@@ -100,7 +117,7 @@ def _tracing(inputs: EnvoyInputs) -> Config:
 
 
 def _local_replies() -> Config:
-    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON. 401, 403 and 404 are gateway's."""
+    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON. The others are gateway's."""
     return {
         "mappers": [
             {

@@ -33,7 +33,8 @@ def main() -> None:
     parameters.api_keys = [os.environ["AGENTNET_MODEL_KEY"]]
     parameters.n_parallel = SLOTS
     parameters.n_ctx = SLOTS * CONTEXT_TOKENS_PER_SLOT
-    parameters.cpuparams.n_threads = max(1, (os.cpu_count() or 2))
+    # Half the cores: threads wait for one another by spinning, which is ruinous where the mesh needs the rest.
+    parameters.cpuparams.n_threads = max(1, (os.cpu_count() or 2) // 2)
     parameters.use_jinja = True
     parameters.ui = False
     server = xllamacpp.Server(parameters)

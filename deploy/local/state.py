@@ -28,7 +28,7 @@ DEFAULT_PORTS: Final = {
     "valkey": 56379,
     "model": 58080,
 }
-SIGNERS: Final = ("gateway", "orchestrator", "inference")
+SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy", "tools")
 
 
 class AlreadyRunning(Exception):
@@ -145,10 +145,11 @@ def _make_edge_key(state: State) -> None:
 
 
 def _make_identity_keys(state: State) -> None:
-    if state.key("mesh.jwks").exists():
-        return
-    public = []
+    known = read_json(state.key("mesh.jwks")) or {"keys": []}
+    public = list(known["keys"])
     for name in SIGNERS:
+        if any(key["kid"] == name for key in public):
+            continue
         key = ed25519.Ed25519PrivateKey.generate()
         write_private(state.key(f"{name}.pem"), _pem(key))
         described = json.loads(OKPAlgorithm.to_jwk(key.public_key()))

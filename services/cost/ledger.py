@@ -3,85 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
 
-from services.cost.errors import BudgetExhausted, BudgetNotFound, LeaseNotFound, SettledDifferently
-from services.cost.prices import Price, PriceBook, Usage
-from services.cost.store import Budget, CostEvent, CostStore, Filter, Lease, Summary
+from services.cost.budget import Passed
+from services.cost.errors import (
+    BudgetApprovalRequired,
+    BudgetExhausted,
+    CostOverflow,
+    LeaseNotFound,
+    SettledDifferently,
+)
+from services.cost.price_shelf import PriceShelf
+from services.cost.prices import Rates, Usage, Wanted
+from services.cost.store import Ask, Call, CostEvent, CostStore, Extension, Filter, Lease, Settled, Summary, Taken
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.paging import Page
 
+_MOST_MICROS: Final = 10**12 - 1  # cost_usd is numeric(12, 6)
+_WHY: Final = {
+    True: "the budget has no room for this call; raise it or wait for calls to settle",
+    False: "the budget's soft limit is passed; approve it to go on",
+}
+
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One generation: who pays whom for what, on whose behalf."""
+class Reserved:
+    """A lease, the rates it was reckoned with, and the soft limits behind it."""
 
-    generation_id: str
-    provider: str
-    model: str
-    session_id: str = ""
-    agent: str = ""
+    lease: Lease
+    rates: Rates
+    passed: tuple[Passed, ...]
 
 
 class Ledger:
     """Money of all tenants, one tenant a call."""
 
-    def __init__(self, store: CostStore, prices: PriceBook, *, clock: Clock, ids: Ids, lease_ttl: timedelta) -> None:
+    def __init__(self, store: CostStore, prices: PriceShelf, *, clock: Clock, ids: Ids, lease_ttl: timedelta) -> None:
         self._store = store
         self._prices = prices
         self._clock = clock
         self._ids = ids
         self._ttl = lease_ttl
 
-    async def reserve(self, tenant: str, call: Call, *, input_tokens: int, output_tokens: int) -> tuple[Lease, Price]:
-        """Sets aside what these tokens cost. Raises PriceNotFound and BudgetExhausted."""
-        price = self._prices.price(call.provider, call.model)
-        held = await self._store.lease(tenant, call.generation_id)
-        if held is not None:
-            return held, price
-        lease = Lease(
+    async def reserve(self, tenant: str, call: Call, usage: Usage) -> Reserved:
+        """Sets aside what this usage would cost at most.
+
+        Raises PriceNotFound, BudgetExhausted, BudgetApprovalRequired.
+        """
+        now = self._clock.now()
+        listed = await self._prices.of(tenant)
+        priced = listed.price(_wanted(call), at=now)
+        rates = priced.price.rates_for(usage.input_tokens)
+        output_price = max(rates.output, rates.reasoning)
+        worst = output_price * usage.output_tokens
+        certain = rates.millionths(usage) - rates.output * usage.output_tokens
+        _fits((certain + worst) // 1_000_000)
+        ask = Ask(
             generation_id=call.generation_id,
-            provider=call.provider,
-            model=call.model,
-            input_tokens=input_tokens,
-            micros_usd=price.of(Usage(input_tokens, output_tokens)),
-            expires_at=self._clock.now() + self._ttl,
+            scopes=call.path.scopes,
+            certain_millionths=certain,
+            output_price=output_price,
+            output_tokens=usage.output_tokens,
+            expires_at=now + self._ttl,
         )
-        await self._take(tenant, lease)
-        return lease, price
+        taken = await self._store.take(tenant, ask, now=now)
+        return Reserved(self._granted(taken, now), rates, taken.passed)
 
-    async def extend(self, tenant: str, generation_id: str, *, output_tokens: int) -> Lease:
+    async def extend(self, tenant: str, generation_id: str, *, output_tokens: int) -> tuple[Lease, tuple[Passed, ...]]:
         """Makes the lease cover this many output tokens in all. Raises LeaseNotFound and BudgetExhausted."""
-        held = await self._store.lease(tenant, generation_id)
-        if held is None:
+        now = self._clock.now()
+        extension = Extension(generation_id, output_tokens, now + self._ttl)
+        taken = await self._store.extend(tenant, extension, now=now)
+        if taken is None:
             raise LeaseNotFound("no lease is held for this generation", generation_id=generation_id)
-        price = self._prices.price(held.provider, held.model)
-        needed = price.of(Usage(held.input_tokens, output_tokens))
-        expires_at = self._clock.now() + self._ttl
-        lease = replace(held, micros_usd=max(held.micros_usd, needed), expires_at=expires_at)
-        await self._take(tenant, lease)
-        return lease
+        return self._granted(taken, now), taken.passed
 
-    async def settle(self, tenant: str, call: Call, usage: Usage) -> CostEvent:
-        """Writes the one entry of a generation. Raises PriceNotFound and SettledDifferently."""
+    async def settle(self, tenant: str, call: Call, usage: Usage, *, ended_at: datetime | None = None) -> Settled:
+        """Writes the one entry of an attempt. Raises PriceNotFound, CostOverflow and SettledDifferently."""
+        at = ended_at or self._clock.now()
+        priced = (await self._prices.of(tenant)).price(_wanted(call), at=at)
         event = CostEvent(
             id=self._ids.new("cev"),
-            generation_id=call.generation_id,
-            session_id=call.session_id,
-            agent=call.agent,
-            provider=call.provider,
-            model=call.model,
+            call=call,
             usage=usage,
-            micros_usd=self._prices.price(call.provider, call.model).of(usage),
-            price_version=self._prices.version,
-            created_at=self._clock.now(),
+            micros_usd=_fits(priced.price.of(usage)),
+            price_version=priced.version,
+            price_estimated=priced.estimated,
+            created_at=at,
         )
-        written = await self._store.settle(tenant, event)
-        if (written.provider, written.model, written.usage) != (call.provider, call.model, usage):
-            raise SettledDifferently("the generation is settled with other numbers", generation_id=call.generation_id)
-        return written
+        settled = await self._store.settle(tenant, event)
+        if _numbers(settled.event) != _numbers(event):
+            raise SettledDifferently(
+                "the generation is settled with other numbers",
+                generation_id=call.generation_id,
+                settled_micros_usd=str(settled.event.micros_usd),
+            )
+        return settled
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
         """Sums of the ledger, dearest first."""
@@ -91,23 +111,42 @@ class Ledger:
         """Entries of the ledger by time."""
         return await self._store.events(tenant, chosen, newest_first=newest_first, page=page)
 
-    async def budget(self, tenant: str) -> Budget:
-        """Raises BudgetNotFound when spending is not limited."""
-        found = await self._store.budget(tenant, now=self._clock.now())
-        if found is None:
-            raise BudgetNotFound("no budget is set; spending is not limited")
-        return found
-
-    async def set_budget(self, tenant: str, limit: int) -> Budget:
-        """Limits what the tenant may spend in all."""
-        return await self._store.set_budget(tenant, self._ids.new("bud"), limit, now=self._clock.now())
-
-    async def _take(self, tenant: str, lease: Lease) -> None:
-        if await self._store.reserve(tenant, lease, now=self._clock.now()):
-            return
-        budget = await self.budget(tenant)
-        raise BudgetExhausted(
-            "the budget has no room for this call; raise it or wait for calls to settle",
-            budget_id=budget.id,
-            limit_micros_usd=str(budget.limit),
+    def _granted(self, taken: Taken, now: datetime) -> Lease:
+        if taken.lease:
+            return taken.lease
+        limit = taken.refused_by
+        assert limit is not None  # noqa: S101 - there is no lease because of it
+        _, ends_at = limit.window.bounds(now)
+        raise _refusal(limit)(
+            _WHY[limit.action is None],
+            retry_after=ends_at - now if ends_at else None,
+            budget_id=limit.budget_id,
+            limit_micros_usd=str(limit.amount),
+            scope=limit.scope,
+            window=limit.window,
         )
+
+
+def _refusal(limit: Passed) -> type[BudgetExhausted | BudgetApprovalRequired]:
+    return BudgetExhausted if limit.action is None else BudgetApprovalRequired
+
+
+def _wanted(call: Call) -> Wanted:
+    return Wanted(call.provider, call.model, call.tier, call.region)
+
+
+def _numbers(event: CostEvent) -> tuple[object, ...]:
+    """What must be the same when an attempt is settled again."""
+    call = event.call
+    return call.provider, call.model, call.tier, call.region, event.usage
+
+
+def _fits(micros: int) -> int:
+    if micros > _MOST_MICROS:
+        raise CostOverflow(
+            "the amount is beyond what one entry of the ledger can hold; split the call",
+            field="usage",
+            micros_usd=str(micros),
+            limit_micros_usd=str(_MOST_MICROS),
+        )
+    return micros

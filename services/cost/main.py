@@ -6,33 +6,45 @@ from contextlib import AsyncExitStack
 
 import grpc
 
-from agentnet.cost.v1 import cost_service_pb2_grpc as rpc
+from agentnet.cost.v1 import budget_service_pb2_grpc, cost_service_pb2_grpc, price_service_pb2_grpc
+from services.cost import price_document
+from services.cost.budgets import Budgets
 from services.cost.ledger import Ledger
-from services.cost.prices import PriceBook
+from services.cost.metrics import SpendMeter
+from services.cost.price_shelf import PriceShelf
+from services.cost.redo import Redo
 from services.cost.service import CostService
+from services.cost.service_budget import BudgetService, PriceService
 from services.cost.settings import CostSettings
-from services.cost.store_postgres import PostgresCostStore
+from services.cost.store_postgres import SQL, PostgresCostStore
 from shared.clock import SystemClock
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.rpc.server import run
 
-SERVICES = ("agentnet.cost.v1.CostService",)
+SERVICES = ("agentnet.cost.v1.CostService", "agentnet.cost.v1.BudgetService", "agentnet.cost.v1.PriceService")
 
 
 def main() -> None:
     settings = CostSettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        clock, ids = SystemClock(), RandomIds()
         dsn = settings.postgres_dsn.get_secret_value()
-        database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
-        ledger = Ledger(
-            PostgresCostStore(database),
-            PriceBook.from_file(settings.prices),
-            clock=SystemClock(),
-            ids=RandomIds(),
-            lease_ttl=settings.lease_ttl,
+        database = await stack.enter_async_context(
+            open_database(dsn, pool=settings.postgres_pool + 1, stateless=True)  # one more: redo keeps one
         )
-        rpc.add_CostServiceServicer_to_server(CostService(ledger), server)
+        redo = Redo(database, barrier=SQL["make_durable"])
+        if not settings.wait_for_disk:
+            await stack.enter_async_context(redo.watched())
+        store = PostgresCostStore(database, redo)
+        shelf = PriceShelf(store, price_document.read(settings.prices), clock=clock)
+        await shelf.publish()
+        budgets = Budgets(store, clock=clock, ids=ids)
+        ledger = Ledger(store, shelf, clock=clock, ids=ids, lease_ttl=settings.lease_ttl)
+        cost = CostService(ledger, budgets, SpendMeter(), clock)
+        cost_service_pb2_grpc.add_CostServiceServicer_to_server(cost, server)
+        budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetService(budgets, clock), server)
+        price_service_pb2_grpc.add_PriceServiceServicer_to_server(PriceService(shelf), server)
 
     run("cost", settings, register, service_names=SERVICES)

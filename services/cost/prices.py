@@ -1,86 +1,193 @@
-"""The price book: what a million tokens of each model cost, in integer micro-USD, versioned by its own hash."""
+"""Prices: what a call costs in integer micro-USD, and which price holds for it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime
+from enum import StrEnum
+from itertools import product
 from typing import Final
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from services.cost.errors import PriceNotFound
 
-_MILLION: Final = 1_000_000
-_ANY: Final = "*"
+MILLION: Final = 1_000_000
+STANDARD: Final = "standard"
+ANY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one generation. Cached ones are among the input."""
+    """What one generation used. Cached and cache-written tokens are among the input, reasoning among the output;
+    images, audio and embedded tokens are counted apart.
+    """
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    cache_write_tokens: int = 0
+    images: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    embedding_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Micro-USD for a million tokens of each kind, and for one image."""
+
+    input: int
+    output: int
+    cached_input: int
+    cache_write: int
+    reasoning: int
+    audio_input: int
+    audio_output: int
+    embedding: int
+    image: int
+
+    def millionths(self, usage: Usage) -> int:
+        """The exact cost in millionths of a micro-USD."""
+        fresh = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+        said = usage.output_tokens - usage.reasoning_tokens
+        return (
+            fresh * self.input
+            + usage.cached_input_tokens * self.cached_input
+            + usage.cache_write_tokens * self.cache_write
+            + said * self.output
+            + usage.reasoning_tokens * self.reasoning
+            + usage.audio_input_tokens * self.audio_input
+            + usage.audio_output_tokens * self.audio_output
+            + usage.embedding_tokens * self.embedding
+            + usage.images * self.image * MILLION
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Micro-USD for a million tokens."""
+    """A model's rates, and those for prompts longer than a number of tokens, longest first."""
 
-    input: int
-    cached_input: int
-    output: int
+    rates: Rates
+    above: tuple[tuple[int, Rates], ...] = ()
+
+    def rates_for(self, input_tokens: int) -> Rates:
+        """The rates for a prompt of this length; they hold for the whole call."""
+        return next((rates for longer, rates in self.above if input_tokens > longer), self.rates)
 
     def of(self, usage: Usage) -> int:
         """Micro-USD for this usage, rounded up once for the whole."""
-        fresh = usage.input_tokens - usage.cached_input_tokens
-        millionths = (
-            fresh * self.input + usage.cached_input_tokens * self.cached_input + usage.output_tokens * self.output
-        )
-        return -(-millionths // _MILLION)
+        return rounded_up(self.rates_for(usage.input_tokens).millionths(usage))
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def rounded_up(millionths: int) -> int:
+    """Whole micro-USD that cover this many millionths of one."""
+    return -(-millionths // MILLION)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a price is asked for."""
 
     provider: str
     model: str
-    input: int = Field(ge=0)
-    cached_input: int = Field(ge=0)
-    output: int = Field(ge=0)
+    tier: str = ""
+    region: str = ""
 
 
-class _Book(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """The price that holds, the hash of its book, and whether it is only an estimate."""
 
-    currency: str
-    prices: list[_Entry]
+    price: Price
+    version: str
+    estimated: bool = False
 
 
+class UnknownModel(StrEnum):
+    """What a model without a price costs: nothing is called, nothing is paid, or the dearest price known is."""
+
+    REFUSE = "refuse"
+    ZERO = "zero"
+    ESTIMATE = "estimate"
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A price and the instant from which it holds."""
+
+    valid_from: datetime
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
 class PriceBook:
-    """Prices by provider and model; the model `*` stands for all of a provider's."""
+    """Prices by provider, model, tier and region, each with its dates, latest first; immutable, named by its hash."""
 
-    def __init__(self, document: str) -> None:
-        book = _Book.model_validate_json(document)
-        self._prices = {
-            (entry.provider, entry.model): Price(entry.input, entry.cached_input, entry.output) for entry in book.prices
-        }
-        canonical = json.dumps(book.model_dump(), sort_keys=True, separators=(",", ":"))
-        self.version = hashlib.sha256(canonical.encode()).hexdigest()
+    version: str
+    document: str
+    entries: Mapping[tuple[str, str, str, str], Sequence[Dated]]
+    unknown_model: UnknownModel | None = None
 
-    @classmethod
-    def from_file(cls, path: Path) -> PriceBook:
-        return cls(path.read_text())
+    def find(self, wanted: Wanted, *, at: datetime) -> Price | None:
+        """The closest price that holds: the model before `*`, the tier before standard, the region before any."""
+        for key in _keys(wanted):
+            for dated in self.entries.get(key, ()):
+                if dated.valid_from <= at:
+                    return dated.price
+        return None
 
-    def price(self, provider: str, model: str) -> Price:
-        """Raises PriceNotFound: what has no price is not called."""
-        found = self._prices.get((provider, model)) or self._prices.get((provider, _ANY))
-        if found is None:
-            raise PriceNotFound(
-                f"no price for {provider}/{model}; add it to the price book", provider=provider, model=model
-            )
-        return found
+    def dearest(self, provider: str, *, at: datetime) -> Price | None:
+        """The dearest price that holds, of the provider if it has one."""
+        held = [
+            (key[0] == provider, price)
+            for key, dates in self.entries.items()
+            if (price := next((dated.price for dated in dates if dated.valid_from <= at), None))
+        ]
+        own = [price for mine, price in held if mine] or [price for _, price in held]
+        return max(own, key=lambda price: price.rates.input + price.rates.output, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """What a tenant pays: its own book before the mesh's, price by price."""
+
+    books: tuple[PriceBook, ...]
+
+    def price(self, wanted: Wanted, *, at: datetime) -> Priced:
+        """Raises PriceNotFound when no book has the model and the policy is to refuse."""
+        for book in self.books:
+            if found := book.find(wanted, at=at):
+                return Priced(found, book.version)
+        match next((book.unknown_model for book in self.books if book.unknown_model), UnknownModel.REFUSE):
+            case UnknownModel.ZERO:
+                return Priced(FREE, self.books[0].version, estimated=True)
+            case UnknownModel.ESTIMATE:
+                return self._estimated(wanted, at)
+            case UnknownModel.REFUSE:
+                raise _unknown(wanted)
+
+    def _estimated(self, wanted: Wanted, at: datetime) -> Priced:
+        for book in self.books:
+            if found := book.dearest(wanted.provider, at=at):
+                return Priced(found, book.version, estimated=True)
+        raise _unknown(wanted)
+
+
+FREE: Final = Price(Rates(0, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def _keys(wanted: Wanted) -> Iterator[tuple[str, str, str, str]]:
+    tiers = dict.fromkeys((wanted.tier or STANDARD, STANDARD))
+    regions = dict.fromkeys((wanted.region, ""))
+    for model, tier, region in product((wanted.model, ANY), tiers, regions):
+        yield wanted.provider, model, tier, region
+
+
+def _unknown(wanted: Wanted) -> PriceNotFound:
+    return PriceNotFound(
+        f"no price for {wanted.provider}/{wanted.model}; add it to the price book",
+        provider=wanted.provider,
+        model=wanted.model,
+    )

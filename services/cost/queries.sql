@@ -1,60 +1,82 @@
--- name: lock_budget
-select limit_micros_usd from budget for update;
+-- name: take
+select * from take_leases($1, $2, $3, $4);
 
--- name: spent
+-- name: settle
+select * from settle_events($1, $2, $3);
+
+-- name: make_durable
+select pg_logical_emit_message(true, 'agentnet.cost', '');
+
+-- name: lock_counters
+select pg_advisory_xact_lock_shared(7001, hashtext($1)), pg_advisory_xact_lock(7002, hashtext($1));
+
+-- name: reclaim
+select reclaim_leases($1, $2);
+
+-- name: forget_leases
+delete from lease where expires_at < $1 and micros_usd = 0;
+
+-- name: summarize_rolled
 select
-  coalesce((select settled_micros_usd from spend), 0) as settled,
-  coalesce((select sum(micros_usd) from lease where expires_at > $1 and generation_id <> $2), 0)::bigint as leased;
+  case when 'provider' = any($7::text[]) then provider else '' end as provider,
+  case when 'model' = any($7::text[]) then model else '' end as model,
+  case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
+  case when 'hour' = any($7::text[]) then to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
+  case when 'day' = any($7::text[]) then to_char(at at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
+  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
+  sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
+  sum(tokens_reasoning)::bigint as reasoning_tokens, sum(entries)::bigint as generations,
+  sum(estimated)::bigint as estimated
+from (
+  select created_at as at, provider, model, agent_name, 1::bigint as entries, estimated::int::bigint as estimated,
+    tokens_input::bigint, tokens_output::bigint, tokens_cached_input::bigint, tokens_reasoning::bigint, cost_micros_usd
+  from cost_event where created_at >= $1 and created_at < $2
+  union all
+  select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+    tokens_reasoning, cost_micros_usd
+  from cost_hour where hour >= $2 and hour < $3
+  union all
+  select day, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+    tokens_reasoning, cost_micros_usd
+  from cost_day where day >= $3 and day < $4
+  union all
+  select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+    tokens_reasoning, cost_micros_usd
+  from cost_hour where hour >= $4 and hour < $5
+  union all
+  select created_at, provider, model, agent_name, 1, estimated::int, tokens_input, tokens_output, tokens_cached_input,
+    tokens_reasoning, cost_micros_usd
+  from cost_event where created_at >= $5 and created_at < $6
+) parts
+where ($8::text = '' or provider = $8) and ($9::text = '' or model = $9) and ($10::text = '' or agent_name = $10)
+group by 1, 2, 3, 4, 5
+order by micros_usd desc, 1, 2, 3, 4, 5
+offset $11 limit $12;
 
--- name: put_lease
-insert into lease (tenant_id, generation_id, provider, model, input_tokens, micros_usd, expires_at)
-values ($1, $2, $3, $4, $5, $6, $7)
-on conflict (tenant_id, generation_id) do update
-  set micros_usd = excluded.micros_usd, expires_at = excluded.expires_at;
-
--- name: get_lease
-select generation_id, provider, model, input_tokens, micros_usd, expires_at from lease where generation_id = $1;
-
--- name: drop_lease
-delete from lease where generation_id = $1;
-
--- name: drop_ended_leases
-delete from lease where expires_at <= $1;
-
--- name: append_event
-insert into cost_event (
-  tenant_id, id, generation_id, session_id, agent_name, provider, model, tokens_input, tokens_output,
-  tokens_cached_input, tokens_reasoning, estimated, cost_micros_usd, cost_usd, price_version, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::bigint, $13::bigint::numeric / 1000000, $14, $15)
-on conflict (tenant_id, generation_id) do nothing
-returning id;
-
--- name: get_event
-select * from cost_event where generation_id = $1;
-
--- name: add_spend
-insert into spend (tenant_id, settled_micros_usd) values ($1, $2)
-on conflict (tenant_id) do update set settled_micros_usd = spend.settled_micros_usd + excluded.settled_micros_usd;
-
--- name: summarize
+-- name: summarize_raw
 select
-  case when 'provider' = any($5::text[]) then provider else '' end as provider,
-  case when 'model' = any($5::text[]) then model else '' end as model,
-  case when 'agent' = any($5::text[]) then agent_name else '' end as agent,
-  case when 'session' = any($5::text[]) then session_id else '' end as session,
-  case when 'day' = any($5::text[]) then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
-  sum(cost_micros_usd)::bigint as micros_usd,
-  sum(tokens_input)::bigint as input_tokens,
-  sum(tokens_output)::bigint as output_tokens,
-  count(*) as generations
+  case when 'provider' = any($7::text[]) then provider else '' end as provider,
+  case when 'model' = any($7::text[]) then model else '' end as model,
+  case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
+  case when 'session' = any($7::text[]) then session_id else '' end as session,
+  case when 'team' = any($7::text[]) then team else '' end as team,
+  case when 'user' = any($7::text[]) then user_id else '' end as "user",
+  case when 'hour' = any($7::text[]) then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
+  case when 'day' = any($7::text[]) then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
+  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
+  sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
+  sum(tokens_reasoning)::bigint as reasoning_tokens, count(*) as generations,
+  count(*) filter (where estimated) as estimated
 from cost_event
 where ($1::timestamptz is null or created_at >= $1)
   and ($2::timestamptz is null or created_at < $2)
   and ($3::text = '' or session_id = $3)
   and ($4::text = '' or model = $4)
-group by 1, 2, 3, 4, 5
-order by micros_usd desc, 1, 2, 3, 4, 5
-offset $6 limit $7;
+  and ($5::text = '' or provider = $5)
+  and ($6::text = '' or agent_name = $6)
+group by 1, 2, 3, 4, 5, 6, 7, 8
+order by micros_usd desc, 1, 2, 3, 4, 5, 6, 7, 8
+offset $8 limit $9;
 
 -- name: newest_events
 select * from cost_event
@@ -62,9 +84,11 @@ where ($1::timestamptz is null or created_at >= $1)
   and ($2::timestamptz is null or created_at < $2)
   and ($3::text = '' or session_id = $3)
   and ($4::text = '' or model = $4)
-  and ($5::timestamptz is null or (created_at, id) < ($5, $6))
+  and ($5::text = '' or provider = $5)
+  and ($6::text = '' or agent_name = $6)
+  and ($7::timestamptz is null or (created_at, id) < ($7, $8))
 order by created_at desc, id desc
-limit $7;
+limit $9;
 
 -- name: oldest_events
 select * from cost_event
@@ -72,13 +96,89 @@ where ($1::timestamptz is null or created_at >= $1)
   and ($2::timestamptz is null or created_at < $2)
   and ($3::text = '' or session_id = $3)
   and ($4::text = '' or model = $4)
-  and ($5::timestamptz is null or (created_at, id) > ($5, $6))
+  and ($5::text = '' or provider = $5)
+  and ($6::text = '' or agent_name = $6)
+  and ($7::timestamptz is null or (created_at, id) > ($7, $8))
 order by created_at, id
-limit $7;
+limit $9;
 
 -- name: get_budget
-select id, limit_micros_usd, updated_at from budget;
+select b.*, b.scope as counted_scope, coalesce(c.settled_micros_usd, 0) as settled,
+  coalesce(c.leased_micros_usd, 0) as leased
+from budget b
+left join budget_counter c on c.budget_id = b.id and c.scope = b.scope and c.period_start = period_start(b.period, $3)
+where b.scope = $1 and b.period = $2;
 
--- name: set_budget
-insert into budget (tenant_id, id, limit_micros_usd, updated_at) values ($1, $2, $3, $4)
-on conflict (tenant_id) do update set limit_micros_usd = excluded.limit_micros_usd, updated_at = excluded.updated_at;
+-- name: list_budgets
+select b.*, coalesce(c.scope, b.scope) as counted_scope, coalesce(c.settled_micros_usd, 0) as settled,
+  coalesce(c.leased_micros_usd, 0) as leased
+from budget b
+left join budget_counter c on c.budget_id = b.id and c.period_start = period_start(b.period, $1)
+order by array_position(array['tenant', 'team', 'user', 'agent', 'session', 'sub_agent'], split_part(b.scope, ':', 1)),
+  b.scope, b.period, counted_scope
+offset $2 limit $3;
+
+-- name: lock_budgets
+select pg_advisory_xact_lock(7001, hashtext($1));
+
+-- name: put_budget
+insert into budget (
+  tenant_id, id, scope, period, limit_micros_usd, soft_limit_micros_usd, soft_action, updated_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
+on conflict (tenant_id, scope, period) do update set
+  limit_micros_usd = excluded.limit_micros_usd, soft_limit_micros_usd = excluded.soft_limit_micros_usd,
+  soft_action = excluded.soft_action, updated_at = excluded.updated_at
+returning id;
+
+-- name: begin_budget
+with mine as (
+  select split_part(b.scope, ':', 1) as level, substr(b.scope, strpos(b.scope, ':') + 1) as name, b.scope, b.period,
+    b.id, period_start(b.period, $2) as began
+  from budget b where b.id = $1
+)
+insert into budget_counter (tenant_id, budget_id, scope, period_start, settled_micros_usd)
+select current_setting('app.tenant'), id, scope, began, coalesce(case
+  when level in ('tenant', 'agent') and period = 'hour' then (
+    select sum(cost_micros_usd) from cost_hour where hour >= began and (level = 'tenant' or agent_name = name))
+  when level in ('tenant', 'agent') then (
+    select sum(cost_micros_usd) from cost_day where day >= began and (level = 'tenant' or agent_name = name))
+  when level = 'session' then (
+    select sum(cost_micros_usd) from cost_event where session_id = name and created_at >= began)
+  else (
+    select sum(cost_micros_usd) from cost_event where created_at >= began
+      and case level when 'team' then team when 'user' then user_id else sub_agent end = name)
+  end, 0)
+from mine
+on conflict do nothing
+returning id;
+
+-- name: count_leases
+with joined as (
+  update lease set counters = counters || $1::bigint
+  where keys @> array[$2::text] and micros_usd > 0 and expires_at > $3 and not counters @> array[$1::bigint]
+  returning micros_usd
+)
+update budget_counter set leased_micros_usd = leased_micros_usd + (select coalesce(sum(micros_usd), 0) from joined)
+where id = $1;
+
+-- name: delete_budget
+delete from budget where id = $1 returning id;
+
+-- name: approve
+insert into budget_counter (tenant_id, budget_id, scope, period_start, approved)
+select b.tenant_id, b.id, case when b.scope like '%:*' then split_part(b.scope, ':', 1) || ':' || $2 else b.scope end,
+  period_start(b.period, $3), true
+from budget b where b.id = $1
+on conflict (tenant_id, budget_id, scope, period_start) do update set approved = true;
+
+-- name: budget_period
+select period from budget where id = $1;
+
+-- name: adopt_prices
+insert into price_book (tenant_id, version, document, created_at, adopted_at) values ($1, $2, $3, $4, $4)
+on conflict (tenant_id, version) do update set adopted_at = excluded.adopted_at;
+
+-- name: price_book
+select version, document, created_at from price_book
+where case when $2 = '' then tenant_id = $1 else version = $2 end
+order by tenant_id = $1 desc, adopted_at desc limit 1;

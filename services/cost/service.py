@@ -6,42 +6,42 @@ from typing import Any
 
 from agentnet.cost.v1 import cost_service_pb2 as pb
 from agentnet.cost.v1 import cost_service_pb2_grpc as rpc
-from services.cost import convert
+from services.cost import convert, convert_budget
+from services.cost.budgets import Budgets
 from services.cost.ledger import Ledger
+from services.cost.metrics import SpendMeter
 from shared import fields
+from shared.clock import Clock
 from shared.identity import current
-from shared.telemetry import meter
-
-_spent = meter.create_counter("cost_usd_total", unit="USD", description="money settled, by provider, model and tenant")
 
 
 class CostService(rpc.CostServiceServicer):
     """Can we afford it?"""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, budgets: Budgets, meter: SpendMeter, clock: Clock) -> None:
         self._ledger = ledger
+        self._budgets = budgets
+        self._meter = meter
+        self._clock = clock
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
-        lease, price = await self._ledger.reserve(
-            current().tenant_id,
-            convert.call(request),
-            input_tokens=convert.tokens(request.input_tokens, "input_tokens"),
-            output_tokens=convert.tokens(request.output_tokens, "output_tokens", low=1),
-        )
-        return convert.reserve_response(lease, price)
+        caller = current()
+        call, usage = convert.reserved_call(request, caller.subject), convert.wanted_usage(request)
+        return convert.reserve_response(await self._ledger.reserve(caller.tenant_id, call, usage))
 
     async def ExtendLease(self, request: pb.ExtendLeaseRequest, context: Any) -> pb.ExtendLeaseResponse:
         generation = fields.identifier(request.generation_id, "generation_id")
         covered = convert.tokens(request.output_tokens, "output_tokens")
-        lease = await self._ledger.extend(current().tenant_id, generation, output_tokens=covered)
-        return convert.extend_response(lease)
+        lease, passed = await self._ledger.extend(current().tenant_id, generation, output_tokens=covered)
+        return convert.extend_response(lease, passed)
 
     async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:
-        tenant = current().tenant_id
-        event = await self._ledger.settle(tenant, convert.call(request), convert.usage(request.usage))
-        labels = {"provider": event.provider, "model": event.model, "tenant": tenant}
-        _spent.add(event.micros_usd / 1_000_000, labels)
-        return convert.settle_response(event)
+        caller = current()
+        call, usage = convert.settled_call(request, caller.subject), convert.used(request)
+        ended_at = convert.ended_at(request, self._clock.now())
+        settled = await self._ledger.settle(caller.tenant_id, call, usage, ended_at=ended_at)
+        self._meter.settled(caller.tenant_id, settled)
+        return convert.settle_response(settled.event)
 
     async def SummarizeCost(self, request: pb.SummarizeCostRequest, context: Any) -> pb.SummarizeCostResponse:
         asked = convert.summarize(request)
@@ -58,8 +58,9 @@ class CostService(rpc.CostServiceServicer):
         return convert.events_response(found, asked)
 
     async def GetBudget(self, request: pb.GetBudgetRequest, context: Any) -> pb.GetBudgetResponse:
-        return pb.GetBudgetResponse(budget=convert.budget(await self._ledger.budget(current().tenant_id)))
+        found = await self._budgets.get(current().tenant_id, *convert_budget.which(request))
+        return pb.GetBudgetResponse(budget=convert_budget.budget(found, self._clock.now()))
 
     async def SetBudget(self, request: pb.SetBudgetRequest, context: Any) -> pb.SetBudgetResponse:
-        budget = await self._ledger.set_budget(current().tenant_id, convert.limit(request))
-        return pb.SetBudgetResponse(budget=convert.budget(budget))
+        found = await self._budgets.set(current().tenant_id, convert_budget.limits(request))
+        return pb.SetBudgetResponse(budget=convert_budget.budget(found, self._clock.now()))

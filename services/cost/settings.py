@@ -19,3 +19,8 @@ class CostSettings(MeshSettings):
     lease_ttl: timedelta = Field(
         default=timedelta(minutes=2), description="after this a lease not extended is given back"
     )
+    wait_for_disk: bool = Field(
+        default=False,
+        description="true: every commit waits for the disk; false: it is remembered until it is there, and done again "
+        "when Postgres was killed before",
+    )

@@ -1,124 +1,198 @@
-"""The real ledger: one transaction a method, the budget's row locked where money is counted."""
+"""The real ledger: money is counted inside the database, many calls a round trip."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from services.cost.prices import Usage
-from services.cost.store import Budget, CostEvent, Filter, Lease, Summary
+from services.cost import rows
+from services.cost.batches import Batches
+from services.cost.budget import Budget, Level, Limits, Window, scope
+from services.cost.redo import Redo
+from services.cost.segments import Segments
+from services.cost.store import (
+    Ask,
+    CostEvent,
+    Extension,
+    Filter,
+    Settled,
+    StoredBook,
+    Summary,
+    Taken,
+)
 from shared.paging import Page
-from shared.postgres import Connection, Database, load_queries
+from shared.postgres import Connection, Database, Queries, load_queries
 
-_SQL = load_queries(Path(__file__).with_name("queries.sql"))
+SQL: Final[Queries] = load_queries(Path(__file__).with_name("queries.sql"))
+_MOST: Final = 128
+_FORGET_AFTER: Final = timedelta(days=1)
+_ROLLED: Final = frozenset({"provider", "model", "agent", "hour", "day"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """A batch of leases, to be done again if Postgres dies."""
+
+    tenant: str
+    now: datetime
+    asked: Sequence[Sequence[object]]
+
+    async def again(self, connection: Connection) -> None:
+        await connection.fetch(SQL["take"], self.tenant, True, self.now, self.asked)  # noqa: FBT003 - SQL's parameter
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    """A batch of entries, to be done again if Postgres dies."""
+
+    tenant: str
+    given: Sequence[Sequence[object]]
+
+    async def again(self, connection: Connection) -> None:
+        await connection.fetch(SQL["settle"], self.tenant, True, self.given)  # noqa: FBT003 - SQL's parameter
 
 
 class PostgresCostStore:
-    """The schema `cost`."""
+    """The schema `cost`. Commits wait for the disk themselves unless a running `redo` watches over them."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, redo: Redo | None = None) -> None:
+        self.database = database
+        self._redo = redo
+        self._takes: Batches[tuple[Ask | Extension, datetime], Taken | None] = Batches(self._take, most=_MOST)
+        self._settles: Batches[CostEvent, Settled] = Batches(self._settle, most=_MOST)
 
-    async def reserve(self, tenant: str, lease: Lease, *, now: datetime) -> bool:
-        async with self._database.tenant(tenant) as connection:
-            limit = await connection.fetchval(_SQL["lock_budget"])
-            if limit is not None:
-                await connection.execute(_SQL["drop_ended_leases"], now)
-                (spent,) = await connection.fetch(_SQL["spent"], now, lease.generation_id)
-                if spent["settled"] + spent["leased"] + lease.micros_usd > limit:
-                    return False
-            await connection.execute(
-                _SQL["put_lease"], tenant, lease.generation_id, lease.provider, lease.model, lease.input_tokens,
-                lease.micros_usd, lease.expires_at,
-            )  # fmt: skip
-        return True
+    async def take(self, tenant: str, ask: Ask, *, now: datetime) -> Taken:
+        found = await self._takes.ask(tenant, (ask, now))
+        assert found is not None  # noqa: S101 - only an extension can be of nothing
+        return found
 
-    async def lease(self, tenant: str, generation_id: str) -> Lease | None:
-        async with self._database.tenant(tenant) as connection:
-            row = await connection.fetchrow(_SQL["get_lease"], generation_id)
-        return Lease(**row) if row else None
+    async def extend(self, tenant: str, extension: Extension, *, now: datetime) -> Taken | None:
+        return await self._takes.ask(tenant, (extension, now))
 
-    async def settle(self, tenant: str, event: CostEvent) -> CostEvent:
-        usage = event.usage
-        async with self._database.tenant(tenant) as connection:
-            await connection.fetchval(_SQL["lock_budget"])
-            appended = await connection.fetchval(
-                _SQL["append_event"], tenant, event.id, event.generation_id, event.session_id, event.agent,
-                event.provider, event.model, usage.input_tokens, usage.output_tokens, usage.cached_input_tokens,
-                usage.reasoning_tokens, usage.estimated, event.micros_usd, event.price_version, event.created_at,
-            )  # fmt: skip
-            await connection.execute(_SQL["drop_lease"], event.generation_id)
-            if appended:
-                await connection.execute(_SQL["add_spend"], tenant, event.micros_usd)
-                return event
-            return _event(await connection.fetchrow(_SQL["get_event"], event.generation_id))
+    async def settle(self, tenant: str, event: CostEvent) -> Settled:
+        return await self._settles.ask(tenant, event)
+
+    async def reclaim(self, tenant: str, *, now: datetime) -> int:
+        async with self.database.tenant(tenant) as connection:
+            return await self._reclaim(connection, tenant, now)
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
-        skip = int(page.cursor[0]) if page.cursor else 0
-        async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["summarize"], *_filter(chosen), list(group_by), skip, page.size + 1)
-        return [
-            Summary(
-                group=tuple(row[name] for name in group_by),
-                micros_usd=row["micros_usd"],
-                input_tokens=row["input_tokens"],
-                output_tokens=row["output_tokens"],
-                generations=row["generations"],
-            )
-            for row in rows
-        ]
+        names = list(group_by)
+        paging = (names, int(page.cursor[0]) if page.cursor else 0, page.size + 1)
+        async with self.database.tenant(tenant) as connection:
+            if _ROLLED.issuperset(names) and not chosen.session_id:
+                spans = Segments.of(chosen.start, chosen.end, by_hour="hour" in names)
+                found = await connection.fetch(SQL["summarize_rolled"], *_spans(spans), *_rolled(chosen, *paging))
+            else:
+                found = await connection.fetch(SQL["summarize_raw"], *rows.chosen_by(chosen), *paging)
+        return [_summary(row, names) for row in found]
 
     async def events(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[CostEvent]:
         seen: tuple[datetime | None, str] = (None, "")
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-        query = _SQL["newest_events" if newest_first else "oldest_events"]
-        async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(query, *_filter(chosen), *seen, page.size + 1)
-        return [_event(row) for row in rows]
+        query = SQL["newest_events" if newest_first else "oldest_events"]
+        async with self.database.tenant(tenant) as connection:
+            found = await connection.fetch(query, *rows.chosen_by(chosen), *seen, page.size + 1)
+        return [rows.cost_event(row) for row in found]
 
-    async def budget(self, tenant: str, *, now: datetime) -> Budget | None:
-        async with self._database.tenant(tenant) as connection:
-            return await _budget(connection, now)
+    async def budget(self, tenant: str, level: Level, name: str, window: Window, *, now: datetime) -> Budget | None:
+        async with self.database.tenant(tenant) as connection:
+            await self._reclaim(connection, tenant, now)
+            row = await connection.fetchrow(SQL["get_budget"], scope(level, name), window, now)
+        return rows.budget(row) if row else None
 
-    async def set_budget(self, tenant: str, budget_id: str, limit: int, *, now: datetime) -> Budget:
-        async with self._database.tenant(tenant) as connection:
-            await connection.execute(_SQL["set_budget"], tenant, budget_id, limit, now)
-            found = await _budget(connection, now)
-        assert found is not None  # noqa: S101 - set in the same transaction
-        return found
+    async def budgets(self, tenant: str, *, page: Page, now: datetime) -> Sequence[Budget]:
+        skip = int(page.cursor[0]) if page.cursor else 0
+        async with self.database.tenant(tenant) as connection:
+            await self._reclaim(connection, tenant, now)
+            found = await connection.fetch(SQL["list_budgets"], now, skip, page.size + 1)
+        return [rows.budget(row) for row in found]
+
+    async def set_budget(self, tenant: str, budget_id: str, limits: Limits, *, now: datetime) -> Budget:
+        async with self.database.tenant(tenant) as connection:
+            await connection.execute(SQL["lock_budgets"], tenant)
+            await connection.fetchval(SQL["reclaim"], tenant, now)
+            known = await connection.fetchval(
+                SQL["put_budget"], tenant, budget_id, limits.scope, limits.window, limits.limit, limits.soft_limit,
+                limits.soft_action, now,
+            )  # fmt: skip
+            if not rows.is_each(limits):
+                counter = await connection.fetchval(SQL["begin_budget"], known, now)
+                if counter is not None:
+                    await connection.execute(SQL["count_leases"], counter, limits.scope, now)
+            (row,) = await connection.fetch(SQL["get_budget"], limits.scope, limits.window, now)
+        return rows.budget(row)
+
+    async def delete_budget(self, tenant: str, budget_id: str) -> bool:
+        async with self.database.tenant(tenant) as connection:
+            await connection.execute(SQL["lock_budgets"], tenant)
+            return await connection.fetchval(SQL["delete_budget"], budget_id) is not None
+
+    async def approve(self, tenant: str, budget_id: str, name: str, *, now: datetime) -> Window | None:
+        async with self.database.tenant(tenant) as connection:
+            await connection.fetchrow(SQL["lock_counters"], tenant)
+            await connection.execute(SQL["approve"], budget_id, name, now)
+            period = await connection.fetchval(SQL["budget_period"], budget_id)
+        return Window(period) if period else None
+
+    async def adopt_prices(self, tenant: str, book: StoredBook) -> None:
+        async with self.database.tenant(tenant) as connection:
+            await connection.execute(SQL["adopt_prices"], tenant, book.version, book.document, book.created_at)
+
+    async def price_book(self, tenant: str, version: str) -> StoredBook | None:
+        async with self.database.tenant(tenant) as connection:
+            row = await connection.fetchrow(SQL["price_book"], tenant, version)
+        return StoredBook(**row) if row else None
+
+    async def _take(self, tenant: str, asks: Sequence[tuple[Ask | Extension, datetime]]) -> Sequence[Taken | None]:
+        batch = _Taking(tenant, max(now for _, now in asks), [rows.asked(ask) for ask, _ in asks])
+        fast = self._redo is not None and not self._redo.durable
+        found = await self.database.statement(SQL["take"], tenant, not fast, batch.now, batch.asked)
+        if fast and self._redo:
+            self._redo.keep(batch)
+        by_place = {row["place"]: row for row in found}
+        return [rows.taken(ask.generation_id, by_place[place]) for place, (ask, _) in enumerate(asks, 1)]
+
+    async def _settle(self, tenant: str, events: Sequence[CostEvent]) -> Sequence[Settled]:
+        batch = _Settling(tenant, [rows.settlement(tenant, event) for event in events])
+        fast = self._redo is not None and not self._redo.durable
+        found = await self.database.statement(SQL["settle"], tenant, not fast, batch.given)
+        if fast and self._redo:
+            self._redo.keep(batch)
+        known = {(row["generation_id"], row["attempt"]): rows.cost_event(row) for row in found}
+        answers = []
+        for event in events:
+            first = known.get((event.call.generation_id, event.call.attempt))
+            answers.append(Settled(first or event, fresh=first is None or first.id == event.id))
+        return answers
+
+    async def _reclaim(self, connection: Connection, tenant: str, now: datetime) -> int:
+        await connection.fetchrow(SQL["lock_counters"], tenant)
+        freed: int = await connection.fetchval(SQL["reclaim"], tenant, now)
+        await connection.execute(SQL["forget_leases"], now - _FORGET_AFTER)
+        return freed
 
 
-async def _budget(connection: Connection, now: datetime) -> Budget | None:
-    row = await connection.fetchrow(_SQL["get_budget"])
-    if row is None:
-        return None
-    (spent,) = await connection.fetch(_SQL["spent"], now, "")
-    return Budget(row["id"], row["limit_micros_usd"], spent["settled"], spent["leased"], row["updated_at"])
+def _spans(spans: Segments) -> Sequence[datetime]:
+    return spans.start, spans.first_hour, spans.first_day, spans.last_day, spans.last_hour, spans.end
 
 
-def _filter(chosen: Filter) -> tuple[datetime | None, datetime | None, str, str]:
-    return chosen.start, chosen.end, chosen.session_id, chosen.model
+def _rolled(chosen: Filter, names: list[str], skip: int, limit: int) -> Sequence[object]:
+    return names, chosen.provider, chosen.model, chosen.agent, skip, limit
 
 
-def _event(row: Any) -> CostEvent:
-    return CostEvent(
-        id=row["id"],
-        generation_id=row["generation_id"],
-        session_id=row["session_id"],
-        agent=row["agent_name"],
-        provider=row["provider"],
-        model=row["model"],
-        usage=Usage(
-            input_tokens=row["tokens_input"],
-            output_tokens=row["tokens_output"],
-            cached_input_tokens=row["tokens_cached_input"],
-            reasoning_tokens=row["tokens_reasoning"],
-            estimated=row["estimated"],
-        ),
-        micros_usd=row["cost_micros_usd"],
-        price_version=row["price_version"],
-        created_at=row["created_at"],
+def _summary(row: Any, names: Sequence[str]) -> Summary:
+    return Summary(
+        group=tuple(row[name] for name in names),
+        micros_usd=row["micros_usd"],
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        cached_input_tokens=row["cached_input_tokens"],
+        reasoning_tokens=row["reasoning_tokens"],
+        generations=row["generations"],
+        estimated=row["estimated"],
     )

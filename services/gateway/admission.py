@@ -1,34 +1,35 @@
-"""Admission: from what Envoy verified, or an API key, to a caller who may do this; or why not."""
+"""Admission: from what Envoy verified, or another credential, to a caller who may do this now; or why not."""
 
 from __future__ import annotations
 
-import re
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final
 
-import jwt
-
+from services.gateway.audit import Audit
+from services.gateway.credentials import Credentials
+from services.gateway.directory import Directory, Standing
 from services.gateway.errors import (
     ClaimMissing,
-    CredentialsMissing,
     KeyInvalid,
     MethodUnknown,
+    RateLimited,
     RoleInsufficient,
-    TokenExpired,
-    TokenMalformed,
-    TokenUntrusted,
+    ScopeInsufficient,
+    TenantSuspended,
+    UserSuspended,
 )
-from services.gateway.keys import PREFIX, Keys
-from services.gateway.permissions import METHODS, ROLES, allowed
-from shared.errors import Unauthenticated
-from shared.identity import CredentialKind, Principal
+from services.gateway.keys import of_service_account
+from services.gateway.limits import Level, Limits
+from services.gateway.permissions import ADMIN, ROLES, Permission, Permissions
+from shared.clock import Clock
+from shared.errors import MeshError, Unauthenticated, Unavailable
+from shared.identity import Principal
 
-_BEARER: Final = "bearer "
-_TENANT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_MAX_SUBJECT: Final = 255
-_EXPIRED: Final = "expired"
+_NOTED: Final = 4096
+_NOTE_EVERY: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,77 +41,118 @@ class Request:
     claims: Mapping[str, Any] | None = None
     token_failure: str = ""
     rest: bool = False
+    address: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Who came in, and how much of the tightest limit is left."""
+
+    principal: Principal
+    level: Level
 
 
 class Admission:
-    """Decides who enters."""
+    """Decides who enters, and has every refusal audited."""
 
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+    def __init__(
+        self,
+        credentials: Credentials,
+        permissions: Permissions,
+        *,
+        directory: Directory,
+        limits: Limits,
+        audit: Audit,
+        clock: Clock,
+    ) -> None:
+        self._credentials = credentials
+        self._permissions = permissions
+        self._directory = directory
+        self._limits = limits
+        self._audit = audit
+        self._clock = clock
+        self._noted: OrderedDict[str, timedelta] = OrderedDict()
 
-    async def admit(self, request: Request) -> Principal:
-        """The caller. Raises a subclass of Unauthenticated, or RoleInsufficient."""
-        principal = await self._identify(request)
-        path = request.path.partition("?")[0]
-        if path not in METHODS:
-            raise MethodUnknown(f"there is nothing at {path}", method=path)
-        if not allowed(path, principal.roles):
-            roles = ",".join(sorted(principal.roles))
-            raise RoleInsufficient(f"none of the caller's roles may call {path}", method=path, roles=roles)
-        return principal
+    async def admit(self, request: Request) -> Admitted:
+        """Who comes in. Raises Unauthenticated, PermissionDenied, RateLimited, MethodUnknown, or Unavailable."""
+        caller: Principal | None = None
+        try:
+            caller = await self._identify(request)
+            return await self._decide(caller, request.path.partition("?")[0])
+        except Unavailable:
+            raise
+        except MeshError as error:
+            self._note(caller, request, error)
+            raise
 
     async def _identify(self, request: Request) -> Principal:
-        if request.claims:
-            return principal_of(request.claims)
-        credential = _credential(request.headers)
-        if not credential:
-            raise CredentialsMissing("send a bearer token in authorization, or an API key in x-api-key")
-        if credential.startswith(PREFIX):
-            return await self._keys.resolve(credential)
-        if "x-api-key" in request.headers:
+        try:
+            return await self._credentials.identify(request.headers, request.claims, request.token_failure)
+        except Unauthenticated:
+            await self._limits.stranger(request.address)
+            raise
+
+    async def _decide(self, caller: Principal, path: str) -> Admitted:
+        permission = self._permissions.get(path)
+        if permission is None:
+            raise MethodUnknown(f"there is nothing at {path}", method=path)
+        standing = await self._directory.standing(caller.tenant_id, caller.subject)
+        principal = settled(caller, standing)
+        require(permission, principal, standing, path)
+        rate = standing.tenant.rate if standing.tenant else None
+        return Admitted(principal, await self._limits.admit(principal, path, tenant_rate=rate))
+
+    def _note(self, caller: Principal | None, request: Request, error: MeshError) -> None:
+        """Audits a refusal; those for calling too often, which come in floods, once a second for each caller."""
+        if isinstance(error, RateLimited) and not self._first(caller.subject if caller else request.address):
+            return
+        self._audit.refusal(
+            caller, request.path, reason=error.reason_name, address=request.address, request=request.request_id
+        )
+
+    def _first(self, who: str) -> bool:
+        now = self._clock.monotonic()
+        if (last := self._noted.get(who)) is not None and now - last < _NOTE_EVERY:
+            return False
+        self._noted[who] = now
+        self._noted.move_to_end(who)
+        if len(self._noted) > _NOTED:
+            self._noted.popitem(last=False)
+        return True
+
+
+def settled(caller: Principal, standing: Standing) -> Principal:
+    """The caller as the directory knows it: with the roles of its record. Raises when it is shut out or has no role."""
+    if standing.tenant and standing.tenant.suspended:
+        raise TenantSuspended(f"the tenant {caller.tenant_id} is suspended")
+    user = standing.user
+    if user is None and of_service_account(caller):
+        raise KeyInvalid("the API key is not valid")
+    if user and user.suspended:
+        raise UserSuspended(f"{caller.subject} is suspended")
+    roles = caller.roles
+    if user and user.service_account:
+        roles &= frozenset(user.roles)
+        if not roles:
             raise KeyInvalid("the API key is not valid")
-        raise _refusal(request.token_failure, credential)
-
-
-def principal_of(claims: Mapping[str, Any]) -> Principal:
-    """The principal of a verified token. Raises ClaimMissing."""
-    subject = claims.get("sub")
-    if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT:
-        raise ClaimMissing("the token needs the claim sub", claim="sub")
-    tenant = claims.get("tenant")
-    if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
-        raise ClaimMissing("the token needs the claim tenant: lower-case letters, digits and dashes", claim="tenant")
-    roles = claims.get("roles")
-    known = (
-        ROLES.intersection(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else frozenset()
-    )
+    elif user:
+        roles |= frozenset(user.roles)
+    known = roles & (ROLES | standing.roles.keys())
     if not known:
         raise ClaimMissing("the token needs the claim roles with a role of this mesh", claim="roles")
-    ends = claims.get("exp")
-    if not isinstance(ends, int | float):
-        raise ClaimMissing("the token needs the claim exp", claim="exp")
-    return Principal(tenant, subject, known, CredentialKind.TOKEN, datetime.fromtimestamp(ends, UTC))
+    return caller if known == caller.roles else replace(caller, roles=known)
 
 
-def _credential(headers: Mapping[str, str]) -> str:
-    if key := headers.get("x-api-key"):
-        return key
-    given = headers.get("authorization", "")
-    return given[len(_BEARER) :].strip() if given.lower().startswith(_BEARER) else given
-
-
-def _refusal(failure: str, credential: str) -> Unauthenticated:
-    """Envoy's word on the token in ours."""
-    if _EXPIRED in failure:
-        return TokenExpired("the token has expired; get a new one")
-    if not _is_jwt(credential):
-        return TokenMalformed("the bearer token is not a JWT")
-    return TokenUntrusted("the token's signature, algorithm, issuer or audience is not trusted here")
-
-
-def _is_jwt(credential: str) -> bool:
-    """Whether it looks like a JWT at all; whether to trust it was Envoy's to say."""
-    try:
-        return bool(jwt.get_unverified_header(credential))
-    except jwt.PyJWTError:
-        return False
+def require(permission: Permission, principal: Principal, standing: Standing, path: str) -> None:
+    """Raises RoleInsufficient and ScopeInsufficient. A tenant's own roles bring scopes; never what only admins may."""
+    grant = principal.grant
+    if grant and grant.scopes is not None and permission.scope not in grant.scopes:
+        raise ScopeInsufficient(f"the credential lacks the scope {permission.scope}", scope=permission.scope)
+    if permission.roles & principal.roles:
+        return
+    own = frozenset[str]().union(*(standing.roles.get(role, frozenset()) for role in principal.roles))
+    if permission.scope in own and permission.roles - {ADMIN}:
+        return
+    roles = ",".join(sorted(principal.roles))
+    raise RoleInsufficient(f"none of the caller's roles may call {path}", method=path, roles=roles)

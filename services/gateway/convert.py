@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from envoy.config.core.v3 import base_pb2
@@ -19,16 +20,29 @@ from agentnet.common.v1 import principal_pb2
 from agentnet.gateway.v1 import health_service_pb2, key_pb2
 from agentnet.gateway.v1 import key_service_pb2 as pb
 from services.gateway.admission import Request
+from services.gateway.errors import RateLimited
+from services.gateway.facades.http import text
+from services.gateway.facades.shapes import shape_of
 from services.gateway.health import PartHealth
-from services.gateway.permissions import ROLES
+from services.gateway.limits import Level
+from services.gateway.limits import headers as rate_headers
 from services.gateway.store import ApiKey
 from shared import fields
 from shared.errors import STATUS_TRAILER, FieldRequired, InvalidArgument, MeshError
-from shared.identity import HEADER, CredentialKind, Principal
+from shared.identity import HEADER, CredentialKind, Grant, Principal
 from shared.paging import Page, next_page_token, page
+from shared.rpc.log import REQUEST_ID
 
 _JWT: Final = "envoy.filters.http.jwt_authn"
-_HTTP: Final = {StatusCode.UNAUTHENTICATED: 401, StatusCode.PERMISSION_DENIED: 403, StatusCode.UNIMPLEMENTED: 404}
+_HTTP: Final = {
+    StatusCode.UNAUTHENTICATED: 401,
+    StatusCode.PERMISSION_DENIED: 403,
+    StatusCode.UNIMPLEMENTED: 404,
+    StatusCode.RESOURCE_EXHAUSTED: 429,
+}
+_MOST_SCOPES: Final = 64
+_GRACE: Final = timedelta(hours=1)
+_LONGEST_GRACE: Final = timedelta(days=30)
 _TRANSCODED: Final = "x-envoy-original-path"
 _KINDS: Final = {
     CredentialKind.TOKEN: principal_pb2.CREDENTIAL_KIND_TOKEN,
@@ -49,28 +63,35 @@ def check_request(request: Any) -> Request:
         headers=dict(http.headers),
         claims=found.get("claims"),
         rest=_TRANSCODED in http.headers or "grpc" not in http.headers.get("content-type", ""),
+        address=request.attributes.source.address.socket_address.address,
+        request_id=http.headers.get(REQUEST_ID, ""),
         token_failure=str(failure.get("message", "")) if isinstance(failure, dict) else "",
     )
 
 
-def admitted(header: str) -> Any:
+def admitted(header: str, level: Level) -> Any:
     """Envoy's answer: let in, under this identity; the credential itself goes no further."""
     return external_auth_pb2.CheckResponse(
         status=status_pb2.Status(code=0),
         ok_response=external_auth_pb2.OkHttpResponse(
-            headers=[_header(HEADER, header)], headers_to_remove=["authorization", "x-api-key"]
+            headers=[_header(HEADER, header)],
+            headers_to_remove=["authorization", "x-api-key"],
+            response_headers_to_add=[_header(name, value) for name, value in rate_headers(level).items()],
         ),
     )
 
 
-def denied(error: MeshError, *, rest: bool) -> Any:
+def denied(error: MeshError, path: str, *, rest: bool) -> Any:
     """Envoy's answer: keep out, and say why as everything else here does."""
     status = error.status()
     details = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
-    headers, body = [_header(STATUS_TRAILER, details)], error.message
-    if rest:
+    headers, body = [_header(STATUS_TRAILER, details), _header("grpc-status", str(status.code))], error.message
+    if rest and (shape := shape_of(path)):
+        headers, body = [_header("content-type", "application/json")], text(shape.body(error))
+    elif rest:
         headers = [_header("content-type", "application/json")]
         body = json_format.MessageToJson(status, preserving_proto_field_name=True, indent=None)
+    headers += [_header(name, value) for name, value in _limit_headers(error).items()]
     http_status = http_status_pb2.HttpStatus(code=_HTTP.get(error.code, 503))
     return external_auth_pb2.CheckResponse(
         status=status_pb2.Status(code=status.code, message=error.message),
@@ -78,12 +99,18 @@ def denied(error: MeshError, *, rest: bool) -> Any:
     )
 
 
+def _limit_headers(error: MeshError) -> dict[str, str]:
+    if not isinstance(error, RateLimited) or error.retry_after is None:
+        return {}
+    wait = str(math.ceil(error.retry_after.total_seconds()))
+    return {"retry-after": wait, **rate_headers(error.level)}
+
+
 def new_key(request: pb.CreateKeyRequest, now: datetime) -> dict[str, Any]:
     fields.at_most(len(request.roles), "roles", limit=4)
     if not request.roles:
         raise FieldRequired("roles")
-    if unknown := sorted(set(request.roles) - ROLES):
-        raise InvalidArgument(f"no role {unknown[0]}; there are {', '.join(sorted(ROLES))}", field="roles")
+    fields.at_most(len(request.scopes), "scopes", limit=_MOST_SCOPES)
     expires_at = request.expire_time.ToDatetime(UTC) if request.HasField("expire_time") else None
     if expires_at and expires_at <= now:
         raise InvalidArgument("expire_time must be in the future", field="expire_time")
@@ -92,7 +119,16 @@ def new_key(request: pb.CreateKeyRequest, now: datetime) -> dict[str, Any]:
         "roles": frozenset(request.roles),
         "expires_at": expires_at,
         "request_id": fields.request_id(request.request_id),
+        "scopes": frozenset(request.scopes),
+        "service_account": fields.text(request.service_account, "service_account", limit=255),
     }
+
+
+def grace(request: pb.RotateKeyRequest) -> timedelta:
+    given = request.grace.ToTimedelta() if request.HasField("grace") else _GRACE
+    if not timedelta() <= given <= _LONGEST_GRACE:
+        raise InvalidArgument("grace must be from 0 to 30 days", field="grace")
+    return given
 
 
 def key_page(request: pb.ListKeysRequest) -> tuple[Page, str]:
@@ -111,13 +147,17 @@ def key(found: ApiKey) -> key_pb2.Key:
         id=found.id,
         display_name=found.display_name,
         roles=found.roles,
-        create_time=_time(found.created_at),
+        create_time=time(found.created_at),
         creator=found.creator,
+        scopes=found.scopes,
+        service_account=found.service_account,
     )
+    if found.last_used_at:
+        message.last_use_time.CopyFrom(time(found.last_used_at))
     if found.expires_at:
-        message.expire_time.CopyFrom(_time(found.expires_at))
+        message.expire_time.CopyFrom(time(found.expires_at))
     if found.revoked_at:
-        message.revoke_time.CopyFrom(_time(found.revoked_at))
+        message.revoke_time.CopyFrom(time(found.revoked_at))
     return message
 
 
@@ -128,8 +168,22 @@ def principal(found: Principal) -> principal_pb2.Principal:
         roles=sorted(found.roles),
         credential_kind=_KINDS[found.kind],
     )
+    if found.grant:
+        message.grant.CopyFrom(grant(found.grant))
     if found.expires_at:
-        message.expire_time.CopyFrom(_time(found.expires_at))
+        message.expire_time.CopyFrom(time(found.expires_at))
+    return message
+
+
+def grant(found: Grant) -> principal_pb2.Grant:
+    message = principal_pb2.Grant(
+        scopes=sorted(found.scopes or ()),
+        tools=sorted(found.tools or ()),
+        budget_micros_usd=found.budget_micros_usd or 0,
+        delegators=found.delegators,
+    )
+    if found.depth is not None:
+        message.depth = found.depth
     return message
 
 
@@ -147,7 +201,7 @@ def _header(name: str, value: str) -> Any:
     return base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=name, value=value), append_action=overwrite)
 
 
-def _time(value: datetime) -> Timestamp:
+def time(value: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(value)
     return stamp

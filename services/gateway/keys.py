@@ -7,19 +7,25 @@ import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.gateway.errors import KeyInvalid, KeyNotFound, RequestIdReused, RoleInsufficient
+from services.gateway.claims import TENANT
+from services.gateway.errors import KeyEnded, KeyInvalid, KeyNotFound, RequestIdReused, RoleInsufficient
 from services.gateway.store import ApiKey, KeyStore
+from services.gateway.tokens import narrow
 from shared.clock import Clock
-from shared.identity import CredentialKind, Principal
+from shared.fields import ID
+from shared.identity import CredentialKind, Grant, Principal
 from shared.ids import Ids
 from shared.paging import Page
 
 PREFIX: Final = "ank."
+ID_PREFIX: Final = "key"
 _PARTS: Final = 4
 _CACHE: Final = 4096
+_USE_NOTED_EVERY: Final = timedelta(minutes=1)
 
 
 class Keys:
@@ -41,23 +47,44 @@ class Keys:
         roles: frozenset[str],
         expires_at: datetime | None,
         request_id: str | None,
+        scopes: frozenset[str] = frozenset(),
+        service_account: str = "",
     ) -> tuple[ApiKey, str]:
-        """A key and its credential. Raises RoleInsufficient and RequestIdReused."""
+        """A key and its credential. Raises RoleInsufficient, DelegationTooWide and RequestIdReused."""
         if not roles <= maker.roles and "admin" not in maker.roles:
             raise RoleInsufficient("a key cannot hold a role its maker lacks", roles=",".join(sorted(maker.roles)))
-        secret = secrets.token_urlsafe(32)
-        key = ApiKey(
-            id=self._ids.new("key"),
+        grant = narrow(maker.grant or Grant(), Grant(scopes=scopes or None))
+        draft = ApiKey(
+            id="",
             display_name=display_name,
             roles=tuple(sorted(roles)),
-            secret_hash=self._hash(secret),
+            secret_hash=b"",
             creator=maker.subject,
             created_at=self._clock.now(),
-            expires_at=expires_at,
+            expires_at=_earlier(expires_at, maker.expires_at if maker.grant else None),
+            scopes=tuple(sorted(grant.scopes or ())),
+            service_account=service_account,
         )
-        if not await self._store.add(maker.tenant_id, key, request_id=request_id):
+        return await self._add(maker.tenant_id, draft, request_id=request_id)
+
+    async def rotate(self, tenant: str, key_id: str, *, grace: timedelta) -> tuple[ApiKey, str, ApiKey]:
+        """A new key like the old one, its credential, and the old one with its end. Raises KeyNotFound and KeyEnded."""
+        now = self._clock.now()
+        old = await self._store.find(tenant, key_id)
+        if old is None:
+            raise KeyNotFound(f"no key {key_id}", key_id=key_id)
+        if not old.works(now):
+            raise KeyEnded("the key is revoked or has ended; make a new one")
+        new, credential = await self._add(tenant, replace(old, created_at=now, last_used_at=None), request_id=None)
+        ended = await self._store.end(tenant, key_id, at=now + grace)
+        return new, credential, ended or old
+
+    async def _add(self, tenant: str, draft: ApiKey, *, request_id: str | None) -> tuple[ApiKey, str]:
+        secret = secrets.token_urlsafe(32)
+        key = replace(draft, id=self._ids.new(ID_PREFIX), secret_hash=self._hash(secret))
+        if not await self._store.add(tenant, key, request_id=request_id):
             raise RequestIdReused("a key was made for this request_id; its secret cannot be shown again")
-        return key, f"{PREFIX}{maker.tenant_id}.{key.id}.{secret}"
+        return key, f"{PREFIX}{tenant}.{key.id}.{secret}"
 
     async def resolve(self, credential: str) -> Principal:
         """Who holds this credential. Raises KeyInvalid. A good answer is remembered for a few seconds."""
@@ -84,14 +111,27 @@ class Keys:
 
     async def _check(self, credential: str, now: datetime) -> Principal:
         parts = credential.split(".")
-        if len(parts) != _PARTS:
+        if len(parts) != _PARTS or not TENANT.fullmatch(parts[1]) or not ID.fullmatch(parts[2]):
             raise KeyInvalid("the API key is not valid")
         _, tenant, key_id, secret = parts
         key = await self._store.find(tenant, key_id)
         given = self._hash(secret)
         if key is None or not hmac.compare_digest(key.secret_hash, given) or not key.works(now):
             raise KeyInvalid("the API key is not valid")
-        return Principal(tenant, key.id, frozenset(key.roles), CredentialKind.API_KEY, key.expires_at)
+        if key.last_used_at is None or now - key.last_used_at >= _USE_NOTED_EVERY:
+            await self._store.used(tenant, key.id, at=now)
+        grant = Grant(scopes=frozenset(key.scopes)) if key.scopes else None
+        subject = key.service_account or key.id
+        return Principal(tenant, subject, frozenset(key.roles), CredentialKind.API_KEY, key.expires_at, grant)
 
     def _hash(self, secret: str) -> bytes:
         return hmac.digest(self._pepper, secret.encode(), hashlib.sha256)
+
+
+def of_service_account(principal: Principal) -> bool:
+    """Whether a key speaks for a service account, which then must still exist."""
+    return principal.kind is CredentialKind.API_KEY and not principal.subject.startswith(f"{ID_PREFIX}_")
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min(one, other) if one and other else one or other

@@ -3,61 +3,226 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
+import aiohttp
 import grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
+from redis.asyncio import Redis
 
-from agentnet.gateway.v1 import health_service_pb2_grpc, identity_service_pb2_grpc, key_service_pb2_grpc
-from services.gateway import probes
+from agentnet.gateway.v1 import (
+    anthropic_service_pb2_grpc,
+    audit_service_pb2_grpc,
+    debug_service_pb2_grpc,
+    document_service_pb2_grpc,
+    event_service_pb2_grpc,
+    health_service_pb2_grpc,
+    identity_service_pb2_grpc,
+    key_service_pb2_grpc,
+    mcp_service_pb2_grpc,
+    openai_service_pb2_grpc,
+    run_service_pb2_grpc,
+    tenant_service_pb2_grpc,
+    token_service_pb2_grpc,
+    user_service_pb2_grpc,
+    webhook_service_pb2_grpc,
+)
+from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
+from services.gateway import contract, probes
 from services.gateway.admission import Admission
+from services.gateway.audit import Audit, AuditStore
+from services.gateway.audit_postgres import PostgresAuditStore
+from services.gateway.buckets_local import LocalBuckets
+from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
+from services.gateway.bus import sending
+from services.gateway.bus.bus import Bus, LocalLive
+from services.gateway.bus.delivery import Deliverer, Patience
+from services.gateway.bus.redis_streams import Intake, RedisLive
+from services.gateway.bus.sending import Sender
+from services.gateway.bus.service import EventService, WebhookService
+from services.gateway.bus.signing import Seal
+from services.gateway.bus.sinks import Sinks, load
+from services.gateway.bus.store import EventStore, WebhookStore
+from services.gateway.bus.store_postgres import PostgresEventStore, PostgresWebhookStore
+from services.gateway.bus.webhooks import Webhooks
+from services.gateway.claims import ClaimMapping
+from services.gateway.credentials import Credentials
+from services.gateway.directory import Directory, DirectoryStore
+from services.gateway.directory_postgres import PostgresDirectoryStore
+from services.gateway.documents import Documents, DocumentService
+from services.gateway.facades import agents, mcp_server, models
+from services.gateway.facades.router import Answerers
+from services.gateway.facades.service_anthropic import AnthropicService
+from services.gateway.facades.service_mcp import McpService
+from services.gateway.facades.service_openai import OpenaiService
+from services.gateway.fetch import fetch_json
 from services.gateway.health import MeshHealth, Probe
+from services.gateway.issuers import Issuer, Issuers
 from services.gateway.keys import Keys
+from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
+from services.gateway.permissions import permissions
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
-from services.gateway.settings import GatewaySettings
+from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
+from services.gateway.service_operations import DebugService, RunService
+from services.gateway.settings import GatewaySettings, IssuerSettings
+from services.gateway.store import KeyStore
 from services.gateway.store_postgres import PostgresKeyStore
-from shared.clock import SystemClock
+from services.gateway.tokens import Tokens
+from shared.clock import Clock, SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
+from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
+from shared.tasks import supervised
 
-SERVICES = (
-    "agentnet.gateway.v1.IdentityService",
-    "agentnet.gateway.v1.KeyService",
-    "agentnet.gateway.v1.HealthService",
-)
-# Envoy asks before there is an identity; health is for those who have none.
-OPEN = ("/envoy.service.auth.v3.Authorization/", "/agentnet.gateway.v1.HealthService/")
+SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
+PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES)
+PERMISSIONS = permissions(contract.services())
+# Envoy asks before there is an identity; what the contract calls open is for those who have none.
+OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What gateway keeps, and where."""
+
+    keys: KeyStore
+    directory: DirectoryStore
+    audit: AuditStore
+    buckets: Buckets
+    events: EventStore
+    webhooks: WebhookStore
+    redis: Redis | None
+    probes: dict[str, Probe]
 
 
 def main() -> None:
     settings = GatewaySettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
-        clock = SystemClock()
-        dsn = settings.postgres_dsn.get_secret_value()
-        database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
-        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
-        if settings.identity_private_key is None:
-            raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
-        signer = Signer.from_file("gateway", settings.identity_private_key, clock)
-        keys = Keys(
-            PostgresKeyStore(database),
-            pepper=settings.key_pepper.get_secret_value(),
-            clock=clock,
-            ids=RandomIds(),
-            cache_ttl=settings.key_cache_ttl,
-        )
-        asked: dict[str, Probe] = {"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)}
-        for part in filter(None, settings.parts.split(",")):
-            name, _, address = part.partition("=")
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-            asked[name] = probes.of_service(channel)
-        authorization = Authorization(Admission(keys), signer, ttl=settings.identity_ttl)
-        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
-        identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
-        key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, clock), server)
-        health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(MeshHealth(asked)), server)
+        await build(settings, await _stores(settings, stack), server, stack)
 
     run("gateway", settings, register, service_names=SERVICES, open_to_all=OPEN)
+
+
+async def _stores(settings: GatewaySettings, stack: AsyncExitStack) -> Stores:
+    dsn = settings.postgres_dsn.get_secret_value()
+    database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
+    redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+    clock = SystemClock()
+    return Stores(
+        keys=PostgresKeyStore(database),
+        directory=PostgresDirectoryStore(database),
+        audit=PostgresAuditStore(database),
+        buckets=FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock),
+        events=PostgresEventStore(database),
+        webhooks=PostgresWebhookStore(database),
+        redis=redis,
+        probes={"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)},
+    )
+
+
+async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+    """The whole service on the server; what it opens closes with the stack."""
+    clock, ids = SystemClock(), RandomIds()
+    if settings.identity_private_key is None:
+        raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
+    private_key = settings.identity_private_key.read_bytes()
+    audit = Audit(stores.audit, clock=clock, ids=ids)
+    await stack.enter_async_context(supervised("audit", audit.write))
+    directory = Directory(
+        stores.directory, platform=settings.platform_tenant, clock=clock, cache_ttl=settings.directory_cache_ttl
+    )
+    pepper = settings.key_pepper.get_secret_value()
+    keys = Keys(stores.keys, pepper=pepper, clock=clock, ids=ids, cache_ttl=settings.key_cache_ttl)
+    tokens = Tokens(private_key, clock, ids)
+    http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
+    issuers = Issuers([_issuer(one) for one in settings.issuers], fetch_json(http), clock)
+    rates = {name: Rate(rate.per_second, rate.burst) for name, rate in settings.limits.items()}
+    limits = Limits(stores.buckets, rates)
+    admission = Admission(
+        Credentials(keys, tokens, issuers),
+        PERMISSIONS,
+        directory=directory,
+        limits=limits,
+        audit=audit,
+        clock=clock,
+    )
+    signer = Signer("gateway", private_key, clock)
+    authorization = Authorization(admission, signer, clock, ttl=settings.identity_ttl)
+    external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
+    key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, directory, audit, clock), server)
+    scopes = frozenset(permission.scope for permission in PERMISSIONS.values())
+    _add_directory(server, directory, audit, clock, scopes)
+    token_service_pb2_grpc.add_TokenServiceServicer_to_server(TokenService(tokens, audit), server)
+    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+    documents = DocumentService(Documents.read(settings.descriptors, PERMISSIONS), ToolServiceStub(channel))
+    document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
+    answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
+    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
+    anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
+    mcp = mcp_server.server(mcp_server.Offer(channel, answerers.agents))
+    mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(mcp), server)
+    run_service_pb2_grpc.add_RunServiceServicer_to_server(RunService(answerers), server)
+    debug = DebugService({**DEFAULTS, **rates}, platform=settings.platform_tenant, methods=len(PERMISSIONS))
+    debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
+    await _add_bus(settings, stores, server, stack, audit)
+    health = MeshHealth({**stores.probes, **await _services(settings, stack)})
+    health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
+
+
+async def _add_bus(
+    settings: GatewaySettings, stores: Stores, server: grpc.aio.Server, stack: AsyncExitStack, audit: Audit
+) -> None:
+    """Events and webhooks. With Redis, replicas share the news and services publish through it."""
+    clock, ids = SystemClock(), RandomIds()
+    seal = Seal(settings.key_pepper.get_secret_value())
+    http = await stack.enter_async_context(sending.session(private=settings.webhook_private))
+    sender = Sender(http, seal)
+    sinks = Sinks(load(settings.sinks))
+    await stack.enter_async_context(sinks.fed())
+    live = RedisLive(stores.redis) if stores.redis else LocalLive()
+    bus = Bus(stores.events, stores.webhooks, live, sinks, clock=clock, ids=ids)
+    deliverer = Deliverer(stores.webhooks, stores.events, sender, clock=clock, patience=Patience())
+    await stack.enter_async_context(supervised("deliver", deliverer.run))
+    if stores.redis and isinstance(live, RedisLive):
+        intake = Intake(stores.redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
+        await stack.enter_async_context(supervised("news", live.listen))
+        await stack.enter_async_context(supervised("intake", intake.run))
+    webhooks = Webhooks(stores.webhooks, sender, seal, clock=clock, ids=ids, private=settings.webhook_private)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(EventService(bus, clock), server)
+    webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(WebhookService(webhooks, audit, clock), server)
+
+
+def _add_directory(
+    server: grpc.aio.Server, directory: Directory, audit: Audit, clock: Clock, scopes: frozenset[str]
+) -> None:
+    tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(TenantService(directory, audit, clock), server)
+    users = UserService(directory, audit, clock, scopes=scopes)
+    user_service_pb2_grpc.add_UserServiceServicer_to_server(users, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(audit), server)
+
+
+async def _services(settings: GatewaySettings, stack: AsyncExitStack) -> dict[str, Probe]:
+    """How to ask each service of the mesh whether it works."""
+    asked: dict[str, Probe] = {}
+    for part in filter(None, settings.parts.split(",")):
+        name, _, address = part.partition("=")
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        asked[name] = probes.of_service(channel)
+    return asked
+
+
+def _issuer(settings: IssuerSettings) -> Issuer:
+    claims = ClaimMapping(
+        subject=settings.subject,
+        tenant=settings.tenant,
+        roles=settings.roles,
+        tenants=settings.tenants,
+        role_names=settings.role_names,
+        fixed_tenant=settings.fixed_tenant,
+    )
+    return Issuer(settings.issuer, settings.audience, claims, settings.jwks_uri)

@@ -1,9 +1,16 @@
-"""Which role may call which method from outside. What is not here may not be called: deny is the default."""
+"""Which role may call which method from outside: what the contract says beside each method."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from agentnet.common.v1 import permission_pb2 as pb
 
 ADMIN: Final = "admin"
 OPERATOR: Final = "operator"
@@ -11,102 +18,51 @@ AUDITOR: Final = "auditor"
 TENANT_USER: Final = "tenant_user"
 ROLES: Final = frozenset({ADMIN, OPERATOR, AUDITOR, TENANT_USER})
 
-_EVERYONE: Final = ROLES
-_WORKERS: Final = frozenset({ADMIN, OPERATOR, TENANT_USER})
-_OPERATORS: Final = frozenset({ADMIN, OPERATOR})
-_OVERSEERS: Final = frozenset({ADMIN, OPERATOR, AUDITOR})
-_ADMINS: Final = frozenset({ADMIN})
-_NOBODY: Final[frozenset[str]] = frozenset()
-
-_BY_SERVICE: Final[dict[str, dict[str, frozenset[str]]]] = {
-    "agentnet.gateway.v1.IdentityService": {"GetCaller": _EVERYONE},
-    "agentnet.gateway.v1.KeyService": {"CreateKey": _ADMINS, "ListKeys": _OVERSEERS, "RevokeKey": _ADMINS},
-    "agentnet.gateway.v1.HealthService": {"GetHealth": _EVERYONE, "GetLiveness": _EVERYONE},
-    "agentnet.orchestrator.v1.AgentService": {
-        "CreateAgent": _OPERATORS,
-        "GetAgent": _EVERYONE,
-        "ListAgents": _EVERYONE,
-        "UpdateAgent": _OPERATORS,
-        "SetAgentState": _OPERATORS,
-        "RunAgent": _WORKERS,
-    },
-    "agentnet.orchestrator.v1.SessionService": {
-        "StartSession": _WORKERS,
-        "GetSession": _EVERYONE,
-        "ListSessions": _EVERYONE,
-        "ListTurns": _EVERYONE,
-        "WatchSession": _EVERYONE,
-        "AdvanceSession": _WORKERS,
-        "PauseSession": _WORKERS,
-        "ResumeSession": _WORKERS,
-        "CancelSession": _WORKERS,
-    },
-    "agentnet.orchestrator.v1.TaskGraphService": {
-        "PlanTasks": _WORKERS,
-        "ExecuteTasks": _WORKERS,
-        "GetTaskGraph": _EVERYONE,
-        "ListTaskGraphs": _EVERYONE,
-        "CancelTasks": _WORKERS,
-        "DrawTaskGraph": _EVERYONE,
-    },
-    "agentnet.orchestrator.v1.CheckpointService": {
-        "CreateCheckpoint": _WORKERS,
-        "GetCheckpoint": _EVERYONE,
-        "ListCheckpoints": _EVERYONE,
-        "DeleteCheckpoint": _WORKERS,
-    },
-    "agentnet.orchestrator.v1.EvaluationService": {"RunEvaluation": _OPERATORS, "GetEvaluation": _EVERYONE},
-    "agentnet.inference.v1.InferenceService": {
-        "Generate": _WORKERS,
-        "GenerateText": _WORKERS,
-        "Attach": _WORKERS,
-        "CancelGeneration": _WORKERS,
-        "Embed": _WORKERS,
-        "ListModels": _EVERYONE,
-    },
-    "agentnet.policy.v1.PolicyService": {
-        "CreateBundle": _OPERATORS,
-        "GetBundle": _EVERYONE,
-        "ListBundles": _EVERYONE,
-        "LabelBundle": _OPERATORS,
-        "Check": _WORKERS,
-        "WatchBundles": _OVERSEERS,
-        "RecordViolations": _NOBODY,
-        "ListViolations": _OVERSEERS,
-    },
-    "agentnet.memory.v1.MemoryService": {
-        "Remember": _WORKERS,
-        "GetMemory": _EVERYONE,
-        "ListMemories": _EVERYONE,
-        "Recall": _WORKERS,
-        "Forget": _WORKERS,
-        "AppendTurn": _NOBODY,
-        "GetContext": _WORKERS,
-    },
-    "agentnet.tools.v1.ToolService": {
-        "RegisterTool": _OPERATORS,
-        "GetTool": _EVERYONE,
-        "ListTools": _EVERYONE,
-        "InvokeTool": _OPERATORS,
-        "StreamTool": _OPERATORS,
-    },
-    "agentnet.cost.v1.CostService": {
-        "Reserve": _NOBODY,
-        "ExtendLease": _NOBODY,
-        "Settle": _NOBODY,
-        "SummarizeCost": _OVERSEERS | _WORKERS,
-        "ListCostEvents": _OVERSEERS,
-        "GetBudget": _EVERYONE,
-        "SetBudget": _ADMINS,
-    },
-    "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": _EVERYONE},
+_HOLDERS: Final[Mapping[int, frozenset[str]]] = {
+    pb.PERMISSION_OPEN: ROLES,
+    pb.PERMISSION_EVERYONE: ROLES,
+    pb.PERMISSION_WORKERS: frozenset({ADMIN, OPERATOR, TENANT_USER}),
+    pb.PERMISSION_OPERATORS: frozenset({ADMIN, OPERATOR}),
+    pb.PERMISSION_OVERSEERS: frozenset({ADMIN, OPERATOR, AUDITOR}),
+    pb.PERMISSION_ADMINS: frozenset({ADMIN}),
+    pb.PERMISSION_MESH: frozenset(),
 }
+_WORD: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
-METHODS: Final = {
-    f"/{service}/{method}": roles for service, methods in _BY_SERVICE.items() for method, roles in methods.items()
+
+class PermissionMissing(Exception):
+    """A method of the contract does not say who may call it. Annotate it; the mesh does not start without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Who may call one method: these roles, and of narrowed credentials those that hold the scope."""
+
+    roles: frozenset[str]
+    scope: str
+    open: bool = False
+
+
+Permissions = Mapping[str, Permission]
+
+# Reflection is gRPC's own and tells no more than the repository does.
+_REFLECTION: Final = {
+    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo": Permission(ROLES, "reflection:read")
+    for version in ("v1", "v1alpha")
 }
 
 
-def allowed(path: str, roles: Collection[str]) -> bool:
-    """Whether one of these roles may call the method at this gRPC path."""
-    return bool(METHODS.get(path, _NOBODY).intersection(roles))
+def permissions(services: Iterable[ServiceDescriptor]) -> Permissions:
+    """By gRPC path. What is not in it may not be called. Raises PermissionMissing."""
+    found = {f"/{service.full_name}/{method.name}": _read(method) for service in services for method in service.methods}
+    return found | _REFLECTION
+
+
+def _read(method: MethodDescriptor) -> Permission:
+    options = method.GetOptions()
+    said = options.Extensions[pb.permission]
+    if said not in _HOLDERS:
+        raise PermissionMissing(f"{method.full_name} has no option (agentnet.common.v1.permission)")
+    noun = _WORD.sub("_", method.containing_service.name.removesuffix("Service")).lower()
+    verb = "read" if options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS else "write"
+    return Permission(_HOLDERS[said], f"{noun}:{verb}", open=said == pb.PERMISSION_OPEN)

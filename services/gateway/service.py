@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections import OrderedDict
+from datetime import datetime, timedelta
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 
@@ -18,31 +19,47 @@ from agentnet.gateway.v1 import (
 from agentnet.gateway.v1 import key_service_pb2 as pb
 from services.gateway import convert
 from services.gateway.admission import Admission
+from services.gateway.audit import Audit
+from services.gateway.directory import Directory
 from services.gateway.health import MeshHealth
 from services.gateway.keys import Keys
 from shared import fields
 from shared.clock import Clock
 from shared.errors import MeshError
-from shared.identity import Signer, current
-from shared.log import log
+from shared.identity import Principal, Signer, current
+
+_CACHE: Final = 4096
 
 
 class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ignore[misc] # untyped stubs
     """envoy.service.auth.v3: who enters. A fault of ours is an error to Envoy, which then keeps everyone out."""
 
-    def __init__(self, admission: Admission, signer: Signer, *, ttl: timedelta) -> None:
+    def __init__(self, admission: Admission, signer: Signer, clock: Clock, *, ttl: timedelta) -> None:
         self._admission = admission
         self._signer = signer
+        self._clock = clock
         self._ttl = ttl
+        self._headers: OrderedDict[Principal, tuple[datetime, str]] = OrderedDict()
 
     async def Check(self, request: Any, context: Any) -> Any:
         asked = convert.check_request(request)
         try:
-            principal = await self._admission.admit(asked)
+            admitted = await self._admission.admit(asked)
         except MeshError as error:
-            log.info("admission.denied", path=asked.path, reason=error.reason_name)
-            return convert.denied(error, rest=asked.rest)
-        return convert.admitted(self._signer.sign(principal, self._ttl))
+            return convert.denied(error, asked.path, rest=asked.rest)
+        return convert.admitted(self._signed(admitted.principal), admitted.level)
+
+    def _signed(self, principal: Principal) -> str:
+        """A header serves a caller for half its life, so that those behind have it verified once."""
+        now, found = self._clock.now(), self._headers.get(principal)
+        if found and found[0] > now:
+            return found[1]
+        header = self._signer.sign(principal, self._ttl)
+        end = now + self._ttl / 2
+        self._headers[principal] = (min(end, principal.expires_at) if principal.expires_at else end, header)
+        if len(self._headers) > _CACHE:
+            self._headers.popitem(last=False)
+        return header
 
 
 class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
@@ -55,12 +72,19 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
 class KeyService(key_service_pb2_grpc.KeyServiceServicer):
     """API keys."""
 
-    def __init__(self, keys: Keys, clock: Clock) -> None:
+    def __init__(self, keys: Keys, directory: Directory, audit: Audit, clock: Clock) -> None:
         self._keys = keys
+        self._directory = directory
+        self._audit = audit
         self._clock = clock
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Any) -> pb.CreateKeyResponse:
-        key, secret = await self._keys.make(current(), **convert.new_key(request, self._clock.now()))
+        wanted = convert.new_key(request, self._clock.now())
+        await self._directory.require_roles(current().tenant_id, sorted(wanted["roles"]))
+        if wanted["service_account"]:
+            await self._directory.user(current().tenant_id, wanted["service_account"])
+        key, secret = await self._keys.make(current(), **wanted)
+        await self._audit.act(current(), "key.created", key.id)
         return pb.CreateKeyResponse(key=convert.key(key), secret=secret)
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
@@ -70,7 +94,15 @@ class KeyService(key_service_pb2_grpc.KeyServiceServicer):
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Any) -> pb.RevokeKeyResponse:
         key_id = fields.identifier(request.key_id, "key_id")
-        return pb.RevokeKeyResponse(key=convert.key(await self._keys.revoke(current().tenant_id, key_id)))
+        key = await self._keys.revoke(current().tenant_id, key_id)
+        await self._audit.act(current(), "key.revoked", key_id)
+        return pb.RevokeKeyResponse(key=convert.key(key))
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, context: Any) -> pb.RotateKeyResponse:
+        key_id, grace = fields.identifier(request.key_id, "key_id"), convert.grace(request)
+        new, secret, old = await self._keys.rotate(current().tenant_id, key_id, grace=grace)
+        await self._audit.act(current(), "key.rotated", key_id)
+        return pb.RotateKeyResponse(key=convert.key(new), secret=secret, old_key=convert.key(old))
 
 
 class HealthService(health_service_pb2_grpc.HealthServiceServicer):

@@ -22,6 +22,9 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    scopes: tuple[str, ...] = ()
+    last_used_at: datetime | None = None
+    service_account: str = ""
 
     def works(self, now: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
@@ -38,6 +41,12 @@ class KeyStore(Protocol):
 
     async def revoke(self, tenant: str, key_id: str, *, at: datetime) -> ApiKey | None:
         """Revokes a key; the first time of revocation stays. None when there is no such key."""
+
+    async def end(self, tenant: str, key_id: str, *, at: datetime) -> ApiKey | None:
+        """Lets a key end at a time, or earlier if it does so already. None when there is no such key."""
+
+    async def used(self, tenant: str, key_id: str, *, at: datetime) -> None:
+        """Notes when a call last came with it."""
 
     async def keys(self, tenant: str, *, active_at: datetime | None, page: Page) -> Sequence[ApiKey]:
         """Keys, newest first, at most `page.size` + 1; only those that work at a time, when one is given.

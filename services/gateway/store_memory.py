@@ -34,6 +34,16 @@ class MemoryKeyStore:
             key = self._keys[tenant, key_id] = replace(key, revoked_at=at)
         return key
 
+    async def end(self, tenant: str, key_id: str, *, at: datetime) -> ApiKey | None:
+        key = self._keys.get((tenant, key_id))
+        if key and (key.expires_at is None or key.expires_at > at):
+            key = self._keys[tenant, key_id] = replace(key, expires_at=at)
+        return key
+
+    async def used(self, tenant: str, key_id: str, *, at: datetime) -> None:
+        if key := self._keys.get((tenant, key_id)):
+            self._keys[tenant, key_id] = replace(key, last_used_at=at)
+
     async def keys(self, tenant: str, *, active_at: datetime | None, page: Page) -> Sequence[ApiKey]:
         mine = [key for (owner, _), key in self._keys.items() if owner == tenant]
         fitting = [key for key in mine if active_at is None or key.works(active_at)]

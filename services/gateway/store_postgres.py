@@ -24,7 +24,7 @@ class PostgresKeyStore:
         async with self._database.tenant(tenant) as connection:
             added = await connection.fetchval(
                 _SQL["add"], tenant, key.id, key.display_name, list(key.roles), key.secret_hash, key.creator,
-                key.created_at, key.expires_at, request_id,
+                key.created_at, key.expires_at, request_id, list(key.scopes), key.service_account,
             )  # fmt: skip
         return added is not None
 
@@ -37,6 +37,15 @@ class PostgresKeyStore:
         async with self._database.tenant(tenant) as connection:
             row = await connection.fetchrow(_SQL["revoke"], key_id, at)
         return _key(row) if row else None
+
+    async def end(self, tenant: str, key_id: str, *, at: datetime) -> ApiKey | None:
+        async with self._database.tenant(tenant) as connection:
+            row = await connection.fetchrow(_SQL["end"], key_id, at)
+        return _key(row) if row else None
+
+    async def used(self, tenant: str, key_id: str, *, at: datetime) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(_SQL["used"], key_id, at)
 
     async def keys(self, tenant: str, *, active_at: datetime | None, page: Page) -> Sequence[ApiKey]:
         seen: tuple[datetime | None, str] = (None, "")
@@ -57,4 +66,7 @@ def _key(row: Any) -> ApiKey:
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
+        scopes=tuple(row["scopes"]),
+        last_used_at=row["last_used_at"],
+        service_account=row["service_account"],
     )

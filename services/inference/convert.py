@@ -9,49 +9,57 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 
 from agentnet.common.v1 import usage_pb2
-from agentnet.inference.v1 import generation_pb2, message_pb2
+from agentnet.inference.v1 import cache_pb2, downgrade_pb2, generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
-from services.inference.embedding import Embedded
-from services.inference.engine import Order
+from services.inference import prompt
+from services.inference.admission import CachePolicy, Order
+from services.inference.breakers import BreakerState
+from services.inference.downgrades import Downgrade
+from services.inference.embeddings.contract import Embedded
+from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.errors import ModelNotFound
-from services.inference.providers.contract import Message, Role, Sampling
+from services.inference.providers.contract import Message
 from services.inference.route import Model
 from shared import fields
-from shared.errors import FieldRequired, FieldTooLong, InvalidArgument, from_failure
+from shared.errors import FieldRequired, InvalidArgument, from_failure
 from shared.ids import Ids
 from shared.paging import next_page_token, page
 
-_MAX_MESSAGES: Final = 512
-_MAX_PARTS: Final = 64
-_MAX_PROMPT: Final = 1_048_576
-_MAX_PART: Final = 262_144
 _MAX_OUTPUT: Final = 131_072
 _DEFAULT_OUTPUT: Final = 512
 _MAX_GRACE: Final = timedelta(minutes=10)
 _MAX_TEXTS: Final = 256
 _MAX_TEXT: Final = 32_768
-_ROLES: Final = {
-    message_pb2.ROLE_SYSTEM: Role.SYSTEM,
-    message_pb2.ROLE_USER: Role.USER,
-    message_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
-}
+_DEFAULT_CACHE: Final = timedelta(hours=1)
+_LONGEST_CACHE: Final = timedelta(days=7)
+_DEFAULT_SIMILARITY: Final = 0.95
+_LONGEST_DOWNGRADE: Final = timedelta(days=31)
+_MAX_FALLBACK: Final = 8
 
 
-def order(request: pb.GenerateRequest, ids: Ids) -> Order:
+def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) -> Order:
     return Order(
         generation_id=fields.identifier(request.generation_id, "generation_id")
         if request.generation_id
         else ids.new("gen"),
         model=fields.text(request.model, "model", limit=128),
-        messages=_messages(request.messages),
-        sampling=_sampling(request.sampling),
+        messages=messages,
+        sampling=prompt.sampling(request.sampling),
         max_output_tokens=int(
             fields.within(request.max_output_tokens or _DEFAULT_OUTPUT, "max_output_tokens", low=1, high=_MAX_OUTPUT)
         ),
         detach_grace=_grace(request.detach_grace),
         session_id=fields.text(request.session_id, "session_id", limit=64),
         agent=fields.text(request.agent, "agent", limit=100),
+        tools=prompt.tools(request.tools),
+        tool_choice=prompt.tool_choice(request),
+        response_format=prompt.response_format(request),
+        reasoning_effort=prompt.reasoning_effort(request.reasoning_effort),
+        fallback=_fallback(request),
+        no_fallback=request.no_fallback,
+        cache=_cache(request.cache),
+        prompt_version=fields.text(request.prompt_version, "prompt_version", limit=128),
+        packing=request.packing,
     )
 
 
@@ -59,6 +67,17 @@ def attach(request: pb.AttachRequest) -> tuple[str, int]:
     if request.after_sequence < 0:
         raise InvalidArgument("after_sequence must not be negative", field="after_sequence")
     return fields.identifier(request.generation_id, "generation_id"), request.after_sequence
+
+
+def downgrade(request: downgrade_pb2.DowngradeModelRequest) -> tuple[str, Downgrade, timedelta]:
+    asked = request.duration
+    if not 1 <= asked.seconds <= _LONGEST_DOWNGRADE.total_seconds():
+        raise InvalidArgument("duration must be from 1 second to 31 days", field="duration")
+    from_model = fields.required(request.from_model, "from_model", limit=128)
+    to_model = fields.required(request.to_model, "to_model", limit=128)
+    if from_model == to_model:
+        raise InvalidArgument("to_model must be another model", field="to_model")
+    return from_model, Downgrade(to_model, fields.required(request.reason, "reason", limit=256)), asked.ToTimedelta()
 
 
 def texts(request: pb.EmbedRequest) -> Sequence[str]:
@@ -88,32 +107,39 @@ def whole(events: Sequence[generation_pb2.GenerationEvent]) -> pb.GenerateTextRe
     last = events[-1]
     if last.HasField("failed"):
         raise from_failure(last.failed.failure)
+    restarts = [place for place, event in enumerate(events) if event.failover.restarted]
+    valid = events[restarts[-1] :] if restarts else events
     return pb.GenerateTextResponse(
         generation_id=last.generation_id,
-        text="".join(event.text.text for event in events if event.HasField("text")),
+        text="".join(event.text.text for event in valid if event.HasField("text")),
+        reasoning="".join(event.reasoning.text for event in valid if event.HasField("reasoning")),
+        tool_calls=[event.tool_call.tool_call for event in valid if event.HasField("tool_call")],
         finished=last.finished,
     )
 
 
-def models_response(request: pb.ListModelsRequest, found: Sequence[Model], *, default: str) -> pb.ListModelsResponse:
+def models_page(request: pb.ListModelsRequest, found: Sequence[Model]) -> tuple[Sequence[Model], str]:
+    """The page of models asked for, and the token of the next one."""
     scope = f"models|{request.provider}"
     asked = page(request.page_size, request.page_token, scope=scope)
     after = asked.cursor[0] if asked.cursor else ""
     fitting = [model for model in found if model.name > after and request.provider in ("", model.provider)]
     shown = fitting[: asked.size]
     more = (shown[-1].name,) if len(fitting) > len(shown) else None
-    return pb.ListModelsResponse(
-        models=[
-            pb.Model(
-                name=model.name,
-                provider=model.provider,
-                embedding=model.embedding,
-                context_tokens=model.context_tokens,
-                is_default=model.name in (default, EMBEDDING_MODEL),
-            )
-            for model in shown
-        ],
-        next_page_token=next_page_token(more, scope=scope),
+    return shown, next_page_token(more, scope=scope)
+
+
+def model(found: Model, *, default: str, breaker: BreakerState, downgraded_to: str) -> pb.Model:
+    return pb.Model(
+        name=found.name,
+        provider=found.provider,
+        embedding=found.embedding,
+        context_tokens=found.context_tokens,
+        is_default=found.name in (default, EMBEDDING_MODEL),
+        fallback_models=found.fallback,
+        abilities=sorted(ability.value for ability in found.abilities),
+        breaker=breaker.value,
+        downgraded_to=downgraded_to,
     )
 
 
@@ -124,42 +150,25 @@ def _grace(found: Duration) -> timedelta:
     raise InvalidArgument("detach_grace must be from 0 to 10 minutes", field="detach_grace")
 
 
-def _messages(found: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
-    if not found:
-        raise FieldRequired("messages")
-    fields.at_most(len(found), "messages", limit=_MAX_MESSAGES)
-    read = tuple(_message(message, f"messages[{place}]") for place, message in enumerate(found))
-    if (length := sum(len(message.text) for message in read)) > _MAX_PROMPT:
-        raise FieldTooLong("messages", length=length, limit=_MAX_PROMPT)
-    return read
-
-
-def _message(message: message_pb2.Message, where: str) -> Message:
-    role = _ROLES.get(message.role)
-    if role is None:
-        raise InvalidArgument("role is required", field=f"{where}.role")
-    fields.at_most(len(message.content), f"{where}.content", limit=_MAX_PARTS)
-    text = "".join(
-        fields.text(part.text, f"{where}.content[{place}].text", limit=_MAX_PART)
-        for place, part in enumerate(message.content)
+def _fallback(request: pb.GenerateRequest) -> tuple[str, ...] | None:
+    if not request.fallback_models:
+        return None
+    if request.no_fallback:
+        raise InvalidArgument("fallback_models and no_fallback contradict each other", field="fallback_models")
+    fields.at_most(len(request.fallback_models), "fallback_models", limit=_MAX_FALLBACK)
+    return tuple(
+        fields.required(name, f"fallback_models[{place}]", limit=128)
+        for place, name in enumerate(request.fallback_models)
     )
-    if not text:
-        raise FieldRequired(f"{where}.content")
-    return Message(role, text, fields.text(message.name, f"{where}.name", limit=64))
 
 
-def _sampling(found: message_pb2.Sampling) -> Sampling:
-    def optional(name: str, low: float, high: float) -> float | None:
-        if not found.HasField(name):  # type: ignore[arg-type]
-            return None
-        return fields.within(getattr(found, name), f"sampling.{name}", low=low, high=high)
-
-    fields.at_most(len(found.stop), "sampling.stop", limit=4)
-    return Sampling(
-        temperature=optional("temperature", 0, 2),
-        top_p=optional("top_p", 0, 1),
-        presence_penalty=optional("presence_penalty", -2, 2),
-        frequency_penalty=optional("frequency_penalty", -2, 2),
-        seed=found.seed if found.HasField("seed") else None,
-        stop=tuple(found.stop),
-    )
+def _cache(found: cache_pb2.CachePolicy) -> CachePolicy | None:
+    if found.mode in (cache_pb2.CACHE_MODE_UNSPECIFIED, cache_pb2.CACHE_MODE_OFF):
+        return None
+    ttl = found.ttl.ToTimedelta() if 0 <= found.ttl.seconds <= _LONGEST_CACHE.total_seconds() else None
+    if ttl is None or not timedelta() <= ttl <= _LONGEST_CACHE:
+        raise InvalidArgument("ttl must be from 0 to 7 days", field="cache.ttl")
+    if found.mode != cache_pb2.CACHE_MODE_SEMANTIC:
+        return CachePolicy(ttl or _DEFAULT_CACHE)
+    similarity = fields.within(found.similarity or _DEFAULT_SIMILARITY, "cache.similarity", low=0.5, high=1)
+    return CachePolicy(ttl or _DEFAULT_CACHE, similarity)

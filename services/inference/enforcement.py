@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -11,10 +12,39 @@ from services.inference.peers import Payer, PolicyPeer, Snapshot
 from shared.errors import MeshError
 from shared.log import log
 from shared.monitors.rules import Target, Verdict
-from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge
+from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 
 _EVERYONE: Final = "*"
 _REPORT_AT_ONCE: Final = 100
+
+
+class Guard:
+    """All that one generation says, under the rules of its tenant: text, thoughts and the arguments of tools."""
+
+    def __init__(self, output: tuple[CompiledRule, ...], arguments: tuple[CompiledRule, ...]) -> None:
+        self._output = output
+        self._arguments = arguments
+        self.text = StreamMonitor(output, Target.OUTPUT)
+        self.reasoning = StreamMonitor(output, Target.OUTPUT)
+
+    def arguments(self, text: str) -> Ruling:
+        """Judges a tool's arguments, whole. What a rule would redact blocks when the rest is no longer JSON."""
+        ruling = judge(self._arguments, Target.TOOL_ARGUMENTS, text)
+        if ruling.text == text or ruling.blocked:
+            return ruling
+        try:
+            json.loads(ruling.text)
+        except ValueError:
+            return ruling._replace(blocked=True)
+        return ruling
+
+    def anew(self) -> Guard:
+        """The same rules for output that starts anew."""
+        return Guard(self._output, self._arguments)
+
+    def statuses(self) -> list[tuple[str, str, float]]:
+        """Each rule of the output, its worst outcome and the seconds it took."""
+        return list(statuses(self.text))
 
 
 class Enforcement:
@@ -42,9 +72,14 @@ class Enforcement:
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
         return verdicts, refusals[0] if refusals else None
 
-    def monitor(self, tenant: str) -> StreamMonitor:
-        """A fresh monitor for one output stream. Raises PolicyUnavailable."""
-        return StreamMonitor(self._rules(tenant, Target.OUTPUT), Target.OUTPUT)
+    def guard(self, tenant: str) -> Guard:
+        """Fresh monitors for one generation. Raises PolicyUnavailable."""
+        return Guard(self._rules(tenant, Target.OUTPUT), self._rules(tenant, Target.TOOL_ARGUMENTS))
+
+    @property
+    def revision(self) -> int:
+        """Which policy is enforced: another one may judge the same answer otherwise."""
+        return self._snapshot.revision if self._snapshot else 0
 
     def _rules(self, tenant: str, target: Target) -> tuple[CompiledRule, ...]:
         if self._snapshot is None:

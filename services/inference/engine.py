@@ -10,43 +10,30 @@ from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
+from services.inference.admission import Admission, Order
+from services.inference.breakers import Breakers
 from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
 from services.inference.generation import Generation
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Producer
-from services.inference.providers.contract import Message, ModelCall, Sampling, estimate_input
-from services.inference.route import Router
 from services.inference.store import GenerationStore
+from services.inference.tab import Tab
 from services.inference.tail import GenerationTail
 from shared.clock import Clock
 from shared.errors import ResourceExhausted
 from shared.identity import Principal
 
 _KEEP_SECONDS: Final = 60.0
-_FIRST_LEASE_TOKENS: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a caller wants generated."""
-
-    generation_id: str
-    model: str
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    max_output_tokens: int
-    detach_grace: timedelta
-    session_id: str = ""
-    agent: str = ""
 
 
 @dataclass(slots=True)
 class Engine:
     """All generations of this replica."""
 
-    router: Router
+    admission: Admission
     enforcement: Enforcement
+    breakers: Breakers
     cost: CostPeer
     policy: PolicyPeer
     store: GenerationStore
@@ -65,18 +52,21 @@ class Engine:
         lock = self._starting.setdefault(key, asyncio.Lock())  # forgotten with the last call that waits for it
         async with lock:
             generation = await self._begin(principal, order) if await self._is_new(key) else None
-        source = generation.read(0) if generation else self.attach(*key, after=0)
+        packing = order.packing
+        source = generation.read(0, packing=packing) if generation else self.attach(*key, after=0, packing=packing)
         async with aclosing(source) as events:
             async for event in events:
                 yield event
 
-    async def attach(self, tenant: str, generation_id: str, *, after: int) -> AsyncGenerator[bytes, None]:
+    async def attach(
+        self, tenant: str, generation_id: str, *, after: int, packing: bool = False
+    ) -> AsyncGenerator[bytes, None]:
         """Streams a generation that exists.
 
         Raises GenerationNotFound, GenerationExpired when only its record is left, GenerationLost when its owner died.
         """
         held = self._live.get((tenant, generation_id))
-        source = held.read(after) if held else self.tail.read(tenant, generation_id, after)
+        source = held.read(after, packing=packing) if held else self.tail.read(tenant, generation_id, after)
         try:
             async with aclosing(source) as events:
                 async for event in events:
@@ -125,26 +115,31 @@ class Engine:
         return generation
 
     async def _admitted(self, principal: Principal, order: Order) -> Generation:
-        model, provider = self.router.resolve(order.model)
         if sum(not found.done for found in self._live.values()) >= self.limit:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
-        call = ModelCall(model.name, order.messages, order.sampling, order.max_output_tokens)
-        payer = Payer(principal, order.generation_id, provider.name, model.name, order.session_id, order.agent)
         tenant = principal.tenant_id
-        verdicts, refusal = self.enforcement.check_prompt(tenant, [message.text for message in order.messages])
+        model = self.admission.model(order)
+        payer = Payer(principal, order.generation_id, "", model.name, order.session_id, order.agent)
+        verdicts, refusal = self.enforcement.check_prompt(tenant, order.texts)
         if refusal:
             await report(self.policy, payer, verdicts, at=self.clock.now())
             raise refusal
-        monitor = self.enforcement.monitor(tenant)
-        covered = min(order.max_output_tokens, _FIRST_LEASE_TOKENS)
-        await self.cost.reserve(payer, input_tokens=estimate_input(call), output_tokens=covered)
+        guard = self.enforcement.guard(tenant)
+        admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
+        target = admitted.course.target
+        tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)
+        if tab:
+            await tab.open()
         generation = Generation(tenant, order.generation_id, grace=order.detach_grace, clock=self.clock)
         producer = Producer(
-            generation=generation, provider=provider, call=call, payer=payer, monitor=monitor, covered=covered,
-            cost=self.cost, policy=self.policy, store=self.store, clock=self.clock,
+            generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
+            cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
+            prompt_version=order.prompt_version, kept=admitted.kept,
         )  # fmt: skip
         self._live[tenant, order.generation_id] = generation
-        generation.task = asyncio.create_task(producer.run(verdicts), name=f"generation {order.generation_id}")
+        admitted.leads(generation)
+        running = producer.run(verdicts, admitted.before)
+        generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
         generation.task.add_done_callback(lambda _: self._keep_for_a_while((tenant, order.generation_id)))
         return generation
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from shared.errors import (
     Aborted,
     Cancelled,
@@ -88,6 +90,36 @@ class ContextTooLong(InvalidArgument):
     reason = Reason.ERROR_REASON_CONTEXT_TOO_LONG
 
 
+class ProviderOverloaded(Unavailable):
+    """The provider says it has too much to do."""
+
+    reason = Reason.ERROR_REASON_PROVIDER_OVERLOADED
+
+
+class ContentFiltered(FailedPrecondition):
+    """The provider's own filter refuses the content."""
+
+    reason = Reason.ERROR_REASON_CONTENT_FILTERED
+
+
+class ModelUnable(FailedPrecondition):
+    """The model cannot do what is asked. The facts say what is missing."""
+
+    reason = Reason.ERROR_REASON_MODEL_UNABLE
+
+
+class OutputInvalid(FailedPrecondition):
+    """The output does not fit the asked schema, and asking again did not mend it."""
+
+    reason = Reason.ERROR_REASON_OUTPUT_INVALID
+
+
+class ReplayMissed(FailedPrecondition):
+    """Strict replay holds no recording of this call. The facts show the nearest one and how it differs."""
+
+    reason = Reason.ERROR_REASON_REPLAY_MISSED
+
+
 class ProviderTimeout(DeadlineExceeded):
     """The provider took too long."""
 
@@ -100,7 +132,21 @@ class StreamBroken(Unavailable):
     reason = Reason.ERROR_REASON_STREAM_BROKEN
 
 
-class BudgetExhausted(ResourceExhausted):
-    """The money ran out while tokens flowed."""
+TRANSIENT: Final = (ProviderRateLimited, ProviderOverloaded, ProviderUnavailable, ProviderTimeout, StreamBroken)
+"""Failures the same model may not have a moment later."""
 
-    reason = Reason.ERROR_REASON_BUDGET_EXHAUSTED
+ELSEWHERE: Final = (*TRANSIENT, ProviderAuthFailed, ContextTooLong)
+"""Failures another model may not have. What a provider calls wrong or filters out stays refused."""
+
+PROVIDER_FAULTS: Final = (ProviderOverloaded, ProviderUnavailable, ProviderTimeout, StreamBroken, ProviderAuthFailed)
+"""Failures that speak against the provider, and open its breaker."""
+
+REFUSED: Final = (
+    ProviderRateLimited,
+    ProviderOverloaded,
+    ProviderUnavailable,
+    ProviderAuthFailed,
+    ProviderRejected,
+    ContextTooLong,
+)
+"""Answers by which a provider takes nothing: where no token came before them, none is paid for."""

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Final
 
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from shared.clock import Clock
+
+_PACKED: Final = 512
+_MORE: Final = bytes([pb.GenerateResponse.MORE_FIELD_NUMBER << 3 | 2])
+
+
+def packed(responses: list[bytes]) -> bytes:
+    """Several responses as one: the first event, then the others as `more`.
+
+    A response of one event is a tag, a length and the event; another tag in its place is all it takes (protobuf.dev,
+    "Encoding": length-delimited fields).
+    """
+    return responses[0] + b"".join(_MORE + response[1:] for response in responses[1:])
 
 
 class Generation:
@@ -27,6 +40,7 @@ class Generation:
         self._readers = 0
         self._wake = asyncio.Event()
         self._left: asyncio.TimerHandle | None = None
+        self._when_done: Callable[[], object] = lambda: None
 
     def append(self, event: generation_pb2.GenerationEvent, *, last: bool = False) -> None:
         """Numbers the event, keeps its bytes and wakes the readers."""
@@ -38,14 +52,23 @@ class Generation:
         self.done = last
         self._wake.set()
         self._wake = asyncio.Event()
+        if last:
+            self._when_done()
 
-    async def read(self, after: int) -> AsyncGenerator[bytes, None]:
-        """Events after a sequence, live to the last. When the last reader leaves, the grace begins."""
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Calls back once, right after the last event."""
+        self._when_done = callback
+
+    async def read(self, after: int, *, packing: bool = False) -> AsyncGenerator[bytes, None]:
+        """Events after a sequence, live to the last; packed, all there are at a time. When the last reader leaves, the
+        grace begins.
+        """
         with self._reading():
             while True:
                 while after < len(self.events):
-                    after += 1
-                    yield self.events[after - 1]
+                    waiting = self.events[after : after + _PACKED if packing else after + 1]
+                    after += len(waiting)
+                    yield waiting[0] if len(waiting) == 1 else packed(waiting)
                 if self.done:
                     return
                 await self._wake.wait()

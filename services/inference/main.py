@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import aiohttp
 import grpc
 
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
-from services.inference.embedding import EmbeddedEmbedder
+from services.inference import wiring
+from services.inference.admission import Admission
+from services.inference.breakers import BreakerLimits, RedisBreakers
+from services.inference.cache import AnswerCache
+from services.inference.counting import TokenCounter
+from services.inference.document_reader import DocumentReader
+from services.inference.downgrades import Downgrades
+from services.inference.embeddings.main import embedded_embedder
+from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers_grpc import SERVICES as PEERS
 from services.inference.peers_grpc import GrpcCost, GrpcPolicy
-from services.inference.providers.contract import Provider
-from services.inference.providers.openai_compatible import Endpoint, OpenAICompatibleProvider
-from services.inference.providers.synthetic import SyntheticProvider
-from services.inference.route import Model, Router
+from services.inference.prompts.main import SERVICE as PROMPTS
+from services.inference.prompts.main import register_prompts
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.settings import InferenceSettings
 from services.inference.store_postgres import PostgresGenerationStore
 from services.inference.tail import GenerationTail
+from services.inference.tokenizers import known_tokenizers
 from shared.clock import SystemClock
-from shared.identity import Signer
+from shared.identity import Signer, current
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
@@ -31,12 +36,9 @@ from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
 
-_OPENAI = "https://api.openai.com/v1"
-_EMBEDDED_CONTEXT = 4096
-
 
 def main() -> None:
-    settings = InferenceSettings.load()
+    settings, embeddings = InferenceSettings.load(), EmbeddingSettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         clock = SystemClock()
@@ -51,9 +53,22 @@ def main() -> None:
         signer = Signer.from_file("inference", settings.identity_private_key, clock)
         policy = GrpcPolicy(channel, signer)
         enforcement = Enforcement(policy, strict=settings.strict)
+        embedder = await stack.enter_async_context(
+            embedded_embedder(embeddings, redis=redis, clock=clock, tenant=lambda: current().tenant_id)
+        )
+        limits = BreakerLimits(failures=settings.breaker_failures, cooldown=settings.breaker_cooldown)
+        breakers = RedisBreakers(redis, clock=clock, limits=limits)
+        admission = Admission(
+            router=await wiring.router(settings, session),
+            breakers=breakers,
+            downgrades=Downgrades(redis),
+            cache=AnswerCache(redis, embedder, clock=clock, capacity=settings.cache_answers),
+            retry_base=settings.retry_base,
+        )
         engine = Engine(
-            router=_router(settings, session),
+            admission=admission,
             enforcement=enforcement,
+            breakers=breakers,
             cost=GrpcCost(channel, signer),
             policy=policy,
             store=PostgresGenerationStore(database),
@@ -63,46 +78,16 @@ def main() -> None:
         )
         await stack.enter_async_context(supervised("policy", enforcement.follow))
         await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.live)))
+        providers = {model.provider for model in admission.router.models()}
+        await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
-        embedder = await asyncio.to_thread(EmbeddedEmbedder)
-        stack.callback(embedder.close)
-        add_to_server(InferenceService(engine, embedder, RandomIds()), server)
+        counter = TokenCounter(known_tokenizers(settings.tokenizers))
+        add_to_server(InferenceService(engine, embedder, counter, RandomIds(), reader=DocumentReader()), server)
+        register_prompts(server, database, clock)
 
-    run("inference", settings, register, service_names=(NAME,))
+    run("inference", settings, register, service_names=(NAME, PROMPTS))
 
 
 def _session(settings: InferenceSettings) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout.total_seconds())
     return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
-
-
-def _router(settings: InferenceSettings, session: aiohttp.ClientSession) -> Router:
-    models = [
-        Model("synthetic", "synthetic"),
-        Model("synthetic-paced", "synthetic-paced"),
-        Model(EMBEDDING_MODEL, "embedded", embedding=True),
-    ]
-    providers: dict[str, Provider] = {
-        "synthetic": SyntheticProvider(gap=settings.synthetic_gap * 0),
-        "synthetic-paced": SyntheticProvider(gap=settings.synthetic_gap),
-    }
-    default = "synthetic"
-    if settings.embedded_url:
-        key = settings.embedded_key.get_secret_value()
-        providers["embedded"] = _endpoint("embedded", settings.embedded_url, key, settings, session)
-        models.append(Model(settings.embedded_model, "embedded", context_tokens=_EMBEDDED_CONTEXT))
-        default = settings.embedded_model
-    key = settings.openai_api_key.get_secret_value()
-    if key or settings.openai_base_url:
-        providers["openai"] = _endpoint("openai", settings.openai_base_url or _OPENAI, key, settings, session)
-        names = [name.strip() for name in settings.openai_models.split(",") if name.strip()]
-        models += [Model(name, "openai") for name in names]
-        default = names[0] if names else default
-    return Router(models, providers, default=settings.default_model or default)
-
-
-def _endpoint(
-    name: str, url: str, key: str, settings: InferenceSettings, session: aiohttp.ClientSession
-) -> OpenAICompatibleProvider:
-    endpoint = Endpoint(name, url, key, settings.first_token_timeout, settings.idle_timeout)
-    return OpenAICompatibleProvider(endpoint, session)

@@ -1,70 +1,76 @@
-"""The task of one generation: from the provider through policy into events, paid for whatever happens."""
+"""The task of one generation: from providers through policy into events, paid for whatever happens."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
-
-from agentnet.common.v1 import usage_pb2
-from agentnet.inference.v1 import generation_pb2 as pb
-from services.inference.enforcement import blocked, report
-from services.inference.errors import GenerationCancelled
+from services.inference import events, structured
+from services.inference.breakers import Breakers
+from services.inference.course import Course, Step
+from services.inference.enforcement import Guard, blocked, report
+from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancelled, OutputInvalid, ProviderTimeout
 from services.inference.generation import Generation
 from services.inference.peers import Cost, CostPeer, Payer, PolicyPeer
-from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Provider, Usage, estimate_input
+from services.inference.providers.contract import Chunk, ModelCall, Role, ToolCall, estimate_input, said
+from services.inference.route import Target
 from services.inference.store import GenerationRecord, GenerationStore
+from services.inference.tab import Tab
+from services.inference.transcript import Transcript
 from shared.clock import Clock
 from shared.errors import Internal, MeshError
 from shared.log import log
 from shared.monitors.rules import Verdict
-from shared.monitors.stream import Ruling, StreamMonitor, statuses
+from shared.monitors.stream import Ruling
 from shared.rpc.deadline import without_deadline
 from shared.telemetry import meter, tracer
 
-_EXTEND_AT: Final = 0.75
-_SETTLE_TRIES: Final = 5
-_SETTLE_PAUSE: Final = timedelta(milliseconds=200)
-_FINISH: Final = {
-    FinishReason.STOP: pb.FINISH_REASON_STOP,
-    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
-    FinishReason.CONTENT_FILTER: pb.FINISH_REASON_CONTENT_FILTER,
-}
 _latency = meter.create_histogram("inference_latency_ms", unit="ms", description="of whole generations")
 _tokens = meter.create_counter("tokens_consumed_total", description="input and output, by model, provider and tenant")
+_failovers = meter.create_counter("inference_failovers_total", description="by the model that failed and the next")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a generation that ended well said, for whoever keeps answers."""
+
+    transcript: Transcript
+    target: Target
+    attempts: int
 
 
 @dataclass(slots=True)
 class Producer:
-    """Produces one generation. Its outcome is always the last event, after the one settlement."""
+    """Produces one generation. Its outcome is always the last event, after every attempt was settled."""
 
     generation: Generation
-    provider: Provider
     call: ModelCall
+    course: Course
     payer: Payer
-    monitor: StreamMonitor
-    covered: int
+    tab: Tab | None
+    guard: Guard
     cost: CostPeer
     policy: PolicyPeer
     store: GenerationStore
+    breakers: Breakers
     clock: Clock
+    prompt_version: str = ""
+    kept: Callable[[Outcome], None] = lambda _: None
+    _transcript: Transcript = field(default_factory=Transcript)
     _verdicts: list[Verdict] = field(default_factory=list)
-    _counted: int = 0
     _untold: int = 0
-    _usage: Usage | None = None
-    _finish: FinishReason = FinishReason.STOP
-    _first_token_at: datetime | None = None
+    _attempts: int = 0
+    _repaired: bool = False
+    _costs: list[Cost] = field(default_factory=list)
 
-    async def run(self, prompt_verdicts: Sequence[Verdict]) -> None:
+    async def run(self, prompt_verdicts: Sequence[Verdict], before: Sequence[events.Event]) -> None:
         """To the end. Being cancelled is an outcome too."""
         without_deadline()
         started_at = self.clock.now()
-        self._started(prompt_verdicts)
+        self._started(prompt_verdicts, before)
         failure: MeshError | None = Internal("the generation failed", generation_id=self.generation.id)
         with tracer.start_as_current_span("agent.inference", attributes=self._labels()):
             try:
@@ -77,133 +83,217 @@ class Producer:
             finally:
                 await _finished(asyncio.ensure_future(self._end(failure, started_at)))
 
-    async def _produce(self) -> None:
-        async with aclosing(self.provider.stream(self.call)) as chunks:
-            async for chunk in chunks:
-                self._count(chunk)
-                if chunk.text:
-                    self._show(self.monitor.feed(chunk.text), chunk.token_count)
-                await self._stay_covered()
-        self._show(self.monitor.finish(), 0)
-
-    def _started(self, verdicts: Sequence[Verdict]) -> None:
-        started = pb.GenerationStarted(
-            provider=self.provider.name, model=self.call.model, input_tokens=estimate_input(self.call)
-        )
-        self.generation.append(pb.GenerationEvent(started=started))
+    def _started(self, verdicts: Sequence[Verdict], before: Sequence[events.Event]) -> None:
+        target = self.course.target
+        self.generation.append(events.started(target, input_tokens=estimate_input(self.call)))
+        for event in before:
+            self.generation.append(event)
         for verdict in verdicts:
             self._judged(verdict)
 
-    def _count(self, chunk: Chunk) -> None:
-        if chunk.token_count and self._first_token_at is None:
-            self._first_token_at = self.clock.now()
-        self._counted += chunk.token_count
-        self._usage = chunk.usage or self._usage
-        self._finish = chunk.finish_reason or self._finish
+    async def _produce(self) -> None:
+        self._transcript.begin(self.call, restarted=True)
+        while True:
+            try:
+                await self._attempt(self.course.target)
+            except MeshError as failure:
+                await self._go_on(failure)
+            else:
+                return
+
+    async def _attempt(self, target: Target) -> None:
+        """One target asked, shown and judged to its end."""
+        call = target.call(self.call)
+        self._attempts += not target.free
+        try:
+            await self._stream(target, call)
+        except PROVIDER_FAULTS:
+            if not target.free:
+                await self.breakers.failed(target.provider.name)
+            raise
+        if not target.free:
+            await self.breakers.succeeded(target.provider.name)
+        self._show(self.guard.text.finish(), 0)
+        self._think(self.guard.reasoning.finish(), 0)
+        for index, tool in enumerate(self._transcript.tool_calls):
+            self._ask(index, tool)
+        self._check_form(call)
+
+    def _check_form(self, call: ModelCall) -> None:
+        if call.response_format is None or self._transcript.tool_calls:
+            return
+        found = structured.fault(call.response_format, self._transcript.raw)
+        if found:
+            raise found
+
+    async def _stream(self, target: Target, call: ModelCall) -> None:
+        try:
+            async with (
+                asyncio.timeout(call.timeouts.total.total_seconds()),
+                aclosing(target.provider.stream(call)) as chunks,
+            ):
+                async for chunk in chunks:
+                    self._take(chunk)
+                    if self.tab:
+                        await self.tab.cover(self._transcript.counted)
+        except TimeoutError as error:
+            raise ProviderTimeout("the model's time is up", provider=target.provider.name) from error
+
+    def _take(self, chunk: Chunk) -> None:
+        self._transcript.take(chunk, self.clock.now())
+        if chunk.reasoning:
+            self._think(self.guard.reasoning.feed(chunk.reasoning), 0 if chunk.text else chunk.token_count)
+        if chunk.text:
+            self._show(self.guard.text.feed(chunk.text), chunk.token_count)
+
+    async def _go_on(self, failure: MeshError) -> None:
+        """Pays for the attempt that failed and asks the next target. Raises the failure when there is none."""
+        source, transcript = self.course.target, self._transcript
+        if isinstance(failure, OutputInvalid) and not self._repaired:
+            self._repaired = True
+            call = structured.repair(self.call, transcript.raw, failure)
+            await self._turn_to(source, source, failure, restarted=True, call=call)
+            return
+        step = await self._admitted(self.course.after(failure, shown=transcript.anything_shown))
+        if step is None:
+            raise failure
+        await asyncio.sleep(step.wait.total_seconds())
+        if step.target is source and isinstance(failure, REFUSED) and not transcript.begun:
+            return  # nothing was said or spent: the lease still stands
+        goes_on = transcript.begun and step.target.model.continues and not self._formal()
+        call = self._continued() if goes_on else self.call
+        await self._turn_to(source, step.target, failure, restarted=not goes_on, call=call)
+
+    async def _admitted(self, step: Step | None) -> Step | None:
+        """The step, or the first after it whose provider's breaker lets calls through."""
+        while step and not step.target.free and not await self.breakers.admits(step.target.provider.name):
+            target = self.course.skip()
+            step = Step(target) if target else None
+        return step
+
+    def _formal(self) -> bool:
+        """Whether the output cannot be gone on with in its middle."""
+        return bool(self._transcript.tool_calls or self.call.response_format)
+
+    async def _turn_to(
+        self, source: Target, to: Target, failure: MeshError, *, restarted: bool, call: ModelCall
+    ) -> None:
+        await self._settle(refused=isinstance(failure, REFUSED))
+        if self._transcript.anything_shown or source is not to:
+            at = len(self._transcript.shown)
+            self.generation.append(events.failover(source, to, restarted=restarted, at=at, failure=failure))
+            _failovers.add(1, {"from": source.model.name, "to": to.model.name})
+            log.info("generation.failover", generation_id=self.generation.id, from_model=source.model.name,
+                     to_model=to.model.name, reason=failure.reason_name)  # fmt: skip
+        self.call = call
+        self._transcript.begin(call, restarted=restarted)
+        if restarted:
+            self.guard, self._untold = self.guard.anew(), 0
+        attempt_id = _attempt_id(self.payer.generation_id, self._attempts + 1)
+        payer = replace(self.payer, generation_id=attempt_id, provider=to.provider.name, model=to.model.name)
+        tab = Tab(self.cost, payer, call)
+        await tab.open()
+        self.tab = tab
+
+    def _continued(self) -> ModelCall:
+        """The call that goes on from what the model said so far."""
+        left = max(1, self.call.max_output_tokens - self._transcript.counted)
+        begun = said(Role.ASSISTANT, self._transcript.raw)
+        asked = self.call.messages
+        if asked[-1].role is Role.ASSISTANT:  # it was gone on with before
+            asked = asked[:-1]
+        return replace(self.call, messages=(*asked, begun), max_output_tokens=left)
 
     def _show(self, ruling: Ruling, token_count: int) -> None:
         for verdict in ruling.verdicts:
             self._judged(verdict)
         self._untold += token_count  # tokens of text held back count in the event that releases it
         if ruling.text:
-            text = pb.TextProduced(text=ruling.text, token_count=self._untold)
+            self._transcript.show(ruling.text)
+            self.generation.append(events.text(ruling.text, token_count=self._untold))
             self._untold = 0
-            self.generation.append(pb.GenerationEvent(text=text))
         if ruling.blocked:
             raise blocked(ruling, "the output")
 
+    def _think(self, ruling: Ruling, token_count: int) -> None:
+        for verdict in ruling.verdicts:
+            self._judged(verdict)
+        if ruling.text:
+            self._transcript.reasoning_shown = True
+            self.generation.append(events.reasoning(ruling.text, token_count=token_count))
+        if ruling.blocked:
+            raise blocked(ruling, "the reasoning")
+
+    def _ask(self, index: int, tool: ToolCall) -> None:
+        ruling = self.guard.arguments(tool.arguments)
+        for verdict in ruling.verdicts:
+            self._judged(verdict)
+        if ruling.blocked:
+            raise blocked(ruling, "a tool's arguments")
+        released = replace(tool, arguments=ruling.text)
+        self._transcript.tools_shown.append(released)
+        self.generation.append(events.tool_call(index, released))
+
     def _judged(self, verdict: Verdict) -> None:
         self._verdicts.append(verdict)
-        self.generation.append(
-            pb.GenerationEvent(
-                verdict=pb.PolicyVerdict(
-                    rule=verdict.rule.name,
-                    bundle=verdict.bundle,
-                    action=verdict.action.value,
-                    severity=verdict.rule.severity.value,
-                    span_start=verdict.start,
-                    span_end=verdict.end,
-                    target=verdict.target.value,
-                )
-            )
-        )
+        self.generation.append(events.verdict(verdict))
 
-    async def _stay_covered(self) -> None:
-        if self._counted < self.covered * _EXTEND_AT or self.covered >= self.call.max_output_tokens:
-            return
-        self.covered = min(max(self.covered, self._counted) * 2, self.call.max_output_tokens)
-        await self.cost.extend(self.payer, output_tokens=self.covered)
+    async def _settle(self, *, refused: bool = False) -> None:
+        """Pays for the attempt that is over, once. One that the provider refused costs nothing."""
+        usage, tab, self.tab = self._transcript.end(free=refused or self.tab is None), self.tab, None
+        if tab and (cost := await tab.settle(usage)):
+            self._costs.append(cost)
 
     async def _end(self, failure: MeshError | None, started_at: datetime) -> None:
-        usage = self._usage or Usage(estimate_input(self.call), self._counted, estimated=True)
-        outcome = failure.reason_name if failure else self._finish.value.upper()
-        cost: Cost | None = None
+        outcome = failure.reason_name if failure else self._transcript.finish.value.upper()
         try:
-            cost = await self._settle(usage)
+            if self.tab or self.course.target.free:
+                await self._settle(refused=isinstance(failure, REFUSED))
             await report(self.policy, self.payer, self._verdicts, at=self.clock.now())
-            await self._record(outcome, usage, started_at)
+            await self._record(outcome, started_at)
         finally:  # whatever happens, readers are not left waiting
-            self.generation.append(self._last(failure, usage, cost, started_at), last=True)
-        log.info(
-            "generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=usage.output_tokens
-        )
+            self.generation.append(self._last(failure, started_at), last=True)
+        if failure is None:
+            self.kept(Outcome(self._transcript, self.course.target, self._attempts))
+        tokens = self._transcript.spent().output_tokens
+        log.info("generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=tokens)
 
-    async def _record(self, outcome: str, usage: Usage, started_at: datetime) -> None:
-        ended_at = self.clock.now()
-        self._measure(usage, (ended_at - started_at) / timedelta(milliseconds=1))
+    def _last(self, failure: MeshError | None, started_at: datetime) -> events.Event:
+        summary = events.Summary(
+            target=self.course.target,
+            usage=self._transcript.spent(),
+            micros_usd=sum(cost.micros_usd for cost in self._costs),
+            price_version=self._costs[-1].price_version if self._costs else "",
+            attempts=self._attempts,
+            monitors=self.guard.statuses(),
+        )
+        if failure:
+            return events.failed(summary, failure)
+        first = self._transcript.first_token_at
+        return events.finished(summary, self._transcript.finish, started_at=started_at, first_token_at=first)
+
+    async def _record(self, outcome: str, started_at: datetime) -> None:
+        ended_at, usage, target = self.clock.now(), self._transcript.spent(), self.course.target
+        _latency.record((ended_at - started_at) / timedelta(milliseconds=1), self._labels())
+        labels = {"model": target.model.name, "provider": target.provider.name, "tenant": self.generation.tenant}
+        _tokens.add(usage.input_tokens + usage.output_tokens, labels)
         record = GenerationRecord(
-            self.generation.id, self.payer.session_id, self.payer.agent, self.provider.name, self.call.model, outcome,
-            usage, started_at, ended_at,
+            self.generation.id, self.payer.session_id, self.payer.agent, target.provider.name, target.model.name,
+            outcome, usage, started_at, ended_at, self.payer.model, self.prompt_version, self._attempts,
         )  # fmt: skip
         try:
             await self.store.finish(self.generation.tenant, record)
         except MeshError as error:
             log.warning("generation.not_recorded", generation_id=self.generation.id, error=error.message)
 
-    async def _settle(self, usage: Usage) -> Cost | None:
-        """The one settlement. Cost being away for a second is bridged; longer is logged and left to its lease."""
-        for attempt in range(1, _SETTLE_TRIES + 1):
-            try:
-                return await self.cost.settle(self.payer, usage)
-            except MeshError as error:
-                if not error.retryable or attempt == _SETTLE_TRIES:
-                    log.error("generation.not_settled", generation_id=self.generation.id, error=error.message)
-                    return None
-            await asyncio.sleep(_SETTLE_PAUSE.total_seconds() * attempt)
-        return None
-
-    def _last(
-        self, failure: MeshError | None, usage: Usage, cost: Cost | None, started_at: datetime
-    ) -> pb.GenerationEvent:
-        spent = usage_pb2.Usage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            estimated=usage.estimated,
-        )
-        paid = usage_pb2.Cost(provider=self.provider.name, model=self.call.model)
-        if cost:
-            paid.micros_usd, paid.price_version = cost.micros_usd, cost.price_version
-        monitors = [
-            pb.MonitorTiming(rule=name, status=status, elapsed=_duration(timedelta(seconds=seconds)))
-            for name, status, seconds in statuses(self.monitor)
-        ]
-        if failure:
-            failed = pb.GenerationFailed(failure=failure.failure(), usage=spent, cost=paid, monitors=monitors)
-            return pb.GenerationEvent(failed=failed)
-        finished = pb.GenerationFinished(finish_reason=_FINISH[self._finish], usage=spent, cost=paid, monitors=monitors)
-        if self._first_token_at:
-            finished.time_to_first_token.FromTimedelta(self._first_token_at - started_at)
-        return pb.GenerationEvent(finished=finished)
-
     def _labels(self) -> dict[str, str]:
-        return {"model": self.call.model, "provider": self.provider.name, "agent": self.payer.agent}
+        target = self.course.target
+        return {"model": target.model.name, "provider": target.provider.name, "agent": self.payer.agent}
 
-    def _measure(self, usage: Usage, milliseconds: float) -> None:
-        _latency.record(milliseconds, self._labels())
-        labels = {"model": self.call.model, "provider": self.provider.name, "tenant": self.generation.tenant}
-        _tokens.add(usage.input_tokens + usage.output_tokens, labels)
+
+def _attempt_id(generation_id: str, attempt: int) -> str:
+    """Under which id a later attempt is paid: the ledger has one entry an id."""
+    return f"{generation_id[:56]}-try{attempt}"
 
 
 async def _finished(work: asyncio.Future[None]) -> None:
@@ -211,9 +301,3 @@ async def _finished(work: asyncio.Future[None]) -> None:
     while not work.done():
         with suppress(asyncio.CancelledError):
             await asyncio.shield(work)
-
-
-def _duration(span: timedelta) -> Duration:
-    message = Duration()
-    message.FromTimedelta(span)
-    return message

@@ -1,12 +1,14 @@
-"""Which provider serves which model, as data."""
+"""Which provider serves which model, and who goes on when it fails, as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from services.inference.errors import ModelNotFound
-from services.inference.providers.contract import Provider
+from agentnet.inference.v1 import generation_pb2 as pb
+from services.inference.catalog import Ability
+from services.inference.errors import ModelNotFound, ModelUnable
+from services.inference.providers.contract import MediaKind, ModelCall, Provider, Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +17,31 @@ class Model:
 
     name: str
     provider: str
+    remote: str = ""
     context_tokens: int = 0
     embedding: bool = False
+    abilities: frozenset[Ability] = frozenset()
+    fallback: tuple[str, ...] = ()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    continues: bool = False
+    tokenizer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place to send a call to. Free ones answer without a provider: from the cache or another caller's call."""
+
+    model: Model
+    provider: Provider
+    source: pb.AnswerSource.ValueType = pb.ANSWER_SOURCE_MODEL
+
+    @property
+    def free(self) -> bool:
+        return self.source != pb.ANSWER_SOURCE_MODEL
+
+    def call(self, asked: ModelCall) -> ModelCall:
+        """The call in the provider's name for the model and with the model's time limits."""
+        return replace(asked, model=self.model.remote or self.model.name, timeouts=self.model.timeouts)
 
 
 class Router:
@@ -27,14 +52,39 @@ class Router:
         self._providers = providers
         self.default = default
 
-    def resolve(self, name: str) -> tuple[Model, Provider]:
-        """The model and who serves it; the default without a name. Raises ModelNotFound."""
+    def resolve(self, name: str) -> Model:
+        """The model; the default without a name. Raises ModelNotFound."""
         model = self._models.get(name or self.default)
         if model is None or model.embedding:
             known = ", ".join(sorted(one.name for one in self._models.values() if not one.embedding))
             raise ModelNotFound(f"no model {name or self.default}; there are {known}", model=name, known=known)
-        return model, self._providers[model.provider]
+        return model
+
+    def chain(self, model: Model, call: ModelCall, *, fallback: Sequence[str] | None) -> tuple[Target, ...]:
+        """The model, then who goes on for it, each once and only if it can do what the call asks.
+
+        `fallback` replaces the model's own chain. Raises ModelNotFound, and ModelUnable when the model itself cannot.
+        """
+        needed = needs(call)
+        if missing := needed - model.abilities:
+            names = ", ".join(sorted(ability.value for ability in missing))
+            raise ModelUnable(f"{model.name} cannot do: {names}", model=model.name, missing=names)
+        others = [self.resolve(name) for name in (model.fallback if fallback is None else fallback)]
+        able = [other for other in others if needed <= other.abilities]
+        distinct = {one.name: one for one in (model, *able)}
+        return tuple(Target(one, self._providers[one.provider]) for one in distinct.values())
 
     def models(self) -> Sequence[Model]:
         """All of them, by name."""
         return sorted(self._models.values(), key=lambda model: model.name)
+
+
+def needs(call: ModelCall) -> frozenset[Ability]:
+    """What a model must be able to do for a call. A JSON schema is checked here, so every model may try."""
+    kinds = {media.kind for message in call.messages for media in message.media}
+    asked = {
+        Ability.IMAGE: MediaKind.IMAGE in kinds,
+        Ability.AUDIO: MediaKind.AUDIO in kinds,
+        Ability.TOOLS: bool(call.tools),
+    }
+    return frozenset(ability for ability, wanted in asked.items() if wanted)

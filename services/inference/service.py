@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -10,11 +10,17 @@ from typing import Any
 
 import grpc
 
+from agentnet.inference.v1 import downgrade_pb2, message_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
-from services.inference import convert
-from services.inference.embedding import EmbeddedEmbedder
+from services.inference import convert, prompt
+from services.inference.admission import Order
+from services.inference.counting import TokenCounter
+from services.inference.document_reader import DocumentReader
+from services.inference.embeddings.contract import Embedder
 from services.inference.engine import Engine
+from services.inference.providers.contract import Message
+from services.inference.route import Model
 from shared import fields
 from shared.identity import current
 from shared.ids import Ids
@@ -25,15 +31,19 @@ NAME = "agentnet.inference.v1.InferenceService"
 class InferenceService(rpc.InferenceServiceServicer):
     """What does a model say?"""
 
-    def __init__(self, engine: Engine, embedder: EmbeddedEmbedder, ids: Ids) -> None:
+    def __init__(
+        self, engine: Engine, embedder: Embedder, counter: TokenCounter, ids: Ids, *, reader: DocumentReader
+    ) -> None:
         self._engine = engine
+        self._reader = reader
         self._embedder = embedder
+        self._counter = counter
         self._ids = ids
 
     async def Generate(  # type: ignore[override] # the bytes of GenerateResponse
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[bytes]:
-        async with aclosing(self._engine.start(current(), convert.order(request, self._ids))) as events:
+        async with aclosing(self._engine.start(current(), await self._order(request))) as events:
             async for event in events:
                 yield event
 
@@ -41,12 +51,13 @@ class InferenceService(rpc.InferenceServiceServicer):
         self, request: pb.AttachRequest, context: Any
     ) -> AsyncIterator[bytes]:
         generation_id, after = convert.attach(request)
-        async with aclosing(self._engine.attach(current().tenant_id, generation_id, after=after)) as events:
+        tenant, packing = current().tenant_id, request.packing
+        async with aclosing(self._engine.attach(tenant, generation_id, after=after, packing=packing)) as events:
             async for event in events:
                 yield event
 
     async def GenerateText(self, request: pb.GenerateTextRequest, context: Any) -> pb.GenerateTextResponse:
-        order = replace(convert.order(request.generation, self._ids), detach_grace=timedelta())
+        order = replace(await self._order(request.generation), detach_grace=timedelta(), packing=False)
         data = [event async for event in self._engine.start(current(), order)]
         return convert.whole([pb.GenerateResponse.FromString(event).event for event in data])
 
@@ -55,12 +66,54 @@ class InferenceService(rpc.InferenceServiceServicer):
         ended = await self._engine.cancel(current().tenant_id, generation_id)
         return pb.CancelGenerationResponse(already_ended=ended)
 
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
+        model = self._engine.admission.router.resolve(fields.text(request.model, "model", limit=128))
+        count = await self._counter.count(model, await self._messages(request.messages))
+        return pb.CountTokensResponse(input_tokens=count.tokens, estimated=count.estimated, model=model.name)
+
+    async def DowngradeModel(
+        self, request: downgrade_pb2.DowngradeModelRequest, context: Any
+    ) -> downgrade_pb2.DowngradeModelResponse:
+        from_model, order, lasts = convert.downgrade(request)
+        for name in (from_model, order.to_model):
+            self._engine.admission.router.resolve(name)
+        await self._engine.admission.downgrades.order(current().tenant_id, from_model, order, lasts=lasts)
+        return downgrade_pb2.DowngradeModelResponse()
+
+    async def RestoreModel(
+        self, request: downgrade_pb2.RestoreModelRequest, context: Any
+    ) -> downgrade_pb2.RestoreModelResponse:
+        from_model = fields.required(request.from_model, "from_model", limit=128)
+        await self._engine.admission.downgrades.end(current().tenant_id, from_model)
+        return downgrade_pb2.RestoreModelResponse()
+
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
         return convert.embed_response(await self._embedder.embed(convert.texts(request)))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        router = self._engine.router
-        return convert.models_response(request, router.models(), default=router.default)
+        admission = self._engine.admission
+        shown, next_page_token = convert.models_page(request, admission.router.models())
+        models = [await self._model(found) for found in shown]
+        return pb.ListModelsResponse(models=models, next_page_token=next_page_token)
+
+    async def _model(self, found: Model) -> pb.Model:
+        admission = self._engine.admission
+        breaker = await admission.breakers.state(found.provider)
+        downgrade = await admission.downgrades.of(current().tenant_id, found.name)
+        to_model = downgrade.to_model if downgrade else ""
+        return convert.model(found, default=admission.router.default, breaker=breaker, downgraded_to=to_model)
+
+    async def _order(self, request: pb.GenerateRequest) -> Order:
+        return convert.order(request, await self._messages(request.messages), self._ids)
+
+    async def _messages(self, found: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
+        texts = {document.place: await self._text(document) for document in prompt.documents(found)}
+        return prompt.messages(found, texts)
+
+    async def _text(self, document: prompt.Attached) -> str:
+        if document.plain:
+            return prompt.plain_text(document)
+        return (await self._reader.read(document.media.data, field=f"{document.field}.data")).text
 
 
 def add_to_server(service: InferenceService, server: grpc.aio.Server) -> None:

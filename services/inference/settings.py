@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
+from services.inference.replay import ReplayMode
 from shared.settings import MeshSettings, settings_for
 
 
@@ -18,6 +20,7 @@ class InferenceSettings(MeshSettings):
     embedded_url: str = Field(default="", description="the embedded model server; empty: none")
     embedded_key: SecretStr = SecretStr("")
     embedded_model: str = "smollm2-135m"
+    catalog: Path | None = Field(default=None, description="a YAML file of providers and models (catalog.py)")
     openai_base_url: str = Field(
         default="", description="any OpenAI-compatible URL; empty: OpenAI's when there is a key"
     )
@@ -27,7 +30,21 @@ class InferenceSettings(MeshSettings):
     connect_timeout: timedelta = timedelta(seconds=5)
     first_token_timeout: timedelta = timedelta(seconds=60)
     idle_timeout: timedelta = Field(default=timedelta(seconds=30), description="between two reads of a stream")
+    total_timeout: timedelta = Field(default=timedelta(minutes=10), description="of one provider call")
+    retry_base: timedelta = Field(default=timedelta(milliseconds=200), description="the first pause before a retry")
+    breaker_failures: int = Field(default=5, ge=1, description="in a row, until a provider's breaker opens")
+    breaker_cooldown: timedelta = Field(default=timedelta(seconds=10), description="until one call tries it again")
+    cache_answers: int = Field(default=1000, ge=1, description="kept a tenant; the least used go first")
+    replay: ReplayMode = Field(default=ReplayMode.OFF, description="record, strict or permissive, with replay_folder")
+    replay_folder: Path | None = Field(default=None, description="where recordings are")
+    tokenizers: dict[str, Path] = Field(default={}, description="tokenizer.json or GGUF files by model, as JSON")
     synthetic_gap: timedelta = Field(default=timedelta(milliseconds=20), description="of the model synthetic-paced")
     events_ttl: timedelta = Field(default=timedelta(hours=1), description="how long a generation can be attached to")
     strict: bool = Field(default=True, description="refuse calls while no policy snapshot was ever received")
     max_generations: int = Field(default=512, ge=1, description="at once in this replica; more are told to wait")
+
+    @model_validator(mode="after")
+    def _replay_has_a_folder(self) -> InferenceSettings:
+        if self.replay is not ReplayMode.OFF and self.replay_folder is None:
+            raise ValueError("replay needs replay_folder")
+        return self

@@ -22,6 +22,9 @@ class GenerationRecord:
     usage: Usage
     started_at: datetime
     ended_at: datetime
+    requested_model: str = ""
+    prompt_version: str = ""
+    attempts: int = 1
 
 
 class GenerationStore(Protocol):

@@ -24,6 +24,7 @@ class PostgresGenerationStore:
                 _SQL["finish"], tenant, record.id, record.session_id, record.agent, record.provider, record.model,
                 record.outcome, usage.input_tokens, usage.output_tokens, usage.cached_input_tokens,
                 usage.reasoning_tokens, usage.estimated, record.started_at, record.ended_at,
+                record.requested_model, record.prompt_version, record.attempts,
             )  # fmt: skip
 
     async def find(self, tenant: str, generation_id: str) -> GenerationRecord | None:
@@ -47,4 +48,7 @@ class PostgresGenerationStore:
             ),
             started_at=row["started_at"],
             ended_at=row["ended_at"],
+            requested_model=row["requested_model"],
+            prompt_version=row["prompt_version"],
+            attempts=row["attempts"],
         )

@@ -103,7 +103,7 @@ class GenerationTail:
         except RedisLost:
             return  # readers of this replica are served from memory; what is missed is flushed with the next batch
         for found, mark in marks:
-            found.flushed = mark
+            found.flushed = max(found.flushed, mark)
 
     async def read(self, tenant: str, generation_id: str, after: int) -> AsyncGenerator[bytes, None]:
         """A generation this replica does not hold.
@@ -142,8 +142,9 @@ class GenerationTail:
             entries: Any = await self._redis.xrange(_key(tenant, generation_id), min=f"{after + 1}-0")
         except RedisLost as error:
             raise Unavailable("the live tail does not answer", dependency="redis") from error
-        numbered = ((int(place) + 1, data) for _, fields in entries for place, data in fields.items())
-        return alive, [(sequence, data) for sequence, data in numbered if sequence > after]
+        # Two flushes at once may write an event twice; it is one event.
+        numbered = {int(place) + 1: data for _, fields in entries for place, data in fields.items()}
+        return alive, sorted((sequence, data) for sequence, data in numbered.items() if sequence > after)
 
 
 def _is_last(data: bytes) -> bool:

@@ -1,7 +1,10 @@
-"""Vectors, from inference."""
+"""Vectors, from inference, with those of late kept at hand."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final, Protocol
 
 import grpc
@@ -10,16 +13,23 @@ from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
 from services.memory.errors import EmbeddingUnavailable
 from services.memory.store import Vector
+from shared.clock import Clock
 from shared.rpc.status import from_rpc
 
 SERVICES: Final = ("agentnet.inference.v1.InferenceService",)
+# Inference takes 256 texts a call; smaller batches spread over its replicas.
+_BATCH: Final = 64
 
 
 class Embedder(Protocol):
-    """Turns text into vectors of unit length."""
+    """Turns texts into vectors of unit length."""
 
-    async def embed(self, text: str) -> Vector:
-        """Raises EmbeddingUnavailable."""
+    @property
+    def model(self) -> str:
+        """The model's name; empty until it is known."""
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """One vector a text, in order. Raises EmbeddingUnavailable."""
 
 
 class MeshEmbedder:
@@ -27,12 +37,61 @@ class MeshEmbedder:
 
     def __init__(self, channel: grpc.aio.Channel, *, model: str) -> None:
         self._stub = rpc.InferenceServiceStub(channel)
-        self._model = model
+        self._asked = model
+        self._answered = ""
 
-    async def embed(self, text: str) -> Vector:
+    @property
+    def model(self) -> str:
+        return self._asked or self._answered
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        vectors: list[Vector] = []
+        for start in range(0, len(texts), _BATCH):
+            vectors += await self._batch(texts[start : start + _BATCH])
+        return vectors
+
+    async def _batch(self, texts: Sequence[str]) -> list[Vector]:
         try:
-            answer = await self._stub.Embed(pb.EmbedRequest(model=self._model, texts=[text]))
+            answer = await self._stub.Embed(pb.EmbedRequest(model=self._asked, texts=texts))
         except grpc.aio.AioRpcError as error:
             reason = from_rpc(error).reason_name
             raise EmbeddingUnavailable("no embedding can be had now", dependency="inference", why=reason) from None
-        return tuple(answer.embeddings[0].values)
+        self._answered = answer.model
+        return [tuple(embedding.values) for embedding in answer.embeddings]
+
+
+class CachedEmbedder:
+    """Remembers the vectors of the texts asked for last: at most `size`, none longer than `ttl`, the longest unasked
+    going first. A vector tells nothing about who asked, so tenants share them.
+    """
+
+    def __init__(self, embedder: Embedder, clock: Clock, *, size: int, ttl: timedelta) -> None:
+        self._embedder = embedder
+        self._clock = clock
+        self._size = size
+        self._ttl = ttl
+        self._kept: OrderedDict[str, tuple[timedelta, Vector]] = OrderedDict()
+
+    @property
+    def model(self) -> str:
+        return self._embedder.model
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        now = self._clock.monotonic()
+        known = {text: vector for text in texts if (vector := self._fresh(text, now))}
+        missing = list(dict.fromkeys(text for text in texts if text not in known))
+        if missing:
+            known |= zip(missing, await self._embedder.embed(missing), strict=True)
+        for text in texts:
+            self._keep(text, known[text], now)
+        return [known[text] for text in texts]
+
+    def _fresh(self, text: str, now: timedelta) -> Vector | None:
+        kept = self._kept.get(text)
+        return kept[1] if kept and now - kept[0] < self._ttl else None
+
+    def _keep(self, text: str, vector: Vector, now: timedelta) -> None:
+        made, _ = self._kept.pop(text, (now, vector))
+        self._kept[text] = (made if now - made < self._ttl else now, vector)
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)

@@ -3,24 +3,89 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import grpc
 from pgvector.asyncpg import register_vector
 
-from agentnet.memory.v1 import memory_service_pb2_grpc as rpc
+from agentnet.memory.v1 import (
+    bulk_service_pb2_grpc,
+    conversation_service_pb2_grpc,
+    fact_service_pb2_grpc,
+    memory_service_pb2_grpc,
+)
+from services.memory.consolidate import Consolidation
+from services.memory.context import Contexts
+from services.memory.conversation import Conversations
+from services.memory.conversations_postgres import PostgresConversationStore
 from services.memory.embed import SERVICES as PEERS
-from services.memory.embed import MeshEmbedder
+from services.memory.embed import CachedEmbedder, Embedder, MeshEmbedder
+from services.memory.episodes import Episodes
+from services.memory.fact_store import FactStore
+from services.memory.fact_store_postgres import PostgresFactStore
+from services.memory.facts import Facts
 from services.memory.recall import Recall
+from services.memory.remember import Remembering
 from services.memory.service import MemoryService
+from services.memory.service_bulk import BulkService
+from services.memory.service_facts import ConversationService, FactService
 from services.memory.settings import MemorySettings
+from services.memory.store import ConversationStore, MemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
-from shared.clock import SystemClock
-from shared.ids import RandomIds
+from services.memory.upkeep import Limits, Upkeep
+from services.memory.used import Used
+from shared.clock import Clock, SystemClock
+from shared.ids import Ids, RandomIds
 from shared.postgres import open_database
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
+from shared.tasks import supervised
 
-SERVICES = ("agentnet.memory.v1.MemoryService",)
+SERVICES = (
+    "agentnet.memory.v1.MemoryService",
+    "agentnet.memory.v1.BulkService",
+    "agentnet.memory.v1.FactService",
+    "agentnet.memory.v1.ConversationService",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Everything the service keeps."""
+
+    memories: MemoryStore
+    conversations: ConversationStore
+    facts: FactStore
+
+
+@dataclass(frozen=True, slots=True)
+class Chores:
+    """What the service does beside answering."""
+
+    used: Used
+    upkeep: Upkeep
+
+
+def add_to_server(
+    server: grpc.aio.Server, stores: Stores, *, embedder: Embedder, settings: MemorySettings, clock: Clock, ids: Ids
+) -> Chores:
+    """Puts the four services onto the server."""
+    limits = Limits(stores.memories, clock, memories=settings.tenant_memories)
+    used = Used(stores.memories, clock)
+    upkeep = Upkeep(stores.memories, limits, clock)
+    remembering = Remembering(stores.memories, embedder, limits, clock=clock, ids=ids)
+    recall = Recall(stores.memories, embedder, used, clock=clock)
+    conversations = Conversations(stores.conversations, clock)
+    facts = Facts(stores.facts, clock=clock, ids=ids)
+    contexts = Contexts(conversations, recall, remembering, facts, automatic=settings.automatic_context)
+    episodes = Episodes(conversations, remembering, automatic=settings.automatic_episodes)
+    memories = MemoryService(remembering, recall, contexts, episodes, clock)
+    bulk = BulkService(remembering, upkeep, limits, Consolidation(remembering), clock)
+    memory_service_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
+    bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
+    fact_service_pb2_grpc.add_FactServiceServicer_to_server(FactService(facts, clock), server)
+    conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationService(conversations), server)
+    return Chores(used, upkeep)
 
 
 def main() -> None:
@@ -32,8 +97,16 @@ def main() -> None:
             open_database(dsn, pool=settings.postgres_pool, prepare=register_vector)
         )
         channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
-        embedder = MeshEmbedder(channel, model=settings.embedding_model)
-        recall = Recall(PostgresMemoryStore(database), embedder, clock=SystemClock(), ids=RandomIds())
-        rpc.add_MemoryServiceServicer_to_server(MemoryService(recall), server)
+        clock = SystemClock()
+        embedder = CachedEmbedder(
+            MeshEmbedder(channel, model=settings.embedding_model),
+            clock, size=settings.cached_embeddings, ttl=settings.cached_embeddings_ttl,
+        )  # fmt: skip
+        stores = Stores(PostgresMemoryStore(database), PostgresConversationStore(database), PostgresFactStore(database))
+        chores = add_to_server(server, stores, embedder=embedder, settings=settings, clock=clock, ids=RandomIds())
+        every = settings.upkeep_interval
+        await stack.enter_async_context(supervised("used", lambda: chores.used.run(every / 10)))
+        await stack.enter_async_context(supervised("upkeep", lambda: chores.upkeep.run(every)))
+        await stack.enter_async_context(supervised("index", lambda: chores.upkeep.run_tending(every / 100)))
 
     run("memory", settings, register, service_names=SERVICES)

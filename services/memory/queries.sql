@@ -1,78 +1,337 @@
--- name: add_1536
-insert into memory_episode (tenant_id, id, agent_name, embedding, content, content_hash, memory_type, session_id, turn_id,
-  tags, metadata, importance, created_at, expires_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-on conflict do nothing
-returning id;
-
 -- name: add_384
-insert into memory_episode_384 (tenant_id, id, agent_name, embedding, content, content_hash, memory_type, session_id,
-  turn_id, tags, metadata, importance, created_at, expires_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+insert into memory_episode_384 (tenant_id, place, id, agent_name, embedding, embedding_model, embedding_set, content, content_hash, memory_type, session_id,
+  turn_id, tags, metadata, importance, policy_version, created_at, updated_at, expires_at)
+values ($1, coalesce($2, nextval('memory_place')), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 on conflict do nothing
-returning id;
+returning id, place;
+
+-- name: add_1536
+insert into memory_episode (tenant_id, place, id, agent_name, embedding, embedding_model, embedding_set, content, content_hash, memory_type, session_id,
+  turn_id, tags, metadata, importance, policy_version, created_at, updated_at, expires_at)
+values ($1, coalesce($2, nextval('memory_place')), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+on conflict do nothing
+returning id, place;
 
 -- name: same
-select * from memory where agent_name = $1 and memory_type = $2 and content_hash = $3;
+select memory.* from memory
+join unnest($2::text[], $3::text[], $4::text[], $5::bytea[]) as wanted (embedding_set, agent_name, memory_type, content_hash)
+  using (embedding_set, agent_name, memory_type, content_hash)
+where tenant_id = $1;
+
+-- name: add_words
+insert into memory_word (tenant_id, word, place, times, length)
+select $1, word, place, times, length from unnest($2::text[], $3::bigint[], $4::smallint[], $5::smallint[])
+  as cut (word, place, times, length)
+on conflict do nothing;
+
+-- name: count
+insert into memory_count (tenant_id, memory_type, memories, characters, words)
+values ($1, $2, $3, $4, $5)
+on conflict (tenant_id, memory_type) do update set memories = memory_count.memories + excluded.memories,
+  characters = memory_count.characters + excluded.characters, words = memory_count.words + excluded.words;
 
 -- name: find
-select * from memory where id = $1 and (expires_at is null or expires_at > $2);
+select * from memory where tenant_id = $1 and id = $2 and (expires_at is null or expires_at > $3);
 
--- name: forget
-with wide as (delete from memory_episode where id = $1 returning id),
-  narrow as (delete from memory_episode_384 where id = $1 returning id)
-select id from wide union all select id from narrow;
+-- name: vector
+select embedding::real[] as embedding from memory_episode_384 where tenant_id = $1 and id = $2
+union all select embedding::real[] from memory_episode where tenant_id = $1 and id = $2;
+
+-- name: delete
+with wide as (delete from memory_episode where tenant_id = $1 and id = any($2) returning place, content, memory_type),
+  narrow as (delete from memory_episode_384 where tenant_id = $1 and id = any($2) returning place, content, memory_type),
+  gone as (select * from wide union all select * from narrow),
+  unused as (delete from memory_use using gone where memory_use.tenant_id = $1 and memory_use.place = gone.place)
+select * from gone;
+
+-- name: delete_words
+delete from memory_word using unnest($2::text[], $3::bigint[]) as cut (word, place)
+where memory_word.tenant_id = $1 and memory_word.word = cut.word and memory_word.place = cut.place;
+
+-- name: delete_moved_words
+-- Memories moved by a migration have the words of the dictionary.
+delete from memory_word using (
+  select unnest(tsvector_to_array(to_tsvector('english', content))) as word, place
+  from unnest($2::text[], $3::bigint[]) as gone (content, place)) as cut
+where memory_word.tenant_id = $1 and memory_word.word = cut.word and memory_word.place = cut.place;
+
+-- name: add_receipts
+insert into forget_receipt (tenant_id, id, subject_id, content_sha256, requested_by, deleted_at)
+select $1, id, subject_id, content_sha256, $5, $6 from unnest($2::text[], $3::text[], $4::bytea[])
+  as given (id, subject_id, content_sha256);
+
+-- name: receipt
+select id, subject_id, content_sha256, requested_by, deleted_at from forget_receipt where tenant_id = $1 and id = $2;
 
 -- name: newest
-select * from memory
-where (expires_at is null or expires_at > $1) and ($2::text = '' or agent_name in ('', $2))
-  and (cardinality($3::text[]) = 0 or memory_type = any($3)) and tags @> $4::text[]
-  and ($5::timestamptz is null or (created_at, id) < ($5, $6))
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at
+from memory
+where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+  and ($16::timestamptz is null or (created_at, id) < ($16, $17))
 order by created_at desc, id desc
-limit $7;
+limit $18;
 
 -- name: oldest
-select * from memory
-where (expires_at is null or expires_at > $1) and ($2::text = '' or agent_name in ('', $2))
-  and (cardinality($3::text[]) = 0 or memory_type = any($3)) and tags @> $4::text[]
-  and ($5::timestamptz is null or (created_at, id) > ($5, $6))
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at
+from memory
+where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+  and ($16::timestamptz is null or (created_at, id) > ($16, $17))
 order by created_at, id
-limit $7;
+limit $18;
 
--- name: search_settings
-select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true);
-
--- name: nearest_1536
-select *, 1 - (embedding <=> $1) as score from memory_episode
-where (expires_at is null or expires_at > $2) and ($3::text = '' or agent_name in ('', $3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and tags @> $5::text[]
+-- name: graph_384
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode_384
+where in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
   and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id <> $8)
-order by embedding <=> $1
-limit $9;
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by embedding <=> $16
+limit $17;
 
--- name: nearest_384
-select *, 1 - (embedding <=> $1) as score from memory_episode_384
-where (expires_at is null or expires_at > $2) and ($3::text = '' or agent_name in ('', $3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and tags @> $5::text[]
+-- name: fresh_384
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode_384
+where not in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
   and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id <> $8)
-order by embedding <=> $1
-limit $9;
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by (embedding <=> $16) + 0
+limit $17;
+
+-- name: exact_384
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode_384
+where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by (embedding <=> $16) + 0
+limit $17;
+
+-- name: graph_1536
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode
+where in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by embedding <=> $16
+limit $17;
+
+-- name: fresh_1536
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode
+where not in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by (embedding <=> $16) + 0
+limit $17;
+
+-- name: exact_1536
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
+from memory_episode
+where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by (embedding <=> $16) + 0
+limit $17;
+
+-- name: holding
+select word, (select count(*) from (
+  select from memory_word where memory_word.tenant_id = $1 and memory_word.word = asked.word limit $3) as counted) as holding
+from unnest($2::text[]) as asked (word);
+
+-- name: worded
+with scored as materialized (
+  select place, sum(asked.weight * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / $18::float8))) as score
+  from unnest($16::text[], $17::float8[]) as asked (word, weight),
+    -- Each word is looked up by itself, whatever the planner knows of the table.
+    lateral (select place, times, length from memory_word where tenant_id = $1 and word = asked.word offset 0) as held
+  group by place order by score desc, place limit $20)
+select id, known.place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at
+from scored, lateral (select * from memory where memory.tenant_id = $1 and memory.place = scored.place offset 0) as known
+where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+order by score desc, known.place
+limit $19;
+
+-- name: cosines_384
+select place, 1 - (embedding <=> $3) as cosine from memory_episode_384 where tenant_id = $1 and place = any($2);
+
+-- name: cosines_1536
+select place, 1 - (embedding <=> $3) as cosine from memory_episode where tenant_id = $1 and place = any($2);
+
+-- name: similar_words
+with recursive known as (
+  (select word from memory_word where tenant_id = $1 and word >= $2 and word < $3 order by word limit 1)
+  union all
+  select (select word from memory_word where tenant_id = $1 and memory_word.word > known.word and word < $3
+    order by word limit 1) from known where known.word is not null)
+select word from known where word is not null limit 500;
+
+-- name: usage
+select memory_type, coalesce(memories, 0) as memories, coalesce(characters, 0) as characters,
+  coalesce(max_memories, 0) as max_memories, coalesce(max_days, 0) as max_days,
+  (select min(created_at) from memory where memory.tenant_id = $1 and memory.memory_type = kept.memory_type) as oldest
+from (select * from memory_count where tenant_id = $1) as kept
+full join (select * from memory_retention where tenant_id = $1) as bound using (memory_type)
+order by memory_type;
+
+-- name: set_retention
+insert into memory_retention (tenant_id, memory_type, max_memories, max_days) values ($1, $2, $3, $4)
+on conflict (tenant_id, memory_type) do update set max_memories = excluded.max_memories, max_days = excluded.max_days;
+
+-- name: ended
+select * from memory where tenant_id = $1 and expires_at <= $2 order by expires_at limit $3;
+
+-- name: least
+select memory.* from memory left join memory_use using (tenant_id, place)
+where tenant_id = $1 and memory_type = $2 and embedding_set = ''
+order by importance, coalesce(recalled_at, created_at), place
+limit $3;
+
+-- name: used
+insert into memory_use (tenant_id, place, recalled_at, times)
+select $1, place, $3, 1 from unnest($2::bigint[]) as found (place)
+on conflict (tenant_id, place) do update set recalled_at = excluded.recalled_at, times = memory_use.times + 1;
 
 -- name: append_turn
 insert into short_term_turn (tenant_id, session_id, turn_id, agent_name, content, created_at)
 values ($1, $2, $3, $4, $5, $6)
 on conflict do nothing;
 
--- name: trim_turns
-delete from short_term_turn where session_id = $1 and place <= (
-  select place from short_term_turn where session_id = $1 order by place desc offset $2 limit 1);
-
 -- name: count_turns
-select count(*) from short_term_turn where session_id = $1;
+select count(*) from short_term_turn where tenant_id = $1 and session_id = $2;
 
 -- name: tail
-select turn_id, agent_name as agent, content from (
-  select * from short_term_turn where session_id = $1 order by place desc limit $2) as last
+select turn_id, agent_name as agent, content, created_at from (
+  select * from short_term_turn where tenant_id = $1 and session_id = $2 order by place desc limit $3) as last
 order by place;
+
+-- name: conversation
+select summary, summarized_turns from conversation where tenant_id = $1 and session_id = $2;
+
+-- name: fold
+insert into conversation (tenant_id, session_id, summary, summarized_turns) values ($1, $2, $3, $4)
+on conflict (tenant_id, session_id) do update set summary = excluded.summary, summarized_turns = excluded.summarized_turns
+where conversation.summarized_turns = $5
+returning summarized_turns;
+
+-- name: delete_turns
+delete from short_term_turn where tenant_id = $1 and session_id = $2 and turn_id = any($3);
+
+-- name: around
+select chosen.place as beside, side.*
+from unnest($2::bigint[], $3::text[], $4::timestamptz[]) as chosen (place, session_id, created_at),
+  lateral (
+    (select -row_number() over (order by created_at desc, place desc) as distance, earlier.* from (
+      select * from memory where tenant_id = $1 and memory.session_id = chosen.session_id and embedding_set = ''
+        and memory.session_id <> '' and (memory.created_at, memory.place) < (chosen.created_at, chosen.place)
+        and (expires_at is null or expires_at > $6)
+      order by created_at desc, memory.place desc limit $5) as earlier)
+    union all
+    (select row_number() over (order by created_at, place) as distance, later.* from (
+      select * from memory where tenant_id = $1 and memory.session_id = chosen.session_id and embedding_set = ''
+        and memory.session_id <> '' and (memory.created_at, memory.place) > (chosen.created_at, chosen.place)
+        and (expires_at is null or expires_at > $6)
+      order by created_at, memory.place limit $5) as later)
+  ) as side;
+
+-- name: into_graph_384
+update memory_episode_384 set in_graph = true
+where tenant_id = $1 and not in_graph and place in (
+  select place from memory_episode_384 where tenant_id = $1 and not in_graph order by place limit $2 for update skip locked);
+
+-- name: not_in_graph_384
+select count(*) from (select from memory_episode_384 where tenant_id = $1 and not in_graph limit $2) as counted;
+
+-- name: into_graph_1536
+update memory_episode set in_graph = true
+where tenant_id = $1 and not in_graph and place in (
+  select place from memory_episode where tenant_id = $1 and not in_graph order by place limit $2 for update skip locked);
+
+-- name: not_in_graph_1536
+select count(*) from (select from memory_episode where tenant_id = $1 and not in_graph limit $2) as counted;
+
+-- name: standing_384
+select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
+  set_config('plan_cache_mode', 'force_custom_plan', true),
+  exists (select from memory_episode_384 where tenant_id = $1 and in_graph) as in_graph,
+  (select coalesce(sum(memories), 0)::bigint from memory_count where tenant_id = $1) as memories,
+  (select coalesce(sum(words), 0)::bigint from memory_count where tenant_id = $1) as words;
+
+-- name: standing_1536
+select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
+  set_config('plan_cache_mode', 'force_custom_plan', true),
+  exists (select from memory_episode where tenant_id = $1 and in_graph) as in_graph,
+  (select coalesce(sum(memories), 0)::bigint from memory_count where tenant_id = $1) as memories,
+  (select coalesce(sum(words), 0)::bigint from memory_count where tenant_id = $1) as words;
+
+-- name: prefer_graph
+-- A planner without statistics would compare all there is.
+select set_config('enable_sort', 'off', true);

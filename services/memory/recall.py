@@ -1,134 +1,134 @@
-"""Remembering and recalling."""
+"""Recalling: by meaning and words, ranked, with what stands around."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from services.memory import rank
 from services.memory.embed import Embedder
-from services.memory.errors import EmbeddingUnavailable, MemoryNotFound
-from services.memory.store import Filter, Memory, MemoryStore, MemoryType, Scored, ShortTermTurn
+from services.memory.errors import EmbeddingUnavailable
+from services.memory.filters import fits
+from services.memory.rank import Ranked, Taste
+from services.memory.store import Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
+from services.memory.used import Used
+from services.memory.words import meant
 from shared.clock import Clock
-from shared.ids import Ids
 from shared.log import log
-from shared.paging import Page
 
 DEFAULT_MIN_SCORE: Final = 0.25
-_CONTEXT_TYPES: Final = (MemoryType.EPISODIC, MemoryType.SEMANTIC, MemoryType.LONG_TERM)
+# Candidates of each kind: enough for a good order of a hundred, few enough to rank in a millisecond or two.
+_POOL: Final = 60
+_REACH: Final = 1
+_PROMISING: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class NewMemory:
-    """What to remember."""
+class Question:
+    """What to look for and how. `min_score` None: near in meaning, or found by words."""
 
-    content: str
-    memory_type: MemoryType
-    agent: str = ""
-    session_id: str = ""
-    turn_id: str = ""
-    tags: tuple[str, ...] = ()
-    metadata: Mapping[str, object] | None = None
-    importance: float = 0.5
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Who is about to speak, about what."""
-
-    session_id: str
-    agent: str
     query: str
-    max_turns: int
-    max_matches: int
+    chosen: Filter
+    limit: int
+    by_meaning: bool = True
+    by_words: bool = True
+    min_score: float | None = None
+    taste: Taste = field(default_factory=Taste)
+    neighbours: int = 0
+    vector: Vector = ()
 
 
 @dataclass(frozen=True, slots=True)
-class TurnContext:
-    """What an agent should be given to know. Degraded: search was not possible."""
+class Answer:
+    """The matches, best first, and by place what stands around each. Degraded: words alone decided."""
 
-    tail: Sequence[ShortTermTurn]
-    found: Sequence[Scored]
-    degraded: bool
+    matches: Sequence[Ranked]
+    around: Mapping[int, Sequence[Memory]]
+    degraded: bool = False
 
 
 class Recall:
-    """The memories of all tenants, one tenant a call."""
+    """What is read from memory by asking, one tenant a call."""
 
-    def __init__(self, store: MemoryStore, embedder: Embedder, *, clock: Clock, ids: Ids) -> None:
+    def __init__(self, store: MemoryStore, embedder: Embedder, used: Used, *, clock: Clock) -> None:
         self._store = store
         self._embedder = embedder
+        self._used = used
         self._clock = clock
-        self._ids = ids
 
-    async def remember(self, tenant: str, new: NewMemory) -> tuple[Memory, bool]:
-        """The memory, and whether it is new. Raises EmbeddingUnavailable."""
-        memory = Memory(
-            id=self._ids.new("mem"),
-            content=new.content,
-            content_hash=hashlib.sha256(new.content.encode()).digest(),
-            memory_type=new.memory_type,
-            agent=new.agent,
-            session_id=new.session_id,
-            turn_id=new.turn_id,
-            tags=new.tags,
-            metadata=new.metadata or {},
-            importance=new.importance,
-            created_at=self._clock.now(),
-            expires_at=new.expires_at,
-        )
-        stored = await self._store.add(tenant, memory, await self._embedder.embed(new.content))
-        return stored, stored.id == memory.id
+    async def recall(self, tenant: str, asked: Question) -> Answer:
+        """Raises EmbeddingUnavailable when only meaning may decide and no embedding can be had."""
+        now = self._clock.now()
+        vector, degraded = await self._vector(asked)
+        words = rank.query_words(asked.query) if asked.by_words else ()
+        probe = Probe(vector, words, max(_POOL, asked.limit * 2), max(_REACH, asked.neighbours))
+        gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
+        query = asked.query
+        if slips := await self._slips(tenant, gathered, words):
+            query = f"{asked.query} {' '.join(slips.values())}"
+            probe = replace(probe, words=tuple(slips.get(word, word) for word in words))
+            gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
+        fitting = _fitting(gathered, asked, degraded=degraded)
+        found = rank.ranked(query, fitting, asked.taste, now=asked.chosen.as_of or now, limit=asked.limit)
+        self._used.note(tenant, [one.memory.place for one in found])
+        around = {one.memory.place: _beside(gathered, one.memory, asked) for one in found} if asked.neighbours else {}
+        return Answer(found, around, degraded)
 
-    async def find(self, tenant: str, memory_id: str) -> Memory:
-        """Raises MemoryNotFound."""
-        memory = await self._store.find(tenant, memory_id, now=self._clock.now())
-        if memory is None:
-            raise MemoryNotFound(f"no memory {memory_id}", memory_id=memory_id)
-        return memory
-
-    async def forget(self, tenant: str, memory_id: str) -> datetime:
-        """When it was deleted. Raises MemoryNotFound."""
-        if not await self._store.forget(tenant, memory_id):
-            raise MemoryNotFound(f"no memory {memory_id}", memory_id=memory_id)
-        return self._clock.now()
-
-    async def every(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[Memory]:
-        """By time."""
-        return await self._store.every(tenant, chosen, now=self._clock.now(), newest_first=newest_first, page=page)
-
-    async def recall(
-        self, tenant: str, query: str, chosen: Filter, *, min_score: float, limit: int
-    ) -> Sequence[Scored]:
-        """By meaning, best first. Raises EmbeddingUnavailable."""
-        vector = await self._embedder.embed(query)
-        return await self._store.nearest(
-            tenant, vector, chosen, now=self._clock.now(), min_score=min_score, limit=limit
-        )
-
-    async def append(self, tenant: str, session_id: str, turn: ShortTermTurn, *, remember: bool) -> int:
-        """Keeps a finished turn in the tail, and as an episode when asked. Returns the length of the tail.
-
-        Raises EmbeddingUnavailable after the tail was kept; appending again is safe.
-        """
-        held = await self._store.append_turn(tenant, session_id, turn, now=self._clock.now())
-        if remember and turn.content.strip():
-            episode = NewMemory(turn.content, MemoryType.EPISODIC, turn.agent, session_id, turn.turn_id)
-            await self.remember(tenant, episode)
-        return held
-
-    async def context(self, tenant: str, need: Need) -> TurnContext:
-        """The tail, and what fits the question from elsewhere. Search being away is no reason to know nothing."""
-        tail = await self._store.tail(tenant, need.session_id, limit=need.max_turns)
-        if not need.query:
-            return TurnContext(tail, [], degraded=False)
-        chosen = Filter(agent=need.agent, types=_CONTEXT_TYPES, not_session=need.session_id)
+    async def _vector(self, asked: Question) -> tuple[Vector, bool]:
+        """The query's vector, and whether it is missing though it was wanted."""
+        if not asked.by_meaning:
+            return (), False
+        if asked.vector:
+            return asked.vector, False
         try:
-            found = await self.recall(tenant, need.query, chosen, min_score=DEFAULT_MIN_SCORE, limit=need.max_matches)
+            (vector,) = await self._embedder.embed([asked.query])
         except EmbeddingUnavailable as error:
-            log.warning("context.degraded", why=error.facts.get("why", ""))
-            return TurnContext(tail, [], degraded=True)
-        return TurnContext(tail, found, degraded=False)
+            if not asked.by_words:
+                raise
+            log.warning("recall.degraded", why=error.facts.get("why", ""))
+            return (), True
+        return vector, False
+
+    async def _slips(self, tenant: str, gathered: Gathered, words: Sequence[str]) -> dict[str, str]:
+        """What words nobody ever wrote here may have meant."""
+        unknown = [word for word in words if not gathered.corpus.holding.get(word) and not word.isdigit()]
+        if not gathered.corpus.memories:
+            return {}
+        near = {word: meant(word, await self._store.similar_words(tenant, word)) for word in unknown[:4]}
+        return {word: other for word, other in near.items() if other}
+
+
+def _fitting(gathered: Gathered, asked: Question, *, degraded: bool) -> Gathered:
+    """The candidates and their neighbours, as far as they fit the filter and are near enough."""
+    by_meaning = asked.by_meaning and not degraded
+    pool = [one for one in gathered.pool if not by_meaning or _near(one, gathered, asked)]
+    if not (by_meaning and asked.by_words):
+        return Gathered(pool, gathered.beside, gathered.corpus)
+    near = Gathered(pool, gathered.beside, gathered.corpus)
+    return rank.with_neighbours(near, lambda one: fits(one.memory, asked.chosen) and _near(one, gathered, asked))
+
+
+def _near(found: Found, gathered: Gathered, asked: Question) -> bool:
+    """Near enough in meaning; by default a memory is that too if it holds half of what the question's words weigh."""
+    if asked.min_score is not None:
+        return found.cosine >= asked.min_score
+    if found.cosine >= DEFAULT_MIN_SCORE:
+        return True
+    return asked.by_words and rank.coverage(asked.query, found.memory, gathered.corpus) >= _PROMISING
+
+
+def _beside(gathered: Gathered, memory: Memory, asked: Question) -> list[Memory]:
+    """The turns around a match, from a line of turns that holds it."""
+    known = {one.memory.place: one for one in gathered.pool}
+    for place, near in gathered.beside.items():
+        line = [*near, (0, known[place])] if place in known else list(near)
+        at = next((offset for offset, one in line if one.memory.place == memory.place), None)
+        if at is not None:
+            close = [(offset, one.memory) for offset, one in line if 0 < abs(offset - at) <= asked.neighbours]
+            return [one for _, one in sorted(close, key=lambda found: found[0]) if _existed(one, asked.chosen)]
+    return []
+
+
+def _existed(memory: Memory, chosen: Filter) -> bool:
+    return chosen.as_of is None or memory.created_at <= chosen.as_of

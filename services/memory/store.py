@@ -1,9 +1,9 @@
-"""What recall asks of storage."""
+"""What memory asks of storage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from shared.paging import Page
 
 TURNS_HELD: Final = 50
+WIDTHS: Final = (384, 1536)
 
 Vector = tuple[float, ...]
 
@@ -23,7 +24,10 @@ class MemoryType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One memory. `content_hash` keeps the same content of the same agent and type from being stored twice."""
+    """One memory. `content_hash` keeps the same content of the same agent, type and set from being stored twice.
+
+    `place` is the order of storing, given by the store; 0 before.
+    """
 
     id: str
     content: str
@@ -37,26 +41,82 @@ class Memory:
     importance: float
     created_at: datetime
     expires_at: datetime | None = None
+    updated_at: datetime | None = None
+    policy_version: str = ""
+    embedding_model: str = ""
+    embedding_set: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A memory and its cosine similarity."""
+class Entry:
+    """A memory on its way into the store, with its vector."""
 
     memory: Memory
-    score: float
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A memory and how near it is: 0 when no vector was compared."""
+
+    memory: Memory
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What BM25 must know of a tenant's memories: how many there are, how long they are, how many hold each word."""
+
+    memories: int
+    average_length: float
+    holding: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which memories. Empty and None mean all."""
+    """Which memories. Empty and None mean all; `agent` means that agent's and, unless `own_only`, those of every agent.
+
+    `as_of` hides what was stored later and shows what has ended since.
+    """
 
     agent: str = ""
     types: tuple[MemoryType, ...] = ()
     tags: tuple[str, ...] = ()
     start: datetime | None = None
     end: datetime | None = None
+    session: str = ""
     not_session: str = ""
+    as_of: datetime | None = None
+    min_importance: float = 0.0
+    turn: str = ""
+    policy_version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    embedding_set: str = ""
+    own_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What to look for: a vector (empty: not by meaning), words (empty: not by words), how many of each, and how many
+    neighbours on each side.
+    """
+
+    vector: Vector
+    words: tuple[str, ...]
+    limit: int
+    reach: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The pool with every cosine known, and by place what stands around its first ones in their sessions, as
+    (offset, memory): -1 came just before.
+    """
+
+    pool: Sequence[Found]
+    beside: Mapping[int, Sequence[tuple[int, Found]]]
+    corpus: Corpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +126,66 @@ class ShortTermTurn:
     turn_id: str
     agent: str
     content: str
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a session's older turns said, shorter, and how many they were."""
+
+    summary: str = ""
+    summarized_turns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that something was deleted."""
+
+    id: str
+    subject_id: str
+    content_sha256: bytes
+    requested_by: str
+    deleted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a tenant keeps of one type, and the bounds set for it; 0 is no bound."""
+
+    memory_type: MemoryType
+    memories: int
+    characters: int
+    oldest: datetime | None
+    max_memories: int = 0
+    max_days: int = 0
 
 
 class MemoryStore(Protocol):
-    """Where memories are kept. Memories that have ended are never returned."""
+    """Where memories are kept, tenant by tenant. What has ended is returned only where `as_of` asks for that time."""
 
-    async def add(self, tenant: str, memory: Memory, vector: Vector) -> Memory:
-        """Stores a memory, or returns the one with the same content."""
+    async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
+        """Stores all or none. Where the same content is there already, that memory is returned in its place.
+
+        Raises EmbeddingWidthInvalid when there is no table for a vector.
+        """
+
+    async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
+        """Writes a changed memory over `before`; None when that is gone.
+
+        Raises MemoryExists when another memory has the new content.
+        """
 
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         """One memory."""
 
-    async def forget(self, tenant: str, memory_id: str) -> bool:
-        """Deletes for good; False when it was not there."""
+    async def vector(self, tenant: str, memory_id: str) -> Vector:
+        """A memory's vector as it is kept, in half precision; empty when there is no such memory."""
+
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
+        """Deletes memories and keeps the receipts, all or none. Returns how many were there."""
+
+    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
+        """The proof of a deletion."""
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
@@ -86,12 +193,48 @@ class MemoryStore(Protocol):
         """By time, at most `page.size` + 1. The cursor is (time, id) of the last one seen."""
 
     async def nearest(
-        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, min_score: float, limit: int
-    ) -> Sequence[Scored]:
+        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+    ) -> Sequence[Found]:
         """By cosine similarity, best first, among memories of the vector's width."""
 
+    async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
+        """What ranking needs: the nearest by meaning, the best by words, and what stands around the first of both."""
+
+    async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
+        """Words of the tenant's memories that begin with the same two letters, at most 500."""
+
+    async def tend(self, tenant: str) -> int:
+        """Brings the index up to what was stored of late, where that is much. Returns how many memories it took in."""
+
+    async def usage(self, tenant: str) -> Sequence[Usage]:
+        """What is kept, by type, expired or not."""
+
+    async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
+        """Bounds a type."""
+
+    async def ended(self, tenant: str, *, before: datetime, limit: int) -> Sequence[Memory]:
+        """Memories that have ended by then."""
+
+    async def least(self, tenant: str, memory_type: MemoryType, *, limit: int) -> Sequence[Memory]:
+        """Those to give up first: least important, then longest unasked for."""
+
+    async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
+        """Notes that memories were found."""
+
+
+class ConversationStore(Protocol):
+    """Where the short-term memory of sessions is kept."""
+
     async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
-        """Appends once; the oldest beyond TURNS_HELD make room. Returns how many are held."""
+        """Appends once. Returns how many turns are held."""
 
     async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
         """The last turns, oldest first."""
+
+    async def conversation(self, tenant: str, session_id: str) -> Conversation:
+        """The summary of what made room."""
+
+    async def fold(
+        self, tenant: str, session_id: str, turns: Sequence[ShortTermTurn], known: Conversation, folded: Conversation
+    ) -> bool:
+        """Replaces the turns by the new summary, if the old one is still `known`; False when somebody was faster."""

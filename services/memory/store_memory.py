@@ -1,97 +1,228 @@
-"""The honest fake: exact search over a list."""
+"""The honest fake: exact search over a list, words counted anew for every question; gone with the process."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Final
 
-from services.memory.store import TURNS_HELD, Filter, Memory, Scored, ShortTermTurn, Vector
+import numpy as np
+
+from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
+from services.memory.filters import fits
+from services.memory.store import (
+    WIDTHS,
+    Corpus,
+    Entry,
+    Filter,
+    Found,
+    Gathered,
+    Memory,
+    MemoryType,
+    Probe,
+    Receipt,
+    Usage,
+    Vector,
+)
+from services.memory.words import bm25, words_of
 from shared.paging import Page
+
+_FIRST: Final = 25  # as the real store does
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class InMemoryStore:
-    """Everything is gone when the process ends."""
+    """One list of memories a tenant."""
 
     def __init__(self) -> None:
-        self._memories: dict[tuple[str, str], tuple[Memory, Vector]] = {}
-        self._turns: dict[tuple[str, str], list[ShortTermTurn]] = {}
+        self._places = count(1)
+        self._tenants: dict[str, dict[str, Entry]] = {}
+        self._bounds: dict[tuple[str, MemoryType], tuple[int, int]] = {}
+        self._receipts: dict[tuple[str, str], Receipt] = {}
+        self._used: dict[tuple[str, int], datetime] = {}
 
-    async def add(self, tenant: str, memory: Memory, vector: Vector) -> Memory:
-        for (owner, _), (known, _) in self._memories.items():
-            if owner == tenant and _identity(known) == _identity(memory):
-                return known
-        self._memories[tenant, memory.id] = (memory, vector)
-        return memory
+    async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
+        check_widths([entry.vector for entry in entries])
+        mine = self._tenants.setdefault(tenant, {})
+        known = {_identity(one.memory): one.memory for one in mine.values()}
+        stored = []
+        for entry in entries:
+            if _identity(entry.memory) not in known:
+                memory = replace(entry.memory, place=next(self._places))
+                mine[memory.id] = Entry(memory, _half(entry.vector))
+                known[_identity(memory)] = memory
+            stored.append(known[_identity(entry.memory)])
+        return stored
+
+    async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
+        check_widths([entry.vector])
+        mine = self._tenants.get(tenant, {})
+        if before.id not in mine:
+            return None
+        for other in mine.values():
+            if other.memory.id != before.id and _identity(other.memory) == _identity(entry.memory):
+                raise MemoryExists("another memory has this content", memory_id=other.memory.id)
+        mine[before.id] = Entry(entry.memory, _half(entry.vector))
+        return entry.memory
 
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
-        found = self._memories.get((tenant, memory_id))
-        return found[0] if found and _lives(found[0], now) else None
+        found = self._tenants.get(tenant, {}).get(memory_id)
+        return found.memory if found and _lives(found.memory, now) else None
 
-    async def forget(self, tenant: str, memory_id: str) -> bool:
-        return self._memories.pop((tenant, memory_id), None) is not None
+    async def vector(self, tenant: str, memory_id: str) -> Vector:
+        found = self._tenants.get(tenant, {}).get(memory_id)
+        return found.vector if found else ()
+
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
+        mine = self._tenants.get(tenant, {})
+        gone = [memory for memory in memories if mine.pop(memory.id, None)]
+        if gone:
+            self._receipts |= {(tenant, receipt.id): receipt for receipt in receipts}
+        return len(gone)
+
+    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
+        return self._receipts.get((tenant, receipt_id))
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
     ) -> Sequence[Memory]:
-        mine = sorted((memory for memory, _ in self._mine(tenant, chosen, now)), key=_place, reverse=newest_first)
+        mine = sorted((one.memory for one in self._mine(tenant, chosen, now)), key=_time, reverse=newest_first)
         if page.cursor:
-            seen = (page.cursor[0], page.cursor[1])
-            mine = [memory for memory in mine if (_place(memory) < seen if newest_first else _place(memory) > seen)]
+            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+            mine = [memory for memory in mine if (_time(memory) < seen if newest_first else _time(memory) > seen)]
         return mine[: page.size + 1]
 
     async def nearest(
-        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, min_score: float, limit: int
-    ) -> Sequence[Scored]:
-        scored = [
-            Scored(memory, _cosine(vector, known))
-            for memory, known in self._mine(tenant, chosen, now)
-            if len(known) == len(vector)
+        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+    ) -> Sequence[Found]:
+        check_widths([vector])
+        mine = [one for one in self._mine(tenant, chosen, now) if len(one.vector) == len(vector)]
+        near = _cosines(vector, [one.vector for one in mine])
+        found = [Found(one.memory, cosine) for one, cosine in zip(mine, near, strict=True)]
+        return sorted(found, key=lambda one: -one.cosine)[:limit]
+
+    async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
+        near: Sequence[Found] = []
+        if probe.vector:
+            near = await self.nearest(tenant, probe.vector, chosen, now=now, limit=probe.limit)
+        corpus = self._corpus(tenant, probe.words)
+        worded = self._worded(tenant, probe, corpus, self._mine(tenant, chosen, now))
+        first = [one.memory for one in (*near[:_FIRST], *worded[:_FIRST])]
+        pool = list({one.memory.place: one for one in (*worded, *near)}.values())
+        return Gathered(pool, self._around(tenant, first, probe, chosen.as_of or now), corpus)
+
+    def _corpus(self, tenant: str, words: Sequence[str]) -> Corpus:
+        texts = [words_of(one.memory) for one in self._tenants.get(tenant, {}).values()]
+        length = sum(sum(text.values()) for text in texts) / len(texts) if texts else 1.0
+        return Corpus(len(texts), length, {word: sum(word in text for text in texts) for word in words})
+
+    def _worded(self, tenant: str, probe: Probe, corpus: Corpus, mine: Sequence[Entry]) -> list[Found]:
+        scored = [(bm25(words_of(one.memory), set(probe.words), corpus), one) for one in mine]
+        best = sorted((one for one in scored if one[0]), key=lambda one: (-one[0], one[1].memory.place))[: probe.limit]
+        cosines = _cosines(probe.vector, [one.vector for _, one in best])
+        return [Found(one.memory, cosine) for (_, one), cosine in zip(best, cosines, strict=True)]
+
+    def _around(
+        self, tenant: str, memories: Sequence[Memory], probe: Probe, at: datetime
+    ) -> dict[int, Sequence[tuple[int, Found]]]:
+        sessions: dict[str, list[Entry]] = {}
+        for entry in sorted(self._mine(tenant, Filter(), at), key=lambda one: _order(one.memory)):
+            sessions.setdefault(entry.memory.session_id, []).append(entry)
+        return {
+            memory.place: near
+            for memory in memories
+            if memory.session_id and (near := _beside(sessions[memory.session_id], memory, probe))
+        }
+
+    async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
+        known = {other for one in self._tenants.get(tenant, {}).values() for other in words_of(one.memory)}
+        return sorted(other for other in known if len(word) > 1 and other.startswith(word[:2]))[:500]
+
+    async def tend(self, tenant: str) -> int:
+        return 0
+
+    async def usage(self, tenant: str) -> Sequence[Usage]:
+        found = []
+        for kind in sorted(MemoryType):
+            mine = [one.memory for one in self._tenants.get(tenant, {}).values() if one.memory.memory_type is kind]
+            bounds = self._bounds.get((tenant, kind), (0, 0))
+            oldest = min((memory.created_at for memory in mine), default=None)
+            if mine or any(bounds):
+                found.append(Usage(kind, len(mine), sum(len(one.content) for one in mine), oldest, *bounds))
+        return found
+
+    async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
+        self._bounds[tenant, memory_type] = (max_memories, max_days)
+
+    async def ended(self, tenant: str, *, before: datetime, limit: int) -> Sequence[Memory]:
+        mine = (one.memory for one in self._tenants.get(tenant, {}).values())
+        ended = [memory for memory in mine if not _lives(memory, before)]
+        return sorted(ended, key=lambda memory: memory.expires_at or _NEVER)[:limit]
+
+    async def least(self, tenant: str, memory_type: MemoryType, *, limit: int) -> Sequence[Memory]:
+        def worth(memory: Memory) -> tuple[float, datetime, int]:
+            return memory.importance, self._used.get((tenant, memory.place), memory.created_at), memory.place
+
+        mine = [one.memory for one in self._tenants.get(tenant, {}).values()]
+        return sorted((one for one in mine if one.memory_type is memory_type and not one.embedding_set), key=worth)[
+            :limit
         ]
-        fitting = [found for found in scored if found.score >= min_score]
-        return sorted(fitting, key=lambda found: -found.score)[:limit]
 
-    async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
-        held = self._turns.setdefault((tenant, session_id), [])
-        if all(known.turn_id != turn.turn_id for known in held):
-            held.append(turn)
-            del held[:-TURNS_HELD]
-        return len(held)
+    async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
+        self._used |= {(tenant, place): now for place in places}
 
-    async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
-        return self._turns.get((tenant, session_id), [])[-limit:]
-
-    def _mine(self, tenant: str, chosen: Filter, now: datetime) -> list[tuple[Memory, Vector]]:
-        return [
-            (memory, vector)
-            for (owner, _), (memory, vector) in self._memories.items()
-            if owner == tenant and _lives(memory, now) and _fits(memory, chosen)
-        ]
+    def _mine(self, tenant: str, chosen: Filter, now: datetime) -> list[Entry]:
+        at = chosen.as_of or now
+        mine = self._tenants.get(tenant, {}).values()
+        return [one for one in mine if _lives(one.memory, at) and fits(one.memory, chosen)]
 
 
-def _identity(memory: Memory) -> tuple[str, str, bytes]:
-    return memory.agent, memory.memory_type.value, memory.content_hash
+def _beside(session: Sequence[Entry], memory: Memory, probe: Probe) -> list[tuple[int, Found]]:
+    """The neighbours of a memory in its session, each with its offset."""
+    here = next(at for at, one in enumerate(session) if one.memory.place == memory.place)
+    offsets = [n for n in range(-probe.reach, probe.reach + 1) if n and 0 <= here + n < len(session)]
+    near = [session[here + offset] for offset in offsets]
+    cosines = _cosines(probe.vector, [one.vector for one in near])
+    return [(offset, Found(one.memory, cosine)) for offset, one, cosine in zip(offsets, near, cosines, strict=True)]
+
+
+def _identity(memory: Memory) -> tuple[str, str, str, bytes]:
+    return memory.embedding_set, memory.agent, memory.memory_type.value, memory.content_hash
 
 
 def _lives(memory: Memory, now: datetime) -> bool:
     return memory.expires_at is None or memory.expires_at > now
 
 
-def _place(memory: Memory) -> tuple[str, str]:
-    return memory.created_at.isoformat(), memory.id
+def _time(memory: Memory) -> tuple[datetime, str]:
+    return memory.created_at, memory.id
 
 
-def _fits(memory: Memory, chosen: Filter) -> bool:
-    return (
-        (not chosen.agent or memory.agent in ("", chosen.agent))
-        and (not chosen.types or memory.memory_type in chosen.types)
-        and set(chosen.tags) <= set(memory.tags)
-        and (chosen.start is None or memory.created_at >= chosen.start)
-        and (chosen.end is None or memory.created_at < chosen.end)
-        and (not chosen.not_session or memory.session_id != chosen.not_session)
-    )
+def _order(memory: Memory) -> tuple[datetime, int]:
+    return memory.created_at, memory.place
 
 
-def _cosine(first: Vector, second: Vector) -> float:
-    product = sum(a * b for a, b in zip(first, second, strict=True))
-    size = (sum(a * a for a in first) * sum(b * b for b in second)) ** 0.5
-    return product / size if size else 0.0
+def check_widths(vectors: Iterable[Vector]) -> None:
+    """Raises EmbeddingWidthInvalid unless all are of one known width."""
+    widths = {len(vector) for vector in vectors}
+    if len(widths) != 1 or not widths <= set(WIDTHS):
+        width = ", ".join(map(str, sorted(widths)))
+        known = ", ".join(map(str, WIDTHS))
+        raise EmbeddingWidthInvalid(
+            f"no table for embeddings {width} wide; there are {known}", field="embedding", width=width, known=known
+        )
+
+
+def _half(vector: Vector) -> Vector:
+    return tuple(np.array(vector, np.float16).astype(float).tolist())
+
+
+def _cosines(vector: Vector, others: Sequence[Vector]) -> list[float]:
+    if not vector or not others:
+        return [0.0] * len(others)
+    matrix, asked = np.array(others), np.array(vector)
+    sizes = np.linalg.norm(matrix, axis=1) * np.linalg.norm(asked)
+    found: list[float] = (matrix @ asked / np.where(sizes == 0, 1, sizes)).tolist()
+    return found

@@ -1,49 +1,96 @@
-"""The real store: the schema `memory`, with pgvector."""
+"""The real store: the schema `memory`, with pgvector for meaning and an inverted index of its own for words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from services.memory.store import TURNS_HELD, Filter, Memory, MemoryType, Scored, ShortTermTurn, Vector
-from shared.errors import InvalidArgument
+from services.memory import search_postgres as search
+from services.memory import words as cutting
+from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
+from services.memory.receipts_postgres import add_receipts
+from services.memory.rows import conditions, half, memory_of, width_of
+from services.memory.store import (
+    WIDTHS,
+    Entry,
+    Filter,
+    Found,
+    Gathered,
+    Memory,
+    MemoryType,
+    Probe,
+    Receipt,
+    Usage,
+    Vector,
+)
 from shared.paging import Page
-from shared.postgres import Database, load_queries
+from shared.postgres import Connection, Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
-_WIDTHS: Final = (384, 1536)
+# A tenant keeps this many out of the graph: comparing them all takes a millisecond or two.
+_FRESH: Final = 4_000
+_TENDED: Final = 250
+_BEGINNING: Final = 2
+_SMALLINT: Final = 32_767
 
 
 class PostgresMemoryStore:
-    """One table a width of embedding."""
+    """One table a width of embedding, sixteen partitions each."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, tenant: str, memory: Memory, vector: Vector) -> Memory:
-        query = _SQL[f"add_{_width(vector)}"]
+    async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
+        width = width_of(entries[0].vector)
+        # One order for all writers: two batches with the same contents wait for each other, never in a circle.
+        ordered = sorted(entries, key=lambda entry: entry.memory.content_hash)
         async with self._database.tenant(tenant) as connection:
-            added = await connection.fetchval(
-                query, tenant, memory.id, memory.agent, list(vector), memory.content, memory.content_hash,
-                memory.memory_type.value, memory.session_id, memory.turn_id, list(memory.tags), dict(memory.metadata),
-                memory.importance, memory.created_at, memory.expires_at,
-            )  # fmt: skip
-            if added:
-                return memory
-            same = (memory.agent, memory.memory_type.value, memory.content_hash)
-            (row,) = await connection.fetch(_SQL["same"], *same)
-        return _memory(row)
+            places = await _insert(connection, tenant, width, ordered)
+            added = [entry for entry in ordered if entry.memory.id in places]
+            await _insert_words(connection, tenant, [_placed(one.memory, places[one.memory.id]) for one in added])
+            await _count(connection, tenant, [one.memory for one in added], sign=1)
+            known = await _same(connection, tenant, [one.memory for one in ordered if one.memory.id not in places])
+        return [
+            _placed(memory, places[memory.id]) if memory.id in places else known[_identity(memory)]
+            for memory in (entry.memory for entry in entries)
+        ]
+
+    async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
+        async with self._database.tenant(tenant) as connection:
+            if not await _delete(connection, tenant, [before]):
+                return None
+            places = await _insert(connection, tenant, width_of(entry.vector), [entry])
+            if not places:
+                (other,) = (await _same(connection, tenant, [entry.memory])).values()
+                raise MemoryExists("another memory has this content", memory_id=other.id)
+            await _insert_words(connection, tenant, [entry.memory])
+            await _count(connection, tenant, [entry.memory], sign=1)
+        return entry.memory
 
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         async with self._database.tenant(tenant) as connection:
-            row = await connection.fetchrow(_SQL["find"], memory_id, now)
-        return _memory(row) if row else None
+            row = await connection.fetchrow(_SQL["find"], tenant, memory_id, now)
+        return memory_of(row) if row else None
 
-    async def forget(self, tenant: str, memory_id: str) -> bool:
+    async def vector(self, tenant: str, memory_id: str) -> Vector:
         async with self._database.tenant(tenant) as connection:
-            return await connection.fetchval(_SQL["forget"], memory_id) is not None
+            found = await connection.fetchval(_SQL["vector"], tenant, memory_id)
+        return tuple(found or ())
+
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
+        async with self._database.tenant(tenant) as connection:
+            gone = await _delete(connection, tenant, memories)
+            if gone:
+                await add_receipts(connection, tenant, receipts)
+        return gone
+
+    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
+        async with self._database.tenant(tenant) as connection:
+            row = await connection.fetchrow(_SQL["receipt"], tenant, receipt_id)
+        return Receipt(**row) if row else None
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
@@ -51,58 +98,139 @@ class PostgresMemoryStore:
         seen: tuple[datetime | None, str] = (None, "")
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-        types = [kind.value for kind in chosen.types]
         query = _SQL["newest" if newest_first else "oldest"]
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(query, now, chosen.agent, types, list(chosen.tags), *seen, page.size + 1)
-        return [_memory(row) for row in rows]
+            rows = await connection.fetch(query, *conditions(tenant, chosen, now), *seen, page.size + 1)
+        return [memory_of(row) for row in rows]
 
     async def nearest(
-        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, min_score: float, limit: int
-    ) -> Sequence[Scored]:
-        types = [kind.value for kind in chosen.types]
+        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+    ) -> Sequence[Found]:
         async with self._database.tenant(tenant) as connection:
-            # Without an iterative scan a filter can leave nothing of what the index found.
-            await connection.execute(_SQL["search_settings"])
-            rows = await connection.fetch(
-                _SQL[f"nearest_{_width(vector)}"], list(vector), now, chosen.agent, types, list(chosen.tags),
-                chosen.start,
-                chosen.end, chosen.not_session, limit,
-            )  # fmt: skip
-        return [Scored(_memory(row), row["score"]) for row in rows if row["score"] >= min_score]
+            return await search.nearest(connection, tenant, vector, chosen, now=now, limit=limit)
 
-    async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
+    async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
         async with self._database.tenant(tenant) as connection:
-            await connection.execute(
-                _SQL["append_turn"], tenant, session_id, turn.turn_id, turn.agent, turn.content, now
-            )
-            await connection.execute(_SQL["trim_turns"], session_id, TURNS_HELD)
-            held: int = await connection.fetchval(_SQL["count_turns"], session_id)
-        return held
+            return await search.gather(connection, tenant, probe, chosen, now)
 
-    async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
+    async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
+        if len(word) < _BEGINNING:
+            return []
+        start, end = word[:_BEGINNING], word[0] + chr(ord(word[1]) + 1)
         async with self._database.tenant(tenant) as connection:
-            return [ShortTermTurn(**row) for row in await connection.fetch(_SQL["tail"], session_id, limit)]
+            rows = await connection.fetch(_SQL["similar_words"], tenant, start, end)
+        return [row["word"] for row in rows]
+
+    async def tend(self, tenant: str) -> int:
+        moved = 0
+        for width in WIDTHS:
+            async with self._database.tenant(tenant) as connection:
+                fresh = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, _FRESH + 1)
+            if fresh > _FRESH:
+                moved += await self._into_graph(tenant, width)
+        return moved
+
+    async def _into_graph(self, tenant: str, width: int) -> int:
+        """In short transactions, so that nobody waits long for a row."""
+        moved = 0
+        while True:
+            async with self._database.tenant(tenant) as connection:
+                done = await connection.execute(_SQL[f"into_graph_{width}"], tenant, _TENDED)
+            count = int(done.rpartition(" ")[2])
+            if not count:
+                return moved
+            moved += count
+
+    async def usage(self, tenant: str) -> Sequence[Usage]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["usage"], tenant)
+        return [Usage(**{**row, "memory_type": MemoryType(row["memory_type"])}) for row in rows]
+
+    async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(_SQL["set_retention"], tenant, memory_type.value, max_memories, max_days)
+
+    async def ended(self, tenant: str, *, before: datetime, limit: int) -> Sequence[Memory]:
+        async with self._database.tenant(tenant) as connection:
+            return [memory_of(row) for row in await connection.fetch(_SQL["ended"], tenant, before, limit)]
+
+    async def least(self, tenant: str, memory_type: MemoryType, *, limit: int) -> Sequence[Memory]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["least"], tenant, memory_type.value, limit)
+        return [memory_of(row) for row in rows]
+
+    async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(_SQL["used"], tenant, sorted(set(places)), now)
 
 
-def _width(vector: Vector) -> int:
-    if len(vector) not in _WIDTHS:
-        raise InvalidArgument(f"no table for embeddings {len(vector)} wide; there are {_WIDTHS}", field="embedding")
-    return len(vector)
+async def _insert(connection: Connection, tenant: str, width: int, entries: Sequence[Entry]) -> dict[str, int]:
+    """The places of those that were not there yet, by id."""
+    given = [_row(tenant, entry, width) for entry in entries]
+    rows = await connection.fetchmany(_SQL[f"add_{width}"], given)
+    return {row["id"]: row["place"] for row in rows}
 
 
-def _memory(row: Any) -> Memory:
-    return Memory(
-        id=row["id"],
-        content=row["content"],
-        content_hash=row["content_hash"],
-        memory_type=MemoryType(row["memory_type"]),
-        agent=row["agent_name"],
-        session_id=row["session_id"],
-        turn_id=row["turn_id"],
-        tags=tuple(row["tags"]),
-        metadata=row["metadata"],
-        importance=row["importance"],
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
+def _row(tenant: str, entry: Entry, width: int) -> tuple[object, ...]:
+    memory = entry.memory
+    if len(entry.vector) != width:
+        raise EmbeddingWidthInvalid("all vectors of a batch must be equally wide", width=str(len(entry.vector)))
+    return (
+        tenant, memory.place or None, memory.id, memory.agent, half(entry.vector), memory.embedding_model,
+        memory.embedding_set, memory.content, memory.content_hash, memory.memory_type.value, memory.session_id,
+        memory.turn_id, list(memory.tags), dict(memory.metadata), memory.importance, memory.policy_version,
+        memory.created_at, memory.updated_at, memory.expires_at,
+    )  # fmt: skip
+
+
+async def _same(
+    connection: Connection, tenant: str, memories: Sequence[Memory]
+) -> dict[tuple[str, str, str, bytes], Memory]:
+    """What is stored with the content of these, by identity."""
+    if not memories:
+        return {}
+    wanted = [list(part) for part in zip(*map(_identity, memories), strict=True)]
+    rows = await connection.fetch(_SQL["same"], tenant, *wanted)
+    return {_identity(memory): memory for memory in map(memory_of, rows)}
+
+
+async def _insert_words(connection: Connection, tenant: str, memories: Sequence[Memory]) -> None:
+    counted = [(memory.place, cutting.words_of(memory)) for memory in memories]
+    cut = sorted(
+        (word, place, min(times, _SMALLINT), min(sum(counts.values()), _SMALLINT))
+        for place, counts in counted
+        for word, times in counts.items()
     )
+    if cut:
+        await connection.execute(_SQL["add_words"], tenant, *(list(part) for part in zip(*cut, strict=True)))
+
+
+async def _count(connection: Connection, tenant: str, memories: Sequence[Memory], *, sign: int) -> None:
+    """Last in every transaction that writes, and in one order: the tenant's row is held for a moment only."""
+    for kind in sorted({memory.memory_type for memory in memories}):
+        mine = [memory for memory in memories if memory.memory_type is kind]
+        characters = sum(len(memory.content) for memory in mine)
+        words = sum(sum(cutting.words_of(memory).values()) for memory in mine)
+        await connection.execute(_SQL["count"], tenant, kind.value, sign * len(mine), sign * characters, sign * words)
+
+
+async def _delete(connection: Connection, tenant: str, memories: Sequence[Memory]) -> int:
+    rows = await connection.fetch(_SQL["delete"], tenant, [memory.id for memory in memories])
+    places = {row["place"] for row in rows}
+    gone = [memory for memory in memories if memory.place in places]
+    cut = [(word, memory.place) for memory in gone for word in cutting.words_of(memory)]
+    if cut:
+        await connection.execute(_SQL["delete_words"], tenant, *(list(part) for part in zip(*cut, strict=True)))
+    await connection.execute(
+        _SQL["delete_moved_words"], tenant, [row["content"] for row in rows], [row["place"] for row in rows]
+    )
+    await _count(connection, tenant, gone, sign=-1)
+    return len(gone)
+
+
+def _identity(memory: Memory) -> tuple[str, str, str, bytes]:
+    return memory.embedding_set, memory.agent, memory.memory_type.value, memory.content_hash
+
+
+def _placed(memory: Memory, place: int) -> Memory:
+    return replace(memory, place=place)

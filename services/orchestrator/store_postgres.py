@@ -157,7 +157,7 @@ class PostgresSessionStore:
         signals_taken: int = 0,
     ) -> None:
         place, last = (lease.tenant, lease.session_id), entries[-1].sequence
-        async with self._database.tenant(lease.tenant) if turn else self._database.alone() as connection:
+        async with self._database.tenant(lease.tenant) if turn else self._database.connection() as connection:
             before = await self._mac_before(connection, lease, entries[0].sequence)
             payloads = [entry.payload for entry in entries]
             macs = list(chain.macs(self._key, before, payloads))

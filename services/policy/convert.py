@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentnet.policy.v1 import bundle_pb2, violation_pb2
+from agentnet.policy.v1 import attachment_pb2, bundle_pb2, monitor_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
+from services.policy.judging import Question
 from services.policy.library import EVERYONE
-from services.policy.store import Enforced, StoredBundle, Violation, ViolationFilter
+from services.policy.store import Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared import fields
 from shared.errors import InvalidArgument
-from shared.monitors.rules import Action, Rule, Severity, Target
-from shared.monitors.stream import Ruling
+from shared.monitors.arguments import Call
+from shared.monitors.pipeline import Finding, Outcome
+from shared.monitors.rules import Action, Mode, Profile, Rule, Severity, Target
 from shared.paging import Page, next_page_token, page
 
 _NAME: Final = r"letters, digits, _, . and -, at most 64 characters"
 _BUNDLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_AGENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}|\*")
 _LABEL: Final = re.compile(r"[a-z0-9-]{1,32}")
 _MAX_DOCUMENT: Final = 1024 * 1024
 _MAX_TEXT: Final = 1_048_576
+_MAX_SOURCES: Final = 64
 _MAX_VIOLATIONS: Final = 100
 _SEVERITIES: Final = {
     Severity.MINOR: bundle_pb2.SEVERITY_MINOR,
@@ -33,6 +37,7 @@ _SEVERITIES: Final = {
 }
 _FROM_SEVERITY: Final = {value: key for key, value in _SEVERITIES.items()}
 _ACTIONS: Final = {
+    Action.ALLOW: bundle_pb2.RULE_ACTION_ALLOW,
     Action.WARN: bundle_pb2.RULE_ACTION_WARN,
     Action.REDACT: bundle_pb2.RULE_ACTION_REDACT,
     Action.BLOCK: bundle_pb2.RULE_ACTION_BLOCK,
@@ -43,6 +48,10 @@ _TARGETS: Final = {
     Target.PROMPT: bundle_pb2.RULE_TARGET_PROMPT,
     Target.OUTPUT: bundle_pb2.RULE_TARGET_OUTPUT,
     Target.TOOL_ARGUMENTS: bundle_pb2.RULE_TARGET_TOOL_ARGUMENTS,
+}
+_MODES: Final = {
+    Mode.STRICT: bundle_pb2.ENFORCEMENT_MODE_STRICT,
+    Mode.PERMISSIVE: bundle_pb2.ENFORCEMENT_MODE_PERMISSIVE,
 }
 _FROM_TARGET: Final = {value: key for key, value in _TARGETS.items()}
 _ORDERS: Final = {"": True, "create_time desc": True, "create_time": False}
@@ -68,6 +77,14 @@ def new_bundle(request: pb.CreateBundleRequest) -> dict[str, Any]:
         "document": fields.required(request.document, "document", limit=_MAX_DOCUMENT),
         "labels": tuple(label(entry, "labels") for entry in request.labels),
     }
+
+
+def from_target(value: bundle_pb2.RuleTarget.ValueType) -> Target | None:
+    return _FROM_TARGET.get(value)
+
+
+def to_target(value: Target) -> bundle_pb2.RuleTarget.ValueType:
+    return _TARGETS[value]
 
 
 def label(value: str, field: str) -> str:
@@ -96,29 +113,52 @@ def listed(request: pb.ListBundlesRequest, found: Sequence[StoredBundle]) -> pb.
     return pb.ListBundlesResponse(bundles=[bundle(one) for one in shown], next_page_token=token)
 
 
-def target(request: pb.CheckRequest) -> Target:
-    return _FROM_TARGET.get(request.target, Target.OUTPUT)
+def question(request: pb.CheckRequest, roles: frozenset[str]) -> Question:
+    fields.at_most(len(request.sources), "sources", limit=_MAX_SOURCES)
+    call = None
+    if request.tool:
+        arguments = fields.mapping(request.arguments, "arguments", limit=_MAX_TEXT)
+        tool = fields.text(request.tool, "tool", limit=128)
+        call = Call(tool, arguments, agent=request.agent, roles=tuple(sorted(roles)), session_id=request.session_id)
+    limited = fields.text if request.facts or call else fields.required
+    return Question(
+        text=limited(request.text, "text", limit=_MAX_TEXT),
+        target=_FROM_TARGET.get(request.target, Target.TOOL_ARGUMENTS if call else Target.OUTPUT),
+        names=[reference(name, "bundles") for name in request.bundles],
+        agent=fields.text(request.agent, "agent", limit=64),
+        session_id=fields.text(request.session_id, "session_id", limit=64),
+        facts=dict(request.facts),
+        sources=list(request.sources),
+        call=call,
+        override_token=fields.text(request.override_token, "override_token", limit=4096),
+    )
 
 
-def checked_text(request: pb.CheckRequest) -> str:
-    return fields.required(request.text, "text", limit=_MAX_TEXT)
-
-
-def check_response(ruling: Ruling) -> pb.CheckResponse:
+def check_response(outcome: Outcome) -> pb.CheckResponse:
     return pb.CheckResponse(
-        allowed=not ruling.blocked,
-        text="" if ruling.blocked else ruling.text,
-        findings=[
-            pb.Finding(
-                rule=verdict.rule.name,
-                bundle=verdict.bundle,
-                severity=_SEVERITIES[verdict.rule.severity],
-                action=_ACTIONS[verdict.action],
-                span_start=verdict.start,
-                span_end=verdict.end,
+        allowed=not outcome.blocked,
+        text="" if outcome.blocked else outcome.text,
+        findings=[_finding(found) for found in outcome.findings],
+        monitors=[
+            monitor_pb2.MonitorReport(
+                name=report.name, status=report.status, elapsed_ms=report.elapsed / timedelta(milliseconds=1)
             )
-            for verdict in ruling.verdicts
+            for report in outcome.reports
         ],
+    )
+
+
+def _finding(found: Finding) -> pb.Finding:
+    verdict = found.verdict
+    return pb.Finding(
+        rule=verdict.rule.name,
+        bundle=verdict.bundle,
+        severity=_SEVERITIES[verdict.rule.severity],
+        action=_ACTIONS[verdict.action],
+        span_start=verdict.start,
+        span_end=verdict.end,
+        kind=verdict.kind,
+        rationale=found.rationale,
     )
 
 
@@ -136,6 +176,7 @@ def list_violations(request: pb.ListViolationsRequest) -> Listing:
         monitor_name=request.monitor_name,
         start=request.start_time.ToDatetime(UTC) if request.HasField("start_time") else None,
         end=request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None,
+        shadow=request.shadow,
     )
     scope = f"violations|{chosen}|{request.order_by}"
     paging = page(request.page_size, request.page_token, scope=scope)
@@ -149,18 +190,40 @@ def violations_response(found: Sequence[Violation], asked: Listing) -> pb.ListVi
     return pb.ListViolationsResponse(violations=[_violation(one) for one in shown], next_page_token=token)
 
 
-def snapshot(
-    enforced: Enforced | None, bundles: Mapping[str, Sequence[StoredBundle]], *, seen_by: str | None, now: datetime
-) -> pb.WatchBundlesResponse:
+def snapshot(enforced: Enforced | None, *, seen_by: str | None, now: datetime) -> pb.WatchBundlesResponse:
     """What one watcher may see: everything for a service of the mesh, a tenant's own and the default for others."""
     if enforced is None:
         return pb.WatchBundlesResponse(heartbeat=True, time=_time(now))
-    shown = {name: own for name, own in bundles.items() if seen_by in (None, name) or name == EVERYONE}
+    shown = [name for name in enforced.tenants if seen_by in (None, name) or name == EVERYONE]
     return pb.WatchBundlesResponse(
-        revision=enforced.revision,
-        time=_time(now),
-        tenants=[pb.TenantBundles(tenant_id=name, bundles=[bundle(one) for one in own]) for name, own in shown.items()],
+        revision=enforced.revision, time=_time(now), tenants=[_tenant(name, enforced) for name in shown]
     )
+
+
+def _tenant(name: str, enforced: Enforced) -> pb.TenantBundles:
+    own, attached = enforced.tenants[name], enforced.attached.get(name, ())
+    known = {one.label for one in own}
+    more = {stored.label: stored for _, stored in attached if stored.label not in known}
+    return pb.TenantBundles(
+        tenant_id=name,
+        bundles=[bundle(one) for one in own],
+        attachments=[_attachment(one) for one, _ in attached],
+        attached=[bundle(one) for one in more.values()],
+    )
+
+
+def attachment(request: attachment_pb2.AttachBundleRequest) -> Attachment:
+    name, version = reference(request.name)
+    agent = fields.matching(request.agent, "agent", _AGENT, form="an agent's name or *")
+    return Attachment(agent, name, version, fields.text(request.profile, "profile", limit=64))
+
+
+def attachments_response(found: Sequence[Attachment]) -> attachment_pb2.AttachBundleResponse:
+    return attachment_pb2.AttachBundleResponse(attachments=[_attachment(one) for one in found])
+
+
+def _attachment(one: Attachment) -> attachment_pb2.Attachment:
+    return attachment_pb2.Attachment(agent=one.agent, bundle=f"{one.name}@{one.version}", profile=one.profile)
 
 
 def bundle(stored: StoredBundle) -> bundle_pb2.Bundle:
@@ -172,7 +235,17 @@ def bundle(stored: StoredBundle) -> bundle_pb2.Bundle:
         labels=stored.labels,
         create_time=_time(stored.created_at),
         built_in=stored.built_in,
+        signature=stored.signature,
+        signing_key=stored.signing_key,
+        mode=_MODES[stored.content.mode],
+        profiles=[_profile(profile) for profile in stored.content.profiles],
+        agents=dict(stored.content.agents),
     )
+
+
+def _profile(profile: Profile) -> bundle_pb2.Profile:
+    mode = _MODES[profile.mode] if profile.mode else bundle_pb2.ENFORCEMENT_MODE_UNSPECIFIED
+    return bundle_pb2.Profile(name=profile.name, rules=profile.rules, extends=profile.extends, mode=mode)
 
 
 def _rule(rule: Rule) -> bundle_pb2.Rule:
@@ -187,6 +260,7 @@ def _rule(rule: Rule) -> bundle_pb2.Rule:
         replacement=rule.replacement,
         enforced=rule.enforced,
         case_insensitive=rule.case_insensitive,
+        params=fields.struct(dict(rule.params)),
     )
 
 

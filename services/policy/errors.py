@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.errors import AlreadyExists, InvalidArgument, NotFound, Reason
+from shared.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, Reason
 
 
 class BundleInvalid(InvalidArgument):
@@ -21,3 +21,27 @@ class BundleVersionExists(AlreadyExists):
     """Versions are immutable. Choose a new one."""
 
     reason = Reason.ERROR_REASON_BUNDLE_VERSION_EXISTS
+
+
+class OverrideInvalid(PermissionDenied):
+    """The override token is not of this mesh, not for this caller, or was taken back."""
+
+    reason = Reason.ERROR_REASON_OVERRIDE_INVALID
+
+
+class OverrideExpired(PermissionDenied):
+    """The override token's time has passed. Ask for a new one."""
+
+    reason = Reason.ERROR_REASON_OVERRIDE_EXPIRED
+
+
+class OverrideNotFound(NotFound):
+    """No such override."""
+
+    reason = Reason.ERROR_REASON_OVERRIDE_NOT_FOUND
+
+
+class DecisionNotFound(NotFound):
+    """No such recorded decision."""
+
+    reason = Reason.ERROR_REASON_DECISION_NOT_FOUND

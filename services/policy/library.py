@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from services.policy.document import digest, parse
+from services.policy.document import read
 from services.policy.errors import BundleNotFound, BundleVersionExists
-from services.policy.store import Enforced, PolicyStore, StoredBundle, Violation, ViolationFilter
+from services.policy.signing import BundleSigner
+from services.policy.store import Attachment, Enforced, PolicyStore, StoredBundle, Violation, ViolationFilter
 from shared.clock import Clock
-from shared.monitors.rules import Bundle, Target
-from shared.monitors.stream import Ruling, compile_rules, judge
+from shared.errors import InvalidArgument
+from shared.monitors.rules import Bundle
 from shared.paging import Page
+from shared.telemetry import meter
 
 EVERYONE: Final = "*"
 _FIRST_VERSION: Final = "1.0.0"
+_violations = meter.create_counter("violations_total", description="by severity and rule_name")
 
 
 class Library:
     """Bundles of all tenants, one tenant a call, and what is enforced everywhere."""
 
-    def __init__(self, store: PolicyStore, default_document: str, *, clock: Clock, poll: timedelta) -> None:
+    def __init__(
+        self, store: PolicyStore, default_document: str, *, clock: Clock, poll: timedelta, signer: BundleSigner | None
+    ) -> None:
         self._store = store
         self._clock = clock
         self._poll = poll
-        self._default = _built_in(default_document)
+        self._signer = signer
+        self._default = self._signed(EVERYONE, _built_in(default_document))
         self._changed = asyncio.Condition()
         self._enforced = Enforced(0, {})
 
@@ -34,16 +41,18 @@ class Library:
         self, tenant: str, *, name: str, version: str, document: str, labels: tuple[str, ...]
     ) -> StoredBundle:
         """Stores a version. Raises BundleInvalid and BundleVersionExists."""
-        rules = parse(document)
-        bundle = StoredBundle(
+        content = await asyncio.to_thread(read, document)
+        known = [found.version for found in await self._store.bundles(tenant, name=name)]
+        made = StoredBundle(
             name=name,
-            version=version or _next_version([found.version for found in await self._store.bundles(tenant, name=name)]),
-            digest=digest(rules),
+            version=version or _next_version(known),
+            digest=content.digest,
             document=document,
-            rules=rules,
+            content=content,
             created_at=self._clock.now(),
             labels=labels,
         )
+        bundle = self._signed(tenant, made)
         if not await self._store.add(tenant, bundle):
             raise BundleVersionExists(f"{name}@{bundle.version} exists; versions never change", bundle=name)
         return bundle
@@ -69,18 +78,34 @@ class Library:
             raise BundleNotFound(f"{name}@{found.version} is built in; make a bundle of your own to label", bundle=name)
         return await self.find(tenant, name, found.version)
 
-    async def check(self, tenant: str, text: str, *, target: Target, names: Sequence[tuple[str, str]]) -> Ruling:
-        """Judges a text by named bundles, or by what is enforced for the tenant."""
+    async def attach(self, tenant: str, attachment: Attachment, *, remove: bool) -> Sequence[Attachment]:
+        """Gives an agent a bundle, or takes it away; all attachments after it. Raises BundleNotFound."""
+        if remove:
+            await self._store.detach(tenant, attachment.agent, attachment.name)
+            return await self._store.attachments(tenant)
+        found = await self.find(tenant, attachment.name, attachment.version)
+        if attachment.profile and attachment.profile not in {one.name for one in found.content.profiles}:
+            raise InvalidArgument(f"{found.label} has no profile {attachment.profile}", field="profile")
+        if not await self._store.attach(tenant, replace(attachment, version=found.version)):
+            raise BundleNotFound(f"{found.label} is built in; make a bundle of your own", bundle=found.name)
+        return await self._store.attachments(tenant)
+
+    async def bundles(self, tenant: str, agent: str, names: Sequence[tuple[str, str]]) -> list[Bundle]:
+        """What judges: the named bundles, or what is enforced for the tenant's agent."""
         if names:
-            bundles = [await self.find(tenant, name, version) for name, version in names]
-        else:
-            enforced = await self._store.enforced()
-            bundles = list(enforced.tenants.get(tenant, ())) or [self._default]
-        return judge(compile_rules([as_bundle(bundle) for bundle in bundles], target), target, text)
+            return [(await self.find(tenant, name, version)).judged_by for name, version in names]
+        return in_force(await self._store.enforced(), tenant, agent, default=self._default)
+
+    async def labelled(self, tenant: str, label: str) -> list[Bundle]:
+        """The tenant's bundles with a label."""
+        return [one.judged_by for one in await self._store.bundles(tenant) if label in one.labels]
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         """Stores violations; each id once."""
-        return await self._store.record(tenant, violations)
+        stored = await self._store.record(tenant, violations)
+        for one in violations:
+            _violations.add(1, {"severity": one.severity.value, "rule_name": one.monitor_name, "shadow": one.shadow})
+        return stored
 
     async def violations(
         self, tenant: str, chosen: ViolationFilter, *, newest_first: bool, page: Page
@@ -90,13 +115,12 @@ class Library:
 
     async def publish(self) -> None:
         """Keeps the snapshot fresh, for as long as the service runs."""
-        while True:
-            if await self._store.revision() != self._enforced.revision:
-                found = await self._store.enforced()
+        async for _ in self._store.changes(at_least_every=self._poll):
+            found = await self._store.enforced()
+            if found.revision != self._enforced.revision:
                 async with self._changed:
                     self._enforced = found
                     self._changed.notify_all()
-            await asyncio.sleep(self._poll.total_seconds())
 
     async def watch(self, after: int, *, heartbeat: timedelta) -> AsyncIterator[Enforced | None]:
         """The snapshot when it is newer than `after`, then each newer one; None as a heartbeat."""
@@ -112,24 +136,37 @@ class Library:
             after = snapshot.revision
             yield snapshot
 
-    def with_default(self, tenants: Mapping[str, Sequence[StoredBundle]]) -> dict[str, Sequence[StoredBundle]]:
-        """The tenants' own bundles, and the built-in one for all others."""
-        return {**tenants, EVERYONE: [self._default]}
+    def with_default(self, enforced: Enforced) -> Enforced:
+        """With the built-in bundle for every tenant that has none of its own, also where something is attached."""
+        default = {tenant: [self._default] for tenant in (*enforced.attached, EVERYONE)}
+        return replace(enforced, tenants={**default, **enforced.tenants})
+
+    def _signed(self, tenant: str, bundle: StoredBundle) -> StoredBundle:
+        if self._signer is None:
+            return bundle
+        signature = self._signer.sign(tenant, bundle.name, bundle.version, bundle.digest)
+        return replace(bundle, signature=signature, signing_key=self._signer.key_id)
 
 
-def as_bundle(stored: StoredBundle) -> Bundle:
-    """What the engine judges with."""
-    return Bundle(stored.name, stored.version, stored.rules)
+def in_force(enforced: Enforced, tenant: str, agent: str, *, default: StoredBundle) -> list[Bundle]:
+    """The tenant's bundles, the default without any, each as it holds for the agent; then what is attached to it."""
+    common = [bundle.judged_by for bundle in enforced.tenants.get(tenant, ())] or [default.judged_by]
+    attached = [
+        stored.judged_by.profiled(attachment.profile) if attachment.profile else stored.judged_by
+        for attachment, stored in enforced.attached.get(tenant, ())
+        if attachment.agent in (agent, EVERYONE)
+    ]
+    return [bundle.for_agent(agent) for bundle in common] + attached
 
 
 def _built_in(document: str) -> StoredBundle:
-    rules = parse(document)
+    content = read(document)
     return StoredBundle(
         name="default",
         version=_FIRST_VERSION,
-        digest=digest(rules),
+        digest=content.digest,
         document=document,
-        rules=rules,
+        content=content,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         built_in=True,
     )

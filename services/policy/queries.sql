@@ -1,5 +1,6 @@
 -- name: add_bundle
-insert into bundle (tenant_id, name, version, digest, document, created_at) values ($1, $2, $3, $4, $5, $6)
+insert into bundle (tenant_id, name, version, digest, document, created_at, signature, signing_key)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
 on conflict do nothing
 returning version;
 
@@ -21,10 +22,26 @@ on conflict (tenant_id, name, label) do update set version = excluded.version;
 delete from bundle_label where name = $1 and label = $2 and version = $3;
 
 -- name: bump_revision
-select nextval('enforced_revision');
+with changed as (update enforced_state set revision = revision + 1 returning revision)
+select pg_notify('policy_enforced', revision::text) from changed;
 
 -- name: revision
-select last_value from enforced_revision;
+select revision from enforced_state;
+
+-- name: put_attachment
+insert into bundle_attachment (tenant_id, agent_name, name, version, profile) values ($1, $2, $3, $4, $5)
+on conflict (tenant_id, agent_name, name) do update set version = excluded.version, profile = excluded.profile;
+
+-- name: drop_attachment
+delete from bundle_attachment where agent_name = $1 and name = $2;
+
+-- name: attachments
+select * from bundle_attachment order by agent_name, name;
+
+-- name: attached
+select b.*, '{}'::text[] as labels, a.agent_name, a.profile
+from bundle b join bundle_attachment a using (tenant_id, name, version)
+order by b.tenant_id, a.agent_name, b.name;
 
 -- name: enforced
 select b.*, '{production}'::text[] as labels
@@ -34,15 +51,15 @@ order by b.tenant_id, b.name;
 
 -- name: record_violation
 insert into violation (tenant_id, id, session_id, turn_id, agent_name, monitor_name, severity, violation_type, rationale,
-  meta, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+  meta, created_at, shadow)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict do nothing
 returning id;
 
 -- name: newest_violations
 select * from violation
 where ($1::text = '' or session_id = $1) and ($2::text = '' or severity = $2) and ($3::text = '' or monitor_name = $3)
-  and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
+  and shadow = $9 and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
   and ($6::timestamptz is null or (created_at, id) < ($6, $7))
 order by created_at desc, id desc
 limit $8;
@@ -50,7 +67,7 @@ limit $8;
 -- name: oldest_violations
 select * from violation
 where ($1::text = '' or session_id = $1) and ($2::text = '' or severity = $2) and ($3::text = '' or monitor_name = $3)
-  and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
+  and shadow = $9 and ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
   and ($6::timestamptz is null or (created_at, id) > ($6, $7))
 order by created_at, id
 limit $8;

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+from agentnet.policy.v1 import attachment_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
 from agentnet.policy.v1 import policy_service_pb2_grpc as rpc
 from services.policy import convert
+from services.policy.audit import AuditLog
+from services.policy.judging import Judge
 from services.policy.library import Library
 from shared.clock import Clock
 from shared.identity import CredentialKind, current
@@ -17,13 +20,24 @@ from shared.identity import CredentialKind, current
 class PolicyService(rpc.PolicyServiceServicer):
     """May it?"""
 
-    def __init__(self, library: Library, *, clock: Clock, heartbeat: timedelta) -> None:
+    def __init__(self, library: Library, judge: Judge, audit: AuditLog, *, clock: Clock, heartbeat: timedelta) -> None:
         self._library = library
+        self._judge = judge
+        self._audit = audit
         self._clock = clock
         self._heartbeat = heartbeat
 
     async def CreateBundle(self, request: pb.CreateBundleRequest, context: Any) -> pb.CreateBundleResponse:
-        added = await self._library.add(current().tenant_id, **convert.new_bundle(request))
+        caller = current()
+        added = await self._library.add(caller.tenant_id, **convert.new_bundle(request))
+        await self._audit.record(
+            caller.tenant_id,
+            caller.subject,
+            "bundle.create",
+            added.label,
+            digest=added.digest,
+            labels=list(added.labels),
+        )
         return pb.CreateBundleResponse(bundle=convert.bundle(added))
 
     async def GetBundle(self, request: pb.GetBundleRequest, context: Any) -> pb.GetBundleResponse:
@@ -37,13 +51,25 @@ class PolicyService(rpc.PolicyServiceServicer):
     async def LabelBundle(self, request: pb.LabelBundleRequest, context: Any) -> pb.LabelBundleResponse:
         name, version = convert.reference(request.name)
         label = convert.label(request.label, "label")
-        found = await self._library.label(current().tenant_id, name, version, label=label, remove=request.remove)
+        caller = current()
+        found = await self._library.label(caller.tenant_id, name, version, label=label, remove=request.remove)
+        act = "bundle.unlabel" if request.remove else "bundle.label"
+        await self._audit.record(caller.tenant_id, caller.subject, act, found.label, label=label)
         return pb.LabelBundleResponse(bundle=convert.bundle(found))
 
+    async def AttachBundle(
+        self, request: attachment_pb2.AttachBundleRequest, context: Any
+    ) -> attachment_pb2.AttachBundleResponse:
+        attachment, caller = convert.attachment(request), current()
+        found = await self._library.attach(caller.tenant_id, attachment, remove=request.remove)
+        act = "bundle.detach" if request.remove else "bundle.attach"
+        await self._audit.record(caller.tenant_id, caller.subject, act, request.name, agent=attachment.agent)
+        return convert.attachments_response(found)
+
     async def Check(self, request: pb.CheckRequest, context: Any) -> pb.CheckResponse:
-        names = [convert.reference(name, "bundles") for name in request.bundles]
-        text, target = convert.checked_text(request), convert.target(request)
-        return convert.check_response(await self._library.check(current().tenant_id, text, target=target, names=names))
+        caller = current()
+        outcome = await self._judge.judge(caller.tenant_id, caller.subject, convert.question(request, caller.roles))
+        return convert.check_response(outcome)
 
     async def WatchBundles(
         self, request: pb.WatchBundlesRequest, context: Any
@@ -51,8 +77,8 @@ class PolicyService(rpc.PolicyServiceServicer):
         caller = current()
         seen_by = None if caller.kind is CredentialKind.SERVICE else caller.tenant_id
         async for enforced in self._library.watch(request.after_revision, heartbeat=self._heartbeat):
-            bundles = self._library.with_default(enforced.tenants) if enforced else {}
-            yield convert.snapshot(enforced, bundles, seen_by=seen_by, now=self._clock.now())
+            full = self._library.with_default(enforced) if enforced else None
+            yield convert.snapshot(full, seen_by=seen_by, now=self._clock.now())
 
     async def RecordViolations(self, request: pb.RecordViolationsRequest, context: Any) -> pb.RecordViolationsResponse:
         recorded = await self._library.record(current().tenant_id, convert.violations(request))

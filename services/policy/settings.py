@@ -18,5 +18,6 @@ class PolicySettings(MeshSettings):
     default_bundle: Path = Field(
         default=Path(__file__).parent / "bundles" / "default.yaml", description="for tenants without one of their own"
     )
-    poll: timedelta = Field(default=timedelta(seconds=0.5), description="how often a change is looked for")
+    poll: timedelta = Field(default=timedelta(seconds=30), description="a change is looked for though none was heard")
+    keep_decisions: timedelta = Field(default=timedelta(days=7), description="how long inputs are kept for Simulate")
     heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchBundles")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Protocol
 
-from shared.monitors.rules import Rule, Severity
+from services.policy.document import Document
+from shared.monitors.rules import Bundle, Rule, Severity
 from shared.paging import Page
 
 
@@ -19,10 +20,44 @@ class StoredBundle:
     version: str
     digest: str
     document: str
-    rules: tuple[Rule, ...]
+    content: Document
     created_at: datetime
     labels: tuple[str, ...] = ()
     built_in: bool = False
+    signature: bytes = b""
+    signing_key: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return self.content.rules
+
+    @property
+    def judged_by(self) -> Bundle:
+        """What the engine judges with."""
+        content = self.content
+        return Bundle(
+            self.name,
+            self.version,
+            content.rules,
+            content.mode,
+            content.profiles,
+            content.agents,
+            content.embedding_sets,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A version, or one profile of it, that an agent has beside the tenant's; the agent "*" is every agent."""
+
+    agent: str
+    name: str
+    version: str
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +74,7 @@ class Violation:
     rationale: str
     meta: Mapping[str, object]
     created_at: datetime
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +86,16 @@ class ViolationFilter:
     monitor_name: str = ""
     start: datetime | None = None
     end: datetime | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Enforced:
-    """What is labelled "production", for every tenant that has something so labelled."""
+    """What is labelled "production" and what is attached, for every tenant that has any."""
 
     revision: int
     tenants: Mapping[str, Sequence[StoredBundle]]
+    attached: Mapping[str, Sequence[tuple[Attachment, StoredBundle]]] = field(default_factory=dict)
 
 
 class PolicyStore(Protocol):
@@ -72,8 +110,17 @@ class PolicyStore(Protocol):
     async def label(self, tenant: str, name: str, version: str, *, label: str, remove: bool) -> bool:
         """Points the label of this bundle at the version, or takes it away. False when there is no such version."""
 
-    async def revision(self) -> int:
-        """Rises with every change of what is enforced anywhere."""
+    async def attach(self, tenant: str, attachment: Attachment) -> bool:
+        """Gives an agent a version, in the place of any other of the bundle. False when there is no such version."""
+
+    async def detach(self, tenant: str, agent: str, name: str) -> None:
+        """Takes the bundle away from the agent."""
+
+    async def attachments(self, tenant: str) -> Sequence[Attachment]:
+        """All of the tenant's, by agent and name."""
+
+    def changes(self, *, at_least_every: timedelta) -> AsyncIterator[None]:
+        """Now, after every change of what is enforced, by any replica, and now and then. Raises Unavailable."""
 
     async def enforced(self) -> Enforced:
         """What is enforced everywhere."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 
-from services.policy.store import Enforced, StoredBundle, Violation, ViolationFilter
+from services.policy.store import Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared.paging import Page
 
 PRODUCTION = "production"
@@ -18,7 +21,9 @@ class MemoryPolicyStore:
         self._bundles: dict[tuple[str, str, str], StoredBundle] = {}
         self._labels: dict[tuple[str, str, str], str] = {}
         self._violations: dict[tuple[str, str], Violation] = {}
+        self._attachments: dict[tuple[str, str, str], Attachment] = {}
         self._revision = 1
+        self._changed = asyncio.Condition()
 
     async def add(self, tenant: str, bundle: StoredBundle) -> bool:
         key = (tenant, bundle.name, bundle.version)
@@ -27,7 +32,7 @@ class MemoryPolicyStore:
         self._bundles[key] = bundle
         for label in bundle.labels:
             self._labels[tenant, bundle.name, label] = bundle.version
-        self._revision += 1
+        await self._bump()
         return True
 
     async def bundles(self, tenant: str, *, name: str = "") -> Sequence[StoredBundle]:
@@ -41,11 +46,32 @@ class MemoryPolicyStore:
             self._labels[tenant, name, label] = version
         elif self._labels.get((tenant, name, label)) == version:
             del self._labels[tenant, name, label]
-        self._revision += 1
+        await self._bump()
         return True
 
-    async def revision(self) -> int:
-        return self._revision
+    async def attach(self, tenant: str, attachment: Attachment) -> bool:
+        if (tenant, attachment.name, attachment.version) not in self._bundles:
+            return False
+        self._attachments[tenant, attachment.agent, attachment.name] = attachment
+        await self._bump()
+        return True
+
+    async def detach(self, tenant: str, agent: str, name: str) -> None:
+        self._attachments.pop((tenant, agent, name), None)
+        await self._bump()
+
+    async def attachments(self, tenant: str) -> Sequence[Attachment]:
+        return [self._attachments[key] for key in sorted(self._attachments) if key[0] == tenant]
+
+    async def changes(self, *, at_least_every: timedelta) -> AsyncIterator[None]:
+        seen = -1
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(at_least_every.total_seconds()), self._changed:
+                    while self._revision == seen:
+                        await self._changed.wait()
+            seen = self._revision
+            yield
 
     async def enforced(self) -> Enforced:
         tenants: dict[str, list[StoredBundle]] = {}
@@ -53,7 +79,12 @@ class MemoryPolicyStore:
             if label == PRODUCTION:
                 version = self._labels[tenant, name, label]
                 tenants.setdefault(tenant, []).append(self._labelled((tenant, name, version)))
-        return Enforced(self._revision, tenants)
+        attached: dict[str, list[tuple[Attachment, StoredBundle]]] = {}
+        for key in sorted(self._attachments):
+            found = self._attachments[key]
+            stored = self._labelled((key[0], found.name, found.version))
+            attached.setdefault(key[0], []).append((found, stored))
+        return Enforced(self._revision, tenants, attached)
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         new = [violation for violation in violations if (tenant, violation.id) not in self._violations]
@@ -69,6 +100,11 @@ class MemoryPolicyStore:
             seen = (page.cursor[0], page.cursor[1])
             mine = [found for found in mine if (_place(found) < seen if newest_first else _place(found) > seen)]
         return mine[: page.size + 1]
+
+    async def _bump(self) -> None:
+        async with self._changed:
+            self._revision += 1
+            self._changed.notify_all()
 
     def _labelled(self, key: tuple[str, str, str]) -> StoredBundle:
         tenant, name, version = key
@@ -86,7 +122,8 @@ def _place(violation: Violation) -> tuple[str, str]:
 
 def _fits(violation: Violation, chosen: ViolationFilter) -> bool:
     return (
-        chosen.session_id in ("", violation.session_id)
+        chosen.shadow == violation.shadow
+        and chosen.session_id in ("", violation.session_id)
         and chosen.severity in (None, violation.severity)
         and chosen.monitor_name in ("", violation.monitor_name)
         and (chosen.start is None or violation.created_at >= chosen.start)

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from services.policy.document import parse
-from services.policy.store import Enforced, StoredBundle, Violation, ViolationFilter
+import asyncpg
+
+from services.policy.document import read
+from services.policy.store import Attachment, Enforced, StoredBundle, Violation, ViolationFilter
+from shared.errors import Unavailable
 from shared.monitors.rules import Severity
 from shared.paging import Page
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _EVERY_TENANT: Final = "*"
+_CHANNEL: Final = "policy_enforced"
+_read = lru_cache(maxsize=512)(read)  # documents never change
 
 
 class PostgresPolicyStore:
     """Bundles, labels and violations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, dsn: str) -> None:
         self._database = database
+        self._dsn = dsn
 
     async def add(self, tenant: str, bundle: StoredBundle) -> bool:
         async with self._database.tenant(tenant) as connection:
             added = await connection.fetchval(
                 _SQL["add_bundle"], tenant, bundle.name, bundle.version, bundle.digest, bundle.document,
-                bundle.created_at,
+                bundle.created_at, bundle.signature, bundle.signing_key,
             )  # fmt: skip
             if added is None:
                 return False
@@ -51,25 +60,67 @@ class PostgresPolicyStore:
             await connection.fetchval(_SQL["bump_revision"])
         return True
 
-    async def revision(self) -> int:
-        async with self._database.transaction() as connection:
-            found: int = await connection.fetchval(_SQL["revision"])
-        return found
+    async def attach(self, tenant: str, attachment: Attachment) -> bool:
+        async with self._database.tenant(tenant) as connection:
+            if not await connection.fetchval(_SQL["has_version"], attachment.name, attachment.version):
+                return False
+            await connection.execute(
+                _SQL["put_attachment"], tenant, attachment.agent, attachment.name, attachment.version,
+                attachment.profile,
+            )  # fmt: skip
+            await connection.fetchval(_SQL["bump_revision"])
+        return True
+
+    async def detach(self, tenant: str, agent: str, name: str) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(_SQL["drop_attachment"], agent, name)
+            await connection.fetchval(_SQL["bump_revision"])
+
+    async def attachments(self, tenant: str) -> Sequence[Attachment]:
+        async with self._database.tenant(tenant) as connection:
+            return [_attachment(row) for row in await connection.fetch(_SQL["attachments"])]
+
+    async def changes(self, *, at_least_every: timedelta) -> AsyncIterator[None]:
+        heard, lost = asyncio.Event(), asyncio.Event()
+
+        def ended(_: object) -> None:
+            lost.set()
+            heard.set()
+
+        try:
+            connection = await asyncpg.connect(self._dsn)
+        except (OSError, asyncpg.PostgresError) as error:
+            raise Unavailable("the database does not answer", dependency="postgres") from error
+        try:
+            connection.add_termination_listener(ended)
+            await connection.add_listener(_CHANNEL, lambda *_: heard.set())
+            while not lost.is_set():
+                heard.clear()
+                yield
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(heard.wait(), at_least_every.total_seconds())
+            raise Unavailable("the database closed the connection", dependency="postgres")
+        finally:
+            await connection.close()
 
     async def enforced(self) -> Enforced:
-        revision = await self.revision()
         tenants: dict[str, list[StoredBundle]] = {}
+        attached: dict[str, list[tuple[Attachment, StoredBundle]]] = {}
         async with self._database.tenant(_EVERY_TENANT) as connection:
+            # The number first: rows that are newer than it come again with the next.
+            revision: int = await connection.fetchval(_SQL["revision"])
             for row in await connection.fetch(_SQL["enforced"]):
                 tenants.setdefault(row["tenant_id"], []).append(_bundle(row))
-        return Enforced(revision, tenants)
+            for row in await connection.fetch(_SQL["attached"]):
+                attached.setdefault(row["tenant_id"], []).append((_attachment(row), _bundle(row)))
+        return Enforced(revision, tenants, attached)
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         async with self._database.tenant(tenant) as connection:
             written = [
                 await connection.fetchval(
                     _SQL["record_violation"], tenant, one.id, one.session_id, one.turn_id, one.agent, one.monitor_name,
-                    one.severity.value, one.violation_type, one.rationale, dict(one.meta), one.created_at,
+                    one.severity.value, one.violation_type, one.rationale, dict(one.meta), one.created_at, one.shadow,
                 )
                 for one in violations
             ]  # fmt: skip
@@ -85,7 +136,15 @@ class PostgresPolicyStore:
         query = _SQL["newest_violations" if newest_first else "oldest_violations"]
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
-                query, chosen.session_id, severity, chosen.monitor_name, chosen.start, chosen.end, *seen, page.size + 1
+                query,
+                chosen.session_id,
+                severity,
+                chosen.monitor_name,
+                chosen.start,
+                chosen.end,
+                *seen,
+                page.size + 1,
+                chosen.shadow,
             )
         return [_violation(row) for row in rows]
 
@@ -96,10 +155,16 @@ def _bundle(row: Any) -> StoredBundle:
         version=row["version"],
         digest=row["digest"],
         document=row["document"],
-        rules=parse(row["document"]),
+        content=_read(row["document"]),
         created_at=row["created_at"],
         labels=tuple(row["labels"]),
+        signature=row["signature"],
+        signing_key=row["signing_key"],
     )
+
+
+def _attachment(row: Any) -> Attachment:
+    return Attachment(row["agent_name"], row["name"], row["version"], row["profile"])
 
 
 def _violation(row: Any) -> Violation:
@@ -114,4 +179,5 @@ def _violation(row: Any) -> Violation:
         rationale=row["rationale"],
         meta=row["meta"],
         created_at=row["created_at"],
+        shadow=row["shadow"],
     )

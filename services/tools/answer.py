@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, NoReturn
 
@@ -20,9 +23,45 @@ class Status(StrEnum):
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     DENIED = "DENIED"
     CRASHED = "CRASHED"
+    # Of tools that reach out of the mesh: it will not, it failed for now, nothing was sent, nobody knows.
+    UPSTREAM_REFUSED = "UPSTREAM_REFUSED"
+    UPSTREAM_ERROR = "UPSTREAM_ERROR"
+    UNREACHABLE = "UNREACHABLE"
+    UNKNOWN = "UNKNOWN"
 
 
 Answer = tuple[Status, dict[str, Any]]
+Printed = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call went. `isolation` is what really ran; a replayed or cached outcome is an earlier call's."""
+
+    status: Status
+    result: Any = None
+    message: str = ""
+    trace: str = ""
+    elapsed: timedelta = timedelta()
+    isolation: str = ""
+    replayed: bool = False
+    cached: bool = False
+
+    def as_data(self) -> dict[str, Any]:
+        """What a store keeps of it."""
+        return {
+            "status": self.status.value,
+            "result": self.result,
+            "message": self.message,
+            "trace": self.trace,
+            "elapsed": self.elapsed.total_seconds(),
+            "isolation": self.isolation,
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Outcome:
+        kept = {"status": Status(data["status"]), "elapsed": timedelta(seconds=data["elapsed"])}
+        return cls(**{**data, **kept})
 
 
 def read(data: bytes) -> Answer:
@@ -47,6 +86,11 @@ def ended(code: int) -> Answer:
     if number in signal.valid_signals():
         return Status.CRASHED, {"message": f"the function's process died of {signal.Signals(number).name}"}
     return Status.CRASHED, {"message": f"the function ended its process with status {code}"}
+
+
+def exited(code: int) -> Answer:
+    """What it means that a program ended by itself; that it was killed is a crash."""
+    return ended(code) if code < 0 else (Status.OK, {"result": {"exit_code": code}})
 
 
 def flaw(value: object, *, depth: int = 0) -> str | None:

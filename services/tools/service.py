@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from agentnet.tools.v1 import governance_pb2 as gov
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
-from services.tools import convert
+from services.tools import convert, sanitise
+from services.tools import convert_governance as governance
 from services.tools.answer import Status
-from services.tools.registry import Registry, Request
-from shared import fields
+from services.tools.descriptions import described
+from services.tools.flow import Flow, Request
+from services.tools.registry import Registry
+from services.tools.store import Tool
 from shared.clock import Clock
 from shared.identity import current
 
@@ -19,44 +23,73 @@ from shared.identity import current
 class ToolService(rpc.ToolServiceServicer):
     """Do it, safely."""
 
-    def __init__(self, registry: Registry, clock: Clock) -> None:
+    def __init__(self, registry: Registry, flow: Flow, clock: Clock) -> None:
         self._registry = registry
+        self._flow = flow
         self._clock = clock
 
     async def RegisterTool(self, request: pb.RegisterToolRequest, context: Any) -> pb.RegisterToolResponse:
         tool = convert.new_tool(request.tool, self._clock.now())
-        return pb.RegisterToolResponse(tool=convert.tool(await self._registry.register(current().tenant_id, tool)))
+        return pb.RegisterToolResponse(tool=convert.tool(await self._registry.register(current(), tool)))
 
     async def GetTool(self, request: pb.GetToolRequest, context: Any) -> pb.GetToolResponse:
-        found = await self._registry.find(current().tenant_id, *convert.reference(request.name))
-        return pb.GetToolResponse(tool=convert.tool(found))
+        return pb.GetToolResponse(tool=convert.tool(await self._named(request.name)))
 
     async def ListTools(self, request: pb.ListToolsRequest, context: Any) -> pb.ListToolsResponse:
-        found = await self._registry.every(current().tenant_id, agent=request.agent, exec_mode=request.exec_mode)
+        found = await self._registry.every(current().tenant_id, convert.wanted(request))
         return convert.list_response(request, found)
+
+    async def SetToolState(self, request: gov.SetToolStateRequest, context: Any) -> gov.SetToolStateResponse:
+        wanted, note = governance.wanted_state(request.state), governance.note(request.note)
+        moved = await self._registry.move(current(), await self._named(request.name), wanted, note=note)
+        return gov.SetToolStateResponse(tool=convert.tool(moved))
+
+    async def ReviewTool(self, request: gov.ReviewToolRequest, context: Any) -> gov.ReviewToolResponse:
+        note, tool = governance.note(request.note), await self._named(request.name)
+        reviewed, missing = await self._registry.review(current(), tool, approve=request.approve, note=note)
+        return gov.ReviewToolResponse(tool=convert.tool(reviewed), missing=missing)
+
+    async def ListToolAudit(self, request: gov.ListToolAuditRequest, context: Any) -> gov.ListToolAuditResponse:
+        tool = await self._named(request.name)
+        return governance.audit_response(await self._registry.audit(current().tenant_id, tool))
+
+    async def GetToolUsage(self, request: gov.GetToolUsageRequest, context: Any) -> gov.GetToolUsageResponse:
+        tool = await self._named(request.name)
+        return governance.usage_response(await self._registry.usage(current().tenant_id, tool))
+
+    async def GetToolSchemas(self, request: gov.GetToolSchemasRequest, context: Any) -> gov.GetToolSchemasResponse:
+        wanted = governance.description_format(request.format)
+        tools = await self._registry.in_use(current().tenant_id, agent=request.agent)
+        return governance.schemas_response(described(tools, wanted))
 
     async def InvokeTool(self, request: pb.InvokeToolRequest, context: Any) -> pb.InvokeToolResponse:
         asked = await self._asked(request)
-        invocation_id = self._registry.new_invocation()
+        invocation_id = self._flow.new_invocation()
         printed: dict[str, str] = {"stdout": "", "stderr": ""}
 
         def keep(stream: str, text: str) -> None:
-            printed[stream] += text
+            printed[stream] += sanitise.text(text)
 
-        outcome = await self._registry.run(current(), asked, invocation_id, keep)
+        outcome = await self._flow.run(current(), asked, invocation_id, keep)
         if outcome.status is not Status.OK:
             raise convert.failed(outcome)
-        return pb.InvokeToolResponse(invocation_id=invocation_id, finished=convert.finished(outcome), **printed)
+        return pb.InvokeToolResponse(
+            invocation_id=invocation_id,
+            finished=convert.finished(outcome),
+            replayed=outcome.replayed,
+            cached=outcome.cached,
+            **printed,
+        )
 
     async def StreamTool(self, request: pb.StreamToolRequest, context: Any) -> AsyncIterator[pb.StreamToolResponse]:
         asked, caller = await self._asked(request.invocation), current()
-        invocation_id = self._registry.new_invocation()
+        invocation_id = self._flow.new_invocation()
         events: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
 
         def printed(stream: str, text: str) -> None:
             events.put_nowait((stream, text))
 
-        work = asyncio.create_task(self._registry.run(caller, asked, invocation_id, printed))
+        work = asyncio.create_task(self._flow.run(caller, asked, invocation_id, printed))
         work.add_done_callback(lambda _: events.put_nowait(None))
         sequence = 1
         try:
@@ -64,7 +97,7 @@ class ToolService(rpc.ToolServiceServicer):
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence, started=started)
             while event := await events.get():
                 sequence += 1
-                output = pb.ToolOutput(stream=convert.STREAMS[event[0]], text=event[1])
+                output = pb.ToolOutput(stream=convert.STREAMS[event[0]], text=sanitise.text(event[1]))
                 yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence, output=output)
             finished = convert.finished(await work)
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence + 1, finished=finished)
@@ -73,13 +106,11 @@ class ToolService(rpc.ToolServiceServicer):
             await asyncio.gather(work, return_exceptions=True)
 
     async def _asked(self, request: pb.InvokeToolRequest) -> Request:
-        tool = await self._registry.find(current().tenant_id, *convert.reference(request.name))
-        asked = Request(
-            tool=tool,
-            arguments=convert.arguments(request),
-            agent=fields.text(request.agent, "agent", limit=100),
-            session_id=fields.text(request.session_id, "session_id", limit=64),
-            turn_id=fields.text(request.turn_id, "turn_id", limit=64),
-        )
-        self._registry.admit(current(), asked)
+        name, version = convert.reference(request.name)
+        tool = await self._registry.select(current().tenant_id, name, version, agent=request.agent)
+        asked = convert.asked(request, tool)
+        await self._flow.admit(current(), asked)
         return asked
+
+    async def _named(self, name: str) -> Tool:
+        return await self._registry.find(current().tenant_id, *convert.reference(name))

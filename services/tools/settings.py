@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 from pydantic import Field
 
 from shared.settings import MeshSettings, settings_for
+
+_PERMISSIONS: Final = Path(__file__).with_name("permissions.yaml")
 
 
 class ToolsSettings(MeshSettings):
@@ -13,3 +18,9 @@ class ToolsSettings(MeshSettings):
     model_config = settings_for("tools")
 
     max_sandboxes: int = Field(default=4, ge=1, description="at once in this replica; more wait")
+    permissions: Path = Field(default=_PERMISSIONS, description="YAML that narrows who may call which tool")
+    strict: bool = Field(default=True, description="refuse calls while no policy snapshot was ever received")
+    secrets: Path | None = Field(default=None, description="folder of secrets: <tenant>/<key_id> or shared/<key_id>")
+    egress_allow: str = Field(
+        default="", description="hosts, addresses and networks that tools may reach, by commas; *.example.com too"
+    )

@@ -3,39 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime, timedelta
+from dataclasses import asdict, astuple
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from services.tools.store import Function, Invocation, Tool
+from services.tools.store import AuditEntry, Effect, Function, Invocation, Quota, Tool
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
 
 
 class PostgresToolStore:
-    """One row a version, one row a call."""
+    """One row a version, one row a call, one row a named effect."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, tenant: str, tool: Tool) -> bool:
+    async def add(self, tenant: str, tool: Tool, entry: AuditEntry) -> bool:
         async with self._database.tenant(tenant) as connection:
             added = await connection.fetchval(
                 _SQL["add"], tenant, tool.name, tool.version, _definition(tool), tool.created_at
             )
+            if added is not None:
+                await connection.execute(_SQL["set_state"], tenant, tool.reference, tool.state)
+                await connection.execute(_SQL["log"], tenant, *astuple(entry))
         return added is not None
 
     async def versions(self, tenant: str, name: str) -> Sequence[Tool]:
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["versions"], name)
-        return [_tool(row["definition"], row["created_at"]) for row in rows]
+            return [_tool(**row) for row in await connection.fetch(_SQL["versions"], name)]
 
     async def every(self, tenant: str) -> Sequence[Tool]:
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["every"])
-        return [_tool(row["definition"], row["created_at"]) for row in rows]
+            return [_tool(**row) for row in await connection.fetch(_SQL["every"])]
+
+    async def move(self, tenant: str, tool: Tool, entry: AuditEntry) -> bool:
+        async with self._database.tenant(tenant) as connection:
+            moved = await connection.fetchval(_SQL["move"], tenant, tool.reference, entry.from_state, entry.to_state)
+            if moved is not None:
+                await connection.execute(_SQL["log"], tenant, *astuple(entry))
+        return moved is not None
+
+    async def audit(self, tenant: str, tool: str) -> Sequence[AuditEntry]:
+        async with self._database.tenant(tenant) as connection:
+            return [AuditEntry(**row) for row in await connection.fetch(_SQL["audit"], tool)]
+
+    async def count(self, tenant: str, tool: Tool, day: date) -> str:
+        async with self._database.tenant(tenant) as connection:
+            if tool.quota != Quota(0, 0):
+                await connection.execute(_SQL["lock_usage"], tenant, tool.reference)
+                found = await connection.fetchrow(_SQL["counted"], tool.reference, day)
+                assert found is not None  # noqa: S101 - a sum is always there
+                if tool.quota.total and found["total"] >= tool.quota.total:
+                    return "total"
+                if tool.quota.per_day and found["today"] >= tool.quota.per_day:
+                    return "day"
+            await connection.execute(_SQL["count"], tenant, tool.reference, day)
+        return ""
+
+    async def counted(self, tenant: str, tool: str, day: date) -> tuple[int, int]:
+        async with self._database.tenant(tenant) as connection:
+            found = await connection.fetchrow(_SQL["counted"], tool, day)
+        assert found is not None  # noqa: S101 - a sum is always there
+        return found["total"], found["today"]
+
+    async def reserve(self, tenant: str, effect: Effect) -> Effect:
+        async with self._database.tenant(tenant) as connection:
+            if await connection.fetchval(_SQL["reserve"], tenant, *_effect_row(effect)) is not None:
+                return effect
+            found = await connection.fetchrow(_SQL["effect"], effect.request_id)
+        assert found is not None  # noqa: S101 - it was in the way
+        return Effect(**found)
+
+    async def take_over(self, tenant: str, seen: Effect, effect: Effect) -> bool:
+        async with self._database.tenant(tenant) as connection:
+            taken = await connection.fetchval(
+                _SQL["take_over"], effect.request_id, effect.invocation_id, effect.step, effect.leased_until,
+                seen.invocation_id, seen.step, seen.leased_until,
+            )  # fmt: skip
+        return taken is not None
+
+    async def advance(self, tenant: str, effect: Effect) -> bool:
+        async with self._database.tenant(tenant) as connection:
+            written = await connection.fetchval(
+                _SQL["advance"], effect.request_id, effect.invocation_id, effect.step, effect.leased_until,
+                _outcome(effect),
+            )  # fmt: skip
+        return written is not None
+
+    async def forget_effects(self, tenant: str, before: datetime) -> int:
+        async with self._database.tenant(tenant) as connection:
+            said = await connection.execute(_SQL["forget_effects"], before)
+        return int(said.rpartition(" ")[2])
 
     async def record(self, tenant: str, invocation: Invocation) -> None:
         one = invocation
@@ -50,26 +110,40 @@ class PostgresToolStore:
             return [Invocation(**row) for row in await connection.fetch(_SQL["invocations"], tool)]
 
 
+def _outcome(effect: Effect) -> dict[str, Any] | None:
+    return dict(effect.outcome) if effect.outcome is not None else None
+
+
+def _effect_row(effect: Effect) -> tuple[object, ...]:
+    return (
+        effect.request_id, effect.digest, effect.invocation_id, effect.step, effect.leased_until, _outcome(effect),
+        effect.created_at,
+    )  # fmt: skip
+
+
 def _definition(tool: Tool) -> dict[str, Any]:
     data = asdict(tool)
-    del data["created_at"]
+    del data["created_at"], data["state"]
+    data["cache_ttl"] = tool.cache_ttl.total_seconds()
     if tool.function:
         data["function"]["timeout"] = tool.function.timeout.total_seconds()
     return data
 
 
-def _tool(data: dict[str, Any], created_at: datetime) -> Tool:
+def _tool(definition: dict[str, Any], created_at: datetime, state: str) -> Tool:
+    """Fields that a version was stored without have their defaults."""
+    data = dict(definition)
     function = data.pop("function")
-    return Tool(
-        **{**data, "allowed_agents": tuple(data["allowed_agents"])},
-        function=Function(
-            **{
-                **function,
-                "timeout": timedelta(seconds=function["timeout"]),
-                "allowed_imports": tuple(function["allowed_imports"]),
-            }
-        )
-        if function
-        else None,
-        created_at=created_at,
-    )
+    for name in ("allowed_agents", "allowed_roles", "examples", "tags"):
+        data[name] = tuple(data.get(name, ()))
+    if "cache_ttl" in data:
+        data["cache_ttl"] = timedelta(seconds=data["cache_ttl"])
+    if "quota" in data:
+        data["quota"] = Quota(**data["quota"])
+    data |= {"function": _function(function) if function else None, "created_at": created_at, "state": state}
+    return Tool(**data)
+
+
+def _function(data: dict[str, Any]) -> Function:
+    kept = {"timeout": timedelta(seconds=data["timeout"]), "allowed_imports": tuple(data["allowed_imports"])}
+    return Function(**data | kept)

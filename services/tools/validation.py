@@ -7,9 +7,9 @@ from collections.abc import Collection
 from typing import Final
 
 from services.tools.errors import FunctionRejected
+from services.tools.runner import FORBIDDEN
 
 DEFAULT_IMPORTS: Final = ("json", "datetime", "math", "re", "collections", "itertools", "functools")
-_FORBIDDEN: Final = frozenset({"eval", "exec", "compile", "open", "input", "breakpoint", "globals", "locals", "vars"})
 # What ordinary classes and functions say; every other dunder is a way out of them.
 _HARMLESS: Final = frozenset({"__init__", "__name__", "__qualname__", "__doc__", "__post_init__", "__eq__", "__hash__"})
 _BY_NAME: Final = frozenset({"getattr", "setattr", "delattr", "hasattr"})
@@ -30,6 +30,16 @@ def validate(code: str, entry_point: str, *, allowed_imports: Collection[str]) -
         raise _rejected(f"the code defines no function {entry_point}", 1)
 
 
+def is_async(code: str, entry_point: str) -> bool:
+    """Whether the entry point is a coroutine function. Raises FunctionRejected for code that does not parse."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, RecursionError, MemoryError):
+        raise _rejected("the code does not parse", 1) from None
+    named = [node for node in tree.body if getattr(node, "name", "") == entry_point]
+    return bool(named) and isinstance(named[-1], ast.AsyncFunctionDef)
+
+
 def _check(node: ast.AST, allowed: Collection[str]) -> None:
     match node:
         case ast.Import(names=names):
@@ -37,7 +47,7 @@ def _check(node: ast.AST, allowed: Collection[str]) -> None:
                 _check_import(name.name, node.lineno, allowed)
         case ast.ImportFrom(module=module, level=level):
             _check_import("." * level + (module or ""), node.lineno, allowed)
-        case ast.Name(id=name) if name in _FORBIDDEN or _leads_out(name):
+        case ast.Name(id=name) if name in FORBIDDEN or _leads_out(name):
             raise _rejected(f"{name} is not allowed", node.lineno)
         case ast.Attribute(attr=name) if _leads_out(name):
             raise _rejected(f"the attribute {name} is not allowed", node.lineno)

@@ -1,28 +1,42 @@
 """Judges text as it flows: holds back what may still become a match, releases the rest, never takes anything back.
 
-What is held is exactly what could still be part of a match: a partial match of the `regex` package (its manual, section
-"Partial matches") says where that begins. Whatever way a text is cut into pieces, the output is the same.
+What is held begins where the oldest match that may still come began (`automaton.py`), so nothing is held that could
+not be part of a match, and nothing that could is shown. Whatever way a text is cut into pieces, the output is the same:
+that of judging it whole.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, NamedTuple
 
-import regex
+from shared.monitors.automaton import Automaton
+from shared.monitors.detectors import Detector, detectors
+from shared.monitors.lane import EveryMatch, FirstMatch, Match
+from shared.monitors.pattern import PatternInvalid
+from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Target, Verdict
 
-from shared.monitors.rules import Action, Bundle, Rule, RuleType, Target, Verdict
+__all__ = (
+    "HOLD_LIMIT",
+    "CompiledRule",
+    "CompiledRules",
+    "PatternInvalid",
+    "RuleType",
+    "Ruling",
+    "StreamMonitor",
+    "compile_pattern",
+    "compile_rules",
+    "eased",
+    "judge",
+    "statuses",
+)  # fmt: skip
 
 HOLD_LIMIT: Final = 4096
-_CONTEXT: Final = 64
-_SEARCH_SECONDS: Final = 0.25
-_PASSING: Final = (Action.WARN, Action.ESCALATE)
-
-
-class PatternInvalid(ValueError):
-    """The pattern does not compile."""
+_FORGET_AT: Final = 1024
+_PASSING: Final = frozenset({Action.ALLOW, Action.WARN, Action.ESCALATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +45,38 @@ class CompiledRule:
 
     rule: Rule
     bundle: str
-    pattern: Any
+    pattern: tuple[Detector, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class _Entry:
+    compiled: CompiledRule
+    detector: Detector
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """Rules that share an automaton. A match names its entry by place."""
+
+    entries: tuple[_Entry, ...]
+    automaton: Automaton
+
+
+class CompiledRules(tuple[CompiledRule, ...]):  # noqa: SLOT001 - carries what was made of the rules
+    """The rules of one target with their automata: one for those that claim text, one for those that only note it."""
+
+    claiming: _Lane
+    noting: _Lane
+
+    @classmethod
+    def of(cls, rules: Iterable[CompiledRule], target: Target) -> CompiledRules:
+        made = cls(rules)
+        made.claiming = _lane(compiled for compiled in made if compiled.rule.acts_on(target) not in _PASSING)
+        made.noting = _lane(compiled for compiled in made if compiled.rule.acts_on(target) in _PASSING)
+        return made
+
+
+class Ruling(NamedTuple):
     """What comes out of one piece of text: the text released, what rules did, whether the stream must end."""
 
     text: str
@@ -43,140 +84,209 @@ class Ruling:
     blocked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    compiled: CompiledRule
-    start: int
-    end: int
-
-
-def compile_rules(bundles: Sequence[Bundle], target: Target) -> tuple[CompiledRule, ...]:
+def compile_rules(bundles: Sequence[Bundle], target: Target) -> CompiledRules:
     """The rules that judge a target, in order. Raises PatternInvalid."""
-    return tuple(
-        CompiledRule(rule, bundle.label, compile_pattern(rule))
+    chosen = (
+        CompiledRule(eased(rule, bundle.mode, target), bundle.label, compile_pattern(rule))
         for bundle in bundles
         for rule in bundle.rules
         if rule.judges(target)
     )
+    return CompiledRules.of(chosen, target)
 
 
-def compile_pattern(rule: Rule) -> Any:
-    """The rule's pattern. Raises PatternInvalid."""
-    text = rule.pattern
-    if rule.type is RuleType.KEYWORD:
-        text = r"\b(?:" + "|".join(regex.escape(word) for word in rule.keywords) + r")\b"
-    try:
-        return regex.compile(text, flags=regex.IGNORECASE if rule.case_insensitive else 0)
-    except regex.error as error:
-        raise PatternInvalid(str(error)) from None
+def eased(rule: Rule, mode: Mode, target: Target) -> Rule:
+    """The rule as the bundle's mode has it: in permissive mode what would stop a call only warns."""
+    stops = rule.acts_on(target) in (Action.BLOCK, Action.REQUIRE_APPROVAL)
+    return replace(rule, action=Action.WARN) if stops and mode is Mode.PERMISSIVE else rule
+
+
+def compile_pattern(rule: Rule) -> tuple[Detector, ...]:
+    """What the rule looks for. Raises PatternInvalid."""
+    return detectors(rule)
 
 
 class StreamMonitor:
-    """One stream under all rules of one target."""
+    """One stream under all rules of one target. Rules named in `overridden` note what they find and claim nothing."""
 
-    def __init__(self, rules: Sequence[CompiledRule], target: Target) -> None:
-        self._rules = rules
+    def __init__(self, rules: Sequence[CompiledRule], target: Target, overridden: Collection[str] = ()) -> None:
+        compiled = rules if isinstance(rules, CompiledRules) else _compiled(tuple(rules), target)
+        self._rules = compiled
         self._target = target
-        self._context = ""
-        self._held = ""
-        self._offset = 0
-        self.seconds = dict.fromkeys((compiled.rule.name for compiled in rules), 0.0)
+        self._overridden = frozenset(overridden)
+        self._claiming = compiled.claiming.entries
+        self._noting = compiled.noting.entries
+        self._first = FirstMatch(compiled.claiming.automaton, self._claims)
+        self._every = EveryMatch(compiled.noting.automaton, self._notes)
+        self._text = ""
+        self._base = 0
+        self._released = 0
+        self._excused: list[Match] = []
+        self._seconds = 0.0
         self.worst: dict[str, Action] = {}
+
+    @property
+    def held(self) -> int:
+        """How many characters are held back."""
+        return self._base + len(self._text) - self._released
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time by rule: rules are searched for all at once, so each has an equal share."""
+        share = self._seconds / max(1, len(self._rules))
+        return {compiled.rule.name: share for compiled in self._rules}
 
     def feed(self, text: str) -> Ruling:
         """Judges the next piece."""
         if not self._rules:
             return Ruling(text)
-        self._held += text
-        return self._judge(final=False)
+        began = time.perf_counter()
+        self._text += text
+        first = self._first
+        common = not self._noting and len(self._text) + self._base - self._released <= HOLD_LIMIT
+        if common and first.look(text) is None and not self._excused:
+            ruling = Ruling(self._release(first.unsure_from))
+            if len(self._text) > _FORGET_AT:
+                self._forget()
+        else:
+            ruling = self._judge(text, final=False)
+        self._seconds += time.perf_counter() - began
+        return ruling
 
     def finish(self) -> Ruling:
         """Judges what is still held: nothing more will come."""
-        return self._judge(final=True)
+        if not self._rules:
+            return Ruling("")
+        began = time.perf_counter()
+        ruling = self._judge("", final=True)
+        self._seconds += time.perf_counter() - began
+        return ruling
 
-    def _judge(self, *, final: bool) -> Ruling:
+    def _judge(self, new: str, *, final: bool) -> Ruling:
+        verdicts = self._noted(new, final=final) if self._noting else []
+        released, claimed, blocked = self._claimed(final=final)
+        if blocked:
+            verdicts = [verdict for verdict in verdicts if verdict.end <= self._released]
+        verdicts += claimed
+        self._forget()
+        if len(verdicts) > 1:
+            verdicts.sort(key=lambda verdict: verdict.start)
+        return Ruling(released, tuple(verdicts), blocked)
+
+    def _claimed(self, *, final: bool) -> tuple[str, list[Verdict], bool]:
+        """Text released, verdicts, and whether the stream must end."""
+        first, end = self._first, self._base + len(self._text)
+        if not self._claiming:
+            return self._release(end), [], False
         released: list[str] = []
         verdicts: list[Verdict] = []
-        while self._held:
-            match, hold_from = self._look(final=final)
-            if match is None or match.start >= hold_from:
-                released.append(self._pass(hold_from))
+        while True:
+            match = first.look(self._text[first.at - self._base : first.unsure_from + HOLD_LIMIT + 1 - self._base])
+            if match is None:
+                if first.at - first.unsure_from > HOLD_LIMIT:
+                    released.append(self._release(first.unsure_from))
+                    return "".join(released), [*verdicts, self._too_long()], True
+                if first.at < end:
+                    continue
+                match = first.end() if final else None
+            if match is None:
                 break
-            released.append(self._pass(match.start))
-            verdict, shown = self._act(match.compiled, match.end - match.start)
-            verdicts.append(verdict)
+            released.append(self._release(match.start))
+            shown = self._act(match, verdicts)
             if shown is None:
-                return Ruling("".join(released), tuple(verdicts), blocked=True)
+                return "".join(released), verdicts, True
             released.append(shown)
-        if len(self._held) > HOLD_LIMIT:
-            verdicts.append(self._verdict(self._rules[0], Action.BLOCK, len(self._held)))
-            return Ruling("".join(released), tuple(verdicts), blocked=True)
-        return Ruling("".join(released), tuple(verdicts))
+            first.resume(match.end, self._text[match.end - self._base - 1])
+        released.append(self._release(end if final else first.unsure_from))
+        verdicts += self._excuses()
+        return "".join(released), verdicts, False
 
-    def _look(self, *, final: bool) -> tuple[_Match | None, int]:
-        """The first sure match, and where what may still match begins; both count from the start of what is held."""
-        first: _Match | None = None
-        hold_from = len(self._held)
-        for compiled in self._rules:
-            began = time.perf_counter()
-            match, held = self._search(compiled, final=final)
-            self.seconds[compiled.rule.name] += time.perf_counter() - began
-            hold_from = min(hold_from, held)
-            if match and (first is None or (match.start, -match.end) < (first.start, -first.end)):
-                first = match
-        return first, hold_from
+    def _noted(self, text: str, *, final: bool) -> list[Verdict]:
+        found = self._every.look(text)
+        if final:
+            found += self._every.end()
+        return [self._verdict(self._noting[match.pattern], match) for match in found]
 
-    def _search(self, compiled: CompiledRule, *, final: bool) -> tuple[_Match | None, int]:
-        text, start = self._context + self._held, len(self._context)
-        nothing = len(self._held)
-        try:
-            found = compiled.pattern.search(text, start, partial=not final, timeout=_SEARCH_SECONDS)
-            if found is None:
-                return None, nothing
-            if found.partial:
-                return None, found.start() - start
-            match = _Match(compiled, found.start() - start, max(found.end(), found.start() + 1) - start)
-            if final:
-                return match, nothing
-            growing = (place for place in range(start, found.start() + 1) if _may_grow(compiled.pattern, text, place))
-            return match, next(growing, nothing + start) - start
-        except TimeoutError:  # a pattern that takes this long lets nothing through
-            return _Match(compiled, 0, len(self._held)), nothing
+    def _act(self, match: Match, verdicts: list[Verdict]) -> str | None:
+        """What is shown in the place of a match; None when the stream must end."""
+        entry = self._claiming[match.pattern]
+        verdict = self._verdict(entry, match)
+        verdicts.append(verdict)
+        if verdict.action is not Action.REDACT:
+            return None
+        self._released = match.end
+        return entry.compiled.rule.replacement or f"[REDACTED:{entry.compiled.rule.name}]"
 
-    def _act(self, compiled: CompiledRule, length: int) -> tuple[Verdict, str | None]:
-        action = compiled.rule.acts_on(self._target)
-        verdict = self._verdict(compiled, action, length)
-        matched = self._pass(length)
-        if action in _PASSING:
-            return verdict, matched
-        if action is Action.REDACT:
-            return verdict, compiled.rule.replacement or f"[REDACTED:{compiled.rule.name}]"
-        return verdict, None
+    def _verdict(self, entry: _Entry, match: Match, action: Action | None = None) -> Verdict:
+        rule = entry.compiled.rule
+        action = action or rule.acts_on(self._target)
+        self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=_RANK.index)
+        return Verdict(rule, entry.compiled.bundle, action, self._target, match.start, match.end, entry.detector.kind)
 
-    def _verdict(self, compiled: CompiledRule, action: Action, length: int) -> Verdict:
-        self.worst[compiled.rule.name] = max(self.worst.get(compiled.rule.name, Action.WARN), action, key=_RANK.index)
-        end = self._offset + length
-        return Verdict(compiled.rule, compiled.bundle, action, self._target, self._offset, end)
+    def _too_long(self) -> Verdict:
+        """More is held than may be: the rule listed first answers for it, and nothing gets through."""
+        match = Match(0, self._released, self._base + len(self._text))
+        return self._verdict(self._claiming[0], match, Action.BLOCK)
 
-    def _pass(self, length: int) -> str:
-        """Takes text out of what is held; rules may still look back at it."""
-        text, self._held = self._held[:length], self._held[length:]
-        self._context = (self._context + text)[-_CONTEXT:]
-        self._offset += len(text)
+    def _claims(self, pattern: int, start: int, end: int) -> bool:
+        """Whether a match claims its text: its check holds and nobody has excused its rule."""
+        entry = self._claiming[pattern]
+        if not self._checks(entry.detector, start, end):
+            return False
+        if entry.compiled.rule.name in self._overridden:
+            self._excused.append(Match(pattern, start, end))
+            return False
+        return True
+
+    def _notes(self, pattern: int, start: int, end: int) -> bool:
+        return self._checks(self._noting[pattern].detector, start, end)
+
+    def _checks(self, detector: Detector, start: int, end: int) -> bool:
+        if detector.check is None:
+            return True
+        return start < self._base or detector.check(self._text[start - self._base : end - self._base])
+
+    def _excuses(self) -> list[Verdict]:
+        """Overridden rules are told of once a match: the longest from each start."""
+        longest = {(match.pattern, match.start): match for match in self._excused}
+        self._excused.clear()
+        return [self._verdict(self._claiming[match.pattern], match, Action.ALLOW) for match in longest.values()]
+
+    def _release(self, end: int) -> str:
+        text = self._text[self._released - self._base : end - self._base]
+        self._released = max(end, self._released)
         return text
 
+    def _forget(self) -> None:
+        """Drops the text nobody will look at again; one character stays for those who look behind."""
+        needed = self._released
+        if self._noting:
+            needed = max(min(needed, self._every.unsure_from), self._base + len(self._text) - HOLD_LIMIT)
+        keep = needed - self._base - 1
+        if keep > 0:
+            self._text = self._text[keep:]
+            self._base += keep
 
-_RANK: Final = [Action.WARN, Action.ESCALATE, Action.REDACT, Action.REQUIRE_APPROVAL, Action.BLOCK]
+
+_RANK: Final = [
+    Action.ALLOW, Action.WARN, Action.ESCALATE, Action.REDACT, Action.REQUIRE_APPROVAL, Action.BLOCK,
+]  # fmt: skip
 
 
-def _may_grow(pattern: Any, text: str, start: int) -> bool:
-    """Whether a match that begins here could reach beyond the text there is."""
-    return pattern.fullmatch(text, start, partial=True, timeout=_SEARCH_SECONDS) is not None
+def _lane(rules: Iterable[CompiledRule]) -> _Lane:
+    entries = tuple(_Entry(compiled, detector) for compiled in rules for detector in compiled.pattern)
+    checked = {place for place, entry in enumerate(entries) if entry.detector.check}
+    return _Lane(entries, Automaton([entry.detector.program for entry in entries], checked))
 
 
-def judge(rules: Sequence[CompiledRule], target: Target, text: str) -> Ruling:
+@lru_cache(maxsize=64)
+def _compiled(rules: tuple[CompiledRule, ...], target: Target) -> CompiledRules:
+    return CompiledRules.of(rules, target)
+
+
+def judge(rules: Sequence[CompiledRule], target: Target, text: str, overridden: Collection[str] = ()) -> Ruling:
     """A whole text at once."""
-    monitor = StreamMonitor(rules, target)
+    monitor = StreamMonitor(rules, target, overridden)
     first = monitor.feed(text)
     if first.blocked:
         return first

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
 from shared import log as logging
+from shared.bus import bridged_logs
 from shared.clock import SystemClock
 from shared.identity import Verifier
 from shared.log import log
@@ -63,7 +64,10 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings, register, service_names=service_names, open_to_all=open_to_all) as address:
+    async with (
+        bridged_logs(name, settings),
+        serving(settings, register, service_names=service_names, open_to_all=open_to_all) as address,
+    ):
         log.info("service.started", name=name, address=address)
         await stop.wait()
         log.info("service.draining", name=name)

@@ -47,7 +47,7 @@ from shared.identity import Principal
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
-from tests.support.postgres import running_postgres
+from tests.support.postgres import running_cluster
 from tests.support.valkey import free_port, running_valkey
 
 ADA = Principal("bench", "ada", frozenset({"tenant_user"}))
@@ -117,7 +117,7 @@ class Bench:
 async def replica(dsn: str, driver_dsn: str, redis_url: str) -> AsyncIterator[Bench]:
     clock, ids, inference = SystemClock(), RandomIds(), Prompt()
     async with (
-        open_database(dsn, pool=16, as_left=True) as database,
+        open_database(dsn, pool=16, stateless=True) as database,
         open_database(driver_dsn, pool=2) as leases,
         open_redis(redis_url) as redis,
     ):
@@ -196,7 +196,7 @@ async def main(python: str | None, rounds: int, sessions: int) -> None:
         state = Path(folder)
         state.chmod(0o755)
         (state / "valkey").mkdir()
-        with running_postgres(state / "pg") as cluster, running_valkey(state / "valkey", free_port()) as redis_url:
+        with running_cluster(state / "pg") as cluster, running_valkey(state / "valkey", free_port()) as redis_url:
             other = await database(cluster) if python else ""
             async with replica(cluster.dsn("orchestrator"), cluster.dsn("orchestrator_driver"), redis_url) as bench:
                 await bench.run([chain(4)])

@@ -13,7 +13,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from deploy.envoy.__main__ import containers
 from deploy.envoy.config import bootstrap
 from deploy.envoy.contract import methods
-from services.gateway.permissions import METHODS
+from services.gateway import contract
+from services.gateway.permissions import permissions
 from shared.settings import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def test_every_service_of_the_mesh_has_a_contract_and_code() -> None:
 
 def test_every_rpc_has_roles_that_may_call_it_or_is_closed_on_purpose() -> None:
     paths = {method.path for method in CONTRACT}
-    ours = {path for path in METHODS if path.startswith("/agentnet.")}
+    ours = {path for path in permissions(contract.services()) if path.startswith("/agentnet.")}
     assert paths == ours
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,8 +16,15 @@ from redis.asyncio import Redis
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
-from services.inference.embedding import MODEL as EMBEDDING_MODEL
-from services.inference.embedding import Embedded
+from services.inference.admission import Admission
+from services.inference.breakers import Breakers, LocalBreakers
+from services.inference.cache import AnswerCache
+from services.inference.catalog import Ability
+from services.inference.counting import TokenCounter
+from services.inference.document_reader import DocumentReader
+from services.inference.downgrades import Downgrades
+from services.inference.embeddings.contract import Embedded
+from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers import Cost, Payer, Snapshot
@@ -27,6 +35,7 @@ from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.store import GenerationStore
 from services.inference.store_memory import MemoryGenerationStore
 from services.inference.tail import GenerationTail
+from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
 from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
@@ -51,6 +60,7 @@ class ScriptedCost:
     refusals: list[MeshError] = field(default_factory=list)
     settle_failures: list[MeshError] = field(default_factory=list)
     limit: int = 1_000_000
+    refuse_after: int = 1_000_000
     reserved: list[str] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
     settled: list[tuple[str, Usage]] = field(default_factory=list)
@@ -59,6 +69,8 @@ class ScriptedCost:
         await asyncio.sleep(0)
         if self.refusals:
             raise self.refusals.pop(0)
+        if len(self.reserved) >= self.refuse_after:
+            raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
 
     async def extend(self, payer: Payer, *, output_tokens: int) -> None:
@@ -93,9 +105,10 @@ class ScriptedPolicy:
 
 @dataclass(slots=True)
 class ScriptedModel:
-    """Says each step as one chunk; waits at an event; raises an error."""
+    """Says each step as one chunk; waits at an event; raises an error. `scripts` are for the next calls, in order."""
 
-    steps: list[str | asyncio.Event | Exception] = field(default_factory=list)
+    steps: list[str | Chunk | asyncio.Event | Exception] = field(default_factory=list)
+    scripts: list[list[str | Chunk | asyncio.Event | Exception]] = field(default_factory=list)
     usage: Usage | None = None
     calls: list[ModelCall] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -104,16 +117,20 @@ class ScriptedModel:
     async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
         self.calls.append(call)
         try:
-            for step in list(self.steps):
+            steps = self.scripts.pop(0) if self.scripts else list(self.steps)
+            for step in steps:
                 await asyncio.sleep(0)
                 match step:
                     case str():
                         yield Chunk(step, token_count=1)
+                    case Chunk():
+                        yield step
                     case asyncio.Event():
                         await step.wait()
                     case Exception():
                         raise step
-            yield Chunk(finish_reason=FinishReason.STOP, usage=self.usage)
+            if not (steps and isinstance(steps[-1], Chunk) and steps[-1].finish_reason):
+                yield Chunk(finish_reason=FinishReason.STOP, usage=self.usage)
         finally:
             self.closed.set()
 
@@ -123,6 +140,14 @@ class CountingEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         return Embedded(tuple((float(len(text)),) for text in texts), sum(map(len, texts)), 0)
+
+
+class LengthEmbedder:
+    """Texts of one length mean the same: a unit vector by length."""
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        angles = [min(len(text), 90) * math.pi / 180 for text in texts]
+        return Embedded(tuple((math.cos(angle), math.sin(angle)) for angle in angles), sum(map(len, texts)), 0)
 
 
 @dataclass(slots=True)
@@ -136,6 +161,7 @@ class Replica:
     policy: ScriptedPolicy
     store: GenerationStore
     tail_task: asyncio.Task[None]
+    others: dict[str, ScriptedModel]
 
 
 @asynccontextmanager
@@ -146,12 +172,20 @@ async def replica(
     store: GenerationStore | None = None,
     snapshot: Snapshot | None = DEFAULT,
     limit: int = 8,
+    breakers: Breakers | None = None,
 ) -> AsyncIterator[Replica]:
     """A replica in the block. Those with one Redis and one store are replicas of one service."""
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
+    others = {name: ScriptedModel(name=name) for name in ("backup", "continuing", "roomy")}
     enforcement = Enforcement(policy, strict=True)
+    breakers = breakers or LocalBreakers(SystemClock())
+    admission = Admission(
+        router=_router(model, others), breakers=breakers, downgrades=Downgrades(redis),
+        cache=AnswerCache(redis, LengthEmbedder(), clock=SystemClock(), capacity=4),
+        retry_base=timedelta(milliseconds=1), jitter=lambda: 0.0,
+    )  # fmt: skip
     engine = Engine(
-        router=_router(model), enforcement=enforcement, cost=cost, policy=policy,
+        admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
         store=store or MemoryGenerationStore(), tail=GenerationTail(redis, ttl=timedelta(hours=1)), clock=SystemClock(),
         limit=limit,
     )  # fmt: skip
@@ -160,7 +194,10 @@ async def replica(
     )
 
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
-        add_to_server(InferenceService(engine, CountingEmbedder(), SequentialIds()), server)  # type: ignore[arg-type]
+        service = InferenceService(
+            engine, CountingEmbedder(), TokenCounter(Tokenizers({})), SequentialIds(), reader=DocumentReader()
+        )
+        add_to_server(service, server)
 
     if snapshot:
         policy.snapshots.put_nowait(snapshot)
@@ -172,18 +209,24 @@ async def replica(
     ):
         await asyncio.sleep(0.01)
         stub = rpc.InferenceServiceStub(channel)
-        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task)
+        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others)
         await engine.drain()
     await stopped(tail_task)
 
 
-def _router(model: ScriptedModel) -> Router:
+def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router:
+    able = frozenset({Ability.TOOLS, Ability.IMAGE, Ability.JSON_SCHEMA, Ability.REASONING})
     models = [
-        Model("scripted", "scripted"),
+        Model("scripted", "scripted", abilities=able, context_tokens=100),
         Model("synthetic", "synthetic"),
         Model(EMBEDDING_MODEL, "e", embedding=True),
+        Model("backup", "backup", abilities=able, context_tokens=50),
+        Model("continuing", "continuing", abilities=able, continues=True),
+        Model("roomy", "roomy", context_tokens=1000),
+        Model("safe", "scripted", abilities=able, fallback=("backup", "roomy")),
     ]
-    return Router(models, {"scripted": model, "synthetic": SyntheticProvider(timedelta())}, default="scripted")
+    providers = {"scripted": model, "synthetic": SyntheticProvider(timedelta()), **others}
+    return Router(models, providers, default="scripted")
 
 
 def request(text: str = "Hello?", generation_id: str = "gen_1", **changes: Any) -> pb.GenerateRequest:

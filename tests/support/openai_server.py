@@ -1,10 +1,10 @@
-"""A server that speaks OpenAI's wire format as told: answers, refusals, stalls and cuts, on a real port."""
+"""A model provider's server that speaks as told: answers, refusals, stalls and cuts, on a real port."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -67,14 +67,19 @@ class OpenAIServer:
     """What it was told to answer, in order, and what it heard."""
 
     url: str = ""
+    root: str = ""
     answers: list[Answer] = field(default_factory=list)
     heard: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
     callers: list[Any] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.heard.append(await request.json())
+        self.headers.append(request.headers)
+        self.paths.append(request.path)
         self.keys.append(request.headers.get("authorization", ""))
         self.callers.append(request.transport and request.transport.get_extra_info("peername"))
         answer = self.answers.pop(0)
@@ -107,16 +112,17 @@ class OpenAIServer:
 
 
 @asynccontextmanager
-async def openai_server() -> AsyncIterator[OpenAIServer]:
-    """A server in the block."""
+async def openai_server(path: str = "/v1/chat/completions") -> AsyncIterator[OpenAIServer]:
+    """A server in the block. `url` is where OpenAI's API begins, `root` where the server does."""
     server = OpenAIServer()
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", server.handle)
+    app.router.add_post(path, server.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        server.root = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        server.url = f"{server.root}/v1"
         yield server
     finally:
         await runner.cleanup()

@@ -21,13 +21,13 @@ from shared.migrate import migrate, migrations
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for the whole run; `postgres.dsn("tools")` is the address for a service's role."""
-    with running_postgres(tmp_path_factory.mktemp("postgres")) as cluster:
+    with running_cluster(tmp_path_factory.mktemp("postgres")) as cluster:
         yield cluster
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[Cluster]:
-    """A cluster in the block, with every migration; its data goes with the folder."""
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster in the block, with every migration applied."""
     state = State(folder)
     state.prepare()
     cluster = Cluster(state, port=choose_ports()["postgres"])

@@ -2,22 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
 
 
 class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"
+
+
+class MediaKind(StrEnum):
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+class ToolMode(StrEnum):
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+class ReasoningEffort(StrEnum):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A picture or a sound, given or (pictures only) pointed at."""
+
+    kind: MediaKind
+    media_type: str
+    data: bytes = b""
+    url: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What the model asks for; arguments are JSON as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool answered to a call."""
+
+    tool_call_id: str
+    content: str
+    is_error: bool = False
+
+
+Part = Text | Media | ToolCall | ToolResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +84,30 @@ class Message:
     """One message of a prompt."""
 
     role: Role
-    text: str
+    parts: tuple[Part, ...]
     name: str = ""
+
+    @property
+    def text(self) -> str:
+        """All that stands in it as text."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Media))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def tool_results(self) -> tuple[ToolResult, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolResult))
+
+
+def said(role: Role, text: str, *, name: str = "") -> Message:
+    """A message of text alone."""
+    return Message(role, (Text(text),), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +123,41 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool the model may ask for."""
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """How free the model is to call tools; a name binds it to one."""
+
+    mode: ToolMode = ToolMode.AUTO
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """The JSON Schema the whole output must fit."""
+
+    name: str
+    json_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a call may take: to connect, to its first event, between two reads, in all."""
+
+    connect: timedelta = timedelta(seconds=5)
+    first_token: timedelta = timedelta(seconds=60)
+    idle: timedelta = timedelta(seconds=30)
+    total: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCall:
     """One call, in the provider's own name for the model."""
 
@@ -49,6 +165,11 @@ class ModelCall:
     messages: tuple[Message, ...]
     sampling: Sampling
     max_output_tokens: int
+    tools: tuple[ToolDefinition, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +184,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDelta:
+    """A piece of a tool call. The first of an index names the tool; arguments are joined in order."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """What one read of the stream brought. The last one has the reason; usage comes with it or not at all."""
 
@@ -70,6 +201,8 @@ class Chunk:
     token_count: int = 0
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    tools: tuple[ToolDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +212,8 @@ class ProviderResult:
     text: str
     finish_reason: FinishReason
     usage: Usage
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Provider(Protocol):
@@ -95,15 +230,53 @@ class Provider(Protocol):
 async def infer(provider: Provider, call: ModelCall) -> ProviderResult:
     """One call, whole."""
     text: list[str] = []
+    thought: list[str] = []
+    tools = ToolCalls()
     finish, usage, counted = FinishReason.STOP, None, 0
     async for chunk in provider.stream(call):
         text.append(chunk.text)
+        thought.append(chunk.reasoning)
+        tools.feed(chunk.tools)
         counted += chunk.token_count
         finish = chunk.finish_reason or finish
         usage = chunk.usage or usage
-    return ProviderResult("".join(text), finish, usage or Usage(estimate_input(call), counted, estimated=True))
+    counts = usage or Usage(estimate_input(call), counted, estimated=True)
+    return ProviderResult("".join(text), finish, counts, "".join(thought), tools.whole())
+
+
+class ToolCalls:
+    """Tool calls put together from their pieces."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, ToolCall] = {}
+
+    def feed(self, deltas: tuple[ToolDelta, ...]) -> None:
+        for delta in deltas:
+            held = self._calls.get(delta.index, ToolCall("", "", ""))
+            self._calls[delta.index] = ToolCall(
+                delta.id or held.id, delta.name or held.name, held.arguments + delta.arguments
+            )
+
+    def whole(self) -> tuple[ToolCall, ...]:
+        """The calls by index; those without an id of the provider's get one by their place."""
+        return tuple(
+            ToolCall(call.id or f"call_{index}", call.name, call.arguments or "{}")
+            for index, call in sorted(self._calls.items())
+        )
+
+
+_MEDIA_TOKENS = 512
 
 
 def estimate_input(call: ModelCall) -> int:
-    """Tokens of a prompt before anyone counted: four characters a token and four tokens a message, rounded up."""
-    return sum(4 + -(-len(message.text) // 4) for message in call.messages)
+    """Tokens of a prompt before anyone counted: four characters a token, four tokens a message, rounded up."""
+    return sum(4 + _estimate(message) for message in call.messages) + sum(
+        -(-len(tool.description + str(tool.input_schema)) // 4) for tool in call.tools
+    )
+
+
+def _estimate(message: Message) -> int:
+    written = len(message.text)
+    written += sum(len(tool.name) + len(tool.arguments) for tool in message.tool_calls)
+    written += sum(len(result.content) for result in message.tool_results)
+    return -(-written // 4) + _MEDIA_TOKENS * len(message.media)

@@ -1,128 +1,164 @@
-"""One suite for both ledgers."""
+"""One suite for both ledgers: entries, leases, sums."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import timedelta
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
 from deploy.local.postgres import Cluster
-from services.cost.errors import BudgetExhausted, SettledDifferently
-from services.cost.ledger import Call, Ledger
-from services.cost.prices import PriceBook, Usage
-from services.cost.store import Filter
-from services.cost.store_memory import MemoryCostStore
-from services.cost.store_postgres import PostgresCostStore
+from services.cost.errors import BudgetExhausted, CostOverflow, LeaseNotFound, SettledDifferently
+from services.cost.prices import Usage
+from services.cost.store import CostStore, Filter, Outcome, StoredBook
 from shared.clock import FakeClock
-from shared.ids import RandomIds
 from shared.paging import Page
-from shared.postgres import open_database
-
-PRICES = PriceBook(
-    '{"currency": "micro-USD per million tokens", "prices": '
-    '[{"provider": "p", "model": "m", "input": 1000000, "cached_input": 500000, "output": 2000000}]}'
-)
+from tests.support.cost import Replica, book, call, cost_replica
 
 
-@pytest.fixture(params=["memory", "postgres"])
-async def store(request: pytest.FixtureRequest, postgres: Cluster) -> AsyncIterator[Any]:
-    if request.param == "memory":
-        yield MemoryCostStore()
-        return
-    async with open_database(postgres.dsn("cost"), pool=20) as database:
-        yield PostgresCostStore(database)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def ledger(store: Any, clock: FakeClock) -> Ledger:
-    return Ledger(store, PRICES, clock=clock, ids=RandomIds(), lease_ttl=timedelta(minutes=2))
-
-
-@pytest.fixture
-def tenant() -> str:
-    return RandomIds().new("t").lower().replace("_", "-")
-
-
-def call(name: str, **more: str) -> Call:
-    return Call(f"{name}-{RandomIds().new('g')}", "p", "m", **more)
-
-
-async def test_a_settlement_is_priced_exactly_and_written_once(ledger: Ledger, tenant: str) -> None:
+async def test_a_settlement_is_priced_exactly_and_written_once(replica: Replica, tenant: str) -> None:
     paid = call("once", session_id="s", agent="A@1.0.0")
-    first = await ledger.settle(tenant, paid, Usage(10, 5, cached_input_tokens=4))
-    again = await ledger.settle(tenant, paid, Usage(10, 5, cached_input_tokens=4))
-    assert first.micros_usd == 6 + 2 + 10
-    assert again == first
-    with pytest.raises(SettledDifferently):
-        await ledger.settle(tenant, paid, Usage(10, 6))
-    (summary,) = await ledger.summarize(tenant, Filter(), group_by=("model", "agent"), page=Page())
+    first = await replica.ledger.settle(tenant, paid, Usage(10, 5, cached_input_tokens=4))
+    again = await replica.ledger.settle(tenant, paid, Usage(10, 5, cached_input_tokens=4))
+    assert first.event.micros_usd == 6 + 2 + 10
+    assert (first.fresh, again.fresh, again.event) == (True, False, first.event)
+    (summary,) = await replica.ledger.summarize(tenant, Filter(), group_by=("model", "agent"), page=Page())
     assert (summary.group, summary.micros_usd, summary.generations) == (("m", "A@1.0.0"), 18, 1)
 
 
-async def test_a_reservation_beyond_the_budget_is_refused_and_a_settlement_gives_the_rest_back(
-    ledger: Ledger, tenant: str
+@pytest.mark.parametrize("other", [Usage(10, 6), Usage(11, 5), Usage(10, 5, estimated=True)])
+async def test_a_settlement_with_other_numbers_is_a_conflict_that_changes_nothing(
+    replica: Replica, tenant: str, other: Usage
 ) -> None:
-    await ledger.set_budget(tenant, 100)
-    first = call("first")
-    await ledger.reserve(tenant, first, input_tokens=0, output_tokens=40)
-    with pytest.raises(BudgetExhausted):
-        await ledger.reserve(tenant, call("second"), input_tokens=0, output_tokens=20)
-    await ledger.settle(tenant, first, Usage(0, 10))
-    budget = await ledger.budget(tenant)
-    assert (budget.settled, budget.leased) == (20, 0)
-    lease, _ = await ledger.reserve(tenant, call("third"), input_tokens=0, output_tokens=40)
-    assert lease.micros_usd == 80
+    paid = call()
+    await replica.ledger.settle(tenant, paid, Usage(10, 5))
+    with pytest.raises(SettledDifferently) as raised:
+        await replica.ledger.settle(tenant, paid, other)
+    assert raised.value.facts["settled_micros_usd"] == "20"
+    (summary,) = await replica.ledger.summarize(tenant, Filter(), group_by=(), page=Page())
+    assert (summary.micros_usd, summary.generations) == (20, 1)
 
 
-async def test_a_lease_that_ended_counts_no_more(ledger: Ledger, tenant: str, clock: FakeClock) -> None:
-    await ledger.set_budget(tenant, 100)
-    await ledger.reserve(tenant, call("left"), input_tokens=0, output_tokens=50)
-    clock.advance(timedelta(minutes=3))
-    lease, _ = await ledger.reserve(tenant, call("next"), input_tokens=0, output_tokens=50)
-    assert lease.micros_usd == 100
+async def test_settling_the_same_at_once_writes_one_entry(replica: Replica, tenant: str) -> None:
+    paid = call()
+    settled = await asyncio.gather(*(replica.ledger.settle(tenant, paid, Usage(1, 1)) for _ in range(20)))
+    assert sum(one.fresh for one in settled) == 1
+    assert len({one.event.id for one in settled}) == 1
 
 
-async def test_many_at_once_never_exceed_the_budget(ledger: Ledger, tenant: str) -> None:
-    await ledger.set_budget(tenant, 1000)
-
-    async def one(number: int) -> bool:
-        try:
-            await ledger.reserve(tenant, call(f"n{number}"), input_tokens=0, output_tokens=35)
-        except BudgetExhausted:
-            return False
-        return True
-
-    granted = sum(await asyncio.gather(*(one(number) for number in range(100))))
-    assert granted == 1000 // 70
-    assert (await ledger.budget(tenant)).leased == granted * 70
+async def test_a_failed_over_generation_has_an_entry_for_each_attempt(replica: Replica, tenant: str) -> None:
+    first = replace(call(session_id="s"), outcome=Outcome.FAILED_OVER)
+    await replica.ledger.settle(tenant, first, Usage(10, 3))
+    await replica.ledger.settle(tenant, replace(first, attempt=1, outcome=Outcome.COMPLETED), Usage(10, 9))
+    found = await replica.ledger.events(tenant, Filter(session_id="s"), newest_first=False, page=Page())
+    assert sorted((one.call.attempt, one.call.outcome, one.micros_usd) for one in found) == [
+        (0, Outcome.FAILED_OVER, 16),
+        (1, Outcome.COMPLETED, 28),
+    ]
 
 
-async def test_another_tenant_sees_nothing(ledger: Ledger, tenant: str) -> None:
-    await ledger.settle(tenant, call("mine"), Usage(1, 1))
-    assert await ledger.events("another", Filter(), newest_first=True, page=Page()) == []
+async def test_an_entry_comes_back_as_it_was_written(replica: Replica, tenant: str) -> None:
+    path = {"team": "red", "user": "ada", "agent": "A@1.0.0", "session_id": "s", "sub_agent": "A@1.0.0/b"}
+    paid = replace(call(**path), turn_id="t1", tier="batch", region="eu", outcome=Outcome.CUT)
+    usage = Usage(
+        9, 8, cached_input_tokens=3, reasoning_tokens=2, estimated=True, cache_write_tokens=1, images=4,
+        audio_input_tokens=5, audio_output_tokens=6, embedding_tokens=7,
+    )  # fmt: skip
+    written = (await replica.ledger.settle(tenant, paid, usage)).event
+    (found,) = await replica.ledger.events(tenant, Filter(), newest_first=True, page=Page())
+    assert found == written
+    assert (found.call, found.usage) == (paid, usage)
 
 
-async def test_events_page_by_time_without_gap_or_repetition(ledger: Ledger, tenant: str, clock: FakeClock) -> None:
+async def test_a_reservation_again_returns_the_lease_until_it_is_settled(replica: Replica, tenant: str) -> None:
+    wanted = call()
+    assert await replica.reserve(tenant, wanted, 10) == 20
+    assert await replica.reserve(tenant, wanted, 99) == 20
+    await replica.ledger.settle(tenant, wanted, Usage(0, 10))
+    assert await replica.reserve(tenant, wanted, 99) == 198
+
+
+async def test_a_lease_grows_and_never_shrinks(replica: Replica, tenant: str) -> None:
+    wanted = call()
+    await replica.reserve(tenant, wanted, 10, input_tokens=5)
+    grown, _ = await replica.ledger.extend(tenant, wanted.generation_id, output_tokens=30)
+    same, _ = await replica.ledger.extend(tenant, wanted.generation_id, output_tokens=1)
+    assert (grown.micros_usd, same.micros_usd) == (65, 65)
+    with pytest.raises(LeaseNotFound):
+        await replica.ledger.extend(tenant, "nobody", output_tokens=1)
+
+
+async def test_an_amount_beyond_the_column_is_refused_before_it_is_written(store: CostStore, tenant: str) -> None:
+    dear = cost_replica(store, FakeClock(), prices=book({"output": 10**9}))
+    with pytest.raises(CostOverflow):
+        await dear.ledger.settle(tenant, call(), Usage(0, 1_000_000_000))
+    largest = await dear.ledger.settle(tenant, call(), Usage(0, 999_999_999))
+    assert largest.event.micros_usd == 999_999_999_000
+
+
+async def test_another_tenant_sees_nothing(replica: Replica, tenant: str) -> None:
+    await replica.ledger.settle(tenant, call(), Usage(1, 1))
+    assert await replica.ledger.events("another", Filter(), newest_first=True, page=Page()) == []
+
+
+async def test_events_page_by_time_without_gap_or_repetition(replica: Replica, tenant: str, clock: FakeClock) -> None:
     for number in range(5):
         clock.advance(timedelta(seconds=1))
-        await ledger.settle(tenant, call(f"e{number}"), Usage(number, 1))
+        await replica.ledger.settle(tenant, call(f"e{number}"), Usage(number, 1))
     seen, cursor = [], ()
     while True:
-        found = await ledger.events(tenant, Filter(), newest_first=False, page=Page(2, cursor))
+        found = await replica.ledger.events(tenant, Filter(), newest_first=False, page=Page(2, cursor))
         seen += [event.usage.input_tokens for event in found[:2]]
         if len(found) < 3:
             break
         cursor = (found[1].created_at.isoformat(), found[1].id)
     assert seen == [0, 1, 2, 3, 4]
+
+
+async def test_sums_are_grouped_filtered_and_paged(replica: Replica, tenant: str, clock: FakeClock) -> None:
+    for hour, (agent, output) in enumerate([("A@1", 5), ("B@1", 50), ("A@1", 10), ("C@1", 1)]):
+        ended_at = datetime(2025, 12, 31, 20 + hour, 30, tzinfo=UTC)
+        await replica.ledger.settle(tenant, call(agent=agent, team="red"), Usage(0, output), ended_at=ended_at)
+    sums = replica.ledger.summarize
+    by_agent = await sums(tenant, Filter(), group_by=("agent",), page=Page())
+    assert [(one.group, one.micros_usd) for one in by_agent] == [(("B@1",), 100), (("A@1",), 30), (("C@1",), 2)]
+    second = await sums(tenant, Filter(), group_by=("agent",), page=Page(1, ("1",)))
+    assert [one.group for one in second] == [("A@1",), ("C@1",)]
+    late = Filter(start=datetime(2025, 12, 31, 21, 10, tzinfo=UTC), end=datetime(2025, 12, 31, 22, 31, tzinfo=UTC))
+    by_hour = await sums(tenant, late, group_by=("hour",), page=Page())
+    assert [(one.group, one.micros_usd) for one in by_hour] == [(("2025-12-31T21",), 100), (("2025-12-31T22",), 20)]
+    (by_team,) = await sums(tenant, Filter(agent="A@1"), group_by=("team", "day"), page=Page())
+    assert (by_team.group, by_team.micros_usd, by_team.generations) == (("red", "2025-12-31"), 30, 2)
+
+
+async def test_a_late_entry_is_in_the_sums_of_its_own_hour_and_day(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    await replica.ledger.settle(tenant, call(), Usage(0, 1))
+    await replica.ledger.settle(tenant, call(), Usage(0, 2), ended_at=clock.now() - timedelta(days=3, hours=1))
+    by_hour = await replica.ledger.summarize(tenant, Filter(), group_by=("hour",), page=Page())
+    by_day = await replica.ledger.summarize(tenant, Filter(), group_by=("day",), page=Page())
+    assert [(one.group, one.micros_usd) for one in by_hour] == [(("2025-12-28T23",), 4), (("2026-01-01T00",), 2)]
+    assert [(one.group, one.micros_usd) for one in by_day] == [(("2025-12-28",), 4), (("2026-01-01",), 2)]
+
+
+async def test_a_tenants_book_is_kept_by_its_hash_and_the_last_adopted_holds(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    one, two = book({"input": 1}), book({"input": 2})
+    for chosen in (one, two, one):
+        clock.advance(timedelta(seconds=1))
+        await replica.store.adopt_prices(tenant, StoredBook(chosen.version, chosen.document, clock.now()))
+    held = await replica.store.price_book(tenant, "")
+    kept = await replica.store.price_book(tenant, two.version)
+    assert (held and held.version, kept and kept.document) == (one.version, two.document)
+    assert await replica.store.price_book("another", two.version) is None
+    await replica.shelf.publish()
+    assert (await replica.shelf.book("another", "")).document == (
+        await replica.shelf.book(tenant, (await replica.shelf.of("another")).books[0].version)
+    ).document
 
 
 async def test_the_database_keeps_the_ledger_append_only_and_tenants_apart(postgres: Cluster) -> None:
@@ -139,3 +175,12 @@ async def test_the_database_keeps_the_ledger_append_only_and_tenants_apart(postg
             await owner.execute("delete from cost.cost_event")
     finally:
         await owner.close()
+
+
+async def test_a_refused_reservation_names_what_refused_it(replica: Replica, tenant: str) -> None:
+    budget_id = await replica.limit(tenant, 10)
+    with pytest.raises(BudgetExhausted) as raised:
+        await replica.reserve(tenant, call(), 6)
+    assert raised.value.facts == {
+        "budget_id": budget_id, "limit_micros_usd": "10", "scope": "tenant:", "window": "total"
+    }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,14 +16,16 @@ import pytest
 from services.inference.providers.contract import (
     Chunk,
     FinishReason,
-    Message,
     ModelCall,
     Role,
     Sampling,
+    Timeouts,
     Usage,
     infer,
+    said,
 )
-from services.inference.providers.openai_compatible import Endpoint, OpenAICompatibleProvider
+from services.inference.providers.http import Endpoint, HttpProvider
+from services.inference.providers.openai_chat import ChatDialect
 from shared.errors import MeshError
 from tests.support.openai_server import (
     DONE,
@@ -40,7 +43,7 @@ from tests.support.openai_server import (
 from tests.support.valkey import free_port
 
 PAUSE = timedelta(milliseconds=20)
-CALL = ModelCall("small", (Message(Role.USER, "Say hello."),), Sampling(), 64)
+CALL = ModelCall("small", (said(Role.USER, "Say hello."),), Sampling(), 64)
 
 
 @pytest.fixture
@@ -56,44 +59,37 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def provider(server: OpenAIServer, session: aiohttp.ClientSession) -> OpenAICompatibleProvider:
+def provider(server: OpenAIServer, session: aiohttp.ClientSession) -> HttpProvider:
     return provider_at(server.url, session)
 
 
-def provider_at(url: str, session: aiohttp.ClientSession, **changes: Any) -> OpenAICompatibleProvider:
-    waits = {"first_token_timeout": timedelta(seconds=5), "idle_timeout": timedelta(seconds=5)}
-    return OpenAICompatibleProvider(
-        Endpoint(**{"name": "any", "base_url": url, "api_key": "k-1"} | waits | changes), session
-    )
+def provider_at(url: str, session: aiohttp.ClientSession) -> HttpProvider:
+    return HttpProvider(Endpoint("any", url, {"authorization": "Bearer k-1"}), ChatDialect(), session)
 
 
-async def chunks(provider: OpenAICompatibleProvider) -> list[Chunk]:
+async def chunks(provider: HttpProvider) -> list[Chunk]:
     return [chunk async for chunk in provider.stream(CALL)]
 
 
-async def failure(provider: OpenAICompatibleProvider) -> tuple[str, MeshError]:
+async def failure(provider: HttpProvider, **timeouts: timedelta) -> tuple[str, MeshError]:
     """The text that came before the error, and the error."""
     text = ""
     with pytest.raises(MeshError) as raised:
-        async for chunk in provider.stream(CALL):
+        async for chunk in provider.stream(replace(CALL, timeouts=Timeouts(**timeouts))):
             text += chunk.text
     return text, raised.value
 
 
-async def test_a_stream_is_its_text_its_reason_and_its_usage(
-    server: OpenAIServer, provider: OpenAICompatibleProvider
-) -> None:
+async def test_a_stream_is_its_text_its_reason_and_its_usage(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [says("Hello", ", ", "world")]
     whole = await infer(provider, CALL)
     assert (whole.text, whole.finish_reason) == ("Hello, world", FinishReason.STOP)
     assert whole.usage == Usage(7, 3)
 
 
-async def test_what_is_asked_goes_out_in_openai_s_words(
-    server: OpenAIServer, provider: OpenAICompatibleProvider
-) -> None:
+async def test_what_is_asked_goes_out_in_openai_s_words(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [says("yes")]
-    prompt = (Message(Role.SYSTEM, "Be short."), Message(Role.USER, "Go?", name="Athena"))
+    prompt = (said(Role.SYSTEM, "Be short."), said(Role.USER, "Go?", name="Athena"))
     sampling = Sampling(temperature=0.0, top_p=0.5, seed=7, stop=("END",))
     await infer(provider, ModelCall("small", prompt, sampling, 9))
     assert server.keys == ["Bearer k-1"]
@@ -116,9 +112,7 @@ async def test_what_is_asked_goes_out_in_openai_s_words(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
-async def test_the_cuts_of_the_network_do_not_show(
-    server: OpenAIServer, provider: OpenAICompatibleProvider, size: int
-) -> None:
+async def test_the_cuts_of_the_network_do_not_show(server: OpenAIServer, provider: HttpProvider, size: int) -> None:
     stream = (
         b": comment\r\n\r\n" + delta("Grüße ") + delta("💡") + delta("\n\n") + finish("length") + usage(1, 3) + DONE
     )
@@ -130,26 +124,24 @@ async def test_the_cuts_of_the_network_do_not_show(
     assert (whole.text, whole.finish_reason, whole.usage) == ("Grüße 💡\n\n", FinishReason.LENGTH, Usage(1, 3))
 
 
-async def test_all_tokens_of_one_read_are_one_chunk(server: OpenAIServer, provider: OpenAICompatibleProvider) -> None:
+async def test_all_tokens_of_one_read_are_one_chunk(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [Answer([delta("a") + delta("b") + delta("c"), PAUSE, delta("d") + finish() + DONE])]
     found = await chunks(provider)
     assert [(chunk.text, chunk.token_count) for chunk in found] == [("abc", 3), ("d", 1)]
 
 
-async def test_usage_that_is_not_reported_is_counted_and_marked(
-    server: OpenAIServer, provider: OpenAICompatibleProvider
-) -> None:
+async def test_usage_that_is_not_reported_is_counted_and_marked(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [Answer([delta("a"), delta("b"), finish(), DONE])]
     assert (await infer(provider, CALL)).usage == Usage(7, 2, estimated=True)
 
 
-async def test_cached_tokens_are_told_apart(server: OpenAIServer, provider: OpenAICompatibleProvider) -> None:
+async def test_cached_tokens_are_told_apart(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [Answer([delta("a"), finish(), usage(10, 1, cached=8), DONE])]
     assert (await infer(provider, CALL)).usage == Usage(10, 1, cached_input_tokens=8)
 
 
 async def test_a_server_without_the_last_marker_is_understood_when_it_gave_a_reason(
-    server: OpenAIServer, provider: OpenAICompatibleProvider
+    server: OpenAIServer, provider: HttpProvider
 ) -> None:
     server.answers = [Answer([delta("a"), finish()])]
     assert (await infer(provider, CALL)).text == "a"
@@ -162,7 +154,7 @@ REFUSALS = {
     "bad request": (refuses(400), grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_REJECTED", False),
     "too long": (refuses(400, "context_length_exceeded"), grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG", False),
     "fault": (refuses(500), grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE", True),
-    "overloaded": (refuses(503), grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE", True),
+    "overloaded": (refuses(503), grpc.StatusCode.UNAVAILABLE, "PROVIDER_OVERLOADED", True),
     "gateway timeout": (refuses(504), grpc.StatusCode.DEADLINE_EXCEEDED, "PROVIDER_TIMEOUT", True),
 }
 
@@ -170,7 +162,7 @@ REFUSALS = {
 @pytest.mark.parametrize(("answer", "code", "reason", "retryable"), REFUSALS.values(), ids=REFUSALS.keys())
 async def test_a_refusal_says_whose_fault_it_is_and_never_quotes_the_prompt(
     server: OpenAIServer,
-    provider: OpenAICompatibleProvider,
+    provider: HttpProvider,
     answer: Answer,
     code: grpc.StatusCode,
     reason: str,
@@ -185,7 +177,7 @@ async def test_a_refusal_says_whose_fault_it_is_and_never_quotes_the_prompt(
 
 @pytest.mark.parametrize(("given", "seconds"), [("3", 3), ("0.5", 0.5), ("Wed, 21 Oct 2026", 1), ("inf", 1), ("-4", 0)])
 async def test_a_rate_limit_says_when_to_come_back(
-    server: OpenAIServer, provider: OpenAICompatibleProvider, given: str, seconds: float
+    server: OpenAIServer, provider: HttpProvider, given: str, seconds: float
 ) -> None:
     server.answers = [refuses(429, retry_after=given)]
     _, error = await failure(provider)
@@ -204,7 +196,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
 async def test_a_stream_that_breaks_gives_what_came_and_then_a_failure(
-    server: OpenAIServer, provider: OpenAICompatibleProvider, broken: Any
+    server: OpenAIServer, provider: HttpProvider, broken: Any
 ) -> None:
     server.answers = [Answer([delta("half"), PAUSE, broken])]
     text, error = await failure(provider)
@@ -214,7 +206,7 @@ async def test_a_stream_that_breaks_gives_what_came_and_then_a_failure(
 
 async def test_a_server_that_never_begins_is_given_up(server: OpenAIServer, session: aiohttp.ClientSession) -> None:
     server.answers = [Answer([Act.HANG])]
-    _, error = await failure(provider_at(server.url, session, first_token_timeout=timedelta(milliseconds=60)))
+    _, error = await failure(provider_at(server.url, session), first_token=timedelta(milliseconds=60))
     assert error.reason_name == "PROVIDER_TIMEOUT"
 
 
@@ -222,7 +214,7 @@ async def test_a_stream_that_stalls_is_given_up_and_closed(
     server: OpenAIServer, session: aiohttp.ClientSession
 ) -> None:
     server.answers = [Answer([delta("half"), Act.HANG])]
-    text, error = await failure(provider_at(server.url, session, idle_timeout=timedelta(milliseconds=60)))
+    text, error = await failure(provider_at(server.url, session), idle=timedelta(milliseconds=60))
     assert (text, error.reason_name) == ("half", "PROVIDER_TIMEOUT")
     async with asyncio.timeout(1):
         await server.left.wait()
@@ -230,12 +222,12 @@ async def test_a_stream_that_stalls_is_given_up_and_closed(
 
 async def test_a_refusal_that_stalls_is_given_up(server: OpenAIServer, session: aiohttp.ClientSession) -> None:
     server.answers = [Answer([b'{"error":', Act.HANG], status=400)]
-    _, error = await failure(provider_at(server.url, session, idle_timeout=timedelta(milliseconds=60)))
+    _, error = await failure(provider_at(server.url, session), idle=timedelta(milliseconds=60))
     assert error.reason_name == "PROVIDER_TIMEOUT"
 
 
 async def test_a_reader_that_leaves_closes_the_call_at_the_provider(
-    server: OpenAIServer, provider: OpenAICompatibleProvider
+    server: OpenAIServer, provider: HttpProvider
 ) -> None:
     server.answers = [Answer([delta("half"), Act.HANG])]
     async with aclosing(provider.stream(CALL)) as stream:
@@ -249,24 +241,20 @@ async def test_a_server_that_is_not_there_is_unavailable(session: aiohttp.Client
     assert (error.code, error.reason_name) == (grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE")
 
 
-async def test_calls_share_one_connection(server: OpenAIServer, provider: OpenAICompatibleProvider) -> None:
+async def test_calls_share_one_connection(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [says("one"), says("two")]
     texts = [(await infer(provider, CALL)).text for _ in range(2)]
     assert texts == ["one", "two"]
     assert len(set(server.callers)) == 1
 
 
-async def test_a_connection_closed_under_us_is_tried_once_more(
-    server: OpenAIServer, provider: OpenAICompatibleProvider
-) -> None:
+async def test_a_connection_closed_under_us_is_tried_once_more(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [says("one"), Answer([Act.CUT]), says("two")]
     texts = [(await infer(provider, CALL)).text for _ in range(2)]
     assert texts == ["one", "two"]
 
 
-async def test_a_server_that_always_hangs_up_is_unavailable(
-    server: OpenAIServer, provider: OpenAICompatibleProvider
-) -> None:
+async def test_a_server_that_always_hangs_up_is_unavailable(server: OpenAIServer, provider: HttpProvider) -> None:
     server.answers = [Answer([Act.CUT]), Answer([Act.CUT]), Answer([Act.CUT])]
     _, error = await failure(provider)
     assert error.reason_name == "PROVIDER_UNAVAILABLE"

@@ -255,3 +255,15 @@ async def test_losing_redis_does_not_stop_generating(keys: Keys) -> None:
         assert kinds(events)[-1] == "finished"
         assert await attached(served, keys) == events
         assert said(await refusal(attached(served, keys, "gen_9"))) == (Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+
+
+async def test_an_event_that_two_flushes_wrote_is_read_once(keys: Keys, redis: Redis) -> None:
+    async with replica(keys, redis) as one, replica(keys, redis, store=one.store) as other:
+        one.model.steps = [f"{number} " for number in range(20)]
+        plain = await generated(one, keys, request(detach_grace={"seconds": 5}))
+        (generation,) = one.engine.live()
+        await one.engine.tail.flush([generation])
+        for place in (0, 5, 12):
+            entries = {str(at): generation.events[at] for at in range(place, len(generation.events))}
+            await redis.xadd(f"gen:acme:{generation.id}", entries, id=f"{len(generation.events) + place + 1}-0")  # type: ignore[arg-type]
+        assert await attached(other, keys) == plain

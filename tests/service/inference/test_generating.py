@@ -85,7 +85,7 @@ async def test_trouble_in_the_middle_is_the_last_event_and_what_came_is_settled(
 ) -> None:
     served.model.steps = ["One ", "two ", error]
     async with asyncio.timeout(5):
-        events = await generated(served, keys, request())
+        events = await generated(served, keys, request(no_fallback=True))
     assert kinds(events) == ["started", "text", "text", "failed"]
     failed = events[-1].failed
     assert error_reason_pb2.ErrorReason.Name(failed.failure.reason) == f"ERROR_REASON_{reason}"
@@ -242,7 +242,7 @@ async def test_a_wrong_request_names_its_field(
 async def test_an_unknown_model_is_answered_with_those_there_are(served: Replica, keys: Keys) -> None:
     error = await refusal(generated(served, keys, request(model="gpt-9")))
     assert said(error) == (Code.NOT_FOUND, "MODEL_NOT_FOUND")
-    assert error.facts["known"] == "scripted, synthetic"
+    assert error.facts["known"] == "backup, continuing, roomy, safe, scripted, synthetic"
 
 
 async def test_nobody_generates_without_an_identity(served: Replica, keys: Keys) -> None:
@@ -271,13 +271,18 @@ async def test_a_wrong_request_to_embed_is_refused(
 
 
 async def test_models_are_listed_by_name_a_page_at_a_time(served: Replica, keys: Keys) -> None:
-    first = await served.stub.ListModels(pb.ListModelsRequest(page_size=2), metadata=keys.metadata())
+    first = await served.stub.ListModels(pb.ListModelsRequest(page_size=4), metadata=keys.metadata())
     rest = await served.stub.ListModels(
-        pb.ListModelsRequest(page_size=2, page_token=first.next_page_token), metadata=keys.metadata()
+        pb.ListModelsRequest(page_size=4, page_token=first.next_page_token), metadata=keys.metadata()
     )
-    assert [model.name for model in (*first.models, *rest.models)] == ["minilm-l6-v2", "scripted", "synthetic"]
+    models = [*first.models, *rest.models]
+    assert [model.name for model in models] == [
+        "backup", "continuing", "minilm-l6-v2", "roomy", "safe", "scripted", "synthetic",
+    ]  # fmt: skip
     assert rest.next_page_token == ""
-    assert [model.is_default for model in (*first.models, *rest.models)] == [True, True, False]
+    assert [model.name for model in models if model.is_default] == ["minilm-l6-v2", "scripted"]
+    assert list(models[4].fallback_models) == ["backup", "roomy"]
+    assert {model.breaker for model in models} == {"closed"}
 
 
 async def test_a_page_token_of_another_list_is_refused(served: Replica, keys: Keys) -> None:

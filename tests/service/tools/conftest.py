@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,13 @@ import grpc
 import pytest
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
+from services.tools.errors import PolicyBlocked
+from services.tools.executor import Executor
+from services.tools.flow import Flow, Pause
+from services.tools.functions import FunctionExecutor
 from services.tools.main import SERVICES
+from services.tools.permissions import ToolAuthorizer
+from services.tools.rates import LocalRates
 from services.tools.registry import Registry
 from services.tools.sandbox import Sandbox
 from services.tools.service import ToolService
@@ -22,6 +30,17 @@ from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
 from tests.support.identity import Keys, make_keys
+
+
+@dataclass(slots=True)
+class ScriptedPolicy:
+    """Blocks calls whose arguments hold a forbidden value."""
+
+    forbidden: list[object] = field(default_factory=list)
+
+    def check(self, tenant: str, tool: str, arguments: Mapping[str, Any]) -> None:
+        if any(value in self.forbidden for value in arguments.values()):
+            raise PolicyBlocked("a rule blocks this", rule="no_bombs", tool=tool)
 
 
 @pytest.fixture
@@ -40,19 +59,52 @@ def store() -> MemoryToolStore:
 
 
 @pytest.fixture
-def sandbox() -> Sandbox:
-    return Sandbox(at_once=2)
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(at_once=2) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
-async def stub(keys: Keys, clock: FakeClock, store: MemoryToolStore, sandbox: Sandbox) -> AsyncIterator[Any]:
+def executors(sandbox: Sandbox) -> dict[str, Executor]:
+    """What runs each mode; a test adds its own."""
+    return {"python": FunctionExecutor(sandbox)}
+
+
+@pytest.fixture
+def narrowed() -> dict[str, Any]:
+    """The operator's file of permissions."""
+    return {}
+
+
+@pytest.fixture
+def policy() -> ScriptedPolicy:
+    return ScriptedPolicy()
+
+
+def clock_pause(clock: FakeClock) -> Pause:
+    async def pause(seconds: float) -> None:
+        clock.advance(timedelta(seconds=seconds))
+
+    return pause
+
+
+@pytest.fixture
+async def stub(
+    keys: Keys, clock: FakeClock, store: MemoryToolStore, executors: dict[str, Executor], narrowed: dict[str, Any],
+    policy: ScriptedPolicy,
+) -> AsyncIterator[Any]:  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 1}
     )
 
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
-        registry = Registry(store, sandbox, clock=clock, ids=SequentialIds())
-        rpc.add_ToolServiceServicer_to_server(ToolService(registry, clock), server)
+        ids, authorizer = SequentialIds(), ToolAuthorizer(narrowed)
+        registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
+        flow = Flow(
+            store, executors, authorizer=authorizer, rates=LocalRates(clock), policy=policy, clock=clock, ids=ids,
+            pause=clock_pause(clock), quarantine=registry.quarantine,
+        )  # fmt: skip
+        rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 
     async with (
         serving(settings, register, service_names=SERVICES) as address,

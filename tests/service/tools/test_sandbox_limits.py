@@ -13,7 +13,8 @@ from services.tools.sandbox import FunctionCall, Outcome, Sandbox
 async def run(body: str, *, memory_mib: int = 256, seconds: float = 5) -> Outcome:
     code = "def f():\n" + "\n".join(f"    {line}" for line in body.splitlines())
     call = FunctionCall(code, "f", {}, memory_mib, timedelta(seconds=seconds))
-    return await Sandbox(at_once=2).run(call, lambda *_: None)
+    async with Sandbox(at_once=2) as sandbox:
+        return await sandbox.run(call, lambda *_: None)
 
 
 async def test_a_function_returns_its_result_and_the_isolation_that_ran() -> None:

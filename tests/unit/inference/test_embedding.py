@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.inference.embedding import EmbeddedEmbedder
+from tests.support.plain_embedder import EmbeddedEmbedder
 
 
 @pytest.fixture(scope="module")

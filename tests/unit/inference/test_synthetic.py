@@ -6,14 +6,14 @@ import asyncio
 from contextlib import aclosing
 from datetime import timedelta
 
-from services.inference.providers.contract import FinishReason, Message, ModelCall, Role, Sampling, Usage, infer
+from services.inference.providers.contract import FinishReason, ModelCall, Role, Sampling, Usage, infer, said
 from services.inference.providers.synthetic import SyntheticProvider
 
 FAST = SyntheticProvider(timedelta())
 
 
 def call(text: str = "Why a mesh?", *, tokens: int = 40, seed: int | None = None) -> ModelCall:
-    return ModelCall("synthetic", (Message(Role.USER, text),), Sampling(seed=seed), tokens)
+    return ModelCall("synthetic", (said(Role.USER, text),), Sampling(seed=seed), tokens)
 
 
 async def test_the_same_prompt_gives_the_same_words() -> None:

@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2 as _details_pb2  # pyright: ignore[reportMissingTypeStubs]
 from google.rpc import status_pb2 as _status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
+from agentnet.common.v1 import error_reason_pb2, failure_pb2
+
 # Google publishes no types for these.
 _error_details: Any = _details_pb2
 _statuses: Any = _status_pb2
@@ -64,6 +66,13 @@ def from_rpc(error: grpc.aio.AioRpcError) -> AgentNetError:
             except DecodeError:
                 break
     return AgentNetError(error.details() or error.code().name.lower(), code=error.code())
+
+
+def from_failure(failure: failure_pb2.Failure) -> AgentNetError:
+    """A failure inside a stream, as an error."""
+    code = grpc.StatusCode.UNAVAILABLE if failure.retryable else grpc.StatusCode.ABORTED
+    reason = error_reason_pb2.ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
+    return AgentNetError(failure.message, code=code, reason=reason, facts=dict(failure.metadata))
 
 
 def _from_status(status: Any, code: grpc.StatusCode) -> AgentNetError:

@@ -9,6 +9,7 @@ from agentnet.client.calls import unary
 from agentnet.client.credentials import find_target
 from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
 from agentnet.client.inference import Inference
+from agentnet.client.memories import MemoryManager
 from agentnet.client.sessions import Agents, Sessions
 from agentnet.client.task_graphs import Checkpoints, TaskGraphs
 from agentnet.client.transport import Transport
@@ -53,6 +54,12 @@ class AgentNet:
     def address(self) -> str:
         """Where the mesh is."""
         return self._transport.target.address
+
+    def memory_of(self, agent: str, *, auto_store_interactions: bool = True, max_tokens: int = 2_000) -> MemoryManager:
+        """The memory of an agent that this program runs itself."""
+        return MemoryManager(
+            self._transport, agent, auto_store_interactions=auto_store_interactions, max_tokens=max_tokens
+        )
 
     async def caller(self) -> principal_pb2.Principal:
         """Who the mesh takes this client for."""

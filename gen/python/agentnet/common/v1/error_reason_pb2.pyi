@@ -54,6 +54,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """None of the caller's roles may call this method (PERMISSION_DENIED). Metadata: `method`, `roles`."""
     ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 28
     """No such API key in this tenant (NOT_FOUND)."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 29
+    """Too many requests or tokens (RESOURCE_EXHAUSTED). RetryInfo says when to come back. Metadata: `rule`."""
+    ERROR_REASON_SCOPE_INSUFFICIENT: _ErrorReason.ValueType  # 30
+    """The credential is narrowed to scopes and the method's is not among them (PERMISSION_DENIED). Metadata: `scope`."""
+    ERROR_REASON_TENANT_SUSPENDED: _ErrorReason.ValueType  # 31
+    """The whole tenant is shut out (PERMISSION_DENIED). Ask the operator of the mesh."""
+    ERROR_REASON_USER_SUSPENDED: _ErrorReason.ValueType  # 32
+    """The user is shut out (PERMISSION_DENIED). Ask an admin of the tenant."""
+    ERROR_REASON_TENANT_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """No such tenant (NOT_FOUND). Callers outside the platform's own tenant see no other."""
+    ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """No such user or service account in this tenant (NOT_FOUND)."""
+    ERROR_REASON_ROLE_NOT_FOUND: _ErrorReason.ValueType  # 35
+    """No such role in this tenant (NOT_FOUND). Metadata: `role`."""
+    ERROR_REASON_DELEGATION_TOO_WIDE: _ErrorReason.ValueType  # 36
+    """A delegated token asked for more than the credential it comes from (PERMISSION_DENIED). Metadata: `field`."""
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """No such webhook in this tenant (NOT_FOUND)."""
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 38
+    """No such delivery of this webhook (NOT_FOUND)."""
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 40
     """No such agent, or no such version of it, in this tenant (NOT_FOUND). Metadata: `agent`."""
     ERROR_REASON_AGENT_VERSION_EXISTS: _ErrorReason.ValueType  # 41
@@ -118,6 +138,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The prompt does not fit the model's context (INVALID_ARGUMENT). Metadata: `limit`, `length`."""
     ERROR_REASON_GENERATION_CANCELLED: _ErrorReason.ValueType  # 71
     """The caller cancelled the generation (CANCELLED)."""
+    ERROR_REASON_PROVIDER_OVERLOADED: _ErrorReason.ValueType  # 72
+    """The provider is overloaded and says so (UNAVAILABLE). RetryInfo says when."""
+    ERROR_REASON_CONTENT_FILTERED: _ErrorReason.ValueType  # 73
+    """The provider's own filter refuses the content (FAILED_PRECONDITION)."""
+    ERROR_REASON_OUTPUT_INVALID: _ErrorReason.ValueType  # 74
+    """The output does not fit the asked schema, and asking again did not mend it (FAILED_PRECONDITION). Metadata: `path`."""
+    ERROR_REASON_REPLAY_MISSED: _ErrorReason.ValueType  # 75
+    """Strict replay holds no recording of this call (FAILED_PRECONDITION). Metadata: `digest`, `nearest`, `difference`."""
+    ERROR_REASON_MODEL_UNABLE: _ErrorReason.ValueType  # 76
+    """The model cannot do what is asked: see images, hear, call tools (FAILED_PRECONDITION). Metadata: `model`, `missing`."""
     ERROR_REASON_POLICY_BLOCKED: _ErrorReason.ValueType  # 80
     """A policy rule blocks this (FAILED_PRECONDITION). Metadata: `rule`, `bundle`, `version`."""
     ERROR_REASON_POLICY_UNAVAILABLE: _ErrorReason.ValueType  # 81
@@ -128,8 +158,34 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such bundle or version (NOT_FOUND)."""
     ERROR_REASON_BUNDLE_VERSION_EXISTS: _ErrorReason.ValueType  # 84
     """This version of the bundle exists; versions are immutable (ALREADY_EXISTS)."""
+    ERROR_REASON_PLUGIN_UNAVAILABLE: _ErrorReason.ValueType  # 85
+    """A rule names a monitor plug-in that is not installed or does not load (FAILED_PRECONDITION). Metadata: `plugin`."""
+    ERROR_REASON_OVERRIDE_INVALID: _ErrorReason.ValueType  # 86
+    """An override token is not of this mesh, not for this caller, or was taken back (PERMISSION_DENIED)."""
+    ERROR_REASON_OVERRIDE_EXPIRED: _ErrorReason.ValueType  # 87
+    """The override token's time has passed (PERMISSION_DENIED). Ask for a new one. Metadata: `override_id`."""
+    ERROR_REASON_OVERRIDE_NOT_FOUND: _ErrorReason.ValueType  # 88
+    """No such override (NOT_FOUND)."""
+    ERROR_REASON_EXPORT_NOT_ALLOWED: _ErrorReason.ValueType  # 89
+    """The caller's role may not see what it asks for (PERMISSION_DENIED). Metadata: `role`."""
+    ERROR_REASON_RISK_NOT_FOUND: _ErrorReason.ValueType  # 90
+    """No such risk, or rule about one (NOT_FOUND)."""
+    ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 91
+    """No such recorded decision (NOT_FOUND)."""
     ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No such memory in this tenant (NOT_FOUND)."""
+    ERROR_REASON_EMBEDDING_WIDTH_INVALID: _ErrorReason.ValueType  # 101
+    """A given vector is not as wide as any table, or not as wide as the others (INVALID_ARGUMENT). Metadata: `width`, `known`."""
+    ERROR_REASON_FILTER_UNKNOWN: _ErrorReason.ValueType  # 102
+    """A filter names something memories are not filtered by (INVALID_ARGUMENT). Metadata: `filter`, `known`."""
+    ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 103
+    """The tenant keeps as many memories as it may (RESOURCE_EXHAUSTED). Forget some, or raise the limit. Metadata: `limit`."""
+    ERROR_REASON_FACT_NOT_FOUND: _ErrorReason.ValueType  # 104
+    """No such fact in this tenant (NOT_FOUND)."""
+    ERROR_REASON_MEMORY_EXISTS: _ErrorReason.ValueType  # 105
+    """Another memory of the same agent and type has this content already (ALREADY_EXISTS). Metadata: `memory_id`."""
+    ERROR_REASON_EMBEDDING_SET_NOT_FOUND: _ErrorReason.ValueType  # 106
+    """No such embedding set in this tenant (NOT_FOUND). Metadata: `embedding_set`."""
     ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 120
     """No such tool or version (NOT_FOUND)."""
     ERROR_REASON_TOOL_VERSION_EXISTS: _ErrorReason.ValueType  # 121
@@ -146,6 +202,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The function's code breaks the static rules (INVALID_ARGUMENT). Metadata: `line`."""
     ERROR_REASON_FUNCTION_FAILED: _ErrorReason.ValueType  # 127
     """The function raised, crashed or went over a limit (FAILED_PRECONDITION). Metadata: `status`."""
+    ERROR_REASON_TOOL_STATE_INVALID: _ErrorReason.ValueType  # 128
+    """The tool is not in a state that allows this (FAILED_PRECONDITION). Metadata: `state`, `allowed`."""
+    ERROR_REASON_TOOL_APPROVAL_MISSING: _ErrorReason.ValueType  # 129
+    """Reviews its governance level demands are missing (FAILED_PRECONDITION). Metadata: `missing`."""
+    ERROR_REASON_TOOL_STATE_CHANGED: _ErrorReason.ValueType  # 130
+    """Another caller moved the tool meanwhile (ABORTED). Read it again."""
+    ERROR_REASON_TOOL_QUOTA_EXHAUSTED: _ErrorReason.ValueType  # 131
+    """The tool's quota of calls, total or of the day, is used up (RESOURCE_EXHAUSTED). Metadata: `quota`, `limit`."""
+    ERROR_REASON_TOOL_CIRCUIT_OPEN: _ErrorReason.ValueType  # 132
+    """The tool failed too often and is left alone for a while (UNAVAILABLE). RetryInfo says when to come back."""
+    ERROR_REASON_TOOL_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 133
+    """A call with this request_id began and nobody knows whether its effect happened (FAILED_PRECONDITION). It is not
+    repeated; find out, then use a new request_id.
+    """
+    ERROR_REASON_TOOL_CALL_IN_PROGRESS: _ErrorReason.ValueType  # 134
+    """A call with this request_id is running (ABORTED). Ask again later."""
+    ERROR_REASON_TOOL_FAILED: _ErrorReason.ValueType  # 135
+    """What the tool calls answered with an error (FAILED_PRECONDITION). Metadata: `status`."""
+    ERROR_REASON_EGRESS_REFUSED: _ErrorReason.ValueType  # 136
+    """The address may not be reached from here (FAILED_PRECONDITION). Metadata: `host`."""
+    ERROR_REASON_SECRET_NOT_FOUND: _ErrorReason.ValueType  # 137
+    """The secret the tool names is not there (FAILED_PRECONDITION). Metadata: `key_id`."""
     ERROR_REASON_PRICE_NOT_FOUND: _ErrorReason.ValueType  # 140
     """The price book has no price for the model (FAILED_PRECONDITION). Metadata: `provider`, `model`."""
     ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 141
@@ -156,6 +234,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No lease is held for this generation (NOT_FOUND)."""
     ERROR_REASON_SETTLED_DIFFERENTLY: _ErrorReason.ValueType  # 144
     """The generation was settled with other numbers (ALREADY_EXISTS)."""
+    ERROR_REASON_PRICE_BOOK_INVALID: _ErrorReason.ValueType  # 145
+    """The price book does not parse or breaks its rules (INVALID_ARGUMENT). Metadata: `path`."""
+    ERROR_REASON_PRICE_BOOK_NOT_FOUND: _ErrorReason.ValueType  # 146
+    """No such version of the price book in this tenant (NOT_FOUND)."""
+    ERROR_REASON_COST_OVERFLOW: _ErrorReason.ValueType  # 147
+    """The amount is beyond what one entry of the ledger can hold (INVALID_ARGUMENT). Metadata: `micros_usd`, `limit_micros_usd`."""
+    ERROR_REASON_BUDGET_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 148
+    """A budget's soft limit is passed and a human must approve more (FAILED_PRECONDITION). Metadata: `budget_id`, `limit_micros_usd`."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 160
     """The caller's deadline passed before the work was done (DEADLINE_EXCEEDED)."""
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 161
@@ -168,6 +254,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The contract has this method and this mesh does not serve it (UNIMPLEMENTED)."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 165
     """A fault of ours (INTERNAL). Metadata: `reference`, which finds the log line."""
+    ERROR_REASON_PROMPT_NOT_FOUND: _ErrorReason.ValueType  # 180
+    """No such prompt, version or label in this tenant (NOT_FOUND). Metadata: `reference`."""
+    ERROR_REASON_PROMPT_INVALID: _ErrorReason.ValueType  # 181
+    """A template does not parse, or asks for what is not declared (INVALID_ARGUMENT). BadRequest names the template; metadata:
+    `line`, `column`, from 1.
+    """
+    ERROR_REASON_DOCUMENT_UNREADABLE: _ErrorReason.ValueType  # 182
+    """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -207,6 +301,26 @@ ERROR_REASON_ROLE_INSUFFICIENT: ErrorReason.ValueType  # 27
 """None of the caller's roles may call this method (PERMISSION_DENIED). Metadata: `method`, `roles`."""
 ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 28
 """No such API key in this tenant (NOT_FOUND)."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 29
+"""Too many requests or tokens (RESOURCE_EXHAUSTED). RetryInfo says when to come back. Metadata: `rule`."""
+ERROR_REASON_SCOPE_INSUFFICIENT: ErrorReason.ValueType  # 30
+"""The credential is narrowed to scopes and the method's is not among them (PERMISSION_DENIED). Metadata: `scope`."""
+ERROR_REASON_TENANT_SUSPENDED: ErrorReason.ValueType  # 31
+"""The whole tenant is shut out (PERMISSION_DENIED). Ask the operator of the mesh."""
+ERROR_REASON_USER_SUSPENDED: ErrorReason.ValueType  # 32
+"""The user is shut out (PERMISSION_DENIED). Ask an admin of the tenant."""
+ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 33
+"""No such tenant (NOT_FOUND). Callers outside the platform's own tenant see no other."""
+ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 34
+"""No such user or service account in this tenant (NOT_FOUND)."""
+ERROR_REASON_ROLE_NOT_FOUND: ErrorReason.ValueType  # 35
+"""No such role in this tenant (NOT_FOUND). Metadata: `role`."""
+ERROR_REASON_DELEGATION_TOO_WIDE: ErrorReason.ValueType  # 36
+"""A delegated token asked for more than the credential it comes from (PERMISSION_DENIED). Metadata: `field`."""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 37
+"""No such webhook in this tenant (NOT_FOUND)."""
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 38
+"""No such delivery of this webhook (NOT_FOUND)."""
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 40
 """No such agent, or no such version of it, in this tenant (NOT_FOUND). Metadata: `agent`."""
 ERROR_REASON_AGENT_VERSION_EXISTS: ErrorReason.ValueType  # 41
@@ -271,6 +385,16 @@ ERROR_REASON_CONTEXT_TOO_LONG: ErrorReason.ValueType  # 70
 """The prompt does not fit the model's context (INVALID_ARGUMENT). Metadata: `limit`, `length`."""
 ERROR_REASON_GENERATION_CANCELLED: ErrorReason.ValueType  # 71
 """The caller cancelled the generation (CANCELLED)."""
+ERROR_REASON_PROVIDER_OVERLOADED: ErrorReason.ValueType  # 72
+"""The provider is overloaded and says so (UNAVAILABLE). RetryInfo says when."""
+ERROR_REASON_CONTENT_FILTERED: ErrorReason.ValueType  # 73
+"""The provider's own filter refuses the content (FAILED_PRECONDITION)."""
+ERROR_REASON_OUTPUT_INVALID: ErrorReason.ValueType  # 74
+"""The output does not fit the asked schema, and asking again did not mend it (FAILED_PRECONDITION). Metadata: `path`."""
+ERROR_REASON_REPLAY_MISSED: ErrorReason.ValueType  # 75
+"""Strict replay holds no recording of this call (FAILED_PRECONDITION). Metadata: `digest`, `nearest`, `difference`."""
+ERROR_REASON_MODEL_UNABLE: ErrorReason.ValueType  # 76
+"""The model cannot do what is asked: see images, hear, call tools (FAILED_PRECONDITION). Metadata: `model`, `missing`."""
 ERROR_REASON_POLICY_BLOCKED: ErrorReason.ValueType  # 80
 """A policy rule blocks this (FAILED_PRECONDITION). Metadata: `rule`, `bundle`, `version`."""
 ERROR_REASON_POLICY_UNAVAILABLE: ErrorReason.ValueType  # 81
@@ -281,8 +405,34 @@ ERROR_REASON_BUNDLE_NOT_FOUND: ErrorReason.ValueType  # 83
 """No such bundle or version (NOT_FOUND)."""
 ERROR_REASON_BUNDLE_VERSION_EXISTS: ErrorReason.ValueType  # 84
 """This version of the bundle exists; versions are immutable (ALREADY_EXISTS)."""
+ERROR_REASON_PLUGIN_UNAVAILABLE: ErrorReason.ValueType  # 85
+"""A rule names a monitor plug-in that is not installed or does not load (FAILED_PRECONDITION). Metadata: `plugin`."""
+ERROR_REASON_OVERRIDE_INVALID: ErrorReason.ValueType  # 86
+"""An override token is not of this mesh, not for this caller, or was taken back (PERMISSION_DENIED)."""
+ERROR_REASON_OVERRIDE_EXPIRED: ErrorReason.ValueType  # 87
+"""The override token's time has passed (PERMISSION_DENIED). Ask for a new one. Metadata: `override_id`."""
+ERROR_REASON_OVERRIDE_NOT_FOUND: ErrorReason.ValueType  # 88
+"""No such override (NOT_FOUND)."""
+ERROR_REASON_EXPORT_NOT_ALLOWED: ErrorReason.ValueType  # 89
+"""The caller's role may not see what it asks for (PERMISSION_DENIED). Metadata: `role`."""
+ERROR_REASON_RISK_NOT_FOUND: ErrorReason.ValueType  # 90
+"""No such risk, or rule about one (NOT_FOUND)."""
+ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 91
+"""No such recorded decision (NOT_FOUND)."""
 ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 100
 """No such memory in this tenant (NOT_FOUND)."""
+ERROR_REASON_EMBEDDING_WIDTH_INVALID: ErrorReason.ValueType  # 101
+"""A given vector is not as wide as any table, or not as wide as the others (INVALID_ARGUMENT). Metadata: `width`, `known`."""
+ERROR_REASON_FILTER_UNKNOWN: ErrorReason.ValueType  # 102
+"""A filter names something memories are not filtered by (INVALID_ARGUMENT). Metadata: `filter`, `known`."""
+ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 103
+"""The tenant keeps as many memories as it may (RESOURCE_EXHAUSTED). Forget some, or raise the limit. Metadata: `limit`."""
+ERROR_REASON_FACT_NOT_FOUND: ErrorReason.ValueType  # 104
+"""No such fact in this tenant (NOT_FOUND)."""
+ERROR_REASON_MEMORY_EXISTS: ErrorReason.ValueType  # 105
+"""Another memory of the same agent and type has this content already (ALREADY_EXISTS). Metadata: `memory_id`."""
+ERROR_REASON_EMBEDDING_SET_NOT_FOUND: ErrorReason.ValueType  # 106
+"""No such embedding set in this tenant (NOT_FOUND). Metadata: `embedding_set`."""
 ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 120
 """No such tool or version (NOT_FOUND)."""
 ERROR_REASON_TOOL_VERSION_EXISTS: ErrorReason.ValueType  # 121
@@ -299,6 +449,28 @@ ERROR_REASON_FUNCTION_REJECTED: ErrorReason.ValueType  # 126
 """The function's code breaks the static rules (INVALID_ARGUMENT). Metadata: `line`."""
 ERROR_REASON_FUNCTION_FAILED: ErrorReason.ValueType  # 127
 """The function raised, crashed or went over a limit (FAILED_PRECONDITION). Metadata: `status`."""
+ERROR_REASON_TOOL_STATE_INVALID: ErrorReason.ValueType  # 128
+"""The tool is not in a state that allows this (FAILED_PRECONDITION). Metadata: `state`, `allowed`."""
+ERROR_REASON_TOOL_APPROVAL_MISSING: ErrorReason.ValueType  # 129
+"""Reviews its governance level demands are missing (FAILED_PRECONDITION). Metadata: `missing`."""
+ERROR_REASON_TOOL_STATE_CHANGED: ErrorReason.ValueType  # 130
+"""Another caller moved the tool meanwhile (ABORTED). Read it again."""
+ERROR_REASON_TOOL_QUOTA_EXHAUSTED: ErrorReason.ValueType  # 131
+"""The tool's quota of calls, total or of the day, is used up (RESOURCE_EXHAUSTED). Metadata: `quota`, `limit`."""
+ERROR_REASON_TOOL_CIRCUIT_OPEN: ErrorReason.ValueType  # 132
+"""The tool failed too often and is left alone for a while (UNAVAILABLE). RetryInfo says when to come back."""
+ERROR_REASON_TOOL_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 133
+"""A call with this request_id began and nobody knows whether its effect happened (FAILED_PRECONDITION). It is not
+repeated; find out, then use a new request_id.
+"""
+ERROR_REASON_TOOL_CALL_IN_PROGRESS: ErrorReason.ValueType  # 134
+"""A call with this request_id is running (ABORTED). Ask again later."""
+ERROR_REASON_TOOL_FAILED: ErrorReason.ValueType  # 135
+"""What the tool calls answered with an error (FAILED_PRECONDITION). Metadata: `status`."""
+ERROR_REASON_EGRESS_REFUSED: ErrorReason.ValueType  # 136
+"""The address may not be reached from here (FAILED_PRECONDITION). Metadata: `host`."""
+ERROR_REASON_SECRET_NOT_FOUND: ErrorReason.ValueType  # 137
+"""The secret the tool names is not there (FAILED_PRECONDITION). Metadata: `key_id`."""
 ERROR_REASON_PRICE_NOT_FOUND: ErrorReason.ValueType  # 140
 """The price book has no price for the model (FAILED_PRECONDITION). Metadata: `provider`, `model`."""
 ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 141
@@ -309,6 +481,14 @@ ERROR_REASON_LEASE_NOT_FOUND: ErrorReason.ValueType  # 143
 """No lease is held for this generation (NOT_FOUND)."""
 ERROR_REASON_SETTLED_DIFFERENTLY: ErrorReason.ValueType  # 144
 """The generation was settled with other numbers (ALREADY_EXISTS)."""
+ERROR_REASON_PRICE_BOOK_INVALID: ErrorReason.ValueType  # 145
+"""The price book does not parse or breaks its rules (INVALID_ARGUMENT). Metadata: `path`."""
+ERROR_REASON_PRICE_BOOK_NOT_FOUND: ErrorReason.ValueType  # 146
+"""No such version of the price book in this tenant (NOT_FOUND)."""
+ERROR_REASON_COST_OVERFLOW: ErrorReason.ValueType  # 147
+"""The amount is beyond what one entry of the ledger can hold (INVALID_ARGUMENT). Metadata: `micros_usd`, `limit_micros_usd`."""
+ERROR_REASON_BUDGET_APPROVAL_REQUIRED: ErrorReason.ValueType  # 148
+"""A budget's soft limit is passed and a human must approve more (FAILED_PRECONDITION). Metadata: `budget_id`, `limit_micros_usd`."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 160
 """The caller's deadline passed before the work was done (DEADLINE_EXCEEDED)."""
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 161
@@ -321,4 +501,12 @@ ERROR_REASON_NOT_SERVED: ErrorReason.ValueType  # 164
 """The contract has this method and this mesh does not serve it (UNIMPLEMENTED)."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 165
 """A fault of ours (INTERNAL). Metadata: `reference`, which finds the log line."""
+ERROR_REASON_PROMPT_NOT_FOUND: ErrorReason.ValueType  # 180
+"""No such prompt, version or label in this tenant (NOT_FOUND). Metadata: `reference`."""
+ERROR_REASON_PROMPT_INVALID: ErrorReason.ValueType  # 181
+"""A template does not parse, or asks for what is not declared (INVALID_ARGUMENT). BadRequest names the template; metadata:
+`line`, `column`, from 1.
+"""
+ERROR_REASON_DOCUMENT_UNREADABLE: ErrorReason.ValueType  # 182
+"""The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -59,6 +59,7 @@ class Principal(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     CREDENTIAL_KIND_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant whose data the caller may reach; lower-case letters, digits and dashes, at most 63 characters."""
     subject: _builtins.str
@@ -73,6 +74,10 @@ class Principal(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the credential ends. Absent for API keys without an end."""
 
+    @_builtins.property
+    def grant(self) -> Global___Grant:
+        """How far the credential is narrowed. Absent: its roles say all."""
+
     def __init__(
         self,
         *,
@@ -81,11 +86,58 @@ class Principal(_message.Message):
         roles: _abc.Iterable[_builtins.str] | None = ...,
         credential_kind: Global___CredentialKind.ValueType = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        grant: Global___Grant | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "grant", b"grant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_kind", b"credential_kind", "expire_time", b"expire_time", "roles", b"roles", "subject", b"subject", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_kind", b"credential_kind", "expire_time", b"expire_time", "grant", b"grant", "roles", b"roles", "subject", b"subject", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """What a narrowed credential may do. A credential made from it can only be narrower still."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    BUDGET_MICROS_USD_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    DELEGATORS_FIELD_NUMBER: _builtins.int
+    budget_micros_usd: _builtins.int
+    """Money it may spend in all, in micro-USD. 0: as much as its tenant."""
+    depth: _builtins.int
+    """How often it may be delegated on. Absent: as often as wanted."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes it holds, for example "session:read"; see Permission. Empty: those of its roles."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tools it may have invoked, by name. Empty: those of its agents."""
+
+    @_builtins.property
+    def delegators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who delegated it, the first one first, by subject. Empty: it was not delegated."""
+
+    def __init__(
+        self,
+        *,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+        budget_micros_usd: _builtins.int = ...,
+        depth: _builtins.int | None = ...,
+        delegators: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "depth", b"depth"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "budget_micros_usd", b"budget_micros_usd", "delegators", b"delegators", "depth", b"depth", "scopes", b"scopes", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__depth: _TypeAlias = _typing.Literal["depth"]  # noqa: Y015
+    _WhichOneofArgType__depth: _TypeAlias = _typing.Literal["_depth", b"_depth"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__depth) -> _WhichOneofReturnType__depth | None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015

@@ -26,17 +26,29 @@ from agentnet.common.v1 import usage_pb2 as agentnet_dot_common_dot_v1_dot_usage
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61gentnet/cost/v1/cost.proto\x12\x10\x61gentnet.cost.v1\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n\x05Lease\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1d\n\nmicros_usd\x18\x02 \x01(\x03R\tmicrosUsd\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x91\x02\n\tCostEvent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12#\n\rgeneration_id\x18\x02 \x01(\tR\x0cgenerationId\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12/\n\x05usage\x18\x05 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xd9\x01\n\x06\x42udget\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12(\n\x10limit_micros_usd\x18\x02 \x01(\x03R\x0elimitMicrosUsd\x12,\n\x12settled_micros_usd\x18\x03 \x01(\x03R\x10settledMicrosUsd\x12*\n\x11leased_micros_usd\x18\x04 \x01(\x03R\x0fleasedMicrosUsd\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61gentnet/cost/v1/cost.proto\x12\x10\x61gentnet.cost.v1\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n\x05Lease\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1d\n\nmicros_usd\x18\x02 \x01(\x03R\tmicrosUsd\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\xc8\x04\n\tCostEvent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12#\n\rgeneration_id\x18\x02 \x01(\tR\x0cgenerationId\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12/\n\x05usage\x18\x05 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x12\n\x04team\x18\x08 \x01(\tR\x04team\x12\x12\n\x04user\x18\t \x01(\tR\x04user\x12\x1b\n\tsub_agent\x18\n \x01(\tR\x08subAgent\x12\x17\n\x07turn_id\x18\x0b \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x0c \x01(\x05R\x07\x61ttempt\x12\x33\n\x07outcome\x18\r \x01(\x0e\x32\x19.agentnet.cost.v1.OutcomeR\x07outcome\x12\x33\n\x07metered\x18\x0e \x01(\x0b\x32\x19.agentnet.cost.v1.MeteredR\x07metered\x12\x12\n\x04tier\x18\x0f \x01(\tR\x04tier\x12\x16\n\x06region\x18\x10 \x01(\tR\x06region\x12\'\n\x0fprice_estimated\x18\x11 \x01(\x08R\x0epriceEstimated\"\xd8\x01\n\x07Metered\x12\x16\n\x06images\x18\x01 \x01(\x03R\x06images\x12,\n\x12\x61udio_input_tokens\x18\x02 \x01(\x03R\x10\x61udioInputTokens\x12.\n\x13\x61udio_output_tokens\x18\x03 \x01(\x03R\x11\x61udioOutputTokens\x12)\n\x10\x65mbedding_tokens\x18\x04 \x01(\x03R\x0f\x65mbeddingTokens\x12,\n\x12\x63\x61\x63he_write_tokens\x18\x05 \x01(\x03R\x10\x63\x61\x63heWriteTokens\"\xd8\x04\n\x06\x42udget\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12(\n\x10limit_micros_usd\x18\x02 \x01(\x03R\x0elimitMicrosUsd\x12,\n\x12settled_micros_usd\x18\x03 \x01(\x03R\x10settledMicrosUsd\x12*\n\x11leased_micros_usd\x18\x04 \x01(\x03R\x0fleasedMicrosUsd\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x33\n\x05level\x18\x06 \x01(\x0e\x32\x1d.agentnet.cost.v1.BudgetLevelR\x05level\x12\x12\n\x04name\x18\x07 \x01(\tR\x04name\x12\x36\n\x06window\x18\x08 \x01(\x0e\x32\x1e.agentnet.cost.v1.BudgetWindowR\x06window\x12\x31\n\x15soft_limit_micros_usd\x18\t \x01(\x03R\x12softLimitMicrosUsd\x12=\n\x0bsoft_action\x18\n \x01(\x0e\x32\x1c.agentnet.cost.v1.SoftActionR\nsoftAction\x12\x46\n\x11window_start_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fwindowStartTime\x12\x42\n\x0fwindow_end_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rwindowEndTime\"\x98\x01\n\x06Notice\x12\x34\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1c.agentnet.cost.v1.SoftActionR\x06\x61\x63tion\x12\x1b\n\tbudget_id\x18\x02 \x01(\tR\x08\x62udgetId\x12\x19\n\x08\x61lert_id\x18\x03 \x01(\tR\x07\x61lertId\x12 \n\x0b\x65xplanation\x18\x04 \x01(\tR\x0b\x65xplanation*\x8f\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x15\n\x11OUTCOME_CANCELLED\x10\x02\x12\x17\n\x13OUTCOME_FAILED_OVER\x10\x03\x12\x0f\n\x0bOUTCOME_CUT\x10\x04\x12\x13\n\x0fOUTCOME_STOPPED\x10\x05*\xc0\x01\n\x0b\x42udgetLevel\x12\x1c\n\x18\x42UDGET_LEVEL_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42UDGET_LEVEL_TENANT\x10\x01\x12\x15\n\x11\x42UDGET_LEVEL_TEAM\x10\x02\x12\x15\n\x11\x42UDGET_LEVEL_USER\x10\x03\x12\x16\n\x12\x42UDGET_LEVEL_AGENT\x10\x04\x12\x18\n\x14\x42UDGET_LEVEL_SESSION\x10\x05\x12\x1a\n\x16\x42UDGET_LEVEL_SUB_AGENT\x10\x06*\x8e\x01\n\x0c\x42udgetWindow\x12\x1d\n\x19\x42UDGET_WINDOW_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42UDGET_WINDOW_TOTAL\x10\x01\x12\x16\n\x12\x42UDGET_WINDOW_HOUR\x10\x02\x12\x15\n\x11\x42UDGET_WINDOW_DAY\x10\x03\x12\x17\n\x13\x42UDGET_WINDOW_MONTH\x10\x04*p\n\nSoftAction\x12\x1b\n\x17SOFT_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11SOFT_ACTION_ALERT\x10\x01\x12\x19\n\x15SOFT_ACTION_DOWNGRADE\x10\x02\x12\x13\n\x0fSOFT_ACTION_ASK\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.cost.v1.cost_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_OUTCOME']._serialized_start=1818
+  _globals['_OUTCOME']._serialized_end=1961
+  _globals['_BUDGETLEVEL']._serialized_start=1964
+  _globals['_BUDGETLEVEL']._serialized_end=2156
+  _globals['_BUDGETWINDOW']._serialized_start=2159
+  _globals['_BUDGETWINDOW']._serialized_end=2301
+  _globals['_SOFTACTION']._serialized_start=2303
+  _globals['_SOFTACTION']._serialized_end=2415
   _globals['_LEASE']._serialized_start=115
   _globals['_LEASE']._serialized_end=251
   _globals['_COSTEVENT']._serialized_start=254
-  _globals['_COSTEVENT']._serialized_end=527
-  _globals['_BUDGET']._serialized_start=530
-  _globals['_BUDGET']._serialized_end=747
+  _globals['_COSTEVENT']._serialized_end=838
+  _globals['_METERED']._serialized_start=841
+  _globals['_METERED']._serialized_end=1057
+  _globals['_BUDGET']._serialized_start=1060
+  _globals['_BUDGET']._serialized_end=1660
+  _globals['_NOTICE']._serialized_start=1663
+  _globals['_NOTICE']._serialized_end=1815
 # @@protoc_insertion_point(module_scope)

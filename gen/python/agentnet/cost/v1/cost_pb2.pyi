@@ -7,6 +7,7 @@ from agentnet.common.v1 import usage_pb2 as _usage_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,142 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Outcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
+    """In a request: completed. Never sent in an answer."""
+    OUTCOME_COMPLETED: _Outcome.ValueType  # 1
+    """The model said all it had to say, or reached the limit of its tokens."""
+    OUTCOME_CANCELLED: _Outcome.ValueType  # 2
+    """The caller cancelled it; what was produced before is paid."""
+    OUTCOME_FAILED_OVER: _Outcome.ValueType  # 3
+    """Another provider took over; what this one produced is paid."""
+    OUTCOME_CUT: _Outcome.ValueType  # 4
+    """The stream broke in the middle."""
+    OUTCOME_STOPPED: _Outcome.ValueType  # 5
+    """A budget or a policy stopped it."""
+
+class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+    """How an attempt at a generation ended."""
+
+OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
+"""In a request: completed. Never sent in an answer."""
+OUTCOME_COMPLETED: Outcome.ValueType  # 1
+"""The model said all it had to say, or reached the limit of its tokens."""
+OUTCOME_CANCELLED: Outcome.ValueType  # 2
+"""The caller cancelled it; what was produced before is paid."""
+OUTCOME_FAILED_OVER: Outcome.ValueType  # 3
+"""Another provider took over; what this one produced is paid."""
+OUTCOME_CUT: Outcome.ValueType  # 4
+"""The stream broke in the middle."""
+OUTCOME_STOPPED: Outcome.ValueType  # 5
+"""A budget or a policy stopped it."""
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+class _BudgetLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_LEVEL_UNSPECIFIED: _BudgetLevel.ValueType  # 0
+    """In a request: the tenant. Never sent in an answer."""
+    BUDGET_LEVEL_TENANT: _BudgetLevel.ValueType  # 1
+    """All of the tenant."""
+    BUDGET_LEVEL_TEAM: _BudgetLevel.ValueType  # 2
+    """A team."""
+    BUDGET_LEVEL_USER: _BudgetLevel.ValueType  # 3
+    """A user: the subject of a credential."""
+    BUDGET_LEVEL_AGENT: _BudgetLevel.ValueType  # 4
+    """An agent, as `Athena@1.0.0`."""
+    BUDGET_LEVEL_SESSION: _BudgetLevel.ValueType  # 5
+    """A session."""
+    BUDGET_LEVEL_SUB_AGENT: _BudgetLevel.ValueType  # 6
+    """A sub-agent, as a path such as `Athena@1.0.0/researcher`."""
+
+class BudgetLevel(_BudgetLevel, metaclass=_BudgetLevelEnumTypeWrapper):
+    """Whose budget it is, from the whole to the part."""
+
+BUDGET_LEVEL_UNSPECIFIED: BudgetLevel.ValueType  # 0
+"""In a request: the tenant. Never sent in an answer."""
+BUDGET_LEVEL_TENANT: BudgetLevel.ValueType  # 1
+"""All of the tenant."""
+BUDGET_LEVEL_TEAM: BudgetLevel.ValueType  # 2
+"""A team."""
+BUDGET_LEVEL_USER: BudgetLevel.ValueType  # 3
+"""A user: the subject of a credential."""
+BUDGET_LEVEL_AGENT: BudgetLevel.ValueType  # 4
+"""An agent, as `Athena@1.0.0`."""
+BUDGET_LEVEL_SESSION: BudgetLevel.ValueType  # 5
+"""A session."""
+BUDGET_LEVEL_SUB_AGENT: BudgetLevel.ValueType  # 6
+"""A sub-agent, as a path such as `Athena@1.0.0/researcher`."""
+Global___BudgetLevel: _TypeAlias = BudgetLevel  # noqa: Y015
+
+class _BudgetWindow:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetWindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetWindow.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_WINDOW_UNSPECIFIED: _BudgetWindow.ValueType  # 0
+    """In a request: TOTAL. Never sent in an answer."""
+    BUDGET_WINDOW_TOTAL: _BudgetWindow.ValueType  # 1
+    """Never."""
+    BUDGET_WINDOW_HOUR: _BudgetWindow.ValueType  # 2
+    """Every hour."""
+    BUDGET_WINDOW_DAY: _BudgetWindow.ValueType  # 3
+    """Every day."""
+    BUDGET_WINDOW_MONTH: _BudgetWindow.ValueType  # 4
+    """Every month."""
+
+class BudgetWindow(_BudgetWindow, metaclass=_BudgetWindowEnumTypeWrapper):
+    """When what is spent counts anew. Windows are those of the calendar in UTC."""
+
+BUDGET_WINDOW_UNSPECIFIED: BudgetWindow.ValueType  # 0
+"""In a request: TOTAL. Never sent in an answer."""
+BUDGET_WINDOW_TOTAL: BudgetWindow.ValueType  # 1
+"""Never."""
+BUDGET_WINDOW_HOUR: BudgetWindow.ValueType  # 2
+"""Every hour."""
+BUDGET_WINDOW_DAY: BudgetWindow.ValueType  # 3
+"""Every day."""
+BUDGET_WINDOW_MONTH: BudgetWindow.ValueType  # 4
+"""Every month."""
+Global___BudgetWindow: _TypeAlias = BudgetWindow  # noqa: Y015
+
+class _SoftAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SoftActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SoftAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SOFT_ACTION_UNSPECIFIED: _SoftAction.ValueType  # 0
+    """In a request: ALERT. Never sent in an answer."""
+    SOFT_ACTION_ALERT: _SoftAction.ValueType  # 1
+    """Nothing more."""
+    SOFT_ACTION_DOWNGRADE: _SoftAction.ValueType  # 2
+    """Reserve asks the caller to choose a cheaper model."""
+    SOFT_ACTION_ASK: _SoftAction.ValueType  # 3
+    """Reserve refuses new generations of this window until ApproveBudget; those that run go on."""
+
+class SoftAction(_SoftAction, metaclass=_SoftActionEnumTypeWrapper):
+    """What happens beyond a soft limit. Each also raises an alert, once a window."""
+
+SOFT_ACTION_UNSPECIFIED: SoftAction.ValueType  # 0
+"""In a request: ALERT. Never sent in an answer."""
+SOFT_ACTION_ALERT: SoftAction.ValueType  # 1
+"""Nothing more."""
+SOFT_ACTION_DOWNGRADE: SoftAction.ValueType  # 2
+"""Reserve asks the caller to choose a cheaper model."""
+SOFT_ACTION_ASK: SoftAction.ValueType  # 3
+"""Reserve refuses new generations of this window until ApproveBudget; those that run go on."""
+Global___SoftAction: _TypeAlias = SoftAction  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
@@ -52,7 +189,7 @@ Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class CostEvent(_message.Message):
-    """One entry of the ledger: append-only, one a generation."""
+    """One entry of the ledger: append-only, one an attempt of a generation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,6 +200,16 @@ class CostEvent(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SUB_AGENT_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    METERED_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    PRICE_ESTIMATED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `cev_01J…`."""
     generation_id: _builtins.str
@@ -71,6 +218,24 @@ class CostEvent(_message.Message):
     """The session; empty outside one."""
     agent: _builtins.str
     """The agent, as `Athena@1.0.0`; empty outside a session."""
+    team: _builtins.str
+    """The team; empty: none."""
+    user: _builtins.str
+    """Who asked for it: the caller's subject unless the settlement named another."""
+    sub_agent: _builtins.str
+    """The sub-agent that spent it, as a path such as `Athena@1.0.0/researcher`; empty: none."""
+    turn_id: _builtins.str
+    """The turn it belongs to; empty: none."""
+    attempt: _builtins.int
+    """Which try of the generation this paid, from 0; a failed-over generation has one entry for each."""
+    outcome: Global___Outcome.ValueType
+    """How the attempt ended."""
+    tier: _builtins.str
+    """The service tier that was paid, for example "batch"; empty: standard."""
+    region: _builtins.str
+    """The region that was paid; empty: the price of every region."""
+    price_estimated: _builtins.bool
+    """True when the price book has no price for the model and its policy is to estimate one."""
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
         """Tokens."""
@@ -81,7 +246,11 @@ class CostEvent(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was settled."""
+        """When the generation ended."""
+
+    @_builtins.property
+    def metered(self) -> Global___Metered:
+        """What was used beside text tokens; absent: nothing."""
 
     def __init__(
         self,
@@ -93,18 +262,68 @@ class CostEvent(_message.Message):
         usage: _usage_pb2.Usage | None = ...,
         cost: _usage_pb2.Cost | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        team: _builtins.str = ...,
+        user: _builtins.str = ...,
+        sub_agent: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        metered: Global___Metered | None = ...,
+        tier: _builtins.str = ...,
+        region: _builtins.str = ...,
+        price_estimated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "create_time", b"create_time", "metered", b"metered", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cost", b"cost", "create_time", b"create_time", "generation_id", b"generation_id", "id", b"id", "session_id", b"session_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "cost", b"cost", "create_time", b"create_time", "generation_id", b"generation_id", "id", b"id", "metered", b"metered", "outcome", b"outcome", "price_estimated", b"price_estimated", "region", b"region", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team", "tier", b"tier", "turn_id", b"turn_id", "usage", b"usage", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CostEvent: _TypeAlias = CostEvent  # noqa: Y015
 
 @_typing.final
+class Metered(_message.Message):
+    """What a generation uses beside the text tokens of Usage, which does not count these."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    AUDIO_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    AUDIO_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    images: _builtins.int
+    """Images read or made, at most 1,000,000."""
+    audio_input_tokens: _builtins.int
+    """Tokens of audio heard."""
+    audio_output_tokens: _builtins.int
+    """Tokens of audio spoken."""
+    embedding_tokens: _builtins.int
+    """Tokens embedded."""
+    cache_write_tokens: _builtins.int
+    """Of Usage.input_tokens, those written to the provider's cache."""
+    def __init__(
+        self,
+        *,
+        images: _builtins.int = ...,
+        audio_input_tokens: _builtins.int = ...,
+        audio_output_tokens: _builtins.int = ...,
+        embedding_tokens: _builtins.int = ...,
+        cache_write_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_tokens", b"cache_write_tokens", "embedding_tokens", b"embedding_tokens", "images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Metered: _TypeAlias = Metered  # noqa: Y015
+
+@_typing.final
 class Budget(_message.Message):
-    """What a tenant may spend."""
+    """What a part of a tenant may spend in a window. A call must find room in every budget on its path: tenant, team, user,
+    agent, session, sub-agent.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -113,17 +332,42 @@ class Budget(_message.Message):
     SETTLED_MICROS_USD_FIELD_NUMBER: _builtins.int
     LEASED_MICROS_USD_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    SOFT_LIMIT_MICROS_USD_FIELD_NUMBER: _builtins.int
+    SOFT_ACTION_FIELD_NUMBER: _builtins.int
+    WINDOW_START_TIME_FIELD_NUMBER: _builtins.int
+    WINDOW_END_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `bud_01J…`."""
     limit_micros_usd: _builtins.int
-    """How much, in micro-USD, at least 0."""
+    """How much, in micro-USD, at least 0. A call that would go over it is refused."""
     settled_micros_usd: _builtins.int
-    """Settled so far, in micro-USD."""
+    """Settled so far in this window, in micro-USD."""
     leased_micros_usd: _builtins.int
     """Set aside now, in micro-USD."""
+    level: Global___BudgetLevel.ValueType
+    """Whose budget it is."""
+    name: _builtins.str
+    """Which one of the level, for example `Athena@1.0.0`; empty for the tenant; `*`: each of the level has this limit of its own."""
+    window: Global___BudgetWindow.ValueType
+    """When what is spent counts anew."""
+    soft_limit_micros_usd: _builtins.int
+    """From this much on `soft_action` is taken, in micro-USD; 0: never."""
+    soft_action: Global___SoftAction.ValueType
+    """What happens beyond the soft limit."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was set last."""
+
+    @_builtins.property
+    def window_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the window began; absent for TOTAL."""
+
+    @_builtins.property
+    def window_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the window ends; absent for TOTAL."""
 
     def __init__(
         self,
@@ -133,11 +377,52 @@ class Budget(_message.Message):
         settled_micros_usd: _builtins.int = ...,
         leased_micros_usd: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        level: Global___BudgetLevel.ValueType = ...,
+        name: _builtins.str = ...,
+        window: Global___BudgetWindow.ValueType = ...,
+        soft_limit_micros_usd: _builtins.int = ...,
+        soft_action: Global___SoftAction.ValueType = ...,
+        window_start_time: _timestamp_pb2.Timestamp | None = ...,
+        window_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "leased_micros_usd", b"leased_micros_usd", "limit_micros_usd", b"limit_micros_usd", "settled_micros_usd", b"settled_micros_usd", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "leased_micros_usd", b"leased_micros_usd", "level", b"level", "limit_micros_usd", b"limit_micros_usd", "name", b"name", "settled_micros_usd", b"settled_micros_usd", "soft_action", b"soft_action", "soft_limit_micros_usd", b"soft_limit_micros_usd", "update_time", b"update_time", "window", b"window", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class Notice(_message.Message):
+    """What the caller of Reserve or ExtendLease should know although it got the money."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    action: Global___SoftAction.ValueType
+    """What to do: ALERT means carry on, DOWNGRADE choose a cheaper model, ASK pause and ask a human."""
+    budget_id: _builtins.str
+    """The budget whose soft limit is passed; empty when an alert asks."""
+    alert_id: _builtins.str
+    """The alert that asks; empty when a budget does."""
+    explanation: _builtins.str
+    """One sentence for a person."""
+    def __init__(
+        self,
+        *,
+        action: Global___SoftAction.ValueType = ...,
+        budget_id: _builtins.str = ...,
+        alert_id: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alert_id", b"alert_id", "budget_id", b"budget_id", "explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notice: _TypeAlias = Notice  # noqa: Y015

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.common.v1 import usage_pb2 as agentnet_dot_common_dot_v1_dot_usage__pb2
 from agentnet.cost.v1 import cost_pb2 as agentnet_dot_cost_dot_v1_dot_cost__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/cost/v1/cost_service.proto\x12\x10\x61gentnet.cost.v1\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1b\x61gentnet/cost/v1/cost.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n\x0eReserveRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12!\n\x0cinput_tokens\x18\x04 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x05 \x01(\x03R\x0coutputTokens\x12\x1d\n\nsession_id\x18\x06 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x07 \x01(\tR\x05\x61gent\"\xc2\x01\n\x0fReserveResponse\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x17.agentnet.cost.v1.LeaseR\x05lease\x12>\n\x1cinput_micros_usd_per_million\x18\x02 \x01(\x03R\x18inputMicrosUsdPerMillion\x12@\n\x1doutput_micros_usd_per_million\x18\x03 \x01(\x03R\x19outputMicrosUsdPerMillion\"^\n\x12\x45xtendLeaseRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\"D\n\x13\x45xtendLeaseResponse\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x17.agentnet.cost.v1.LeaseR\x05lease\"\xcc\x01\n\rSettleRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12/\n\x05usage\x18\x04 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x06 \x01(\tR\x05\x61gent\"L\n\x0eSettleResponse\x12:\n\ncost_event\x18\x01 \x01(\x0b\x32\x1b.agentnet.cost.v1.CostEventR\tcostEvent\"\xfe\x01\n\x14SummarizeCostRequest\x12\x19\n\x08group_by\x18\x01 \x01(\tR\x07groupBy\x12\x39\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x1b\n\tpage_size\x18\x05 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x06 \x01(\tR\tpageToken\"|\n\x15SummarizeCostResponse\x12;\n\tsummaries\x18\x01 \x03(\x0b\x32\x1d.agentnet.cost.v1.CostSummaryR\tsummaries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x90\x02\n\x0b\x43ostSummary\x12>\n\x05group\x18\x01 \x03(\x0b\x32(.agentnet.cost.v1.CostSummary.GroupEntryR\x05group\x12\x1d\n\nmicros_usd\x18\x02 \x01(\x03R\tmicrosUsd\x12!\n\x0cinput_tokens\x18\x03 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x04 \x01(\x03R\x0coutputTokens\x12 \n\x0bgenerations\x18\x05 \x01(\x03R\x0bgenerations\x1a\x38\n\nGroupEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa3\x01\n\x15ListCostEventsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\x12\x19\n\x08order_by\x18\x05 \x01(\tR\x07orderBy\"~\n\x16ListCostEventsResponse\x12<\n\x0b\x63ost_events\x18\x01 \x03(\x0b\x32\x1b.agentnet.cost.v1.CostEventR\ncostEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x12\n\x10GetBudgetRequest\"E\n\x11GetBudgetResponse\x12\x30\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x18.agentnet.cost.v1.BudgetR\x06\x62udget\"<\n\x10SetBudgetRequest\x12(\n\x10limit_micros_usd\x18\x01 \x01(\x03R\x0elimitMicrosUsd\"E\n\x11SetBudgetResponse\x12\x30\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x18.agentnet.cost.v1.BudgetR\x06\x62udget2\xf2\x05\n\x0b\x43ostService\x12S\n\x07Reserve\x12 .agentnet.cost.v1.ReserveRequest\x1a!.agentnet.cost.v1.ReserveResponse\"\x03\x90\x02\x02\x12_\n\x0b\x45xtendLease\x12$.agentnet.cost.v1.ExtendLeaseRequest\x1a%.agentnet.cost.v1.ExtendLeaseResponse\"\x03\x90\x02\x02\x12P\n\x06Settle\x12\x1f.agentnet.cost.v1.SettleRequest\x1a .agentnet.cost.v1.SettleResponse\"\x03\x90\x02\x02\x12}\n\rSummarizeCost\x12&.agentnet.cost.v1.SummarizeCostRequest\x1a\'.agentnet.cost.v1.SummarizeCostResponse\"\x1b\x90\x02\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/cost/summary\x12\x7f\n\x0eListCostEvents\x12\'.agentnet.cost.v1.ListCostEventsRequest\x1a(.agentnet.cost.v1.ListCostEventsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/cost/events\x12k\n\tGetBudget\x12\".agentnet.cost.v1.GetBudgetRequest\x1a#.agentnet.cost.v1.GetBudgetResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/budget\x12n\n\tSetBudget\x12\".agentnet.cost.v1.SetBudgetRequest\x1a#.agentnet.cost.v1.SetBudgetResponse\"\x18\x90\x02\x02\x82\xd3\xe4\x93\x02\x0f\x1a\n/v1/budget:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/cost/v1/cost_service.proto\x12\x10\x61gentnet.cost.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1b\x61gentnet/cost/v1/cost.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x03\n\x0eReserveRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12!\n\x0cinput_tokens\x18\x04 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x05 \x01(\x03R\x0coutputTokens\x12\x1d\n\nsession_id\x18\x06 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x07 \x01(\tR\x05\x61gent\x12\x12\n\x04team\x18\x08 \x01(\tR\x04team\x12\x12\n\x04user\x18\t \x01(\tR\x04user\x12\x1b\n\tsub_agent\x18\n \x01(\tR\x08subAgent\x12\x12\n\x04tier\x18\x0b \x01(\tR\x04tier\x12\x16\n\x06region\x18\x0c \x01(\tR\x06region\x12\x33\n\x07metered\x18\r \x01(\x0b\x32\x19.agentnet.cost.v1.MeteredR\x07metered\"\xf6\x01\n\x0fReserveResponse\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x17.agentnet.cost.v1.LeaseR\x05lease\x12>\n\x1cinput_micros_usd_per_million\x18\x02 \x01(\x03R\x18inputMicrosUsdPerMillion\x12@\n\x1doutput_micros_usd_per_million\x18\x03 \x01(\x03R\x19outputMicrosUsdPerMillion\x12\x32\n\x07notices\x18\x04 \x03(\x0b\x32\x18.agentnet.cost.v1.NoticeR\x07notices\"^\n\x12\x45xtendLeaseRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\"x\n\x13\x45xtendLeaseResponse\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x17.agentnet.cost.v1.LeaseR\x05lease\x12\x32\n\x07notices\x18\x02 \x03(\x0b\x32\x18.agentnet.cost.v1.NoticeR\x07notices\"\x91\x04\n\rSettleRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12/\n\x05usage\x18\x04 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x06 \x01(\tR\x05\x61gent\x12\x12\n\x04team\x18\x07 \x01(\tR\x04team\x12\x12\n\x04user\x18\x08 \x01(\tR\x04user\x12\x1b\n\tsub_agent\x18\t \x01(\tR\x08subAgent\x12\x17\n\x07turn_id\x18\n \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x0b \x01(\x05R\x07\x61ttempt\x12\x33\n\x07outcome\x18\x0c \x01(\x0e\x32\x19.agentnet.cost.v1.OutcomeR\x07outcome\x12\x12\n\x04tier\x18\r \x01(\tR\x04tier\x12\x16\n\x06region\x18\x0e \x01(\tR\x06region\x12\x33\n\x07metered\x18\x0f \x01(\x0b\x32\x19.agentnet.cost.v1.MeteredR\x07metered\x12\x35\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"L\n\x0eSettleResponse\x12:\n\ncost_event\x18\x01 \x01(\x0b\x32\x1b.agentnet.cost.v1.CostEventR\tcostEvent\"\xc6\x02\n\x14SummarizeCostRequest\x12\x19\n\x08group_by\x18\x01 \x01(\tR\x07groupBy\x12\x39\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x1a\n\x08provider\x18\x07 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x08 \x01(\tR\x05model\x12\x14\n\x05\x61gent\x18\t \x01(\tR\x05\x61gent\x12\x1b\n\tpage_size\x18\x05 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x06 \x01(\tR\tpageToken\"|\n\x15SummarizeCostResponse\x12;\n\tsummaries\x18\x01 \x03(\x0b\x32\x1d.agentnet.cost.v1.CostSummaryR\tsummaries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x89\x03\n\x0b\x43ostSummary\x12>\n\x05group\x18\x01 \x03(\x0b\x32(.agentnet.cost.v1.CostSummary.GroupEntryR\x05group\x12\x1d\n\nmicros_usd\x18\x02 \x01(\x03R\tmicrosUsd\x12!\n\x0cinput_tokens\x18\x03 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x04 \x01(\x03R\x0coutputTokens\x12 \n\x0bgenerations\x18\x05 \x01(\x03R\x0bgenerations\x12.\n\x13\x63\x61\x63hed_input_tokens\x18\x06 \x01(\x03R\x11\x63\x61\x63hedInputTokens\x12)\n\x10reasoning_tokens\x18\x07 \x01(\x03R\x0freasoningTokens\x12\x1c\n\testimated\x18\x08 \x01(\x03R\testimated\x1a\x38\n\nGroupEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa3\x01\n\x15ListCostEventsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\x12\x19\n\x08order_by\x18\x05 \x01(\tR\x07orderBy\"~\n\x16ListCostEventsResponse\x12<\n\x0b\x63ost_events\x18\x01 \x03(\x0b\x32\x1b.agentnet.cost.v1.CostEventR\ncostEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x93\x01\n\x10GetBudgetRequest\x12\x33\n\x05level\x18\x01 \x01(\x0e\x32\x1d.agentnet.cost.v1.BudgetLevelR\x05level\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x36\n\x06window\x18\x03 \x01(\x0e\x32\x1e.agentnet.cost.v1.BudgetWindowR\x06window\"E\n\x11GetBudgetResponse\x12\x30\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x18.agentnet.cost.v1.BudgetR\x06\x62udget\"\xaf\x02\n\x10SetBudgetRequest\x12(\n\x10limit_micros_usd\x18\x01 \x01(\x03R\x0elimitMicrosUsd\x12\x33\n\x05level\x18\x02 \x01(\x0e\x32\x1d.agentnet.cost.v1.BudgetLevelR\x05level\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x36\n\x06window\x18\x04 \x01(\x0e\x32\x1e.agentnet.cost.v1.BudgetWindowR\x06window\x12\x31\n\x15soft_limit_micros_usd\x18\x05 \x01(\x03R\x12softLimitMicrosUsd\x12=\n\x0bsoft_action\x18\x06 \x01(\x0e\x32\x1c.agentnet.cost.v1.SoftActionR\nsoftAction\"E\n\x11SetBudgetResponse\x12\x30\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x18.agentnet.cost.v1.BudgetR\x06\x62udget2\x90\x06\n\x0b\x43ostService\x12W\n\x07Reserve\x12 .agentnet.cost.v1.ReserveRequest\x1a!.agentnet.cost.v1.ReserveResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12\x63\n\x0b\x45xtendLease\x12$.agentnet.cost.v1.ExtendLeaseRequest\x1a%.agentnet.cost.v1.ExtendLeaseResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12T\n\x06Settle\x12\x1f.agentnet.cost.v1.SettleRequest\x1a .agentnet.cost.v1.SettleResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12\x81\x01\n\rSummarizeCost\x12&.agentnet.cost.v1.SummarizeCostRequest\x1a\'.agentnet.cost.v1.SummarizeCostResponse\"\x1f\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/cost/summary\x12\x83\x01\n\x0eListCostEvents\x12\'.agentnet.cost.v1.ListCostEventsRequest\x1a(.agentnet.cost.v1.ListCostEventsResponse\"\x1e\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/cost/events\x12o\n\tGetBudget\x12\".agentnet.cost.v1.GetBudgetRequest\x1a#.agentnet.cost.v1.GetBudgetResponse\"\x19\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/budget\x12r\n\tSetBudget\x12\".agentnet.cost.v1.SetBudgetRequest\x1a#.agentnet.cost.v1.SetBudgetResponse\"\x1c\x90\x02\x02\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x0f\x1a\n/v1/budget:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,51 +39,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COSTSUMMARY_GROUPENTRY']._loaded_options = None
   _globals['_COSTSUMMARY_GROUPENTRY']._serialized_options = b'8\001'
   _globals['_COSTSERVICE'].methods_by_name['Reserve']._loaded_options = None
-  _globals['_COSTSERVICE'].methods_by_name['Reserve']._serialized_options = b'\220\002\002'
+  _globals['_COSTSERVICE'].methods_by_name['Reserve']._serialized_options = b'\220\002\002\240\273\030\007'
   _globals['_COSTSERVICE'].methods_by_name['ExtendLease']._loaded_options = None
-  _globals['_COSTSERVICE'].methods_by_name['ExtendLease']._serialized_options = b'\220\002\002'
+  _globals['_COSTSERVICE'].methods_by_name['ExtendLease']._serialized_options = b'\220\002\002\240\273\030\007'
   _globals['_COSTSERVICE'].methods_by_name['Settle']._loaded_options = None
-  _globals['_COSTSERVICE'].methods_by_name['Settle']._serialized_options = b'\220\002\002'
+  _globals['_COSTSERVICE'].methods_by_name['Settle']._serialized_options = b'\220\002\002\240\273\030\007'
   _globals['_COSTSERVICE'].methods_by_name['SummarizeCost']._loaded_options = None
-  _globals['_COSTSERVICE'].methods_by_name['SummarizeCost']._serialized_options = b'\220\002\001\202\323\344\223\002\022\022\020/v1/cost/summary'
+  _globals['_COSTSERVICE'].methods_by_name['SummarizeCost']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\022\022\020/v1/cost/summary'
   _globals['_COSTSERVICE'].methods_by_name['ListCostEvents']._loaded_options = None
-  _globals['_COSTSERVICE'].methods_by_name['ListCostEvents']._serialized_options = b'\220\002\001\202\323\344\223\002\021\022\017/v1/cost/events'
+  _globals['_COSTSERVICE'].methods_by_name['ListCostEvents']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\021\022\017/v1/cost/events'
   _globals['_COSTSERVICE'].methods_by_name['GetBudget']._loaded_options = None
-  _globals['_COSTSERVICE'].methods_by_name['GetBudget']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/budget'
+  _globals['_COSTSERVICE'].methods_by_name['GetBudget']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\014\022\n/v1/budget'
   _globals['_COSTSERVICE'].methods_by_name['SetBudget']._loaded_options = None
-  _globals['_COSTSERVICE'].methods_by_name['SetBudget']._serialized_options = b'\220\002\002\202\323\344\223\002\017\032\n/v1/budget:\001*'
-  _globals['_RESERVEREQUEST']._serialized_start=182
-  _globals['_RESERVEREQUEST']._serialized_end=410
-  _globals['_RESERVERESPONSE']._serialized_start=413
-  _globals['_RESERVERESPONSE']._serialized_end=607
-  _globals['_EXTENDLEASEREQUEST']._serialized_start=609
-  _globals['_EXTENDLEASEREQUEST']._serialized_end=703
-  _globals['_EXTENDLEASERESPONSE']._serialized_start=705
-  _globals['_EXTENDLEASERESPONSE']._serialized_end=773
-  _globals['_SETTLEREQUEST']._serialized_start=776
-  _globals['_SETTLEREQUEST']._serialized_end=980
-  _globals['_SETTLERESPONSE']._serialized_start=982
-  _globals['_SETTLERESPONSE']._serialized_end=1058
-  _globals['_SUMMARIZECOSTREQUEST']._serialized_start=1061
-  _globals['_SUMMARIZECOSTREQUEST']._serialized_end=1315
-  _globals['_SUMMARIZECOSTRESPONSE']._serialized_start=1317
-  _globals['_SUMMARIZECOSTRESPONSE']._serialized_end=1441
-  _globals['_COSTSUMMARY']._serialized_start=1444
-  _globals['_COSTSUMMARY']._serialized_end=1716
-  _globals['_COSTSUMMARY_GROUPENTRY']._serialized_start=1660
-  _globals['_COSTSUMMARY_GROUPENTRY']._serialized_end=1716
-  _globals['_LISTCOSTEVENTSREQUEST']._serialized_start=1719
-  _globals['_LISTCOSTEVENTSREQUEST']._serialized_end=1882
-  _globals['_LISTCOSTEVENTSRESPONSE']._serialized_start=1884
-  _globals['_LISTCOSTEVENTSRESPONSE']._serialized_end=2010
-  _globals['_GETBUDGETREQUEST']._serialized_start=2012
-  _globals['_GETBUDGETREQUEST']._serialized_end=2030
-  _globals['_GETBUDGETRESPONSE']._serialized_start=2032
-  _globals['_GETBUDGETRESPONSE']._serialized_end=2101
-  _globals['_SETBUDGETREQUEST']._serialized_start=2103
-  _globals['_SETBUDGETREQUEST']._serialized_end=2163
-  _globals['_SETBUDGETRESPONSE']._serialized_start=2165
-  _globals['_SETBUDGETRESPONSE']._serialized_end=2234
-  _globals['_COSTSERVICE']._serialized_start=2237
-  _globals['_COSTSERVICE']._serialized_end=2991
+  _globals['_COSTSERVICE'].methods_by_name['SetBudget']._serialized_options = b'\220\002\002\240\273\030\006\202\323\344\223\002\017\032\n/v1/budget:\001*'
+  _globals['_RESERVEREQUEST']._serialized_start=219
+  _globals['_RESERVEREQUEST']._serialized_end=613
+  _globals['_RESERVERESPONSE']._serialized_start=616
+  _globals['_RESERVERESPONSE']._serialized_end=862
+  _globals['_EXTENDLEASEREQUEST']._serialized_start=864
+  _globals['_EXTENDLEASEREQUEST']._serialized_end=958
+  _globals['_EXTENDLEASERESPONSE']._serialized_start=960
+  _globals['_EXTENDLEASERESPONSE']._serialized_end=1080
+  _globals['_SETTLEREQUEST']._serialized_start=1083
+  _globals['_SETTLEREQUEST']._serialized_end=1612
+  _globals['_SETTLERESPONSE']._serialized_start=1614
+  _globals['_SETTLERESPONSE']._serialized_end=1690
+  _globals['_SUMMARIZECOSTREQUEST']._serialized_start=1693
+  _globals['_SUMMARIZECOSTREQUEST']._serialized_end=2019
+  _globals['_SUMMARIZECOSTRESPONSE']._serialized_start=2021
+  _globals['_SUMMARIZECOSTRESPONSE']._serialized_end=2145
+  _globals['_COSTSUMMARY']._serialized_start=2148
+  _globals['_COSTSUMMARY']._serialized_end=2541
+  _globals['_COSTSUMMARY_GROUPENTRY']._serialized_start=2485
+  _globals['_COSTSUMMARY_GROUPENTRY']._serialized_end=2541
+  _globals['_LISTCOSTEVENTSREQUEST']._serialized_start=2544
+  _globals['_LISTCOSTEVENTSREQUEST']._serialized_end=2707
+  _globals['_LISTCOSTEVENTSRESPONSE']._serialized_start=2709
+  _globals['_LISTCOSTEVENTSRESPONSE']._serialized_end=2835
+  _globals['_GETBUDGETREQUEST']._serialized_start=2838
+  _globals['_GETBUDGETREQUEST']._serialized_end=2985
+  _globals['_GETBUDGETRESPONSE']._serialized_start=2987
+  _globals['_GETBUDGETRESPONSE']._serialized_end=3056
+  _globals['_SETBUDGETREQUEST']._serialized_start=3059
+  _globals['_SETBUDGETREQUEST']._serialized_end=3362
+  _globals['_SETBUDGETRESPONSE']._serialized_start=3364
+  _globals['_SETBUDGETRESPONSE']._serialized_end=3433
+  _globals['_COSTSERVICE']._serialized_start=3436
+  _globals['_COSTSERVICE']._serialized_end=4220
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,12 @@ class ReserveRequest(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SUB_AGENT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    METERED_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The generation. Required, at most 64 characters."""
     provider: _builtins.str
@@ -43,11 +49,25 @@ class ReserveRequest(_message.Message):
     input_tokens: _builtins.int
     """Tokens of the prompt, counted or estimated."""
     output_tokens: _builtins.int
-    """Tokens the caller wants to be able to produce before it must extend. At least 1."""
+    """Tokens the caller wants to be able to produce before it must extend. At least 1, or 0 when `metered` is set."""
     session_id: _builtins.str
     """The session; empty: none."""
     agent: _builtins.str
     """The agent; empty: none."""
+    team: _builtins.str
+    """The team; empty: none. At most 100 characters."""
+    user: _builtins.str
+    """The user; empty: the caller's subject."""
+    sub_agent: _builtins.str
+    """The sub-agent's path; empty: none. At most 255 characters."""
+    tier: _builtins.str
+    """The service tier, for example "batch"; empty: standard. A tier without a price of its own costs the standard price."""
+    region: _builtins.str
+    """The provider's region; empty, or one without a price of its own: the price of every region."""
+    @_builtins.property
+    def metered(self) -> _cost_pb2.Metered:
+        """What will be used beside text tokens; absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -58,10 +78,16 @@ class ReserveRequest(_message.Message):
         output_tokens: _builtins.int = ...,
         session_id: _builtins.str = ...,
         agent: _builtins.str = ...,
+        team: _builtins.str = ...,
+        user: _builtins.str = ...,
+        sub_agent: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        region: _builtins.str = ...,
+        metered: _cost_pb2.Metered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metered", b"metered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "generation_id", b"generation_id", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "generation_id", b"generation_id", "input_tokens", b"input_tokens", "metered", b"metered", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "region", b"region", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team", "tier", b"tier", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -76,6 +102,7 @@ class ReserveResponse(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     INPUT_MICROS_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
     OUTPUT_MICROS_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     input_micros_usd_per_million: _builtins.int
     """The price of one million input tokens, in micro-USD."""
     output_micros_usd_per_million: _builtins.int
@@ -84,16 +111,21 @@ class ReserveResponse(_message.Message):
     def lease(self) -> _cost_pb2.Lease:
         """The lease."""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[_cost_pb2.Notice]:
+        """Soft limits passed and alerts that ask for something; empty: carry on."""
+
     def __init__(
         self,
         *,
         lease: _cost_pb2.Lease | None = ...,
         input_micros_usd_per_million: _builtins.int = ...,
         output_micros_usd_per_million: _builtins.int = ...,
+        notices: _abc.Iterable[_cost_pb2.Notice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_micros_usd_per_million", b"input_micros_usd_per_million", "lease", b"lease", "output_micros_usd_per_million", b"output_micros_usd_per_million"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_micros_usd_per_million", b"input_micros_usd_per_million", "lease", b"lease", "notices", b"notices", "output_micros_usd_per_million", b"output_micros_usd_per_million"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,18 +164,24 @@ class ExtendLeaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> _cost_pb2.Lease:
         """The lease."""
+
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[_cost_pb2.Notice]:
+        """Soft limits passed and alerts that ask for something; empty: carry on."""
 
     def __init__(
         self,
         *,
         lease: _cost_pb2.Lease | None = ...,
+        notices: _abc.Iterable[_cost_pb2.Notice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "notices", b"notices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +199,16 @@ class SettleRequest(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SUB_AGENT_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    METERED_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The generation. Required."""
     provider: _builtins.str
@@ -171,9 +219,33 @@ class SettleRequest(_message.Message):
     """The session; empty: none."""
     agent: _builtins.str
     """The agent; empty: none."""
+    team: _builtins.str
+    """The team; empty: none."""
+    user: _builtins.str
+    """The user; empty: the caller's subject."""
+    sub_agent: _builtins.str
+    """The sub-agent's path; empty: none."""
+    turn_id: _builtins.str
+    """The turn; empty: none."""
+    attempt: _builtins.int
+    """Which try of the generation this pays, from 0 to 100."""
+    outcome: _cost_pb2.Outcome.ValueType
+    """How the attempt ended; unspecified: completed."""
+    tier: _builtins.str
+    """The service tier; empty: standard."""
+    region: _builtins.str
+    """The provider's region; empty: the price of every region."""
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
         """What was used. Required."""
+
+    @_builtins.property
+    def metered(self) -> _cost_pb2.Metered:
+        """What was used beside text tokens; absent: nothing."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the attempt ended, which decides its price, hour and window; absent: now. At most 35 days ago, and not in the future."""
 
     def __init__(
         self,
@@ -184,10 +256,20 @@ class SettleRequest(_message.Message):
         usage: _usage_pb2.Usage | None = ...,
         session_id: _builtins.str = ...,
         agent: _builtins.str = ...,
+        team: _builtins.str = ...,
+        user: _builtins.str = ...,
+        sub_agent: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        outcome: _cost_pb2.Outcome.ValueType = ...,
+        tier: _builtins.str = ...,
+        region: _builtins.str = ...,
+        metered: _cost_pb2.Metered | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "metered", b"metered", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "generation_id", b"generation_id", "model", b"model", "provider", b"provider", "session_id", b"session_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "end_time", b"end_time", "generation_id", b"generation_id", "metered", b"metered", "model", b"model", "outcome", b"outcome", "provider", b"provider", "region", b"region", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team", "tier", b"tier", "turn_id", b"turn_id", "usage", b"usage", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,12 +309,23 @@ class SummarizeCostRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     group_by: _builtins.str
-    """"provider", "model", "agent", "session" or "day"; empty: one sum. At most 3, as a comma-separated list."""
+    """"provider", "model", "agent", "session", "team", "user", "hour" or "day"; empty: one sum. At most 3, as a comma-separated
+    list. Sums by provider, model, agent, hour and day come from roll-ups and are as exact as the ledger.
+    """
     session_id: _builtins.str
     """Only of this session; empty: all."""
+    provider: _builtins.str
+    """Only of this provider; empty: all."""
+    model: _builtins.str
+    """Only of this model; empty: all."""
+    agent: _builtins.str
+    """Only of this agent; empty: all."""
     page_size: _builtins.int
     """How many groups at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -252,12 +345,15 @@ class SummarizeCostRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         session_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        agent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "group_by", b"group_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "end_time", b"end_time", "group_by", b"group_by", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "session_id", b"session_id", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,6 +418,9 @@ class CostSummary(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     GENERATIONS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
     micros_usd: _builtins.int
     """Money, in micro-USD."""
     input_tokens: _builtins.int
@@ -329,7 +428,13 @@ class CostSummary(_message.Message):
     output_tokens: _builtins.int
     """Tokens produced."""
     generations: _builtins.int
-    """Generations."""
+    """Entries of the ledger: one an attempt of a generation."""
+    cached_input_tokens: _builtins.int
+    """Of the tokens read, those from the providers' caches."""
+    reasoning_tokens: _builtins.int
+    """Of the tokens produced, those of hidden reasoning."""
+    estimated: _builtins.int
+    """Entries whose tokens the mesh counted itself."""
     @_builtins.property
     def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the group shares, by the names in group_by."""
@@ -342,10 +447,13 @@ class CostSummary(_message.Message):
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         generations: _builtins.int = ...,
+        cached_input_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        estimated: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations", "group", b"group", "input_tokens", b"input_tokens", "micros_usd", b"micros_usd", "output_tokens", b"output_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "estimated", b"estimated", "generations", b"generations", "group", b"group", "input_tokens", b"input_tokens", "micros_usd", b"micros_usd", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,16 +527,29 @@ Global___ListCostEventsResponse: _TypeAlias = ListCostEventsResponse  # noqa: Y0
 
 @_typing.final
 class GetBudgetRequest(_message.Message):
-    """Asks for the tenant's budget."""
+    """Which budget."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    LEVEL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    level: _cost_pb2.BudgetLevel.ValueType
+    """Whose; unspecified: the tenant's."""
+    name: _builtins.str
+    """Which one of the level; empty for the tenant."""
+    window: _cost_pb2.BudgetWindow.ValueType
+    """Of which window; unspecified: TOTAL."""
     def __init__(
         self,
+        *,
+        level: _cost_pb2.BudgetLevel.ValueType = ...,
+        name: _builtins.str = ...,
+        window: _cost_pb2.BudgetWindow.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "name", b"name", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,7 +557,7 @@ Global___GetBudgetRequest: _TypeAlias = GetBudgetRequest  # noqa: Y015
 
 @_typing.final
 class GetBudgetResponse(_message.Message):
-    """The tenant's budget."""
+    """The budget."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -465,16 +586,36 @@ class SetBudgetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_MICROS_USD_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    SOFT_LIMIT_MICROS_USD_FIELD_NUMBER: _builtins.int
+    SOFT_ACTION_FIELD_NUMBER: _builtins.int
     limit_micros_usd: _builtins.int
-    """How much in all, in micro-USD, at least 0."""
+    """How much in a window, in micro-USD, from 0 to 10^15."""
+    level: _cost_pb2.BudgetLevel.ValueType
+    """Whose; unspecified: the tenant's."""
+    name: _builtins.str
+    """Which one of the level, at most 255 characters; empty for the tenant; `*`: each of the level has this limit of its own."""
+    window: _cost_pb2.BudgetWindow.ValueType
+    """When what is spent counts anew; unspecified: TOTAL."""
+    soft_limit_micros_usd: _builtins.int
+    """From this much on `soft_action` is taken; 0: never. At most the limit."""
+    soft_action: _cost_pb2.SoftAction.ValueType
+    """What happens beyond the soft limit; unspecified: ALERT."""
     def __init__(
         self,
         *,
         limit_micros_usd: _builtins.int = ...,
+        level: _cost_pb2.BudgetLevel.ValueType = ...,
+        name: _builtins.str = ...,
+        window: _cost_pb2.BudgetWindow.ValueType = ...,
+        soft_limit_micros_usd: _builtins.int = ...,
+        soft_action: _cost_pb2.SoftAction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_micros_usd", b"limit_micros_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "limit_micros_usd", b"limit_micros_usd", "name", b"name", "soft_action", b"soft_action", "soft_limit_micros_usd", b"soft_limit_micros_usd", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

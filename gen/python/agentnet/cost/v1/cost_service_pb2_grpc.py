@@ -77,8 +77,10 @@ class CostServiceServicer:
     """
 
     def Reserve(self, request, context):
-        """Sets money aside before a generation. The same generation_id again returns the same lease.
-        Errors: RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): raise the budget; FAILED_PRECONDITION (PRICE_NOT_FOUND): price the model;
+        """Sets money aside before a generation, in every budget on its path. The same generation_id again returns the same lease
+        until it is settled; after that, as for the next attempt of a failed-over generation, it is a new one.
+        Errors: RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): raise the budget or wait for its next window;
+        FAILED_PRECONDITION (BUDGET_APPROVAL_REQUIRED): approve the budget; FAILED_PRECONDITION (PRICE_NOT_FOUND): price the model;
         INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -86,7 +88,8 @@ class CostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExtendLease(self, request, context):
-        """Sets aside more for a generation that goes on, and renews the lease's time.
+        """Sets aside more for a generation that goes on, and renews the lease's time. A lease whose time had passed is taken anew,
+        if there is room. Call it at least every 60 seconds while a generation runs: a lease not renewed for 2 minutes is given back.
         Errors: NOT_FOUND (LEASE_NOT_FOUND); RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): stop the generation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -94,9 +97,10 @@ class CostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Settle(self, request, context):
-        """Writes what a generation cost and gives the rest of its lease back. Exactly one entry a generation: the same numbers
+        """Writes what an attempt at a generation cost and gives its lease back. Exactly one entry an attempt: the same numbers
         again return the first entry. Works without a lease too, so that nothing streamed goes unbilled.
-        Errors: ALREADY_EXISTS (SETTLED_DIFFERENTLY); FAILED_PRECONDITION (PRICE_NOT_FOUND).
+        Errors: ALREADY_EXISTS (SETTLED_DIFFERENTLY); FAILED_PRECONDITION (PRICE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID,
+        COST_OVERFLOW): the entry would be over 999,999.999999 USD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,15 +123,16 @@ class CostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBudget(self, request, context):
-        """Reads the tenant's budget.
-        Errors: NOT_FOUND (BUDGET_NOT_FOUND): none is set, spending is not limited.
+        """Reads one budget; with an empty request the tenant's total.
+        Errors: NOT_FOUND (BUDGET_NOT_FOUND): none is set, spending is not limited; INVALID_ARGUMENT (FIELD_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetBudget(self, request, context):
-        """Sets the tenant's budget; the next Reserve sees it. Needs the role admin.
+        """Sets one budget; the next Reserve sees it. What was spent in its window before it was set counts, except for a budget with
+        the name `*`, which counts from when it is set. Needs the role admin.
         Errors: INVALID_ARGUMENT (FIELD_INVALID); PERMISSION_DENIED (ROLE_INSUFFICIENT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

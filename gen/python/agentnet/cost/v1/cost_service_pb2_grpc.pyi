@@ -17,18 +17,22 @@ class CostServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Reserve: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ReserveRequest, _cost_service_pb2.ReserveResponse]
-    """Sets money aside before a generation. The same generation_id again returns the same lease.
-    Errors: RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): raise the budget; FAILED_PRECONDITION (PRICE_NOT_FOUND): price the model;
+    """Sets money aside before a generation, in every budget on its path. The same generation_id again returns the same lease
+    until it is settled; after that, as for the next attempt of a failed-over generation, it is a new one.
+    Errors: RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): raise the budget or wait for its next window;
+    FAILED_PRECONDITION (BUDGET_APPROVAL_REQUIRED): approve the budget; FAILED_PRECONDITION (PRICE_NOT_FOUND): price the model;
     INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
     """
     ExtendLease: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ExtendLeaseRequest, _cost_service_pb2.ExtendLeaseResponse]
-    """Sets aside more for a generation that goes on, and renews the lease's time.
+    """Sets aside more for a generation that goes on, and renews the lease's time. A lease whose time had passed is taken anew,
+    if there is room. Call it at least every 60 seconds while a generation runs: a lease not renewed for 2 minutes is given back.
     Errors: NOT_FOUND (LEASE_NOT_FOUND); RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): stop the generation.
     """
     Settle: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.SettleRequest, _cost_service_pb2.SettleResponse]
-    """Writes what a generation cost and gives the rest of its lease back. Exactly one entry a generation: the same numbers
+    """Writes what an attempt at a generation cost and gives its lease back. Exactly one entry an attempt: the same numbers
     again return the first entry. Works without a lease too, so that nothing streamed goes unbilled.
-    Errors: ALREADY_EXISTS (SETTLED_DIFFERENTLY); FAILED_PRECONDITION (PRICE_NOT_FOUND).
+    Errors: ALREADY_EXISTS (SETTLED_DIFFERENTLY); FAILED_PRECONDITION (PRICE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID,
+    COST_OVERFLOW): the entry would be over 999,999.999999 USD.
     """
     SummarizeCost: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.SummarizeCostRequest, _cost_service_pb2.SummarizeCostResponse]
     """Sums the ledger.
@@ -39,11 +43,12 @@ class CostServiceStub:
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
     """
     GetBudget: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.GetBudgetRequest, _cost_service_pb2.GetBudgetResponse]
-    """Reads the tenant's budget.
-    Errors: NOT_FOUND (BUDGET_NOT_FOUND): none is set, spending is not limited.
+    """Reads one budget; with an empty request the tenant's total.
+    Errors: NOT_FOUND (BUDGET_NOT_FOUND): none is set, spending is not limited; INVALID_ARGUMENT (FIELD_INVALID).
     """
     SetBudget: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.SetBudgetRequest, _cost_service_pb2.SetBudgetResponse]
-    """Sets the tenant's budget; the next Reserve sees it. Needs the role admin.
+    """Sets one budget; the next Reserve sees it. What was spent in its window before it was set counts, except for a budget with
+    the name `*`, which counts from when it is set. Needs the role admin.
     Errors: INVALID_ARGUMENT (FIELD_INVALID); PERMISSION_DENIED (ROLE_INSUFFICIENT).
     """
 
@@ -56,8 +61,10 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cost_service_pb2.ReserveRequest,
         context: _aio.ServicerContext[_cost_service_pb2.ReserveRequest, _abc.Awaitable[_cost_service_pb2.ReserveResponse]],
     ) -> _abc.Awaitable[_cost_service_pb2.ReserveResponse]:
-        """Sets money aside before a generation. The same generation_id again returns the same lease.
-        Errors: RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): raise the budget; FAILED_PRECONDITION (PRICE_NOT_FOUND): price the model;
+        """Sets money aside before a generation, in every budget on its path. The same generation_id again returns the same lease
+        until it is settled; after that, as for the next attempt of a failed-over generation, it is a new one.
+        Errors: RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): raise the budget or wait for its next window;
+        FAILED_PRECONDITION (BUDGET_APPROVAL_REQUIRED): approve the budget; FAILED_PRECONDITION (PRICE_NOT_FOUND): price the model;
         INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
         """
 
@@ -67,7 +74,8 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cost_service_pb2.ExtendLeaseRequest,
         context: _aio.ServicerContext[_cost_service_pb2.ExtendLeaseRequest, _abc.Awaitable[_cost_service_pb2.ExtendLeaseResponse]],
     ) -> _abc.Awaitable[_cost_service_pb2.ExtendLeaseResponse]:
-        """Sets aside more for a generation that goes on, and renews the lease's time.
+        """Sets aside more for a generation that goes on, and renews the lease's time. A lease whose time had passed is taken anew,
+        if there is room. Call it at least every 60 seconds while a generation runs: a lease not renewed for 2 minutes is given back.
         Errors: NOT_FOUND (LEASE_NOT_FOUND); RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED): stop the generation.
         """
 
@@ -77,9 +85,10 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cost_service_pb2.SettleRequest,
         context: _aio.ServicerContext[_cost_service_pb2.SettleRequest, _abc.Awaitable[_cost_service_pb2.SettleResponse]],
     ) -> _abc.Awaitable[_cost_service_pb2.SettleResponse]:
-        """Writes what a generation cost and gives the rest of its lease back. Exactly one entry a generation: the same numbers
+        """Writes what an attempt at a generation cost and gives its lease back. Exactly one entry an attempt: the same numbers
         again return the first entry. Works without a lease too, so that nothing streamed goes unbilled.
-        Errors: ALREADY_EXISTS (SETTLED_DIFFERENTLY); FAILED_PRECONDITION (PRICE_NOT_FOUND).
+        Errors: ALREADY_EXISTS (SETTLED_DIFFERENTLY); FAILED_PRECONDITION (PRICE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID,
+        COST_OVERFLOW): the entry would be over 999,999.999999 USD.
         """
 
     @_abc_1.abstractmethod
@@ -108,8 +117,8 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cost_service_pb2.GetBudgetRequest,
         context: _aio.ServicerContext[_cost_service_pb2.GetBudgetRequest, _abc.Awaitable[_cost_service_pb2.GetBudgetResponse]],
     ) -> _abc.Awaitable[_cost_service_pb2.GetBudgetResponse]:
-        """Reads the tenant's budget.
-        Errors: NOT_FOUND (BUDGET_NOT_FOUND): none is set, spending is not limited.
+        """Reads one budget; with an empty request the tenant's total.
+        Errors: NOT_FOUND (BUDGET_NOT_FOUND): none is set, spending is not limited; INVALID_ARGUMENT (FIELD_INVALID).
         """
 
     @_abc_1.abstractmethod
@@ -118,7 +127,8 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cost_service_pb2.SetBudgetRequest,
         context: _aio.ServicerContext[_cost_service_pb2.SetBudgetRequest, _abc.Awaitable[_cost_service_pb2.SetBudgetResponse]],
     ) -> _abc.Awaitable[_cost_service_pb2.SetBudgetResponse]:
-        """Sets the tenant's budget; the next Reserve sees it. Needs the role admin.
+        """Sets one budget; the next Reserve sees it. What was spent in its window before it was set counts, except for a budget with
+        the name `*`, which counts from when it is set. Needs the role admin.
         Errors: INVALID_ARGUMENT (FIELD_INVALID); PERMISSION_DENIED (ROLE_INSUFFICIENT).
         """
 

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentnet/gateway/v1/health_service.proto\x12\x13\x61gentnet.gateway.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetHealthRequest\"\x9c\x01\n\x11GetHealthResponse\x12\x36\n\x05state\x18\x01 \x01(\x0e\x32 .agentnet.gateway.v1.HealthStateR\x05state\x12\x35\n\x05parts\x18\x02 \x03(\x0b\x32\x1f.agentnet.gateway.v1.PartHealthR\x05parts\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"X\n\nPartHealth\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32 .agentnet.gateway.v1.HealthStateR\x05state\"\x14\n\x12GetLivenessRequest\"M\n\x13GetLivenessResponse\x12\x36\n\x05state\x18\x01 \x01(\x0e\x32 .agentnet.gateway.v1.HealthStateR\x05state*c\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14HEALTH_STATE_SERVING\x10\x01\x12\x1c\n\x18HEALTH_STATE_NOT_SERVING\x10\x02\x32\xb5\x02\n\rHealthService\x12\xa2\x01\n\tGetHealth\x12%.agentnet.gateway.v1.GetHealthRequest\x1a&.agentnet.gateway.v1.GetHealthResponse\"F\x90\x02\x01\x82\xd3\xe4\x93\x02=\x12\x12/v1/metrics/healthZ\x11\x12\x0f/metrics/healthZ\t\x12\x07/healthZ\t\x12\x07/readyz\x12\x7f\n\x0bGetLiveness\x12\'.agentnet.gateway.v1.GetLivenessRequest\x1a(.agentnet.gateway.v1.GetLivenessResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x08/healthzZ\x08\x12\x06/livezb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentnet/gateway/v1/health_service.proto\x12\x13\x61gentnet.gateway.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetHealthRequest\"\x9c\x01\n\x11GetHealthResponse\x12\x36\n\x05state\x18\x01 \x01(\x0e\x32 .agentnet.gateway.v1.HealthStateR\x05state\x12\x35\n\x05parts\x18\x02 \x03(\x0b\x32\x1f.agentnet.gateway.v1.PartHealthR\x05parts\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"X\n\nPartHealth\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32 .agentnet.gateway.v1.HealthStateR\x05state\"\x14\n\x12GetLivenessRequest\"M\n\x13GetLivenessResponse\x12\x36\n\x05state\x18\x01 \x01(\x0e\x32 .agentnet.gateway.v1.HealthStateR\x05state*c\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14HEALTH_STATE_SERVING\x10\x01\x12\x1c\n\x18HEALTH_STATE_NOT_SERVING\x10\x02\x32\xbe\x02\n\rHealthService\x12\xa6\x01\n\tGetHealth\x12%.agentnet.gateway.v1.GetHealthRequest\x1a&.agentnet.gateway.v1.GetHealthResponse\"J\x90\x02\x01\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02=\x12\x12/v1/metrics/healthZ\x11\x12\x0f/metrics/healthZ\t\x12\x07/healthZ\t\x12\x07/readyz\x12\x83\x01\n\x0bGetLiveness\x12\'.agentnet.gateway.v1.GetLivenessRequest\x1a(.agentnet.gateway.v1.GetLivenessResponse\"!\x90\x02\x01\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x14\x12\x08/healthzZ\x08\x12\x06/livezb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,21 +34,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.gateway.v1.health_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._loaded_options = None
-  _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\220\002\001\202\323\344\223\002=\022\022/v1/metrics/healthZ\021\022\017/metrics/healthZ\t\022\007/healthZ\t\022\007/readyz'
+  _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\220\002\001\240\273\030\001\202\323\344\223\002=\022\022/v1/metrics/healthZ\021\022\017/metrics/healthZ\t\022\007/healthZ\t\022\007/readyz'
   _globals['_HEALTHSERVICE'].methods_by_name['GetLiveness']._loaded_options = None
-  _globals['_HEALTHSERVICE'].methods_by_name['GetLiveness']._serialized_options = b'\220\002\001\202\323\344\223\002\024\022\010/healthzZ\010\022\006/livez'
-  _globals['_HEALTHSTATE']._serialized_start=465
-  _globals['_HEALTHSTATE']._serialized_end=564
-  _globals['_GETHEALTHREQUEST']._serialized_start=95
-  _globals['_GETHEALTHREQUEST']._serialized_end=113
-  _globals['_GETHEALTHRESPONSE']._serialized_start=116
-  _globals['_GETHEALTHRESPONSE']._serialized_end=272
-  _globals['_PARTHEALTH']._serialized_start=274
-  _globals['_PARTHEALTH']._serialized_end=362
-  _globals['_GETLIVENESSREQUEST']._serialized_start=364
-  _globals['_GETLIVENESSREQUEST']._serialized_end=384
-  _globals['_GETLIVENESSRESPONSE']._serialized_start=386
-  _globals['_GETLIVENESSRESPONSE']._serialized_end=463
-  _globals['_HEALTHSERVICE']._serialized_start=567
-  _globals['_HEALTHSERVICE']._serialized_end=876
+  _globals['_HEALTHSERVICE'].methods_by_name['GetLiveness']._serialized_options = b'\220\002\001\240\273\030\001\202\323\344\223\002\024\022\010/healthzZ\010\022\006/livez'
+  _globals['_HEALTHSTATE']._serialized_start=502
+  _globals['_HEALTHSTATE']._serialized_end=601
+  _globals['_GETHEALTHREQUEST']._serialized_start=132
+  _globals['_GETHEALTHREQUEST']._serialized_end=150
+  _globals['_GETHEALTHRESPONSE']._serialized_start=153
+  _globals['_GETHEALTHRESPONSE']._serialized_end=309
+  _globals['_PARTHEALTH']._serialized_start=311
+  _globals['_PARTHEALTH']._serialized_end=399
+  _globals['_GETLIVENESSREQUEST']._serialized_start=401
+  _globals['_GETLIVENESSREQUEST']._serialized_end=421
+  _globals['_GETLIVENESSRESPONSE']._serialized_start=423
+  _globals['_GETLIVENESSRESPONSE']._serialized_end=500
+  _globals['_HEALTHSERVICE']._serialized_start=604
+  _globals['_HEALTHSERVICE']._serialized_end=922
 # @@protoc_insertion_point(module_scope)

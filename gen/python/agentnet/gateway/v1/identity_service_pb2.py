@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.common.v1 import principal_pb2 as agentnet_dot_common_dot_v1_dot_principal__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentnet/gateway/v1/identity_service.proto\x12\x13\x61gentnet.gateway.v1\x1a\"agentnet/common/v1/principal.proto\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetCallerRequest\"P\n\x11GetCallerResponse\x12;\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.agentnet.common.v1.PrincipalR\tprincipal2\x84\x01\n\x0fIdentityService\x12q\n\tGetCaller\x12%.agentnet.gateway.v1.GetCallerRequest\x1a&.agentnet.gateway.v1.GetCallerResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/callerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentnet/gateway/v1/identity_service.proto\x12\x13\x61gentnet.gateway.v1\x1a#agentnet/common/v1/permission.proto\x1a\"agentnet/common/v1/principal.proto\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetCallerRequest\"P\n\x11GetCallerResponse\x12;\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.agentnet.common.v1.PrincipalR\tprincipal2\x88\x01\n\x0fIdentityService\x12u\n\tGetCaller\x12%.agentnet.gateway.v1.GetCallerRequest\x1a&.agentnet.gateway.v1.GetCallerResponse\"\x19\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/callerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.gateway.v1.identit
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['GetCaller']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['GetCaller']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/caller'
-  _globals['_GETCALLERREQUEST']._serialized_start=133
-  _globals['_GETCALLERREQUEST']._serialized_end=151
-  _globals['_GETCALLERRESPONSE']._serialized_start=153
-  _globals['_GETCALLERRESPONSE']._serialized_end=233
-  _globals['_IDENTITYSERVICE']._serialized_start=236
-  _globals['_IDENTITYSERVICE']._serialized_end=368
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetCaller']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\014\022\n/v1/caller'
+  _globals['_GETCALLERREQUEST']._serialized_start=170
+  _globals['_GETCALLERREQUEST']._serialized_end=188
+  _globals['_GETCALLERRESPONSE']._serialized_start=190
+  _globals['_GETCALLERRESPONSE']._serialized_end=270
+  _globals['_IDENTITYSERVICE']._serialized_start=273
+  _globals['_IDENTITYSERVICE']._serialized_end=409
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.gateway.v1 import key_pb2 as agentnet_dot_gateway_dot_v1_dot_key__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/gateway/v1/key_service.proto\x12\x13\x61gentnet.gateway.v1\x1a\x1d\x61gentnet/gateway/v1/key.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x01\n\x10\x43reateKeyRequest\x12!\n\x0c\x64isplay_name\x18\x01 \x01(\tR\x0b\x64isplayName\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12@\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00R\nexpireTime\x88\x01\x01\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestIdB\x0e\n\x0c_expire_time\"W\n\x11\x43reateKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x03key\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"n\n\x0fListKeysRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1f\n\x0b\x61\x63tive_only\x18\x03 \x01(\x08R\nactiveOnly\"h\n\x10ListKeysResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x04keys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n\x10RevokeKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\"?\n\x11RevokeKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x03key2\xf0\x02\n\nKeyService\x12o\n\tCreateKey\x12%.agentnet.gateway.v1.CreateKeyRequest\x1a&.agentnet.gateway.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12l\n\x08ListKeys\x12$.agentnet.gateway.v1.ListKeysRequest\x1a%.agentnet.gateway.v1.ListKeysResponse\"\x13\x90\x02\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12\x82\x01\n\tRevokeKey\x12%.agentnet.gateway.v1.RevokeKeyRequest\x1a&.agentnet.gateway.v1.RevokeKeyResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/keys/{key_id}/revoke:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/gateway/v1/key_service.proto\x12\x13\x61gentnet.gateway.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1d\x61gentnet/gateway/v1/key.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n\x10\x43reateKeyRequest\x12!\n\x0c\x64isplay_name\x18\x01 \x01(\tR\x0b\x64isplayName\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12@\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00R\nexpireTime\x88\x01\x01\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12\x16\n\x06scopes\x18\x05 \x03(\tR\x06scopes\x12\'\n\x0fservice_account\x18\x06 \x01(\tR\x0eserviceAccountB\x0e\n\x0c_expire_time\"W\n\x11\x43reateKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x03key\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"n\n\x0fListKeysRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1f\n\x0b\x61\x63tive_only\x18\x03 \x01(\x08R\nactiveOnly\"h\n\x10ListKeysResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x04keys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Z\n\x10RotateKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\x12/\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05grace\"\x8a\x01\n\x11RotateKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x03key\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\x12\x31\n\x07old_key\x18\x03 \x01(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x06oldKey\")\n\x10RevokeKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\"?\n\x11RevokeKeyResponse\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x18.agentnet.gateway.v1.KeyR\x03key2\x82\x04\n\nKeyService\x12s\n\tCreateKey\x12%.agentnet.gateway.v1.CreateKeyRequest\x1a&.agentnet.gateway.v1.CreateKeyResponse\"\x17\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12p\n\x08ListKeys\x12$.agentnet.gateway.v1.ListKeysRequest\x1a%.agentnet.gateway.v1.ListKeysResponse\"\x17\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12\x83\x01\n\tRotateKey\x12%.agentnet.gateway.v1.RotateKeyRequest\x1a&.agentnet.gateway.v1.RotateKeyResponse\"\'\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/keys/{key_id}/rotate:\x01*\x12\x86\x01\n\tRevokeKey\x12%.agentnet.gateway.v1.RevokeKeyRequest\x1a&.agentnet.gateway.v1.RevokeKeyResponse\"*\x90\x02\x02\xa0\xbb\x18\x06\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/keys/{key_id}/revoke:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +37,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.gateway.v1.key_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['CreateKey']._loaded_options = None
-  _globals['_KEYSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\202\323\344\223\002\r\"\010/v1/keys:\001*'
+  _globals['_KEYSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\240\273\030\006\202\323\344\223\002\r\"\010/v1/keys:\001*'
   _globals['_KEYSERVICE'].methods_by_name['ListKeys']._loaded_options = None
-  _globals['_KEYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\220\002\001\202\323\344\223\002\n\022\010/v1/keys'
+  _globals['_KEYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\n\022\010/v1/keys'
+  _globals['_KEYSERVICE'].methods_by_name['RotateKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\240\273\030\006\202\323\344\223\002\035\"\030/v1/keys/{key_id}/rotate:\001*'
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
-  _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/keys/{key_id}/revoke:\001*'
-  _globals['_CREATEKEYREQUEST']._serialized_start=157
-  _globals['_CREATEKEYREQUEST']._serialized_end=345
-  _globals['_CREATEKEYRESPONSE']._serialized_start=347
-  _globals['_CREATEKEYRESPONSE']._serialized_end=434
-  _globals['_LISTKEYSREQUEST']._serialized_start=436
-  _globals['_LISTKEYSREQUEST']._serialized_end=546
-  _globals['_LISTKEYSRESPONSE']._serialized_start=548
-  _globals['_LISTKEYSRESPONSE']._serialized_end=652
-  _globals['_REVOKEKEYREQUEST']._serialized_start=654
-  _globals['_REVOKEKEYREQUEST']._serialized_end=695
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=697
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=760
-  _globals['_KEYSERVICE']._serialized_start=763
-  _globals['_KEYSERVICE']._serialized_end=1131
+  _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\220\002\002\240\273\030\006\202\323\344\223\002\035\"\030/v1/keys/{key_id}/revoke:\001*'
+  _globals['_CREATEKEYREQUEST']._serialized_start=226
+  _globals['_CREATEKEYREQUEST']._serialized_end=479
+  _globals['_CREATEKEYRESPONSE']._serialized_start=481
+  _globals['_CREATEKEYRESPONSE']._serialized_end=568
+  _globals['_LISTKEYSREQUEST']._serialized_start=570
+  _globals['_LISTKEYSREQUEST']._serialized_end=680
+  _globals['_LISTKEYSRESPONSE']._serialized_start=682
+  _globals['_LISTKEYSRESPONSE']._serialized_end=786
+  _globals['_ROTATEKEYREQUEST']._serialized_start=788
+  _globals['_ROTATEKEYREQUEST']._serialized_end=878
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=881
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=1019
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1021
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1062
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1064
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1127
+  _globals['_KEYSERVICE']._serialized_start=1130
+  _globals['_KEYSERVICE']._serialized_end=1644
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class KeyServiceStub:
                 request_serializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/agentnet.gateway.v1.KeyService/RotateKey',
+                request_serializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeKey = channel.unary_unary(
                 '/agentnet.gateway.v1.KeyService/RevokeKey',
                 request_serializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
@@ -73,6 +78,14 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKey(self, request, context):
+        """Makes a new key like an old one and lets the old one end after a grace, so that callers can change over.
+        Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id. FAILED_PRECONDITION (API_KEY_INVALID): it is revoked or has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeKey(self, request, context):
         """Revokes a key; calls with it fail within 5 seconds. Revoking a revoked key changes nothing.
         Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id.
@@ -93,6 +106,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.ListKeysRequest.FromString,
                     response_serializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.RotateKeyRequest.FromString,
+                    response_serializer=agentnet_dot_gateway_dot_v1_dot_key__service__pb2.RotateKeyResponse.SerializeToString,
             ),
             'RevokeKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeKey,
@@ -155,6 +173,33 @@ class KeyService:
             '/agentnet.gateway.v1.KeyService/ListKeys',
             agentnet_dot_gateway_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
             agentnet_dot_gateway_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.gateway.v1.KeyService/RotateKey',
+            agentnet_dot_gateway_dot_v1_dot_key__service__pb2.RotateKeyRequest.SerializeToString,
+            agentnet_dot_gateway_dot_v1_dot_key__service__pb2.RotateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,10 @@ class KeyServiceStub:
     """Lists keys, newest first, without secrets. Revoked keys stay listed.
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID): start at the first page.
     """
+    RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
+    """Makes a new key like an old one and lets the old one end after a grace, so that callers can change over.
+    Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id. FAILED_PRECONDITION (API_KEY_INVALID): it is revoked or has ended.
+    """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]
     """Revokes a key; calls with it fail within 5 seconds. Revoking a revoked key changes nothing.
     Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id.
@@ -52,6 +56,16 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_key_service_pb2.ListKeysResponse]:
         """Lists keys, newest first, without secrets. Revoked keys stay listed.
         Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID): start at the first page.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _key_service_pb2.RotateKeyRequest,
+        context: _aio.ServicerContext[_key_service_pb2.RotateKeyRequest, _abc.Awaitable[_key_service_pb2.RotateKeyResponse]],
+    ) -> _abc.Awaitable[_key_service_pb2.RotateKeyResponse]:
+        """Makes a new key like an old one and lets the old one end after a grace, so that callers can change over.
+        Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id. FAILED_PRECONDITION (API_KEY_INVALID): it is revoked or has ended.
         """
 
     @_abc_1.abstractmethod

@@ -5,6 +5,7 @@ A generation: one call of a model, streamed, governed and paid for."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
 from agentnet.common.v1 import usage_pb2 as _usage_pb2
+from agentnet.inference.v1 import message_pb2 as _message_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -23,6 +24,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AnswerSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_SOURCE_UNSPECIFIED: _AnswerSource.ValueType  # 0
+    """As MODEL."""
+    ANSWER_SOURCE_MODEL: _AnswerSource.ValueType  # 1
+    """A model was called."""
+    ANSWER_SOURCE_EXACT_CACHE: _AnswerSource.ValueType  # 2
+    """The same request was answered before."""
+    ANSWER_SOURCE_SEMANTIC_CACHE: _AnswerSource.ValueType  # 3
+    """A request that means the same was answered before."""
+    ANSWER_SOURCE_SHARED: _AnswerSource.ValueType  # 4
+    """The same request was being answered for another caller of the tenant."""
+    ANSWER_SOURCE_RECORDING: _AnswerSource.ValueType  # 5
+    """A recording."""
+
+class AnswerSource(_AnswerSource, metaclass=_AnswerSourceEnumTypeWrapper):
+    """Where an answer came from."""
+
+ANSWER_SOURCE_UNSPECIFIED: AnswerSource.ValueType  # 0
+"""As MODEL."""
+ANSWER_SOURCE_MODEL: AnswerSource.ValueType  # 1
+"""A model was called."""
+ANSWER_SOURCE_EXACT_CACHE: AnswerSource.ValueType  # 2
+"""The same request was answered before."""
+ANSWER_SOURCE_SEMANTIC_CACHE: AnswerSource.ValueType  # 3
+"""A request that means the same was answered before."""
+ANSWER_SOURCE_SHARED: AnswerSource.ValueType  # 4
+"""The same request was being answered for another caller of the tenant."""
+ANSWER_SOURCE_RECORDING: AnswerSource.ValueType  # 5
+"""A recording."""
+Global___AnswerSource: _TypeAlias = AnswerSource  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -37,6 +74,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """It reached max_output_tokens or the end of its context."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 3
     """The provider's own filter stopped it."""
+    FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 4
+    """It waits for the results of the tools it asked for."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a model stopped."""
@@ -49,6 +88,8 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """It reached max_output_tokens or the end of its context."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 3
 """The provider's own filter stopped it."""
+FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 4
+"""It waits for the results of the tools it asked for."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -66,6 +107,9 @@ class GenerationEvent(_message.Message):
     FAILOVER_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    DOWNGRADED_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The generation it belongs to."""
     sequence: _builtins.int
@@ -98,6 +142,18 @@ class GenerationEvent(_message.Message):
     def failed(self) -> Global___GenerationFailed:
         """It ended badly; the last event."""
 
+    @_builtins.property
+    def reasoning(self) -> Global___ReasoningProduced:
+        """The model thought aloud, and policy released it. Not part of the answer."""
+
+    @_builtins.property
+    def tool_call(self) -> Global___ToolCallProduced:
+        """The model asks for a tool, and policy released the arguments. Comes whole."""
+
+    @_builtins.property
+    def downgraded(self) -> Global___Downgraded:
+        """A cheaper model was taken than the one asked for, by command of policy or cost."""
+
     def __init__(
         self,
         *,
@@ -110,12 +166,15 @@ class GenerationEvent(_message.Message):
         failover: Global___Failover | None = ...,
         finished: Global___GenerationFinished | None = ...,
         failed: Global___GenerationFailed | None = ...,
+        reasoning: Global___ReasoningProduced | None = ...,
+        tool_call: Global___ToolCallProduced | None = ...,
+        downgraded: Global___Downgraded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "started", b"started", "text", b"text", "time", b"time", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["downgraded", b"downgraded", "event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "reasoning", b"reasoning", "started", b"started", "text", b"text", "time", b"time", "tool_call", b"tool_call", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "generation_id", b"generation_id", "sequence", b"sequence", "started", b"started", "text", b"text", "time", b"time", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downgraded", b"downgraded", "event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "generation_id", b"generation_id", "reasoning", b"reasoning", "sequence", b"sequence", "started", b"started", "text", b"text", "time", b"time", "tool_call", b"tool_call", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "verdict", "failover", "finished", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "verdict", "failover", "finished", "failed", "reasoning", "tool_call", "downgraded"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -178,6 +237,90 @@ class TextProduced(_message.Message):
 Global___TextProduced: _TypeAlias = TextProduced  # noqa: Y015
 
 @_typing.final
+class ReasoningProduced(_message.Message):
+    """The model thought aloud."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """UTF-8, whole characters, after policy."""
+    token_count: _builtins.int
+    """Tokens in it, as far as the provider tells them apart."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReasoningProduced: _TypeAlias = ReasoningProduced  # noqa: Y015
+
+@_typing.final
+class ToolCallProduced(_message.Message):
+    """The model asks for a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its place among the calls of this generation: 0, 1, 2."""
+    @_builtins.property
+    def tool_call(self) -> _message_pb2.ToolCall:
+        """The call."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        tool_call: _message_pb2.ToolCall | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool_call", b"tool_call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "tool_call", b"tool_call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallProduced: _TypeAlias = ToolCallProduced  # noqa: Y015
+
+@_typing.final
+class Downgraded(_message.Message):
+    """A cheaper model was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_MODEL_FIELD_NUMBER: _builtins.int
+    TO_MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    from_model: _builtins.str
+    """The model asked for."""
+    to_model: _builtins.str
+    """The model taken."""
+    reason: _builtins.str
+    """Why, in the words of whoever ordered it."""
+    def __init__(
+        self,
+        *,
+        from_model: _builtins.str = ...,
+        to_model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_model", b"from_model", "reason", b"reason", "to_model", b"to_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Downgraded: _TypeAlias = Downgraded  # noqa: Y015
+
+@_typing.final
 class PolicyVerdict(_message.Message):
     """Policy acted on the prompt or the stream."""
 
@@ -225,7 +368,7 @@ Global___PolicyVerdict: _TypeAlias = PolicyVerdict  # noqa: Y015
 
 @_typing.final
 class Failover(_message.Message):
-    """Another model goes on."""
+    """Another model goes on; or the same one, asked again after its stream broke or its output did not fit the asked schema."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -233,12 +376,20 @@ class Failover(_message.Message):
     TO_MODEL_FIELD_NUMBER: _builtins.int
     RESTARTED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    AT_CHARACTER_FIELD_NUMBER: _builtins.int
+    TO_PROVIDER_FIELD_NUMBER: _builtins.int
     from_model: _builtins.str
     """The model that failed."""
     to_model: _builtins.str
     """The model that goes on."""
     restarted: _builtins.bool
-    """True when text before this event is void and output starts anew."""
+    """True (RESTART) when everything before this event is void and output starts anew; false (CONTINUE) when output goes on
+    right after what was shown.
+    """
+    at_character: _builtins.int
+    """Characters of text shown before it."""
+    to_provider: _builtins.str
+    """Who serves the model that goes on."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why."""
@@ -250,10 +401,12 @@ class Failover(_message.Message):
         to_model: _builtins.str = ...,
         restarted: _builtins.bool = ...,
         failure: _failure_pb2.Failure | None = ...,
+        at_character: _builtins.int = ...,
+        to_provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "from_model", b"from_model", "restarted", b"restarted", "to_model", b"to_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_character", b"at_character", "failure", b"failure", "from_model", b"from_model", "restarted", b"restarted", "to_model", b"to_model", "to_provider", b"to_provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,8 +423,14 @@ class GenerationFinished(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     MONITORS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     finish_reason: Global___FinishReason.ValueType
     """Why the model stopped."""
+    attempts: _builtins.int
+    """Calls made of providers for it; 0 when the answer came from the cache or from another caller's call."""
+    source: Global___AnswerSource.ValueType
+    """Where the answer came from."""
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
         """Tokens spent."""
@@ -296,10 +455,12 @@ class GenerationFinished(_message.Message):
         cost: _usage_pb2.Cost | None = ...,
         time_to_first_token: _duration_pb2.Duration | None = ...,
         monitors: _abc.Iterable[Global___MonitorTiming] | None = ...,
+        attempts: _builtins.int = ...,
+        source: Global___AnswerSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "finish_reason", b"finish_reason", "monitors", b"monitors", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cost", b"cost", "finish_reason", b"finish_reason", "monitors", b"monitors", "source", b"source", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -315,6 +476,9 @@ class GenerationFailed(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     MONITORS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """Calls made of providers for it."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why."""
@@ -338,10 +502,11 @@ class GenerationFailed(_message.Message):
         usage: _usage_pb2.Usage | None = ...,
         cost: _usage_pb2.Cost | None = ...,
         monitors: _abc.Iterable[Global___MonitorTiming] | None = ...,
+        attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "failure", b"failure", "monitors", b"monitors", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cost", b"cost", "failure", b"failure", "monitors", b"monitors", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,14 +22,17 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.common.v1 import usage_pb2 as agentnet_dot_common_dot_v1_dot_usage__pb2
+from agentnet.inference.v1 import cache_pb2 as agentnet_dot_inference_dot_v1_dot_cache__pb2
+from agentnet.inference.v1 import downgrade_pb2 as agentnet_dot_inference_dot_v1_dot_downgrade__pb2
 from agentnet.inference.v1 import generation_pb2 as agentnet_dot_inference_dot_v1_dot_generation__pb2
 from agentnet.inference.v1 import message_pb2 as agentnet_dot_inference_dot_v1_dot_message__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-agentnet/inference/v1/inference_service.proto\x12\x15\x61gentnet.inference.v1\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a&agentnet/inference/v1/generation.proto\x1a#agentnet/inference/v1/message.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfe\x02\n\x0fGenerateRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12:\n\x08messages\x18\x03 \x03(\x0b\x32\x1e.agentnet.inference.v1.MessageR\x08messages\x12;\n\x08sampling\x18\x04 \x01(\x0b\x32\x1f.agentnet.inference.v1.SamplingR\x08sampling\x12*\n\x11max_output_tokens\x18\x05 \x01(\x05R\x0fmaxOutputTokens\x12<\n\x0c\x64\x65tach_grace\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0b\x64\x65tachGrace\x12\x1d\n\nsession_id\x18\x07 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x08 \x01(\tR\x05\x61gent\x12\x18\n\x07\x62undles\x18\t \x03(\tR\x07\x62undles\"P\n\x10GenerateResponse\x12<\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.agentnet.inference.v1.GenerationEventR\x05\x65vent\"]\n\x13GenerateTextRequest\x12\x46\n\ngeneration\x18\x01 \x01(\x0b\x32&.agentnet.inference.v1.GenerateRequestR\ngeneration\"\x96\x01\n\x14GenerateTextResponse\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x45\n\x08\x66inished\x18\x03 \x01(\x0b\x32).agentnet.inference.v1.GenerationFinishedR\x08\x66inished\"[\n\rAttachRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03R\rafterSequence\"N\n\x0e\x41ttachResponse\x12<\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.agentnet.inference.v1.GenerationEventR\x05\x65vent\">\n\x17\x43\x61ncelGenerationRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\"?\n\x18\x43\x61ncelGenerationResponse\x12#\n\ralready_ended\x18\x01 \x01(\x08R\x0c\x61lreadyEnded\":\n\x0c\x45mbedRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05texts\x18\x02 \x03(\tR\x05texts\"\xb6\x01\n\rEmbedResponse\x12@\n\nembeddings\x18\x01 \x03(\x0b\x32 .agentnet.inference.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12/\n\x05usage\x18\x03 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12\x1c\n\ttruncated\x18\x04 \x01(\x05R\ttruncated\"#\n\tEmbedding\x12\x16\n\x06values\x18\x01 \x03(\x02R\x06values\"k\n\x11ListModelsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1a\n\x08provider\x18\x03 \x01(\tR\x08provider\"r\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.agentnet.inference.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9b\x01\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x1c\n\tembedding\x18\x03 \x01(\x08R\tembedding\x12%\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05R\rcontextTokens\x12\x1d\n\nis_default\x18\x05 \x01(\x08R\tisDefault2\xbd\x06\n\x10InferenceService\x12y\n\x08Generate\x12&.agentnet.inference.v1.GenerateRequest\x1a\'.agentnet.inference.v1.GenerateResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/generations:\x01*0\x01\x12\x88\x01\n\x0cGenerateText\x12*.agentnet.inference.v1.GenerateTextRequest\x1a+.agentnet.inference.v1.GenerateTextResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/generations:text:\x01*\x12\x8a\x01\n\x06\x41ttach\x12$.agentnet.inference.v1.AttachRequest\x1a%.agentnet.inference.v1.AttachResponse\"1\x90\x02\x01\x82\xd3\xe4\x93\x02(\x12&/v1/generations/{generation_id}/events0\x01\x12\xa9\x01\n\x10\x43\x61ncelGeneration\x12..agentnet.inference.v1.CancelGenerationRequest\x1a/.agentnet.inference.v1.CancelGenerationResponse\"4\x90\x02\x02\x82\xd3\xe4\x93\x02+\"&/v1/generations/{generation_id}/cancel:\x01*\x12p\n\x05\x45mbed\x12#.agentnet.inference.v1.EmbedRequest\x1a$.agentnet.inference.v1.EmbedResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*\x12x\n\nListModels\x12(.agentnet.inference.v1.ListModelsRequest\x1a).agentnet.inference.v1.ListModelsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-agentnet/inference/v1/inference_service.proto\x12\x15\x61gentnet.inference.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a!agentnet/inference/v1/cache.proto\x1a%agentnet/inference/v1/downgrade.proto\x1a&agentnet/inference/v1/generation.proto\x1a#agentnet/inference/v1/message.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe7\x06\n\x0fGenerateRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12:\n\x08messages\x18\x03 \x03(\x0b\x32\x1e.agentnet.inference.v1.MessageR\x08messages\x12;\n\x08sampling\x18\x04 \x01(\x0b\x32\x1f.agentnet.inference.v1.SamplingR\x08sampling\x12*\n\x11max_output_tokens\x18\x05 \x01(\x05R\x0fmaxOutputTokens\x12<\n\x0c\x64\x65tach_grace\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0b\x64\x65tachGrace\x12\x1d\n\nsession_id\x18\x07 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x08 \x01(\tR\x05\x61gent\x12\x18\n\x07\x62undles\x18\t \x03(\tR\x07\x62undles\x12;\n\x05tools\x18\n \x03(\x0b\x32%.agentnet.inference.v1.ToolDefinitionR\x05tools\x12\x42\n\x0btool_choice\x18\x0b \x01(\x0b\x32!.agentnet.inference.v1.ToolChoiceR\ntoolChoice\x12N\n\x0fresponse_format\x18\x0c \x01(\x0b\x32%.agentnet.inference.v1.ResponseFormatR\x0eresponseFormat\x12Q\n\x10reasoning_effort\x18\r \x01(\x0e\x32&.agentnet.inference.v1.ReasoningEffortR\x0freasoningEffort\x12\'\n\x0f\x66\x61llback_models\x18\x0e \x03(\tR\x0e\x66\x61llbackModels\x12\x1f\n\x0bno_fallback\x18\x0f \x01(\x08R\nnoFallback\x12\x38\n\x05\x63\x61\x63he\x18\x10 \x01(\x0b\x32\".agentnet.inference.v1.CachePolicyR\x05\x63\x61\x63he\x12%\n\x0eprompt_version\x18\x11 \x01(\tR\rpromptVersion\x12\x18\n\x07packing\x18\x12 \x01(\x08R\x07packing\"\x8c\x01\n\x10GenerateResponse\x12<\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.agentnet.inference.v1.GenerationEventR\x05\x65vent\x12:\n\x04more\x18\x02 \x03(\x0b\x32&.agentnet.inference.v1.GenerationEventR\x04more\"]\n\x13GenerateTextRequest\x12\x46\n\ngeneration\x18\x01 \x01(\x0b\x32&.agentnet.inference.v1.GenerateRequestR\ngeneration\"\xf4\x01\n\x14GenerateTextResponse\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x45\n\x08\x66inished\x18\x03 \x01(\x0b\x32).agentnet.inference.v1.GenerationFinishedR\x08\x66inished\x12>\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1f.agentnet.inference.v1.ToolCallR\ttoolCalls\x12\x1c\n\treasoning\x18\x05 \x01(\tR\treasoning\"u\n\rAttachRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03R\rafterSequence\x12\x18\n\x07packing\x18\x03 \x01(\x08R\x07packing\"\x8a\x01\n\x0e\x41ttachResponse\x12<\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.agentnet.inference.v1.GenerationEventR\x05\x65vent\x12:\n\x04more\x18\x02 \x03(\x0b\x32&.agentnet.inference.v1.GenerationEventR\x04more\">\n\x17\x43\x61ncelGenerationRequest\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\"?\n\x18\x43\x61ncelGenerationResponse\x12#\n\ralready_ended\x18\x01 \x01(\x08R\x0c\x61lreadyEnded\":\n\x0c\x45mbedRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05texts\x18\x02 \x03(\tR\x05texts\"\xb6\x01\n\rEmbedResponse\x12@\n\nembeddings\x18\x01 \x03(\x0b\x32 .agentnet.inference.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12/\n\x05usage\x18\x03 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12\x1c\n\ttruncated\x18\x04 \x01(\x05R\ttruncated\"#\n\tEmbedding\x12\x16\n\x06values\x18\x01 \x03(\x02R\x06values\"f\n\x12\x43ountTokensRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12:\n\x08messages\x18\x02 \x03(\x0b\x32\x1e.agentnet.inference.v1.MessageR\x08messages\"l\n\x13\x43ountTokensResponse\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12\x1c\n\testimated\x18\x02 \x01(\x08R\testimated\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\"k\n\x11ListModelsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1a\n\x08provider\x18\x03 \x01(\tR\x08provider\"r\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.agentnet.inference.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa1\x02\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x1c\n\tembedding\x18\x03 \x01(\x08R\tembedding\x12%\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05R\rcontextTokens\x12\x1d\n\nis_default\x18\x05 \x01(\x08R\tisDefault\x12\'\n\x0f\x66\x61llback_models\x18\x06 \x03(\tR\x0e\x66\x61llbackModels\x12\x1c\n\tabilities\x18\x07 \x03(\tR\tabilities\x12\x18\n\x07\x62reaker\x18\x08 \x01(\tR\x07\x62reaker\x12#\n\rdowngraded_to\x18\t \x01(\tR\x0c\x64owngradedTo2\xb6\n\n\x10InferenceService\x12}\n\x08Generate\x12&.agentnet.inference.v1.GenerateRequest\x1a\'.agentnet.inference.v1.GenerateResponse\"\x1e\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/generations:\x01*0\x01\x12\x8c\x01\n\x0cGenerateText\x12*.agentnet.inference.v1.GenerateTextRequest\x1a+.agentnet.inference.v1.GenerateTextResponse\"#\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x19\"\x14/v1/generations:text:\x01*\x12\x8e\x01\n\x06\x41ttach\x12$.agentnet.inference.v1.AttachRequest\x1a%.agentnet.inference.v1.AttachResponse\"5\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02(\x12&/v1/generations/{generation_id}/events0\x01\x12\xad\x01\n\x10\x43\x61ncelGeneration\x12..agentnet.inference.v1.CancelGenerationRequest\x1a/.agentnet.inference.v1.CancelGenerationResponse\"8\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/generations/{generation_id}/cancel:\x01*\x12~\n\x05\x45mbed\x12#.agentnet.inference.v1.EmbedRequest\x1a$.agentnet.inference.v1.EmbedResponse\"*\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/inference/embeddings:\x01*\x12\x88\x01\n\x0b\x43ountTokens\x12).agentnet.inference.v1.CountTokensRequest\x1a*.agentnet.inference.v1.CountTokensResponse\"\"\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tokens:count:\x01*\x12\xa2\x01\n\x0e\x44owngradeModel\x12,.agentnet.inference.v1.DowngradeModelRequest\x1a-.agentnet.inference.v1.DowngradeModelResponse\"3\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02&\"!/v1/models/{from_model}/downgrade:\x01*\x12\x99\x01\n\x0cRestoreModel\x12*.agentnet.inference.v1.RestoreModelRequest\x1a+.agentnet.inference.v1.RestoreModelResponse\"0\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02#*!/v1/models/{from_model}/downgrade\x12\x86\x01\n\nListModels\x12(.agentnet.inference.v1.ListModelsRequest\x1a).agentnet.inference.v1.ListModelsResponse\"#\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/inference/modelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,45 +40,55 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.inference.v1.infer
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['Generate']._loaded_options = None
-  _globals['_INFERENCESERVICE'].methods_by_name['Generate']._serialized_options = b'\202\323\344\223\002\024\"\017/v1/generations:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['Generate']._serialized_options = b'\240\273\030\003\202\323\344\223\002\024\"\017/v1/generations:\001*'
   _globals['_INFERENCESERVICE'].methods_by_name['GenerateText']._loaded_options = None
-  _globals['_INFERENCESERVICE'].methods_by_name['GenerateText']._serialized_options = b'\202\323\344\223\002\031\"\024/v1/generations:text:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['GenerateText']._serialized_options = b'\240\273\030\003\202\323\344\223\002\031\"\024/v1/generations:text:\001*'
   _globals['_INFERENCESERVICE'].methods_by_name['Attach']._loaded_options = None
-  _globals['_INFERENCESERVICE'].methods_by_name['Attach']._serialized_options = b'\220\002\001\202\323\344\223\002(\022&/v1/generations/{generation_id}/events'
+  _globals['_INFERENCESERVICE'].methods_by_name['Attach']._serialized_options = b'\220\002\001\240\273\030\003\202\323\344\223\002(\022&/v1/generations/{generation_id}/events'
   _globals['_INFERENCESERVICE'].methods_by_name['CancelGeneration']._loaded_options = None
-  _globals['_INFERENCESERVICE'].methods_by_name['CancelGeneration']._serialized_options = b'\220\002\002\202\323\344\223\002+\"&/v1/generations/{generation_id}/cancel:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['CancelGeneration']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002+\"&/v1/generations/{generation_id}/cancel:\001*'
   _globals['_INFERENCESERVICE'].methods_by_name['Embed']._loaded_options = None
-  _globals['_INFERENCESERVICE'].methods_by_name['Embed']._serialized_options = b'\220\002\001\202\323\344\223\002\023\"\016/v1/embeddings:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['Embed']._serialized_options = b'\220\002\001\240\273\030\003\202\323\344\223\002\035\"\030/v1/inference/embeddings:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['CountTokens']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['CountTokens']._serialized_options = b'\220\002\001\240\273\030\003\202\323\344\223\002\025\"\020/v1/tokens:count:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['DowngradeModel']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['DowngradeModel']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002&\"!/v1/models/{from_model}/downgrade:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['RestoreModel']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['RestoreModel']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002#*!/v1/models/{from_model}/downgrade'
   _globals['_INFERENCESERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_INFERENCESERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/models'
-  _globals['_GENERATEREQUEST']._serialized_start=244
-  _globals['_GENERATEREQUEST']._serialized_end=626
-  _globals['_GENERATERESPONSE']._serialized_start=628
-  _globals['_GENERATERESPONSE']._serialized_end=708
-  _globals['_GENERATETEXTREQUEST']._serialized_start=710
-  _globals['_GENERATETEXTREQUEST']._serialized_end=803
-  _globals['_GENERATETEXTRESPONSE']._serialized_start=806
-  _globals['_GENERATETEXTRESPONSE']._serialized_end=956
-  _globals['_ATTACHREQUEST']._serialized_start=958
-  _globals['_ATTACHREQUEST']._serialized_end=1049
-  _globals['_ATTACHRESPONSE']._serialized_start=1051
-  _globals['_ATTACHRESPONSE']._serialized_end=1129
-  _globals['_CANCELGENERATIONREQUEST']._serialized_start=1131
-  _globals['_CANCELGENERATIONREQUEST']._serialized_end=1193
-  _globals['_CANCELGENERATIONRESPONSE']._serialized_start=1195
-  _globals['_CANCELGENERATIONRESPONSE']._serialized_end=1258
-  _globals['_EMBEDREQUEST']._serialized_start=1260
-  _globals['_EMBEDREQUEST']._serialized_end=1318
-  _globals['_EMBEDRESPONSE']._serialized_start=1321
-  _globals['_EMBEDRESPONSE']._serialized_end=1503
-  _globals['_EMBEDDING']._serialized_start=1505
-  _globals['_EMBEDDING']._serialized_end=1540
-  _globals['_LISTMODELSREQUEST']._serialized_start=1542
-  _globals['_LISTMODELSREQUEST']._serialized_end=1649
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1651
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1765
-  _globals['_MODEL']._serialized_start=1768
-  _globals['_MODEL']._serialized_end=1923
-  _globals['_INFERENCESERVICE']._serialized_start=1926
-  _globals['_INFERENCESERVICE']._serialized_end=2755
+  _globals['_INFERENCESERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\026\022\024/v1/inference/models'
+  _globals['_GENERATEREQUEST']._serialized_start=355
+  _globals['_GENERATEREQUEST']._serialized_end=1226
+  _globals['_GENERATERESPONSE']._serialized_start=1229
+  _globals['_GENERATERESPONSE']._serialized_end=1369
+  _globals['_GENERATETEXTREQUEST']._serialized_start=1371
+  _globals['_GENERATETEXTREQUEST']._serialized_end=1464
+  _globals['_GENERATETEXTRESPONSE']._serialized_start=1467
+  _globals['_GENERATETEXTRESPONSE']._serialized_end=1711
+  _globals['_ATTACHREQUEST']._serialized_start=1713
+  _globals['_ATTACHREQUEST']._serialized_end=1830
+  _globals['_ATTACHRESPONSE']._serialized_start=1833
+  _globals['_ATTACHRESPONSE']._serialized_end=1971
+  _globals['_CANCELGENERATIONREQUEST']._serialized_start=1973
+  _globals['_CANCELGENERATIONREQUEST']._serialized_end=2035
+  _globals['_CANCELGENERATIONRESPONSE']._serialized_start=2037
+  _globals['_CANCELGENERATIONRESPONSE']._serialized_end=2100
+  _globals['_EMBEDREQUEST']._serialized_start=2102
+  _globals['_EMBEDREQUEST']._serialized_end=2160
+  _globals['_EMBEDRESPONSE']._serialized_start=2163
+  _globals['_EMBEDRESPONSE']._serialized_end=2345
+  _globals['_EMBEDDING']._serialized_start=2347
+  _globals['_EMBEDDING']._serialized_end=2382
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2384
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2486
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2488
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2596
+  _globals['_LISTMODELSREQUEST']._serialized_start=2598
+  _globals['_LISTMODELSREQUEST']._serialized_end=2705
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2707
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2821
+  _globals['_MODEL']._serialized_start=2824
+  _globals['_MODEL']._serialized_end=3113
+  _globals['_INFERENCESERVICE']._serialized_start=3116
+  _globals['_INFERENCESERVICE']._serialized_end=4450
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 Model turns, streamed."""
 
 from agentnet.common.v1 import usage_pb2 as _usage_pb2
+from agentnet.inference.v1 import cache_pb2 as _cache_pb2
 from agentnet.inference.v1 import generation_pb2 as _generation_pb2
 from agentnet.inference.v1 import message_pb2 as _message_pb2
 from collections import abc as _abc
@@ -37,6 +38,15 @@ class GenerateRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
+    REASONING_EFFORT_FIELD_NUMBER: _builtins.int
+    FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
+    NO_FALLBACK_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """Chosen by the caller: the turn's id, or any unique text of letters, digits, `_` and `-`, at most 64 characters. Empty:
     the mesh makes one.
@@ -49,6 +59,14 @@ class GenerateRequest(_message.Message):
     """The session this belongs to, for cost and logs. Empty: none."""
     agent: _builtins.str
     """The agent that speaks, as `Athena@1.0.0`. Empty: none."""
+    reasoning_effort: _message_pb2.ReasoningEffort.ValueType
+    """How much a reasoning model thinks."""
+    no_fallback: _builtins.bool
+    """True: only `model` answers, or the generation fails, before the first token as in mid-stream."""
+    prompt_version: _builtins.str
+    """The prompt version it was rendered from, as `name@sha256…`, kept with the generation. At most 128 characters; empty: none."""
+    packing: _builtins.bool
+    """True: a reader that falls behind gets several events in one message (`more`). For consumers that want throughput."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """The prompt, oldest first. 1 to 512 messages, at most 1,048,576 characters together."""
@@ -65,6 +83,26 @@ class GenerateRequest(_message.Message):
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Policy bundles to enforce beside the tenant's own. At most 16."""
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolDefinition]:
+        """Tools the model may ask for. At most 128."""
+
+    @_builtins.property
+    def tool_choice(self) -> _message_pb2.ToolChoice:
+        """Whether it does; absent: as it sees fit."""
+
+    @_builtins.property
+    def response_format(self) -> _message_pb2.ResponseFormat:
+        """The form the output must have; absent: any."""
+
+    @_builtins.property
+    def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models to go on with, in order, when `model` fails, in place of the chain configured for it. At most 8."""
+
+    @_builtins.property
+    def cache(self) -> _cache_pb2.CachePolicy:
+        """May earlier answers be used? Absent: no."""
+
     def __init__(
         self,
         *,
@@ -77,10 +115,19 @@ class GenerateRequest(_message.Message):
         session_id: _builtins.str = ...,
         agent: _builtins.str = ...,
         bundles: _abc.Iterable[_builtins.str] | None = ...,
+        tools: _abc.Iterable[_message_pb2.ToolDefinition] | None = ...,
+        tool_choice: _message_pb2.ToolChoice | None = ...,
+        response_format: _message_pb2.ResponseFormat | None = ...,
+        reasoning_effort: _message_pb2.ReasoningEffort.ValueType = ...,
+        fallback_models: _abc.Iterable[_builtins.str] | None = ...,
+        no_fallback: _builtins.bool = ...,
+        cache: _cache_pb2.CachePolicy | None = ...,
+        prompt_version: _builtins.str = ...,
+        packing: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "detach_grace", b"detach_grace", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "detach_grace", b"detach_grace", "generation_id", b"generation_id", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "sampling", b"sampling", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "cache", b"cache", "detach_grace", b"detach_grace", "fallback_models", b"fallback_models", "generation_id", b"generation_id", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "no_fallback", b"no_fallback", "packing", b"packing", "prompt_version", b"prompt_version", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -93,18 +140,24 @@ class GenerateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _generation_pb2.GenerationEvent:
         """The event."""
+
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.GenerationEvent]:
+        """Those that had followed it when this message was sent, in order. Only with `packing`."""
 
     def __init__(
         self,
         *,
         event: _generation_pb2.GenerationEvent | None = ...,
+        more: _abc.Iterable[_generation_pb2.GenerationEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "more", b"more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,13 +196,21 @@ class GenerateTextResponse(_message.Message):
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The generation."""
     text: _builtins.str
     """The text, after policy."""
+    reasoning: _builtins.str
+    """What it thought aloud."""
     @_builtins.property
     def finished(self) -> _generation_pb2.GenerationFinished:
         """How it ended."""
+
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
+        """The tools it asks for."""
 
     def __init__(
         self,
@@ -157,10 +218,12 @@ class GenerateTextResponse(_message.Message):
         generation_id: _builtins.str = ...,
         text: _builtins.str = ...,
         finished: _generation_pb2.GenerationFinished | None = ...,
+        tool_calls: _abc.Iterable[_message_pb2.ToolCall] | None = ...,
+        reasoning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "generation_id", b"generation_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "generation_id", b"generation_id", "reasoning", b"reasoning", "text", b"text", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,19 +237,23 @@ class AttachRequest(_message.Message):
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The generation. Required."""
     after_sequence: _builtins.int
     """The last sequence already seen; 0 for all."""
+    packing: _builtins.bool
+    """As GenerateRequest.packing."""
     def __init__(
         self,
         *,
         generation_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        packing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "generation_id", b"generation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "generation_id", b"generation_id", "packing", b"packing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,18 +266,24 @@ class AttachResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _generation_pb2.GenerationEvent:
         """The event."""
+
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.GenerationEvent]:
+        """Those that had followed it when this message was sent, in order. Only with `packing`."""
 
     def __init__(
         self,
         *,
         event: _generation_pb2.GenerationEvent | None = ...,
+        more: _abc.Iterable[_generation_pb2.GenerationEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "more", b"more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +424,64 @@ class Embedding(_message.Message):
 Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
 
 @_typing.final
+class CountTokensRequest(_message.Message):
+    """What to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model; empty: the mesh's default."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+        """The prompt, as for Generate."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensRequest: _TypeAlias = CountTokensRequest  # noqa: Y015
+
+@_typing.final
+class CountTokensResponse(_message.Message):
+    """The count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    input_tokens: _builtins.int
+    """Tokens of the prompt, with what the model's chat form adds."""
+    estimated: _builtins.bool
+    """True when no tokenizer of the model is at hand and this is a guess."""
+    model: _builtins.str
+    """The model counted for."""
+    def __init__(
+        self,
+        *,
+        input_tokens: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated", b"estimated", "input_tokens", b"input_tokens", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensResponse: _TypeAlias = CountTokensResponse  # noqa: Y015
+
+@_typing.final
 class ListModelsRequest(_message.Message):
     """Asks for a page of models."""
 
@@ -419,6 +550,10 @@ class Model(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
+    ABILITIES_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    DOWNGRADED_TO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The mesh's name for it."""
     provider: _builtins.str
@@ -429,6 +564,18 @@ class Model(_message.Message):
     """Tokens of prompt and output together; 0: unknown."""
     is_default: _builtins.bool
     """True when calls that name no model go here."""
+    breaker: _builtins.str
+    """Whether its provider is called: "closed" (yes), "open" (no, it failed too often) or "half_open" (one call tries)."""
+    downgraded_to: _builtins.str
+    """The model that answers in its place by a downgrade; empty: itself."""
+    @_builtins.property
+    def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that go on when it fails, in order."""
+
+    @_builtins.property
+    def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it takes beside text: "image", "audio", "tools", "json_schema", "reasoning"."""
+
     def __init__(
         self,
         *,
@@ -437,10 +584,14 @@ class Model(_message.Message):
         embedding: _builtins.bool = ...,
         context_tokens: _builtins.int = ...,
         is_default: _builtins.bool = ...,
+        fallback_models: _abc.Iterable[_builtins.str] | None = ...,
+        abilities: _abc.Iterable[_builtins.str] | None = ...,
+        breaker: _builtins.str = ...,
+        downgraded_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "embedding", b"embedding", "is_default", b"is_default", "name", b"name", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "breaker", b"breaker", "context_tokens", b"context_tokens", "downgraded_to", b"downgraded_to", "embedding", b"embedding", "fallback_models", b"fallback_models", "is_default", b"is_default", "name", b"name", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from agentnet.inference.v1 import downgrade_pb2 as agentnet_dot_inference_dot_v1_dot_downgrade__pb2
 from agentnet.inference.v1 import inference_service_pb2 as agentnet_dot_inference_dot_v1_dot_inference__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -60,6 +61,21 @@ class InferenceServiceStub:
                 request_serializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/agentnet.inference.v1.InferenceService/CountTokens',
+                request_serializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
+        self.DowngradeModel = channel.unary_unary(
+                '/agentnet.inference.v1.InferenceService/DowngradeModel',
+                request_serializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.DowngradeModelRequest.SerializeToString,
+                response_deserializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.DowngradeModelResponse.FromString,
+                _registered_method=True)
+        self.RestoreModel = channel.unary_unary(
+                '/agentnet.inference.v1.InferenceService/RestoreModel',
+                request_serializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.RestoreModelRequest.SerializeToString,
+                response_deserializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.RestoreModelResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/agentnet.inference.v1.InferenceService/ListModels',
                 request_serializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.ListModelsRequest.SerializeToString,
@@ -74,8 +90,10 @@ class InferenceServiceServicer:
     def Generate(self, request, context):
         """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the
         rest of the request is then ignored. Trouble after the first event is a `failed` event.
+        A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
+        each change is a `failover` event.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND);
-        RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND); UNAVAILABLE
+        RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
         (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -109,6 +127,31 @@ class InferenceServiceServicer:
     def Embed(self, request, context):
         """Turns texts into vectors.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountTokens(self, request, context):
+        """Counts the tokens of a prompt as the model's tokenizer does.
+        Errors: as Generate's for its arguments; NOT_FOUND (MODEL_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DowngradeModel(self, request, context):
+        """Orders that calls of one model go to a cheaper one, until a time, for the whole tenant. Setting it again replaces it. Every call
+        it moves says so by a `downgraded` event. Needs the role operator.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreModel(self, request, context):
+        """Ends a downgrade. Needs the role operator. Without one nothing changes.
+        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +192,21 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.FromString,
                     response_serializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.CountTokensRequest.FromString,
+                    response_serializer=agentnet_dot_inference_dot_v1_dot_inference__service__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'DowngradeModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DowngradeModel,
+                    request_deserializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.DowngradeModelRequest.FromString,
+                    response_serializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.DowngradeModelResponse.SerializeToString,
+            ),
+            'RestoreModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreModel,
+                    request_deserializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.RestoreModelRequest.FromString,
+                    response_serializer=agentnet_dot_inference_dot_v1_dot_downgrade__pb2.RestoreModelResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -292,6 +350,87 @@ class InferenceService:
             '/agentnet.inference.v1.InferenceService/Embed',
             agentnet_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.SerializeToString,
             agentnet_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.inference.v1.InferenceService/CountTokens',
+            agentnet_dot_inference_dot_v1_dot_inference__service__pb2.CountTokensRequest.SerializeToString,
+            agentnet_dot_inference_dot_v1_dot_inference__service__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DowngradeModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.inference.v1.InferenceService/DowngradeModel',
+            agentnet_dot_inference_dot_v1_dot_downgrade__pb2.DowngradeModelRequest.SerializeToString,
+            agentnet_dot_inference_dot_v1_dot_downgrade__pb2.DowngradeModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.inference.v1.InferenceService/RestoreModel',
+            agentnet_dot_inference_dot_v1_dot_downgrade__pb2.RestoreModelRequest.SerializeToString,
+            agentnet_dot_inference_dot_v1_dot_downgrade__pb2.RestoreModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

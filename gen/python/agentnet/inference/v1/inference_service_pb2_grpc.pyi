@@ -3,6 +3,7 @@
 isort:skip_file
 Model turns, streamed."""
 
+from agentnet.inference.v1 import downgrade_pb2 as _downgrade_pb2
 from agentnet.inference.v1 import inference_service_pb2 as _inference_service_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
@@ -19,8 +20,10 @@ class InferenceServiceStub:
     Generate: _aio.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]
     """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the
     rest of the request is then ignored. Trouble after the first event is a `failed` event.
+    A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
+    each change is a `failover` event.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND);
-    RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND); UNAVAILABLE
+    RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
     (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
     """
     GenerateText: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GenerateTextRequest, _inference_service_pb2.GenerateTextResponse]
@@ -39,6 +42,19 @@ class InferenceServiceStub:
     """Turns texts into vectors.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND).
     """
+    CountTokens: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.CountTokensRequest, _inference_service_pb2.CountTokensResponse]
+    """Counts the tokens of a prompt as the model's tokenizer does.
+    Errors: as Generate's for its arguments; NOT_FOUND (MODEL_NOT_FOUND).
+    """
+    DowngradeModel: _aio.UnaryUnaryMultiCallable[_downgrade_pb2.DowngradeModelRequest, _downgrade_pb2.DowngradeModelResponse]
+    """Orders that calls of one model go to a cheaper one, until a time, for the whole tenant. Setting it again replaces it. Every call
+    it moves says so by a `downgraded` event. Needs the role operator.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    """
+    RestoreModel: _aio.UnaryUnaryMultiCallable[_downgrade_pb2.RestoreModelRequest, _downgrade_pb2.RestoreModelResponse]
+    """Ends a downgrade. Needs the role operator. Without one nothing changes.
+    Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
     """Lists the models this mesh can call.
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
@@ -55,8 +71,10 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]:
         """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the
         rest of the request is then ignored. Trouble after the first event is a `failed` event.
+        A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
+        each change is a `failover` event.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND);
-        RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND); UNAVAILABLE
+        RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
         (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
         """
 
@@ -98,6 +116,37 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_inference_service_pb2.EmbedResponse]:
         """Turns texts into vectors.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _inference_service_pb2.CountTokensRequest,
+        context: _aio.ServicerContext[_inference_service_pb2.CountTokensRequest, _abc.Awaitable[_inference_service_pb2.CountTokensResponse]],
+    ) -> _abc.Awaitable[_inference_service_pb2.CountTokensResponse]:
+        """Counts the tokens of a prompt as the model's tokenizer does.
+        Errors: as Generate's for its arguments; NOT_FOUND (MODEL_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def DowngradeModel(
+        self,
+        request: _downgrade_pb2.DowngradeModelRequest,
+        context: _aio.ServicerContext[_downgrade_pb2.DowngradeModelRequest, _abc.Awaitable[_downgrade_pb2.DowngradeModelResponse]],
+    ) -> _abc.Awaitable[_downgrade_pb2.DowngradeModelResponse]:
+        """Orders that calls of one model go to a cheaper one, until a time, for the whole tenant. Setting it again replaces it. Every call
+        it moves says so by a `downgraded` event. Needs the role operator.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreModel(
+        self,
+        request: _downgrade_pb2.RestoreModelRequest,
+        context: _aio.ServicerContext[_downgrade_pb2.RestoreModelRequest, _abc.Awaitable[_downgrade_pb2.RestoreModelResponse]],
+    ) -> _abc.Awaitable[_downgrade_pb2.RestoreModelResponse]:
+        """Ends a downgrade. Needs the role operator. Without one nothing changes.
+        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

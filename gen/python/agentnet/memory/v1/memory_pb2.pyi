@@ -70,6 +70,11 @@ class Memory(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    EMBEDDING_SET_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `mem_01J…`."""
     content: _builtins.str
@@ -84,6 +89,12 @@ class Memory(_message.Message):
     """How much it matters, 0 to 1: absent means 0.5."""
     turn_id: _builtins.str
     """The turn it came from; empty: none."""
+    policy_version: _builtins.str
+    """The policy bundles in force when it was stored, for example `default@3`; empty: none was told."""
+    embedding_model: _builtins.str
+    """The model whose vector finds it."""
+    embedding_set: _builtins.str
+    """The embedding set it belongs to, see EmbeddingSetService; empty: it is an ordinary memory."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For finding it again without its meaning. At most 32, each at most 64 characters."""
@@ -100,6 +111,14 @@ class Memory(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends by itself. Absent: it stays."""
 
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed; absent: never."""
+
+    @_builtins.property
+    def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its vector, only where it was asked for."""
+
     def __init__(
         self,
         *,
@@ -114,10 +133,15 @@ class Memory(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         turn_id: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        policy_version: _builtins.str = ...,
+        embedding_model: _builtins.str = ...,
+        embedding_set: _builtins.str = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "create_time", b"create_time", "expire_time", b"expire_time", "importance", b"importance", "metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "create_time", b"create_time", "expire_time", b"expire_time", "importance", b"importance", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "agent", b"agent", "content", b"content", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "importance", b"importance", "memory_type", b"memory_type", "metadata", b"metadata", "session_id", b"session_id", "tags", b"tags", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "agent", b"agent", "content", b"content", "create_time", b"create_time", "embedding", b"embedding", "embedding_model", b"embedding_model", "embedding_set", b"embedding_set", "expire_time", b"expire_time", "id", b"id", "importance", b"importance", "memory_type", b"memory_type", "metadata", b"metadata", "policy_version", b"policy_version", "session_id", b"session_id", "tags", b"tags", "turn_id", b"turn_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__importance: _TypeAlias = _typing.Literal["importance"]  # noqa: Y015
     _WhichOneofArgType__importance: _TypeAlias = _typing.Literal["_importance", b"_importance"]  # noqa: Y015

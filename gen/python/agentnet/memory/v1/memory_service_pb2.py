@@ -22,65 +22,76 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
+from agentnet.memory.v1 import change_pb2 as agentnet_dot_memory_dot_v1_dot_change__pb2
+from agentnet.memory.v1 import context_pb2 as agentnet_dot_memory_dot_v1_dot_context__pb2
 from agentnet.memory.v1 import memory_pb2 as agentnet_dot_memory_dot_v1_dot_memory__pb2
+from agentnet.memory.v1 import recall_pb2 as agentnet_dot_memory_dot_v1_dot_recall__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/memory/v1/memory_service.proto\x12\x12\x61gentnet.memory.v1\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x02\n\x0fRememberRequest\x12\x18\n\x07\x63ontent\x18\x01 \x01(\tR\x07\x63ontent\x12?\n\x0bmemory_type\x18\x02 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x05 \x01(\tR\x06turnId\x12\x12\n\x04tags\x18\x06 \x03(\tR\x04tags\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12#\n\nimportance\x18\x08 \x01(\x01H\x00R\nimportance\x88\x01\x01\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTimeB\r\n\x0b_importance\"`\n\x10RememberResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"/\n\x10GetMemoryRequest\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\"G\n\x11GetMemoryResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\"\xd7\x01\n\x13ListMemoriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12?\n\x0bmemory_type\x18\x04 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x12\n\x04tags\x18\x05 \x03(\tR\x04tags\x12\x19\n\x08order_by\x18\x06 \x01(\tR\x07orderBy\"v\n\x14ListMemoriesResponse\x12\x36\n\x08memories\x18\x01 \x03(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x08memories\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x02\n\rRecallRequest\x12\x14\n\x05query\x18\x01 \x01(\tR\x05query\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x1b\n\tmin_score\x18\x03 \x01(\x01R\x08minScore\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x41\n\x0cmemory_types\x18\x05 \x03(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\x0bmemoryTypes\x12\x12\n\x04tags\x18\x06 \x03(\tR\x04tags\x12\x39\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"L\n\x0eRecallResponse\x12:\n\x07matches\x18\x01 \x03(\x0b\x32 .agentnet.memory.v1.ScoredMemoryR\x07matches\"X\n\x0cScoredMemory\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\",\n\rForgetRequest\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\"M\n\x0e\x46orgetResponse\x12;\n\x0b\x64\x65lete_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"\x97\x01\n\x11\x41ppendTurnRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x18\n\x07\x63ontent\x18\x04 \x01(\tR\x07\x63ontent\x12\x1a\n\x08remember\x18\x05 \x01(\x08R\x08remember\"3\n\x12\x41ppendTurnResponse\x12\x1d\n\nturns_held\x18\x01 \x01(\x05R\tturnsHeld\"\x9c\x01\n\x11GetContextRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x14\n\x05query\x18\x03 \x01(\tR\x05query\x12\x1b\n\tmax_turns\x18\x04 \x01(\x05R\x08maxTurns\x12\x1f\n\x0bmax_matches\x18\x05 \x01(\x05R\nmaxMatches\"\xb0\x01\n\x12GetContextResponse\x12@\n\nshort_term\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ShortTermTurnR\tshortTerm\x12<\n\x08semantic\x18\x02 \x03(\x0b\x32 .agentnet.memory.v1.ScoredMemoryR\x08semantic\x12\x1a\n\x08\x64\x65graded\x18\x03 \x01(\x08R\x08\x64\x65graded\"X\n\rShortTermTurn\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent2\xc7\x06\n\rMemoryService\x12q\n\x08Remember\x12#.agentnet.memory.v1.RememberRequest\x1a$.agentnet.memory.v1.RememberResponse\"\x1a\x90\x02\x02\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/memories:\x01*\x12}\n\tGetMemory\x12$.agentnet.memory.v1.GetMemoryRequest\x1a%.agentnet.memory.v1.GetMemoryResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/memories/{memory_id}\x12z\n\x0cListMemories\x12\'.agentnet.memory.v1.ListMemoriesRequest\x1a(.agentnet.memory.v1.ListMemoriesResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/memories\x12r\n\x06Recall\x12!.agentnet.memory.v1.RecallRequest\x1a\".agentnet.memory.v1.RecallResponse\"!\x90\x02\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/memories:recall:\x01*\x12q\n\x06\x46orget\x12!.agentnet.memory.v1.ForgetRequest\x1a\".agentnet.memory.v1.ForgetResponse\" \x82\xd3\xe4\x93\x02\x1a*\x18/v1/memories/{memory_id}\x12`\n\nAppendTurn\x12%.agentnet.memory.v1.AppendTurnRequest\x1a&.agentnet.memory.v1.AppendTurnResponse\"\x03\x90\x02\x02\x12\x7f\n\nGetContext\x12%.agentnet.memory.v1.GetContextRequest\x1a&.agentnet.memory.v1.GetContextResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/memories:context:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/memory/v1/memory_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1f\x61gentnet/memory/v1/change.proto\x1a agentnet/memory/v1/context.proto\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a\x1f\x61gentnet/memory/v1/recall.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x03\n\x0fRememberRequest\x12\x18\n\x07\x63ontent\x18\x01 \x01(\tR\x07\x63ontent\x12?\n\x0bmemory_type\x18\x02 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x05 \x01(\tR\x06turnId\x12\x12\n\x04tags\x18\x06 \x03(\tR\x04tags\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12#\n\nimportance\x18\x08 \x01(\x01H\x00R\nimportance\x88\x01\x01\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12%\n\x0epolicy_version\x18\n \x01(\tR\rpolicyVersion\x12\x1c\n\tembedding\x18\x0b \x03(\x02R\tembedding\x12;\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeB\r\n\x0b_importance\"`\n\x10RememberResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"\\\n\x10GetMemoryRequest\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\x12+\n\x11include_embedding\x18\x02 \x01(\x08R\x10includeEmbedding\"G\n\x11GetMemoryResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\"\xd7\x01\n\x13ListMemoriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12?\n\x0bmemory_type\x18\x04 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x12\n\x04tags\x18\x05 \x03(\tR\x04tags\x12\x19\n\x08order_by\x18\x06 \x01(\tR\x07orderBy\"v\n\x14ListMemoriesResponse\x12\x36\n\x08memories\x18\x01 \x03(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x08memories\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcf\x06\n\rRecallRequest\x12\x14\n\x05query\x18\x01 \x01(\tR\x05query\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x1b\n\tmin_score\x18\x03 \x01(\x01R\x08minScore\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x41\n\x0cmemory_types\x18\x05 \x03(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\x0bmemoryTypes\x12\x12\n\x04tags\x18\x06 \x03(\tR\x04tags\x12\x39\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1d\n\nsession_id\x18\t \x01(\tR\tsessionId\x12/\n\x05\x61s_of\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x61sOf\x12H\n\x07\x66ilters\x18\x0b \x03(\x0b\x32..agentnet.memory.v1.RecallRequest.FiltersEntryR\x07\x66ilters\x12%\n\x0emin_importance\x18\x0c \x01(\x01R\rminImportance\x12>\n\x08strategy\x18\r \x01(\x0e\x32\".agentnet.memory.v1.SearchStrategyR\x08strategy\x12\x1c\n\tdiversity\x18\x0e \x01(\x01R\tdiversity\x12\x36\n\thalf_life\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationR\x08halfLife\x12+\n\x11importance_weight\x18\x10 \x01(\x01R\x10importanceWeight\x12\x1e\n\nneighbours\x18\x11 \x01(\x05R\nneighbours\x12\x18\n\x07\x65xplain\x18\x12 \x01(\x08R\x07\x65xplain\x12\x1c\n\tembedding\x18\x13 \x03(\x02R\tembedding\x1a:\n\x0c\x46iltersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"h\n\x0eRecallResponse\x12:\n\x07matches\x18\x01 \x03(\x0b\x32 .agentnet.memory.v1.ScoredMemoryR\x07matches\x12\x1a\n\x08\x64\x65graded\x18\x02 \x01(\x08R\x08\x64\x65graded\"\xf5\x01\n\x0cScoredMemory\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\x12\x1c\n\trelevance\x18\x03 \x01(\x01R\trelevance\x12\x41\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x1f.agentnet.memory.v1.ExplanationR\x0b\x65xplanation\x12:\n\nneighbours\x18\x05 \x03(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\nneighbours\",\n\rForgetRequest\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\"\x8a\x01\n\x0e\x46orgetResponse\x12;\n\x0b\x64\x65lete_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\x12;\n\x07receipt\x18\x02 \x01(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x07receipt\"\x97\x01\n\x11\x41ppendTurnRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x18\n\x07\x63ontent\x18\x04 \x01(\tR\x07\x63ontent\x12\x1a\n\x08remember\x18\x05 \x01(\x08R\x08remember\"3\n\x12\x41ppendTurnResponse\x12\x1d\n\nturns_held\x18\x01 \x01(\x05R\tturnsHeld\"\xda\x01\n\x11GetContextRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x14\n\x05query\x18\x03 \x01(\tR\x05query\x12\x1b\n\tmax_turns\x18\x04 \x01(\x05R\x08maxTurns\x12\x1f\n\x0bmax_matches\x18\x05 \x01(\x05R\nmaxMatches\x12<\n\x07options\x18\x06 \x01(\x0b\x32\".agentnet.memory.v1.ContextOptionsR\x07options\"\xf4\x01\n\x12GetContextResponse\x12@\n\nshort_term\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ShortTermTurnR\tshortTerm\x12<\n\x08semantic\x18\x02 \x03(\x0b\x32 .agentnet.memory.v1.ScoredMemoryR\x08semantic\x12\x1a\n\x08\x64\x65graded\x18\x03 \x01(\x08R\x08\x64\x65graded\x12\x42\n\tassembled\x18\x04 \x01(\x0b\x32$.agentnet.memory.v1.AssembledContextR\tassembled\"\xb6\x01\n\rShortTermTurn\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent\x12\x1f\n\x0btoken_count\x18\x04 \x01(\x03R\ntokenCount\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime2\xf5\x07\n\rMemoryService\x12u\n\x08Remember\x12#.agentnet.memory.v1.RememberRequest\x1a$.agentnet.memory.v1.RememberResponse\"\x1e\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/memories:\x01*\x12\x8d\x01\n\x0cUpdateMemory\x12\'.agentnet.memory.v1.UpdateMemoryRequest\x1a(.agentnet.memory.v1.UpdateMemoryResponse\"*\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1d\x32\x18/v1/memories/{memory_id}:\x01*\x12\x81\x01\n\tGetMemory\x12$.agentnet.memory.v1.GetMemoryRequest\x1a%.agentnet.memory.v1.GetMemoryResponse\"\'\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/memories/{memory_id}\x12~\n\x0cListMemories\x12\'.agentnet.memory.v1.ListMemoriesRequest\x1a(.agentnet.memory.v1.ListMemoriesResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/memories\x12v\n\x06Recall\x12!.agentnet.memory.v1.RecallRequest\x1a\".agentnet.memory.v1.RecallResponse\"%\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x18\"\x13/v1/memories:recall:\x01*\x12u\n\x06\x46orget\x12!.agentnet.memory.v1.ForgetRequest\x1a\".agentnet.memory.v1.ForgetResponse\"$\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1a*\x18/v1/memories/{memory_id}\x12\x64\n\nAppendTurn\x12%.agentnet.memory.v1.AppendTurnRequest\x1a&.agentnet.memory.v1.AppendTurnResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12\x83\x01\n\nGetContext\x12%.agentnet.memory.v1.GetContextRequest\x1a&.agentnet.memory.v1.GetContextResponse\"&\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x19\"\x14/v1/memories:context:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.memory.v1.memory_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RECALLREQUEST_FILTERSENTRY']._loaded_options = None
+  _globals['_RECALLREQUEST_FILTERSENTRY']._serialized_options = b'8\001'
   _globals['_MEMORYSERVICE'].methods_by_name['Remember']._loaded_options = None
-  _globals['_MEMORYSERVICE'].methods_by_name['Remember']._serialized_options = b'\220\002\002\202\323\344\223\002\021\"\014/v1/memories:\001*'
+  _globals['_MEMORYSERVICE'].methods_by_name['Remember']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\021\"\014/v1/memories:\001*'
+  _globals['_MEMORYSERVICE'].methods_by_name['UpdateMemory']._loaded_options = None
+  _globals['_MEMORYSERVICE'].methods_by_name['UpdateMemory']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\0352\030/v1/memories/{memory_id}:\001*'
   _globals['_MEMORYSERVICE'].methods_by_name['GetMemory']._loaded_options = None
-  _globals['_MEMORYSERVICE'].methods_by_name['GetMemory']._serialized_options = b'\220\002\001\202\323\344\223\002\032\022\030/v1/memories/{memory_id}'
+  _globals['_MEMORYSERVICE'].methods_by_name['GetMemory']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\032\022\030/v1/memories/{memory_id}'
   _globals['_MEMORYSERVICE'].methods_by_name['ListMemories']._loaded_options = None
-  _globals['_MEMORYSERVICE'].methods_by_name['ListMemories']._serialized_options = b'\220\002\001\202\323\344\223\002\016\022\014/v1/memories'
+  _globals['_MEMORYSERVICE'].methods_by_name['ListMemories']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\016\022\014/v1/memories'
   _globals['_MEMORYSERVICE'].methods_by_name['Recall']._loaded_options = None
-  _globals['_MEMORYSERVICE'].methods_by_name['Recall']._serialized_options = b'\220\002\001\202\323\344\223\002\030\"\023/v1/memories:recall:\001*'
+  _globals['_MEMORYSERVICE'].methods_by_name['Recall']._serialized_options = b'\220\002\001\240\273\030\003\202\323\344\223\002\030\"\023/v1/memories:recall:\001*'
   _globals['_MEMORYSERVICE'].methods_by_name['Forget']._loaded_options = None
-  _globals['_MEMORYSERVICE'].methods_by_name['Forget']._serialized_options = b'\202\323\344\223\002\032*\030/v1/memories/{memory_id}'
+  _globals['_MEMORYSERVICE'].methods_by_name['Forget']._serialized_options = b'\240\273\030\003\202\323\344\223\002\032*\030/v1/memories/{memory_id}'
   _globals['_MEMORYSERVICE'].methods_by_name['AppendTurn']._loaded_options = None
-  _globals['_MEMORYSERVICE'].methods_by_name['AppendTurn']._serialized_options = b'\220\002\002'
+  _globals['_MEMORYSERVICE'].methods_by_name['AppendTurn']._serialized_options = b'\220\002\002\240\273\030\007'
   _globals['_MEMORYSERVICE'].methods_by_name['GetContext']._loaded_options = None
-  _globals['_MEMORYSERVICE'].methods_by_name['GetContext']._serialized_options = b'\220\002\001\202\323\344\223\002\031\"\024/v1/memories:context:\001*'
-  _globals['_REMEMBERREQUEST']._serialized_start=190
-  _globals['_REMEMBERREQUEST']._serialized_end=562
-  _globals['_REMEMBERRESPONSE']._serialized_start=564
-  _globals['_REMEMBERRESPONSE']._serialized_end=660
-  _globals['_GETMEMORYREQUEST']._serialized_start=662
-  _globals['_GETMEMORYREQUEST']._serialized_end=709
-  _globals['_GETMEMORYRESPONSE']._serialized_start=711
-  _globals['_GETMEMORYRESPONSE']._serialized_end=782
-  _globals['_LISTMEMORIESREQUEST']._serialized_start=785
-  _globals['_LISTMEMORIESREQUEST']._serialized_end=1000
-  _globals['_LISTMEMORIESRESPONSE']._serialized_start=1002
-  _globals['_LISTMEMORIESRESPONSE']._serialized_end=1120
-  _globals['_RECALLREQUEST']._serialized_start=1123
-  _globals['_RECALLREQUEST']._serialized_end=1434
-  _globals['_RECALLRESPONSE']._serialized_start=1436
-  _globals['_RECALLRESPONSE']._serialized_end=1512
-  _globals['_SCOREDMEMORY']._serialized_start=1514
-  _globals['_SCOREDMEMORY']._serialized_end=1602
-  _globals['_FORGETREQUEST']._serialized_start=1604
-  _globals['_FORGETREQUEST']._serialized_end=1648
-  _globals['_FORGETRESPONSE']._serialized_start=1650
-  _globals['_FORGETRESPONSE']._serialized_end=1727
-  _globals['_APPENDTURNREQUEST']._serialized_start=1730
-  _globals['_APPENDTURNREQUEST']._serialized_end=1881
-  _globals['_APPENDTURNRESPONSE']._serialized_start=1883
-  _globals['_APPENDTURNRESPONSE']._serialized_end=1934
-  _globals['_GETCONTEXTREQUEST']._serialized_start=1937
-  _globals['_GETCONTEXTREQUEST']._serialized_end=2093
-  _globals['_GETCONTEXTRESPONSE']._serialized_start=2096
-  _globals['_GETCONTEXTRESPONSE']._serialized_end=2272
-  _globals['_SHORTTERMTURN']._serialized_start=2274
-  _globals['_SHORTTERMTURN']._serialized_end=2362
-  _globals['_MEMORYSERVICE']._serialized_start=2365
-  _globals['_MEMORYSERVICE']._serialized_end=3204
+  _globals['_MEMORYSERVICE'].methods_by_name['GetContext']._serialized_options = b'\220\002\001\240\273\030\003\202\323\344\223\002\031\"\024/v1/memories:context:\001*'
+  _globals['_REMEMBERREQUEST']._serialized_start=359
+  _globals['_REMEMBERREQUEST']._serialized_end=861
+  _globals['_REMEMBERRESPONSE']._serialized_start=863
+  _globals['_REMEMBERRESPONSE']._serialized_end=959
+  _globals['_GETMEMORYREQUEST']._serialized_start=961
+  _globals['_GETMEMORYREQUEST']._serialized_end=1053
+  _globals['_GETMEMORYRESPONSE']._serialized_start=1055
+  _globals['_GETMEMORYRESPONSE']._serialized_end=1126
+  _globals['_LISTMEMORIESREQUEST']._serialized_start=1129
+  _globals['_LISTMEMORIESREQUEST']._serialized_end=1344
+  _globals['_LISTMEMORIESRESPONSE']._serialized_start=1346
+  _globals['_LISTMEMORIESRESPONSE']._serialized_end=1464
+  _globals['_RECALLREQUEST']._serialized_start=1467
+  _globals['_RECALLREQUEST']._serialized_end=2314
+  _globals['_RECALLREQUEST_FILTERSENTRY']._serialized_start=2256
+  _globals['_RECALLREQUEST_FILTERSENTRY']._serialized_end=2314
+  _globals['_RECALLRESPONSE']._serialized_start=2316
+  _globals['_RECALLRESPONSE']._serialized_end=2420
+  _globals['_SCOREDMEMORY']._serialized_start=2423
+  _globals['_SCOREDMEMORY']._serialized_end=2668
+  _globals['_FORGETREQUEST']._serialized_start=2670
+  _globals['_FORGETREQUEST']._serialized_end=2714
+  _globals['_FORGETRESPONSE']._serialized_start=2717
+  _globals['_FORGETRESPONSE']._serialized_end=2855
+  _globals['_APPENDTURNREQUEST']._serialized_start=2858
+  _globals['_APPENDTURNREQUEST']._serialized_end=3009
+  _globals['_APPENDTURNRESPONSE']._serialized_start=3011
+  _globals['_APPENDTURNRESPONSE']._serialized_end=3062
+  _globals['_GETCONTEXTREQUEST']._serialized_start=3065
+  _globals['_GETCONTEXTREQUEST']._serialized_end=3283
+  _globals['_GETCONTEXTRESPONSE']._serialized_start=3286
+  _globals['_GETCONTEXTRESPONSE']._serialized_end=3530
+  _globals['_SHORTTERMTURN']._serialized_start=3533
+  _globals['_SHORTTERMTURN']._serialized_end=3715
+  _globals['_MEMORYSERVICE']._serialized_start=3718
+  _globals['_MEMORYSERVICE']._serialized_end=4731
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,13 @@
 isort:skip_file
 What do we know? Remember, recall, forget."""
 
+from agentnet.memory.v1 import change_pb2 as _change_pb2
+from agentnet.memory.v1 import context_pb2 as _context_pb2
 from agentnet.memory.v1 import memory_pb2 as _memory_pb2
+from agentnet.memory.v1 import recall_pb2 as _recall_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -36,6 +40,9 @@ class RememberRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     IMPORTANCE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """What is known. Required, at most 32,768 characters."""
     memory_type: _memory_pb2.MemoryType.ValueType
@@ -48,6 +55,8 @@ class RememberRequest(_message.Message):
     """The turn it comes from; empty: none."""
     importance: _builtins.float
     """How much it matters, 0 to 1: absent means 0.5."""
+    policy_version: _builtins.str
+    """The policy bundles in force, as provenance. At most 64 characters."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For finding it again. At most 32, each at most 64 characters."""
@@ -59,6 +68,14 @@ class RememberRequest(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends by itself. Absent: it stays."""
+
+    @_builtins.property
+    def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """A vector the caller has already, of unit length or not, as wide as the mesh's embeddings. Empty: inference makes one."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened, for what is stored later than that. Absent: now. Not after now."""
 
     def __init__(
         self,
@@ -72,10 +89,13 @@ class RememberRequest(_message.Message):
         metadata: _struct_pb2.Struct | None = ...,
         importance: _builtins.float | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        policy_version: _builtins.str = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "expire_time", b"expire_time", "importance", b"importance", "metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "create_time", b"create_time", "expire_time", b"expire_time", "importance", b"importance", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "agent", b"agent", "content", b"content", "expire_time", b"expire_time", "importance", b"importance", "memory_type", b"memory_type", "metadata", b"metadata", "session_id", b"session_id", "tags", b"tags", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "agent", b"agent", "content", b"content", "create_time", b"create_time", "embedding", b"embedding", "expire_time", b"expire_time", "importance", b"importance", "memory_type", b"memory_type", "metadata", b"metadata", "policy_version", b"policy_version", "session_id", b"session_id", "tags", b"tags", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__importance: _TypeAlias = _typing.Literal["importance"]  # noqa: Y015
     _WhichOneofArgType__importance: _TypeAlias = _typing.Literal["_importance", b"_importance"]  # noqa: Y015
@@ -118,16 +138,20 @@ class GetMemoryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMORY_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_EMBEDDING_FIELD_NUMBER: _builtins.int
     memory_id: _builtins.str
     """The memory. Required."""
+    include_embedding: _builtins.bool
+    """Also give its vector."""
     def __init__(
         self,
         *,
         memory_id: _builtins.str = ...,
+        include_embedding: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_id", b"memory_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_embedding", b"include_embedding", "memory_id", b"memory_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +259,26 @@ class RecallRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FiltersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     QUERY_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     MIN_SCORE_FIELD_NUMBER: _builtins.int
@@ -243,6 +287,17 @@ class RecallRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    MIN_IMPORTANCE_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
+    HALF_LIFE_FIELD_NUMBER: _builtins.int
+    IMPORTANCE_WEIGHT_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question. Required, at most 32,768 characters."""
     limit: _builtins.int
@@ -251,6 +306,20 @@ class RecallRequest(_message.Message):
     """Cosine similarity at least, 0 to 1: 0 means 0.25."""
     agent: _builtins.str
     """Only of this agent or of all agents; empty: any."""
+    session_id: _builtins.str
+    """Only of this session; empty: any."""
+    min_importance: _builtins.float
+    """Only what matters at least this much, 0 to 1."""
+    strategy: _recall_pb2.SearchStrategy.ValueType
+    """How to search; unspecified: HYBRID."""
+    diversity: _builtins.float
+    """How much a match should differ from those before it, 0 (only relevance counts) to 1 (maximal marginal relevance)."""
+    importance_weight: _builtins.float
+    """How much the importance of a memory weighs, 0 (not at all) to 1."""
+    neighbours: _builtins.int
+    """How many turns before and after a match of a session to give with it, 0 to 5."""
+    explain: _builtins.bool
+    """Also tell how each score came about."""
     @_builtins.property
     def memory_types(self) -> _containers.RepeatedScalarFieldContainer[_memory_pb2.MemoryType.ValueType]:
         """Only of these types; empty: all but SHORT_TERM."""
@@ -267,6 +336,24 @@ class RecallRequest(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Only stored before this time."""
 
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """As things stood then: what was stored later does not exist yet, what has ended since has not. Absent: now."""
+
+    @_builtins.property
+    def filters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Further conditions, all of which hold. Keys: `metadata.<key>` (the text of a top-level value), `turn_id`,
+        `policy_version`. At most 16.
+        """
+
+    @_builtins.property
+    def half_life(self) -> _duration_pb2.Duration:
+        """The age at which a memory counts half, by the time it was stored. Absent: age does not count."""
+
+    @_builtins.property
+    def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The query's vector, if the caller has it. Empty: inference makes one."""
+
     def __init__(
         self,
         *,
@@ -278,10 +365,21 @@ class RecallRequest(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        session_id: _builtins.str = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        filters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        min_importance: _builtins.float = ...,
+        strategy: _recall_pb2.SearchStrategy.ValueType = ...,
+        diversity: _builtins.float = ...,
+        half_life: _duration_pb2.Duration | None = ...,
+        importance_weight: _builtins.float = ...,
+        neighbours: _builtins.int = ...,
+        explain: _builtins.bool = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "end_time", b"end_time", "half_life", b"half_life", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "end_time", b"end_time", "limit", b"limit", "memory_types", b"memory_types", "min_score", b"min_score", "query", b"query", "start_time", b"start_time", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "as_of", b"as_of", "diversity", b"diversity", "embedding", b"embedding", "end_time", b"end_time", "explain", b"explain", "filters", b"filters", "half_life", b"half_life", "importance_weight", b"importance_weight", "limit", b"limit", "memory_types", b"memory_types", "min_importance", b"min_importance", "min_score", b"min_score", "neighbours", b"neighbours", "query", b"query", "session_id", b"session_id", "start_time", b"start_time", "strategy", b"strategy", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -294,6 +392,9 @@ class RecallResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MATCHES_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    degraded: _builtins.bool
+    """True when no embedding could be had and words alone decided."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredMemory]:
         """The matches, best first."""
@@ -302,10 +403,11 @@ class RecallResponse(_message.Message):
         self,
         *,
         matches: _abc.Iterable[Global___ScoredMemory] | None = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "matches", b"matches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,21 +421,37 @@ class ScoredMemory(_message.Message):
 
     MEMORY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    RELEVANCE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Cosine similarity, 0 to 1."""
+    relevance: _builtins.float
+    """What the order follows: similarity, words, neighbours, time and importance in one number, 0 to 1."""
     @_builtins.property
     def memory(self) -> _memory_pb2.Memory:
         """The memory."""
+
+    @_builtins.property
+    def explanation(self) -> _recall_pb2.Explanation:
+        """How the relevance came about, where it was asked for."""
+
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.Memory]:
+        """The turns around it in its session, oldest first, where they were asked for."""
 
     def __init__(
         self,
         *,
         memory: _memory_pb2.Memory | None = ...,
         score: _builtins.float = ...,
+        relevance: _builtins.float = ...,
+        explanation: _recall_pb2.Explanation | None = ...,
+        neighbours: _abc.Iterable[_memory_pb2.Memory] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "memory", b"memory", "neighbours", b"neighbours", "relevance", b"relevance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,18 +486,24 @@ class ForgetResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETE_TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """When it was deleted."""
+
+    @_builtins.property
+    def receipt(self) -> _change_pb2.ForgetReceipt:
+        """What was deleted, without saying it."""
 
     def __init__(
         self,
         *,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
+        receipt: _change_pb2.ForgetReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -456,6 +580,7 @@ class GetContextRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     MAX_TURNS_FIELD_NUMBER: _builtins.int
     MAX_MATCHES_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session. Required."""
     agent: _builtins.str
@@ -466,6 +591,10 @@ class GetContextRequest(_message.Message):
     """Turns of the tail at most: 0 means 8, at most 50."""
     max_matches: _builtins.int
     """Found memories at most: 0 means 4, at most 20."""
+    @_builtins.property
+    def options(self) -> _context_pb2.ContextOptions:
+        """What to assemble beyond the tail and the matches. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -474,10 +603,11 @@ class GetContextRequest(_message.Message):
         query: _builtins.str = ...,
         max_turns: _builtins.int = ...,
         max_matches: _builtins.int = ...,
+        options: _context_pb2.ContextOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "max_matches", b"max_matches", "max_turns", b"max_turns", "query", b"query", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "max_matches", b"max_matches", "max_turns", b"max_turns", "options", b"options", "query", b"query", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,8 +622,9 @@ class GetContextResponse(_message.Message):
     SHORT_TERM_FIELD_NUMBER: _builtins.int
     SEMANTIC_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    ASSEMBLED_FIELD_NUMBER: _builtins.int
     degraded: _builtins.bool
-    """True when search was not possible and the tail is all there is."""
+    """True when no embedding could be had: matches, if any, were found by their words."""
     @_builtins.property
     def short_term(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShortTermTurn]:
         """The last turns, oldest first."""
@@ -502,16 +633,21 @@ class GetContextResponse(_message.Message):
     def semantic(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredMemory]:
         """What was found by meaning, best first; nothing of this session."""
 
+    @_builtins.property
+    def assembled(self) -> _context_pb2.AssembledContext:
+        """What options asked for; absent without them."""
+
     def __init__(
         self,
         *,
         short_term: _abc.Iterable[Global___ShortTermTurn] | None = ...,
         semantic: _abc.Iterable[Global___ScoredMemory] | None = ...,
         degraded: _builtins.bool = ...,
+        assembled: _context_pb2.AssembledContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assembled", b"assembled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "semantic", b"semantic", "short_term", b"short_term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assembled", b"assembled", "degraded", b"degraded", "semantic", b"semantic", "short_term", b"short_term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -526,22 +662,32 @@ class ShortTermTurn(_message.Message):
     TURN_ID_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn."""
     agent: _builtins.str
     """Who spoke, by agent name."""
     content: _builtins.str
     """What was said."""
+    token_count: _builtins.int
+    """About how many tokens that is."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was kept."""
+
     def __init__(
         self,
         *,
         turn_id: _builtins.str = ...,
         agent: _builtins.str = ...,
         content: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "content", b"content", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "content", b"content", "create_time", b"create_time", "token_count", b"token_count", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from agentnet.memory.v1 import change_pb2 as agentnet_dot_memory_dot_v1_dot_change__pb2
 from agentnet.memory.v1 import memory_service_pb2 as agentnet_dot_memory_dot_v1_dot_memory__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -39,6 +40,11 @@ class MemoryServiceStub:
                 '/agentnet.memory.v1.MemoryService/Remember',
                 request_serializer=agentnet_dot_memory_dot_v1_dot_memory__service__pb2.RememberRequest.SerializeToString,
                 response_deserializer=agentnet_dot_memory_dot_v1_dot_memory__service__pb2.RememberResponse.FromString,
+                _registered_method=True)
+        self.UpdateMemory = channel.unary_unary(
+                '/agentnet.memory.v1.MemoryService/UpdateMemory',
+                request_serializer=agentnet_dot_memory_dot_v1_dot_change__pb2.UpdateMemoryRequest.SerializeToString,
+                response_deserializer=agentnet_dot_memory_dot_v1_dot_change__pb2.UpdateMemoryResponse.FromString,
                 _registered_method=True)
         self.GetMemory = channel.unary_unary(
                 '/agentnet.memory.v1.MemoryService/GetMemory',
@@ -78,8 +84,15 @@ class MemoryServiceServicer:
 
     def Remember(self, request, context):
         """Stores one memory. The same content of the same agent and type is stored once.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when no
-        embedding can be had: retry.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): no embedding, retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMemory(self, request, context):
+        """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
+        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,15 +115,16 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Recall(self, request, context):
-        """Finds memories by meaning, best first.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """Finds memories by meaning and by words, best first. When no embedding can be had, words alone decide and degraded is true.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, FILTER_UNKNOWN, EMBEDDING_WIDTH_INVALID);
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Forget(self, request, context):
-        """Deletes a memory for good.
+        """Deletes a memory for good, with its vector and its words, and hands out a receipt.
         Errors: NOT_FOUND (MEMORY_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -140,6 +154,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.Remember,
                     request_deserializer=agentnet_dot_memory_dot_v1_dot_memory__service__pb2.RememberRequest.FromString,
                     response_serializer=agentnet_dot_memory_dot_v1_dot_memory__service__pb2.RememberResponse.SerializeToString,
+            ),
+            'UpdateMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMemory,
+                    request_deserializer=agentnet_dot_memory_dot_v1_dot_change__pb2.UpdateMemoryRequest.FromString,
+                    response_serializer=agentnet_dot_memory_dot_v1_dot_change__pb2.UpdateMemoryResponse.SerializeToString,
             ),
             'GetMemory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMemory,
@@ -200,6 +219,33 @@ class MemoryService:
             '/agentnet.memory.v1.MemoryService/Remember',
             agentnet_dot_memory_dot_v1_dot_memory__service__pb2.RememberRequest.SerializeToString,
             agentnet_dot_memory_dot_v1_dot_memory__service__pb2.RememberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.memory.v1.MemoryService/UpdateMemory',
+            agentnet_dot_memory_dot_v1_dot_change__pb2.UpdateMemoryRequest.SerializeToString,
+            agentnet_dot_memory_dot_v1_dot_change__pb2.UpdateMemoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 isort:skip_file
 What do we know? Remember, recall, forget."""
 
+from agentnet.memory.v1 import change_pb2 as _change_pb2
 from agentnet.memory.v1 import memory_service_pb2 as _memory_service_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
@@ -18,8 +19,11 @@ class MemoryServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Remember: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RememberRequest, _memory_service_pb2.RememberResponse]
     """Stores one memory. The same content of the same agent and type is stored once.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when no
-    embedding can be had: retry.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): no embedding, retry.
+    """
+    UpdateMemory: _aio.UnaryUnaryMultiCallable[_change_pb2.UpdateMemoryRequest, _change_pb2.UpdateMemoryResponse]
+    """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
+    Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]
     """Reads one memory.
@@ -30,11 +34,12 @@ class MemoryServiceStub:
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
     """
     Recall: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RecallRequest, _memory_service_pb2.RecallResponse]
-    """Finds memories by meaning, best first.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    """Finds memories by meaning and by words, best first. When no embedding can be had, words alone decide and degraded is true.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, FILTER_UNKNOWN, EMBEDDING_WIDTH_INVALID);
+    UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
     """
     Forget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ForgetRequest, _memory_service_pb2.ForgetResponse]
-    """Deletes a memory for good.
+    """Deletes a memory for good, with its vector and its words, and hands out a receipt.
     Errors: NOT_FOUND (MEMORY_NOT_FOUND).
     """
     AppendTurn: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.AppendTurnRequest, _memory_service_pb2.AppendTurnResponse]
@@ -56,8 +61,17 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_memory_service_pb2.RememberRequest, _abc.Awaitable[_memory_service_pb2.RememberResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.RememberResponse]:
         """Stores one memory. The same content of the same agent and type is stored once.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when no
-        embedding can be had: retry.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): no embedding, retry.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateMemory(
+        self,
+        request: _change_pb2.UpdateMemoryRequest,
+        context: _aio.ServicerContext[_change_pb2.UpdateMemoryRequest, _abc.Awaitable[_change_pb2.UpdateMemoryResponse]],
+    ) -> _abc.Awaitable[_change_pb2.UpdateMemoryResponse]:
+        """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
+        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
         """
 
     @_abc_1.abstractmethod
@@ -86,8 +100,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.RecallRequest,
         context: _aio.ServicerContext[_memory_service_pb2.RecallRequest, _abc.Awaitable[_memory_service_pb2.RecallResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.RecallResponse]:
-        """Finds memories by meaning, best first.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """Finds memories by meaning and by words, best first. When no embedding can be had, words alone decide and degraded is true.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, FILTER_UNKNOWN, EMBEDDING_WIDTH_INVALID);
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
         """
 
     @_abc_1.abstractmethod
@@ -96,7 +111,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.ForgetRequest,
         context: _aio.ServicerContext[_memory_service_pb2.ForgetRequest, _abc.Awaitable[_memory_service_pb2.ForgetResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.ForgetResponse]:
-        """Deletes a memory for good.
+        """Deletes a memory for good, with its vector and its words, and hands out a receipt.
         Errors: NOT_FOUND (MEMORY_NOT_FOUND).
         """
 

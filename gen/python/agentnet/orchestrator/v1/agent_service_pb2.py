@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.orchestrator.v1 import agent_pb2 as agentnet_dot_orchestrator_dot_v1_dot_agent__pb2
 from agentnet.orchestrator.v1 import turn_pb2 as agentnet_dot_orchestrator_dot_v1_dot_turn__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentnet/orchestrator/v1/agent_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a$agentnet/orchestrator/v1/agent.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\"j\n\x12\x43reateAgentRequest\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"L\n\x13\x43reateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"%\n\x0fGetAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"I\n\x10GetAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"\xda\x01\n\x11ListAgentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1e\n\ncapability\x18\x04 \x01(\tR\ncapability\x12:\n\x05state\x18\x05 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\x12\x19\n\x08order_by\x18\x06 \x01(\tR\x07orderBy\"u\n\x12ListAgentsResponse\x12\x37\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n\x12UpdateAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"L\n\x13UpdateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"f\n\x14SetAgentStateRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12:\n\x05state\x18\x02 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\"N\n\x15SetAgentStateResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"\\\n\x0fRunAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"e\n\x10RunAgentResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x32\n\x04turn\x18\x02 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn2\xc8\x06\n\x0c\x41gentService\x12\x85\x01\n\x0b\x43reateAgent\x12,.agentnet.orchestrator.v1.CreateAgentRequest\x1a-.agentnet.orchestrator.v1.CreateAgentResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/agents:\x05\x61gent\x12\x7f\n\x08GetAgent\x12).agentnet.orchestrator.v1.GetAgentRequest\x1a*.agentnet.orchestrator.v1.GetAgentResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/agents/{name}\x12~\n\nListAgents\x12+.agentnet.orchestrator.v1.ListAgentsRequest\x1a,.agentnet.orchestrator.v1.ListAgentsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agents\x12\x8c\x01\n\x0bUpdateAgent\x12,.agentnet.orchestrator.v1.UpdateAgentRequest\x1a-.agentnet.orchestrator.v1.UpdateAgentResponse\" \x82\xd3\xe4\x93\x02\x1a\x32\x11/v1/agents/{name}:\x05\x61gent\x12\x97\x01\n\rSetAgentState\x12..agentnet.orchestrator.v1.SetAgentStateRequest\x1a/.agentnet.orchestrator.v1.SetAgentStateResponse\"%\x90\x02\x02\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/state:\x01*\x12\x85\x01\n\x08RunAgent\x12).agentnet.orchestrator.v1.RunAgentRequest\x1a*.agentnet.orchestrator.v1.RunAgentResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/infer:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentnet/orchestrator/v1/agent_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a$agentnet/orchestrator/v1/agent.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\"j\n\x12\x43reateAgentRequest\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"L\n\x13\x43reateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"%\n\x0fGetAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"I\n\x10GetAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"\xda\x01\n\x11ListAgentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1e\n\ncapability\x18\x04 \x01(\tR\ncapability\x12:\n\x05state\x18\x05 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\x12\x19\n\x08order_by\x18\x06 \x01(\tR\x07orderBy\"u\n\x12ListAgentsResponse\x12\x37\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n\x12UpdateAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"L\n\x13UpdateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"f\n\x14SetAgentStateRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12:\n\x05state\x18\x02 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\"N\n\x15SetAgentStateResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"\\\n\x0fRunAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"e\n\x10RunAgentResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x32\n\x04turn\x18\x02 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn2\xe2\x06\n\x0c\x41gentService\x12\x89\x01\n\x0b\x43reateAgent\x12,.agentnet.orchestrator.v1.CreateAgentRequest\x1a-.agentnet.orchestrator.v1.CreateAgentResponse\"\x1d\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x13\"\n/v1/agents:\x05\x61gent\x12\x83\x01\n\x08GetAgent\x12).agentnet.orchestrator.v1.GetAgentRequest\x1a*.agentnet.orchestrator.v1.GetAgentResponse\" \x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/agents/{name}\x12\x82\x01\n\nListAgents\x12+.agentnet.orchestrator.v1.ListAgentsRequest\x1a,.agentnet.orchestrator.v1.ListAgentsResponse\"\x19\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agents\x12\x90\x01\n\x0bUpdateAgent\x12,.agentnet.orchestrator.v1.UpdateAgentRequest\x1a-.agentnet.orchestrator.v1.UpdateAgentResponse\"$\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1a\x32\x11/v1/agents/{name}:\x05\x61gent\x12\x9b\x01\n\rSetAgentState\x12..agentnet.orchestrator.v1.SetAgentStateRequest\x1a/.agentnet.orchestrator.v1.SetAgentStateResponse\")\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/state:\x01*\x12\x89\x01\n\x08RunAgent\x12).agentnet.orchestrator.v1.RunAgentRequest\x1a*.agentnet.orchestrator.v1.RunAgentResponse\"&\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/infer:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,41 +36,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.ag
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['CreateAgent']._loaded_options = None
-  _globals['_AGENTSERVICE'].methods_by_name['CreateAgent']._serialized_options = b'\202\323\344\223\002\023\"\n/v1/agents:\005agent'
+  _globals['_AGENTSERVICE'].methods_by_name['CreateAgent']._serialized_options = b'\240\273\030\004\202\323\344\223\002\023\"\n/v1/agents:\005agent'
   _globals['_AGENTSERVICE'].methods_by_name['GetAgent']._loaded_options = None
-  _globals['_AGENTSERVICE'].methods_by_name['GetAgent']._serialized_options = b'\220\002\001\202\323\344\223\002\023\022\021/v1/agents/{name}'
+  _globals['_AGENTSERVICE'].methods_by_name['GetAgent']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\023\022\021/v1/agents/{name}'
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._loaded_options = None
-  _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/agents'
+  _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\014\022\n/v1/agents'
   _globals['_AGENTSERVICE'].methods_by_name['UpdateAgent']._loaded_options = None
-  _globals['_AGENTSERVICE'].methods_by_name['UpdateAgent']._serialized_options = b'\202\323\344\223\002\0322\021/v1/agents/{name}:\005agent'
+  _globals['_AGENTSERVICE'].methods_by_name['UpdateAgent']._serialized_options = b'\240\273\030\004\202\323\344\223\002\0322\021/v1/agents/{name}:\005agent'
   _globals['_AGENTSERVICE'].methods_by_name['SetAgentState']._loaded_options = None
-  _globals['_AGENTSERVICE'].methods_by_name['SetAgentState']._serialized_options = b'\220\002\002\202\323\344\223\002\034\"\027/v1/agents/{name}/state:\001*'
+  _globals['_AGENTSERVICE'].methods_by_name['SetAgentState']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\034\"\027/v1/agents/{name}/state:\001*'
   _globals['_AGENTSERVICE'].methods_by_name['RunAgent']._loaded_options = None
-  _globals['_AGENTSERVICE'].methods_by_name['RunAgent']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/agents/{name}/infer:\001*'
-  _globals['_CREATEAGENTREQUEST']._serialized_start=179
-  _globals['_CREATEAGENTREQUEST']._serialized_end=285
-  _globals['_CREATEAGENTRESPONSE']._serialized_start=287
-  _globals['_CREATEAGENTRESPONSE']._serialized_end=363
-  _globals['_GETAGENTREQUEST']._serialized_start=365
-  _globals['_GETAGENTREQUEST']._serialized_end=402
-  _globals['_GETAGENTRESPONSE']._serialized_start=404
-  _globals['_GETAGENTRESPONSE']._serialized_end=477
-  _globals['_LISTAGENTSREQUEST']._serialized_start=480
-  _globals['_LISTAGENTSREQUEST']._serialized_end=698
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=700
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=817
-  _globals['_UPDATEAGENTREQUEST']._serialized_start=819
-  _globals['_UPDATEAGENTREQUEST']._serialized_end=945
-  _globals['_UPDATEAGENTRESPONSE']._serialized_start=947
-  _globals['_UPDATEAGENTRESPONSE']._serialized_end=1023
-  _globals['_SETAGENTSTATEREQUEST']._serialized_start=1025
-  _globals['_SETAGENTSTATEREQUEST']._serialized_end=1127
-  _globals['_SETAGENTSTATERESPONSE']._serialized_start=1129
-  _globals['_SETAGENTSTATERESPONSE']._serialized_end=1207
-  _globals['_RUNAGENTREQUEST']._serialized_start=1209
-  _globals['_RUNAGENTREQUEST']._serialized_end=1301
-  _globals['_RUNAGENTRESPONSE']._serialized_start=1303
-  _globals['_RUNAGENTRESPONSE']._serialized_end=1404
-  _globals['_AGENTSERVICE']._serialized_start=1407
-  _globals['_AGENTSERVICE']._serialized_end=2247
+  _globals['_AGENTSERVICE'].methods_by_name['RunAgent']._serialized_options = b'\240\273\030\003\202\323\344\223\002\034\"\027/v1/agents/{name}/infer:\001*'
+  _globals['_CREATEAGENTREQUEST']._serialized_start=216
+  _globals['_CREATEAGENTREQUEST']._serialized_end=322
+  _globals['_CREATEAGENTRESPONSE']._serialized_start=324
+  _globals['_CREATEAGENTRESPONSE']._serialized_end=400
+  _globals['_GETAGENTREQUEST']._serialized_start=402
+  _globals['_GETAGENTREQUEST']._serialized_end=439
+  _globals['_GETAGENTRESPONSE']._serialized_start=441
+  _globals['_GETAGENTRESPONSE']._serialized_end=514
+  _globals['_LISTAGENTSREQUEST']._serialized_start=517
+  _globals['_LISTAGENTSREQUEST']._serialized_end=735
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=737
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=854
+  _globals['_UPDATEAGENTREQUEST']._serialized_start=856
+  _globals['_UPDATEAGENTREQUEST']._serialized_end=982
+  _globals['_UPDATEAGENTRESPONSE']._serialized_start=984
+  _globals['_UPDATEAGENTRESPONSE']._serialized_end=1060
+  _globals['_SETAGENTSTATEREQUEST']._serialized_start=1062
+  _globals['_SETAGENTSTATEREQUEST']._serialized_end=1164
+  _globals['_SETAGENTSTATERESPONSE']._serialized_start=1166
+  _globals['_SETAGENTSTATERESPONSE']._serialized_end=1244
+  _globals['_RUNAGENTREQUEST']._serialized_start=1246
+  _globals['_RUNAGENTREQUEST']._serialized_end=1338
+  _globals['_RUNAGENTRESPONSE']._serialized_start=1340
+  _globals['_RUNAGENTRESPONSE']._serialized_end=1441
+  _globals['_AGENTSERVICE']._serialized_start=1444
+  _globals['_AGENTSERVICE']._serialized_end=2310
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from agentnet.orchestrator.v1 import checkpoint_pb2 as agentnet_dot_orchestrator_dot_v1_dot_checkpoint__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/checkpoint_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a)agentnet/orchestrator/v1/checkpoint.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"e\n\x17\x43reateCheckpointRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\"`\n\x18\x43reateCheckpointResponse\x12\x44\n\ncheckpoint\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.CheckpointR\ncheckpoint\";\n\x14GetCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tR\x0c\x63heckpointId\"]\n\x15GetCheckpointResponse\x12\x44\n\ncheckpoint\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.CheckpointR\ncheckpoint\"\x8a\x01\n\x16ListCheckpointsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nagent_name\x18\x03 \x01(\tR\tagentName\x12\x15\n\x06run_id\x18\x04 \x01(\tR\x05runId\"\x89\x01\n\x17ListCheckpointsResponse\x12\x46\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.CheckpointR\x0b\x63heckpoints\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\">\n\x17\x44\x65leteCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tR\x0c\x63heckpointId\"\x1a\n\x18\x44\x65leteCheckpointResponse2\x84\x05\n\x11\x43heckpointService\x12\x95\x01\n\x10\x43reateCheckpoint\x12\x31.agentnet.orchestrator.v1.CreateCheckpointRequest\x1a\x32.agentnet.orchestrator.v1.CreateCheckpointResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/checkpoints:\x01*\x12\x9c\x01\n\rGetCheckpoint\x12..agentnet.orchestrator.v1.GetCheckpointRequest\x1a/.agentnet.orchestrator.v1.GetCheckpointResponse\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/checkpoints/{checkpoint_id}\x12\x92\x01\n\x0fListCheckpoints\x12\x30.agentnet.orchestrator.v1.ListCheckpointsRequest\x1a\x31.agentnet.orchestrator.v1.ListCheckpointsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/checkpoints\x12\xa2\x01\n\x10\x44\x65leteCheckpoint\x12\x31.agentnet.orchestrator.v1.DeleteCheckpointRequest\x1a\x32.agentnet.orchestrator.v1.DeleteCheckpointResponse\"\'\x82\xd3\xe4\x93\x02!*\x1f/v1/checkpoints/{checkpoint_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/checkpoint_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a)agentnet/orchestrator/v1/checkpoint.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"e\n\x17\x43reateCheckpointRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\"`\n\x18\x43reateCheckpointResponse\x12\x44\n\ncheckpoint\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.CheckpointR\ncheckpoint\";\n\x14GetCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tR\x0c\x63heckpointId\"]\n\x15GetCheckpointResponse\x12\x44\n\ncheckpoint\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.CheckpointR\ncheckpoint\"\x8a\x01\n\x16ListCheckpointsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nagent_name\x18\x03 \x01(\tR\tagentName\x12\x15\n\x06run_id\x18\x04 \x01(\tR\x05runId\"\x89\x01\n\x17ListCheckpointsResponse\x12\x46\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.CheckpointR\x0b\x63heckpoints\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\">\n\x17\x44\x65leteCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tR\x0c\x63heckpointId\"\x1a\n\x18\x44\x65leteCheckpointResponse2\x94\x05\n\x11\x43heckpointService\x12\x99\x01\n\x10\x43reateCheckpoint\x12\x31.agentnet.orchestrator.v1.CreateCheckpointRequest\x1a\x32.agentnet.orchestrator.v1.CreateCheckpointResponse\"\x1e\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/checkpoints:\x01*\x12\xa0\x01\n\rGetCheckpoint\x12..agentnet.orchestrator.v1.GetCheckpointRequest\x1a/.agentnet.orchestrator.v1.GetCheckpointResponse\".\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/checkpoints/{checkpoint_id}\x12\x96\x01\n\x0fListCheckpoints\x12\x30.agentnet.orchestrator.v1.ListCheckpointsRequest\x1a\x31.agentnet.orchestrator.v1.ListCheckpointsResponse\"\x1e\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/checkpoints\x12\xa6\x01\n\x10\x44\x65leteCheckpoint\x12\x31.agentnet.orchestrator.v1.DeleteCheckpointRequest\x1a\x32.agentnet.orchestrator.v1.DeleteCheckpointResponse\"+\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02!*\x1f/v1/checkpoints/{checkpoint_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,29 +36,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.ch
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHECKPOINTSERVICE'].methods_by_name['CreateCheckpoint']._loaded_options = None
-  _globals['_CHECKPOINTSERVICE'].methods_by_name['CreateCheckpoint']._serialized_options = b'\202\323\344\223\002\024\"\017/v1/checkpoints:\001*'
+  _globals['_CHECKPOINTSERVICE'].methods_by_name['CreateCheckpoint']._serialized_options = b'\240\273\030\003\202\323\344\223\002\024\"\017/v1/checkpoints:\001*'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
-  _globals['_CHECKPOINTSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\220\002\001\202\323\344\223\002!\022\037/v1/checkpoints/{checkpoint_id}'
+  _globals['_CHECKPOINTSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002!\022\037/v1/checkpoints/{checkpoint_id}'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ListCheckpoints']._loaded_options = None
-  _globals['_CHECKPOINTSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\220\002\001\202\323\344\223\002\021\022\017/v1/checkpoints'
+  _globals['_CHECKPOINTSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\021\022\017/v1/checkpoints'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['DeleteCheckpoint']._loaded_options = None
-  _globals['_CHECKPOINTSERVICE'].methods_by_name['DeleteCheckpoint']._serialized_options = b'\202\323\344\223\002!*\037/v1/checkpoints/{checkpoint_id}'
-  _globals['_CREATECHECKPOINTREQUEST']._serialized_start=182
-  _globals['_CREATECHECKPOINTREQUEST']._serialized_end=283
-  _globals['_CREATECHECKPOINTRESPONSE']._serialized_start=285
-  _globals['_CREATECHECKPOINTRESPONSE']._serialized_end=381
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=383
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=442
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=444
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=537
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=540
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=678
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=681
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=818
-  _globals['_DELETECHECKPOINTREQUEST']._serialized_start=820
-  _globals['_DELETECHECKPOINTREQUEST']._serialized_end=882
-  _globals['_DELETECHECKPOINTRESPONSE']._serialized_start=884
-  _globals['_DELETECHECKPOINTRESPONSE']._serialized_end=910
-  _globals['_CHECKPOINTSERVICE']._serialized_start=913
-  _globals['_CHECKPOINTSERVICE']._serialized_end=1557
+  _globals['_CHECKPOINTSERVICE'].methods_by_name['DeleteCheckpoint']._serialized_options = b'\240\273\030\003\202\323\344\223\002!*\037/v1/checkpoints/{checkpoint_id}'
+  _globals['_CREATECHECKPOINTREQUEST']._serialized_start=219
+  _globals['_CREATECHECKPOINTREQUEST']._serialized_end=320
+  _globals['_CREATECHECKPOINTRESPONSE']._serialized_start=322
+  _globals['_CREATECHECKPOINTRESPONSE']._serialized_end=418
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=420
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=479
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=481
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=574
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=577
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=715
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=718
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=855
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_start=857
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_end=919
+  _globals['_DELETECHECKPOINTRESPONSE']._serialized_start=921
+  _globals['_DELETECHECKPOINTRESPONSE']._serialized_end=947
+  _globals['_CHECKPOINTSERVICE']._serialized_start=950
+  _globals['_CHECKPOINTSERVICE']._serialized_end=1610
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/evaluation_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x14RunEvaluationRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"]\n\x15RunEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\";\n\x14GetEvaluationRequest\x12#\n\revaluation_id\x18\x01 \x01(\tR\x0c\x65valuationId\"]\n\x15GetEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\"\xe5\x01\n\nEvaluation\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05suite\x18\x02 \x01(\tR\x05suite\x12?\n\x06scores\x18\x03 \x03(\x0b\x32\'.agentnet.orchestrator.v1.ScenarioScoreR\x06scores\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"\x83\x02\n\rScenarioScore\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12%\n\x0e\x63overage_score\x18\x03 \x01(\x01R\rcoverageScore\x12#\n\rnovelty_score\x18\x04 \x01(\x01R\x0cnoveltyScore\x12\'\n\x0f\x63oherence_score\x18\x05 \x01(\x01R\x0e\x63oherenceScore\x12\x32\n\x15rule_violations_count\x18\x06 \x01(\x05R\x13ruleViolationsCount\x12\x16\n\x06passed\x18\x07 \x01(\x08R\x06passed2\xb7\x02\n\x11\x45valuationService\x12\x89\x01\n\rRunEvaluation\x12..agentnet.orchestrator.v1.RunEvaluationRequest\x1a/.agentnet.orchestrator.v1.RunEvaluationResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/eval/run:\x01*\x12\x95\x01\n\rGetEvaluation\x12..agentnet.orchestrator.v1.GetEvaluationRequest\x1a/.agentnet.orchestrator.v1.GetEvaluationResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/eval/{evaluation_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/evaluation_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x14RunEvaluationRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"]\n\x15RunEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\";\n\x14GetEvaluationRequest\x12#\n\revaluation_id\x18\x01 \x01(\tR\x0c\x65valuationId\"]\n\x15GetEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\"\xe5\x01\n\nEvaluation\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05suite\x18\x02 \x01(\tR\x05suite\x12?\n\x06scores\x18\x03 \x03(\x0b\x32\'.agentnet.orchestrator.v1.ScenarioScoreR\x06scores\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"\x83\x02\n\rScenarioScore\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12%\n\x0e\x63overage_score\x18\x03 \x01(\x01R\rcoverageScore\x12#\n\rnovelty_score\x18\x04 \x01(\x01R\x0cnoveltyScore\x12\'\n\x0f\x63oherence_score\x18\x05 \x01(\x01R\x0e\x63oherenceScore\x12\x32\n\x15rule_violations_count\x18\x06 \x01(\x05R\x13ruleViolationsCount\x12\x16\n\x06passed\x18\x07 \x01(\x08R\x06passed2\xbf\x02\n\x11\x45valuationService\x12\x8d\x01\n\rRunEvaluation\x12..agentnet.orchestrator.v1.RunEvaluationRequest\x1a/.agentnet.orchestrator.v1.RunEvaluationResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/eval/run:\x01*\x12\x99\x01\n\rGetEvaluation\x12..agentnet.orchestrator.v1.GetEvaluationRequest\x1a/.agentnet.orchestrator.v1.GetEvaluationResponse\"\'\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/eval/{evaluation_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +35,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.ev
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVALUATIONSERVICE'].methods_by_name['RunEvaluation']._loaded_options = None
-  _globals['_EVALUATIONSERVICE'].methods_by_name['RunEvaluation']._serialized_options = b'\202\323\344\223\002\021\"\014/v1/eval/run:\001*'
+  _globals['_EVALUATIONSERVICE'].methods_by_name['RunEvaluation']._serialized_options = b'\240\273\030\004\202\323\344\223\002\021\"\014/v1/eval/run:\001*'
   _globals['_EVALUATIONSERVICE'].methods_by_name['GetEvaluation']._loaded_options = None
-  _globals['_EVALUATIONSERVICE'].methods_by_name['GetEvaluation']._serialized_options = b'\220\002\001\202\323\344\223\002\032\022\030/v1/eval/{evaluation_id}'
-  _globals['_RUNEVALUATIONREQUEST']._serialized_start=142
-  _globals['_RUNEVALUATIONREQUEST']._serialized_end=217
-  _globals['_RUNEVALUATIONRESPONSE']._serialized_start=219
-  _globals['_RUNEVALUATIONRESPONSE']._serialized_end=312
-  _globals['_GETEVALUATIONREQUEST']._serialized_start=314
-  _globals['_GETEVALUATIONREQUEST']._serialized_end=373
-  _globals['_GETEVALUATIONRESPONSE']._serialized_start=375
-  _globals['_GETEVALUATIONRESPONSE']._serialized_end=468
-  _globals['_EVALUATION']._serialized_start=471
-  _globals['_EVALUATION']._serialized_end=700
-  _globals['_SCENARIOSCORE']._serialized_start=703
-  _globals['_SCENARIOSCORE']._serialized_end=962
-  _globals['_EVALUATIONSERVICE']._serialized_start=965
-  _globals['_EVALUATIONSERVICE']._serialized_end=1276
+  _globals['_EVALUATIONSERVICE'].methods_by_name['GetEvaluation']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\032\022\030/v1/eval/{evaluation_id}'
+  _globals['_RUNEVALUATIONREQUEST']._serialized_start=179
+  _globals['_RUNEVALUATIONREQUEST']._serialized_end=254
+  _globals['_RUNEVALUATIONRESPONSE']._serialized_start=256
+  _globals['_RUNEVALUATIONRESPONSE']._serialized_end=349
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=351
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=410
+  _globals['_GETEVALUATIONRESPONSE']._serialized_start=412
+  _globals['_GETEVALUATIONRESPONSE']._serialized_end=505
+  _globals['_EVALUATION']._serialized_start=508
+  _globals['_EVALUATION']._serialized_end=737
+  _globals['_SCENARIOSCORE']._serialized_start=740
+  _globals['_SCENARIOSCORE']._serialized_end=999
+  _globals['_EVALUATIONSERVICE']._serialized_start=1002
+  _globals['_EVALUATIONSERVICE']._serialized_end=1321
 # @@protoc_insertion_point(module_scope)

@@ -26,21 +26,29 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/policy/v1/bundle.proto\x12\x12\x61gentnet.policy.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x01\n\x06\x42undle\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06\x64igest\x18\x03 \x01(\tR\x06\x64igest\x12.\n\x05rules\x18\x04 \x03(\x0b\x32\x18.agentnet.policy.v1.RuleR\x05rules\x12\x16\n\x06labels\x18\x05 \x03(\tR\x06labels\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x19\n\x08\x62uilt_in\x18\x07 \x01(\x08R\x07\x62uiltIn\"\xa8\x03\n\x04Rule\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04type\x18\x02 \x01(\tR\x04type\x12\x38\n\x08severity\x18\x03 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12\x36\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleActionR\x06\x61\x63tion\x12\x18\n\x07pattern\x18\x05 \x01(\tR\x07pattern\x12\x1a\n\x08keywords\x18\x06 \x03(\tR\x08keywords\x12/\n\x06params\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x06params\x12\x36\n\x06target\x18\x08 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12 \n\x0breplacement\x18\t \x01(\tR\x0breplacement\x12\x1a\n\x08\x65nforced\x18\n \x01(\x08R\x08\x65nforced\x12)\n\x10\x63\x61se_insensitive\x18\x0b \x01(\x08R\x0f\x63\x61seInsensitive*a\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_MINOR\x10\x01\x12\x12\n\x0eSEVERITY_MAJOR\x10\x02\x12\x13\n\x0fSEVERITY_SEVERE\x10\x03*\xaa\x01\n\nRuleAction\x12\x1b\n\x17RULE_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10RULE_ACTION_WARN\x10\x01\x12\x16\n\x12RULE_ACTION_REDACT\x10\x02\x12\x15\n\x11RULE_ACTION_BLOCK\x10\x03\x12\x18\n\x14RULE_ACTION_ESCALATE\x10\x04\x12 \n\x1cRULE_ACTION_REQUIRE_APPROVAL\x10\x05*y\n\nRuleTarget\x12\x1b\n\x17RULE_TARGET_UNSPECIFIED\x10\x00\x12\x16\n\x12RULE_TARGET_PROMPT\x10\x01\x12\x16\n\x12RULE_TARGET_OUTPUT\x10\x02\x12\x1e\n\x1aRULE_TARGET_TOOL_ARGUMENTS\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/policy/v1/bundle.proto\x12\x12\x61gentnet.policy.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x04\n\x06\x42undle\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06\x64igest\x18\x03 \x01(\tR\x06\x64igest\x12.\n\x05rules\x18\x04 \x03(\x0b\x32\x18.agentnet.policy.v1.RuleR\x05rules\x12\x16\n\x06labels\x18\x05 \x03(\tR\x06labels\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x19\n\x08\x62uilt_in\x18\x07 \x01(\x08R\x07\x62uiltIn\x12\x1c\n\tsignature\x18\x08 \x01(\x0cR\tsignature\x12\x1f\n\x0bsigning_key\x18\t \x01(\tR\nsigningKey\x12\x37\n\x04mode\x18\n \x01(\x0e\x32#.agentnet.policy.v1.EnforcementModeR\x04mode\x12\x37\n\x08profiles\x18\x0b \x03(\x0b\x32\x1b.agentnet.policy.v1.ProfileR\x08profiles\x12>\n\x06\x61gents\x18\x0c \x03(\x0b\x32&.agentnet.policy.v1.Bundle.AgentsEntryR\x06\x61gents\x1a\x39\n\x0b\x41gentsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x86\x01\n\x07Profile\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05rules\x18\x02 \x03(\tR\x05rules\x12\x18\n\x07\x65xtends\x18\x03 \x03(\tR\x07\x65xtends\x12\x37\n\x04mode\x18\x04 \x01(\x0e\x32#.agentnet.policy.v1.EnforcementModeR\x04mode\"\xa8\x03\n\x04Rule\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04type\x18\x02 \x01(\tR\x04type\x12\x38\n\x08severity\x18\x03 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12\x36\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleActionR\x06\x61\x63tion\x12\x18\n\x07pattern\x18\x05 \x01(\tR\x07pattern\x12\x1a\n\x08keywords\x18\x06 \x03(\tR\x08keywords\x12/\n\x06params\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x06params\x12\x36\n\x06target\x18\x08 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12 \n\x0breplacement\x18\t \x01(\tR\x0breplacement\x12\x1a\n\x08\x65nforced\x18\n \x01(\x08R\x08\x65nforced\x12)\n\x10\x63\x61se_insensitive\x18\x0b \x01(\x08R\x0f\x63\x61seInsensitive*q\n\x0f\x45nforcementMode\x12 \n\x1c\x45NFORCEMENT_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45NFORCEMENT_MODE_STRICT\x10\x01\x12\x1f\n\x1b\x45NFORCEMENT_MODE_PERMISSIVE\x10\x02*a\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_MINOR\x10\x01\x12\x12\n\x0eSEVERITY_MAJOR\x10\x02\x12\x13\n\x0fSEVERITY_SEVERE\x10\x03*\xc1\x01\n\nRuleAction\x12\x1b\n\x17RULE_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10RULE_ACTION_WARN\x10\x01\x12\x16\n\x12RULE_ACTION_REDACT\x10\x02\x12\x15\n\x11RULE_ACTION_BLOCK\x10\x03\x12\x18\n\x14RULE_ACTION_ESCALATE\x10\x04\x12 \n\x1cRULE_ACTION_REQUIRE_APPROVAL\x10\x05\x12\x15\n\x11RULE_ACTION_ALLOW\x10\x06*y\n\nRuleTarget\x12\x1b\n\x17RULE_TARGET_UNSPECIFIED\x10\x00\x12\x16\n\x12RULE_TARGET_PROMPT\x10\x01\x12\x16\n\x12RULE_TARGET_OUTPUT\x10\x02\x12\x1e\n\x1aRULE_TARGET_TOOL_ARGUMENTS\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.policy.v1.bundle_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEVERITY']._serialized_start=786
-  _globals['_SEVERITY']._serialized_end=883
-  _globals['_RULEACTION']._serialized_start=886
-  _globals['_RULEACTION']._serialized_end=1056
-  _globals['_RULETARGET']._serialized_start=1058
-  _globals['_RULETARGET']._serialized_end=1179
+  _globals['_BUNDLE_AGENTSENTRY']._loaded_options = None
+  _globals['_BUNDLE_AGENTSENTRY']._serialized_options = b'8\001'
+  _globals['_ENFORCEMENTMODE']._serialized_start=1223
+  _globals['_ENFORCEMENTMODE']._serialized_end=1336
+  _globals['_SEVERITY']._serialized_start=1338
+  _globals['_SEVERITY']._serialized_end=1435
+  _globals['_RULEACTION']._serialized_start=1438
+  _globals['_RULEACTION']._serialized_end=1631
+  _globals['_RULETARGET']._serialized_start=1633
+  _globals['_RULETARGET']._serialized_end=1754
   _globals['_BUNDLE']._serialized_start=119
-  _globals['_BUNDLE']._serialized_end=357
-  _globals['_RULE']._serialized_start=360
-  _globals['_RULE']._serialized_end=784
+  _globals['_BUNDLE']._serialized_end=657
+  _globals['_BUNDLE_AGENTSENTRY']._serialized_start=600
+  _globals['_BUNDLE_AGENTSENTRY']._serialized_end=657
+  _globals['_PROFILE']._serialized_start=660
+  _globals['_PROFILE']._serialized_end=794
+  _globals['_RULE']._serialized_start=797
+  _globals['_RULE']._serialized_end=1221
 # @@protoc_insertion_point(module_scope)

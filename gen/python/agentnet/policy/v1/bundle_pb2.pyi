@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _EnforcementMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EnforcementModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EnforcementMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENFORCEMENT_MODE_UNSPECIFIED: _EnforcementMode.ValueType  # 0
+    """Strict."""
+    ENFORCEMENT_MODE_STRICT: _EnforcementMode.ValueType  # 1
+    """A rule that blocks blocks; a rule that cannot be judged blocks."""
+    ENFORCEMENT_MODE_PERMISSIVE: _EnforcementMode.ValueType  # 2
+    """A rule that blocks is recorded as a warning; a rule that cannot be judged is skipped. Redaction stays."""
+
+class EnforcementMode(_EnforcementMode, metaclass=_EnforcementModeEnumTypeWrapper):
+    """How hard a bundle is on a call."""
+
+ENFORCEMENT_MODE_UNSPECIFIED: EnforcementMode.ValueType  # 0
+"""Strict."""
+ENFORCEMENT_MODE_STRICT: EnforcementMode.ValueType  # 1
+"""A rule that blocks blocks; a rule that cannot be judged blocks."""
+ENFORCEMENT_MODE_PERMISSIVE: EnforcementMode.ValueType  # 2
+"""A rule that blocks is recorded as a warning; a rule that cannot be judged is skipped. Redaction stays."""
+Global___EnforcementMode: _TypeAlias = EnforcementMode  # noqa: Y015
+
 class _Severity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -67,6 +91,8 @@ class _RuleActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleAction
     """Let pass and tell an operator."""
     RULE_ACTION_REQUIRE_APPROVAL: _RuleAction.ValueType  # 5
     """Hold until an operator approves."""
+    RULE_ACTION_ALLOW: _RuleAction.ValueType  # 6
+    """Let pass; the match is only counted."""
 
 class RuleAction(_RuleAction, metaclass=_RuleActionEnumTypeWrapper):
     """What to do about a match."""
@@ -83,6 +109,8 @@ RULE_ACTION_ESCALATE: RuleAction.ValueType  # 4
 """Let pass and tell an operator."""
 RULE_ACTION_REQUIRE_APPROVAL: RuleAction.ValueType  # 5
 """Hold until an operator approves."""
+RULE_ACTION_ALLOW: RuleAction.ValueType  # 6
+"""Let pass; the match is only counted."""
 Global___RuleAction: _TypeAlias = RuleAction  # noqa: Y015
 
 class _RuleTarget:
@@ -119,6 +147,26 @@ class Bundle(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AgentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
@@ -126,6 +174,11 @@ class Bundle(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     BUILT_IN_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Letters, digits, `_`, `.` and `-`, at most 64 characters."""
     version: _builtins.str
@@ -134,6 +187,14 @@ class Bundle(_message.Message):
     """SHA-256 of the canonical rules, in hex."""
     built_in: _builtins.bool
     """True for the bundle the mesh ships, which each tenant without a "production" bundle gets."""
+    signature: _builtins.bytes
+    """Ed25519 over the UTF-8 text `agentnet-bundle\\n<tenant>\\n<name>\\n<version>\\n<digest>`; empty where the mesh has no key.
+    The tenant of the built-in bundle is "*".
+    """
+    signing_key: _builtins.str
+    """The `kid` in the mesh's JWKS of the key that signed."""
+    mode: Global___EnforcementMode.ValueType
+    """What happens when a rule cannot be judged, and how hard blocks are. Unspecified means strict."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
         """The rules, in the order they are tried."""
@@ -146,6 +207,14 @@ class Bundle(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Profile]:
+        """Named choices of rules for agents of one domain, sorted by name."""
+
+    @_builtins.property
+    def agents(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The profile of each agent the document names, by agent."""
+
     def __init__(
         self,
         *,
@@ -156,14 +225,57 @@ class Bundle(_message.Message):
         labels: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         built_in: _builtins.bool = ...,
+        signature: _builtins.bytes = ...,
+        signing_key: _builtins.str = ...,
+        mode: Global___EnforcementMode.ValueType = ...,
+        profiles: _abc.Iterable[Global___Profile] | None = ...,
+        agents: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "create_time", b"create_time", "digest", b"digest", "labels", b"labels", "name", b"name", "rules", b"rules", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "built_in", b"built_in", "create_time", b"create_time", "digest", b"digest", "labels", b"labels", "mode", b"mode", "name", b"name", "profiles", b"profiles", "rules", b"rules", "signature", b"signature", "signing_key", b"signing_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
+
+@_typing.final
+class Profile(_message.Message):
+    """A named choice of a bundle's rules, for the agents of one domain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    EXTENDS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique in its bundle; as Rule.name."""
+    mode: Global___EnforcementMode.ValueType
+    """Its own mode; unspecified: the bundle's."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rules it adds up to, those of the profiles it extends first."""
+
+    @_builtins.property
+    def extends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The profiles it extends."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+        extends: _abc.Iterable[_builtins.str] | None = ...,
+        mode: Global___EnforcementMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extends", b"extends", "mode", b"mode", "name", b"name", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
 @_typing.final
 class Rule(_message.Message):
@@ -185,7 +297,10 @@ class Rule(_message.Message):
     name: _builtins.str
     """Unique in its bundle; letters, digits, `_` and `-`, at most 64 characters."""
     type: _builtins.str
-    """"keyword", "regex", "semantic_similarity", "llm_classifier" or "numerical_threshold"."""
+    """"keyword", "regex", "pii", "secret", "injection" (judged on every character of a stream), "semantic_similarity",
+    "llm_classifier", "custom" (judged on every sentence, by Check), "output_validation" (judged on the finished text),
+    "numerical_threshold", "resource" (judged on numbers) or "tool_arguments" (judged on a call's arguments).
+    """
     severity: Global___Severity.ValueType
     """How bad a match is."""
     action: Global___RuleAction.ValueType
@@ -202,7 +317,9 @@ class Rule(_message.Message):
     """Whether case matters to keyword and regex rules."""
     @_builtins.property
     def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The words of a keyword rule, at most 1,000."""
+        """The words of a keyword rule, at most 1,000; the kinds a pii or secret rule looks for, empty for all; the macros an
+        injection rule allows.
+        """
 
     @_builtins.property
     def params(self) -> _struct_pb2.Struct:

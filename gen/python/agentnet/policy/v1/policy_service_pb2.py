@@ -22,71 +22,81 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
+from agentnet.policy.v1 import attachment_pb2 as agentnet_dot_policy_dot_v1_dot_attachment__pb2
 from agentnet.policy.v1 import bundle_pb2 as agentnet_dot_policy_dot_v1_dot_bundle__pb2
+from agentnet.policy.v1 import monitor_pb2 as agentnet_dot_policy_dot_v1_dot_monitor__pb2
 from agentnet.policy.v1 import violation_pb2 as agentnet_dot_policy_dot_v1_dot_violation__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/policy/v1/policy_service.proto\x12\x12\x61gentnet.policy.v1\x1a\x1f\x61gentnet/policy/v1/bundle.proto\x1a\"agentnet/policy/v1/violation.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x13\x43reateBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x1a\n\x08\x64ocument\x18\x03 \x01(\tR\x08\x64ocument\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\"J\n\x14\x43reateBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"&\n\x10GetBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"G\n\x11GetBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"\x7f\n\x12ListBundlesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\"s\n\x13ListBundlesResponse\x12\x34\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"V\n\x12LabelBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12\x16\n\x06remove\x18\x03 \x01(\x08R\x06remove\"I\n\x13LabelBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"t\n\x0c\x43heckRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x18\n\x07\x62undles\x18\x03 \x03(\tR\x07\x62undles\"v\n\rCheckResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x37\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x1b.agentnet.policy.v1.FindingR\x08\x66indings\"\xe1\x01\n\x07\x46inding\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x02 \x01(\tR\x06\x62undle\x12\x38\n\x08severity\x18\x03 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12\x36\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleActionR\x06\x61\x63tion\x12\x1d\n\nspan_start\x18\x05 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x06 \x01(\x05R\x07spanEnd\"<\n\x13WatchBundlesRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03R\rafterRevision\"\xbd\x01\n\x14WatchBundlesResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x1c\n\theartbeat\x18\x02 \x01(\x08R\theartbeat\x12;\n\x07tenants\x18\x03 \x03(\x0b\x32!.agentnet.policy.v1.TenantBundlesR\x07tenants\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"b\n\rTenantBundles\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x34\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\"X\n\x17RecordViolationsRequest\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\"6\n\x18RecordViolationsResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\"\xdc\x02\n\x15ListViolationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x38\n\x08severity\x18\x04 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12!\n\x0cmonitor_name\x18\x05 \x01(\tR\x0bmonitorName\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x19\n\x08order_by\x18\x08 \x01(\tR\x07orderBy\"\x7f\n\x16ListViolationsResponse\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xdb\x07\n\rPolicyService\x12z\n\x0c\x43reateBundle\x12\'.agentnet.policy.v1.CreateBundleRequest\x1a(.agentnet.policy.v1.CreateBundleResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/policies:\x01*\x12x\n\tGetBundle\x12$.agentnet.policy.v1.GetBundleRequest\x1a%.agentnet.policy.v1.GetBundleResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/policies/{name}\x12w\n\x0bListBundles\x12&.agentnet.policy.v1.ListBundlesRequest\x1a\'.agentnet.policy.v1.ListBundlesResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/policies\x12\x87\x01\n\x0bLabelBundle\x12&.agentnet.policy.v1.LabelBundleRequest\x1a\'.agentnet.policy.v1.LabelBundleResponse\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/policies/{name}/label:\x01*\x12n\n\x05\x43heck\x12 .agentnet.policy.v1.CheckRequest\x1a!.agentnet.policy.v1.CheckResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\"\x12/v1/policies:check:\x01*\x12h\n\x0cWatchBundles\x12\'.agentnet.policy.v1.WatchBundlesRequest\x1a(.agentnet.policy.v1.WatchBundlesResponse\"\x03\x90\x02\x01\x30\x01\x12r\n\x10RecordViolations\x12+.agentnet.policy.v1.RecordViolationsRequest\x1a,.agentnet.policy.v1.RecordViolationsResponse\"\x03\x90\x02\x02\x12\x82\x01\n\x0eListViolations\x12).agentnet.policy.v1.ListViolationsRequest\x1a*.agentnet.policy.v1.ListViolationsResponse\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/violationsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/policy/v1/policy_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a#agentnet/policy/v1/attachment.proto\x1a\x1f\x61gentnet/policy/v1/bundle.proto\x1a agentnet/policy/v1/monitor.proto\x1a\"agentnet/policy/v1/violation.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x13\x43reateBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x1a\n\x08\x64ocument\x18\x03 \x01(\tR\x08\x64ocument\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\"J\n\x14\x43reateBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"&\n\x10GetBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"G\n\x11GetBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"\x7f\n\x12ListBundlesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\"s\n\x13ListBundlesResponse\x12\x34\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"V\n\x12LabelBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12\x16\n\x06remove\x18\x03 \x01(\x08R\x06remove\"I\n\x13LabelBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"\xb2\x03\n\x0c\x43heckRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x18\n\x07\x62undles\x18\x03 \x03(\tR\x07\x62undles\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x41\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32+.agentnet.policy.v1.CheckRequest.FactsEntryR\x05\x66\x61\x63ts\x12\x18\n\x07sources\x18\x06 \x03(\tR\x07sources\x12%\n\x0eoverride_token\x18\x07 \x01(\tR\roverrideToken\x12\x12\n\x04tool\x18\x08 \x01(\tR\x04tool\x12\x35\n\targuments\x18\t \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\x1d\n\nsession_id\x18\n \x01(\tR\tsessionId\x1a\x38\n\nFactsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"\xb5\x01\n\rCheckResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x37\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x1b.agentnet.policy.v1.FindingR\x08\x66indings\x12=\n\x08monitors\x18\x04 \x03(\x0b\x32!.agentnet.policy.v1.MonitorReportR\x08monitors\"\x93\x02\n\x07\x46inding\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x02 \x01(\tR\x06\x62undle\x12\x38\n\x08severity\x18\x03 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12\x36\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleActionR\x06\x61\x63tion\x12\x1d\n\nspan_start\x18\x05 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x06 \x01(\x05R\x07spanEnd\x12\x12\n\x04kind\x18\x07 \x01(\tR\x04kind\x12\x1c\n\trationale\x18\x08 \x01(\tR\trationale\"<\n\x13WatchBundlesRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03R\rafterRevision\"\xbd\x01\n\x14WatchBundlesResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x1c\n\theartbeat\x18\x02 \x01(\x08R\theartbeat\x12;\n\x07tenants\x18\x03 \x03(\x0b\x32!.agentnet.policy.v1.TenantBundlesR\x07tenants\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xdc\x01\n\rTenantBundles\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x34\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\x12@\n\x0b\x61ttachments\x18\x03 \x03(\x0b\x32\x1e.agentnet.policy.v1.AttachmentR\x0b\x61ttachments\x12\x36\n\x08\x61ttached\x18\x04 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x08\x61ttached\"X\n\x17RecordViolationsRequest\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\"6\n\x18RecordViolationsResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\"\xf4\x02\n\x15ListViolationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x38\n\x08severity\x18\x04 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12!\n\x0cmonitor_name\x18\x05 \x01(\tR\x0bmonitorName\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x19\n\x08order_by\x18\x08 \x01(\tR\x07orderBy\x12\x16\n\x06shadow\x18\t \x01(\x08R\x06shadow\"\x7f\n\x16ListViolationsResponse\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8d\t\n\rPolicyService\x12~\n\x0c\x43reateBundle\x12\'.agentnet.policy.v1.CreateBundleRequest\x1a(.agentnet.policy.v1.CreateBundleResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/policies:\x01*\x12|\n\tGetBundle\x12$.agentnet.policy.v1.GetBundleRequest\x1a%.agentnet.policy.v1.GetBundleResponse\"\"\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/policies/{name}\x12{\n\x0bListBundles\x12&.agentnet.policy.v1.ListBundlesRequest\x1a\'.agentnet.policy.v1.ListBundlesResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/policies\x12\x8b\x01\n\x0bLabelBundle\x12&.agentnet.policy.v1.LabelBundleRequest\x1a\'.agentnet.policy.v1.LabelBundleResponse\"+\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/policies/{name}/label:\x01*\x12\x8f\x01\n\x0c\x41ttachBundle\x12\'.agentnet.policy.v1.AttachBundleRequest\x1a(.agentnet.policy.v1.AttachBundleResponse\",\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/policies/{name}/attach:\x01*\x12r\n\x05\x43heck\x12 .agentnet.policy.v1.CheckRequest\x1a!.agentnet.policy.v1.CheckResponse\"$\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/policies:check:\x01*\x12l\n\x0cWatchBundles\x12\'.agentnet.policy.v1.WatchBundlesRequest\x1a(.agentnet.policy.v1.WatchBundlesResponse\"\x07\x90\x02\x01\xa0\xbb\x18\x05\x30\x01\x12v\n\x10RecordViolations\x12+.agentnet.policy.v1.RecordViolationsRequest\x1a,.agentnet.policy.v1.RecordViolationsResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12\x86\x01\n\x0eListViolations\x12).agentnet.policy.v1.ListViolationsRequest\x1a*.agentnet.policy.v1.ListViolationsResponse\"\x1d\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/violationsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.policy.v1.policy_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CHECKREQUEST_FACTSENTRY']._loaded_options = None
+  _globals['_CHECKREQUEST_FACTSENTRY']._serialized_options = b'8\001'
   _globals['_POLICYSERVICE'].methods_by_name['CreateBundle']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['CreateBundle']._serialized_options = b'\202\323\344\223\002\021\"\014/v1/policies:\001*'
+  _globals['_POLICYSERVICE'].methods_by_name['CreateBundle']._serialized_options = b'\240\273\030\004\202\323\344\223\002\021\"\014/v1/policies:\001*'
   _globals['_POLICYSERVICE'].methods_by_name['GetBundle']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['GetBundle']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/v1/policies/{name}'
+  _globals['_POLICYSERVICE'].methods_by_name['GetBundle']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\025\022\023/v1/policies/{name}'
   _globals['_POLICYSERVICE'].methods_by_name['ListBundles']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['ListBundles']._serialized_options = b'\220\002\001\202\323\344\223\002\016\022\014/v1/policies'
+  _globals['_POLICYSERVICE'].methods_by_name['ListBundles']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\016\022\014/v1/policies'
   _globals['_POLICYSERVICE'].methods_by_name['LabelBundle']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['LabelBundle']._serialized_options = b'\220\002\002\202\323\344\223\002\036\"\031/v1/policies/{name}/label:\001*'
+  _globals['_POLICYSERVICE'].methods_by_name['LabelBundle']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\036\"\031/v1/policies/{name}/label:\001*'
+  _globals['_POLICYSERVICE'].methods_by_name['AttachBundle']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['AttachBundle']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\037\"\032/v1/policies/{name}/attach:\001*'
   _globals['_POLICYSERVICE'].methods_by_name['Check']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['Check']._serialized_options = b'\220\002\001\202\323\344\223\002\027\"\022/v1/policies:check:\001*'
+  _globals['_POLICYSERVICE'].methods_by_name['Check']._serialized_options = b'\220\002\001\240\273\030\003\202\323\344\223\002\027\"\022/v1/policies:check:\001*'
   _globals['_POLICYSERVICE'].methods_by_name['WatchBundles']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['WatchBundles']._serialized_options = b'\220\002\001'
+  _globals['_POLICYSERVICE'].methods_by_name['WatchBundles']._serialized_options = b'\220\002\001\240\273\030\005'
   _globals['_POLICYSERVICE'].methods_by_name['RecordViolations']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['RecordViolations']._serialized_options = b'\220\002\002'
+  _globals['_POLICYSERVICE'].methods_by_name['RecordViolations']._serialized_options = b'\220\002\002\240\273\030\007'
   _globals['_POLICYSERVICE'].methods_by_name['ListViolations']._loaded_options = None
-  _globals['_POLICYSERVICE'].methods_by_name['ListViolations']._serialized_options = b'\220\002\001\202\323\344\223\002\020\022\016/v1/violations'
-  _globals['_CREATEBUNDLEREQUEST']._serialized_start=195
-  _globals['_CREATEBUNDLEREQUEST']._serialized_end=314
-  _globals['_CREATEBUNDLERESPONSE']._serialized_start=316
-  _globals['_CREATEBUNDLERESPONSE']._serialized_end=390
-  _globals['_GETBUNDLEREQUEST']._serialized_start=392
-  _globals['_GETBUNDLEREQUEST']._serialized_end=430
-  _globals['_GETBUNDLERESPONSE']._serialized_start=432
-  _globals['_GETBUNDLERESPONSE']._serialized_end=503
-  _globals['_LISTBUNDLESREQUEST']._serialized_start=505
-  _globals['_LISTBUNDLESREQUEST']._serialized_end=632
-  _globals['_LISTBUNDLESRESPONSE']._serialized_start=634
-  _globals['_LISTBUNDLESRESPONSE']._serialized_end=749
-  _globals['_LABELBUNDLEREQUEST']._serialized_start=751
-  _globals['_LABELBUNDLEREQUEST']._serialized_end=837
-  _globals['_LABELBUNDLERESPONSE']._serialized_start=839
-  _globals['_LABELBUNDLERESPONSE']._serialized_end=912
-  _globals['_CHECKREQUEST']._serialized_start=914
-  _globals['_CHECKREQUEST']._serialized_end=1030
-  _globals['_CHECKRESPONSE']._serialized_start=1032
-  _globals['_CHECKRESPONSE']._serialized_end=1150
-  _globals['_FINDING']._serialized_start=1153
-  _globals['_FINDING']._serialized_end=1378
-  _globals['_WATCHBUNDLESREQUEST']._serialized_start=1380
-  _globals['_WATCHBUNDLESREQUEST']._serialized_end=1440
-  _globals['_WATCHBUNDLESRESPONSE']._serialized_start=1443
-  _globals['_WATCHBUNDLESRESPONSE']._serialized_end=1632
-  _globals['_TENANTBUNDLES']._serialized_start=1634
-  _globals['_TENANTBUNDLES']._serialized_end=1732
-  _globals['_RECORDVIOLATIONSREQUEST']._serialized_start=1734
-  _globals['_RECORDVIOLATIONSREQUEST']._serialized_end=1822
-  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_start=1824
-  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_end=1878
-  _globals['_LISTVIOLATIONSREQUEST']._serialized_start=1881
-  _globals['_LISTVIOLATIONSREQUEST']._serialized_end=2229
-  _globals['_LISTVIOLATIONSRESPONSE']._serialized_start=2231
-  _globals['_LISTVIOLATIONSRESPONSE']._serialized_end=2358
-  _globals['_POLICYSERVICE']._serialized_start=2361
-  _globals['_POLICYSERVICE']._serialized_end=3348
+  _globals['_POLICYSERVICE'].methods_by_name['ListViolations']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\020\022\016/v1/violations'
+  _globals['_CREATEBUNDLEREQUEST']._serialized_start=333
+  _globals['_CREATEBUNDLEREQUEST']._serialized_end=452
+  _globals['_CREATEBUNDLERESPONSE']._serialized_start=454
+  _globals['_CREATEBUNDLERESPONSE']._serialized_end=528
+  _globals['_GETBUNDLEREQUEST']._serialized_start=530
+  _globals['_GETBUNDLEREQUEST']._serialized_end=568
+  _globals['_GETBUNDLERESPONSE']._serialized_start=570
+  _globals['_GETBUNDLERESPONSE']._serialized_end=641
+  _globals['_LISTBUNDLESREQUEST']._serialized_start=643
+  _globals['_LISTBUNDLESREQUEST']._serialized_end=770
+  _globals['_LISTBUNDLESRESPONSE']._serialized_start=772
+  _globals['_LISTBUNDLESRESPONSE']._serialized_end=887
+  _globals['_LABELBUNDLEREQUEST']._serialized_start=889
+  _globals['_LABELBUNDLEREQUEST']._serialized_end=975
+  _globals['_LABELBUNDLERESPONSE']._serialized_start=977
+  _globals['_LABELBUNDLERESPONSE']._serialized_end=1050
+  _globals['_CHECKREQUEST']._serialized_start=1053
+  _globals['_CHECKREQUEST']._serialized_end=1487
+  _globals['_CHECKREQUEST_FACTSENTRY']._serialized_start=1431
+  _globals['_CHECKREQUEST_FACTSENTRY']._serialized_end=1487
+  _globals['_CHECKRESPONSE']._serialized_start=1490
+  _globals['_CHECKRESPONSE']._serialized_end=1671
+  _globals['_FINDING']._serialized_start=1674
+  _globals['_FINDING']._serialized_end=1949
+  _globals['_WATCHBUNDLESREQUEST']._serialized_start=1951
+  _globals['_WATCHBUNDLESREQUEST']._serialized_end=2011
+  _globals['_WATCHBUNDLESRESPONSE']._serialized_start=2014
+  _globals['_WATCHBUNDLESRESPONSE']._serialized_end=2203
+  _globals['_TENANTBUNDLES']._serialized_start=2206
+  _globals['_TENANTBUNDLES']._serialized_end=2426
+  _globals['_RECORDVIOLATIONSREQUEST']._serialized_start=2428
+  _globals['_RECORDVIOLATIONSREQUEST']._serialized_end=2516
+  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_start=2518
+  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_end=2572
+  _globals['_LISTVIOLATIONSREQUEST']._serialized_start=2575
+  _globals['_LISTVIOLATIONSREQUEST']._serialized_end=2947
+  _globals['_LISTVIOLATIONSRESPONSE']._serialized_start=2949
+  _globals['_LISTVIOLATIONSRESPONSE']._serialized_end=3076
+  _globals['_POLICYSERVICE']._serialized_start=3079
+  _globals['_POLICYSERVICE']._serialized_end=4244
 # @@protoc_insertion_point(module_scope)

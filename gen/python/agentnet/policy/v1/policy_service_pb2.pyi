@@ -3,11 +3,14 @@
 isort:skip_file
 May it? Bundles, decisions, violations."""
 
+from agentnet.policy.v1 import attachment_pb2 as _attachment_pb2
 from agentnet.policy.v1 import bundle_pb2 as _bundle_pb2
+from agentnet.policy.v1 import monitor_pb2 as _monitor_pb2
 from agentnet.policy.v1 import violation_pb2 as _violation_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
@@ -249,16 +252,63 @@ class CheckRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TEXT_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    OVERRIDE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text. Required, at most 1,048,576 characters."""
     target: _bundle_pb2.RuleTarget.ValueType
     """What kind of text it is. Unspecified: judged as both prompt and output."""
+    agent: _builtins.str
+    """The agent whose profile and attachments count; empty: only what holds for everyone."""
+    override_token: _builtins.str
+    """A token from CreateOverride; its rules let pass what they find. Each use is audited."""
+    tool: _builtins.str
+    """The tool about to be called; `arguments` are its arguments, and `text` may then be empty."""
+    session_id: _builtins.str
+    """The session, which an override may be bound to; empty: none."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The bundles to judge by; empty: what is enforced for the tenant."""
+
+    @_builtins.property
+    def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Numbers for resource and threshold rules, for example tokens, cost_micros_usd, iterations, tool_calls, seconds."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an answer may draw on, for output_validation rules. At most 64 texts."""
+
+    @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """The arguments of that call."""
 
     def __init__(
         self,
@@ -266,10 +316,17 @@ class CheckRequest(_message.Message):
         text: _builtins.str = ...,
         target: _bundle_pb2.RuleTarget.ValueType = ...,
         bundles: _abc.Iterable[_builtins.str] | None = ...,
+        agent: _builtins.str = ...,
+        facts: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        override_token: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "target", b"target", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "bundles", b"bundles", "facts", b"facts", "override_token", b"override_token", "session_id", b"session_id", "sources", b"sources", "target", b"target", "text", b"text", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,6 +341,7 @@ class CheckResponse(_message.Message):
     ALLOWED_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    MONITORS_FIELD_NUMBER: _builtins.int
     allowed: _builtins.bool
     """False when a rule blocks."""
     text: _builtins.str
@@ -292,16 +350,21 @@ class CheckResponse(_message.Message):
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
         """Every match, in order of place."""
 
+    @_builtins.property
+    def monitors(self) -> _containers.RepeatedCompositeFieldContainer[_monitor_pb2.MonitorReport]:
+        """Every monitor that judged, in the order they did."""
+
     def __init__(
         self,
         *,
         allowed: _builtins.bool = ...,
         text: _builtins.str = ...,
         findings: _abc.Iterable[Global___Finding] | None = ...,
+        monitors: _abc.Iterable[_monitor_pb2.MonitorReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "findings", b"findings", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "findings", b"findings", "monitors", b"monitors", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,6 +382,8 @@ class Finding(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     SPAN_START_FIELD_NUMBER: _builtins.int
     SPAN_END_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RATIONALE_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """The rule."""
     bundle: _builtins.str
@@ -331,6 +396,10 @@ class Finding(_message.Message):
     """Where, in characters: first."""
     span_end: _builtins.int
     """Where: one past the last."""
+    kind: _builtins.str
+    """What was found, where a rule looks for several things, for example "card"."""
+    rationale: _builtins.str
+    """Why, in one sentence. Never holds the matched text."""
     def __init__(
         self,
         *,
@@ -340,10 +409,12 @@ class Finding(_message.Message):
         action: _bundle_pb2.RuleAction.ValueType = ...,
         span_start: _builtins.int = ...,
         span_end: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        rationale: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "bundle", b"bundle", "rule", b"rule", "severity", b"severity", "span_end", b"span_end", "span_start", b"span_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "bundle", b"bundle", "kind", b"kind", "rationale", b"rationale", "rule", b"rule", "severity", b"severity", "span_end", b"span_end", "span_start", b"span_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,21 +488,33 @@ class TenantBundles(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
+    ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant, or "*"."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedCompositeFieldContainer[_bundle_pb2.Bundle]:
         """Its bundles labelled "production"."""
 
+    @_builtins.property
+    def attachments(self) -> _containers.RepeatedCompositeFieldContainer[_attachment_pb2.Attachment]:
+        """Bundles of single agents, in force beside those."""
+
+    @_builtins.property
+    def attached(self) -> _containers.RepeatedCompositeFieldContainer[_bundle_pb2.Bundle]:
+        """The bundles that attachments name and `bundles` does not hold."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         bundles: _abc.Iterable[_bundle_pb2.Bundle] | None = ...,
+        attachments: _abc.Iterable[_attachment_pb2.Attachment] | None = ...,
+        attached: _abc.Iterable[_bundle_pb2.Bundle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attachments", b"attachments", "bundles", b"bundles", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,6 +580,7 @@ class ListViolationsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -509,6 +593,8 @@ class ListViolationsRequest(_message.Message):
     """Only of this rule; empty: all."""
     order_by: _builtins.str
     """"create_time desc" (default) or "create_time"."""
+    shadow: _builtins.bool
+    """True: only what bundles labelled "shadow" would have caught; else only what was enforced."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only at or after this time."""
@@ -528,10 +614,11 @@ class ListViolationsRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         order_by: _builtins.str = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "monitor_name", b"monitor_name", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "severity", b"severity", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "monitor_name", b"monitor_name", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "severity", b"severity", "shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

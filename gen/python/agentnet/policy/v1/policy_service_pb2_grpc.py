@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from agentnet.policy.v1 import attachment_pb2 as agentnet_dot_policy_dot_v1_dot_attachment__pb2
 from agentnet.policy.v1 import policy_service_pb2 as agentnet_dot_policy_dot_v1_dot_policy__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -54,6 +55,11 @@ class PolicyServiceStub:
                 '/agentnet.policy.v1.PolicyService/LabelBundle',
                 request_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleRequest.SerializeToString,
                 response_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleResponse.FromString,
+                _registered_method=True)
+        self.AttachBundle = channel.unary_unary(
+                '/agentnet.policy.v1.PolicyService/AttachBundle',
+                request_serializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleResponse.FromString,
                 _registered_method=True)
         self.Check = channel.unary_unary(
                 '/agentnet.policy.v1.PolicyService/Check',
@@ -113,9 +119,19 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttachBundle(self, request, context):
+        """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Check(self, request, context):
-        """Judges one text by the tenant's bundles, for those who do not hold a snapshot.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND).
+        """Judges one text, its numbers, or a tool call by the tenant's bundles: all types of rules, also those that are too slow
+        for every character of a stream. For those who do not hold a snapshot, and for each sentence of a stream.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND); PERMISSION_DENIED
+        (OVERRIDE_INVALID, OVERRIDE_EXPIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +184,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.LabelBundle,
                     request_deserializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleRequest.FromString,
                     response_serializer=agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleResponse.SerializeToString,
+            ),
+            'AttachBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachBundle,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleResponse.SerializeToString,
             ),
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
@@ -299,6 +320,33 @@ class PolicyService:
             '/agentnet.policy.v1.PolicyService/LabelBundle',
             agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleRequest.SerializeToString,
             agentnet_dot_policy_dot_v1_dot_policy__service__pb2.LabelBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.policy.v1.PolicyService/AttachBundle',
+            agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_attachment__pb2.AttachBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 isort:skip_file
 May it? Bundles, decisions, violations."""
 
+from agentnet.policy.v1 import attachment_pb2 as _attachment_pb2
 from agentnet.policy.v1 import policy_service_pb2 as _policy_service_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
@@ -32,9 +33,15 @@ class PolicyServiceStub:
     """Points a label at a version. Moving "production" changes what is enforced, everywhere within a second.
     Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
     """
+    AttachBundle: _aio.UnaryUnaryMultiCallable[_attachment_pb2.AttachBundleRequest, _attachment_pb2.AttachBundleResponse]
+    """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
+    Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
+    """
     Check: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CheckRequest, _policy_service_pb2.CheckResponse]
-    """Judges one text by the tenant's bundles, for those who do not hold a snapshot.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND).
+    """Judges one text, its numbers, or a tool call by the tenant's bundles: all types of rules, also those that are too slow
+    for every character of a stream. For those who do not hold a snapshot, and for each sentence of a stream.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND); PERMISSION_DENIED
+    (OVERRIDE_INVALID, OVERRIDE_EXPIRED).
     """
     WatchBundles: _aio.UnaryStreamMultiCallable[_policy_service_pb2.WatchBundlesRequest, _policy_service_pb2.WatchBundlesResponse]
     """Streams what is enforced: a full snapshot at once, then one after every change within a second, and a heartbeat every
@@ -94,13 +101,25 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def AttachBundle(
+        self,
+        request: _attachment_pb2.AttachBundleRequest,
+        context: _aio.ServicerContext[_attachment_pb2.AttachBundleRequest, _abc.Awaitable[_attachment_pb2.AttachBundleResponse]],
+    ) -> _abc.Awaitable[_attachment_pb2.AttachBundleResponse]:
+        """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
+        """
+
+    @_abc_1.abstractmethod
     def Check(
         self,
         request: _policy_service_pb2.CheckRequest,
         context: _aio.ServicerContext[_policy_service_pb2.CheckRequest, _abc.Awaitable[_policy_service_pb2.CheckResponse]],
     ) -> _abc.Awaitable[_policy_service_pb2.CheckResponse]:
-        """Judges one text by the tenant's bundles, for those who do not hold a snapshot.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND).
+        """Judges one text, its numbers, or a tool call by the tenant's bundles: all types of rules, also those that are too slow
+        for every character of a stream. For those who do not hold a snapshot, and for each sentence of a stream.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (BUNDLE_NOT_FOUND); PERMISSION_DENIED
+        (OVERRIDE_INVALID, OVERRIDE_EXPIRED).
         """
 
     @_abc_1.abstractmethod

@@ -22,22 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.tools.v1 import target_pb2 as agentnet_dot_tools_dot_v1_dot_target__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61gentnet/tools/v1/tool.proto\x12\x11\x61gentnet.tools.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x04\n\x04Tool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12:\n\x0cinput_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\x12<\n\routput_schema\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12+\n\x12rate_limit_per_min\x18\x06 \x01(\x05R\x0frateLimitPerMin\x12\x1b\n\texec_mode\x18\x07 \x01(\tR\x08\x65xecMode\x12/\n\x04\x61uth\x18\x08 \x01(\x0b\x32\x1b.agentnet.tools.v1.ToolAuthR\x04\x61uth\x12%\n\x0e\x61llowed_agents\x18\t \x03(\tR\rallowedAgents\x12\x37\n\x08\x66unction\x18\n \x01(\x0b\x32\x1b.agentnet.tools.v1.FunctionR\x08\x66unction\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x1e\n\nidempotent\x18\x0c \x01(\x08R\nidempotent\"5\n\x08ToolAuth\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\"\xe4\x01\n\x08\x46unction\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode\x12\x1f\n\x0b\x65ntry_point\x18\x02 \x01(\tR\nentryPoint\x12(\n\x10memory_limit_mib\x18\x03 \x01(\x05R\x0ememoryLimitMib\x12\x33\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\'\n\x0f\x61llowed_imports\x18\x05 \x03(\tR\x0e\x61llowedImports\x12\x1b\n\tcode_hash\x18\x06 \x01(\tR\x08\x63odeHashb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61gentnet/tools/v1/tool.proto\x12\x11\x61gentnet.tools.v1\x1a\x1e\x61gentnet/tools/v1/target.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\n\n\x04Tool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12:\n\x0cinput_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\x12<\n\routput_schema\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12+\n\x12rate_limit_per_min\x18\x06 \x01(\x05R\x0frateLimitPerMin\x12\x1b\n\texec_mode\x18\x07 \x01(\tR\x08\x65xecMode\x12/\n\x04\x61uth\x18\x08 \x01(\x0b\x32\x1b.agentnet.tools.v1.ToolAuthR\x04\x61uth\x12%\n\x0e\x61llowed_agents\x18\t \x03(\tR\rallowedAgents\x12\x37\n\x08\x66unction\x18\n \x01(\x0b\x32\x1b.agentnet.tools.v1.FunctionR\x08\x66unction\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x1e\n\nidempotent\x18\x0c \x01(\x08R\nidempotent\x12:\n\x08\x65xamples\x18\r \x03(\x0b\x32\x1e.agentnet.tools.v1.ToolExampleR\x08\x65xamples\x12\x12\n\x04tags\x18\x0e \x03(\tR\x04tags\x12M\n\x10governance_level\x18\x0f \x01(\x0e\x32\".agentnet.tools.v1.GovernanceLevelR\x0fgovernanceLevel\x12\x32\n\x05state\x18\x10 \x01(\x0e\x32\x1c.agentnet.tools.v1.ToolStateR\x05state\x12#\n\rallowed_roles\x18\x11 \x03(\tR\x0c\x61llowedRoles\x12\x34\n\x17user_rate_limit_per_min\x18\x12 \x01(\x05R\x13userRateLimitPerMin\x12\x36\n\tcache_ttl\x18\x13 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x63\x61\x63heTtl\x12#\n\rmin_isolation\x18\x14 \x01(\tR\x0cminIsolation\x12\x1f\n\x0bquota_total\x18\x15 \x01(\x03R\nquotaTotal\x12\"\n\rquota_per_day\x18\x16 \x01(\x03R\x0bquotaPerDay\x12\x1c\n\tchangelog\x18\x17 \x01(\tR\tchangelog\x12\x1f\n\x0bschema_hash\x18\x18 \x01(\tR\nschemaHash\x12\x31\n\x04http\x18\x19 \x01(\x0b\x32\x1d.agentnet.tools.v1.HttpTargetR\x04http\x12.\n\x03sql\x18\x1a \x01(\x0b\x32\x1c.agentnet.tools.v1.SqlTargetR\x03sql\x12\x34\n\x05shell\x18\x1b \x01(\x0b\x32\x1e.agentnet.tools.v1.ShellTargetR\x05shell\x12.\n\x03mcp\x18\x1c \x01(\x0b\x32\x1c.agentnet.tools.v1.McpTargetR\x03mcp\x12\x31\n\x04grpc\x18\x1d \x01(\x0b\x32\x1d.agentnet.tools.v1.GrpcTargetR\x04grpc\"\x96\x01\n\x0bToolExample\x12 \n\x0b\x64\x65scription\x18\x01 \x01(\tR\x0b\x64\x65scription\x12\x35\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12.\n\x06result\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\"5\n\x08ToolAuth\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\"\xda\x02\n\x08\x46unction\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode\x12\x1f\n\x0b\x65ntry_point\x18\x02 \x01(\tR\nentryPoint\x12(\n\x10memory_limit_mib\x18\x03 \x01(\x05R\x0ememoryLimitMib\x12\x33\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\'\n\x0f\x61llowed_imports\x18\x05 \x03(\tR\x0e\x61llowedImports\x12\x1b\n\tcode_hash\x18\x06 \x01(\tR\x08\x63odeHash\x12\x19\n\x08is_async\x18\x07 \x01(\x08R\x07isAsync\x12)\n\x10requires_context\x18\x08 \x01(\x08R\x0frequiresContext\x12 \n\tsafe_mode\x18\t \x01(\x08H\x00R\x08safeMode\x88\x01\x01\x42\x0c\n\n_safe_mode*\xb3\x01\n\x0fGovernanceLevel\x12 \n\x1cGOVERNANCE_LEVEL_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOVERNANCE_LEVEL_PUBLIC\x10\x01\x12\x1d\n\x19GOVERNANCE_LEVEL_INTERNAL\x10\x02\x12\x1f\n\x1bGOVERNANCE_LEVEL_RESTRICTED\x10\x03\x12!\n\x1dGOVERNANCE_LEVEL_CONFIDENTIAL\x10\x04*\xd4\x01\n\tToolState\x12\x1a\n\x16TOOL_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10TOOL_STATE_DRAFT\x10\x01\x12\x16\n\x12TOOL_STATE_TESTING\x10\x02\x12\x17\n\x13TOOL_STATE_APPROVED\x10\x03\x12\x15\n\x11TOOL_STATE_ACTIVE\x10\x04\x12\x19\n\x15TOOL_STATE_DEPRECATED\x10\x05\x12\x16\n\x12TOOL_STATE_RETIRED\x10\x06\x12\x1a\n\x16TOOL_STATE_QUARANTINED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.tools.v1.tool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOOL']._serialized_start=147
-  _globals['_TOOL']._serialized_end=667
-  _globals['_TOOLAUTH']._serialized_start=669
-  _globals['_TOOLAUTH']._serialized_end=722
-  _globals['_FUNCTION']._serialized_start=725
-  _globals['_FUNCTION']._serialized_end=953
+  _globals['_GOVERNANCELEVEL']._serialized_start=2038
+  _globals['_GOVERNANCELEVEL']._serialized_end=2217
+  _globals['_TOOLSTATE']._serialized_start=2220
+  _globals['_TOOLSTATE']._serialized_end=2432
+  _globals['_TOOL']._serialized_start=179
+  _globals['_TOOL']._serialized_end=1478
+  _globals['_TOOLEXAMPLE']._serialized_start=1481
+  _globals['_TOOLEXAMPLE']._serialized_end=1631
+  _globals['_TOOLAUTH']._serialized_start=1633
+  _globals['_TOOLAUTH']._serialized_end=1686
+  _globals['_FUNCTION']._serialized_start=1689
+  _globals['_FUNCTION']._serialized_end=2035
 # @@protoc_insertion_point(module_scope)

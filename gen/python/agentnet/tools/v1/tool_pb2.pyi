@@ -3,6 +3,7 @@
 isort:skip_file
 A tool: something an agent may do to the world."""
 
+from agentnet.tools.v1 import target_pb2 as _target_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -10,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,82 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _GovernanceLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GovernanceLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GovernanceLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GOVERNANCE_LEVEL_UNSPECIFIED: _GovernanceLevel.ValueType  # 0
+    """Means internal."""
+    GOVERNANCE_LEVEL_PUBLIC: _GovernanceLevel.ValueType  # 1
+    """Active as soon as it is registered."""
+    GOVERNANCE_LEVEL_INTERNAL: _GovernanceLevel.ValueType  # 2
+    """Active as soon as it is registered."""
+    GOVERNANCE_LEVEL_RESTRICTED: _GovernanceLevel.ValueType  # 3
+    """Starts as a draft; one person other than who registered it must approve."""
+    GOVERNANCE_LEVEL_CONFIDENTIAL: _GovernanceLevel.ValueType  # 4
+    """Starts as a draft; two persons must approve, and results are not cached."""
+
+class GovernanceLevel(_GovernanceLevel, metaclass=_GovernanceLevelEnumTypeWrapper):
+    """How closely a tool is watched."""
+
+GOVERNANCE_LEVEL_UNSPECIFIED: GovernanceLevel.ValueType  # 0
+"""Means internal."""
+GOVERNANCE_LEVEL_PUBLIC: GovernanceLevel.ValueType  # 1
+"""Active as soon as it is registered."""
+GOVERNANCE_LEVEL_INTERNAL: GovernanceLevel.ValueType  # 2
+"""Active as soon as it is registered."""
+GOVERNANCE_LEVEL_RESTRICTED: GovernanceLevel.ValueType  # 3
+"""Starts as a draft; one person other than who registered it must approve."""
+GOVERNANCE_LEVEL_CONFIDENTIAL: GovernanceLevel.ValueType  # 4
+"""Starts as a draft; two persons must approve, and results are not cached."""
+Global___GovernanceLevel: _TypeAlias = GovernanceLevel  # noqa: Y015
+
+class _ToolState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_STATE_UNSPECIFIED: _ToolState.ValueType  # 0
+    """Never valid."""
+    TOOL_STATE_DRAFT: _ToolState.ValueType  # 1
+    """Being written. Nobody calls it."""
+    TOOL_STATE_TESTING: _ToolState.ValueType  # 2
+    """Being tried. Admins and operators call it, agents do not."""
+    TOOL_STATE_APPROVED: _ToolState.ValueType  # 3
+    """Reviewed as its level demands; waits to be put to use."""
+    TOOL_STATE_ACTIVE: _ToolState.ValueType  # 4
+    """In use."""
+    TOOL_STATE_DEPRECATED: _ToolState.ValueType  # 5
+    """Still works; another version or tool is to be used."""
+    TOOL_STATE_RETIRED: _ToolState.ValueType  # 6
+    """Nobody calls it any more. Terminal."""
+    TOOL_STATE_QUARANTINED: _ToolState.ValueType  # 7
+    """Its remote schema changed; nobody calls it until a person sets it to testing or retires it."""
+
+class ToolState(_ToolState, metaclass=_ToolStateEnumTypeWrapper):
+    """Where a version of a tool is in its life. It moves one step at a time; every state may be left for retired."""
+
+TOOL_STATE_UNSPECIFIED: ToolState.ValueType  # 0
+"""Never valid."""
+TOOL_STATE_DRAFT: ToolState.ValueType  # 1
+"""Being written. Nobody calls it."""
+TOOL_STATE_TESTING: ToolState.ValueType  # 2
+"""Being tried. Admins and operators call it, agents do not."""
+TOOL_STATE_APPROVED: ToolState.ValueType  # 3
+"""Reviewed as its level demands; waits to be put to use."""
+TOOL_STATE_ACTIVE: ToolState.ValueType  # 4
+"""In use."""
+TOOL_STATE_DEPRECATED: ToolState.ValueType  # 5
+"""Still works; another version or tool is to be used."""
+TOOL_STATE_RETIRED: ToolState.ValueType  # 6
+"""Nobody calls it any more. Terminal."""
+TOOL_STATE_QUARANTINED: ToolState.ValueType  # 7
+"""Its remote schema changed; nobody calls it until a person sets it to testing or retires it."""
+Global___ToolState: _TypeAlias = ToolState  # noqa: Y015
 
 @_typing.final
 class Tool(_message.Message):
@@ -39,6 +117,23 @@ class Tool(_message.Message):
     FUNCTION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     IDEMPOTENT_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    GOVERNANCE_LEVEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ALLOWED_ROLES_FIELD_NUMBER: _builtins.int
+    USER_RATE_LIMIT_PER_MIN_FIELD_NUMBER: _builtins.int
+    CACHE_TTL_FIELD_NUMBER: _builtins.int
+    MIN_ISOLATION_FIELD_NUMBER: _builtins.int
+    QUOTA_TOTAL_FIELD_NUMBER: _builtins.int
+    QUOTA_PER_DAY_FIELD_NUMBER: _builtins.int
+    CHANGELOG_FIELD_NUMBER: _builtins.int
+    SCHEMA_HASH_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    SQL_FIELD_NUMBER: _builtins.int
+    SHELL_FIELD_NUMBER: _builtins.int
+    MCP_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A letter, then letters, digits, `_` or `-`; at most 64 characters."""
     version: _builtins.str
@@ -48,9 +143,27 @@ class Tool(_message.Message):
     rate_limit_per_min: _builtins.int
     """Calls a minute: 0 means no limit of its own."""
     exec_mode: _builtins.str
-    """How it runs: "python" (a function in the sandbox), "external_api", "grpc", "sql", "mcp", "shell" or "wasm"."""
+    """How it runs: "python" (a function in the sandbox), "external_api", "grpc", "sql", "mcp", "shell", "retrieval" (what
+    memory recalls) or "wasm".
+    """
     idempotent: _builtins.bool
     """True when calls change nothing and may be repeated."""
+    governance_level: Global___GovernanceLevel.ValueType
+    """How closely it is watched. Unspecified: internal."""
+    state: Global___ToolState.ValueType
+    """Where it is in its life; set by the mesh."""
+    user_rate_limit_per_min: _builtins.int
+    """Calls a minute of one user, in a window that slides: 0 means no limit of its own."""
+    min_isolation: _builtins.str
+    """The weakest isolation that will do: "namespaces" (default), "gvisor" or "vm". Without it nothing runs."""
+    quota_total: _builtins.int
+    """Calls ever: 0 means no limit."""
+    quota_per_day: _builtins.int
+    """Calls a day (UTC): 0 means no limit."""
+    changelog: _builtins.str
+    """What changed since the version before. At most 2,000 characters."""
+    schema_hash: _builtins.str
+    """SHA-256 of the two schemas, in hex; set by the mesh. A remote tool whose schemas no longer have it is quarantined."""
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of its arguments."""
@@ -75,6 +188,42 @@ class Tool(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
 
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolExample]:
+        """Calls that show how to use it. At most 16."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by. At most 32 of at most 64 characters."""
+
+    @_builtins.property
+    def allowed_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tool roles that may call it: "viewer", "agent", "admin" or "batch_processor". Empty: "agent" and "admin"."""
+
+    @_builtins.property
+    def cache_ttl(self) -> _duration_pb2.Duration:
+        """How long a result may be given again for the same arguments. Only for idempotent tools; absent: not at all."""
+
+    @_builtins.property
+    def http(self) -> _target_pb2.HttpTarget:
+        """The HTTP API of exec_mode "external_api"."""
+
+    @_builtins.property
+    def sql(self) -> _target_pb2.SqlTarget:
+        """The query of exec_mode "sql"."""
+
+    @_builtins.property
+    def shell(self) -> _target_pb2.ShellTarget:
+        """The command of exec_mode "shell"."""
+
+    @_builtins.property
+    def mcp(self) -> _target_pb2.McpTarget:
+        """The server of exec_mode "mcp"."""
+
+    @_builtins.property
+    def grpc(self) -> _target_pb2.GrpcTarget:
+        """The method of exec_mode "grpc"."""
+
     def __init__(
         self,
         *,
@@ -90,14 +239,65 @@ class Tool(_message.Message):
         function: Global___Function | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         idempotent: _builtins.bool = ...,
+        examples: _abc.Iterable[Global___ToolExample] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        governance_level: Global___GovernanceLevel.ValueType = ...,
+        state: Global___ToolState.ValueType = ...,
+        allowed_roles: _abc.Iterable[_builtins.str] | None = ...,
+        user_rate_limit_per_min: _builtins.int = ...,
+        cache_ttl: _duration_pb2.Duration | None = ...,
+        min_isolation: _builtins.str = ...,
+        quota_total: _builtins.int = ...,
+        quota_per_day: _builtins.int = ...,
+        changelog: _builtins.str = ...,
+        schema_hash: _builtins.str = ...,
+        http: _target_pb2.HttpTarget | None = ...,
+        sql: _target_pb2.SqlTarget | None = ...,
+        shell: _target_pb2.ShellTarget | None = ...,
+        mcp: _target_pb2.McpTarget | None = ...,
+        grpc: _target_pb2.GrpcTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "create_time", b"create_time", "function", b"function", "input_schema", b"input_schema", "output_schema", b"output_schema"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "cache_ttl", b"cache_ttl", "create_time", b"create_time", "function", b"function", "grpc", b"grpc", "http", b"http", "input_schema", b"input_schema", "mcp", b"mcp", "output_schema", b"output_schema", "shell", b"shell", "sql", b"sql"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_agents", b"allowed_agents", "auth", b"auth", "create_time", b"create_time", "description", b"description", "exec_mode", b"exec_mode", "function", b"function", "idempotent", b"idempotent", "input_schema", b"input_schema", "name", b"name", "output_schema", b"output_schema", "rate_limit_per_min", b"rate_limit_per_min", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_agents", b"allowed_agents", "allowed_roles", b"allowed_roles", "auth", b"auth", "cache_ttl", b"cache_ttl", "changelog", b"changelog", "create_time", b"create_time", "description", b"description", "examples", b"examples", "exec_mode", b"exec_mode", "function", b"function", "governance_level", b"governance_level", "grpc", b"grpc", "http", b"http", "idempotent", b"idempotent", "input_schema", b"input_schema", "mcp", b"mcp", "min_isolation", b"min_isolation", "name", b"name", "output_schema", b"output_schema", "quota_per_day", b"quota_per_day", "quota_total", b"quota_total", "rate_limit_per_min", b"rate_limit_per_min", "schema_hash", b"schema_hash", "shell", b"shell", "sql", b"sql", "state", b"state", "tags", b"tags", "user_rate_limit_per_min", b"user_rate_limit_per_min", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class ToolExample(_message.Message):
+    """A call that shows how to use a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """What it shows."""
+    @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """The arguments; they fit the input schema."""
+
+    @_builtins.property
+    def result(self) -> _struct_pb2.Value:
+        """The result, as it would come back."""
+
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+        result: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "description", b"description", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolExample: _TypeAlias = ToolExample  # noqa: Y015
 
 @_typing.final
 class ToolAuth(_message.Message):
@@ -137,6 +337,9 @@ class Function(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     ALLOWED_IMPORTS_FIELD_NUMBER: _builtins.int
     CODE_HASH_FIELD_NUMBER: _builtins.int
+    IS_ASYNC_FIELD_NUMBER: _builtins.int
+    REQUIRES_CONTEXT_FIELD_NUMBER: _builtins.int
+    SAFE_MODE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """The source of a module that defines `entry_point`. At most 262,144 characters."""
     entry_point: _builtins.str
@@ -145,6 +348,12 @@ class Function(_message.Message):
     """Memory at most, in mebibytes: 0 means 512, at most 4,096."""
     code_hash: _builtins.str
     """SHA-256 of the code, in hex; set by the mesh."""
+    is_async: _builtins.bool
+    """Whether it is `async def`; set by the mesh."""
+    requires_context: _builtins.bool
+    """True to be given `context` as a keyword argument: tenant_id, agent, session_id, turn_id, tool and invocation_id."""
+    safe_mode: _builtins.bool
+    """Whether static rules and restricted builtins apply. Absent: true. The sandbox is the same either way."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Wall time at most. Absent: 30 seconds; at most 10 minutes."""
@@ -162,11 +371,16 @@ class Function(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         allowed_imports: _abc.Iterable[_builtins.str] | None = ...,
         code_hash: _builtins.str = ...,
+        is_async: _builtins.bool = ...,
+        requires_context: _builtins.bool = ...,
+        safe_mode: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_imports", b"allowed_imports", "code", b"code", "code_hash", b"code_hash", "entry_point", b"entry_point", "memory_limit_mib", b"memory_limit_mib", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "allowed_imports", b"allowed_imports", "code", b"code", "code_hash", b"code_hash", "entry_point", b"entry_point", "is_async", b"is_async", "memory_limit_mib", b"memory_limit_mib", "requires_context", b"requires_context", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__safe_mode: _TypeAlias = _typing.Literal["safe_mode"]  # noqa: Y015
+    _WhichOneofArgType__safe_mode: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__safe_mode) -> _WhichOneofReturnType__safe_mode | None: ...
 
 Global___Function: _TypeAlias = Function  # noqa: Y015

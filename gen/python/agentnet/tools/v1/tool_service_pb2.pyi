@@ -152,6 +152,9 @@ class ListToolsRequest(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     EXEC_MODE_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -161,7 +164,13 @@ class ListToolsRequest(_message.Message):
     exec_mode: _builtins.str
     """Only tools with this exec_mode; empty: all."""
     order_by: _builtins.str
-    """"name" (default) or "create_time desc"."""
+    """"name" (default) or "create_time desc"; with `query` the best match comes first."""
+    query: _builtins.str
+    """Only tools whose name, tags or description hold one of these words; empty: all. At most 200 characters."""
+    state: _tool_pb2.ToolState.ValueType
+    """Only tools in this state; unspecified: all."""
+    tag: _builtins.str
+    """Only tools with this tag; empty: all."""
     def __init__(
         self,
         *,
@@ -170,10 +179,13 @@ class ListToolsRequest(_message.Message):
         agent: _builtins.str = ...,
         exec_mode: _builtins.str = ...,
         order_by: _builtins.str = ...,
+        query: _builtins.str = ...,
+        state: _tool_pb2.ToolState.ValueType = ...,
+        tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "exec_mode", b"exec_mode", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "exec_mode", b"exec_mode", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "state", b"state", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +230,7 @@ class InvokeToolRequest(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`adder` or `adder@1.0.0`. Required."""
     agent: _builtins.str
@@ -226,6 +239,10 @@ class InvokeToolRequest(_message.Message):
     """The session; empty: none."""
     turn_id: _builtins.str
     """The turn; empty: none."""
+    request_id: _builtins.str
+    """Names the effect: the same request again, within 24 hours, gets the first one's outcome and does nothing. Empty:
+    every call is a call of its own. At most 64 characters.
+    """
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
         """The arguments: JSON that fits the tool's input schema."""
@@ -238,10 +255,11 @@ class InvokeToolRequest(_message.Message):
         agent: _builtins.str = ...,
         session_id: _builtins.str = ...,
         turn_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "name", b"name", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "name", b"name", "request_id", b"request_id", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,12 +275,18 @@ class InvokeToolResponse(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     """The invocation, for example `inv_01J…`."""
     stdout: _builtins.str
     """What it printed, at most 64 KiB."""
     stderr: _builtins.str
     """What it printed to the error stream, at most 64 KiB."""
+    replayed: _builtins.bool
+    """True when an earlier call with the same request_id did it, and this one nothing."""
+    cached: _builtins.bool
+    """True when the result is one of earlier for the same arguments."""
     @_builtins.property
     def finished(self) -> Global___ToolFinished:
         """How it ended."""
@@ -274,10 +298,12 @@ class InvokeToolResponse(_message.Message):
         finished: Global___ToolFinished | None = ...,
         stdout: _builtins.str = ...,
         stderr: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "invocation_id", b"invocation_id", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "finished", b"finished", "invocation_id", b"invocation_id", "replayed", b"replayed", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,6 +344,7 @@ class StreamToolResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    EMITTED_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     """The invocation."""
     sequence: _builtins.int
@@ -334,6 +361,10 @@ class StreamToolResponse(_message.Message):
     def finished(self) -> Global___ToolFinished:
         """It ended; the last event."""
 
+    @_builtins.property
+    def emitted(self) -> Global___ToolEmitted:
+        """It said something by `emit(kind, data)`."""
+
     def __init__(
         self,
         *,
@@ -342,16 +373,45 @@ class StreamToolResponse(_message.Message):
         started: Global___ToolStarted | None = ...,
         output: Global___ToolOutput | None = ...,
         finished: Global___ToolFinished | None = ...,
+        emitted: Global___ToolEmitted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "output", b"output", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["emitted", b"emitted", "event", b"event", "finished", b"finished", "output", b"output", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "invocation_id", b"invocation_id", "output", b"output", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emitted", b"emitted", "event", b"event", "finished", b"finished", "invocation_id", b"invocation_id", "output", b"output", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "output", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "output", "finished", "emitted"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamToolResponse: _TypeAlias = StreamToolResponse  # noqa: Y015
+
+@_typing.final
+class ToolEmitted(_message.Message):
+    """What a function said by `emit(kind, data)`; at most 256 a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The kind, for example "progress". At most 64 characters."""
+    @_builtins.property
+    def data(self) -> _struct_pb2.Value:
+        """The data, at most 16 KiB of JSON."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        data: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolEmitted: _TypeAlias = ToolEmitted  # noqa: Y015
 
 @_typing.final
 class ToolStarted(_message.Message):

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from agentnet.tools.v1 import governance_pb2 as agentnet_dot_tools_dot_v1_dot_governance__pb2
 from agentnet.tools.v1 import tool_service_pb2 as agentnet_dot_tools_dot_v1_dot_tool__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -60,6 +61,31 @@ class ToolServiceStub:
                 request_serializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolRequest.SerializeToString,
                 response_deserializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolResponse.FromString,
                 _registered_method=True)
+        self.SetToolState = channel.unary_unary(
+                '/agentnet.tools.v1.ToolService/SetToolState',
+                request_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.SetToolStateRequest.SerializeToString,
+                response_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.SetToolStateResponse.FromString,
+                _registered_method=True)
+        self.ReviewTool = channel.unary_unary(
+                '/agentnet.tools.v1.ToolService/ReviewTool',
+                request_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ReviewToolRequest.SerializeToString,
+                response_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ReviewToolResponse.FromString,
+                _registered_method=True)
+        self.ListToolAudit = channel.unary_unary(
+                '/agentnet.tools.v1.ToolService/ListToolAudit',
+                request_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ListToolAuditRequest.SerializeToString,
+                response_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ListToolAuditResponse.FromString,
+                _registered_method=True)
+        self.GetToolUsage = channel.unary_unary(
+                '/agentnet.tools.v1.ToolService/GetToolUsage',
+                request_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolUsageRequest.SerializeToString,
+                response_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolUsageResponse.FromString,
+                _registered_method=True)
+        self.GetToolSchemas = channel.unary_unary(
+                '/agentnet.tools.v1.ToolService/GetToolSchemas',
+                request_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolSchemasRequest.SerializeToString,
+                response_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolSchemasResponse.FromString,
+                _registered_method=True)
 
 
 class ToolServiceServicer:
@@ -93,7 +119,10 @@ class ToolServiceServicer:
     def InvokeTool(self, request, context):
         """Invokes a tool and returns its result.
         Errors: NOT_FOUND (TOOL_NOT_FOUND); PERMISSION_DENIED (TOOL_NOT_ALLOWED); INVALID_ARGUMENT (TOOL_ARGUMENTS_INVALID);
-        FAILED_PRECONDITION (TOOL_MODE_UNAVAILABLE, SANDBOX_UNAVAILABLE, FUNCTION_FAILED); RESOURCE_EXHAUSTED (OVERLOADED).
+        FAILED_PRECONDITION (TOOL_MODE_UNAVAILABLE, SANDBOX_UNAVAILABLE, FUNCTION_FAILED, TOOL_STATE_INVALID, POLICY_BLOCKED,
+        TOOL_OUTCOME_UNKNOWN, TOOL_FAILED, EGRESS_REFUSED); RESOURCE_EXHAUSTED (OVERLOADED, TOOL_QUOTA_EXHAUSTED);
+        UNAVAILABLE (TOOL_CIRCUIT_OPEN, DEPENDENCY_UNAVAILABLE); ALREADY_EXISTS (REQUEST_ID_REUSED); ABORTED
+        (TOOL_CALL_IN_PROGRESS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +131,47 @@ class ToolServiceServicer:
     def StreamTool(self, request, context):
         """Invokes a tool and streams what it prints, then its end. A function that fails is a `finished` event with a failure.
         Errors: as InvokeTool, before the first event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetToolState(self, request, context):
+        """Moves a version to its next state: draft, testing, approved, active, deprecated, retired.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND); FAILED_PRECONDITION (TOOL_STATE_INVALID, TOOL_APPROVAL_MISSING); ABORTED
+        (TOOL_STATE_CHANGED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewTool(self, request, context):
+        """Approves or rejects a version that is being tested. Who registered it may not approve it; nobody approves twice.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND); FAILED_PRECONDITION (TOOL_STATE_INVALID); PERMISSION_DENIED (TOOL_NOT_ALLOWED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListToolAudit(self, request, context):
+        """Lists what was done to a version, oldest first.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetToolUsage(self, request, context):
+        """Tells how a version is used.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetToolSchemas(self, request, context):
+        """Describes the tools an agent may call in the words of another system.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,6 +204,31 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.StreamTool,
                     request_deserializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolRequest.FromString,
                     response_serializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolResponse.SerializeToString,
+            ),
+            'SetToolState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetToolState,
+                    request_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.SetToolStateRequest.FromString,
+                    response_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.SetToolStateResponse.SerializeToString,
+            ),
+            'ReviewTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewTool,
+                    request_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ReviewToolRequest.FromString,
+                    response_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ReviewToolResponse.SerializeToString,
+            ),
+            'ListToolAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListToolAudit,
+                    request_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ListToolAuditRequest.FromString,
+                    response_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.ListToolAuditResponse.SerializeToString,
+            ),
+            'GetToolUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetToolUsage,
+                    request_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolUsageRequest.FromString,
+                    response_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolUsageResponse.SerializeToString,
+            ),
+            'GetToolSchemas': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetToolSchemas,
+                    request_deserializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolSchemasRequest.FromString,
+                    response_serializer=agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolSchemasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -272,6 +367,141 @@ class ToolService:
             '/agentnet.tools.v1.ToolService/StreamTool',
             agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolRequest.SerializeToString,
             agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetToolState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.tools.v1.ToolService/SetToolState',
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.SetToolStateRequest.SerializeToString,
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.SetToolStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.tools.v1.ToolService/ReviewTool',
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.ReviewToolRequest.SerializeToString,
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.ReviewToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListToolAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.tools.v1.ToolService/ListToolAudit',
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.ListToolAuditRequest.SerializeToString,
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.ListToolAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetToolUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.tools.v1.ToolService/GetToolUsage',
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolUsageRequest.SerializeToString,
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetToolSchemas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.tools.v1.ToolService/GetToolSchemas',
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolSchemasRequest.SerializeToString,
+            agentnet_dot_tools_dot_v1_dot_governance__pb2.GetToolSchemasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 isort:skip_file
 Do it, safely: register, find, invoke."""
 
+from agentnet.tools.v1 import governance_pb2 as _governance_pb2
 from agentnet.tools.v1 import tool_service_pb2 as _tool_service_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
@@ -31,11 +32,35 @@ class ToolServiceStub:
     InvokeTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.InvokeToolRequest, _tool_service_pb2.InvokeToolResponse]
     """Invokes a tool and returns its result.
     Errors: NOT_FOUND (TOOL_NOT_FOUND); PERMISSION_DENIED (TOOL_NOT_ALLOWED); INVALID_ARGUMENT (TOOL_ARGUMENTS_INVALID);
-    FAILED_PRECONDITION (TOOL_MODE_UNAVAILABLE, SANDBOX_UNAVAILABLE, FUNCTION_FAILED); RESOURCE_EXHAUSTED (OVERLOADED).
+    FAILED_PRECONDITION (TOOL_MODE_UNAVAILABLE, SANDBOX_UNAVAILABLE, FUNCTION_FAILED, TOOL_STATE_INVALID, POLICY_BLOCKED,
+    TOOL_OUTCOME_UNKNOWN, TOOL_FAILED, EGRESS_REFUSED); RESOURCE_EXHAUSTED (OVERLOADED, TOOL_QUOTA_EXHAUSTED);
+    UNAVAILABLE (TOOL_CIRCUIT_OPEN, DEPENDENCY_UNAVAILABLE); ALREADY_EXISTS (REQUEST_ID_REUSED); ABORTED
+    (TOOL_CALL_IN_PROGRESS).
     """
     StreamTool: _aio.UnaryStreamMultiCallable[_tool_service_pb2.StreamToolRequest, _tool_service_pb2.StreamToolResponse]
     """Invokes a tool and streams what it prints, then its end. A function that fails is a `finished` event with a failure.
     Errors: as InvokeTool, before the first event.
+    """
+    SetToolState: _aio.UnaryUnaryMultiCallable[_governance_pb2.SetToolStateRequest, _governance_pb2.SetToolStateResponse]
+    """Moves a version to its next state: draft, testing, approved, active, deprecated, retired.
+    Errors: NOT_FOUND (TOOL_NOT_FOUND); FAILED_PRECONDITION (TOOL_STATE_INVALID, TOOL_APPROVAL_MISSING); ABORTED
+    (TOOL_STATE_CHANGED).
+    """
+    ReviewTool: _aio.UnaryUnaryMultiCallable[_governance_pb2.ReviewToolRequest, _governance_pb2.ReviewToolResponse]
+    """Approves or rejects a version that is being tested. Who registered it may not approve it; nobody approves twice.
+    Errors: NOT_FOUND (TOOL_NOT_FOUND); FAILED_PRECONDITION (TOOL_STATE_INVALID); PERMISSION_DENIED (TOOL_NOT_ALLOWED).
+    """
+    ListToolAudit: _aio.UnaryUnaryMultiCallable[_governance_pb2.ListToolAuditRequest, _governance_pb2.ListToolAuditResponse]
+    """Lists what was done to a version, oldest first.
+    Errors: NOT_FOUND (TOOL_NOT_FOUND).
+    """
+    GetToolUsage: _aio.UnaryUnaryMultiCallable[_governance_pb2.GetToolUsageRequest, _governance_pb2.GetToolUsageResponse]
+    """Tells how a version is used.
+    Errors: NOT_FOUND (TOOL_NOT_FOUND).
+    """
+    GetToolSchemas: _aio.UnaryUnaryMultiCallable[_governance_pb2.GetToolSchemasRequest, _governance_pb2.GetToolSchemasResponse]
+    """Describes the tools an agent may call in the words of another system.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID).
     """
 
 class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -79,7 +104,10 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_tool_service_pb2.InvokeToolResponse]:
         """Invokes a tool and returns its result.
         Errors: NOT_FOUND (TOOL_NOT_FOUND); PERMISSION_DENIED (TOOL_NOT_ALLOWED); INVALID_ARGUMENT (TOOL_ARGUMENTS_INVALID);
-        FAILED_PRECONDITION (TOOL_MODE_UNAVAILABLE, SANDBOX_UNAVAILABLE, FUNCTION_FAILED); RESOURCE_EXHAUSTED (OVERLOADED).
+        FAILED_PRECONDITION (TOOL_MODE_UNAVAILABLE, SANDBOX_UNAVAILABLE, FUNCTION_FAILED, TOOL_STATE_INVALID, POLICY_BLOCKED,
+        TOOL_OUTCOME_UNKNOWN, TOOL_FAILED, EGRESS_REFUSED); RESOURCE_EXHAUSTED (OVERLOADED, TOOL_QUOTA_EXHAUSTED);
+        UNAVAILABLE (TOOL_CIRCUIT_OPEN, DEPENDENCY_UNAVAILABLE); ALREADY_EXISTS (REQUEST_ID_REUSED); ABORTED
+        (TOOL_CALL_IN_PROGRESS).
         """
 
     @_abc_1.abstractmethod
@@ -90,6 +118,57 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_tool_service_pb2.StreamToolResponse]:
         """Invokes a tool and streams what it prints, then its end. A function that fails is a `finished` event with a failure.
         Errors: as InvokeTool, before the first event.
+        """
+
+    @_abc_1.abstractmethod
+    def SetToolState(
+        self,
+        request: _governance_pb2.SetToolStateRequest,
+        context: _aio.ServicerContext[_governance_pb2.SetToolStateRequest, _abc.Awaitable[_governance_pb2.SetToolStateResponse]],
+    ) -> _abc.Awaitable[_governance_pb2.SetToolStateResponse]:
+        """Moves a version to its next state: draft, testing, approved, active, deprecated, retired.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND); FAILED_PRECONDITION (TOOL_STATE_INVALID, TOOL_APPROVAL_MISSING); ABORTED
+        (TOOL_STATE_CHANGED).
+        """
+
+    @_abc_1.abstractmethod
+    def ReviewTool(
+        self,
+        request: _governance_pb2.ReviewToolRequest,
+        context: _aio.ServicerContext[_governance_pb2.ReviewToolRequest, _abc.Awaitable[_governance_pb2.ReviewToolResponse]],
+    ) -> _abc.Awaitable[_governance_pb2.ReviewToolResponse]:
+        """Approves or rejects a version that is being tested. Who registered it may not approve it; nobody approves twice.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND); FAILED_PRECONDITION (TOOL_STATE_INVALID); PERMISSION_DENIED (TOOL_NOT_ALLOWED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListToolAudit(
+        self,
+        request: _governance_pb2.ListToolAuditRequest,
+        context: _aio.ServicerContext[_governance_pb2.ListToolAuditRequest, _abc.Awaitable[_governance_pb2.ListToolAuditResponse]],
+    ) -> _abc.Awaitable[_governance_pb2.ListToolAuditResponse]:
+        """Lists what was done to a version, oldest first.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def GetToolUsage(
+        self,
+        request: _governance_pb2.GetToolUsageRequest,
+        context: _aio.ServicerContext[_governance_pb2.GetToolUsageRequest, _abc.Awaitable[_governance_pb2.GetToolUsageResponse]],
+    ) -> _abc.Awaitable[_governance_pb2.GetToolUsageResponse]:
+        """Tells how a version is used.
+        Errors: NOT_FOUND (TOOL_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def GetToolSchemas(
+        self,
+        request: _governance_pb2.GetToolSchemasRequest,
+        context: _aio.ServicerContext[_governance_pb2.GetToolSchemasRequest, _abc.Awaitable[_governance_pb2.GetToolSchemasResponse]],
+    ) -> _abc.Awaitable[_governance_pb2.GetToolSchemasResponse]:
+        """Describes the tools an agent may call in the words of another system.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID).
         """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,128 @@
+"""Budgets: whose they are, when they count anew, and what happens at their limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+EACH: Final = "*"
+
+
+class Level(StrEnum):
+    """Whose budget it is, from the whole to the part."""
+
+    TENANT = "tenant"
+    TEAM = "team"
+    USER = "user"
+    AGENT = "agent"
+    SESSION = "session"
+    SUB_AGENT = "sub_agent"
+
+
+class Window(StrEnum):
+    """When what is spent counts anew: by the calendar, in UTC."""
+
+    TOTAL = "total"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+    def bounds(self, at: datetime) -> tuple[datetime, datetime | None]:
+        """When the window that holds this instant began, and when it ends; TOTAL never does."""
+        hour = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        match self:
+            case Window.TOTAL:
+                return datetime(1970, 1, 1, tzinfo=UTC), None
+            case Window.HOUR:
+                return hour, hour + timedelta(hours=1)
+            case Window.DAY:
+                day = hour.replace(hour=0)
+                return day, day + timedelta(days=1)
+            case Window.MONTH:
+                month = hour.replace(hour=0, day=1)
+                return month, (month + timedelta(days=32)).replace(day=1)
+
+
+class SoftAction(StrEnum):
+    """What happens beyond a soft limit, besides an alert."""
+
+    ALERT = "alert"
+    DOWNGRADE = "downgrade"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """On whose behalf a call spends, from the whole to the part. Empty: nobody at that level."""
+
+    team: str = ""
+    user: str = ""
+    agent: str = ""
+    session_id: str = ""
+    sub_agent: str = ""
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The keys of all budgets that a call on this path spends from."""
+        named = {
+            Level.TEAM: self.team,
+            Level.USER: self.user,
+            Level.AGENT: self.agent,
+            Level.SESSION: self.session_id,
+            Level.SUB_AGENT: self.sub_agent,
+        }
+        return (scope(Level.TENANT, ""), *(scope(level, name) for level, name in named.items() if name))
+
+
+NOBODY: Final = Path()
+
+
+def scope(level: Level, name: str) -> str:
+    """The key of a part of a tenant, for example `agent:Athena@1.0.0`."""
+    return f"{level}:{name}"
+
+
+def each(scope_key: str) -> str:
+    """The key of the budget that each part of this level has."""
+    return scope(Level(scope_key.partition(":")[0]), EACH)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is set: how much which part of the tenant may spend in which window."""
+
+    limit: int
+    level: Level = Level.TENANT
+    name: str = ""
+    window: Window = Window.TOTAL
+    soft_limit: int = 0
+    soft_action: SoftAction = SoftAction.ALERT
+
+    @property
+    def scope(self) -> str:
+        return scope(self.level, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent and has been, in micro-USD. For an EACH budget `name` says which part this is about."""
+
+    id: str
+    limits: Limits
+    settled: int
+    leased: int
+    updated_at: datetime
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A limit in the way of a call, or a soft one behind it."""
+
+    budget_id: str
+    scope: str
+    window: Window
+    amount: int
+    action: SoftAction | None  # None: the limit itself

@@ -1,0 +1,127 @@
+"""Between rows of the schema `cost` and values of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from asyncpg import Record
+
+from services.cost.budget import Budget, Level, Limits, Passed, Path, SoftAction, Window, each
+from services.cost.prices import MILLION, Usage
+from services.cost.store import Ask, Call, CostEvent, Extension, Filter, Lease, Outcome, Taken
+
+
+def asked(ask: Ask | Extension) -> Sequence[object]:
+    """A `lease_ask`."""
+    if isinstance(ask, Extension):
+        return ask.generation_id, None, None, None, ask.output_tokens, ask.expires_at
+    certain = Decimal(ask.certain_millionths)
+    return ask.generation_id, _keys(ask.scopes), certain, ask.output_price, ask.output_tokens, ask.expires_at
+
+
+def taken(generation_id: str, row: Record) -> Taken | None:
+    """One row of what `take_leases` answers."""
+    if row["state"] == "missing":
+        return None
+    told = [(_passed(one), bool(one["approved"])) for one in row["told"] or ()]
+    match row["state"]:
+        case "hard":
+            return Taken(None, refused_by=next(one for one, _ in told if one.action is None))
+        case "ask":
+            waiting = (one for one, approved in told if one.action is SoftAction.ASK and not approved)
+            return Taken(None, refused_by=next(waiting))
+    lease = Lease(generation_id, row["micros"], row["ends_at"])
+    return Taken(lease, passed=tuple(one for one, _ in told if one.action is not None))
+
+
+def settlement(tenant: str, event: CostEvent) -> Sequence[object]:
+    """A `settlement`: a row of cost_event in the order of its columns, and the scopes it is counted on."""
+    call, usage, path = event.call, event.usage, event.call.path
+    row = (
+        tenant, event.id, call.generation_id, path.session_id, path.agent, call.provider, call.model,
+        usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.reasoning_tokens, usage.estimated,
+        event.micros_usd, Decimal(event.micros_usd) / MILLION, event.price_version, event.created_at,
+        path.team, path.user, path.sub_agent, call.turn_id, call.attempt, call.outcome, call.tier, call.region,
+        usage.cache_write_tokens, usage.images, usage.audio_input_tokens, usage.audio_output_tokens,
+        usage.embedding_tokens, event.price_estimated,
+    )  # fmt: skip
+    return row, _keys(path.scopes)
+
+
+def cost_event(row: Record) -> CostEvent:
+    path = Path(row["team"], row["user_id"], row["agent_name"], row["session_id"], row["sub_agent"])
+    return CostEvent(
+        id=row["id"],
+        call=Call(
+            generation_id=row["generation_id"],
+            provider=row["provider"],
+            model=row["model"],
+            path=path,
+            turn_id=row["turn_id"],
+            attempt=row["attempt"],
+            outcome=Outcome(row["outcome"]),
+            tier=row["tier"],
+            region=row["region"],
+        ),
+        usage=Usage(
+            input_tokens=row["tokens_input"],
+            output_tokens=row["tokens_output"],
+            cached_input_tokens=row["tokens_cached_input"],
+            reasoning_tokens=row["tokens_reasoning"],
+            estimated=row["estimated"],
+            cache_write_tokens=row["tokens_cache_write"],
+            images=row["images"],
+            audio_input_tokens=row["tokens_audio_input"],
+            audio_output_tokens=row["tokens_audio_output"],
+            embedding_tokens=row["tokens_embedding"],
+        ),
+        micros_usd=row["cost_micros_usd"],
+        price_version=row["price_version"],
+        price_estimated=row["price_estimated"],
+        created_at=row["created_at"],
+    )
+
+
+def budget(row: Record) -> Budget:
+    level, _, name = row["scope"].partition(":")
+    counted = row["counted_scope"].partition(":")[2]
+    return Budget(
+        id=row["id"],
+        limits=Limits(
+            limit=row["limit_micros_usd"],
+            level=Level(level),
+            name=name,
+            window=Window(row["period"]),
+            soft_limit=row["soft_limit_micros_usd"],
+            soft_action=SoftAction(row["soft_action"]),
+        ),
+        settled=row["settled"],
+        leased=row["leased"],
+        updated_at=row["updated_at"],
+        name=counted,
+    )
+
+
+def is_each(limits: Limits) -> bool:
+    """Whether the budget is one for each part of its level."""
+    return limits.scope == each(limits.scope)
+
+
+def chosen_by(filters: Filter) -> Sequence[datetime | str | None]:
+    """The first six parameters of every query that filters entries."""
+    return filters.start, filters.end, filters.session_id, filters.model, filters.provider, filters.agent
+
+
+def _keys(scopes: Sequence[str]) -> Sequence[str]:
+    """The scopes, and then in the same order those of the budgets for each of their level."""
+    return (*scopes, *map(each, scopes))
+
+
+def _passed(one: Mapping[str, Any]) -> Passed:
+    action = one["action"]
+    return Passed(
+        one["budget_id"], one["scope"], Window(one["window"]), one["amount"], SoftAction(action) if action else None
+    )

@@ -1,0 +1,150 @@
+"""The mesh as an MCP server: what it offers, in the protocol's own words (the official library's types and session)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any, Final
+
+import grpc
+from google.protobuf import json_format, struct_pb2
+from mcp import types
+from mcp.server.lowlevel import Server
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from pydantic import AnyUrl
+
+from agentnet.orchestrator.v1 import session_pb2, session_service_pb2
+from agentnet.orchestrator.v1.session_service_pb2_grpc import SessionServiceStub
+from agentnet.tools.v1 import tool_pb2, tool_service_pb2
+from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
+from services.gateway.facades.agents import PREFIX as AGENT_MODEL
+from services.gateway.facades.agents import Agents
+from services.gateway.facades.ask import Ask, Message, Role, whole
+from shared.errors import InvalidArgument, MeshError, NotFound, Reason
+from shared.rpc.status import from_rpc
+
+AGENT: Final = "agent_"
+_MOST: Final = 500
+_RECENT: Final = 50
+_SESSION: Final = re.compile(r"agentnet://sessions/([A-Za-z0-9_-]{1,64})")
+_PROMPT: Final = {
+    "type": "object",
+    "properties": {"prompt": {"type": "string", "description": "What the agent is asked."}},
+    "required": ["prompt"],
+}
+
+
+class ResourceUnknown(NotFound):
+    """No such resource; sessions are agentnet://sessions/<id>."""
+
+    reason = Reason.ERROR_REASON_SESSION_NOT_FOUND
+
+
+class Offer:
+    """Tools, agents and sessions of whoever calls."""
+
+    def __init__(self, channel: grpc.aio.Channel, agents: Agents) -> None:
+        self._tools = ToolServiceStub(channel)
+        self._sessions = SessionServiceStub(channel)
+        self._agents = agents
+
+    async def tools(self) -> list[types.Tool]:
+        """The newest version of each tool, then the agents."""
+        found = await _call(self._tools.ListTools(tool_service_pb2.ListToolsRequest(page_size=_MOST)))
+        newest = {tool.name: tool for tool in sorted(found.tools, key=_version)}
+        agents = {agent.name: agent for agent in await self._agents.agents()}
+        asked = [
+            types.Tool(name=AGENT + name, description=agents[name].description or None, inputSchema=_PROMPT)
+            for name in sorted(agents)
+        ]
+        return [*(_tool(newest[name]) for name in sorted(newest)), *asked]
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+        """What the tool or the agent answers; its failure is a result too, as the protocol has it."""
+        try:
+            if name.startswith(AGENT):
+                return _said(await self._ask(name.removeprefix(AGENT), arguments))
+            return await self._invoke(name, arguments)
+        except MeshError as error:
+            text = f"{error.reason_name}: {error.message}"
+            return types.CallToolResult(content=[types.TextContent(type="text", text=text)], isError=True)
+
+    async def resources(self) -> list[types.Resource]:
+        """The newest sessions."""
+        found = await _call(self._sessions.ListSessions(session_service_pb2.ListSessionsRequest(page_size=_RECENT)))
+        return [_resource(session) for session in found.sessions]
+
+    async def read(self, uri: AnyUrl) -> Iterable[ReadResourceContents]:
+        """A session and its turns, as JSON."""
+        named = _SESSION.fullmatch(str(uri))
+        if named is None:
+            raise ResourceUnknown("resources are agentnet://sessions/<id>")
+        session_id = named[1]
+        asked = session_service_pb2.ListTurnsRequest(session_id=session_id, page_size=_MOST)
+        session = await _call(self._sessions.GetSession(session_service_pb2.GetSessionRequest(session_id=session_id)))
+        turns = await _call(self._sessions.ListTurns(asked))
+        data = {
+            "session": json_format.MessageToDict(session.session, preserving_proto_field_name=True),
+            "turns": [json_format.MessageToDict(turn, preserving_proto_field_name=True) for turn in turns.turns],
+        }
+        return [ReadResourceContents(json.dumps(data, ensure_ascii=False), "application/json")]
+
+    async def _ask(self, agent: str, arguments: Mapping[str, Any]) -> str:
+        prompt = arguments.get("prompt")
+        if not isinstance(prompt, str) or not prompt:
+            raise InvalidArgument("prompt must be a text", field="prompt")
+        ask = Ask(AGENT_MODEL + agent, (Message(Role.USER, (prompt,)),))
+        return (await whole(self._agents.answer(ask))).text
+
+    async def _invoke(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+        given = json_format.ParseDict(dict(arguments), struct_pb2.Struct())
+        request = tool_service_pb2.InvokeToolRequest(name=name, arguments=given)
+        answer = await _call(self._tools.InvokeTool(request, timeout=60))
+        finished = json_format.MessageToDict(answer.finished, preserving_proto_field_name=True)
+        result = finished.get("result")
+        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        structured = result if isinstance(result, dict) else None
+        content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
+        return types.CallToolResult(content=content, structuredContent=structured)
+
+
+def server(offer: Offer) -> Server[Any, Any]:
+    """The official library's server over what is offered."""
+    made: Server[Any, Any] = Server("agentnet", version=version("agentnet"))
+    made.list_tools()(offer.tools)  # type: ignore[no-untyped-call] # the library's decorators have no types
+    made.call_tool(validate_input=False)(offer.call)
+    made.list_resources()(offer.resources)  # type: ignore[no-untyped-call]
+    made.read_resource()(offer.read)  # type: ignore[no-untyped-call]
+    return made
+
+
+async def _call(call: Any) -> Any:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error
+
+
+def _said(text: str) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(type="text", text=text)])
+
+
+def _tool(tool: tool_pb2.Tool) -> types.Tool:
+    schema = json_format.MessageToDict(tool.input_schema) or {"type": "object"}
+    hints = types.ToolAnnotations(idempotentHint=tool.idempotent)
+    return types.Tool(name=tool.name, description=tool.description or None, inputSchema=schema, annotations=hints)
+
+
+def _resource(session: session_pb2.Session) -> types.Resource:
+    return types.Resource(
+        uri=AnyUrl(f"agentnet://sessions/{session.id}"),
+        name=session.id,
+        description=session.topic_start[:200] or None,
+        mimeType="application/json",
+    )
+
+
+def _version(tool: tool_pb2.Tool) -> tuple[int, ...]:
+    return tuple(int(part) for part in tool.version.split(".") if part.isdigit())

@@ -1,0 +1,127 @@
+"""The mesh's models as answerers: agentnet.inference.v1, with the caller's identity, limits and the tokens' count."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+import grpc
+
+from agentnet.common.v1 import usage_pb2
+from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from services.gateway.facades.ask import AnswerUndone, Ask, Began, Ended, Pieces, Reason, Said, Spent, Used
+from services.gateway.facades.generation import generation
+from services.gateway.limits import Limits
+from shared.errors import from_failure
+from shared.identity import current
+from shared.rpc.status import from_rpc
+
+SERVICE: Final = "agentnet.inference.v1.InferenceService"
+_MOST: Final = 500
+_REASONS: Final = {
+    generation_pb2.FINISH_REASON_STOP: Reason.STOP,
+    generation_pb2.FINISH_REASON_LENGTH: Reason.LENGTH,
+    generation_pb2.FINISH_REASON_CONTENT_FILTER: Reason.FILTER,
+    generation_pb2.FINISH_REASON_TOOL_CALLS: Reason.TOOLS,
+}
+Events = AsyncGenerator[generation_pb2.GenerationEvent, None]
+
+
+class Models:
+    """Answers by generating."""
+
+    def __init__(self, channel: grpc.aio.Channel, limits: Limits) -> None:
+        self._stub = rpc.InferenceServiceStub(channel)
+        self._limits = limits
+
+    async def answer(self, ask: Ask) -> Pieces:
+        tenant = current().tenant_id
+        await self._limits.use_model(tenant, ask.model)
+        async with aclosing(pieces(self._generate(generation(ask)))) as found:
+            async for piece in found:
+                yield piece
+                if isinstance(piece, Ended):
+                    await self._limits.spent(tenant, piece.spent.total)
+
+    async def attach(self, generation_id: str, *, after: int = 0) -> Events:
+        """A generation's events, live or past. Raises MeshError."""
+        call = self._stub.Attach(pb.AttachRequest(generation_id=generation_id, after_sequence=after, packing=True))
+        async with _closing(call):
+            async for answer in call:
+                for event in (answer.event, *answer.more):
+                    yield event
+
+    async def cancel(self, generation_id: str) -> None:
+        await self._unary(self._stub.CancelGeneration(pb.CancelGenerationRequest(generation_id=generation_id)))
+
+    async def embed(self, model: str, texts: Sequence[str]) -> pb.EmbedResponse:
+        """Raises MeshError."""
+        tenant = current().tenant_id
+        await self._limits.use_model(tenant, model)
+        found: pb.EmbedResponse = await self._unary(self._stub.Embed(pb.EmbedRequest(model=model, texts=texts)))
+        await self._limits.spent(tenant, found.usage.input_tokens)
+        return found
+
+    async def models(self) -> Sequence[pb.Model]:
+        """All of them, by name."""
+        found: pb.ListModelsResponse = await self._unary(self._stub.ListModels(pb.ListModelsRequest(page_size=_MOST)))
+        return found.models
+
+    async def _generate(self, request: pb.GenerateRequest) -> Events:
+        call = self._stub.Generate(request)
+        async with _closing(call):
+            async for answer in call:
+                for event in (answer.event, *answer.more):
+                    yield event
+
+    async def _unary(self, call: Any) -> Any:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+
+
+async def pieces(events: Events) -> Pieces:
+    """What a generation's events say to a reader who cannot take anything back.
+
+    Raises the MeshError of a generation that failed, and AnswerUndone when it starts anew after some of it was shown.
+    """
+    began = said = False
+    async with aclosing(events):
+        async for event in events:
+            match event.WhichOneof("event"):
+                case "started" if not began:
+                    began = True
+                    tokens = event.started.input_tokens
+                    yield Began(event.generation_id, event.started.model, event.time.seconds, tokens)
+                case "text":
+                    said = True
+                    yield Said(event.text.text)
+                case "tool_call":
+                    said, call = True, event.tool_call.tool_call
+                    yield Used(event.tool_call.index, call.arguments, call.id, call.name)
+                case "failover" if said and event.failover.restarted:
+                    raise AnswerUndone("the answer broke off and would start anew; ask again")
+                case "finished":
+                    reason = _REASONS.get(event.finished.finish_reason, Reason.STOP)
+                    yield Ended(reason, spent(event.finished.usage))
+                case "failed":
+                    raise from_failure(event.failed.failure)
+
+
+def spent(usage: usage_pb2.Usage) -> Spent:
+    return Spent(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.reasoning_tokens)
+
+
+@asynccontextmanager
+async def _closing(call: Any) -> AsyncIterator[None]:
+    """Cancels the call when its reader leaves early, and turns its errors into ours."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error
+    finally:
+        call.cancel()

@@ -1,0 +1,202 @@
+"""From an order to a course: which model, by which way, and whether an answer is at hand already."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from agentnet.inference.v1 import generation_pb2 as pb
+from services.inference import events
+from services.inference.answers import Answer, KeptAnswer, SharedAnswer
+from services.inference.breakers import Breakers
+from services.inference.cache import AnswerCache, CacheKey, key_of
+from services.inference.course import Course
+from services.inference.downgrades import Downgrade, Downgrades
+from services.inference.errors import ProviderUnavailable
+from services.inference.generation import Generation
+from services.inference.peers import Payer
+from services.inference.producer import Outcome
+from services.inference.providers.contract import (
+    Message,
+    ModelCall,
+    Provider,
+    ReasoningEffort,
+    ResponseFormat,
+    Sampling,
+    ToolChoice,
+    ToolDefinition,
+)
+from services.inference.route import Model, Router, Target
+
+_PROBE_AFTER: Final = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """Which earlier answers may be used."""
+
+    ttl: timedelta
+    similarity: float | None = None
+    """None: only the same request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller wants generated."""
+
+    generation_id: str
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    max_output_tokens: int
+    detach_grace: timedelta
+    session_id: str = ""
+    agent: str = ""
+    tools: tuple[ToolDefinition, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    fallback: tuple[str, ...] | None = None
+    no_fallback: bool = False
+    cache: CachePolicy | None = None
+    prompt_version: str = ""
+    packing: bool = False
+
+    @property
+    def texts(self) -> list[str]:
+        """All text of the prompt, whoever wrote it: what policy judges."""
+        found: list[str] = []
+        for message in self.messages:
+            found += [message.text, *(result.content for result in message.tool_results)]
+            found += [call.arguments for call in message.tool_calls]
+        return [text for text in found if text]
+
+    def call(self, model: Model) -> ModelCall:
+        return ModelCall(
+            model=model.name,
+            messages=self.messages,
+            sampling=self.sampling,
+            max_output_tokens=self.max_output_tokens,
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            response_format=self.response_format,
+            reasoning_effort=self.reasoning_effort,
+            timeouts=model.timeouts,
+        )
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A generation that may start."""
+
+    call: ModelCall
+    course: Course
+    before: list[events.Event]
+    kept: Callable[[Outcome], None] = lambda _: None
+    leads: Callable[[Generation], None] = lambda _: None
+
+    def paid_by(self, payer: Payer) -> Payer:
+        target = self.course.target
+        return replace(payer, provider=target.provider.name, model=target.model.name)
+
+
+@dataclass(slots=True)
+class Admission:
+    """Routes, breakers, downgrades and kept answers, brought together for one order at a time."""
+
+    router: Router
+    breakers: Breakers
+    downgrades: Downgrades
+    cache: AnswerCache
+    retry_base: timedelta = timedelta(milliseconds=200)
+    jitter: Callable[[], float] = random.random
+    _leading: dict[tuple[str, str], Generation] = field(default_factory=dict)
+    _keeping: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def model(self, order: Order) -> Model:
+        """The model asked for. Raises ModelNotFound."""
+        return self.router.resolve(order.model)
+
+    async def admit(self, tenant: str, order: Order, asked: Model, *, revision: int) -> Admitted:
+        """Raises ModelNotFound, ModelUnable, and ProviderUnavailable when all breakers of the chain are open."""
+        downgrade = await self.downgrades.of(tenant, asked.name)
+        model = self.router.resolve(downgrade.to_model) if downgrade else asked
+        before = [_downgraded(asked, model, downgrade)] if downgrade else []
+        call = order.call(model)
+        chain = self.router.chain(model, call, fallback=order.fallback)
+        if order.cache is None:
+            return Admitted(call, await self._course(chain, order, before), before)
+        key = key_of(tenant, call, revision=revision, prompt_version=order.prompt_version)
+        at_hand = await self._at_hand(key, order.cache, chain[0])
+        if at_hand and at_hand.source == pb.ANSWER_SOURCE_SHARED:
+            return Admitted(call, self._along((at_hand, *chain), order), before)
+        if at_hand:
+            return Admitted(call, self._along((at_hand,), order), before)
+        course = await self._course(chain, order, before)
+        policy = order.cache
+        return Admitted(
+            call, course, before,
+            kept=lambda outcome: self._keep(key, policy, outcome),
+            leads=lambda generation: self._lead(key, generation),
+        )  # fmt: skip
+
+    def _along(self, chain: tuple[Target, ...], order: Order) -> Course:
+        return Course(chain, pinned=order.no_fallback, base=self.retry_base, jitter=self.jitter)
+
+    async def _course(self, chain: tuple[Target, ...], order: Order, before: list[events.Event]) -> Course:
+        """The course from the first target whose breaker lets calls through."""
+        course = self._along(chain, order)
+        while not await self.breakers.admits(course.target.provider.name):
+            skipped = course.target
+            failure = ProviderUnavailable(
+                "the provider failed too often; it is tried again soon",
+                provider=skipped.provider.name,
+                retry_after=_PROBE_AFTER,
+            )
+            target = course.skip()
+            if target is None:
+                raise failure
+            before.append(events.failover(skipped, target, restarted=False, at=0, failure=failure))
+        return course
+
+    async def _at_hand(self, key: CacheKey, policy: CachePolicy, target: Target) -> Target | None:
+        leader = self._leading.get((key.tenant, key.exact))
+        if leader and not leader.done:
+            return _instead(target, SharedAnswer(target.provider.name, leader), pb.ANSWER_SOURCE_SHARED)
+        if answer := await self.cache.find(key):
+            return _instead(target, KeptAnswer(target.provider.name, answer), pb.ANSWER_SOURCE_EXACT_CACHE)
+        if policy.similarity is None:
+            return None
+        if answer := await self.cache.find_alike(key, similarity=policy.similarity):
+            return _instead(target, KeptAnswer(target.provider.name, answer), pb.ANSWER_SOURCE_SEMANTIC_CACHE)
+        return None
+
+    def _lead(self, key: CacheKey, generation: Generation) -> None:
+        """Lets the same request share this generation while it runs."""
+        place = (key.tenant, key.exact)
+        self._leading[place] = generation
+        generation.when_done(lambda: self._leading.pop(place, None))
+
+    def _keep(self, key: CacheKey, policy: CachePolicy, outcome: Outcome) -> None:
+        """Keeps what the model asked for answered; a stand-in's answer is not kept under its name."""
+        if outcome.target.free or outcome.attempts > 1:
+            return
+        answer = Answer.of(outcome.transcript)
+        self._spawn(self.cache.keep(key, answer, ttl=policy.ttl, semantic=policy.similarity is not None))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="keep an answer")
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+
+def _instead(target: Target, provider: Provider, source: pb.AnswerSource.ValueType) -> Target:
+    return Target(target.model, provider, source)
+
+
+def _downgraded(asked: Model, taken: Model, downgrade: Downgrade) -> events.Event:
+    return events.downgraded(asked.name, taken.name, reason=downgrade.reason)

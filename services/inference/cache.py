@@ -1,0 +1,157 @@
+"""Answers kept for the same request, or one that means the same: per tenant, for a time, least used forgotten first.
+
+A key holds the policy revision and everything that goes to the model, so an answer ends with the policy, the model and
+the prompt version it was made under. Answers are kept after policy. Redis keeps them; without it nothing is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final
+
+import numpy as np
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from services.inference.answers import Answer
+from services.inference.canonical import canonical, digest
+from services.inference.embeddings.contract import Embedder
+from services.inference.providers.contract import ModelCall, Role
+from shared.clock import Clock
+from shared.redis import RedisLost
+from shared.telemetry import meter
+
+_PER_TENANT: Final = 1000
+_SEMANTIC_PER_TENANT: Final = 512
+_asked = meter.create_counter(
+    "response_cache_total", description="look-ups, by what was found: exact, semantic or none"
+)
+
+_KEEP: Final = """
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], 604800000)
+local over = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[5])
+if over > 0 then
+  for _, member in ipairs(redis.call('ZPOPMIN', KEYS[2], over)) do redis.call('DEL', ARGV[6] .. member) end
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """What an answer is kept under; `kin` is shared by requests that differ in the last message only."""
+
+    tenant: str
+    exact: str
+    kin: str
+    last: str
+
+
+def key_of(tenant: str, call: ModelCall, *, revision: int, prompt_version: str) -> CacheKey:
+    """The key of a call under a policy revision and a prompt version."""
+    bound = {"policy": revision, "prompt": prompt_version}
+    last = call.messages[-1]
+    others = replace(call, messages=call.messages[:-1])
+    kin = digest({**bound, "kin": canonical(others), "media": len(last.media)})
+    asked = last.text if last.role is Role.USER and not last.media else ""
+    return CacheKey(tenant, digest({**bound, "call": canonical(call)}), kin, asked)
+
+
+class AnswerCache:
+    """Exact answers in Redis for all replicas; meanings in an index of vectors beside them."""
+
+    def __init__(self, redis: Redis, embedder: Embedder, *, clock: Clock, capacity: int = _PER_TENANT) -> None:
+        self._redis = redis
+        self._embedder = embedder
+        self._clock = clock
+        self._capacity = capacity
+        self._keep = redis.register_script(_KEEP)
+
+    async def find(self, key: CacheKey) -> Answer | None:
+        """The answer to exactly this request."""
+        answer = await self._load(key.tenant, key.exact)
+        _asked.add(1, {"found": "exact" if answer else "none"})
+        return answer
+
+    async def find_alike(self, key: CacheKey, *, similarity: float) -> Answer | None:
+        """The answer to the request nearest in meaning, if it is near enough."""
+        if not key.last:
+            return None
+        try:
+            entries: Any = await self._redis.hgetall(_meanings(key))
+        except RedisLost:
+            return None
+        if not entries:
+            return None
+        digests, rows = list(entries), np.stack([np.frombuffer(row, np.float32) for row in entries.values()])
+        scores = rows @ await self._vector(key.last)
+        best = int(scores.argmax())
+        if scores[best] < similarity:
+            return None
+        answer = await self._load(key.tenant, digests[best].decode())
+        if answer is None:  # it has expired; its meaning need not be looked at again
+            await self._forget(key, digests[best])
+        else:
+            _asked.add(1, {"found": "semantic"})
+        return answer
+
+    async def keep(self, key: CacheKey, answer: Answer, *, ttl: timedelta, semantic: bool) -> None:
+        """Keeps an answer; nothing is promised."""
+        used = self._clock.now().timestamp()
+        prefix = _answer(key.tenant, "")
+        try:
+            await self._keep(
+                keys=[prefix + key.exact, _used(key.tenant)],
+                args=[
+                    answer.model_dump_json(),
+                    int(ttl.total_seconds() * 1000),
+                    used,
+                    key.exact,
+                    self._capacity,
+                    prefix,
+                ],
+            )
+            if semantic and key.last:
+                await self._keep_meaning(key, ttl)
+        except RedisLost:
+            return
+
+    async def _keep_meaning(self, key: CacheKey, ttl: timedelta) -> None:
+        name = _meanings(key)
+        if await self._redis.hlen(name) >= _SEMANTIC_PER_TENANT:
+            await self._redis.delete(name)
+        await self._redis.hset(name, key.exact, (await self._vector(key.last)).tobytes())
+        await self._redis.expire(name, ttl)
+
+    async def _load(self, tenant: str, exact: str) -> Answer | None:
+        try:
+            found = await self._redis.get(_answer(tenant, exact))
+            if found is None:
+                return None
+            await self._redis.zadd(_used(tenant), {exact: self._clock.now().timestamp()})
+            return Answer.model_validate_json(found)
+        except (*RedisLost, ValidationError):
+            return None
+
+    async def _forget(self, key: CacheKey, exact: bytes) -> None:
+        try:
+            await self._redis.hdel(_meanings(key), exact.decode())
+        except RedisLost:
+            return
+
+    async def _vector(self, text: str) -> Any:
+        return np.asarray((await self._embedder.embed([text])).vectors[0], np.float32)
+
+
+def _answer(tenant: str, exact: str) -> str:
+    return f"answer:{{{tenant}}}:{exact}"
+
+
+def _used(tenant: str) -> str:
+    return f"answers-used:{{{tenant}}}"
+
+
+def _meanings(key: CacheKey) -> str:
+    return f"answers-meaning:{{{key.tenant}}}:{key.kin}"

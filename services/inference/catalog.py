@@ -1,0 +1,164 @@
+"""The catalogue of providers and models: a YAML file, checked whole before anything is served.
+
+providers:
+openai:    {kind: openai, api_key: env:OPENAI_API_KEY}
+azure-eu:  {kind: azure, base_url: https://eu.openai.azure.com, api_version: 2024-10-21, api_key: vault:kv/azure#key}
+models:
+gpt-4o:      {provider: openai, context_tokens: 128000, abilities: [image, tools, json_schema],
+fallback: [gpt-4o-mini, smollm2-135m, synthetic]}
+gpt-4o-eu:   {provider: azure-eu, model: my-deployment, timeouts: {first_token: 20s}}
+default: gpt-4o
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+
+
+class CatalogInvalid(ValueError):
+    """The catalogue cannot be used. Says where and why, one line a fault."""
+
+
+class Kind(StrEnum):
+    """Which dialect a provider speaks."""
+
+    OPENAI = "openai"
+    OPENAI_RESPONSES = "openai_responses"
+    OPENAI_COMPATIBLE = "openai_compatible"
+    AZURE = "azure"
+    ANTHROPIC = "anthropic"
+    HUGGINGFACE = "huggingface"
+    HUGGINGFACE_TGI = "huggingface_tgi"
+    PLUGIN = "plugin"
+    SYNTHETIC = "synthetic"
+
+
+class Ability(StrEnum):
+    """What a model takes beside text."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+    TOOLS = "tools"
+    JSON_SCHEMA = "json_schema"
+    REASONING = "reasoning"
+
+
+def _span(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    found = _SPAN.fullmatch(str(value))
+    if not found:
+        raise ValueError("must be a time like 500ms, 20s or 5m")
+    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+
+
+Span = Annotated[timedelta, BeforeValidator(_span), Field(gt=timedelta(), le=timedelta(hours=1))]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TimeoutEntry(_Strict):
+    """How long a model's calls may take; what is absent is the mesh's."""
+
+    connect: Span | None = None
+    first_token: Span | None = None
+    idle: Span | None = None
+    total: Span | None = None
+
+
+class ProviderEntry(_Strict):
+    """One provider."""
+
+    kind: Kind
+    base_url: str = Field(default="", pattern=r"^(https?://.+)?$")
+    api_key: str = Field(default="", pattern=r"^((env|file|vault|aws):.+)?$", description="a reference, never the key")
+    api_version: str = Field(default="", pattern=r"^[0-9a-z-]*$")
+    plugin: str = Field(default="", description="the entry point's name in the group agentnet.providers")
+    options: dict[str, Any] = Field(default_factory=dict, description="for a plug-in, as it likes")
+    max_concurrency: int = Field(default=0, ge=0, description="calls at once; 0: no limit")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ProviderEntry:
+        needs_url = (Kind.OPENAI_COMPATIBLE, Kind.AZURE, Kind.HUGGINGFACE_TGI)
+        if self.kind in needs_url and not self.base_url:
+            raise ValueError(f"base_url is required for {self.kind.value}")
+        if self.kind is Kind.AZURE and not self.api_version:
+            raise ValueError("api_version is required for azure")
+        if (self.kind is Kind.PLUGIN) != bool(self.plugin):
+            raise ValueError("plugin names the entry point, for the kind plugin and no other")
+        return self
+
+
+class ModelEntry(_Strict):
+    """One model, under the mesh's name for it."""
+
+    provider: Name
+    model: str = Field(default="", description="the provider's name or deployment; empty: the same")
+    context_tokens: int = Field(default=0, ge=0)
+    abilities: frozenset[Ability] = frozenset()
+    fallback: tuple[Name, ...] = Field(default=(), max_length=8)
+    timeouts: TimeoutEntry = TimeoutEntry()
+    continues: bool = Field(default=False, description="goes on from a begun answer; else a failover restarts")
+    tokenizer: str = Field(default="", description="which tokenizer counts for it; empty: found by its name")
+
+
+class Catalog(_Strict):
+    """All providers and models, and the default model."""
+
+    providers: dict[Name, ProviderEntry] = Field(default_factory=dict)
+    models: dict[Name, ModelEntry] = Field(default_factory=dict)
+    default: str = ""
+
+    @model_validator(mode="after")
+    def _connected(self) -> Catalog:
+        faults = [
+            f"models.{name}.provider: there is no provider {model.provider}"
+            for name, model in self.models.items()
+            if model.provider not in self.providers
+        ]
+        faults += [
+            f"models.{name}.fallback: {'it names itself' if other == name else f'there is no model {other}'}"
+            for name, model in self.models.items()
+            for other in model.fallback
+            if other == name or other not in self.models
+        ]
+        if self.default and self.default not in self.models:
+            faults.append(f"default: there is no model {self.default}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def read_catalog(path: Path) -> dict[str, Any]:
+    """The file as data; `checked` judges it. Raises CatalogInvalid with the line of a fault in the YAML."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatalogInvalid(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise CatalogInvalid(f"{path} is not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise CatalogInvalid(f"{path} must hold providers and models")
+    return found
+
+
+def checked(data: dict[str, Any]) -> Catalog:
+    """Raises CatalogInvalid with every fault, each with its path and without the value, which may be a key."""
+    try:
+        return Catalog.model_validate(data)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'catalogue'}: {fault['msg']}" for fault in error.errors()]
+        raise CatalogInvalid("\n".join(faults)) from None

@@ -1,0 +1,96 @@
+"""Credentials by reference: `env:NAME`, `file:/path`, `vault:path#field`, `aws:name#field`. Never inline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from pydantic import SecretStr
+
+_SECONDS: Final = 10.0
+_OK: Final = 200
+
+
+class CredentialMissing(ValueError):
+    """A reference leads nowhere. Says which, never what was found."""
+
+
+class Credentials:
+    """Reads references once, at start."""
+
+    def __init__(self, session: aiohttp.ClientSession, environment: Mapping[str, str] = os.environ) -> None:
+        self._session = session
+        self._environment = environment
+        self._readers: dict[str, Callable[[str], Awaitable[str]]] = {
+            "env": self._from_environment,
+            "file": self._from_file,
+            "vault": self._from_vault,
+            "aws": self._from_aws,
+        }
+
+    async def read(self, reference: str) -> SecretStr:
+        """The secret. Raises CredentialMissing."""
+        scheme, colon, place = reference.partition(":")
+        if not colon or scheme not in self._readers:
+            known = ", ".join(f"{scheme}:" for scheme in self._readers)
+            raise CredentialMissing(f"a credential is given by reference, beginning with one of {known}")
+        async with asyncio.timeout(_SECONDS):
+            found = await self._readers[scheme](place)
+        if not found:
+            raise CredentialMissing(f"{reference} is empty")
+        return SecretStr(found)
+
+    async def _from_environment(self, name: str) -> str:
+        if name not in self._environment:
+            raise CredentialMissing(f"the environment has no {name}")
+        return self._environment[name]
+
+    async def _from_file(self, path: str) -> str:
+        try:
+            return (await asyncio.to_thread(Path(path).read_text, encoding="utf-8")).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CredentialMissing(f"{path} cannot be read: {type(error).__name__}") from None
+
+    async def _from_vault(self, place: str) -> str:
+        """Vault's KV version 2 at VAULT_ADDR with VAULT_TOKEN (developer.hashicorp.com/vault/api-docs/secret/kv)."""
+        path, _, field = place.partition("#")
+        address = await self._from_environment("VAULT_ADDR")
+        headers = {"x-vault-token": await self._from_environment("VAULT_TOKEN")}
+        if namespace := self._environment.get("VAULT_NAMESPACE"):
+            headers["x-vault-namespace"] = namespace
+        mount, _, rest = path.partition("/")
+        async with self._session.get(f"{address.rstrip('/')}/v1/{mount}/data/{rest}", headers=headers) as answer:
+            if answer.status != _OK:
+                raise CredentialMissing(f"vault answers {answer.status} for {path}")
+            return _field((await answer.json())["data"]["data"], field, path)
+
+    async def _from_aws(self, place: str) -> str:
+        """AWS Secrets Manager, with botocore's own search for credentials and region (extra `aws`)."""
+        name, _, field = place.partition("#")
+        text = await asyncio.to_thread(_aws_secret, name)
+        return _field(json.loads(text), field, name) if field else text
+
+
+def _aws_secret(name: str) -> str:
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - an optional extra
+        from botocore.session import get_session  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        raise CredentialMissing("aws: needs the extra `aws` (botocore)") from None
+    try:
+        answer: dict[str, Any] = get_session().create_client("secretsmanager").get_secret_value(SecretId=name)
+    except (BotoCoreError, ClientError) as error:
+        raise CredentialMissing(f"AWS Secrets Manager does not give {name}: {type(error).__name__}") from None
+    return str(answer["SecretString"])
+
+
+def _field(found: Mapping[str, Any], field: str, where: str) -> str:
+    name = field or "value"
+    if name not in found:
+        raise CredentialMissing(f"{where} has no field {name}")
+    return str(found[name])

@@ -1,0 +1,1 @@
+"""Vectors: batched across requests, on the device there is, cached a tenant."""

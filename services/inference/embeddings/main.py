@@ -1,0 +1,47 @@
+"""How the embedded embedding model is built into inference."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+from redis.asyncio import Redis
+
+from services.inference.embeddings.batching import Limits, batching
+from services.inference.embeddings.cache import CachingEmbedder, MemoryVectorCache, RedisVectorCache, VectorCache
+from services.inference.embeddings.contract import Embedder
+from services.inference.embeddings.device import Device
+from services.inference.embeddings.minilm import MODEL, MiniLM
+from services.inference.embeddings.settings import EmbeddingSettings
+from shared.clock import Clock
+from shared.log import log
+
+# A CPU computes a few hundred tokens at full speed, measured by tests/bench/embeddings.py; a GPU needs thousands.
+_LIMITS: Final = {Device.CPU: Limits(), Device.CUDA: Limits(tokens=16_384, padding=4096)}
+
+
+@asynccontextmanager
+async def embedded_embedder(
+    settings: EmbeddingSettings, *, redis: Redis, clock: Clock, tenant: Callable[[], str]
+) -> AsyncIterator[Embedder]:
+    """The embedded model, batched and cached, in the block. Raises DeviceMissing."""
+    model = await asyncio.to_thread(MiniLM, settings.embedding_device, threads=settings.embedding_threads)
+    log.info("embedding.loaded", model=MODEL, device=model.device.value)
+    limits = replace(_LIMITS[model.device], texts=settings.embedding_batch, wait=settings.embedding_wait)
+    async with batching(model, limits) as embedder:
+        cache = _cache(settings, redis, clock)
+        yield embedder if cache is None else CachingEmbedder(embedder, cache, model=MODEL, tenant=tenant)
+
+
+def _cache(settings: EmbeddingSettings, redis: Redis, clock: Clock) -> VectorCache | None:
+    match settings.embedding_cache:
+        case "memory":
+            size, ttl = settings.embedding_cache_bytes, settings.embedding_cache_ttl
+            return MemoryVectorCache(clock, size=size, ttl=ttl)
+        case "redis":
+            return RedisVectorCache(redis, ttl=settings.embedding_cache_ttl)
+        case "off":
+            return None

@@ -1,0 +1,58 @@
+"""The embedding models of a mesh by name: the embedded one and those behind OpenAI's wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import aiohttp
+
+from services.inference.embeddings.cache import CachingEmbedder, VectorCache
+from services.inference.embeddings.contract import Embedder
+from services.inference.embeddings.openai_compatible import EmbeddingEndpoint, OpenAICompatibleEmbedder
+from services.inference.embeddings.retrying import Patience, RetryingEmbedder
+from services.inference.errors import ModelNotFound
+from services.inference.tokenizers import Tokenizers
+
+
+class EmbeddingModels:
+    """Which embedder a name means."""
+
+    def __init__(self, models: Mapping[str, Embedder], *, default: str) -> None:
+        """`default` is one of them, for calls that name none."""
+        self._models = dict(models)
+        self._default = default
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All of them, sorted."""
+        return sorted(self._models)
+
+    def find(self, name: str) -> tuple[str, Embedder]:
+        """The model's own name and its embedder. Raises ModelNotFound, which lists those there are."""
+        chosen = name or self._default
+        embedder = self._models.get(chosen)
+        if embedder is None:
+            known = ", ".join(self.names)
+            raise ModelNotFound(f"no embedding model {chosen}; there are {known}", model=chosen, known=known)
+        return chosen, embedder
+
+
+def remote_embedder(
+    endpoint: EmbeddingEndpoint,
+    session: aiohttp.ClientSession,
+    *,
+    window: int,
+    tokenizers: Tokenizers,
+    cache: VectorCache | None,
+    tenant: Callable[[], str],
+) -> Embedder:
+    """A model behind a URL: texts cut to `window` of its own tokens (0: never), asked again if need be, cached."""
+
+    def cut(text: str) -> tuple[str, bool]:
+        return tokenizers.cut(text, endpoint.model, window)
+
+    asked = OpenAICompatibleEmbedder(endpoint, session, cut=cut if window else None)
+    embedder = RetryingEmbedder(asked, Patience())
+    if cache is None:
+        return embedder
+    return CachingEmbedder(embedder, cache, model=f"{endpoint.name}/{endpoint.model}/{endpoint.width}", tenant=tenant)

@@ -1,0 +1,1 @@
+"""Prompts: immutable versions by digest, movable labels, typed rendering."""

@@ -1,0 +1,168 @@
+"""One streamed call over the pooled session; what differs between providers is their dialect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+import aiohttp
+
+from services.inference.errors import ProviderTimeout, ProviderUnavailable, StreamBroken
+from services.inference.providers.contract import Chunk, ModelCall, Timeouts
+from services.inference.providers.refusals import refusal
+from services.inference.providers.sse import EventStream, EventTooLong, ServerEvent
+
+_OK: Final = 200
+_FLUSH: Final = b"\n\n"
+"""Ends an event that the server left open when it closed the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """What a dialect posts: a path below the base URL, a JSON body, headers of its own."""
+
+    path: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """Reads one stream of a dialect."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether what came so far is a whole answer."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the provider said that nothing more comes."""
+
+    def read(self, event: ServerEvent) -> Chunk | None:
+        """What an event says. Raises MeshError for errors inside the stream, ValueError for what is no event."""
+
+
+class Dialect(Protocol):
+    """A provider's wire format, without any I/O."""
+
+    def request(self, call: ModelCall) -> HttpCall:
+        """The call as it is posted."""
+
+    def reader(self, provider: str) -> Reader:
+        """A reader for one answer; errors name the provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a provider is, and what proves that we may call it."""
+
+    name: str
+    base_url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class HttpProvider:
+    """A provider behind HTTP and server-sent events."""
+
+    def __init__(self, endpoint: Endpoint, dialect: Dialect, session: aiohttp.ClientSession) -> None:
+        self._endpoint = endpoint
+        self._dialect = dialect
+        self._session = session
+
+    @property
+    def name(self) -> str:
+        return self._endpoint.name
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
+        reader, events, limit = self._dialect.reader(self.name), EventStream(), call.timeouts.first_token
+        async with self._answer(self._dialect.request(call), call.timeouts) as answer:
+            while not reader.ended:
+                received = await self._read(answer, limit)
+                limit = call.timeouts.idle
+                if chunk := self._understood(reader, events, received or _FLUSH):
+                    yield chunk
+                if not received:
+                    break
+        if not (reader.ended or reader.whole):
+            raise StreamBroken("the provider's stream ended in the middle", provider=self.name)
+
+    def _understood(self, reader: Reader, events: EventStream, received: bytes) -> Chunk | None:
+        try:
+            found = [reader.read(event) for event in events.feed(received)]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # it is JSON of another form, or none
+            raise StreamBroken("the provider's stream cannot be read", provider=self.name) from error
+        except EventTooLong as error:
+            raise StreamBroken("the provider's stream has no end of line", provider=self.name) from error
+        return joined([chunk for chunk in found if chunk])
+
+    @asynccontextmanager
+    async def _answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[aiohttp.ClientResponse]:
+        answer = await self._post(call, timeouts)
+        try:
+            if answer.status != _OK:
+                raise refusal(answer.status, answer.headers, await self._refused(answer, timeouts), provider=self.name)
+            yield answer
+        except aiohttp.ClientError as error:
+            raise StreamBroken("the provider's stream broke", provider=self.name) from error
+        finally:
+            answer.close()  # a stream left early must not go on at the provider
+
+    async def _post(self, call: HttpCall, timeouts: Timeouts) -> aiohttp.ClientResponse:
+        """Posts; once more when a pooled connection turned out to be closed by the server."""
+        try:
+            return await self._posted(call, timeouts)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError, ConnectionResetError):
+            pass
+        try:
+            return await self._posted(call, timeouts)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError, ConnectionResetError) as error:
+            raise ProviderUnavailable("the provider closed the connection", provider=self.name) from error
+
+    async def _posted(self, call: HttpCall, timeouts: Timeouts) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(timeouts.first_token.total_seconds()):
+                return await self._session.post(
+                    self._endpoint.base_url.rstrip("/") + call.path,
+                    json=call.body,
+                    headers={**self._endpoint.headers, **call.headers},
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect.total_seconds()),
+                )
+        except TimeoutError as error:
+            raise ProviderTimeout("the provider did not answer in time", provider=self.name) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError):
+            raise
+        except aiohttp.ClientError as error:
+            raise ProviderUnavailable("the provider cannot be reached", provider=self.name) from error
+
+    async def _refused(self, answer: aiohttp.ClientResponse, timeouts: Timeouts) -> bytes:
+        """What a refusal says."""
+        try:
+            async with asyncio.timeout(timeouts.idle.total_seconds()):
+                return await answer.read()
+        except TimeoutError as error:
+            raise ProviderTimeout("the provider's refusal stalled", provider=self.name) from error
+
+    async def _read(self, answer: aiohttp.ClientResponse, limit: timedelta) -> bytes:
+        """All that has arrived; empty at the end."""
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                return await answer.content.readany()
+        except TimeoutError as error:
+            raise ProviderTimeout("the provider's stream stalled", provider=self.name) from error
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk | None:
+    """Everything one read brought, as one chunk."""
+    if len(chunks) <= 1:
+        return chunks[0] if chunks else None
+    return Chunk(
+        text="".join(chunk.text for chunk in chunks),
+        token_count=sum(chunk.token_count for chunk in chunks),
+        finish_reason=next((chunk.finish_reason for chunk in reversed(chunks) if chunk.finish_reason), None),
+        usage=next((chunk.usage for chunk in reversed(chunks) if chunk.usage), None),
+        reasoning="".join(chunk.reasoning for chunk in chunks),
+        tools=tuple(delta for chunk in chunks for delta in chunk.tools),
+    )

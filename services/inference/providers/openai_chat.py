@@ -1,0 +1,187 @@
+"""OpenAI's chat completions, streamed (platform.openai.com/docs/api-reference/chat): OpenAI, Azure and many others."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.inference.providers.contract import (
+    Chunk,
+    FinishReason,
+    Media,
+    MediaKind,
+    Message,
+    ModelCall,
+    Role,
+    Text,
+    ToolChoice,
+    ToolDefinition,
+    ToolDelta,
+    ToolMode,
+    Usage,
+)
+from services.inference.providers.http import HttpCall
+from services.inference.providers.refusals import broken_by
+from services.inference.providers.sse import ServerEvent
+
+_DONE: Final = b"[DONE]"
+_FINISH: Final = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+}
+_AUDIO: Final = {"audio/wav": "wav", "audio/mpeg": "mp3"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDialect:
+    """Chat completions. OpenAI's own newer models take their limit by another name than its imitators."""
+
+    path: str = "/chat/completions"
+    limit_field: str = "max_tokens"
+
+    def request(self, call: ModelCall) -> HttpCall:
+        return HttpCall(self.path.format(model=call.model), {self.limit_field: call.max_output_tokens, **_body(call)})
+
+    def reader(self, provider: str) -> ChatReader:
+        return ChatReader(provider)
+
+
+def azure(api_version: str) -> ChatDialect:
+    """Azure OpenAI: the deployment stands in the path (learn.microsoft.com/azure/ai-services/openai/reference)."""
+    path = f"/openai/deployments/{{model}}/chat/completions?api-version={api_version}"
+    return ChatDialect(path, limit_field="max_completion_tokens")
+
+
+class ChatReader:
+    """Reads `chat.completion.chunk` events."""
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self.whole = False
+        self.ended = False
+
+    def read(self, event: ServerEvent) -> Chunk | None:
+        if event.data == _DONE:
+            self.ended = True
+            return None
+        data = json.loads(event.data)
+        if data.get("error"):
+            raise broken_by(data["error"], provider=self._provider)
+        chunk = _chunk(data)
+        self.whole = self.whole or bool(chunk and chunk.finish_reason)
+        return chunk
+
+
+def _chunk(data: dict[str, Any]) -> Chunk | None:
+    usage = _usage(data.get("usage"))
+    for choice in data.get("choices") or ():
+        delta = choice.get("delta") or {}
+        text = delta.get("content") or delta.get("refusal") or ""
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        tools = tuple(_tool_delta(tool) for tool in delta.get("tool_calls") or ())
+        finish = _FINISH.get(choice.get("finish_reason") or "")
+        if text or reasoning or tools or finish or usage:
+            return Chunk(text, int(bool(text or reasoning or tools)), finish, usage, reasoning, tools)
+        return None
+    return Chunk(usage=usage) if usage else None
+
+
+def _tool_delta(tool: dict[str, Any]) -> ToolDelta:
+    function = tool.get("function") or {}
+    return ToolDelta(
+        index=int(tool.get("index") or 0),
+        id=tool.get("id") or "",
+        name=function.get("name") or "",
+        arguments=function.get("arguments") or "",
+    )
+
+
+def _usage(reported: dict[str, Any] | None) -> Usage | None:
+    if not reported:
+        return None
+    return Usage(
+        input_tokens=reported.get("prompt_tokens") or 0,
+        output_tokens=reported.get("completion_tokens") or 0,
+        cached_input_tokens=(reported.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        reasoning_tokens=(reported.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
+    )
+
+
+def _body(call: ModelCall) -> dict[str, Any]:
+    sampling = call.sampling
+    chosen = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+        "tools": [_tool(tool) for tool in call.tools] or None,
+        "tool_choice": _choice(call.tool_choice) if call.tools else None,
+        "response_format": _format(call),
+        "reasoning_effort": call.reasoning_effort.value if call.reasoning_effort else None,
+    }
+    return {
+        "model": call.model,
+        "messages": [shown for message in call.messages for shown in _messages(message)],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **{name: value for name, value in chosen.items() if value is not None},
+    }
+
+
+def _messages(message: Message) -> Iterator[dict[str, Any]]:
+    if message.role is Role.TOOL:
+        for result in message.tool_results:
+            yield {"role": "tool", "tool_call_id": result.tool_call_id, "content": result.content}
+        return
+    shown: dict[str, Any] = {"role": message.role.value, "content": _content(message)}
+    if message.name:
+        shown["name"] = message.name
+    if message.tool_calls:
+        shown["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    yield shown
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.media:
+        return message.text
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, Text) else _media(part)
+        for part in message.parts
+        if isinstance(part, Text | Media)
+    ]
+
+
+def _media(media: Media) -> dict[str, Any]:
+    encoded = base64.b64encode(media.data).decode()
+    if media.kind is MediaKind.AUDIO:
+        return {"type": "input_audio", "input_audio": {"data": encoded, "format": _AUDIO[media.media_type]}}
+    return {"type": "image_url", "image_url": {"url": media.url or f"data:{media.media_type};base64,{encoded}"}}
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.input_schema)}
+    return {"type": "function", "function": function}
+
+
+def _choice(choice: ToolChoice) -> str | dict[str, Any]:
+    if choice.mode is ToolMode.REQUIRED and choice.name:
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice.mode.value
+
+
+def _format(call: ModelCall) -> dict[str, Any] | None:
+    asked = call.response_format
+    if asked is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": asked.name, "schema": dict(asked.json_schema)}}

@@ -1,0 +1,44 @@
+"""Output that must fit a JSON Schema: judged here, whatever the provider promises, and asked for once more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import jsonschema
+from jsonschema.validators import Draft202012Validator
+
+from services.inference.errors import OutputInvalid
+from services.inference.providers.contract import ModelCall, ResponseFormat, Role, said
+
+_SHOWN: Final = 200
+
+
+def fault(form: ResponseFormat, text: str) -> OutputInvalid | None:
+    """What is wrong with an output, by path; None when it fits."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return OutputInvalid("the output is not JSON", path="$")
+    error = jsonschema.exceptions.best_match(Draft202012Validator(dict(form.json_schema)).iter_errors(value))
+    if error is None:
+        return None
+    return OutputInvalid(f"the output does not fit the schema at {error.json_path}", path=error.json_path)
+
+
+def repair(call: ModelCall, text: str, found: OutputInvalid) -> ModelCall:
+    """The call that asks once more, with the output and its fault."""
+    asked = f"{found.message[:_SHOWN]}. Answer again, with JSON alone that fits the schema."
+    begun = (said(Role.ASSISTANT, text),) if text else ()
+    return replace(call, messages=(*call.messages, *begun, said(Role.USER, asked)))
+
+
+def check_schema(schema: Mapping[str, Any]) -> str | None:
+    """Why this is no JSON Schema; None when it is one."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except jsonschema.exceptions.SchemaError as error:
+        return f"{error.json_path}: {error.message[:_SHOWN]}"
+    return None

@@ -1,0 +1,51 @@
+"""The money of one attempt: a lease before it, more while tokens flow, one settlement after it, whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from services.inference.peers import Cost, CostPeer, Payer
+from services.inference.providers.contract import ModelCall, Usage, estimate_input
+from shared.errors import MeshError
+from shared.log import log
+
+_FIRST_LEASE_TOKENS: Final = 256
+_EXTEND_AT: Final = 0.75
+_SETTLE_TRIES: Final = 5
+_SETTLE_PAUSE: Final = timedelta(milliseconds=200)
+
+
+class Tab:
+    """Opened, covered, settled: each at most once at a time."""
+
+    def __init__(self, cost: CostPeer, payer: Payer, call: ModelCall) -> None:
+        self.payer = payer
+        self._cost = cost
+        self._input = estimate_input(call)
+        self._most = call.max_output_tokens
+        self._covered = min(call.max_output_tokens, _FIRST_LEASE_TOKENS)
+
+    async def open(self) -> None:
+        """Sets the first money aside. Raises the cost service's errors."""
+        await self._cost.reserve(self.payer, input_tokens=self._input, output_tokens=self._covered)
+
+    async def cover(self, counted: int) -> None:
+        """Keeps the lease ahead of what is streamed, doubling it. Raises BUDGET_EXHAUSTED."""
+        if counted < self._covered * _EXTEND_AT or self._covered >= self._most:
+            return
+        self._covered = min(max(self._covered, counted) * 2, self._most)
+        await self._cost.extend(self.payer, output_tokens=self._covered)
+
+    async def settle(self, usage: Usage) -> Cost | None:
+        """The one settlement. Cost being away for a second is bridged; longer is logged and left to its lease."""
+        for attempt in range(1, _SETTLE_TRIES + 1):
+            try:
+                return await self._cost.settle(self.payer, usage)
+            except MeshError as error:
+                if not error.retryable or attempt == _SETTLE_TRIES:
+                    log.error("generation.not_settled", generation_id=self.payer.generation_id, error=error.message)
+                    return None
+            await asyncio.sleep(_SETTLE_PAUSE.total_seconds() * attempt)
+        return None

@@ -1,0 +1,217 @@
+"""Providers and models as configured: the catalogue's, and those the settings alone bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from pydantic import SecretStr
+
+from services.inference.catalog import (
+    Ability,
+    Catalog,
+    CatalogInvalid,
+    Kind,
+    ModelEntry,
+    ProviderEntry,
+    checked,
+    read_catalog,
+)
+from services.inference.credentials import CredentialMissing, Credentials
+from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.providers.anthropic import MessagesDialect
+from services.inference.providers.contract import Provider, Timeouts
+from services.inference.providers.http import Dialect, Endpoint, HttpProvider
+from services.inference.providers.openai_chat import ChatDialect, azure
+from services.inference.providers.openai_responses import ResponsesDialect
+from services.inference.providers.synthetic import SyntheticProvider
+from services.inference.providers.tgi import GenerateStreamDialect
+from services.inference.replay import Cassette, ReplayingProvider, ReplayMode
+from services.inference.route import Model, Router
+from services.inference.settings import InferenceSettings
+
+PLUGINS: Final = "agentnet.providers"
+"""The entry-point group of providers that others write: `factory(name, options, session) -> Provider`."""
+
+_OPENAI: Final = "https://api.openai.com/v1"
+_BASE_URLS: Final = {
+    Kind.OPENAI: _OPENAI,
+    Kind.OPENAI_RESPONSES: _OPENAI,
+    Kind.ANTHROPIC: "https://api.anthropic.com/v1",
+    Kind.HUGGINGFACE: "https://router.huggingface.co/v1",
+}
+_EMBEDDED_CONTEXT: Final = 4096
+_OPENAI_ABILITIES: Final = frozenset({Ability.IMAGE, Ability.TOOLS, Ability.JSON_SCHEMA})
+_SYNTHETIC_ABILITIES: Final = frozenset(Ability)
+
+
+async def router(settings: InferenceSettings, session: aiohttp.ClientSession) -> Router:
+    """The mesh's models. Raises CatalogInvalid and CredentialMissing, before anything is served."""
+    wiring = _Wiring(settings, session)
+    wiring.built_in()
+    default = wiring.from_environment()
+    if settings.catalog:
+        default = await wiring.from_catalog(checked(_completed(settings.catalog, wiring))) or default
+    providers = _replayed(wiring.providers, settings)
+    return Router(list(wiring.models.values()), providers, default=settings.default_model or default)
+
+
+class _Wiring:
+    def __init__(self, settings: InferenceSettings, session: aiohttp.ClientSession) -> None:
+        self._settings = settings
+        self._session = session
+        self._credentials = Credentials(session)
+        self._timeouts = Timeouts(
+            settings.connect_timeout, settings.first_token_timeout, settings.idle_timeout, settings.total_timeout
+        )
+        self.models: dict[str, Model] = {}
+        self.providers: dict[str, Provider] = {}
+
+    def built_in(self) -> None:
+        gap = self._settings.synthetic_gap
+        self.providers |= {"synthetic": SyntheticProvider(gap=gap * 0), "synthetic-paced": SyntheticProvider(gap=gap)}
+        for name in ("synthetic", "synthetic-paced"):
+            self._add(Model(name, name, abilities=_SYNTHETIC_ABILITIES, timeouts=self._timeouts))
+        self._add(Model(EMBEDDING_MODEL, "embedded", embedding=True))
+
+    def from_environment(self) -> str:
+        """The embedded model and OpenAI, as their settings say; the default model."""
+        settings, default = self._settings, "synthetic"
+        if settings.embedded_url:
+            self.providers["embedded"] = self._http(
+                "embedded", settings.embedded_url, ChatDialect(), bearer(settings.embedded_key)
+            )
+            default = settings.embedded_model
+            self._add(
+                Model(
+                    default, "embedded", context_tokens=_EMBEDDED_CONTEXT, timeouts=self._timeouts,
+                    abilities=frozenset({Ability.JSON_SCHEMA}),
+                )
+            )  # fmt: skip
+        if settings.openai_api_key.get_secret_value() or settings.openai_base_url:
+            dialect = ChatDialect() if settings.openai_base_url else ChatDialect(limit_field="max_completion_tokens")
+            url = settings.openai_base_url or _OPENAI
+            self.providers["openai"] = self._http("openai", url, dialect, bearer(settings.openai_api_key))
+            names = [name.strip() for name in settings.openai_models.split(",") if name.strip()]
+            for name in names:
+                self._add(Model(name, "openai", abilities=_OPENAI_ABILITIES, timeouts=self._timeouts))
+            default = names[0] if names else default
+        return default
+
+    async def from_catalog(self, catalog: Catalog) -> str:
+        """What the file says; it wins over the settings. The default model, or nothing."""
+        for name, provider in catalog.providers.items():
+            if name not in self.providers or provider.kind is not Kind.SYNTHETIC:
+                self.providers[name] = await self._provider(name, provider)
+        for name, model in catalog.models.items():
+            if name not in self.models:
+                self._add(self._model(name, model))
+        return catalog.default
+
+    async def _provider(self, name: str, entry: ProviderEntry) -> Provider:
+        if entry.kind is Kind.SYNTHETIC:
+            return SyntheticProvider(gap=self._settings.synthetic_gap * 0)
+        key = await self._key(name, entry)
+        if entry.kind is Kind.PLUGIN:
+            return _plugin(name, entry, key, self._session)
+        url = entry.base_url or _BASE_URLS[entry.kind]
+        return self._http(name, url, _dialect(entry), _proof(entry.kind, key))
+
+    async def _key(self, name: str, entry: ProviderEntry) -> SecretStr:
+        if not entry.api_key:
+            return SecretStr("")
+        try:
+            return await self._credentials.read(entry.api_key)
+        except CredentialMissing as error:
+            raise CredentialMissing(f"providers.{name}.api_key: {error}") from None
+
+    def _http(self, name: str, url: str, dialect: Dialect, headers: Mapping[str, str]) -> HttpProvider:
+        return HttpProvider(Endpoint(name, url, headers), dialect, self._session)
+
+    def _model(self, name: str, entry: ModelEntry) -> Model:
+        chosen = {field: value for field, value in entry.timeouts if value is not None}
+        held = self._timeouts
+        return Model(
+            name=name,
+            provider=entry.provider,
+            remote=entry.model,
+            context_tokens=entry.context_tokens,
+            abilities=entry.abilities,
+            fallback=entry.fallback,
+            timeouts=Timeouts(
+                **{"connect": held.connect, "first_token": held.first_token, "idle": held.idle, "total": held.total}
+                | chosen
+            ),
+            continues=entry.continues,
+            tokenizer=entry.tokenizer,
+        )
+
+    def _add(self, model: Model) -> None:
+        self.models[model.name] = model
+
+
+def bearer(key: SecretStr) -> dict[str, str]:
+    """The header that proves a key, or none."""
+    return {"authorization": f"Bearer {key.get_secret_value()}"} if key.get_secret_value() else {}
+
+
+def _completed(path: Path, wiring: _Wiring) -> dict[str, Any]:
+    """The file's data, with the models and providers it may name without describing them."""
+    data = read_catalog(path)
+    known = {
+        name: {"provider": model.provider, "context_tokens": model.context_tokens}
+        for name, model in wiring.models.items()
+        if not model.embedding
+    }
+    built_in = {name: {"kind": Kind.SYNTHETIC.value} for name in wiring.providers}
+    for part, added in (("models", known), ("providers", built_in)):
+        if not isinstance(data.get(part, {}), dict):
+            raise CatalogInvalid(f"{part}: must be a mapping of names")
+        data[part] = added | data.get(part, {})
+    return data
+
+
+def _dialect(entry: ProviderEntry) -> Dialect:
+    match entry.kind:
+        case Kind.OPENAI:
+            return ChatDialect(limit_field="max_completion_tokens")
+        case Kind.OPENAI_RESPONSES:
+            return ResponsesDialect()
+        case Kind.AZURE:
+            return azure(entry.api_version)
+        case Kind.ANTHROPIC:
+            return MessagesDialect()
+        case Kind.HUGGINGFACE_TGI:
+            return GenerateStreamDialect()
+        case _:
+            return ChatDialect()
+
+
+def _proof(kind: Kind, key: SecretStr) -> Mapping[str, str]:
+    if not key.get_secret_value():
+        return {}
+    if kind is Kind.AZURE:
+        return {"api-key": key.get_secret_value()}
+    if kind is Kind.ANTHROPIC:
+        return {"x-api-key": key.get_secret_value()}
+    return bearer(key)
+
+
+def _plugin(name: str, entry: ProviderEntry, key: SecretStr, session: aiohttp.ClientSession) -> Provider:
+    found = entry_points(group=PLUGINS, name=entry.plugin)
+    if not found:
+        raise CatalogInvalid(f"providers.{name}.plugin: no installed package has {entry.plugin} in {PLUGINS}")
+    (point, *_) = found
+    provider: Provider = point.load()(name, {**entry.options, "api_key": key}, session)
+    return provider
+
+
+def _replayed(providers: dict[str, Provider], settings: InferenceSettings) -> dict[str, Provider]:
+    if settings.replay is ReplayMode.OFF or settings.replay_folder is None:
+        return providers
+    cassette = Cassette(settings.replay_folder)
+    cassette.load()
+    return {name: ReplayingProvider(provider, cassette, settings.replay) for name, provider in providers.items()}

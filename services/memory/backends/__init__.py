@@ -1,0 +1,1 @@
+"""Other engines for vectors, each behind the same contract suite as Postgres."""

@@ -1,0 +1,40 @@
+"""The honest fake of the short-term memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from services.memory.store import Conversation, ShortTermTurn
+
+
+class InMemoryConversations:
+    """Everything is gone when the process ends."""
+
+    def __init__(self) -> None:
+        self._turns: dict[tuple[str, str], list[ShortTermTurn]] = {}
+        self._folded: dict[tuple[str, str], Conversation] = {}
+
+    async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
+        held = self._turns.setdefault((tenant, session_id), [])
+        if all(known.turn_id != turn.turn_id for known in held):
+            held.append(replace(turn, created_at=now))
+        return len(held)
+
+    async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
+        return self._turns.get((tenant, session_id), [])[-limit:]
+
+    async def conversation(self, tenant: str, session_id: str) -> Conversation:
+        return self._folded.get((tenant, session_id), Conversation())
+
+    async def fold(
+        self, tenant: str, session_id: str, turns: Sequence[ShortTermTurn], known: Conversation, folded: Conversation
+    ) -> bool:
+        if await self.conversation(tenant, session_id) != known:
+            return False
+        self._folded[tenant, session_id] = folded
+        gone = {turn.turn_id for turn in turns}
+        held = self._turns.get((tenant, session_id), [])
+        self._turns[tenant, session_id] = [turn for turn in held if turn.turn_id not in gone]
+        return True

@@ -1,0 +1,125 @@
+"""Between the contract and many memories at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agentnet.memory.v1 import bulk_service_pb2 as pb
+from agentnet.memory.v1 import memory_service_pb2
+from services.memory import convert
+from services.memory.consolidate import Consolidated
+from services.memory.remember import NewMemory
+from services.memory.store import Filter, Memory, MemoryType, Receipt, Usage
+from services.memory.upkeep import Pressure, Pruned
+from shared import fields
+from shared.clock import Clock
+from shared.errors import FieldRequired, InvalidArgument
+
+_AT_ONCE: Final = 1_000
+_SUMMARY: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A parsed retention."""
+
+    memory_type: MemoryType
+    max_memories: int
+    max_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidation:
+    """A parsed request to consolidate."""
+
+    session_id: str
+    agent: str
+    max_tokens: int
+
+
+def new_memories(request: pb.RememberManyRequest, clock: Clock) -> list[NewMemory]:
+    if not request.memories:
+        raise FieldRequired("memories")
+    fields.at_most(len(request.memories), "memories", limit=_AT_ONCE)
+    many = [convert.new_memory(one, clock, path=f"memories[{at}].") for at, one in enumerate(request.memories)]
+    widths = [len(one.vector) for one in many]
+    for at, width in enumerate(widths):
+        if width != widths[0]:
+            field = f"memories[{at}].embedding"
+            raise InvalidArgument("either all memories carry vectors of one width or none does", field=field)
+    return many
+
+
+def remembered(found: Sequence[tuple[Memory, bool]]) -> pb.RememberManyResponse:
+    return pb.RememberManyResponse(
+        memories=[
+            memory_service_pb2.RememberResponse(memory=convert.memory(memory), created=created)
+            for memory, created in found
+        ]
+    )
+
+
+def forgotten(request: pb.ForgetManyRequest) -> Filter:
+    chosen = Filter(
+        session=fields.text(request.session_id, "session_id", limit=convert.NAME),
+        agent=fields.text(request.agent, "agent", limit=convert.NAME),
+        tags=convert.tags(request.tags, "tags"),
+        own_only=True,
+    )
+    if not (chosen.session or chosen.agent or chosen.tags):
+        raise FieldRequired("session_id")
+    return chosen
+
+
+def receipts(found: Sequence[Receipt], *, more: bool) -> pb.ForgetManyResponse:
+    return pb.ForgetManyResponse(receipts=[convert.receipt(one) for one in found], more=more)
+
+
+def usage(found: Pressure) -> pb.GetMemoryUsageResponse:
+    return pb.GetMemoryUsageResponse(
+        types=[_type_usage(one) for one in found.usage],
+        pressure=min(found.share, 1.0),
+        throttled=found.throttled,
+        limit=found.limit,
+    )
+
+
+def _type_usage(found: Usage) -> pb.TypeUsage:
+    return pb.TypeUsage(
+        memory_type=convert.TO_TYPE[found.memory_type],
+        memories=found.memories,
+        characters=found.characters,
+        oldest_time=convert.time(found.oldest) if found.oldest else None,
+        max_memories=found.max_memories,
+        max_days=found.max_days,
+    )
+
+
+def bounds(request: pb.SetRetentionRequest) -> Bounds:
+    kind = convert.kind_of(request.memory_type, "memory_type")
+    if kind is None:
+        raise FieldRequired("memory_type")
+    return Bounds(
+        memory_type=kind,
+        max_memories=int(fields.within(request.max_memories, "max_memories", low=0, high=10_000_000)),
+        max_days=int(fields.within(request.max_days, "max_days", low=0, high=36_500)),
+    )
+
+
+def pruned(found: Pruned) -> pb.PruneMemoriesResponse:
+    return pb.PruneMemoriesResponse(expired=found.expired, aged=found.aged, crowded_out=found.crowded_out)
+
+
+def consolidation(request: pb.ConsolidateMemoriesRequest) -> Consolidation:
+    return Consolidation(
+        session_id=fields.identifier(request.session_id, "session_id"),
+        agent=fields.text(request.agent, "agent", limit=convert.NAME),
+        max_tokens=int(fields.within(request.max_tokens or _SUMMARY, "max_tokens", low=1, high=2_048)),
+    )
+
+
+def consolidated(found: Consolidated) -> pb.ConsolidateMemoriesResponse:
+    memory = convert.memory(found.memory) if found.memory else None
+    return pb.ConsolidateMemoriesResponse(memory=memory, episodes=found.episodes)

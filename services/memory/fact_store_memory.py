@@ -1,0 +1,92 @@
+"""The honest fake of the fact store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import count
+
+from services.memory.fact_store import Fact, FactFilter, Recorded
+from services.memory.store import Receipt
+from shared.paging import Page
+
+
+class InMemoryFacts:
+    """One list of facts a tenant."""
+
+    def __init__(self) -> None:
+        self._places = count(1)
+        self._tenants: dict[str, dict[str, Fact]] = {}
+
+    async def record(self, tenant: str, facts: Sequence[Fact]) -> Sequence[Recorded]:
+        mine = self._tenants.setdefault(tenant, {})
+        return [self._record(mine, fact) for fact in facts]
+
+    def _record(self, mine: dict[str, Fact], fact: Fact) -> Recorded:
+        rivals = [
+            one for one in mine.values()
+            if (one.subject, one.relation) == (fact.subject, fact.relation) and _holds(one, fact.valid_from)
+        ]  # fmt: skip
+        for one in rivals:
+            if one.object == fact.object:
+                return Recorded(one, [])
+        ended = [] if fact.several else [_ended(one, fact) for one in rivals]
+        later = min((one.valid_from for one in mine.values() if _follows(one, fact)), default=None)
+        # A fact told late holds only until the one known to follow it.
+        until = fact.valid_to if fact.several or later is None else min(fact.valid_to or later, later)
+        kept = replace(fact, valid_to=until, place=next(self._places))
+        mine |= {one.id: one for one in (*ended, kept)}
+        return Recorded(kept, ended)
+
+    async def find(self, tenant: str, fact_id: str) -> Fact | None:
+        return self._tenants.get(tenant, {}).get(fact_id)
+
+    async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
+        mine = sorted(self._tenants.get(tenant, {}).values(), key=lambda fact: -fact.place)
+        after = int(page.cursor[0]) if page.cursor else None
+        return [fact for fact in mine if (after is None or fact.place < after) and _fits(fact, chosen)][: page.size + 1]
+
+    async def touching(self, tenant: str, entities: Sequence[str], *, valid_at: datetime, limit: int) -> Sequence[Fact]:
+        found = [
+            fact for fact in self._tenants.get(tenant, {}).values()
+            if (fact.subject in entities or fact.object in entities) and _holds(fact, valid_at)
+        ]  # fmt: skip
+        return sorted(found, key=lambda fact: fact.place)[:limit]
+
+    async def end(self, tenant: str, fact_id: str, *, valid_to: datetime, now: datetime) -> Fact | None:
+        mine = self._tenants.get(tenant, {})
+        fact = mine.get(fact_id)
+        if fact and fact.ended_at is None:
+            mine[fact_id] = replace(fact, valid_to=max(valid_to, fact.valid_from), ended_at=now)
+        return mine.get(fact_id)
+
+    async def forget(self, tenant: str, facts: Sequence[Fact], receipts: Sequence[Receipt]) -> int:
+        mine = self._tenants.get(tenant, {})
+        return sum(mine.pop(fact.id, None) is not None for fact in facts)
+
+
+def _ended(fact: Fact, by: Fact) -> Fact:
+    return replace(fact, valid_to=by.valid_from, ended_at=by.recorded_at, superseded_by=by.id)
+
+
+def _follows(one: Fact, fact: Fact) -> bool:
+    return (one.subject, one.relation) == (fact.subject, fact.relation) and one.valid_from > fact.valid_from
+
+
+def _holds(fact: Fact, at: datetime) -> bool:
+    return fact.valid_from <= at and (fact.valid_to is None or fact.valid_to > at)
+
+
+def _fits(fact: Fact, chosen: FactFilter) -> bool:
+    known = chosen.as_of is None or fact.recorded_at <= chosen.as_of
+    # What ended after `as_of` had, for all the mesh knew then, not ended.
+    ended_later = chosen.as_of is not None and fact.ended_at is not None and fact.ended_at > chosen.as_of
+    seen = replace(fact, valid_to=None) if ended_later else fact
+    return (
+        known
+        and (not chosen.subject or fact.subject == chosen.subject)
+        and (not chosen.relation or fact.relation == chosen.relation)
+        and (not chosen.object or fact.object == chosen.object)
+        and (chosen.valid_at is None or _holds(seen, chosen.valid_at))
+    )

@@ -1,0 +1,109 @@
+"""What is so, since when, and what was so before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from services.memory.errors import FactNotFound
+from services.memory.fact_store import Fact, FactFilter, FactStore, Recorded
+from services.memory.store import Receipt
+from shared.clock import Clock
+from shared.ids import Ids
+from shared.paging import MAX_PAGE_SIZE, Page
+
+_ABOUT: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class NewFact:
+    """What to record. `valid_from` None means now."""
+
+    subject: str
+    relation: str
+    object: str
+    several: bool = False
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    confidence: float = 1.0
+    session_id: str = ""
+    turn_id: str = ""
+    agent: str = ""
+    policy_version: str = ""
+
+
+class Facts:
+    """The facts of all tenants, one tenant a call."""
+
+    def __init__(self, store: FactStore, *, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+
+    async def record(self, tenant: str, many: Sequence[NewFact]) -> Sequence[Recorded]:
+        """All or none, in their order."""
+        now = self._clock.now()
+        facts = [
+            Fact(
+                self._ids.new("fct"), new.subject, new.relation, new.object, new.several, new.valid_from or now, now,
+                valid_to=new.valid_to, confidence=new.confidence, session_id=new.session_id, turn_id=new.turn_id,
+                agent=new.agent, policy_version=new.policy_version,
+            )
+            for new in many
+        ]  # fmt: skip
+        return await self._store.record(tenant, facts)
+
+    async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
+        """Those recorded last first."""
+        return await self._store.every(tenant, chosen, page)
+
+    async def about(self, tenant: str, subjects: Sequence[str], *, as_of: datetime | None) -> list[Fact]:
+        """What is so of these entities, in their order."""
+        at = as_of or self._clock.now()
+        found: list[Fact] = []
+        for subject in subjects:
+            found += (await self._store.every(tenant, FactFilter(subject, valid_at=at, as_of=as_of), Page(_ABOUT)))[
+                :_ABOUT
+            ]
+        return found
+
+    async def related(self, tenant: str, subject: str, *, depth: int, limit: int) -> list[Fact]:
+        """What is so around an entity, step by step, those nearest first."""
+        now = self._clock.now()
+        found: dict[str, Fact] = {}
+        seen: set[str] = set()
+        edge = {subject}
+        for _ in range(depth):
+            near = await self._store.touching(tenant, sorted(edge), valid_at=now, limit=limit)
+            fresh = [fact for fact in near if fact.id not in found]
+            found |= {fact.id: fact for fact in fresh}
+            seen |= edge
+            edge = {end for fact in fresh for end in (fact.subject, fact.object)} - seen
+            if not edge or len(found) >= limit:
+                break
+        return list(found.values())[:limit]
+
+    async def end(self, tenant: str, fact_id: str, *, valid_to: datetime | None) -> Fact:
+        """Raises FactNotFound."""
+        now = self._clock.now()
+        fact = await self._store.end(tenant, fact_id, valid_to=valid_to or now, now=now)
+        if fact is None:
+            raise FactNotFound(f"no fact {fact_id}", fact_id=fact_id)
+        return fact
+
+    async def forget(self, tenant: str, subject: str, *, requested_by: str) -> list[Receipt]:
+        """The proofs of the deletion of a subject's facts, history included."""
+        now = self._clock.now()
+        receipts: list[Receipt] = []
+        while found := (await self._store.every(tenant, FactFilter(subject), Page(MAX_PAGE_SIZE)))[:MAX_PAGE_SIZE]:
+            proofs = [Receipt(self._ids.new("rct"), fact.id, _hash(fact), requested_by, now) for fact in found]
+            await self._store.forget(tenant, found, proofs)
+            receipts += proofs
+        return receipts
+
+
+def _hash(fact: Fact) -> bytes:
+    return hashlib.sha256(f"{fact.subject}\n{fact.relation}\n{fact.object}".encode()).digest()

@@ -1,0 +1,48 @@
+-- name: lock
+select pg_advisory_xact_lock(hashtextextended($1::text || '/' || $2 || '/' || $3, 0));
+
+-- name: rivals
+select * from fact
+where tenant_id = $1 and subject = $2 and relation = $3 and valid_from <= $4 and (valid_to is null or valid_to > $4)
+order by place;
+
+-- name: supersede
+update fact set valid_to = $3, ended_at = $4, superseded_by = $5
+where tenant_id = $1 and id = any($2)
+returning *;
+
+-- name: next
+select min(valid_from) from fact where tenant_id = $1 and subject = $2 and relation = $3 and valid_from > $4;
+
+-- name: add
+insert into fact (tenant_id, id, subject, relation, object, several, valid_from, valid_to, recorded_at, superseded_by, confidence,
+  session_id, turn_id, agent_name, policy_version)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', $10, $11, $12, $13, $14)
+returning *;
+
+-- name: find
+select * from fact where tenant_id = $1 and id = $2;
+
+-- name: every
+-- What ended after $6 had, for all the mesh knew then, not ended.
+select * from fact
+where tenant_id = $1 and ($2::text = '' or subject = $2) and ($3::text = '' or relation = $3) and ($4::text = '' or object = $4)
+  and ($6::timestamptz is null or recorded_at <= $6)
+  and ($5::timestamptz is null or (valid_from <= $5
+    and (valid_to is null or valid_to > $5 or coalesce(ended_at > $6, false))))
+  and ($7::bigint is null or place < $7)
+order by place desc
+limit $8;
+
+-- name: touching
+select * from fact
+where tenant_id = $1 and (subject = any($2) or object = any($2)) and valid_from <= $3 and (valid_to is null or valid_to > $3)
+order by place
+limit $4;
+
+-- name: end
+update fact set valid_to = greatest($3, valid_from), ended_at = $4
+where tenant_id = $1 and id = $2 and ended_at is null;
+
+-- name: forget
+delete from fact where tenant_id = $1 and id = any($2) returning id;

@@ -1,0 +1,172 @@
+"""Storing, changing and forgetting."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from services.memory.embed import Embedder
+from services.memory.errors import MemoryNotFound
+from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
+from services.memory.upkeep import Limits
+from shared.clock import Clock
+from shared.ids import Ids
+from shared.paging import Page
+
+FORGET_AT_ONCE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewMemory:
+    """What to remember. A vector that is given is not made anew; `happened_at` None means now."""
+
+    content: str
+    memory_type: MemoryType
+    agent: str = ""
+    session_id: str = ""
+    turn_id: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, object] | None = None
+    importance: float = 0.5
+    expires_at: datetime | None = None
+    policy_version: str = ""
+    vector: Vector = ()
+    happened_at: datetime | None = None
+    embedding_set: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New values of a memory; None leaves a value as it is."""
+
+    content: str | None = None
+    tags: tuple[str, ...] | None = None
+    metadata: Mapping[str, object] | None = None
+    importance: float | None = None
+    expires_at: datetime | None = None
+    forever: bool = False
+
+
+def embedded_text(memory: Memory) -> str:
+    """What the vector of a memory is made from: in an episode, who spoke is part of what was said."""
+    spoken = memory.agent and memory.memory_type is MemoryType.EPISODIC
+    return f"{memory.agent}: {memory.content}" if spoken else memory.content
+
+
+class Remembering:
+    """What is written to memory, one tenant a call."""
+
+    def __init__(self, store: MemoryStore, embedder: Embedder, limits: Limits, *, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._limits = limits
+        self._clock = clock
+        self._ids = ids
+
+    async def remember(self, tenant: str, new: NewMemory) -> tuple[Memory, bool]:
+        """The memory, and whether it is new. Raises EmbeddingUnavailable and MemoryFull."""
+        (stored,) = await self.remember_many(tenant, [new])
+        return stored
+
+    async def remember_many(self, tenant: str, many: Sequence[NewMemory]) -> list[tuple[Memory, bool]]:
+        """All of them or none, in their order, each with whether it is new.
+
+        Raises EmbeddingUnavailable and MemoryFull.
+        """
+        await self._limits.admit(tenant, len(many))
+        memories = [self._memory(new) for new in many]
+        vectors = [new.vector for new in many]
+        if not all(vectors):
+            vectors = await self._embedder.embed([embedded_text(memory) for memory in memories])
+        entries = [Entry(memory, vector) for memory, vector in zip(memories, vectors, strict=True)]
+        stored = await self._store.add(tenant, entries)
+        return [(kept, kept.id == memory.id) for kept, memory in zip(stored, memories, strict=True)]
+
+    async def update(self, tenant: str, memory_id: str, change: Change) -> Memory:
+        """Raises MemoryNotFound, MemoryExists and EmbeddingUnavailable."""
+        before = await self.find(tenant, memory_id)
+        after = replace(
+            before,
+            content=before.content if change.content is None else change.content,
+            content_hash=before.content_hash if change.content is None else _hash(change.content),
+            tags=before.tags if change.tags is None else change.tags,
+            metadata=before.metadata if change.metadata is None else change.metadata,
+            importance=before.importance if change.importance is None else change.importance,
+            expires_at=None if change.forever else change.expires_at or before.expires_at,
+            updated_at=self._clock.now(),
+        )
+        if after.content == before.content:
+            vector = await self._store.vector(tenant, memory_id)
+        else:
+            (vector,) = await self._embedder.embed([embedded_text(after)])
+            after = replace(after, embedding_model=self._embedder.model)
+        changed = await self._store.change(tenant, Entry(after, vector), before=before) if vector else None
+        if changed is None:
+            raise _missing(memory_id)
+        return changed
+
+    async def find(self, tenant: str, memory_id: str) -> Memory:
+        """Raises MemoryNotFound."""
+        memory = await self._store.find(tenant, memory_id, now=self._clock.now())
+        if memory is None:
+            raise _missing(memory_id)
+        return memory
+
+    async def vector(self, tenant: str, memory_id: str) -> Vector:
+        """As it is kept; empty when the memory is gone."""
+        return await self._store.vector(tenant, memory_id)
+
+    async def every(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[Memory]:
+        """By time."""
+        return await self._store.every(tenant, chosen, now=self._clock.now(), newest_first=newest_first, page=page)
+
+    async def forget(self, tenant: str, memory_id: str, *, requested_by: str) -> Receipt:
+        """The proof of the deletion. Raises MemoryNotFound."""
+        memory = await self.find(tenant, memory_id)
+        receipt = self._receipt(memory, requested_by)
+        if not await self._store.forget(tenant, [memory], [receipt]):
+            raise _missing(memory_id)
+        return receipt
+
+    async def forget_many(self, tenant: str, chosen: Filter, *, requested_by: str) -> tuple[list[Receipt], bool]:
+        """The proofs, and whether more is left to delete."""
+        page = Page(FORGET_AT_ONCE)
+        found = await self._store.every(tenant, chosen, now=self._clock.now(), newest_first=False, page=page)
+        going = found[:FORGET_AT_ONCE]
+        receipts = [self._receipt(memory, requested_by) for memory in going]
+        if going:
+            await self._store.forget(tenant, going, receipts)
+        return receipts, len(found) > len(going)
+
+    def _receipt(self, memory: Memory, requested_by: str) -> Receipt:
+        return Receipt(self._ids.new("rct"), memory.id, memory.content_hash, requested_by, self._clock.now())
+
+    def _memory(self, new: NewMemory) -> Memory:
+        return Memory(
+            id=self._ids.new("mem"),
+            content=new.content,
+            content_hash=_hash(new.content),
+            memory_type=new.memory_type,
+            agent=new.agent,
+            session_id=new.session_id,
+            turn_id=new.turn_id,
+            tags=new.tags,
+            metadata=new.metadata or {},
+            importance=new.importance,
+            created_at=new.happened_at or self._clock.now(),
+            expires_at=new.expires_at,
+            policy_version=new.policy_version,
+            embedding_model="" if new.vector else self._embedder.model,
+            embedding_set=new.embedding_set,
+        )
+
+
+def _hash(content: str) -> bytes:
+    return hashlib.sha256(content.encode()).digest()
+
+
+def _missing(memory_id: str) -> MemoryNotFound:
+    return MemoryNotFound(f"no memory {memory_id}", memory_id=memory_id)

@@ -1,0 +1,60 @@
+"""BulkService: convert in, one call of the domain, convert out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentnet.memory.v1 import bulk_service_pb2 as pb
+from agentnet.memory.v1 import bulk_service_pb2_grpc as rpc
+from services.memory import convert_bulk as convert
+from services.memory.consolidate import Consolidation
+from services.memory.remember import Remembering
+from services.memory.upkeep import Limits, Upkeep
+from shared.clock import Clock
+from shared.identity import current
+
+
+class BulkService(rpc.BulkServiceServicer):
+    """Many memories at once."""
+
+    def __init__(
+        self, remembering: Remembering, upkeep: Upkeep, limits: Limits, consolidation: Consolidation, clock: Clock
+    ) -> None:
+        self._remembering = remembering
+        self._upkeep = upkeep
+        self._limits = limits
+        self._consolidation = consolidation
+        self._clock = clock
+
+    async def RememberMany(self, request: pb.RememberManyRequest, context: Any) -> pb.RememberManyResponse:
+        many = convert.new_memories(request, self._clock)
+        return convert.remembered(await self._remembering.remember_many(current().tenant_id, many))
+
+    async def ForgetMany(self, request: pb.ForgetManyRequest, context: Any) -> pb.ForgetManyResponse:
+        caller = current()
+        receipts, more = await self._remembering.forget_many(
+            caller.tenant_id, convert.forgotten(request), requested_by=caller.subject
+        )
+        return convert.receipts(receipts, more=more)
+
+    async def GetMemoryUsage(self, request: pb.GetMemoryUsageRequest, context: Any) -> pb.GetMemoryUsageResponse:
+        return convert.usage(await self._limits.pressure(current().tenant_id))
+
+    async def SetRetention(self, request: pb.SetRetentionRequest, context: Any) -> pb.SetRetentionResponse:
+        wanted = convert.bounds(request)
+        await self._upkeep.set_retention(
+            current().tenant_id, wanted.memory_type, max_memories=wanted.max_memories, max_days=wanted.max_days
+        )
+        return pb.SetRetentionResponse()
+
+    async def PruneMemories(self, request: pb.PruneMemoriesRequest, context: Any) -> pb.PruneMemoriesResponse:
+        return convert.pruned(await self._upkeep.prune(current().tenant_id, dry_run=request.dry_run))
+
+    async def ConsolidateMemories(
+        self, request: pb.ConsolidateMemoriesRequest, context: Any
+    ) -> pb.ConsolidateMemoriesResponse:
+        wanted = convert.consolidation(request)
+        found = await self._consolidation.consolidate(
+            current().tenant_id, wanted.session_id, agent=wanted.agent, max_tokens=wanted.max_tokens
+        )
+        return convert.consolidated(found)

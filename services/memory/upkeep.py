@@ -1,0 +1,177 @@
+"""Memory within its bounds: how full a tenant is, when storing slows down, and what goes first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from services.memory.errors import MemoryFull
+from services.memory.store import Filter, Memory, MemoryStore, MemoryType, Usage
+from shared.clock import Clock
+from shared.log import log
+from shared.paging import Page
+
+THROTTLED_FROM: Final = 0.9
+_STALE: Final = timedelta(seconds=15)
+_SLOWEST: Final = timedelta(seconds=1)
+_BATCH: Final = 500
+_TENANTS: Final = 10_000
+
+Pause = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How near a tenant is to its limit."""
+
+    usage: Sequence[Usage]
+    limit: int
+
+    @property
+    def share(self) -> float:
+        return sum(one.memories for one in self.usage) / self.limit
+
+    @property
+    def throttled(self) -> bool:
+        return self.share >= THROTTLED_FROM
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many memories went, and why."""
+
+    expired: int
+    aged: int
+    crowded_out: int
+
+
+class Limits:
+    """How many memories a tenant may keep. The count may be a few seconds old; a tenant can go over by as much."""
+
+    def __init__(self, store: MemoryStore, clock: Clock, *, memories: int, pause: Pause = asyncio.sleep) -> None:
+        self._store = store
+        self._clock = clock
+        self._limit = memories
+        self._pause = pause
+        self._counted: dict[str, tuple[timedelta, int]] = {}
+        self._stored: set[str] = set()
+
+    def take_stored(self) -> set[str]:
+        """The tenants that stored something since this was last asked."""
+        stored, self._stored = self._stored, set()
+        return stored
+
+    @property
+    def tenants(self) -> Sequence[str]:
+        """Those that stored something here of late."""
+        return list(self._counted)
+
+    async def pressure(self, tenant: str) -> Pressure:
+        return Pressure(await self._store.usage(tenant), self._limit)
+
+    async def admit(self, tenant: str, more: int) -> None:
+        """Lets storing pass, slower the nearer the limit is. Raises MemoryFull at the limit."""
+        self._stored.add(tenant)
+        held = await self._held(tenant)
+        if held + more > self._limit:
+            self._counted.pop(tenant, None)
+            log.warning("memory.full", tenant=tenant, held=held, limit=self._limit)
+            raise MemoryFull(
+                f"the tenant keeps {held} memories and may keep {self._limit}", limit=str(self._limit), held=str(held)
+            )
+        self._counted[tenant] = (self._counted[tenant][0], held + more)
+        over = (held / self._limit - THROTTLED_FROM) / (1 - THROTTLED_FROM)
+        if over > 0:
+            log.warning("memory.throttled", tenant=tenant, held=held, limit=self._limit)
+            await self._pause(over * _SLOWEST.total_seconds())
+
+    async def _held(self, tenant: str) -> int:
+        counted = self._counted.get(tenant)
+        now = self._clock.monotonic()
+        if counted is None or now - counted[0] > _STALE:
+            if len(self._counted) >= _TENANTS:
+                self._counted.clear()
+            counted = (now, sum(one.memories for one in await self._store.usage(tenant)))
+            self._counted[tenant] = counted
+        return counted[1]
+
+
+class Upkeep:
+    """Ends what has outlived its time or its room."""
+
+    def __init__(self, store: MemoryStore, limits: Limits, clock: Clock) -> None:
+        self._store = store
+        self._limits = limits
+        self._clock = clock
+
+    async def run(self, every: timedelta) -> None:
+        """Prunes the tenants that stored something of late, for ever."""
+        while True:
+            await asyncio.sleep(every.total_seconds())
+            for tenant in self._limits.tenants:
+                pruned = await self.prune(tenant, dry_run=False)
+                if pruned != Pruned(0, 0, 0):
+                    log.info("memory.pruned", tenant=tenant, expired=pruned.expired, aged=pruned.aged,
+                             crowded_out=pruned.crowded_out)  # fmt: skip
+
+    async def run_tending(self, every: timedelta) -> None:
+        """Keeps the index near what was stored of late, for ever."""
+        while True:
+            await asyncio.sleep(every.total_seconds())
+            await self.tend()
+
+    async def tend(self) -> None:
+        """Once, for the tenants that stored something since the last time."""
+        for tenant in self._limits.take_stored():
+            moved = await self._store.tend(tenant)
+            if moved:
+                log.info("memory.indexed", tenant=tenant, memories=moved)
+
+    async def prune(self, tenant: str, *, dry_run: bool) -> Pruned:
+        """What has ended, what is older than its type is kept, what its type has no room for."""
+        now = self._clock.now()
+        usage = await self._store.usage(tenant)
+        expired = await self._empty(
+            tenant, lambda: self._store.ended(tenant, before=now, limit=_BATCH), dry_run=dry_run
+        )
+        aged = sum([await self._age(tenant, one, now, dry_run=dry_run) for one in usage if one.max_days])
+        usage = usage if dry_run else await self._store.usage(tenant)
+        crowded = sum([await self._crowd_out(tenant, one, dry_run=dry_run) for one in usage if one.max_memories])
+        return Pruned(expired, aged, crowded)
+
+    async def _age(self, tenant: str, kept: Usage, now: datetime, *, dry_run: bool) -> int:
+        chosen = Filter(types=(kept.memory_type,), end=now - timedelta(days=kept.max_days))
+
+        async def old() -> Sequence[Memory]:
+            found = await self._store.every(tenant, chosen, now=now, newest_first=False, page=Page(_BATCH))
+            return found[:_BATCH]
+
+        return await self._empty(tenant, old, dry_run=dry_run)
+
+    async def _crowd_out(self, tenant: str, kept: Usage, *, dry_run: bool) -> int:
+        over = max(kept.memories - kept.max_memories, 0)
+        if dry_run:
+            return over
+        gone = 0
+        while gone < over:
+            least = await self._store.least(tenant, kept.memory_type, limit=min(_BATCH, over - gone))
+            if not least:
+                break
+            gone += await self._store.forget(tenant, least, [])
+        return gone
+
+    async def _empty(self, tenant: str, batch: Callable[[], Awaitable[Sequence[Memory]]], *, dry_run: bool) -> int:
+        """Deletes batch after batch; on a dry run the first batch is counted, so at most that many are told."""
+        gone = 0
+        while found := await batch():
+            if dry_run:
+                return len(found)
+            gone += await self._store.forget(tenant, found, [])
+        return gone
+
+    async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
+        """Bounds a type."""
+        await self._store.set_retention(tenant, memory_type, max_memories=max_memories, max_days=max_days)

@@ -1,0 +1,171 @@
+"""How a text is cut into words, how words weigh, and what a misspelt word may have meant."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import Stemmer
+
+from services.memory.store import Corpus, Memory
+
+_WORD: Final = re.compile(r"\w+")
+_STOP: Final = frozenset(
+    [
+        "a",
+        "about",
+        "also",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "could",
+        "d",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "him",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "is",
+        "it",
+        "its",
+        "just",
+        "ll",
+        "m",
+        "me",
+        "my",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "our",
+        "re",
+        "s",
+        "she",
+        "should",
+        "so",
+        "some",
+        "t",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "they",
+        "this",
+        "to",
+        "us",
+        "ve",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
+)
+# What no rule of stemming brings together: "went" with "go". One line a word, its other forms behind it.
+_IRREGULAR: Final = {
+    form: line.split()[0]
+    for line in Path(__file__).with_name("irregular.txt").read_text().splitlines()
+    for form in line.split()[1:]
+}
+_STEMMER: Final = Stemmer.Stemmer("english")
+SATURATION: Final = 1.2
+LENGTH: Final = 0.75
+_LONGEST: Final = 64
+_SHORT: Final = 3
+_LONG: Final = 8
+
+
+@lru_cache(maxsize=32_768)
+def counted(text: str) -> Mapping[str, int]:
+    """The stems of a text and how often each occurs. Function words are left out."""
+    return Counter(stems(text))
+
+
+def words_of(memory: Memory) -> Mapping[str, int]:
+    """The words a memory is found by: none for a text of an embedding set."""
+    return {} if memory.embedding_set else counted(memory.content)
+
+
+def stems(text: str) -> list[str]:
+    """The stems of a text in order, without function words."""
+    found = _WORD.findall(text.lower().replace("_", " "))
+    regular = [_IRREGULAR.get(word, word)[:_LONGEST] for word in found if word not in _STOP]
+    stemmed: list[str] = _STEMMER.stemWords(regular)
+    return stemmed
+
+
+def weight(word: str, corpus: Corpus) -> float:
+    """How much a word tells: rare words tell more."""
+    holding = corpus.holding.get(word, 0)
+    return math.log(1 + (max(corpus.memories, holding) - holding + 0.5) / (holding + 0.5))
+
+
+def bm25(words: Mapping[str, int], query: Iterable[str], corpus: Corpus) -> float:
+    """Okapi BM25 of a memory with these words."""
+    length = sum(words.values()) / max(corpus.average_length, 1.0)
+    norm = SATURATION * (1 - LENGTH + LENGTH * length)
+    return sum(
+        weight(word, corpus) * words[word] * (SATURATION + 1) / (words[word] + norm) for word in query if word in words
+    )
+
+
+def meant(word: str, known: Sequence[str]) -> str | None:
+    """The known word that differs by one slip of the fingers, or by two in a long word; None when there is none."""
+    allowed = 1 if len(word) < _LONG else 2
+    near = [(slips, other) for other in known if (slips := _slips(word, other, allowed)) <= allowed]
+    return min(near)[1] if near and len(word) > _SHORT else None
+
+
+def _slips(first: str, second: str, most: int) -> int:
+    """Letters added, left out, changed or swapped with the next; anything above `most` is not told apart."""
+    if abs(len(first) - len(second)) > most:
+        return most + 1
+    before: list[int] = []
+    row = list(range(len(second) + 1))
+    for i, letter in enumerate(first, start=1):
+        earlier, before, row = before, row, [i]
+        for j, other in enumerate(second, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == second[j - 2] and first[i - 2] == other:
+                cost = min(cost, earlier[j - 2] + 1)
+            row.append(cost)
+    return row[-1]

@@ -1,0 +1,70 @@
+"""Between the contract and governance: overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agentnet.policy.v1 import override_service_pb2 as pb
+from services.policy.overrides import LONGEST, Override
+from shared import fields
+from shared.errors import FieldRequired, InvalidArgument
+from shared.paging import next_page_token, page
+
+_MAX_RULES: Final = 32
+_HOUR: Final = timedelta(hours=1)
+_Row = TypeVar("_Row")
+
+
+def new_override(request: pb.CreateOverrideRequest) -> dict[str, Any]:
+    if not request.rules:
+        raise FieldRequired("rules")
+    fields.at_most(len(request.rules), "rules", limit=_MAX_RULES)
+    ttl = request.ttl.ToTimedelta() if request.HasField("ttl") else _HOUR
+    if not timedelta() < ttl <= LONGEST:
+        raise InvalidArgument("ttl must be more than nothing and at most 24 hours", field="ttl")
+    return {
+        "rules": [fields.identifier(rule, "rules") for rule in request.rules],
+        "agent": fields.text(request.agent, "agent", limit=64),
+        "session_id": fields.text(request.session_id, "session_id", limit=64),
+        "reason": fields.required(request.reason, "reason", limit=500),
+        "ttl": ttl,
+    }
+
+
+def overrides_response(request: pb.ListOverridesRequest, found: Sequence[Override]) -> pb.ListOverridesResponse:
+    shown, token = paged(found, request.page_size, request.page_token, scope="overrides")
+    return pb.ListOverridesResponse(overrides=[override(one) for one in shown], next_page_token=token)
+
+
+def override(one: Override) -> pb.Override:
+    return pb.Override(
+        id=one.id,
+        rules=one.rules,
+        agent=one.agent,
+        session_id=one.session_id,
+        reason=one.reason,
+        issued_by=one.issued_by,
+        create_time=instant(one.created_at),
+        expire_time=instant(one.expires_at),
+        revoke_time=instant(one.revoked_at) if one.revoked_at else None,
+        uses=one.uses,
+    )
+
+
+def paged(found: Sequence[_Row], size: int, token: str, *, scope: str) -> tuple[Sequence[_Row], str]:
+    """One page of a list that is short enough to be read whole."""
+    asked = page(size, token, scope=scope)
+    skip = int(asked.cursor[0]) if asked.cursor else 0
+    shown = found[skip : skip + asked.size]
+    end = skip + len(shown)
+    return shown, next_page_token((str(end),) if end < len(found) else None, scope=scope)
+
+
+def instant(value: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp

@@ -1,0 +1,119 @@
+"""Rules too slow for every character: likeness to known texts, classifiers, plug-ins. They are shown sentences."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from services.policy.peers import ModelPeer
+from shared.monitors import plugin
+from shared.monitors.pipeline import STOPS, Finding, GuardrailContext, Outcome
+from shared.monitors.plugin import Suspicion
+from shared.monitors.rules import WINDOWED, Action, Bundle, Rule, RuleType, Verdict
+from shared.monitors.sentences import Sentence, Sentences
+from shared.monitors.stream import eased
+
+_CACHE: Final = 4096
+_AT_ONCE: Final = 8
+_THRESHOLD: Final = 0.5
+
+
+class WindowedGuardrail:
+    """Judges each sentence by each such rule, several at once. A plug-in's rule may say from which score on it acts."""
+
+    name = "windowed"
+
+    def __init__(self, models: ModelPeer) -> None:
+        self._models = models
+        self._vectors: OrderedDict[str, tuple[float, ...]] = OrderedDict()
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def judge(self, text: str, context: GuardrailContext) -> Outcome:
+        rules = [
+            (eased(rule, bundle.mode, context.target), bundle)
+            for bundle in context.bundles
+            for rule in bundle.rules
+            if rule.type in WINDOWED and rule.target in (None, context.target)
+        ]
+        if not rules or not text:
+            return Outcome(text)
+        sentences = cut(text)
+        asked = [self._finding(rule, bundle, sentence, context) for sentence in sentences for rule, bundle in rules]
+        found = [one for one in await asyncio.gather(*asked) if one]
+        if any(one.verdict.action in STOPS for one in found):
+            return Outcome("", tuple(found), blocked=True)
+        return Outcome(_redacted(text, found), tuple(found))
+
+    async def _finding(
+        self, rule: Rule, bundle: Bundle, sentence: Sentence, context: GuardrailContext
+    ) -> Finding | None:
+        async with self._turn:
+            suspicion = await self._suspicion(rule, bundle, sentence.text)
+        if suspicion is None:
+            return None
+        excused = rule.name in context.overridden
+        action = Action.ALLOW if excused else rule.acts_on(context.target)
+        verdict = Verdict(rule, bundle.label, action, context.target, sentence.start, sentence.end)
+        return Finding(verdict, f"{suspicion.rationale} (score {suspicion.score:.2f})")
+
+    async def _suspicion(self, rule: Rule, bundle: Bundle, sentence: str) -> Suspicion | None:
+        match rule.type:
+            case RuleType.SEMANTIC_SIMILARITY:
+                return await self._likeness(rule, bundle, sentence)
+            case RuleType.LLM_CLASSIFIER:
+                return await self._classified(rule, sentence)
+            case _:
+                found = await plugin.load(str(rule.params["plugin"]), rule.params).judge(sentence)
+                least = float(str(rule.params.get("threshold", _THRESHOLD)))
+                return found if found and found.score >= least else None
+
+    async def _likeness(self, rule: Rule, bundle: Bundle, sentence: str) -> Suspicion | None:
+        """Likeness to the nearest text of the set. A set nobody has filled is like nothing."""
+        name = str(rule.params["embedding_set"])
+        known = bundle.embedding_sets.get(name, ())
+        if not known:
+            return None
+        vectors = await self._embedded([sentence, *known])
+        score = max(sum(a * b for a, b in zip(vectors[0], other, strict=True)) for other in vectors[1:])
+        if score <= float(str(rule.params["max_similarity"])):
+            return None
+        return Suspicion(score, f"the sentence is like a text of {name}")
+
+    async def _classified(self, rule: Rule, sentence: str) -> Suspicion | None:
+        question = str(rule.params.get("question", f"Does the text break the rule {rule.name.replace('_', ' ')}?"))
+        score = await self._models.rate(str(rule.params["model"]), question, sentence)
+        if score < float(str(rule.params["threshold"])):
+            return None
+        return Suspicion(score, f"the classifier {rule.params['model']} says yes")
+
+    async def _embedded(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
+        made = await self._models.embed(list(missing.values())) if missing else []
+        fresh = dict(zip(missing, made, strict=True))
+        vectors = [fresh[key] if key in fresh else self._vectors[key] for key in keys]
+        self._vectors |= fresh
+        while len(self._vectors) > _CACHE:
+            self._vectors.popitem(last=False)
+        return vectors
+
+
+def cut(text: str) -> list[Sentence]:
+    """The sentences of a whole text."""
+    sentences = Sentences()
+    return [*sentences.feed(text), *sentences.finish()]
+
+
+def _redacted(text: str, found: Sequence[Finding]) -> str:
+    """The text with marks in the place of sentences that must not be shown, each once."""
+    marks = {
+        (one.verdict.start, one.verdict.end): one.verdict.rule
+        for one in reversed(found)
+        if one.verdict.action is Action.REDACT
+    }
+    for (start, end), rule in sorted(marks.items(), key=lambda mark: mark[0], reverse=True):
+        text = text[:start] + (rule.replacement or f"[REDACTED:{rule.name}]") + text[end:]
+    return text

@@ -1,0 +1,36 @@
+"""exec_mode "python": a function in the sandbox."""
+
+from __future__ import annotations
+
+from services.tools.answer import Outcome, Printed
+from services.tools.executor import Isolation, Work
+from services.tools.sandbox import FunctionCall, Sandbox
+
+
+class FunctionExecutor:
+    """Runs Python functions, which reach nothing outside."""
+
+    isolation = Isolation.NAMESPACES
+    reaches_out = False
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def check_room(self) -> None:
+        self._sandbox.check_room()
+
+    async def execute(self, work: Work, printed: Printed) -> Outcome:
+        function = work.tool.function
+        assert function is not None  # noqa: S101 - registered so
+        arguments = dict(work.arguments)
+        if function.requires_context:
+            arguments["context"] = dict(work.context)
+        call = FunctionCall(
+            code=function.code,
+            entry_point=function.entry_point,
+            arguments=arguments,
+            memory_mib=function.memory_limit_mib,
+            timeout=function.timeout,
+            allowed_imports=function.allowed_imports if function.safe_mode else None,
+        )
+        return await self._sandbox.run(call, printed)

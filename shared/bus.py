@@ -1,0 +1,110 @@
+"""How a service tells the event bus: by a Redis Stream that gateway reads. Telling never waits and never fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from shared.clock import Clock, SystemClock
+from shared.log import configure
+from shared.redis import RedisLost, open_redis
+from shared.settings import MeshSettings
+from shared.tasks import supervised
+from shared.telemetry import meter
+
+STREAM: Final = "bus:events"
+LOGS: Final = "log:events"
+# The tenant of what concerns the mesh itself; gateway gives it to the platform's own.
+MESH: Final = "_mesh"
+_KEPT: Final = 100_000
+_WAITING: Final = 10_000
+_BATCH: Final = 500
+_PAUSE_SECONDS: Final = 0.1
+
+_lost = meter.create_counter("bus_lost", description="events that were not told: the queue was full")
+
+
+class Emitter:
+    """Events wait in a bounded queue and go in batches; when it is full the newest are lost and counted."""
+
+    def __init__(self, redis: Redis, clock: Clock, *, source: str, stream: str = STREAM) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._source = source
+        self._stream = stream
+        self._waiting: deque[dict[str, str]] = deque()
+
+    def emit(self, tenant: str, name: str, *, event_id: str = "", **fields: Any) -> None:
+        """Tells of something that happened. `fields` are subject, session_id, agent and data, as in AgentEvent; an
+        `event_id` made of what happened makes telling it twice harmless. May be called from any thread.
+        """
+        if len(self._waiting) >= _WAITING:
+            _lost.add(1, {"stream": self._stream})
+            return
+        time = self._clock.now().isoformat()
+        event = {"id": event_id, "name": name, "time": time, "source": self._source, **fields}
+        self._waiting.append({"tenant": tenant, "event": json.dumps(event, ensure_ascii=False, default=str)})
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sends while the block runs, and what is left at its end."""
+        async with supervised(f"emit-{self._stream}", self._run):
+            yield
+        await self._send()
+
+    async def _run(self) -> None:
+        while True:
+            await self._send()
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _send(self) -> None:
+        """Sends what waits, in order. When Redis is away it waits on."""
+        while batch := list(islice(self._waiting, _BATCH)):
+            try:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for entry in batch:
+                        pipe.xadd(self._stream, entry, maxlen=_KEPT, approximate=True)  # type: ignore[arg-type]
+                    await pipe.execute()
+            except RedisLost:
+                return
+            for _ in batch:
+                self._waiting.popleft()
+
+
+@asynccontextmanager
+async def bridged_logs(service: str, settings: MeshSettings) -> AsyncIterator[None]:
+    """While the block runs, warnings and errors of this process go to the bus too, if the setting log_bus says so."""
+    if not settings.log_bus:
+        yield
+        return
+    async with open_redis(settings.redis_url.get_secret_value()) as redis:
+        emitter = Emitter(redis, SystemClock(), source=service, stream=LOGS)
+        async with emitter.running():
+            configure(service, settings.log_level, bridge=LogBridge(emitter))
+            try:
+                yield
+            finally:
+                configure(service, settings.log_level)
+
+
+class LogBridge:
+    """A structlog processor: what is logged as a warning or worse is told to the bus as well, without stack traces."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        level = str(event.get("level", ""))
+        if level in {"warning", "error", "critical"} and not str(event.get("event", "")).startswith("bus."):
+            name = "log.warning" if level == "warning" else "log.error"
+            told = {key: str(value)[:1000] for key, value in event.items() if key[:1] != "_" and key != "exc_info"}
+            session_id = str(event.get("session_id", ""))
+            self._emitter.emit(MESH, name, subject=str(event.get("event", ""))[:255], session_id=session_id, data=told)
+        return event

@@ -1,0 +1,259 @@
+"""All patterns at once, character by character: where each match that may still come began, and which have come.
+
+A state is what remains possible: groups of pattern positions, one group for each place a match may have begun, the
+oldest first. A position stays with the oldest start that reaches it, so the number of starts is bounded. States are
+made when a text first needs them and found again after that: a character usually costs one look-up, however many
+patterns there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.monitors.charset import Assertion, CharSet
+from shared.monitors.folding import invisible
+from shared.monitors.pattern import Program
+
+MAX_STATES: Final = 8_000
+MOST_STARTS: Final = 64
+_EXISTS: Final = 1  # the bit of `before` that says there is a character before
+_Group = frozenset[int]
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """What may still become a match. `quick` and `moves` are by character: most change neither starts nor matches."""
+
+    groups: tuple[_Group, ...]
+    before: int
+    quick: dict[str, State] = field(default_factory=dict)
+    moves: dict[str, Move] = field(default_factory=dict)
+    by_kind: dict[int, Move] = field(default_factory=dict)
+    ending: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a character does. `late` are matches that ended before it, by start before the move; `now` those that end
+    with it, by start after it; both as (place in the list of starts, pattern). In between, `kept` are the starts that
+    go on, None for all, and `fresh` adds the character's own. At last only `live` stay, None for all: the others have
+    matched.
+    """
+
+    target: State
+    late: tuple[tuple[int, int], ...] = ()
+    kept: tuple[int, ...] | None = None
+    fresh: bool = False
+    now: tuple[tuple[int, int], ...] = ()
+    live: tuple[int, ...] | None = None
+
+    simple: bool = True  # whether nothing matched
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """An assertion, by numbers of character sets."""
+
+    behind: int | None
+    ahead: int | None
+    negated: bool
+    edge: bool
+
+    def holds(self, before: int, after: int | None) -> bool:
+        answers = []
+        if self.behind is not None:
+            answers.append(bool(before >> self.behind & 1) if before & _EXISTS else self.edge)
+        if self.ahead is not None:
+            answers.append(self.edge if after is None else bool(after >> self.ahead & 1))
+        if len(answers) == 1:
+            return answers[0] != self.negated
+        return (answers[0] != answers[1]) != self.negated
+
+
+class Automaton:
+    """The patterns of some rules; a match says which by its place in the list.
+
+    Patterns in `checked` have someone else look at what they find. A match that is refused must not have hidden another
+    one, so their positions are kept for every start.
+    """
+
+    def __init__(self, programs: Sequence[Program], checked: Container[int] = ()) -> None:
+        self._apart: set[int] = set()
+        self._sets: dict[CharSet, int] = {}
+        self._takes: list[dict[int, tuple[int, ...]]] = []
+        self._empty: list[list[int]] = []
+        self._looks: list[list[tuple[_Look, int]]] = []
+        self._accepts: dict[int, int] = {}
+        self._behind = 0
+        starts = [self._add(program, place, apart=place in checked) for place, program in enumerate(programs)]
+        self._all_sets = list(self._sets)
+        self._kinds: dict[str, int] = {}
+        self._closures: dict[int, _Group] = {}
+        self._first = frozenset().union(*(self._closure(start) for start in starts)) if starts else frozenset()
+        self._begun: dict[tuple[int, int], _Group] = {}
+        self._states: dict[tuple[tuple[_Group, ...], int], State] = {}
+
+    def root(self, before: str | None) -> State:
+        """Nothing has begun yet; `before` is the character before, None at the start of the text."""
+        return self._state((), 0 if before is None else self._as_before(self._kind(before)))
+
+    def step(self, state: State, character: str) -> Move:
+        """What the character does; remembered in the state."""
+        if invisible(character) and not self._is_asked_for(character):
+            move = Move(state)
+        else:
+            kind = self._kind(character)
+            move = state.by_kind.get(kind) or self._move(state, kind)
+            state.by_kind[kind] = move
+        if move.kept is None and not (move.fresh or move.late or move.now):
+            state.quick[character] = move.target
+        else:
+            state.moves[character] = move
+        return move
+
+    def ending(self, state: State) -> tuple[tuple[int, int], ...]:
+        """The matches that the end of the text completes."""
+        if state.ending is None:
+            looked = [self._looked(group, state.before, None) for group in state.groups]
+            state.ending = self._new_accepts(state.groups, looked)
+        return state.ending
+
+    def _move(self, state: State, kind: int) -> Move:
+        looked = [self._looked(group, state.before, kind) for group in state.groups]
+        late = self._new_accepts(state.groups, looked)
+        reached = [self._taken(group, kind) for group in looked]
+        reached.append(self._begin(state.before, kind))
+        seen: set[int] = set()
+        after: list[_Group] = []
+        kept: list[int] = []
+        for place, group in enumerate(reached):
+            apart = self._apart if len(after) < MOST_STARTS else self._accepts
+            new = frozenset(one for one in group if one not in seen or one in apart or one in self._accepts)
+            if new:
+                seen |= new
+                after.append(new)
+                kept.append(place)
+        fresh = bool(kept) and kept[-1] == len(state.groups)
+        return self._shaped(after, late, tuple(kept[:-1] if fresh else kept), state, kind, fresh=fresh)
+
+    def _shaped(
+        self,
+        after: list[_Group],
+        late: tuple[tuple[int, int], ...],
+        kept: tuple[int, ...],
+        state: State,
+        kind: int,
+        *,
+        fresh: bool,
+    ) -> Move:
+        accepts = self._accepts
+        now = tuple((place, accepts[one]) for place, group in enumerate(after) for one in group if one in accepts)
+        live = [frozenset(one for one in group if one not in accepts) for group in after]
+        return Move(
+            target=self._state(tuple(group for group in live if group), self._as_before(kind)),
+            late=late,
+            kept=None if kept == tuple(range(len(state.groups))) else kept,
+            fresh=fresh,
+            now=now,
+            simple=not (late or now),
+            live=None if all(live) else tuple(place for place, group in enumerate(live) if group),
+        )
+
+    def _state(self, groups: tuple[_Group, ...], before: int) -> State:
+        key = (groups, before)
+        found = self._states.get(key)
+        if found is None:
+            if len(self._states) >= MAX_STATES:  # streams keep the states they are in; the rest is made again
+                self._states.clear()
+            found = self._states[key] = State(groups, before)
+        return found
+
+    def _begin(self, before: int, kind: int) -> _Group:
+        """Where a match that begins with this character stands after it."""
+        key = (before, kind)
+        if key not in self._begun:
+            self._begun[key] = self._taken(self._looked(self._first, before, kind), kind)
+        return self._begun[key]
+
+    def _taken(self, group: Iterable[int], kind: int) -> _Group:
+        after: set[int] = set()
+        for one in group:
+            for number, targets in self._takes[one].items():
+                if kind >> number & 1:
+                    for target in targets:
+                        after |= self._closure(target)
+        return frozenset(after)
+
+    def _looked(self, group: _Group, before: int, after: int | None) -> _Group:
+        """The group with all it reaches by assertions that hold here."""
+        found, waiting = set(group), [one for one in group if self._looks[one]]
+        while waiting:
+            for look, target in self._looks[waiting.pop()]:
+                if look.holds(before, after):
+                    new = self._closure(target) - found
+                    found |= new
+                    waiting += [one for one in new if self._looks[one]]
+        return frozenset(found)
+
+    def _new_accepts(self, groups: Sequence[_Group], looked: Sequence[_Group]) -> tuple[tuple[int, int], ...]:
+        return tuple(
+            (place, self._accepts[one])
+            for place, (group, more) in enumerate(zip(groups, looked, strict=True))
+            for one in more - group
+            if one in self._accepts
+        )
+
+    def _closure(self, start: int) -> _Group:
+        """What empty steps reach, only states that can do more than that."""
+        if start not in self._closures:
+            seen, waiting = {start}, [start]
+            while waiting:
+                for after in self._empty[waiting.pop()]:
+                    if after not in seen:
+                        seen.add(after)
+                        waiting.append(after)
+            self._closures[start] = frozenset(
+                one for one in seen if self._takes[one] or self._looks[one] or one in self._accepts
+            )
+        return self._closures[start]
+
+    def _kind(self, character: str) -> int:
+        """Which sets the character is in, as bits."""
+        found = self._kinds.get(character)
+        if found is None:
+            found = sum(1 << number for number, charset in enumerate(self._all_sets, start=1) if character in charset)
+            self._kinds[character] = found
+        return found
+
+    def _as_before(self, kind: int) -> int:
+        return kind & self._behind | _EXISTS if self._behind else 0
+
+    def _is_asked_for(self, character: str) -> bool:
+        return any(not charset.negated and character in charset for charset in self._all_sets)
+
+    def _number(self, charset: CharSet) -> int:
+        return self._sets.setdefault(charset, len(self._sets) + 1)
+
+    def _add(self, program: Program, place: int, *, apart: bool) -> int:
+        base = len(self._takes)
+        if apart:
+            self._apart.update(range(base, base + len(program.takes)))
+        for takes, empty, looks in zip(program.takes, program.empty, program.looks, strict=True):
+            by_set: dict[int, tuple[int, ...]] = {}
+            for charset, target in takes:
+                number = self._number(charset)
+                by_set[number] = (*by_set.get(number, ()), base + target)
+            self._takes.append(by_set)
+            self._empty.append([base + target for target in empty])
+            self._looks.append([(self._look(assertion), base + target) for assertion, target in looks])
+        self._accepts[base + program.end] = place
+        return base + program.start
+
+    def _look(self, assertion: Assertion) -> _Look:
+        behind = None if assertion.behind is None else self._number(assertion.behind)
+        ahead = None if assertion.ahead is None else self._number(assertion.ahead)
+        if behind is not None:
+            self._behind |= 1 << behind
+        return _Look(behind, ahead, assertion.negated, assertion.edge)

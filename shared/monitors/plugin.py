@@ -1,0 +1,57 @@
+"""Monitors of one's own: an entry point in the group `agentnet.monitors`, named by a rule of the type `custom`.
+
+The entry point is a function that takes the rule's params and returns a Monitor; `docs/policy.md` has the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol
+
+from shared.errors import FailedPrecondition, Reason
+
+GROUP: Final = "agentnet.monitors"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What a monitor says of a sentence it does not let pass: how sure it is, 0 to 1, and why."""
+
+    score: float
+    rationale: str
+
+
+class Monitor(Protocol):
+    """Judges one sentence at a time. It is called for many sentences at once and must not keep any."""
+
+    async def judge(self, sentence: str) -> Suspicion | None:
+        """None when the sentence may pass."""
+
+
+class PluginUnavailable(FailedPrecondition):
+    """The rule names a plug-in that is not installed or does not load. Install it where policy runs."""
+
+    reason = Reason.ERROR_REASON_PLUGIN_UNAVAILABLE
+
+
+def load(name: str, params: Mapping[str, Any]) -> Monitor:
+    """The plug-in's monitor with these params. Raises PluginUnavailable."""
+    factory = _factory(name)
+    try:
+        monitor: Monitor = factory(dict(params))
+    except (TypeError, ValueError, KeyError) as error:
+        raise PluginUnavailable(f"the monitor plug-in {name} refuses its params: {error}", plugin=name) from None
+    return monitor
+
+
+@lru_cache(maxsize=128)
+def _factory(name: str) -> Any:
+    for found in entry_points(group=GROUP, name=name):
+        try:
+            return found.load()
+        except (ImportError, AttributeError) as error:
+            raise PluginUnavailable(f"the monitor plug-in {name} does not load: {error}", plugin=name) from None
+    raise PluginUnavailable(f"no monitor plug-in {name} is installed", plugin=name)

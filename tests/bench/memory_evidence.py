@@ -1,0 +1,281 @@
+"""Does recall find the turns that hold the answer? Evidence retrieval on LoCoMo, or on conversations in its format.
+
+    python -m tests.bench.memory_evidence PATH [--from N] [--to N] [--learn]
+
+PATH is your own copy of the conversations: the file `locomo10.json` or a folder of one JSON file each. They are licensed for
+non-commercial use and are not part of this repository. Whatever is tuned is tuned on the first five (`--to 5`); the rest
+(`--from 5`) is for judgement. `--learn` fits the weights of ranking on the chosen ones, after judging each conversation by
+weights fitted on the others, and writes them to services/memory/weights.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from services.inference.embedding import EmbeddedEmbedder
+from services.memory import rank
+from services.memory.remember import embedded_text
+from services.memory.store import Corpus, Entry, Filter, Gathered, Memory, MemoryType, Probe
+from services.memory.store_memory import InMemoryStore
+from services.memory.tokens import estimate
+from services.memory.words import bm25, counted
+
+_WEIGHTS = Path(__file__).parents[2] / "services" / "memory" / "weights.json"
+_CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
+_BUDGETS = (500, 1_000, 2_000, 4_000)
+_POOL = 60
+TENANT = "bench"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its category and the ids of the turns that answer it."""
+
+    text: str
+    category: int
+    evidence: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns as memories, with their questions."""
+
+    name: str
+    turns: tuple[Memory, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass
+class Case:
+    """One question with what was gathered for it and what the plain rankings need."""
+
+    conversation: str
+    question: Question
+    gathered: Gathered
+    everything: list[tuple[Memory, float]]
+    corpus: Corpus
+    stored: datetime
+    full_text: list[str] = field(default_factory=list)
+
+
+def conversations(path: Path) -> list[Conversation]:
+    """Reads both formats in which the conversations are published."""
+    if path.is_dir():
+        found = [json.loads(file.read_text()) for file in sorted(path.glob("*.json"))]
+    else:
+        found = json.loads(path.read_text())
+    return [_conversation(one, at) for at, one in enumerate(found)]
+
+
+def _conversation(data: Mapping[str, Any], at: int) -> Conversation:
+    talk = data.get("conversation", data)
+    turns = []
+    for number in range(1, len(talk)):
+        began = _time(talk.get(f"session_{number}_date_time", ""))
+        for place, turn in enumerate(talk.get(f"session_{number}", [])):
+            turns.append(_memory(turn, f"s{number}", began + timedelta(seconds=place)))
+    known = {turn.turn_id for turn in turns}
+    questions = []
+    for one in data["qa"]:
+        evidence = frozenset(re.findall(r"D\d+:\d+", " ".join(one.get("evidence", [])))) & known
+        if evidence and one["category"] in _CATEGORIES:
+            questions.append(Question(one["question"], one["category"], evidence))
+    return Conversation(str(data.get("sample_id", at)), tuple(turns), tuple(questions))
+
+
+def _memory(turn: Mapping[str, Any], session: str, at: datetime) -> Memory:
+    text = turn.get("clean_text") or turn.get("text") or ""
+    if caption := turn.get("blip_caption"):
+        text += f" (shares a photo of {caption})"
+    return Memory(
+        id=turn["dia_id"], content=text, content_hash=f"{turn['dia_id']}".encode(), memory_type=MemoryType.EPISODIC,
+        agent=turn["speaker"], session_id=session, turn_id=turn["dia_id"], tags=(), metadata={}, importance=0.5,
+        created_at=at,
+    )  # fmt: skip
+
+
+def _time(text: str) -> datetime:
+    cleaned = text.replace(",", "").strip()
+    for form in ("%I:%M %p on %d %B %Y", "%Y-%m-%d"):
+        try:
+            return datetime.strptime(cleaned, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+    return datetime(2023, 1, 1, tzinfo=UTC)
+
+
+async def cases(found: Sequence[Conversation], embed: Callable[[list[str]], Any]) -> list[Case]:
+    """Stores every conversation and gathers for each of its questions, as Recall does."""
+    made = []
+    for conversation in found:
+        store = InMemoryStore()
+        vectors = await embed([embedded_text(turn) for turn in conversation.turns])
+        entries = [Entry(turn, vector) for turn, vector in zip(conversation.turns, vectors, strict=True)]
+        await store.add(TENANT, entries)
+        asked = await embed([question.text for question in conversation.questions])
+        for question, vector in zip(conversation.questions, asked, strict=True):
+            made.append(await _case(store, conversation, question, vector))
+        sys.stderr.write(f"{conversation.name}: {len(entries)} turns, {len(asked)} questions\n")
+    return made
+
+
+async def _case(store: InMemoryStore, conversation: Conversation, question: Question, vector: Any) -> Case:
+    now = conversation.turns[-1].created_at
+    words = rank.query_words(question.text)
+    found = await store.gather(TENANT, Probe(vector, words, _POOL, 1), Filter(), now=now)
+    gathered = rank.with_neighbours(found, lambda _: True)
+    everything = await store.nearest(TENANT, vector, Filter(), now=now, limit=10_000)
+    pairs = [(one.memory, one.cosine) for one in everything]
+    return Case(conversation.name, question, gathered, pairs, gathered.corpus, now)
+
+
+def by_dense(case: Case) -> list[Memory]:
+    return [memory for memory, _ in case.everything]
+
+
+def by_bm25(case: Case) -> list[Memory]:
+    words = rank.query_words(case.question.text)
+    scored = [(bm25(counted(memory.content), words, case.corpus), memory) for memory, _ in case.everything]
+    return [memory for _, memory in sorted(scored, key=lambda one: (-one[0], one[1].place))]
+
+
+def by_rrf(case: Case) -> list[Memory]:
+    score: dict[str, float] = defaultdict(float)
+    for order in (by_dense(case), by_bm25(case)):
+        for place, memory in enumerate(order):
+            score[memory.id] += 1 / (60 + place)
+    return sorted(by_dense(case), key=lambda memory: -score[memory.id])
+
+
+def by_ours(case: Case, weights: Mapping[str, float] = rank.LEARNED) -> list[Memory]:
+    found = rank.ranked(case.question.text, case.gathered, rank.Taste(), now=case.stored, limit=200, weights=weights)
+    return [one.memory for one in found]
+
+
+WAYS: dict[str, Callable[[Case], list[Memory]]] = {
+    "dense alone": by_dense,
+    "BM25": by_bm25,
+    "plain RRF": by_rrf,
+    "ours": by_ours,
+}
+
+
+def judged(order: Sequence[Memory], evidence: frozenset[str]) -> list[float]:
+    """Recall at 5, 10 and 20, the reciprocal rank of the first evidence, and recall within the budgets."""
+    at = [place for place, memory in enumerate(order) if memory.turn_id in evidence]
+    spent = np.cumsum([estimate(memory.content) + 4 for memory in order]) if order else np.zeros(0)
+    recalls = [sum(place < most for place in at) / len(evidence) for most in (5, 10, 20)]
+    within = [sum(spent[place] <= budget for place in at) / len(evidence) for budget in _BUDGETS]
+    return [*recalls, 1 / (at[0] + 1) if at else 0.0, *within]
+
+
+def table(rows: Mapping[str, Sequence[tuple[int, list[float]]]]) -> Iterator[str]:
+    """One line a way and category."""
+    yield "| way | questions | recall@5 | @10 | @20 | MRR | " + " | ".join(f"{b} tokens" for b in _BUDGETS) + " |"
+    yield "|---|---|---|---|---|---|" + "---|" * len(_BUDGETS)
+    for way, judgements in rows.items():
+        for category, name in (0, "all"), *_CATEGORIES.items():
+            mine = [values for kind, values in judgements if category in (0, kind)]
+            if mine:
+                cells = " | ".join(f"{value:.3f}" for value in np.mean(mine, axis=0))
+                yield f"| {way}, {name} | {len(mine)} | {cells} |"
+
+
+def learn(found: Sequence[Case], *, steps: int = 400, decay: float = 1e-4) -> dict[str, float]:
+    """Logistic regression on the signs of all candidates, each question weighing the same; full gradient steps (Adam)."""
+    names, rows, wanted, weights = _examples(found)
+    mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
+    scaled = np.hstack([(rows - mean) / scale, np.ones((len(rows), 1))])
+    solution = _newton(scaled, wanted, weights, steps=30, decay=decay * len(found))
+    slopes = solution[:-1] / scale
+    base = solution[-1] - float((slopes * mean).sum())
+    return {"base": round(float(base), 4), **{name: round(float(v), 4) for name, v in zip(names, slopes, strict=True)}}
+
+
+def _examples(found: Sequence[Case]) -> tuple[list[str], Any, Any, Any]:
+    rows, wanted, weights = [], [], []
+    names: list[str] = []
+    for case in found:
+        names, values = rank.signs(case.question.text, case.gathered)
+        is_evidence = np.array(
+            [m.turn_id in case.question.evidence for m in (one.memory for one in case.gathered.pool)], float
+        )
+        rows.append(values)
+        wanted.append(is_evidence)
+        weights.append(np.full(len(values), 1.0))
+    return names, np.concatenate(rows), np.concatenate(wanted), np.concatenate(weights)
+
+
+def _newton(rows: Any, wanted: Any, weights: Any, *, steps: int, decay: float) -> Any:
+    solution = np.zeros(rows.shape[1])
+    ridge = np.eye(rows.shape[1]) * decay
+    ridge[-1, -1] = 0
+    for _ in range(steps):
+        chance = 1 / (1 + np.exp(-rows @ solution))
+        slope = rows.T @ (weights * (chance - wanted)) + ridge @ solution
+        curve = (rows * (weights * chance * (1 - chance))[:, None]).T @ rows + ridge
+        step = np.linalg.solve(curve + 1e-9 * np.eye(len(curve)), slope)
+        solution -= step
+        if np.abs(step).max() < 1e-6:
+            break
+    return solution
+
+
+def measure(found: Sequence[Case], ways: Mapping[str, Callable[[Case], list[Memory]]]) -> dict[str, list[Any]]:
+    return {
+        name: [(case.question.category, judged(way(case), case.question.evidence)) for case in found]
+        for name, way in ways.items()
+    }
+
+
+def cross_judged(found: Sequence[Case]) -> list[Any]:
+    """Each conversation judged by weights learned from the others."""
+    rows = []
+    for held in dict.fromkeys(case.conversation for case in found):
+        weights = learn([case for case in found if case.conversation != held])
+        mine = [case for case in found if case.conversation == held]
+        rows += measure(mine, {"ours": partial(by_ours, weights=weights)})["ours"]
+    return rows
+
+
+async def _embed_all(texts: list[str]) -> list[tuple[float, ...]]:
+    embedder = EmbeddedEmbedder()
+    try:
+        return list((await embedder.embed(texts)).vectors)
+    finally:
+        embedder.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--from", dest="start", type=int, default=0)
+    parser.add_argument("--to", dest="end", type=int, default=None)
+    parser.add_argument("--learn", action="store_true")
+    asked = parser.parse_args()
+    chosen = conversations(asked.path)[asked.start : asked.end]
+    found = asyncio.run(cases(chosen, _embed_all))
+    if asked.learn:
+        rows = measure(found, {name: way for name, way in WAYS.items() if name != "ours"})
+        rows["ours, learned on the others"] = cross_judged(found)
+        _WEIGHTS.write_text(json.dumps(learn(found), indent=2) + "\n")
+    else:
+        rows = measure(found, WAYS)
+    sys.stdout.write("\n".join(table(rows)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""How fast is recall at 10,000, 100,000 and more memories of one tenant among many, and how much of the exact answer does it find?
+
+    python -m tests.bench.memory_latency [--sizes 10000,100000] [--texts FILE --vectors FILE.npy] [--peers] [--save FOLDER]
+
+Memories are real sentences: those of the documentation in the installed packages, embedded by the mesh's own model (slow, about
+a hundred a second: `--save` keeps them for `--texts` and `--vectors`). Questions are sentences that were not stored. Everything
+runs as the service does it: its role, row level security, its store, beside fifty small tenants. `--peers` adds FAISS, Chroma and
+Qdrant in memory where they are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import hashlib
+import random
+import re
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pgvector.asyncpg import register_vector
+
+from deploy.local.postgres import Cluster
+from services.inference.embedding import EmbeddedEmbedder
+from services.memory import rank
+from services.memory.store import Entry, Filter, Memory, MemoryType, Probe
+from services.memory.store_postgres import PostgresMemoryStore
+from shared.ids import RandomIds
+from shared.postgres import open_database
+from tests.bench import memory_peers
+from tests.support.postgres import running_cluster
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TENANT = "big"
+SMALL_TENANTS = 50
+_BATCH = 500
+_ASKED = 200
+_K = 10
+
+
+def sentences(most: int) -> list[str]:
+    """Distinct sentences of documentation, in an order that is the same every time."""
+    found: dict[str, None] = {}
+    for root in (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"]):
+        for path in sorted(Path(root).rglob("*.py")):
+            for text in _documentation(path):
+                for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", text):
+                    sentence = " ".join(part.split())
+                    if 30 <= len(sentence) <= 160 and sentence.count(" ") >= 4:
+                        found[sentence] = None
+    chosen = list(found)
+    random.Random(1).shuffle(chosen)
+    return chosen[:most]
+
+
+def _documentation(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_text())
+    except (SyntaxError, UnicodeDecodeError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+            yield ast.get_docstring(node) or ""
+
+
+async def embedded(texts: list[str]) -> Any:
+    """Half-precision vectors of the texts; short ones together, so that little is padding."""
+    embedder = EmbeddedEmbedder()
+    vectors = np.zeros((len(texts), 384), np.float16)
+    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+    try:
+        for start in range(0, len(order), 512):
+            part = order[start : start + 512]
+            vectors[part] = np.array((await embedder.embed([texts[at] for at in part])).vectors, np.float16)
+    finally:
+        embedder.close()
+    return vectors
+
+
+def entries(texts: Sequence[str], vectors: Any, start: int = 0) -> list[Entry]:
+    return [
+        Entry(
+            Memory(
+                id=RandomIds().new("mem"), content=text, content_hash=hashlib.sha256(text.encode()).digest(),
+                memory_type=MemoryType.SEMANTIC, agent="", session_id=f"s{(start + at) // 20}", turn_id="",
+                tags=("rare",) if (start + at) % 100 == 0 else (), metadata={}, importance=0.5,
+                created_at=NOW - timedelta(minutes=start + at),
+            ),
+            tuple(vectors[at].astype(float).tolist()),
+        )
+        for at, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+async def store_all(
+    store: PostgresMemoryStore, tenant: str, texts: Sequence[str], vectors: Any, start: int = 0
+) -> float:
+    """Seconds the store took, without making the entries."""
+    spent = 0.0
+    for at in range(0, len(texts), _BATCH):
+        many = entries(texts[at : at + _BATCH], vectors[at : at + _BATCH], start + at)
+        began = time.perf_counter()
+        await store.add(tenant, many)
+        spent += time.perf_counter() - began
+    return spent
+
+
+async def timed(work: Callable[[int], Awaitable[Any]], count: int) -> tuple[list[float], list[Any]]:
+    """Milliseconds and results of the calls, one after the other, after ten to warm up."""
+    for at in range(10):
+        await work(at)
+    spent, results = [], []
+    for at in range(count):
+        began = time.perf_counter()
+        results.append(await work(at))
+        spent.append((time.perf_counter() - began) * 1000)
+    return spent, results
+
+
+def exact(vectors: Any, queries: Any) -> list[set[int]]:
+    """The places of the nearest by full comparison."""
+    known, asked = vectors.astype(np.float32), queries.astype(np.float32)
+    known /= np.linalg.norm(known, axis=1, keepdims=True)
+    return [set(np.argpartition(-(known @ query), _K)[:_K].tolist()) for query in asked]
+
+
+def overlap(found: Sequence[Sequence[int]], wanted: Sequence[set[int]]) -> float:
+    return float(np.mean([len(set(one) & want) / _K for one, want in zip(found, wanted, strict=True)]))
+
+
+def row(what: str, size: int, spent: Sequence[float], recall: float | None = None) -> str:
+    middle, slow = np.percentile(spent, [50, 99])
+    return f"| {size:,} | {what} | {middle:.2f} | {slow:.2f} | {'' if recall is None else f'{recall:.3f}'} |"
+
+
+async def measured(dsn: str, texts: list[str], vectors: Any, sizes: list[int], *, peers: bool) -> AsyncIterator[str]:
+    """The lines of the table, each as soon as it is known."""
+    yield "| memories | what | p50 ms | p99 ms | recall@10 |"
+    yield "|---|---|---|---|---|"
+    questions, asked = texts[-_ASKED:], vectors[-_ASKED:]
+    async with open_database(dsn, prepare=register_vector) as database:
+        store = PostgresMemoryStore(database)
+        for number in range(SMALL_TENANTS):
+            part = slice(number * 100, number * 100 + 100)
+            await store_all(store, f"small-{number}", texts[part], vectors[part])
+        stored = 0
+        for size in sizes:
+            spent = await store_all(store, TENANT, texts[stored:size], vectors[stored:size], stored)
+            rate = (size - stored) / spent
+            yield f"| {size:,} | stored {size - stored:,} in batches of {_BATCH}: {rate:,.0f} memories/s | | | |"
+            stored = size
+            began = time.perf_counter()
+            moved = await store.tend(TENANT)
+            rate = moved / (time.perf_counter() - began)
+            yield f"| {size:,} | taken into the graph in the background: {rate:,.0f} memories/s | | | |"
+            for line in await _searched(store, size, texts[:size], vectors[:size], questions, asked):
+                yield line
+            if peers:
+                for line in memory_peers.measured(vectors[:size], asked, exact(vectors[:size], asked), row, overlap):
+                    yield line
+
+
+async def _searched(
+    store: PostgresMemoryStore, size: int, texts: list[str], vectors: Any, questions: list[str], asked: Any
+) -> list[str]:  # fmt: skip
+    at_text = {text: at for at, text in enumerate(texts)}
+    queries = [tuple(one.astype(float).tolist()) for one in asked]
+
+    def places(found: Sequence[Any]) -> list[int]:
+        return [at_text[one.memory.content] for one in found]
+
+    async def dense(at: int) -> Any:
+        return await store.nearest(TENANT, queries[at], Filter(), now=NOW, limit=_K)
+
+    async def narrow(at: int) -> Any:
+        return await store.nearest(TENANT, queries[at], Filter(tags=("rare",)), now=NOW, limit=_K)
+
+    async def small(at: int) -> Any:
+        return await store.nearest(f"small-{at % SMALL_TENANTS}", queries[at], Filter(), now=NOW, limit=_K)
+
+    async def hybrid(at: int) -> Any:
+        probe = Probe(queries[at], rank.query_words(questions[at]), 60, 1)
+        gathered = await store.gather(TENANT, probe, Filter(), now=NOW)
+        return rank.ranked(questions[at], gathered, rank.Taste(), now=NOW, limit=_K)
+
+    rare = [at for at in range(len(texts)) if at % 100 == 0]
+    spent, found = await timed(dense, len(queries))
+    lines = [row("dense, under RLS", size, spent, overlap([places(one) for one in found], exact(vectors, asked)))]
+    spent, found = await timed(narrow, len(queries))
+    wanted = [{rare[at] for at in one} for one in exact(vectors[rare], asked)]
+    lines.append(row("dense, a tag one in a hundred has", size, spent, overlap([places(one) for one in found], wanted)))
+    spent, _ = await timed(small, len(queries))
+    lines.append(row("dense, a tenant of 100 beside", size, spent))
+    spent, _ = await timed(hybrid, len(queries))
+    lines.append(row("hybrid, ranked, with neighbours", size, spent))
+    return lines
+
+
+async def embedding_cost(texts: Sequence[str]) -> str:
+    embedder = EmbeddedEmbedder()
+
+    async def one(at: int) -> Any:
+        return await embedder.embed([texts[at]])
+
+    spent, _ = await timed(one, 100)
+    embedder.close()
+    return row("embedding one question (in process, for comparison)", 0, spent)
+
+
+@contextmanager
+def fresh_cluster() -> Iterator[Cluster]:
+    """A Postgres of this run's own, as the embedded mesh starts it."""
+    with tempfile.TemporaryDirectory() as folder, running_cluster(Path(folder)) as cluster:
+        yield cluster
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="10000,100000")
+    parser.add_argument("--texts", type=Path)
+    parser.add_argument("--vectors", type=Path)
+    parser.add_argument("--save", type=Path)
+    parser.add_argument("--peers", action="store_true")
+    asked = parser.parse_args()
+    sizes = [int(size) for size in asked.sizes.split(",")]
+    texts = asked.texts.read_text().splitlines() if asked.texts else sentences(max(sizes) + _ASKED)
+    vectors = np.load(asked.vectors) if asked.vectors else asyncio.run(embedded(texts))
+    if asked.save:
+        asked.save.mkdir(parents=True, exist_ok=True)
+        (asked.save / "texts.txt").write_text("\n".join(texts))
+        np.save(asked.save / "vectors.npy", vectors)
+    known = [at for at in range(len(texts)) if np.any(vectors[at])]
+    texts, vectors = [texts[at] for at in known], vectors[known]
+    with fresh_cluster() as cluster:
+        asyncio.run(_print(measured(cluster.dsn("memory"), texts, vectors, sizes, peers=asked.peers)))
+    sys.stdout.write(asyncio.run(embedding_cost(texts[-_ASKED:])) + "\n")
+
+
+async def _print(lines: AsyncIterator[str]) -> None:
+    async for line in lines:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The official MCP client, unchanged, against the edge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+from google.protobuf import json_format, struct_pb2
+from mcp import ClientSession, McpError
+from mcp.client.streamable_http import streamable_http_client
+from pydantic import AnyUrl
+
+from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+from shared import errors
+from shared.errors import Reason
+from tests.support.edge import Edge, running_edge
+from tests.support.scripted_inference import ScriptedInference
+from tests.support.scripted_orchestrator import serve_orchestrator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class ToolNotFound(errors.NotFound):
+    reason = Reason.ERROR_REASON_TOOL_NOT_FOUND
+
+
+class Tools(tool_service_pb2_grpc.ToolServiceServicer):
+    """Adds."""
+
+    async def ListTools(self, request, context):
+        schema = json_format.ParseDict({"type": "object", "required": ["a"]}, struct_pb2.Struct())
+        versions = ("1.9.0", "1.10.0")
+        tools = [tool_pb2.Tool(name="adder", version=one, description=one, input_schema=schema) for one in versions]
+        return tool_service_pb2.ListToolsResponse(tools=tools)
+
+    async def InvokeTool(self, request, context):
+        if request.name != "adder":
+            raise ToolNotFound(f"no tool {request.name}")
+        result = json_format.ParseDict({"sum": request.arguments["a"] + 1}, struct_pb2.Value())
+        return tool_service_pb2.InvokeToolResponse(finished=tool_service_pb2.ToolFinished(result=result))
+
+
+def serve(server: grpc.aio.Server) -> None:
+    ScriptedInference().serve(server)
+    serve_orchestrator(server)
+    tool_service_pb2_grpc.add_ToolServiceServicer_to_server(Tools(), server)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
+    async with running_edge(tmp_path_factory.mktemp("edge"), serve=serve) as running:
+        yield running
+
+
+@asynccontextmanager
+async def connected(edge: Edge, token: str) -> AsyncIterator[ClientSession]:
+    headers = {"authorization": f"Bearer {token}"}
+    async with (
+        httpx.AsyncClient(headers=headers) as http,
+        streamable_http_client(f"{edge.url}/mcp", http_client=http) as (read, write, _),
+        ClientSession(read, write) as session,
+    ):
+        await session.initialize()
+        yield session
+
+
+async def test_tools_and_agents_are_listed_and_called(edge: Edge) -> None:
+    async with connected(edge, edge.token()) as session:
+        listed = {tool.name: tool for tool in (await session.list_tools()).tools}
+        assert set(listed) == {"adder", "agent_Athena"}
+        assert listed["adder"].description == "1.10.0"
+        assert listed["adder"].inputSchema["required"] == ["a"]
+        added = await session.call_tool("adder", {"a": 41})
+        assert (added.structuredContent, added.isError) == ({"sum": 42.0}, False)
+        asked = await session.call_tool("agent_Athena", {"prompt": "Say hello."})
+        assert asked.content[0].text == "Say hello."
+
+
+async def test_what_fails_is_a_result_that_says_why(edge: Edge) -> None:
+    async with connected(edge, edge.token()) as session:
+        for name, arguments, why in (
+            ("nothing", {}, "TOOL_NOT_FOUND"), ("agent_Zeus", {"prompt": "x"}, "AGENT_NOT_FOUND"),
+            ("agent_Athena", {}, "FIELD_INVALID"),
+        ):  # fmt: skip
+            found = await session.call_tool(name, arguments)
+            assert found.isError
+            assert why in found.content[0].text
+
+
+async def test_sessions_are_resources(edge: Edge) -> None:
+    async with connected(edge, edge.token()) as session:
+        await session.call_tool("agent_Athena", {"prompt": "Remember this."})
+        (first, *_) = (await session.list_resources()).resources
+        assert str(first.uri).startswith("agentnet://sessions/ses_")
+        found = await session.read_resource(first.uri)
+        assert json.loads(found.contents[0].text)["session"]["id"] == first.name
+        with pytest.raises(McpError):
+            await session.read_resource(AnyUrl("agentnet://nothing/x"))
+
+
+async def test_without_a_credential_nobody_is_served(edge: Edge) -> None:
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    assert (await edge.rest("POST", "/mcp", message)).status == 401
+    assert (await edge.bearer("POST", "/mcp", edge.token("auditor"), message)).status == 403
+
+
+async def test_the_transports_statuses_are_the_protocols(edge: Edge) -> None:
+    token = edge.token()
+    assert (await edge.bearer("GET", "/mcp", token)).status == 405
+    assert (await edge.bearer("DELETE", "/mcp", token)).status == 405
+    noted = await edge.bearer("POST", "/mcp", token, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    assert (noted.status, noted.text) == (202, "")
+    broken = await edge.bearer("POST", "/mcp", token, {"hello": 1})
+    assert (broken.status, broken.body["error"]["code"]) == (400, -32700)
+    unknown = await edge.bearer("POST", "/mcp", token, {"jsonrpc": "2.0", "id": 7, "method": "no/such"})
+    assert (unknown.status, unknown.body["id"]) == (200, 7)
+    assert "error" in unknown.body

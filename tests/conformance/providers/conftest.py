@@ -1,0 +1,30 @@
+"""A provider of each dialect at a real server that speaks its wire format as told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from services.inference.providers.http import Endpoint, HttpProvider
+from tests.support.openai_server import OpenAIServer, openai_server
+from tests.support.wire import WIRES, Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One dialect, its server and its provider."""
+
+    wire: Wire
+    server: OpenAIServer
+    provider: HttpProvider
+
+
+@pytest.fixture(params=WIRES.values(), ids=WIRES.keys())
+async def spoken(request: pytest.FixtureRequest) -> AsyncIterator[Spoken]:
+    wire: Wire = request.param
+    async with openai_server(wire.path) as server, aiohttp.ClientSession() as session:
+        endpoint = Endpoint("any", server.root, {"authorization": "Bearer k-1"})
+        yield Spoken(wire, server, HttpProvider(endpoint, wire.dialect, session))

@@ -1,0 +1,141 @@
+"""Every adapter against a server that speaks its provider's wire format, with refusals, stalls and cuts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from services.inference.providers.contract import (
+    FinishReason,
+    ModelCall,
+    ProviderResult,
+    Role,
+    Sampling,
+    Timeouts,
+    infer,
+    said,
+)
+from shared.errors import MeshError
+from tests.conformance.providers.conftest import Spoken
+from tests.support.openai_server import Act, Answer
+
+CALL = ModelCall("m", (said(Role.USER, "Say hello."),), Sampling(), 64)
+WORDS = ["Hello", ", ", "wörld", "!"]
+SHORT = timedelta(milliseconds=80)
+
+
+async def failure(spoken: Spoken, call: ModelCall = CALL) -> tuple[str, MeshError]:
+    """The text before the error, and the error."""
+    text = ""
+    with pytest.raises(MeshError) as raised:
+        async for chunk in spoken.provider.stream(call):
+            text += chunk.text
+    return text, raised.value
+
+
+async def test_it_streams_and_infers_the_same(spoken: Spoken) -> None:
+    spoken.server.answers = [Answer(spoken.wire.text(WORDS)), Answer(spoken.wire.text(WORDS))]
+    text = "".join([chunk.text async for chunk in spoken.provider.stream(CALL)])
+    whole: ProviderResult = await infer(spoken.provider, CALL)
+    assert text == whole.text == "".join(WORDS)
+    assert whole.finish_reason is FinishReason.STOP
+    if spoken.wire.usage:
+        assert whole.usage == spoken.wire.usage
+    else:
+        assert whole.usage.estimated
+
+
+REFUSALS = {
+    401: "PROVIDER_AUTH_FAILED",
+    403: "PROVIDER_AUTH_FAILED",
+    404: "PROVIDER_REJECTED",
+    408: "PROVIDER_TIMEOUT",
+    422: "PROVIDER_REJECTED",
+    429: "PROVIDER_RATE_LIMITED",
+    500: "PROVIDER_UNAVAILABLE",
+    502: "PROVIDER_UNAVAILABLE",
+    503: "PROVIDER_OVERLOADED",
+    504: "PROVIDER_TIMEOUT",
+    529: "PROVIDER_OVERLOADED",
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_a_refusal_is_one_of_the_taxonomy_and_quotes_nothing(spoken: Spoken, status: int) -> None:
+    body = json.dumps({"error": {"message": "secret prompt", "type": "some_error"}}).encode()
+    spoken.server.answers = [Answer([body], status, {"retry-after": "2"})]
+    text, error = await failure(spoken)
+    assert (text, error.reason_name) == ("", REFUSALS[status])
+    assert "secret" not in str(error.status())
+    if status in (429, 503, 529):
+        assert error.retry_after == timedelta(seconds=2)
+
+
+async def test_a_prompt_that_is_too_long_is_told_apart(spoken: Spoken) -> None:
+    status, body = spoken.wire.too_long
+    spoken.server.answers = [Answer([json.dumps(body).encode()], status)]
+    _, error = await failure(spoken)
+    assert (error.reason_name, error.field) == ("CONTEXT_TOO_LONG", "messages")
+
+
+async def test_cut_after_every_chunk_it_is_one_typed_failure(spoken: Spoken) -> None:
+    events = spoken.wire.text(WORDS)
+    last = next(place for place, event in enumerate(events) if WORDS[-1].encode() in event)
+    for end in range(1, last + 1):
+        steps = [step for event in events[:end] for step in (event, timedelta(milliseconds=1))]
+        spoken.server.answers = [Answer([*steps, Act.CUT])]
+        text, error = await failure(spoken)
+        assert error.reason_name == "STREAM_BROKEN"
+        assert "".join(WORDS).startswith(text)
+
+
+async def test_an_error_in_the_middle_comes_after_what_was_said(spoken: Spoken) -> None:
+    events = spoken.wire.text(WORDS)
+    first = next(place for place, event in enumerate(events) if WORDS[0].encode() in event)
+    pause = timedelta(milliseconds=20)
+    spoken.server.answers = [Answer([*events[: first + 1], pause, spoken.wire.overloaded])]
+    assert [(text, error.reason_name) for text, error in [await failure(spoken)]] == [("Hello", "PROVIDER_OVERLOADED")]
+
+
+async def test_a_stall_before_the_first_token_is_given_up(spoken: Spoken) -> None:
+    spoken.server.answers = [Answer([Act.HANG])]
+    _, error = await failure(spoken, replace(CALL, timeouts=Timeouts(first_token=SHORT)))
+    assert error.reason_name == "PROVIDER_TIMEOUT"
+
+
+async def test_a_stall_in_the_middle_is_given_up_and_closed(spoken: Spoken) -> None:
+    events = spoken.wire.text(WORDS)
+    spoken.server.answers = [Answer([events[0], Act.HANG])]
+    _, error = await failure(spoken, replace(CALL, timeouts=Timeouts(idle=SHORT)))
+    assert error.reason_name == "PROVIDER_TIMEOUT"
+    async with asyncio.timeout(1):
+        await spoken.server.left.wait()
+
+
+async def test_a_reader_that_leaves_closes_the_call_within_a_second(spoken: Spoken) -> None:
+    events = spoken.wire.text(WORDS)
+    first = next(place for place, event in enumerate(events) if WORDS[0].encode() in event)
+    spoken.server.answers = [Answer([*events[: first + 1], Act.HANG])]
+    async with aclosing(spoken.provider.stream(CALL)) as stream:
+        assert (await anext(stream)).text == "Hello"
+    async with asyncio.timeout(1):
+        await spoken.server.left.wait()
+
+
+@pytest.mark.parametrize("broken", [b"data: {oops\n\n", b"data: 7\n\n", b'data: {"a": []}\n\ndata: [1]\n\n'])
+async def test_what_is_no_event_of_the_format_is_a_broken_stream(spoken: Spoken, broken: bytes) -> None:
+    spoken.server.answers = [Answer([broken])]
+    _, error = await failure(spoken)
+    assert error.reason_name == "STREAM_BROKEN"
+
+
+async def test_the_key_goes_out_and_the_path_is_the_provider_s(spoken: Spoken) -> None:
+    spoken.server.answers = [Answer(spoken.wire.text(WORDS))]
+    await infer(spoken.provider, CALL)
+    assert spoken.server.keys == ["Bearer k-1"]
+    assert spoken.server.paths == [spoken.wire.path]

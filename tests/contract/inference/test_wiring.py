@@ -1,0 +1,156 @@
+"""From a catalogue file to providers that answer: every kind goes to its server, with its path and its proof."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from services.inference import wiring
+from services.inference.catalog import CatalogInvalid
+from services.inference.credentials import CredentialMissing
+from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Role, Sampling, infer, said
+from services.inference.replay import RecordingInvalid
+from services.inference.route import Router
+from services.inference.settings import InferenceSettings
+from tests.support.openai_server import Answer, openai_server
+from tests.support.wire import WIRES
+
+PROMPT = (said(Role.USER, "Hello?"),)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+async def routed(session: aiohttp.ClientSession, folder: Path, catalog: Mapping[str, Any], **changes: Any) -> Router:
+    path = folder / "catalog.yaml"
+    path.write_text(yaml.safe_dump(dict(catalog)))
+    given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": "none", "catalog": path}
+    settings = InferenceSettings.model_validate(given | {"openai_api_key": "", "embedded_url": ""} | changes)
+    return await wiring.router(settings, session)
+
+
+async def answer(router: Router, model: str) -> str:
+    call = ModelCall(model, PROMPT, Sampling(), 32)
+    target = router.chain(router.resolve(model), call, fallback=None)[0]
+    return (await infer(target.provider, target.call(call))).text
+
+
+KINDS = {
+    "openai": ("openai", "authorization", "Bearer k-1"),
+    "openai_responses": ("responses", "authorization", "Bearer k-1"),
+    "openai_compatible": ("compatible", "authorization", "Bearer k-1"),
+    "azure": ("azure", "api-key", "k-1"),
+    "anthropic": ("anthropic", "x-api-key", "k-1"),
+    "huggingface": ("compatible", "authorization", "Bearer k-1"),
+    "huggingface_tgi": ("tgi", "authorization", "Bearer k-1"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_kind_speaks_its_dialect_with_its_proof(
+    session: aiohttp.ClientSession, tmp_path: Path, kind: str
+) -> None:
+    name, header, proof = KINDS[kind]
+    wire = WIRES[name]
+    key = tmp_path / "key"
+    key.write_text("k-1")
+    async with openai_server(wire.path) as server:
+        provider = {"kind": kind, "base_url": server.root, "api_key": f"file:{key}"}
+        provider |= {"api_version": "2024-10-21"} if kind == "azure" else {}
+        catalog = {"providers": {"mine": provider}, "models": {"big": {"provider": "mine", "model": "m"}}}
+        server.answers = [Answer(wire.text(["Hello", "!"]))]
+        assert await answer(await routed(session, tmp_path, catalog), "big") == "Hello!"
+        assert server.headers[0][header] == proof
+        assert server.heard[0].get("model", "m") == "m"
+
+
+async def test_the_catalogue_may_fall_back_on_what_is_built_in(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    catalog = {
+        "providers": {"mine": {"kind": "openai_compatible", "base_url": "http://127.0.0.1:1"}},
+        "models": {"big": {"provider": "mine", "fallback": ["synthetic"], "timeouts": {"idle": "7s"}}},
+        "default": "big",
+    }
+    router = await routed(session, tmp_path, catalog)
+    call = ModelCall("big", PROMPT, Sampling(), 32)
+    chain = router.chain(router.resolve(""), call, fallback=None)
+    assert [target.model.name for target in chain] == ["big", "synthetic"]
+    assert chain[0].call(call).timeouts.idle.total_seconds() == 7
+    assert chain[0].call(call).timeouts.connect.total_seconds() == 5
+
+
+async def test_a_key_that_is_not_there_stops_the_start_and_says_where(
+    session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    catalog = {"providers": {"mine": {"kind": "anthropic", "api_key": "env:NO_SUCH_KEY"}}}
+    with pytest.raises(CredentialMissing, match=r"providers\.mine\.api_key: the environment has no NO_SUCH_KEY"):
+        await routed(session, tmp_path, catalog)
+
+
+async def test_a_wrong_catalogue_stops_the_start(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    with pytest.raises(CatalogInvalid, match="providers: must be a mapping"):
+        await routed(session, tmp_path, {"providers": ["openai"]})
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """A provider of somebody's own."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
+        yield Chunk(f"{self.options['greeting']} from {call.model}", 1)
+        yield Chunk(finish_reason=FinishReason.STOP)
+
+
+def house(name: str, options: Mapping[str, Any], _session: aiohttp.ClientSession) -> House:
+    return House(name, options)
+
+
+async def test_a_plug_in_is_found_by_its_entry_point(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("house", f"{__name__}:house", wiring.PLUGINS)
+    monkeypatch.setattr(wiring, "entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    provider = {"kind": "plugin", "plugin": "house", "options": {"greeting": "Hi"}}
+    catalog = {"providers": {"mine": provider}, "models": {"big": {"provider": "mine"}}}
+    assert await answer(await routed(session, tmp_path, catalog), "big") == "Hi from big"
+    catalog["providers"]["mine"] = {"kind": "plugin", "plugin": "garage"}
+    with pytest.raises(CatalogInvalid, match="no installed package has garage"):
+        await routed(session, tmp_path, catalog)
+
+
+async def test_replay_needs_no_provider(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    cassette = tmp_path / "cassette"
+    wire = WIRES["compatible"]
+    async with openai_server(wire.path) as server:
+        catalog = {
+            "providers": {"mine": {"kind": "openai_compatible", "base_url": server.root}},
+            "models": {"big": {"provider": "mine"}},
+        }
+        server.answers = [Answer(wire.text(["Hello", "!"]))]
+        recording = await routed(session, tmp_path, catalog, replay="record", replay_folder=cassette)
+        assert await answer(recording, "big") == "Hello!"
+    replaying = await routed(session, tmp_path, catalog, replay="strict", replay_folder=cassette)
+    assert await answer(replaying, "big") == "Hello!"
+    (file,) = cassette.iterdir()
+    file.write_text(json.dumps({"version": 1}))
+    with pytest.raises(RecordingInvalid):
+        await routed(session, tmp_path, catalog, replay="strict", replay_folder=cassette)
+
+
+def test_replay_without_a_folder_is_refused_by_the_settings() -> None:
+    given = {"listen": "127.0.0.1:0", "postgres_dsn": "x", "identity_keys": "none", "replay": "strict"}
+    with pytest.raises(ValueError, match="replay needs replay_folder"):
+        InferenceSettings.model_validate(given)

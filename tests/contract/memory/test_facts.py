@@ -1,0 +1,92 @@
+"""One suite for both stores of facts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from services.memory.fact_store import Fact, FactFilter
+from services.memory.store import Receipt
+from shared.ids import RandomIds
+from shared.paging import Page
+from tests.support.memory import NOW
+
+YEAR = timedelta(days=365)
+
+
+def fact(subject: str, relation: str, value: str, since: datetime = NOW, **more: Any) -> Fact:
+    several = more.pop("several", False)
+    return Fact(RandomIds().new("fct"), subject, relation, value, several, since, more.pop("recorded_at", NOW), **more)
+
+
+async def objects(store: Any, tenant: str, chosen: FactFilter) -> list[str]:
+    return [one.object for one in await store.every(tenant, chosen, Page())]
+
+
+async def test_a_new_fact_ends_the_one_before_and_both_stay(facts: Any, tenant: str) -> None:
+    ((turin,),) = [await facts.record(tenant, [fact("ada", "lives_in", "Turin", NOW - 2 * YEAR)])]
+    (milan,) = await facts.record(tenant, [fact("ada", "lives_in", "Milan", NOW - YEAR)])
+    (ended,) = milan.superseded
+    assert (ended.id, ended.valid_to, ended.superseded_by) == (turin.fact.id, NOW - YEAR, milan.fact.id)
+    assert await objects(facts, tenant, FactFilter("ada", valid_at=NOW)) == ["Milan"]
+    assert await objects(facts, tenant, FactFilter("ada", valid_at=NOW - 1.5 * YEAR)) == ["Turin"]
+    assert await objects(facts, tenant, FactFilter("ada")) == ["Milan", "Turin"]
+
+
+async def test_what_the_mesh_knew_then_is_told_as_it_knew_it(facts: Any, tenant: str) -> None:
+    await facts.record(tenant, [fact("ada", "lives_in", "Turin", NOW - 3 * YEAR, recorded_at=NOW - 3 * YEAR)])
+    await facts.record(tenant, [fact("ada", "lives_in", "Milan", NOW - 2 * YEAR, recorded_at=NOW)])
+    then = FactFilter("ada", valid_at=NOW - YEAR, as_of=NOW - YEAR)
+    assert await objects(facts, tenant, then) == ["Turin"]
+    assert await objects(facts, tenant, FactFilter("ada", valid_at=NOW - YEAR)) == ["Milan"]
+
+
+async def test_the_same_fact_is_recorded_once(facts: Any, tenant: str) -> None:
+    (first,) = await facts.record(tenant, [fact("ada", "knows", "Go", NOW - YEAR)])
+    again, other = await facts.record(
+        tenant, [fact("ada", "knows", "Go"), fact("ada", "knows", "Rust", several=True)]
+    )  # fmt: skip
+    assert again.fact.id == first.fact.id
+    assert other.superseded == []
+    assert sorted(await objects(facts, tenant, FactFilter("ada", "knows", valid_at=NOW))) == ["Go", "Rust"]
+
+
+async def test_a_fact_told_late_holds_until_the_one_that_followed(facts: Any, tenant: str) -> None:
+    await facts.record(tenant, [fact("ada", "lives_in", "Turin", NOW)])
+    (oslo,) = await facts.record(tenant, [fact("ada", "lives_in", "Oslo", NOW - YEAR)])
+    assert oslo.fact.valid_to == NOW
+    assert await objects(facts, tenant, FactFilter("ada", valid_at=NOW)) == ["Turin"]
+
+
+async def test_an_ended_fact_stays_as_history(facts: Any, tenant: str) -> None:
+    (kept,) = await facts.record(tenant, [fact("ada", "likes", "tea", NOW - YEAR)])
+    ended = await facts.end(tenant, kept.fact.id, valid_to=NOW, now=NOW)
+    again = await facts.end(tenant, kept.fact.id, valid_to=NOW + YEAR, now=NOW + YEAR)
+    assert (ended.valid_to, again) == (NOW, ended)
+    assert await objects(facts, tenant, FactFilter("ada", valid_at=NOW)) == []
+    assert await objects(facts, tenant, FactFilter("ada")) == ["tea"]
+    assert await facts.end(tenant, "fct_none", valid_to=NOW, now=NOW) is None
+    assert await facts.find("another", kept.fact.id) is None
+
+
+async def test_facts_are_found_from_both_ends(facts: Any, tenant: str) -> None:
+    many = [fact("ada", "works_at", "Acme"), fact("Acme", "based_in", "Oslo"), fact("bob", "works_at", "Acme")]
+    await facts.record(tenant, many)
+    found = await facts.touching(tenant, ["Acme"], valid_at=NOW, limit=9)
+    assert [one.subject for one in found] == ["ada", "Acme", "bob"]
+    assert await facts.touching("another", ["Acme"], valid_at=NOW, limit=9) == []
+
+
+async def test_forgotten_facts_leave_no_history(facts: Any, tenant: str) -> None:
+    (one,) = await facts.record(tenant, [fact("ada", "likes", "tea")])
+    receipt = Receipt("rct_1", one.fact.id, b"hash", "ada", NOW)
+    assert await facts.forget("another", [one.fact], []) == 0
+    assert await facts.forget(tenant, [one.fact], [receipt]) == 1
+    assert await facts.every(tenant, FactFilter("ada"), Page()) == []
+
+
+async def test_lists_of_facts_page_from_the_newest(facts: Any, tenant: str) -> None:
+    await facts.record(tenant, [fact("ada", "knows", str(n), several=True) for n in range(3)])
+    first = await facts.every(tenant, FactFilter("ada"), Page(2))
+    rest = await facts.every(tenant, FactFilter("ada"), Page(2, (str(first[1].place),)))
+    assert [one.object for one in (*first[:2], *rest)] == ["2", "1", "0"]

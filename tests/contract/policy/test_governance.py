@@ -1,0 +1,122 @@
+"""What governance may rely on, whichever store it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from services.policy.audit import AuditFilter, AuditLog
+from services.policy.governance_memory import MemoryGovernance
+from services.policy.governance_postgres import PostgresGovernance
+from services.policy.overrides import Override
+from services.policy.simulation import Decision
+from shared.clock import FakeClock
+from shared.monitors.rules import Target
+from shared.postgres import open_database
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+EXCUSE = Override("ovr_1", ("a", "b"), "Athena", "ses_1", "why", "olga", NOON, NOON + timedelta(hours=1))
+
+
+@pytest.fixture
+async def governance(dsn: str | None) -> AsyncIterator[MemoryGovernance | PostgresGovernance]:
+    if dsn is None:
+        yield MemoryGovernance()
+        return
+    async with open_database(dsn, pool=4) as database:
+        yield PostgresGovernance(database)
+
+
+Governance = MemoryGovernance | PostgresGovernance
+
+
+async def test_an_override_comes_back_counts_its_uses_and_ends_once(governance: Governance, tenant: str) -> None:
+    await governance.add_override(tenant, EXCUSE)
+    assert await governance.override(tenant, "ovr_1") == EXCUSE
+    assert await governance.override(f"{tenant}-other", "ovr_1") is None
+    await governance.count_use(tenant, "ovr_1")
+    await governance.revoke(tenant, "ovr_1", at=NOON)
+    await governance.revoke(tenant, "ovr_1", at=NOON + timedelta(minutes=1))
+    assert list(await governance.overrides(tenant)) == [replace(EXCUSE, uses=1, revoked_at=NOON)]
+
+
+async def test_the_trail_counts_without_gaps_also_when_many_write_at_once(governance: Governance, tenant: str) -> None:
+    log = AuditLog(governance, FakeClock())
+    await asyncio.gather(*(log.record(tenant, "ada", "act", f"s{n}", place=n) for n in range(40)))
+    entries = await governance.entries(tenant, AuditFilter(), after=0, limit=100)
+    assert [one.sequence for one in entries] == list(range(1, 41))
+    assert (await log.verify(tenant)).broken_at == 0
+    assert not await governance.entries(f"{tenant}-other", AuditFilter(), after=0, limit=10)
+
+
+async def test_the_trail_is_archived_after_ninety_days_and_its_chain_still_holds(
+    governance: Governance, tenant: str
+) -> None:
+    clock = FakeClock()
+    log = AuditLog(governance, clock)
+    await log.record(tenant, "ada", "old", "x")
+    clock.advance(timedelta(days=89))
+    await log.record(tenant, "ada", "young", "x")
+    assert await log.archive(tenant) == 0
+    clock.advance(timedelta(days=2))
+    assert await log.archive(tenant) == 1
+    hot = await governance.entries(tenant, AuditFilter(), after=0, limit=10)
+    everything = await governance.entries(tenant, AuditFilter(archived=True), after=0, limit=10)
+    assert ([one.act for one in hot], [one.act for one in everything]) == (["young"], ["old", "young"])
+    await log.record(tenant, "bob", "new", "y")
+    integrity = await log.verify(tenant)
+    assert (integrity.entries, integrity.broken_at) == (3, 0)
+
+
+async def test_the_trail_is_found_by_actor_act_and_time(governance: Governance, tenant: str) -> None:
+    clock = FakeClock()
+    log = AuditLog(governance, clock)
+    await log.record(tenant, "ada", "a", "x")
+    clock.advance(timedelta(minutes=1))
+    await log.record(tenant, "bob", "b", "x")
+    for chosen in (AuditFilter(actor="bob"), AuditFilter(act="b"), AuditFilter(start=clock.now())):
+        assert [one.actor for one in await governance.entries(tenant, chosen, after=0, limit=10)] == ["bob"]
+    assert len(await governance.entries(tenant, AuditFilter(end=clock.now()), after=0, limit=10)) == 1
+
+
+async def test_an_edited_entry_shows(governance: Governance, tenant: str, request: pytest.FixtureRequest) -> None:
+    log = AuditLog(governance, FakeClock())
+    for number in range(3):
+        await log.record(tenant, "ada", "act", f"s{number}")
+    if isinstance(governance, MemoryGovernance):
+        governance._hot[tenant][1] = replace(governance._hot[tenant][1], subject="other")
+    else:
+        connection = await asyncpg.connect(request.getfixturevalue("postgres").dsn("owner"))
+        await connection.execute("select set_config('app.tenant', $1, false)", tenant)
+        await connection.execute("update policy.audit_entry set subject = 'other' where sequence = 2")
+        await connection.close()
+    assert (await log.verify(tenant)).broken_at == 2
+
+
+async def test_the_service_itself_cannot_edit_the_trail(request: pytest.FixtureRequest, tenant: str) -> None:
+    async with open_database(request.getfixturevalue("postgres").dsn("policy"), pool=1) as database:
+        for statement in ("update audit_entry set act = 'x'", "delete from audit_archive"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with database.tenant(tenant) as connection:
+                    await connection.execute(statement)
+
+
+async def test_a_decision_is_kept_once_labelled_and_forgotten(governance: Governance, tenant: str) -> None:
+    one = Decision("dec_1", Target.PROMPT, "Athena", "ses_1", True, False, NOON, b"\x00sealed")
+    late = replace(one, id="dec_2", created_at=NOON + timedelta(minutes=1))
+    assert await governance.keep(tenant, [one, late]) == 2
+    assert await governance.keep(tenant, [one]) == 0
+    assert await governance.tell(tenant, "dec_1", harmful=True) == replace(one, harmful=True)
+    assert await governance.tell(f"{tenant}-other", "dec_1", harmful=True) is None
+    found = await governance.decisions(tenant, start=None, end=None, limit=10)
+    assert [row.id for row in found] == ["dec_2", "dec_1"]
+    assert [row.id for row in await governance.decisions(tenant, start=None, end=late.created_at, limit=10)] == [
+        "dec_1"
+    ]
+    assert await governance.forget_decisions(tenant, before=late.created_at) == 1
+    assert list(await governance.decisions(tenant, start=None, end=None, limit=10)) == [late]

@@ -1,0 +1,69 @@
+"""A served cost service with the ledger in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from agentnet.cost.v1 import budget_service_pb2_grpc, cost_service_pb2_grpc, price_service_pb2_grpc
+from services.cost.main import SERVICES
+from services.cost.metrics import SpendMeter
+from services.cost.service import CostService
+from services.cost.service_budget import BudgetService, PriceService
+from services.cost.store_memory import MemoryCostStore
+from shared.clock import FakeClock
+from shared.ids import SequentialIds
+from shared.rpc.channel import mesh_channel
+from shared.rpc.server import serving
+from shared.settings import MeshSettings
+from tests.support.cost import Replica, cost_replica
+from tests.support.identity import Keys, make_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Stubs of the three services, and what they stand on."""
+
+    cost: Any
+    budgets: Any
+    prices: Any
+    replica: Replica
+    clock: FakeClock
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return make_keys(tmp_path)
+
+
+@pytest.fixture
+async def served(keys: Keys) -> AsyncIterator[Served]:
+    settings = MeshSettings.model_validate(
+        {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 1}
+    )
+    clock = FakeClock()
+    replica = cost_replica(MemoryCostStore(), clock, ids=SequentialIds())
+
+    async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
+        cost = CostService(replica.ledger, replica.budgets, SpendMeter(), clock)
+        cost_service_pb2_grpc.add_CostServiceServicer_to_server(cost, server)
+        budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetService(replica.budgets, clock), server)
+        price_service_pb2_grpc.add_PriceServiceServicer_to_server(PriceService(replica.shelf), server)
+
+    async with (
+        serving(settings, register, service_names=SERVICES) as address,
+        mesh_channel(address, services=SERVICES) as channel,
+    ):
+        yield Served(
+            cost_service_pb2_grpc.CostServiceStub(channel),
+            budget_service_pb2_grpc.BudgetServiceStub(channel),
+            price_service_pb2_grpc.PriceServiceStub(channel),
+            replica,
+            clock,
+        )

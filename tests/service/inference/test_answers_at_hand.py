@@ -1,0 +1,209 @@
+"""Answers that need no model: kept, alike, or being given to someone else; and the orders to take a cheaper one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from agentnet.inference.v1 import cache_pb2, downgrade_pb2, generation_pb2
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from services.inference.errors import StreamBroken
+from tests.service.inference.calls import Code, generated, refusal, said, until
+from tests.support.identity import Keys
+from tests.support.inference import DEFAULT, Replica, kinds, replica, request, text_of
+
+EXACT = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_EXACT)
+SEMANTIC = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_SEMANTIC, similarity=0.9)
+
+
+def asked(text: str = "Hello?", generation_id: str = "gen_1", **changes: Any) -> pb.GenerateRequest:
+    return request(text, generation_id, **{"cache": EXACT, **changes})
+
+
+async def test_the_same_request_is_answered_without_the_model_or_money(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["A long ", "answer."]
+    first = await generated(served, keys, asked())
+    await until(lambda: not served.engine.admission._keeping)
+    second = await generated(served, keys, asked(generation_id="gen_2"))
+    assert text_of(second) == text_of(first) == "A long answer."
+    finished = second[-1].finished
+    assert (finished.source, finished.attempts) == (generation_pb2.ANSWER_SOURCE_EXACT_CACHE, 0)
+    assert finished.cost.micros_usd == 0
+    assert len(served.model.calls) == len(served.cost.reserved) == len(served.cost.settled) == 1
+
+
+DIFFERENT: dict[str, dict[str, Any]] = {
+    "another prompt": {"text": "Hello!"},
+    "another model": {"model": "backup"},
+    "another prompt version": {"prompt_version": "greet@2"},
+    "another limit": {"max_output_tokens": 7},
+    "another temperature": {"sampling": {"temperature": 0.5}},
+}
+
+
+@pytest.mark.parametrize("changes", DIFFERENT.values(), ids=DIFFERENT.keys())
+async def test_a_request_that_differs_is_answered_anew(served: Replica, keys: Keys, changes: dict[str, Any]) -> None:
+    served.model.steps = served.others["backup"].steps = ["Answer."]
+    await generated(served, keys, asked())
+    await until(lambda: not served.engine.admission._keeping)
+    second = await generated(served, keys, asked(**{"generation_id": "gen_2", **changes}))
+    assert second[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_an_answer_never_crosses_tenants(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Answer."]
+    await generated(served, keys, asked(cache=SEMANTIC), tenant="acme")
+    await until(lambda: not served.engine.admission._keeping)
+    for number, cache in enumerate((EXACT, SEMANTIC)):
+        other = await generated(served, keys, asked(cache=cache, generation_id=f"gen_{number}"), tenant=f"t{number}")
+        assert other[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_an_answer_ends_with_the_policy_it_was_made_under(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Answer."]
+    await generated(served, keys, asked())
+    served.policy.snapshots.put_nowait(replace(DEFAULT, revision=2))
+    await until(lambda: served.engine.enforcement.revision == 2)
+    second = await generated(served, keys, asked(generation_id="gen_2"))
+    assert second[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_an_answer_ends_with_its_time(served: Replica, keys: Keys, redis: Redis) -> None:
+    served.model.steps = ["Answer."]
+    await generated(
+        served, keys, asked(cache=cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_EXACT, ttl=Duration(seconds=60)))
+    )
+    await until(lambda: not served.engine.admission._keeping)
+    (name,) = await redis.keys("answer:*")
+    assert 0 < await redis.ttl(name) <= 60
+
+
+async def test_the_least_used_answer_is_forgotten_first(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Answer."]
+    for number in range(4):
+        await generated(served, keys, asked(f"Question {number}?", f"gen_{number}"))
+    await until(lambda: not served.engine.admission._keeping)
+    await generated(served, keys, asked("Question 0?", "gen_4"))  # used again
+    await generated(served, keys, asked("Question 5?", "gen_5"))  # one too many
+    await until(lambda: not served.engine.admission._keeping)
+    kept = await generated(served, keys, asked("Question 0?", "gen_6"))
+    gone = await generated(served, keys, asked("Question 1?", "gen_7"))
+    assert kept[-1].finished.source == generation_pb2.ANSWER_SOURCE_EXACT_CACHE
+    assert gone[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_what_did_not_end_well_is_not_kept(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Half", StreamBroken("cut")]
+    await generated(served, keys, asked(no_fallback=True))
+    served.model.steps = ["Whole."]
+    second = await generated(served, keys, asked(generation_id="gen_2", no_fallback=True))
+    assert second[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_only_what_was_shown_is_kept(served: Replica, keys: Keys, redis: Redis) -> None:
+    served.model.steps = ["Write to ada@example.org."]
+    await generated(served, keys, asked())
+    await until(lambda: not served.engine.admission._keeping)
+    (name,) = await redis.keys("answer:*")
+    assert b"ada@example.org" not in (await redis.get(name) or b"")
+
+
+async def test_a_request_that_means_the_same_is_answered_when_that_is_wanted(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Answer."]
+    await generated(served, keys, asked("How are you?", cache=SEMANTIC))
+    await until(lambda: not served.engine.admission._keeping)
+    alike = await generated(served, keys, asked("How are ya??", "gen_2", cache=SEMANTIC))
+    exact = await generated(served, keys, asked("How are ya??", "gen_3"))
+    assert alike[-1].finished.source == generation_pb2.ANSWER_SOURCE_SEMANTIC_CACHE
+    assert exact[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_identical_requests_at_once_share_one_call(served: Replica, keys: Keys) -> None:
+    gate = asyncio.Event()
+    served.model.steps = ["One ", gate, "two."]
+    leader = asyncio.create_task(generated(served, keys, asked()))
+    await until(lambda: served.model.calls)
+    followers = [asyncio.create_task(generated(served, keys, asked(generation_id=f"gen_{n}"))) for n in range(2, 6)]
+    await until(lambda: len(served.engine._live) == 5)
+    gate.set()
+    for events in await asyncio.gather(*followers):
+        assert text_of(events) == "One two."
+        assert events[-1].finished.source == generation_pb2.ANSWER_SOURCE_SHARED
+    assert text_of(await leader) == "One two."
+    assert len(served.model.calls) == len(served.cost.settled) == 1
+
+
+async def test_who_shared_a_call_that_fails_makes_one_of_its_own(served: Replica, keys: Keys) -> None:
+    gate = asyncio.Event()
+    served.model.scripts = [["Half ", gate, StreamBroken("cut")], ["Whole."]]
+    leader = asyncio.create_task(generated(served, keys, asked(no_fallback=True)))
+    await until(lambda: served.model.calls)
+    follower = asyncio.create_task(generated(served, keys, asked(generation_id="gen_2")))
+    await until(lambda: len(served.engine._live) == 2)
+    gate.set()
+    events = await follower
+    assert kinds(events)[-1] == "finished"
+    assert text_of(events).endswith("Whole.")
+    assert (await leader)[-1].HasField("failed")
+
+
+async def test_without_redis_there_are_no_kept_answers_and_no_failures(keys: Keys, redis: Redis) -> None:
+    async with replica(keys, Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))) as served:
+        served.model.steps = ["Answer."]
+        events = await generated(served, keys, asked(cache=SEMANTIC))
+        assert kinds(events) == ["started", "text", "finished"]
+
+
+async def test_a_downgrade_moves_calls_and_says_so(served: Replica, keys: Keys) -> None:
+    order = downgrade_pb2.DowngradeModelRequest(
+        from_model="scripted", to_model="backup", duration=Duration(seconds=60), reason="80 % of the budget is spent"
+    )
+    served.others["backup"].steps = ["Cheaper."]
+    await served.stub.DowngradeModel(order, metadata=keys.metadata())
+    events = await generated(served, keys, request())
+    downgraded = events[1].downgraded
+    assert (downgraded.from_model, downgraded.to_model) == ("scripted", "backup")
+    assert downgraded.reason == "80 % of the budget is spent"
+    assert events[-1].finished.cost.model == "backup"
+    listed = await served.stub.ListModels(pb.ListModelsRequest(), metadata=keys.metadata())
+    assert {model.name: model.downgraded_to for model in listed.models}["scripted"] == "backup"
+
+
+async def test_a_downgrade_ends_when_it_is_taken_back_and_is_of_one_tenant(served: Replica, keys: Keys) -> None:
+    order = downgrade_pb2.DowngradeModelRequest(
+        from_model="scripted", to_model="backup", duration=Duration(seconds=60), reason="money"
+    )
+    served.model.steps, served.others["backup"].steps = ["Dear."], ["Cheap."]
+    await served.stub.DowngradeModel(order, metadata=keys.metadata("acme"))
+    elsewhere = await generated(served, keys, request(), tenant="other")
+    await served.stub.RestoreModel(
+        downgrade_pb2.RestoreModelRequest(from_model="scripted"), metadata=keys.metadata("acme")
+    )
+    restored = await generated(served, keys, request(generation_id="gen_2"))
+    assert (text_of(elsewhere), text_of(restored)) == ("Dear.", "Dear.")
+
+
+WRONG = {
+    "no duration": ({"duration": None}, Code.INVALID_ARGUMENT, "duration"),
+    "itself": ({"to_model": "scripted"}, Code.INVALID_ARGUMENT, "to_model"),
+    "no reason": ({"reason": ""}, Code.INVALID_ARGUMENT, "reason"),
+    "unknown": ({"to_model": "gpt-9"}, Code.NOT_FOUND, None),
+}
+
+
+@pytest.mark.parametrize(("changes", "code", "field"), WRONG.values(), ids=WRONG.keys())
+async def test_a_wrong_downgrade_is_refused(
+    served: Replica, keys: Keys, changes: dict[str, Any], code: Code, field: str | None
+) -> None:
+    right = {"from_model": "scripted", "to_model": "backup", "duration": Duration(seconds=60), "reason": "money"}
+    order = downgrade_pb2.DowngradeModelRequest(**{**right, **changes})
+    error = await refusal(served.stub.DowngradeModel(order, metadata=keys.metadata()))
+    assert (error.code, error.field) == (code, field)
+    assert said(error)[1] in ("FIELD_INVALID", "FIELD_REQUIRED", "MODEL_NOT_FOUND")

@@ -1,0 +1,84 @@
+"""The served memory service with stores in memory, a clock that stands still and an embedder without a model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from agentnet.memory.v1 import (
+    bulk_service_pb2_grpc,
+    conversation_service_pb2_grpc,
+    fact_service_pb2_grpc,
+    memory_service_pb2_grpc,
+)
+from services.memory.conversations_memory import InMemoryConversations
+from services.memory.fact_store_memory import InMemoryFacts
+from services.memory.main import SERVICES, Chores, Stores, add_to_server
+from services.memory.settings import MemorySettings
+from services.memory.store_memory import InMemoryStore
+from shared.clock import FakeClock
+from shared.ids import SequentialIds
+from shared.rpc.channel import mesh_channel
+from shared.rpc.server import serving
+from tests.support.identity import Keys, make_keys
+from tests.support.memory import HashingEmbedder
+
+
+@dataclass
+class Served:
+    """Stubs of the four services, and what stands behind them."""
+
+    memories: Any
+    bulk: Any
+    facts: Any
+    conversations: Any
+    embedder: HashingEmbedder
+    clock: FakeClock
+    keys: Keys
+    chores: list[Chores]
+    address: str
+
+    def caller(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
+        return self.keys.metadata(tenant)
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Served]:
+    keys = make_keys(tmp_path)
+    given = {
+        "listen": "127.0.0.1:0",
+        "postgres_dsn": "postgres://nowhere",
+        "identity_keys": keys.jwks,
+        "drain_grace": 1,
+    }
+    configured = MemorySettings.model_validate(given | settings)
+    embedder, clock, chores = HashingEmbedder(), FakeClock(), []
+    stores = Stores(InMemoryStore(), InMemoryConversations(), InMemoryFacts())
+
+    async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
+        chores.append(
+            add_to_server(server, stores, embedder=embedder, settings=configured, clock=clock, ids=SequentialIds())
+        )
+
+    async with (
+        serving(configured, register, service_names=SERVICES) as address,
+        mesh_channel(address, services=SERVICES) as channel,
+    ):
+        yield Served(
+            memory_service_pb2_grpc.MemoryServiceStub(channel),
+            bulk_service_pb2_grpc.BulkServiceStub(channel),
+            fact_service_pb2_grpc.FactServiceStub(channel),
+            conversation_service_pb2_grpc.ConversationServiceStub(channel),
+            embedder, clock, keys, chores, address,
+        )  # fmt: skip

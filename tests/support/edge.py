@@ -1,0 +1,179 @@
+"""The edge for tests: a real Envoy before a gateway in this process; whatever else the mesh has is served beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import envoy
+import grpc
+
+from deploy.envoy.config import EnvoyInputs, write_config
+from deploy.local.state import State
+from deploy.local.tokens import AUDIENCE, ISSUER, mint
+from services.gateway import main as gateway
+from services.gateway.audit_memory import MemoryAuditStore
+from services.gateway.buckets_local import LocalBuckets
+from services.gateway.bus.store_memory import MemoryEventStore, MemoryWebhookStore
+from services.gateway.directory_memory import MemoryDirectoryStore
+from services.gateway.settings import GatewaySettings
+from services.gateway.store_memory import MemoryKeyStore
+from shared.clock import SystemClock
+from shared.rpc.server import serving
+from shared.settings import SERVICES
+from tests.support.valkey import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+Serve = Callable[[grpc.aio.Server], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back over REST."""
+
+    status: int
+    headers: Any
+    text: str
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def reason(self) -> str:
+        return next(str(one["reason"]) for one in self.body["details"] if one["@type"].endswith("ErrorInfo"))
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An address to call, and what lies behind it; `behind` is gateway's own address."""
+
+    address: str
+    state: State
+    stores: gateway.Stores
+    behind: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def token(self, *roles: str, tenant: str = "acme", subject: str = "ada", ttl: timedelta | None = None) -> str:
+        """A token of the edge's own issuer; an admin's unless told."""
+        ends = ttl or timedelta(minutes=10)
+        return mint(self.state, tenant=tenant, subject=subject, roles=roles or ("admin",), ttl=ends)
+
+    async def rest(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """A call as its headers say; names are given with `_` for `-`."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with aiohttp.ClientSession() as session:
+            async with session.request(method, self.url + path, json=body, headers=given) as answer:
+                return Answer(answer.status, answer.headers, await answer.text())
+
+    async def bearer(self, method: str, path: str, token: str, body: Any = None) -> Answer:
+        return await self.rest(method, path, body, authorization=f"Bearer {token}")
+
+    async def ok(self, method: str, path: str, token: str, body: Any = None) -> Any:
+        """The body of a call that must go well."""
+        answer = await self.bearer(method, path, token, body)
+        assert answer.status == 200, answer.text
+        return answer.body
+
+
+def memory_stores() -> gateway.Stores:
+    return gateway.Stores(
+        keys=MemoryKeyStore(),
+        directory=MemoryDirectoryStore(),
+        audit=MemoryAuditStore(),
+        buckets=LocalBuckets(SystemClock()),
+        events=MemoryEventStore(),
+        webhooks=MemoryWebhookStore(),
+        redis=None,
+        probes={},
+    )
+
+
+@asynccontextmanager
+async def running_edge(
+    folder: Path,
+    *,
+    stores: gateway.Stores | None = None,
+    serve: Serve = lambda _server: None,
+    **settings: Any,
+) -> AsyncIterator[Edge]:
+    """Starts both and waits until Envoy routes. `serve` adds the rest of the mesh to gateway's server."""
+    state, kept = State(folder / "state"), stores or memory_stores()
+    state.prepare()
+    edge, internal = free_port(), free_port()
+    given = {
+        "listen": "127.0.0.1:0",
+        "postgres_dsn": "postgres://nowhere",
+        "identity_keys": state.key("mesh.jwks"),
+        "identity_private_key": state.key("gateway.pem"),
+        "mesh_address": f"127.0.0.1:{internal}",
+        "key_pepper": "pepper",
+        "drain_grace": 0.2,
+        "key_cache_ttl": 0,
+        "directory_cache_ttl": 0,
+    }
+    loaded = GatewaySettings.model_validate(given | settings)
+
+    async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        serve(server)
+        await gateway.build(loaded, kept, server, stack)
+
+    async with serving(loaded, register, service_names=gateway.SERVICES, open_to_all=gateway.OPEN) as address:
+        inputs = _inputs(state, address, edge=edge, internal=internal)
+        async with _envoy(inputs, folder):
+            yield Edge(f"127.0.0.1:{edge}", state, kept, address)
+
+
+def _inputs(state: State, address: str, *, edge: int, internal: int) -> EnvoyInputs:
+    host, _, port = address.rpartition(":")
+    return EnvoyInputs(
+        edge=("127.0.0.1", edge),
+        internal=("127.0.0.1", internal),
+        services={name: (host, int(port)) for name in SERVICES},
+        descriptors=ROOT / "gen" / "descriptors" / "agentnet.binpb",
+        edge_jwks=state.key("edge.jwks"),
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        access_log=state.logs / "access.log",
+    )
+
+
+@asynccontextmanager
+async def _envoy(inputs: EnvoyInputs, folder: Path) -> AsyncIterator[None]:
+    file = folder / "envoy.json"
+    write_config(inputs, file)
+    binary = Path(envoy.__file__).parent / "_bin" / "envoy"
+    command = (str(binary), "-c", str(file), "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart")
+    with (folder / "envoy.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ})
+    try:
+        await _routes(f"http://{inputs.edge[0]}:{inputs.edge[1]}/healthz", folder / "envoy.log")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _routes(url: str, log: Path) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(200):
+            try:
+                async with session.get(url) as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+    raise TimeoutError(log.read_text())

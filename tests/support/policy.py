@@ -1,0 +1,110 @@
+"""A served policy service for tests: stores in memory, models that say what they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+
+from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc, simulation_service_pb2_grpc
+from services.policy.audit import AuditLog
+from services.policy.governance_memory import MemoryGovernance
+from services.policy.judging import Judge
+from services.policy.library import Library
+from services.policy.main import SERVICES
+from services.policy.overrides import Overrides
+from services.policy.service import PolicyService
+from services.policy.service_governance import OverrideService
+from services.policy.service_simulation import SimulationService
+from services.policy.signing import BundleSigner
+from services.policy.simulation import Simulator
+from services.policy.store_memory import MemoryPolicyStore
+from services.policy.vault import Vault
+from shared.clock import FakeClock
+from shared.errors import Unavailable
+from shared.ids import SequentialIds
+from shared.rpc.channel import mesh_channel
+from shared.rpc.server import serving
+from shared.settings import MeshSettings
+from shared.tasks import supervised
+from tests.support.identity import Keys
+
+DEFAULT = Path("services/policy/bundles/default.yaml").read_text()
+DIMENSIONS = 8
+
+
+@dataclass
+class ScriptedModels:
+    """Vectors that are alike when texts share words; a rating that is a share of marked words."""
+
+    marked: tuple[str, ...] = ("hate", "harm")
+    away: bool = False
+    embedded: int = 0
+    rated: list[str] = field(default_factory=list)
+
+    async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        self._answer()
+        self.embedded += len(texts)
+        return [_vector(text) for text in texts]
+
+    async def rate(self, model: str, question: str, text: str) -> float:
+        self._answer()
+        self.rated.append(text)
+        return 0.9 if any(word in text for word in self.marked) else 0.1
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Unavailable("inference is away", dependency="inference")
+
+
+def _vector(text: str) -> tuple[float, ...]:
+    counts = [0.001] * DIMENSIONS
+    for word in text.lower().split():
+        counts[sum(map(ord, word.strip(".,!"))) % DIMENSIONS] += 1
+    length = sum(count * count for count in counts) ** 0.5
+    return tuple(count / length for count in counts)
+
+
+@dataclass
+class PolicyParts:
+    """What stands behind a served policy service."""
+
+    keys: Keys
+    clock: FakeClock = field(default_factory=FakeClock)
+    store: MemoryPolicyStore = field(default_factory=MemoryPolicyStore)
+    governance: MemoryGovernance = field(default_factory=MemoryGovernance)
+    models: ScriptedModels = field(default_factory=ScriptedModels)
+
+    @property
+    def audit(self) -> AuditLog:
+        return AuditLog(self.governance, self.clock)
+
+    async def register(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        signer = BundleSigner.from_file(self.keys.private_key)
+        library = Library(self.store, DEFAULT, clock=self.clock, poll=timedelta(seconds=30), signer=signer)
+        await stack.enter_async_context(supervised("publish", library.publish))
+        overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
+        simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
+        judge = Judge(library, self.models, overrides, simulator, clock=self.clock, ids=SequentialIds())
+        simulation = SimulationService(simulator, library, self.audit, self.clock)
+        simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
+        policy = PolicyService(library, judge, self.audit, clock=self.clock, heartbeat=timedelta(seconds=10))
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
+        override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)
+
+
+@asynccontextmanager
+async def served(parts: PolicyParts) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the service."""
+    settings = MeshSettings.model_validate({
+        "listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": parts.keys.jwks, "drain_grace": 1,
+    })  # fmt: skip
+    async with (
+        serving(settings, parts.register, service_names=SERVICES) as address,
+        mesh_channel(address, services=SERVICES) as channel,
+    ):
+        yield channel

@@ -1,0 +1,100 @@
+"""An InferenceService that does as the model's name says, for those who only speak to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from agentnet.common.v1 import usage_pb2
+from agentnet.inference.v1 import generation_pb2 as gen
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from agentnet.inference.v1 import message_pb2
+from shared import errors
+from shared.errors import Reason
+
+WORDS = ("Hello", ", ", "wörld", "!")
+
+
+class ModelNotFound(errors.NotFound):
+    reason = Reason.ERROR_REASON_MODEL_NOT_FOUND
+
+
+class BudgetExhausted(errors.ResourceExhausted):
+    reason = Reason.ERROR_REASON_BUDGET_EXHAUSTED
+
+
+class Broken(errors.Unavailable):
+    reason = Reason.ERROR_REASON_STREAM_BROKEN
+
+
+class ScriptedInference(rpc.InferenceServiceServicer):
+    """`words` answers WORDS, `slow` never ends, `broken` breaks after a word, `poor` has no money,
+    `tools` asks for two.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[pb.GenerateRequest] = []
+        self.cancelled: list[str] = []
+        self.open = 0
+
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> Any:
+        self.asked.append(request)
+        self.open += 1
+        try:
+            async for event in self._events(request.model, request.generation_id or "gen_1"):
+                yield pb.GenerateResponse(event=event)
+        finally:
+            self.open -= 1
+
+    async def Attach(self, request: pb.AttachRequest, context: Any) -> Any:
+        model = "slow" if "slow" in request.generation_id else "words"
+        async for event in self._events(model, request.generation_id):
+            yield pb.AttachResponse(event=event)
+
+    async def CancelGeneration(self, request: pb.CancelGenerationRequest, context: Any) -> Any:
+        self.cancelled.append(request.generation_id)
+        return pb.CancelGenerationResponse()
+
+    async def Embed(self, request: pb.EmbedRequest, context: Any) -> Any:
+        vectors = [pb.Embedding(values=[0.5, -0.25, float(len(text))]) for text in request.texts]
+        usage = usage_pb2.Usage(input_tokens=3 * len(vectors))
+        return pb.EmbedResponse(embeddings=vectors, model="minilm", usage=usage)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:
+        return pb.ListModelsResponse(models=[pb.Model(name="words", provider="script")])
+
+    async def _events(self, model: str, generation_id: str) -> Any:
+        if model == "poor":
+            raise BudgetExhausted("the tenant has spent its budget")
+        if model not in {"words", "slow", "broken", "tools"}:
+            raise ModelNotFound(f"no model {model}", model=model)
+        started = gen.GenerationStarted(provider="script", model=model, input_tokens=7)
+        yield self._event(generation_id, 1, started=started)
+        for place, word in enumerate(WORDS):
+            yield self._event(generation_id, place + 2, text=gen.TextProduced(text=word, token_count=1))
+            if model == "broken":
+                failure = Broken("the provider's stream ended in the middle").failure()
+                yield self._event(generation_id, 3, failed=gen.GenerationFailed(failure=failure))
+                return
+            if model == "slow":
+                await asyncio.sleep(60)
+        if model == "tools":
+            for index, city in enumerate(("Oslo", "Rome")):
+                call = message_pb2.ToolCall(id=f"call_{index}", name="weather", arguments=f'{{"city": "{city}"}}')
+                made = gen.ToolCallProduced(index=index, tool_call=call)
+                yield self._event(generation_id, len(WORDS) + 2 + index, tool_call=made)
+        usage = usage_pb2.Usage(input_tokens=7, output_tokens=len(WORDS), cached_input_tokens=2)
+        reason = gen.FINISH_REASON_TOOL_CALLS if model == "tools" else gen.FINISH_REASON_STOP
+        finished = gen.GenerationFinished(finish_reason=reason, usage=usage)
+        yield self._event(generation_id, len(WORDS) + 2, finished=finished)
+
+    def _event(self, generation_id: str, sequence: int, **what: Any) -> gen.GenerationEvent:
+        event = gen.GenerationEvent(generation_id=generation_id, sequence=sequence, **what)
+        event.time.FromSeconds(1_800_000_000)
+        return event
+
+    def serve(self, server: grpc.aio.Server) -> None:
+        rpc.add_InferenceServiceServicer_to_server(self, server)

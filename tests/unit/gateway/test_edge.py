@@ -1,0 +1,49 @@
+"""Envoy's configuration, as gateway relies on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.envoy.__main__ import containers
+from deploy.envoy.config import bootstrap
+from deploy.envoy.inputs import cors_origins
+
+INPUTS = replace(containers(), descriptors=Path(__file__).resolve().parents[3] / "gen/descriptors/agentnet.binpb")
+
+
+def manager(inputs: Any = INPUTS) -> Any:
+    listener = bootstrap(inputs)["static_resources"]["listeners"][0]
+    return listener["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def test_the_origins_of_browsers_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTNET_CORS_ORIGINS", r"https://app\.example, https://[a-z]+\.example")
+    host = manager(replace(INPUTS, cors_origins=cors_origins()))["route_config"]["virtual_hosts"][0]
+    allowed = host["typed_per_filter_config"]["envoy.filters.http.cors"]["allow_origin_string_match"]
+    assert [one["safe_regex"]["regex"] for one in allowed] == [r"https://app\.example", r"https://[a-z]+\.example"]
+    monkeypatch.delenv("AGENTNET_CORS_ORIGINS")
+    assert cors_origins() == INPUTS.cors_origins
+
+
+def test_connections_streams_headers_and_bodies_are_limited() -> None:
+    config, edge = bootstrap(INPUTS), manager()
+    assert config["overload_manager"]["resource_monitors"][0]["typed_config"]["max_active_downstream_connections"]
+    assert edge["http2_protocol_options"]["max_concurrent_streams"] == 1000
+    assert edge["max_request_headers_kb"] == 32
+    assert edge["common_http_protocol_options"]["max_headers_count"] == 100
+    assert (edge["request_headers_timeout"], edge["request_timeout"]) == ("10s", "120s")
+    transcoder = next(one for one in edge["http_filters"] if "transcoder" in one["name"])["typed_config"]
+    assert transcoder["max_request_body_size"] == 16 * 1024 * 1024
+
+
+def test_every_route_but_the_open_ones_passes_admission() -> None:
+    filters = [one["name"].rpartition(".")[2] for one in manager()["http_filters"]]
+    assert filters.index("ext_authz") > filters.index("grpc_json_transcoder")
+    for route in manager()["route_config"]["virtual_hosts"][0]["routes"]:
+        off = route.get("typed_per_filter_config", {}).get("envoy.filters.http.ext_authz")
+        path = route["match"].get("path", "")
+        assert bool(off) == any(name in path for name in ("HealthService/", "/GetOpenApi", "/GetDocs"))

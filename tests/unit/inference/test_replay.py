@@ -1,0 +1,141 @@
+"""Recordings: the same call is the same bytes; what is not recorded is told by the nearest that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from services.inference.errors import ReplayMissed, StreamBroken
+from services.inference.providers.contract import (
+    Chunk,
+    FinishReason,
+    ModelCall,
+    Role,
+    Sampling,
+    ToolDelta,
+    Usage,
+    said,
+)
+from services.inference.replay import Cassette, RecordingInvalid, ReplayingProvider, ReplayMode
+
+CALL = ModelCall("m", (said(Role.USER, "Hello?"),), Sampling(temperature=0.5), 9)
+CHUNKS = [
+    Chunk("Grüße ", 2, reasoning="hm"),
+    Chunk(tools=(ToolDelta(0, "c1", "look", '{"a": 1}'),), token_count=1),
+    Chunk(finish_reason=FinishReason.TOOL_CALLS, usage=Usage(3, 3, 1, 1)),
+]
+
+
+@dataclass(slots=True)
+class Told:
+    """Says its chunks, counts its calls, and may break."""
+
+    chunks: list[Chunk] = field(default_factory=lambda: list(CHUNKS))
+    calls: int = 0
+    breaks: bool = False
+    name: str = "told"
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
+        self.calls += 1
+        for chunk in self.chunks:
+            yield chunk
+        if self.breaks:
+            raise StreamBroken("cut")
+
+
+def cassette(folder: Path) -> Cassette:
+    found = Cassette(folder)
+    found.load()
+    return found
+
+
+async def heard(provider: ReplayingProvider, call: ModelCall = CALL) -> list[Chunk]:
+    return [chunk async for chunk in provider.stream(call)]
+
+
+async def test_a_recording_is_replayed_as_it_was_and_costs_no_call(tmp_path: Path) -> None:
+    model = Told()
+    assert await heard(ReplayingProvider(model, cassette(tmp_path), ReplayMode.RECORD)) == CHUNKS
+    replaying = ReplayingProvider(model, cassette(tmp_path), ReplayMode.STRICT)
+    assert [await heard(replaying) for _ in range(3)] == [CHUNKS] * 3
+    assert model.calls == 1
+
+
+async def test_the_same_call_makes_the_same_file(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        await heard(ReplayingProvider(Told(), cassette(tmp_path / folder), ReplayMode.RECORD))
+    (one,), (two,) = (list((tmp_path / folder).iterdir()) for folder in ("one", "two"))
+    assert (one.name, one.read_bytes()) == (two.name, two.read_bytes())
+
+
+async def test_time_limits_are_no_part_of_the_call(tmp_path: Path) -> None:
+    await heard(ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.RECORD))
+    hurried = replace(CALL, timeouts=replace(CALL.timeouts, total=CALL.timeouts.idle))
+    assert await heard(ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.STRICT), hurried) == CHUNKS
+
+
+async def test_strict_replay_shows_the_nearest_recording_and_the_difference(tmp_path: Path) -> None:
+    await heard(ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.RECORD))
+    model = Told()
+    other = replace(CALL, messages=(said(Role.USER, "Hello!"),))
+    with pytest.raises(ReplayMissed) as raised:
+        await heard(ReplayingProvider(model, cassette(tmp_path), ReplayMode.STRICT), other)
+    facts = raised.value.facts
+    assert model.calls == 0
+    assert (tmp_path / f"{facts['nearest']}.json").exists()
+    assert '-     "text": "Hello?"' in facts["difference"]
+    assert '+     "text": "Hello!"' in facts["difference"]
+
+
+async def test_strict_replay_of_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ReplayMissed, match="nothing is recorded"):
+        await heard(ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.STRICT))
+
+
+async def test_permissive_replay_asks_and_records_what_it_misses(tmp_path: Path) -> None:
+    model = Told()
+    provider = ReplayingProvider(model, cassette(tmp_path), ReplayMode.PERMISSIVE)
+    assert [await heard(provider) for _ in range(2)] == [CHUNKS] * 2
+    assert model.calls == 1
+
+
+async def test_what_broke_is_not_recorded(tmp_path: Path) -> None:
+    with pytest.raises(StreamBroken):
+        await heard(ReplayingProvider(Told(breaks=True), cassette(tmp_path), ReplayMode.RECORD))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def recorded(folder: Path) -> Path:
+    await heard(ReplayingProvider(Told(), cassette(folder), ReplayMode.RECORD))
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said_of_it"),
+    [
+        ({"version": 2}, "version"),
+        ({"chunks": [{"colour": "red"}]}, "chunks.0.colour"),
+        ({"request": {}}, "do not belong together"),
+    ],
+    ids=["another version", "a word too many", "an edited request"],
+)
+async def test_a_recording_that_is_none_is_told_when_opened(
+    tmp_path: Path, change: dict[str, object], said_of_it: str
+) -> None:
+    path = await recorded(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RecordingInvalid, match=said_of_it) as raised:
+        cassette(tmp_path)
+    assert path.name in str(raised.value)
+
+
+async def test_a_recording_under_another_name_is_told(tmp_path: Path) -> None:
+    path = await recorded(tmp_path)
+    path.rename(path.with_name("other.json"))
+    with pytest.raises(RecordingInvalid, match="do not belong together"):
+        cassette(tmp_path)

@@ -1,0 +1,40 @@
+"""How a tenant near its limit is slowed down, and what is counted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from services.memory.errors import MemoryFull
+from services.memory.store_memory import InMemoryStore
+from services.memory.upkeep import Limits
+from shared.clock import FakeClock
+from tests.support.memory import entry
+
+
+async def test_storing_slows_down_from_nine_tenths_on() -> None:
+    pauses: list[float] = []
+    store, clock = InMemoryStore(), FakeClock()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(round(seconds, 3))
+
+    limits = Limits(store, clock, memories=100, pause=pause)
+    await store.add("t", [entry(str(n), 1, n) for n in range(89)])
+    for _ in range(11):
+        await limits.admit("t", 1)
+    with pytest.raises(MemoryFull):
+        await limits.admit("t", 1)
+    assert pauses == [pytest.approx(n / 10, abs=1e-3) for n in range(1, 10)]
+
+
+async def test_the_count_is_taken_anew_after_a_while() -> None:
+    store, clock = InMemoryStore(), FakeClock()
+    limits = Limits(store, clock, memories=10)
+    await limits.admit("t", 9)
+    clock.advance(timedelta(seconds=16))
+    await limits.admit("t", 9)
+    assert limits.take_stored() == {"t"}
+    assert limits.take_stored() == set()
+    assert list(limits.tenants) == ["t"]

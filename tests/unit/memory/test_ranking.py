@@ -1,0 +1,86 @@
+"""Cues, signs and the order they make."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from services.memory.cues import cues_of
+from services.memory.rank import LEARNED, Taste, query_words, ranked, signs, with_neighbours
+from services.memory.store import Corpus, Found, Gathered
+from tests.support.memory import NOW, memory
+
+
+def found(content: str, cosine: float, place: int, **more: object) -> Found:
+    return Found(memory(content, place=place, **more), cosine)
+
+
+def test_a_question_tells_who_spoke_and_when() -> None:
+    cues = cues_of("What did Ada say in May 2023 about the 5th of July?", {"Ada", "Bob"})
+    assert cues.speakers == {"Ada"}
+    assert (cues.months, cues.years, cues.days) == ({5, 7}, {2023}, {5})
+    assert cues.fits(datetime(2023, 7, 5, tzinfo=UTC)) == 1.0
+    assert cues.fits(datetime(2022, 7, 6, tzinfo=UTC)) == pytest.approx(1 / 3)
+    assert cues.contradicts("Bob")
+    assert not cues.contradicts("Ada")
+
+
+def test_may_is_a_month_only_where_it_stands_like_one() -> None:
+    assert cues_of("May I ask?", set()).months == frozenset()
+    assert cues_of("on 3 May", set()).months == {5}
+    assert cues_of("It may be 3", set()).fits(NOW) == 0.0
+
+
+def test_two_names_do_not_tell_who_spoke() -> None:
+    cues = cues_of("Where did Ada and Bob meet?", {"Ada", "Bob", ""})
+    assert (cues.speakers, cues.names) == (frozenset(), {"ada", "bob"})
+
+
+@pytest.mark.parametrize(
+    ("question", "asks"),
+    [
+        ("When did it rain?", True),
+        ("How long was it?", True),
+        ("Which year?", True),
+        ("What when?", False),
+        ("Who?", False),
+    ],
+)
+def test_a_question_for_a_time_is_known(question: str, asks: bool) -> None:
+    assert cues_of(question, set()).asks_when == asks
+    assert cues_of("", set()).tells_time("We met last Monday")
+    assert not cues_of("", set()).tells_time("We met")
+
+
+def test_the_answer_beside_the_question_becomes_a_candidate() -> None:
+    asked = found("Where were you born?", 0.9, 1, session_id="s")
+    told = found("In Quito", 0.1, 2, session_id="s")
+    gathered = Gathered([asked], {1: [(1, told)], 7: [(-1, asked)]}, Corpus(2, 3.0, {"born": 1}))
+    assert [one.memory.place for one in with_neighbours(gathered, lambda _: True).pool] == [1, 2]
+    assert [one.memory.place for one in with_neighbours(gathered, lambda _: False).pool] == [1]
+    names, values = signs("Where was she born?", with_neighbours(gathered, lambda _: True))
+    told_signs = dict(zip(names, values[1], strict=True))
+    assert (told_signs["answers"], told_signs["words_before"], told_signs["meaning_before"]) == (1.0, 1.0, 1.0)
+
+
+def test_nothing_found_is_ranked_as_nothing() -> None:
+    assert ranked("q", Gathered([], {}, Corpus(0, 1.0, {})), Taste(), now=NOW, limit=5) == []
+
+
+def test_parts_add_up_and_age_and_importance_weigh_in() -> None:
+    old = found("same words", 0.5, 1, created_at=NOW - timedelta(days=10), importance=1.0)
+    taste = Taste(half_life=timedelta(days=10), importance_weight=1.0)
+    gathered = Gathered([old], {}, Corpus(1, 2.0, {"word": 1}))
+    (plain,) = ranked("words", gathered, Taste(), now=NOW, limit=1)
+    (weighed,) = ranked("words", gathered, taste, now=NOW, limit=1)
+    assert weighed.relevance == pytest.approx(plain.relevance * 0.5 * 1.5)
+    assert weighed.explanation.recency == 0.5
+    assert set(plain.explanation.parts) <= set(LEARNED)
+
+
+def test_a_question_without_words_is_still_ranked_by_meaning() -> None:
+    pool = [found("alpha", 0.2, 1), found("beta", 0.8, 2)]
+    order = ranked("?!", Gathered(pool, {}, Corpus(2, 1.0, {})), Taste(), now=NOW, limit=2)
+    assert [one.memory.content for one in order] == ["beta", "alpha"]
+    assert query_words("?!") == ()
