@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-unit test-contract test-service test-e2e test-conformance bench
+.PHONY: help setup run demo up down gen lock check test test-unit test-contract test-service test-e2e test-conformance bench bench-policy bench-policy-splits bench-policy-pii
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,3 +41,12 @@ test-unit test-contract test-service test-e2e test-conformance: setup ## One fol
 
 bench: setup ## Measure the mesh's overhead and print the table
 	@python -m tests.bench.overhead
+
+bench-policy: setup ## What policy costs a streamed token, beside re, google-re2 and hyperscan
+	@python -m tests.bench.policy_stream
+
+bench-policy-splits: setup ## A million ways to cut a text around something forbidden: none may leak
+	@python -m tests.bench.policy_splits
+
+bench-policy-pii: setup ## How well personal data is found; install faker, presidio-analyzer, scrubadub for the peers
+	@python -m tests.bench.policy_pii

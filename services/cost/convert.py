@@ -15,6 +15,7 @@ from agentnet.cost.v1 import cost_service_pb2 as pb
 from services.cost.budget import Passed, Path, SoftAction
 from services.cost.ledger import Reserved
 from services.cost.prices import Usage
+from services.cost.report_store import Alert
 from services.cost.store import Call, CostEvent, Filter, Lease, Outcome, Summary
 from shared import fields
 from shared.errors import InvalidArgument
@@ -186,7 +187,7 @@ def reserve_response(reserved: Reserved) -> pb.ReserveResponse:
         lease=_lease(reserved.lease),
         input_micros_usd_per_million=reserved.rates.input,
         output_micros_usd_per_million=reserved.rates.output,
-        notices=[_notice(passed) for passed in reserved.passed],
+        notices=[*map(_notice, reserved.passed), *map(_asked, reserved.alerts)],
     )
 
 
@@ -296,3 +297,7 @@ def _notice(passed: Passed) -> cost_pb2.Notice:
         budget_id=passed.budget_id,
         explanation=f"{passed.scope} is beyond its soft limit of {passed.amount} micro-USD ({passed.window})",
     )
+
+
+def _asked(alert: Alert) -> cost_pb2.Notice:
+    return cost_pb2.Notice(action=TO_ACTION[alert.action], alert_id=alert.id, explanation=alert.explanation)

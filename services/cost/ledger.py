@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from services.cost.alerts import AlertBoard
 from services.cost.budget import Passed
 from services.cost.errors import (
     BudgetApprovalRequired,
@@ -17,6 +18,7 @@ from services.cost.errors import (
 )
 from services.cost.price_shelf import PriceShelf
 from services.cost.prices import Rates, Usage, Wanted
+from services.cost.report_store import Alert
 from services.cost.store import Ask, Call, CostEvent, CostStore, Extension, Filter, Lease, Settled, Summary, Taken
 from shared.clock import Clock
 from shared.ids import Ids
@@ -31,19 +33,23 @@ _WHY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """A lease, the rates it was reckoned with, and the soft limits behind it."""
+    """A lease, the rates it was reckoned with, soft limits behind it and alerts that ask something."""
 
     lease: Lease
     rates: Rates
     passed: tuple[Passed, ...]
+    alerts: tuple[Alert, ...]
 
 
 class Ledger:
     """Money of all tenants, one tenant a call."""
 
-    def __init__(self, store: CostStore, prices: PriceShelf, *, clock: Clock, ids: Ids, lease_ttl: timedelta) -> None:
+    def __init__(
+        self, store: CostStore, prices: PriceShelf, board: AlertBoard, *, clock: Clock, ids: Ids, lease_ttl: timedelta
+    ) -> None:
         self._store = store
         self._prices = prices
+        self._board = board
         self._clock = clock
         self._ids = ids
         self._ttl = lease_ttl
@@ -70,7 +76,8 @@ class Ledger:
             expires_at=now + self._ttl,
         )
         taken = await self._store.take(tenant, ask, now=now)
-        return Reserved(self._granted(taken, now), rates, taken.passed)
+        lease = self._granted(taken, now)
+        return Reserved(lease, rates, taken.passed, await self._board.about(tenant, ask.scopes))
 
     async def extend(self, tenant: str, generation_id: str, *, output_tokens: int) -> tuple[Lease, tuple[Passed, ...]]:
         """Makes the lease cover this many output tokens in all. Raises LeaseNotFound and BudgetExhausted."""

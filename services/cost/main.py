@@ -6,23 +6,36 @@ from contextlib import AsyncExitStack
 
 import grpc
 
-from agentnet.cost.v1 import budget_service_pb2_grpc, cost_service_pb2_grpc, price_service_pb2_grpc
+from agentnet.cost.v1 import (
+    budget_service_pb2_grpc,
+    cost_service_pb2_grpc,
+    price_service_pb2_grpc,
+    report_service_pb2_grpc,
+)
 from services.cost import price_document
+from services.cost.alerts import AlertBoard, Lookout, Watchfulness
 from services.cost.budgets import Budgets
 from services.cost.ledger import Ledger
 from services.cost.metrics import SpendMeter
 from services.cost.price_shelf import PriceShelf
 from services.cost.redo import Redo
+from services.cost.report_store import AlertKind
+from services.cost.reports import Reports
+from services.cost.reports_postgres import PostgresReportStore
 from services.cost.service import CostService
 from services.cost.service_budget import BudgetService, PriceService
+from services.cost.service_report import ReportService
 from services.cost.settings import CostSettings
 from services.cost.store_postgres import SQL, PostgresCostStore
+from services.cost.velocity import Rule
+from services.cost.watch import Watch
 from shared.clock import SystemClock
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.rpc.server import run
+from shared.tasks import supervised
 
-SERVICES = ("agentnet.cost.v1.CostService", "agentnet.cost.v1.BudgetService", "agentnet.cost.v1.PriceService")
+SERVICES = tuple(f"agentnet.cost.v1.{name}Service" for name in ("Cost", "Budget", "Price", "Report"))
 
 
 def main() -> None:
@@ -41,10 +54,30 @@ def main() -> None:
         shelf = PriceShelf(store, price_document.read(settings.prices), clock=clock)
         await shelf.publish()
         budgets = Budgets(store, clock=clock, ids=ids)
-        ledger = Ledger(store, shelf, clock=clock, ids=ids, lease_ttl=settings.lease_ttl)
-        cost = CostService(ledger, budgets, SpendMeter(), clock)
+        stored = PostgresReportStore(database)
+        board, reports = AlertBoard(stored, clock=clock), Reports(store, stored, clock=clock)
+        lookout = Lookout(store, stored, reports, watchfulness(settings), clock=clock, ids=ids)
+        watch = Watch(lookout, clock=clock, every=settings.watch_every)
+        await stack.enter_async_context(supervised("watch", watch.run))
+        ledger = Ledger(store, shelf, board, clock=clock, ids=ids, lease_ttl=settings.lease_ttl)
+        cost = CostService(ledger, budgets, SpendMeter(), watch, clock)
         cost_service_pb2_grpc.add_CostServiceServicer_to_server(cost, server)
         budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetService(budgets, clock), server)
         price_service_pb2_grpc.add_PriceServiceServicer_to_server(PriceService(shelf), server)
+        report = ReportService(reports, stored, clock)
+        report_service_pb2_grpc.add_ReportServiceServicer_to_server(report, server)
 
     run("cost", settings, register, service_names=SERVICES)
+
+
+def watchfulness(settings: CostSettings) -> Watchfulness:
+    """What the settings say is worth an alert."""
+    factor = settings.velocity_factor
+    return Watchfulness(
+        rules=(
+            Rule(AlertKind.VELOCITY, factor, settings.velocity_floor_micros_usd),
+            Rule(AlertKind.TOKEN_SPIKE, factor, settings.token_spike_floor),
+        ),
+        downgrade_for=settings.downgrade_for,
+        anomaly_floor=settings.anomaly_floor_micros_usd,
+    )

@@ -16,65 +16,80 @@ select reclaim_leases($1, $2);
 -- name: forget_leases
 delete from lease where expires_at < $1 and micros_usd = 0;
 
+-- name: plan_for_these
+set local plan_cache_mode = force_custom_plan;
+
 -- name: summarize_rolled
-select
-  case when 'provider' = any($7::text[]) then provider else '' end as provider,
-  case when 'model' = any($7::text[]) then model else '' end as model,
-  case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
-  case when 'hour' = any($7::text[]) then to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
-  case when 'day' = any($7::text[]) then to_char(at at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
-  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
-  sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
-  sum(tokens_reasoning)::bigint as reasoning_tokens, sum(entries)::bigint as generations,
-  sum(estimated)::bigint as estimated
+select provider, model, agent,
+  case when 'hour' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
+  case when 'day' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
+  micros_usd, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, generations, estimated
 from (
-  select created_at as at, provider, model, agent_name, 1::bigint as entries, estimated::int::bigint as estimated,
-    tokens_input::bigint, tokens_output::bigint, tokens_cached_input::bigint, tokens_reasoning::bigint, cost_micros_usd
-  from cost_event where created_at >= $1 and created_at < $2
-  union all
-  select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_hour where hour >= $2 and hour < $3
-  union all
-  select day, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_day where day >= $3 and day < $4
-  union all
-  select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_hour where hour >= $4 and hour < $5
-  union all
-  select created_at, provider, model, agent_name, 1, estimated::int, tokens_input, tokens_output, tokens_cached_input,
-    tokens_reasoning, cost_micros_usd
-  from cost_event where created_at >= $5 and created_at < $6
-) parts
-where ($8::text = '' or provider = $8) and ($9::text = '' or model = $9) and ($10::text = '' or agent_name = $10)
-group by 1, 2, 3, 4, 5
+  select
+    case when 'provider' = any($7::text[]) then provider else '' end as provider,
+    case when 'model' = any($7::text[]) then model else '' end as model,
+    case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
+    case when 'hour' = any($7::text[]) then date_trunc('hour', at, 'UTC')
+      when 'day' = any($7::text[]) then date_trunc('day', at, 'UTC') end as bucket,
+    sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
+    sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
+    sum(tokens_reasoning)::bigint as reasoning_tokens, sum(entries)::bigint as generations,
+    sum(estimated)::bigint as estimated
+  from (
+    select created_at as at, provider, model, agent_name, 1::bigint as entries, estimated::int::bigint as estimated,
+      tokens_input::bigint, tokens_output::bigint, tokens_cached_input::bigint, tokens_reasoning::bigint, cost_micros_usd
+    from cost_event where created_at >= $1 and created_at < $2
+    union all
+    select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_hour where hour >= $2 and hour < $3
+    union all
+    select day, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_day where day >= $3 and day < $4
+    union all
+    select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_hour where hour >= $4 and hour < $5
+    union all
+    select created_at, provider, model, agent_name, 1, estimated::int, tokens_input, tokens_output, tokens_cached_input,
+      tokens_reasoning, cost_micros_usd
+    from cost_event where created_at >= $5 and created_at < $6
+  ) parts
+  where ($8::text = '' or provider = $8) and ($9::text = '' or model = $9) and ($10::text = '' or agent_name = $10)
+  group by 1, 2, 3, 4
+) sums
 order by micros_usd desc, 1, 2, 3, 4, 5
 offset $11 limit $12;
 
 -- name: summarize_raw
-select
-  case when 'provider' = any($7::text[]) then provider else '' end as provider,
-  case when 'model' = any($7::text[]) then model else '' end as model,
-  case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
-  case when 'session' = any($7::text[]) then session_id else '' end as session,
-  case when 'team' = any($7::text[]) then team else '' end as team,
-  case when 'user' = any($7::text[]) then user_id else '' end as "user",
-  case when 'hour' = any($7::text[]) then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
-  case when 'day' = any($7::text[]) then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
-  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
-  sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
-  sum(tokens_reasoning)::bigint as reasoning_tokens, count(*) as generations,
-  count(*) filter (where estimated) as estimated
-from cost_event
-where ($1::timestamptz is null or created_at >= $1)
-  and ($2::timestamptz is null or created_at < $2)
-  and ($3::text = '' or session_id = $3)
-  and ($4::text = '' or model = $4)
-  and ($5::text = '' or provider = $5)
-  and ($6::text = '' or agent_name = $6)
-group by 1, 2, 3, 4, 5, 6, 7, 8
+select provider, model, agent, session, team, "user",
+  case when 'hour' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
+  case when 'day' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
+  micros_usd, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, generations, estimated
+from (
+  select
+    case when 'provider' = any($7::text[]) then provider else '' end as provider,
+    case when 'model' = any($7::text[]) then model else '' end as model,
+    case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
+    case when 'session' = any($7::text[]) then session_id else '' end as session,
+    case when 'team' = any($7::text[]) then team else '' end as team,
+    case when 'user' = any($7::text[]) then user_id else '' end as "user",
+    case when 'hour' = any($7::text[]) then date_trunc('hour', created_at, 'UTC')
+      when 'day' = any($7::text[]) then date_trunc('day', created_at, 'UTC') end as bucket,
+    sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
+    sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
+    sum(tokens_reasoning)::bigint as reasoning_tokens, count(*) as generations,
+    count(*) filter (where estimated) as estimated
+  from cost_event
+  where ($1::timestamptz is null or created_at >= $1)
+    and ($2::timestamptz is null or created_at < $2)
+    and ($3::text = '' or session_id = $3)
+    and ($4::text = '' or model = $4)
+    and ($5::text = '' or provider = $5)
+    and ($6::text = '' or agent_name = $6)
+  group by 1, 2, 3, 4, 5, 6, 7
+) sums
 order by micros_usd desc, 1, 2, 3, 4, 5, 6, 7, 8
 offset $8 limit $9;
 
@@ -182,3 +197,52 @@ on conflict (tenant_id, version) do update set adopted_at = excluded.adopted_at;
 select version, document, created_at from price_book
 where case when $2 = '' then tenant_id = $1 else version = $2 end
 order by tenant_id = $1 desc, adopted_at desc limit 1;
+
+-- name: paces
+select agent_name as agent, floor(extract(epoch from $2 - created_at) / $3)::int as ago,
+  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input + tokens_output)::bigint as tokens
+from cost_event
+where created_at > $1 and created_at <= $2
+group by 1, 2;
+
+-- name: patterns
+select
+  case $1 when 'provider' then provider when 'model' then model when 'agent' then agent_name when 'user' then user_id
+    when 'team' then team else '' end as "group",
+  count(*) as generations, sum(tokens_input)::bigint as input_tokens, sum(tokens_output)::bigint as output_tokens,
+  percentile_disc(0.5) within group (order by tokens_input) as input_p50,
+  percentile_disc(0.95) within group (order by tokens_input) as input_p95,
+  percentile_disc(0.5) within group (order by tokens_output) as output_p50,
+  percentile_disc(0.95) within group (order by tokens_output) as output_p95,
+  sum(tokens_cached_input)::bigint as cached_tokens, sum(tokens_reasoning)::bigint as reasoning_tokens,
+  sum(cost_micros_usd)::bigint as micros_usd
+from cost_event
+where created_at >= $2 and created_at < $3
+group by 1
+order by sum(tokens_input::bigint + tokens_output) desc, 1
+limit $4;
+
+-- name: pattern_hours
+select
+  case $1 when 'provider' then provider when 'model' then model when 'agent' then agent_name when 'user' then user_id
+    when 'team' then team else '' end as "group",
+  extract(hour from created_at at time zone 'UTC')::int as hour, sum(tokens_input + tokens_output)::bigint as tokens
+from cost_event
+where created_at >= $2 and created_at < $3
+group by 1, 2;
+
+-- name: raise_alert
+insert into alert (
+  tenant_id, id, once, kind, subject, action, observed, expected, explanation, created_at, active_until)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+on conflict (tenant_id, once) do nothing
+returning id;
+
+-- name: list_alerts
+select * from alert
+where ($1::text = '' or kind = $1) and ($2::timestamptz is null or (created_at, id) < ($2, $3))
+order by created_at desc, id desc
+limit $4;
+
+-- name: active_alerts
+select * from alert where active_until > $1 order by created_at desc, id desc limit 100;

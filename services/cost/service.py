@@ -10,6 +10,7 @@ from services.cost import convert, convert_budget
 from services.cost.budgets import Budgets
 from services.cost.ledger import Ledger
 from services.cost.metrics import SpendMeter
+from services.cost.watch import Watch
 from shared import fields
 from shared.clock import Clock
 from shared.identity import current
@@ -18,10 +19,11 @@ from shared.identity import current
 class CostService(rpc.CostServiceServicer):
     """Can we afford it?"""
 
-    def __init__(self, ledger: Ledger, budgets: Budgets, meter: SpendMeter, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, budgets: Budgets, meter: SpendMeter, watch: Watch, clock: Clock) -> None:
         self._ledger = ledger
         self._budgets = budgets
         self._meter = meter
+        self._watch = watch
         self._clock = clock
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
@@ -41,6 +43,7 @@ class CostService(rpc.CostServiceServicer):
         ended_at = convert.ended_at(request, self._clock.now())
         settled = await self._ledger.settle(caller.tenant_id, call, usage, ended_at=ended_at)
         self._meter.settled(caller.tenant_id, settled)
+        self._watch.seen(caller.tenant_id)
         return convert.settle_response(settled.event)
 
     async def SummarizeCost(self, request: pb.SummarizeCostRequest, context: Any) -> pb.SummarizeCostResponse:

@@ -24,3 +24,21 @@ class CostSettings(MeshSettings):
         description="true: every commit waits for the disk; false: it is remembered until it is there, and done again "
         "when Postgres was killed before",
     )
+    watch_every: timedelta = Field(default=timedelta(seconds=15), description="how often who spends is looked at")
+    velocity_factor: float = Field(
+        default=5.0,
+        gt=1,
+        description="five minutes this many times as dear as usual are an alert and ask for a downgrade",
+    )
+    velocity_floor_micros_usd: int = Field(
+        default=1_000_000, ge=0, description="five minutes cheaper than this are never an alert; micro-USD"
+    )
+    token_spike_floor: int = Field(
+        default=200_000, ge=0, description="five minutes of fewer tokens are never a spike; tokens"
+    )
+    downgrade_for: timedelta = Field(
+        default=timedelta(minutes=10), gt=timedelta(), description="how long such an alert asks for cheaper models"
+    )
+    anomaly_floor_micros_usd: int = Field(
+        default=100_000, ge=0, description="an anomaly of less is shown and raises no alert; micro-USD"
+    )

@@ -106,14 +106,14 @@ class MemoryCostStore:
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
         sums: dict[tuple[str, ...], Summary] = {}
-        for event in self._chosen(tenant, chosen):
+        for event in self.chosen(tenant, chosen):
             group = tuple(_column(event, name) for name in group_by)
             sums[group] = _added(sums.get(group, Summary(group)), event)
         skip = int(page.cursor[0]) if page.cursor else 0
         return sorted(sums.values(), key=lambda found: (-found.micros_usd, found.group))[skip : skip + page.size + 1]
 
     async def events(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[CostEvent]:
-        found = sorted(self._chosen(tenant, chosen), key=_place, reverse=newest_first)
+        found = sorted(self.chosen(tenant, chosen), key=_place, reverse=newest_first)
         if page.cursor:
             seen = (page.cursor[0], page.cursor[1])
             found = [event for event in found if (_place(event) < seen if newest_first else _place(event) > seen)]
@@ -209,7 +209,8 @@ class MemoryCostStore:
         keys = {key for scopes in (*spent, *asked) for key in scopes if each(key) == own}
         return sorted(keys) or (own,)
 
-    def _chosen(self, tenant: str, chosen: Filter) -> list[CostEvent]:
+    def chosen(self, tenant: str, chosen: Filter) -> list[CostEvent]:
+        """The entries a filter lets through."""
         return [event for event in self._tenants[tenant].events.values() if _matches(event, chosen)]
 
 

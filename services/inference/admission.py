@@ -20,6 +20,7 @@ from services.inference.errors import ProviderUnavailable
 from services.inference.generation import Generation
 from services.inference.peers import Payer
 from services.inference.producer import Outcome
+from services.inference.prompts.store import PromptVersion
 from services.inference.providers.contract import (
     Message,
     ModelCall,
@@ -63,8 +64,13 @@ class Order:
     fallback: tuple[str, ...] | None = None
     no_fallback: bool = False
     cache: CachePolicy | None = None
-    prompt_version: str = ""
+    prompt: PromptVersion | None = None
     packing: bool = False
+
+    @property
+    def prompt_version(self) -> str:
+        """The prompt version it was rendered from, as one text; empty without one."""
+        return self.prompt.reference if self.prompt else ""
 
     @property
     def texts(self) -> list[str]:

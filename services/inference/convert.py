@@ -58,7 +58,6 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         fallback=_fallback(request),
         no_fallback=request.no_fallback,
         cache=_cache(request.cache),
-        prompt_version=fields.text(request.prompt_version, "prompt_version", limit=128),
         packing=request.packing,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +16,7 @@ from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
 from services.inference.generation import Generation
 from services.inference.peers import CostPeer, Payer, PolicyPeer
-from services.inference.producer import Producer
+from services.inference.producer import Ended, Producer
 from services.inference.store import GenerationStore
 from services.inference.tab import Tab
 from services.inference.tail import GenerationTail
@@ -40,6 +40,7 @@ class Engine:
     tail: GenerationTail
     clock: Clock
     limit: int
+    ended: Callable[[str, Order, Ended], None] = lambda *_: None
     _live: dict[tuple[str, str], Generation] = field(default_factory=dict)
     _starting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -135,6 +136,7 @@ class Engine:
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
             prompt_version=order.prompt_version, kept=admitted.kept,
+            ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip
         self._live[tenant, order.generation_id] = generation
         admitted.leads(generation)

@@ -8,7 +8,7 @@ import aiohttp
 import grpc
 
 from services.inference import wiring
-from services.inference.admission import Admission
+from services.inference.admission import Admission, Order
 from services.inference.breakers import BreakerLimits, RedisBreakers
 from services.inference.cache import AnswerCache
 from services.inference.counting import TokenCounter
@@ -18,8 +18,12 @@ from services.inference.embeddings.main import embedded_embedder
 from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
+from services.inference.exporting import exported
+from services.inference.langfuse.main import langfuse
+from services.inference.langfuse.settings import LangfuseSettings
 from services.inference.peers_grpc import SERVICES as PEERS
 from services.inference.peers_grpc import GrpcCost, GrpcPolicy
+from services.inference.producer import Ended
 from services.inference.prompts.main import SERVICE as PROMPTS
 from services.inference.prompts.main import register_prompts
 from services.inference.service import NAME, InferenceService, add_to_server
@@ -65,7 +69,14 @@ def main() -> None:
             cache=AnswerCache(redis, embedder, clock=clock, capacity=settings.cache_answers),
             retry_base=settings.retry_base,
         )
+        exporter = await stack.enter_async_context(langfuse(LangfuseSettings.load(), session, clock))
+
+        def ended(tenant: str, order: Order, how: Ended) -> None:
+            if exporter:
+                exporter.offer(exported(tenant, order, how, at=clock.now()))
+
         engine = Engine(
+            ended=ended,
             admission=admission,
             enforcement=enforcement,
             breakers=breakers,
@@ -82,8 +93,9 @@ def main() -> None:
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
         counter = TokenCounter(known_tokenizers(settings.tokenizers))
-        add_to_server(InferenceService(engine, embedder, counter, RandomIds(), reader=DocumentReader()), server)
-        register_prompts(server, database, clock)
+        prompts = register_prompts(server, database, clock)
+        service = InferenceService(engine, embedder, counter, RandomIds(), reader=DocumentReader(), prompts=prompts)
+        add_to_server(service, server)
 
     run("inference", settings, register, service_names=(NAME, PROMPTS))
 

@@ -42,6 +42,18 @@ class Outcome:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a generation ended, well or badly."""
+
+    transcript: Transcript
+    target: Target
+    outcome: str
+    failed: bool
+    micros_usd: int
+    started_at: datetime
+
+
 @dataclass(slots=True)
 class Producer:
     """Produces one generation. Its outcome is always the last event, after every attempt was settled."""
@@ -59,6 +71,7 @@ class Producer:
     clock: Clock
     prompt_version: str = ""
     kept: Callable[[Outcome], None] = lambda _: None
+    ended: Callable[[Ended], None] = lambda _: None
     _transcript: Transcript = field(default_factory=Transcript)
     _verdicts: list[Verdict] = field(default_factory=list)
     _untold: int = 0
@@ -253,6 +266,8 @@ class Producer:
             await self._record(outcome, started_at)
         finally:  # whatever happens, readers are not left waiting
             self.generation.append(self._last(failure, started_at), last=True)
+        failed, micros = failure is not None, sum(cost.micros_usd for cost in self._costs)
+        self.ended(Ended(self._transcript, self.course.target, outcome, failed, micros, started_at))
         if failure is None:
             self.kept(Outcome(self._transcript, self.course.target, self._attempts))
         tokens = self._transcript.spent().output_tokens

@@ -19,6 +19,8 @@ from services.inference.counting import TokenCounter
 from services.inference.document_reader import DocumentReader
 from services.inference.embeddings.contract import Embedder
 from services.inference.engine import Engine
+from services.inference.prompts.convert import reference
+from services.inference.prompts.registry import PromptRegistry
 from services.inference.providers.contract import Message
 from services.inference.route import Model
 from shared import fields
@@ -32,10 +34,18 @@ class InferenceService(rpc.InferenceServiceServicer):
     """What does a model say?"""
 
     def __init__(
-        self, engine: Engine, embedder: Embedder, counter: TokenCounter, ids: Ids, *, reader: DocumentReader
+        self,
+        engine: Engine,
+        embedder: Embedder,
+        counter: TokenCounter,
+        ids: Ids,
+        *,
+        reader: DocumentReader,
+        prompts: PromptRegistry,
     ) -> None:
         self._engine = engine
         self._reader = reader
+        self._prompts = prompts
         self._embedder = embedder
         self._counter = counter
         self._ids = ids
@@ -104,7 +114,13 @@ class InferenceService(rpc.InferenceServiceServicer):
         return convert.model(found, default=admission.router.default, breaker=breaker, downgraded_to=to_model)
 
     async def _order(self, request: pb.GenerateRequest) -> Order:
-        return convert.order(request, await self._messages(request.messages), self._ids)
+        order = convert.order(request, await self._messages(request.messages), self._ids)
+        if not request.prompt_version:
+            return order
+        tenant, named = current().tenant_id, reference(request.prompt_version, "prompt_version")
+        version = await self._prompts.resolve(tenant, named, key=order.generation_id)
+        await self._prompts.tie(tenant, order.generation_id, version)
+        return replace(order, prompt=version)
 
     async def _messages(self, found: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
         texts = {document.place: await self._text(document) for document in prompt.documents(found)}

@@ -19,6 +19,7 @@ from shared.errors import FieldRequired, InvalidArgument
 
 _AT_ONCE: Final = 1_000
 _SUMMARY: Final = 256
+_REEMBEDDED: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,10 @@ def consolidation(request: pb.ConsolidateMemoriesRequest) -> Consolidation:
         agent=fields.text(request.agent, "agent", limit=convert.NAME),
         max_tokens=int(fields.within(request.max_tokens or _SUMMARY, "max_tokens", low=1, high=2_048)),
     )
+
+
+def reembedding(request: pb.ReembedMemoriesRequest) -> int:
+    return int(fields.within(request.limit or _REEMBEDDED, "limit", low=1, high=_AT_ONCE))
 
 
 def consolidated(found: Consolidated) -> pb.ConsolidateMemoriesResponse:

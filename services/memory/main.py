@@ -11,6 +11,7 @@ from pgvector.asyncpg import register_vector
 from agentnet.memory.v1 import (
     bulk_service_pb2_grpc,
     conversation_service_pb2_grpc,
+    embedding_set_service_pb2_grpc,
     fact_service_pb2_grpc,
     memory_service_pb2_grpc,
 )
@@ -29,6 +30,8 @@ from services.memory.remember import Remembering
 from services.memory.service import MemoryService
 from services.memory.service_bulk import BulkService
 from services.memory.service_facts import ConversationService, FactService
+from services.memory.service_sets import EmbeddingSetService
+from services.memory.sets import EmbeddingSets
 from services.memory.settings import MemorySettings
 from services.memory.store import ConversationStore, MemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
@@ -46,6 +49,7 @@ SERVICES = (
     "agentnet.memory.v1.BulkService",
     "agentnet.memory.v1.FactService",
     "agentnet.memory.v1.ConversationService",
+    "agentnet.memory.v1.EmbeddingSetService",
 )
 
 
@@ -69,7 +73,7 @@ class Chores:
 def add_to_server(
     server: grpc.aio.Server, stores: Stores, *, embedder: Embedder, settings: MemorySettings, clock: Clock, ids: Ids
 ) -> Chores:
-    """Puts the four services onto the server."""
+    """Puts the five services onto the server."""
     limits = Limits(stores.memories, clock, memories=settings.tenant_memories)
     used = Used(stores.memories, clock)
     upkeep = Upkeep(stores.memories, limits, clock)
@@ -85,6 +89,8 @@ def add_to_server(
     bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
     fact_service_pb2_grpc.add_FactServiceServicer_to_server(FactService(facts, clock), server)
     conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationService(conversations), server)
+    sets = EmbeddingSetService(EmbeddingSets(stores.memories, remembering, embedder, clock))
+    embedding_set_service_pb2_grpc.add_EmbeddingSetServiceServicer_to_server(sets, server)
     return Chores(used, upkeep)
 
 

@@ -198,16 +198,17 @@ select word, (select count(*) from (
   select from memory_word where memory_word.tenant_id = $1 and memory_word.word = asked.word limit $3) as counted) as holding
 from unnest($2::text[]) as asked (word);
 
--- name: worded
-with scored as materialized (
-  select place, sum(asked.weight * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / $18::float8))) as score
-  from unnest($16::text[], $17::float8[]) as asked (word, weight),
-    -- Each word is looked up by itself, whatever the planner knows of the table.
-    lateral (select place, times, length from memory_word where tenant_id = $1 and word = asked.word offset 0) as held
-  group by place order by score desc, place limit $20)
-select id, known.place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+-- name: scored
+select place, sum(asked.weight * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / $4::float8))) as score
+from unnest($2::text[], $3::float8[]) as asked (word, weight),
+  -- Each word is looked up by itself, whatever the planner knows of the table.
+  lateral (select place, times, length from memory_word where tenant_id = $1 and word = asked.word offset 0) as held
+group by place order by score desc, place limit $5;
+
+-- name: placed
+select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
   importance, policy_version, created_at, updated_at, expires_at
-from scored, lateral (select * from memory where memory.tenant_id = $1 and memory.place = scored.place offset 0) as known
+from memory
 where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
   and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
   and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
@@ -217,8 +218,7 @@ where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinalit
   and ($14::jsonb = '{}' or not exists (
     select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
   and embedding_set = $15
-order by score desc, known.place
-limit $19;
+  and place = any($16::bigint[]);
 
 -- name: cosines_384
 select place, 1 - (embedding <=> $3) as cosine from memory_episode_384 where tenant_id = $1 and place = any($2);
@@ -335,3 +335,12 @@ select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw
 -- name: prefer_graph
 -- A planner without statistics would compare all there is.
 select set_config('enable_sort', 'off', true);
+
+-- name: analyze
+select analyze_memories();
+
+-- name: outdated
+select * from memory where tenant_id = $1 and embedding_model not in ('', $2) order by place limit $3;
+
+-- name: count_outdated
+select count(*) from memory where tenant_id = $1 and embedding_model not in ('', $2);

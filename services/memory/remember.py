@@ -108,6 +108,18 @@ class Remembering:
             raise _missing(memory_id)
         return changed
 
+    async def reembed(self, tenant: str, *, limit: int) -> tuple[int, int]:
+        """How many got a vector of the model of now, and how many still have another's. Raises EmbeddingUnavailable."""
+        # The model's name is known from its first answer on.
+        await self._embedder.embed(["."])
+        old, count = await self._store.outdated(tenant, self._embedder.model, limit=limit)
+        vectors = await self._embedder.embed([embedded_text(memory) for memory in old])
+        done = 0
+        for memory, vector in zip(old, vectors, strict=True):
+            renewed = replace(memory, embedding_model=self._embedder.model)
+            done += await self._store.change(tenant, Entry(renewed, vector), before=memory) is not None
+        return done, count - len(old)
+
     async def find(self, tenant: str, memory_id: str) -> Memory:
         """Raises MemoryNotFound."""
         memory = await self._store.find(tenant, memory_id, now=self._clock.now())

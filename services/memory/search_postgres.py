@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,12 +91,23 @@ async def _worded(connection: Connection, probe: Probe, corpus: Corpus, given: t
     if not asked:
         return []
     weights = [weight(word, corpus) for word in asked]
-    sought = (*given, asked, weights, max(corpus.average_length, 1.0), probe.limit)
-    rows = await connection.fetch(_SQL["worded"], *sought, probe.limit * 4)
-    if len(rows) < probe.limit < sum(corpus.holding[word] for word in asked) // 4:
+    sought = (given[0], asked, weights, max(corpus.average_length, 1.0))
+    best = await connection.fetch(_SQL["scored"], *sought, probe.limit * 2)
+    found = await _placed(connection, given, best, limit=probe.limit)
+    if len(found) < probe.limit < sum(corpus.holding[word] for word in asked) // 2:
         # The filter left too few of the best: take all that hold a word.
-        rows = await connection.fetch(_SQL["worded"], *sought, None)
-    return [memory_of(row) for row in rows]
+        every = await connection.fetch(_SQL["scored"], *sought, None)
+        found = await _placed(connection, given, every, limit=probe.limit)
+    return found
+
+
+async def _placed(
+    connection: Connection, given: tuple[object, ...], scored: Sequence[Any], *, limit: int
+) -> list[Memory]:
+    """The first memories at these places that fit, in the order given."""
+    order = [row["place"] for row in scored]
+    rows = {row["place"]: row for row in await connection.fetch(_SQL["placed"], *given, order)}
+    return [memory_of(rows[place]) for place in islice((place for place in order if place in rows), limit)]
 
 
 async def _cosines(connection: Connection, tenant: str, places: Sequence[int], vector: Vector) -> Mapping[int, float]:

@@ -58,3 +58,7 @@ class BulkService(rpc.BulkServiceServicer):
             current().tenant_id, wanted.session_id, agent=wanted.agent, max_tokens=wanted.max_tokens
         )
         return convert.consolidated(found)
+
+    async def ReembedMemories(self, request: pb.ReembedMemoriesRequest, context: Any) -> pb.ReembedMemoriesResponse:
+        done, left = await self._remembering.reembed(current().tenant_id, limit=convert.reembedding(request))
+        return pb.ReembedMemoriesResponse(reembedded=done, remaining=left)

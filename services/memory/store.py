@@ -218,6 +218,11 @@ class MemoryStore(Protocol):
     async def least(self, tenant: str, memory_type: MemoryType, *, limit: int) -> Sequence[Memory]:
         """Those to give up first: least important, then longest unasked for."""
 
+    async def outdated(self, tenant: str, model: str, *, limit: int) -> tuple[Sequence[Memory], int]:
+        """Memories, the oldest first, whose vectors another model than this one made, and how many there are in all.
+        Vectors that were given are nobody's to replace.
+        """
+
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
         """Notes that memories were found."""
 

@@ -170,6 +170,11 @@ class InMemoryStore:
             :limit
         ]
 
+    async def outdated(self, tenant: str, model: str, *, limit: int) -> tuple[Sequence[Memory], int]:
+        mine = [one.memory for one in self._tenants.get(tenant, {}).values()]
+        old = sorted((one for one in mine if one.embedding_model not in ("", model)), key=lambda one: one.place)
+        return old[:limit], len(old)
+
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
         self._used |= {(tenant, place): now for place in places}
 
@@ -220,9 +225,14 @@ def _half(vector: Vector) -> Vector:
 
 
 def _cosines(vector: Vector, others: Sequence[Vector]) -> list[float]:
-    if not vector or not others:
-        return [0.0] * len(others)
-    matrix, asked = np.array(others), np.array(vector)
+    """0 where there is nothing to compare: no vector, or one of another width."""
+    found = [0.0] * len(others)
+    alike = [at for at, other in enumerate(others) if len(other) == len(vector)]
+    if not vector or not alike:
+        return found
+    matrix, asked = np.array([others[at] for at in alike]), np.array(vector)
     sizes = np.linalg.norm(matrix, axis=1) * np.linalg.norm(asked)
-    found: list[float] = (matrix @ asked / np.where(sizes == 0, 1, sizes)).tolist()
+    cosines = matrix @ asked / np.where(sizes == 0, 1, sizes)
+    for at, cosine in zip(alike, cosines.tolist(), strict=True):
+        found[at] = cosine
     return found

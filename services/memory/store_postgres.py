@@ -128,6 +128,9 @@ class PostgresMemoryStore:
                 fresh = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, _FRESH + 1)
             if fresh > _FRESH:
                 moved += await self._into_graph(tenant, width)
+        if moved:
+            async with self._database.transaction() as connection:
+                await connection.execute(_SQL["analyze"])
         return moved
 
     async def _into_graph(self, tenant: str, width: int) -> int:
@@ -158,6 +161,12 @@ class PostgresMemoryStore:
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(_SQL["least"], tenant, memory_type.value, limit)
         return [memory_of(row) for row in rows]
+
+    async def outdated(self, tenant: str, model: str, *, limit: int) -> tuple[Sequence[Memory], int]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["outdated"], tenant, model, limit)
+            count: int = await connection.fetchval(_SQL["count_outdated"], tenant, model)
+        return [memory_of(row) for row in rows], count
 
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
         async with self._database.tenant(tenant) as connection:

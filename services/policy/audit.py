@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from shared.clock import Clock
+from shared.log import log
 
 HOT: Final = timedelta(days=90)
 _FIRST: Final = "0" * 64
@@ -67,6 +69,9 @@ class AuditStore(Protocol):
     async def archive(self, tenant: str, *, before: datetime) -> int:
         """Moves older entries out of the hot table; how many."""
 
+    async def audited_tenants(self) -> Sequence[str]:
+        """Every tenant that has a trail."""
+
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
@@ -83,6 +88,14 @@ class AuditLog:
     async def archive(self, tenant: str) -> int:
         """Moves what is older than the hot time to the archive."""
         return await self.store.archive(tenant, before=self.clock.now() - self.hot)
+
+    async def keep_archiving(self, every: timedelta) -> None:
+        """Archives for all tenants, now and then, for as long as the service runs."""
+        while True:
+            for tenant in await self.store.audited_tenants():
+                if moved := await self.archive(tenant):
+                    log.info("audit.archived", tenant=tenant, entries=moved)
+            await asyncio.sleep(every.total_seconds())
 
     async def verify(self, tenant: str) -> Integrity:
         """Reads the whole chain, archive and all."""

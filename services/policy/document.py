@@ -22,6 +22,7 @@ from shared.monitors.stream import compile_pattern
 Path = tuple[str | int, ...]
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where the wheel has it: twenty times as fast
 _MAX_DEPTH = 16
+_MAX_STATES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +87,32 @@ def _line(part: yaml.Event | yaml.Node) -> int:
 
 def _rules(parsed: DocumentEntry, lines: dict[Path, int]) -> tuple[Rule, ...]:
     rules: dict[str, Rule] = {}
+    states = 0
     for place, entry in enumerate(parsed.rules):
         if entry.name in rules:
             raise _invalid(f"the rule name {entry.name} is used twice", lines, ("rules", place, "name"))
         rules[entry.name] = rule = entry.rule()
         try:
-            _compiles(rule)
+            states += _compiles(rule)
         except PatternInvalid as error:
             part = next((part for part in ("pattern", "params") if getattr(rule, part)), "name")
             what = "expression" if rule.type is RuleType.TOOL_ARGUMENTS else "pattern"
             raise _invalid(f"the {what} does not compile: {error}", lines, ("rules", place, part)) from None
+        if states > _MAX_STATES:
+            problem = f"the patterns up to here unfold into more than {_MAX_STATES} states; make several bundles"
+            raise _invalid(problem, lines, ("rules", place))
     return tuple(rules.values())
 
 
-def _compiles(rule: Rule) -> None:
+def _compiles(rule: Rule) -> int:
+    """How many states the rule's patterns have. Raises PatternInvalid."""
     if rule.type is RuleType.TOOL_ARGUMENTS:
         compile_expression(str(rule.params["when"]))
-    for detector in compile_pattern(rule):
-        if rule.pattern:
+    found = compile_pattern(rule)
+    if rule.pattern:
+        for detector in found:
             refuse_ambiguous(detector.program)
+    return sum(len(detector.program.takes) for detector in found)
 
 
 def _profiles(parsed: DocumentEntry, lines: dict[Path, int], rules: set[str]) -> tuple[Profile, ...]:

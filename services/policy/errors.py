@@ -45,3 +45,15 @@ class DecisionNotFound(NotFound):
     """No such recorded decision."""
 
     reason = Reason.ERROR_REASON_DECISION_NOT_FOUND
+
+
+class RiskNotFound(NotFound):
+    """No such risk in the register."""
+
+    reason = Reason.ERROR_REASON_RISK_NOT_FOUND
+
+
+class ExportNotAllowed(PermissionDenied):
+    """The caller's role may not see or take out what it asks for."""
+
+    reason = Reason.ERROR_REASON_EXPORT_NOT_ALLOWED

@@ -58,3 +58,12 @@ limit $3;
 
 -- name: forget_decisions
 delete from decision where created_at < $1;
+
+-- name: keep_value
+insert into pseudonym (tenant_id, name, sealed) values ($1, $2, $3) on conflict do nothing;
+
+-- name: values
+select name, sealed from pseudonym where name = any($1);
+
+-- name: audited_tenants
+select tenant_id from audit_head order by tenant_id;

@@ -1,10 +1,10 @@
-"""The honest fake of governance: overrides, the audit trail and decisions in dictionaries."""
+"""The honest fake of governance: overrides, the audit trail, decisions and pseudonyms."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,6 +21,7 @@ class MemoryGovernance:
         self._hot: dict[str, list[AuditEntry]] = {}
         self._archived: dict[str, list[AuditEntry]] = {}
         self._decisions: dict[tuple[str, str], Decision] = {}
+        self._values: dict[tuple[str, str], bytes] = {}
         self._lock = asyncio.Lock()
 
     async def add_override(self, tenant: str, override: Override) -> None:
@@ -63,6 +64,9 @@ class MemoryGovernance:
         self._hot[tenant] = [one for one in self._hot.get(tenant, []) if one.created_at >= before]
         return len(old)
 
+    async def audited_tenants(self) -> Sequence[str]:
+        return sorted(self._hot)
+
     async def keep(self, tenant: str, decisions: Sequence[Decision]) -> int:
         new = [one for one in decisions if (tenant, one.id) not in self._decisions]
         self._decisions |= {(tenant, one.id): one for one in new}
@@ -90,6 +94,13 @@ class MemoryGovernance:
         for key in old:
             del self._decisions[key]
         return len(old)
+
+    async def keep_values(self, tenant: str, sealed: Mapping[str, bytes]) -> None:
+        for name, value in sealed.items():
+            self._values.setdefault((tenant, name), value)
+
+    async def values(self, tenant: str, pseudonyms: Collection[str]) -> Mapping[str, bytes]:
+        return {name: self._values[tenant, name] for name in pseudonyms if (tenant, name) in self._values}
 
 
 def _fits(entry: AuditEntry, chosen: AuditFilter) -> bool:

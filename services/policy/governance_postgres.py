@@ -1,8 +1,8 @@
-"""Governance in the schema `policy`: overrides, the audit trail and decisions."""
+"""Governance in the schema `policy`: overrides, the audit trail, decisions and pseudonyms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from services.policy.audit import AuditEntry, AuditFilter, first_seal
 from services.policy.overrides import Override
 from services.policy.simulation import Decision
+from services.policy.store import EVERY_TENANT
 from shared.monitors.rules import Target
 from shared.postgres import Database, load_queries
 
@@ -82,6 +83,10 @@ class PostgresGovernance:
             done: str = await connection.execute(_SQL["archive"], before)
         return int(done.rpartition(" ")[2])
 
+    async def audited_tenants(self) -> Sequence[str]:
+        async with self._database.tenant(EVERY_TENANT) as connection:
+            return [row["tenant_id"] for row in await connection.fetch(_SQL["audited_tenants"])]
+
     async def keep(self, tenant: str, decisions: Sequence[Decision]) -> int:
         async with self._database.tenant(tenant) as connection:
             kept = [
@@ -108,6 +113,17 @@ class PostgresGovernance:
         async with self._database.tenant(tenant) as connection:
             done: str = await connection.execute(_SQL["forget_decisions"], before)
         return int(done.rpartition(" ")[2])
+
+    async def keep_values(self, tenant: str, sealed: Mapping[str, bytes]) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.executemany(
+                _SQL["keep_value"], [(tenant, name, value) for name, value in sorted(sealed.items())]
+            )
+
+    async def values(self, tenant: str, pseudonyms: Collection[str]) -> Mapping[str, bytes]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["values"], list(pseudonyms))
+        return {row["name"]: row["sealed"] for row in rows}
 
 
 def _decision(row: Any) -> Decision:

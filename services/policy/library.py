@@ -94,11 +94,11 @@ class Library:
         """What judges: the named bundles, or what is enforced for the tenant's agent."""
         if names:
             return [(await self.find(tenant, name, version)).judged_by for name, version in names]
-        return in_force(await self._store.enforced(), tenant, agent, default=self._default)
+        return in_force(await self._store.enforced(tenant), tenant, agent, default=self._default)
 
     async def labelled(self, tenant: str, label: str) -> list[Bundle]:
         """The tenant's bundles with a label."""
-        return [one.judged_by for one in await self._store.bundles(tenant) if label in one.labels]
+        return [one.judged_by for one in await self._store.labelled(tenant, label)]
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         """Stores violations; each id once."""

@@ -7,21 +7,36 @@ from typing import Final
 
 import grpc
 
-from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc, simulation_service_pb2_grpc
+from agentnet.policy.v1 import (
+    access_service_pb2_grpc,
+    override_service_pb2_grpc,
+    policy_service_pb2_grpc,
+    privacy_service_pb2_grpc,
+    risk_service_pb2_grpc,
+    simulation_service_pb2_grpc,
+)
+from services.policy.access import Access
 from services.policy.audit import AuditLog
+from services.policy.callbacks import load_callbacks
 from services.policy.governance_postgres import PostgresGovernance
 from services.policy.judging import Judge
 from services.policy.library import Library
 from services.policy.overrides import Overrides
 from services.policy.peers_grpc import SERVICES as PEERS
 from services.policy.peers_grpc import GrpcModels
+from services.policy.privacy import Privacy
+from services.policy.risks import Risks
+from services.policy.risks_postgres import PostgresRisks
 from services.policy.service import PolicyService
 from services.policy.service_governance import OverrideService
+from services.policy.service_privacy import PrivacyService
+from services.policy.service_risks import AccessService, RiskService
 from services.policy.service_simulation import SimulationService
 from services.policy.settings import PolicySettings
 from services.policy.signing import KEY_ID, BundleSigner
 from services.policy.simulation import Simulator
 from services.policy.store_postgres import PostgresPolicyStore
+from services.policy.threats import Watchtower
 from services.policy.vault import Vault
 from shared.clock import SystemClock
 from shared.identity import Signer
@@ -35,6 +50,9 @@ SERVICES: Final = (
     "agentnet.policy.v1.PolicyService",
     "agentnet.policy.v1.OverrideService",
     "agentnet.policy.v1.SimulationService",
+    "agentnet.policy.v1.RiskService",
+    "agentnet.policy.v1.AccessService",
+    "agentnet.policy.v1.PrivacyService",
 )
 
 
@@ -51,17 +69,28 @@ def main() -> None:
         signer = BundleSigner.from_file(settings.identity_private_key)
         models = GrpcModels(channel, Signer.from_file(KEY_ID, settings.identity_private_key, clock))
         document = settings.default_bundle.read_text()
-        library = Library(PostgresPolicyStore(database, dsn), document, clock=clock, poll=settings.poll, signer=signer)
+        store = PostgresPolicyStore(database, dsn)
+        library = Library(store, document, clock=clock, poll=settings.poll, signer=signer)
         governance = PostgresGovernance(database)
         audit = AuditLog(governance, clock)
         overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
-        simulator = Simulator(governance, Vault(signer.key), clock=clock, keep_for=settings.keep_decisions)
+        vault = Vault(signer.key)
+        simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
         judge = Judge(library, models, overrides, simulator, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))
-        policy = PolicyService(library, judge, audit, clock=clock, heartbeat=settings.heartbeat)
+        await stack.enter_async_context(supervised("archive", lambda: audit.keep_archiving(settings.archive_every)))
+        tables = PostgresRisks(database)
+        risks = Risks(tables, audit, clock=clock, ids=ids, callbacks=load_callbacks())
+        watchtower = Watchtower(risks)
+        policy = PolicyService(library, judge, audit, watchtower, clock=clock, heartbeat=settings.heartbeat)
+        risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
+        access = AccessService(Access(tables, audit), store, clock)
+        access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)
         simulation = SimulationService(simulator, library, audit, clock)
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
+        privacy = PrivacyService(Privacy(governance, vault, audit))
+        privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
 
     run("policy", settings, register, service_names=SERVICES)

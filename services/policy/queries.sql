@@ -43,10 +43,10 @@ select b.*, '{}'::text[] as labels, a.agent_name, a.profile
 from bundle b join bundle_attachment a using (tenant_id, name, version)
 order by b.tenant_id, a.agent_name, b.name;
 
--- name: enforced
-select b.*, '{production}'::text[] as labels
+-- name: labelled
+select b.*, array[l.label] as labels
 from bundle b join bundle_label l using (tenant_id, name, version)
-where l.label = 'production'
+where l.label = $1
 order by b.tenant_id, b.name;
 
 -- name: record_violation

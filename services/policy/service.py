@@ -13,6 +13,7 @@ from services.policy import convert
 from services.policy.audit import AuditLog
 from services.policy.judging import Judge
 from services.policy.library import Library
+from services.policy.threats import Watchtower
 from shared.clock import Clock
 from shared.identity import CredentialKind, current
 
@@ -20,7 +21,17 @@ from shared.identity import CredentialKind, current
 class PolicyService(rpc.PolicyServiceServicer):
     """May it?"""
 
-    def __init__(self, library: Library, judge: Judge, audit: AuditLog, *, clock: Clock, heartbeat: timedelta) -> None:
+    def __init__(
+        self,
+        library: Library,
+        judge: Judge,
+        audit: AuditLog,
+        watchtower: Watchtower,
+        *,
+        clock: Clock,
+        heartbeat: timedelta,
+    ) -> None:
+        self._watchtower = watchtower
         self._library = library
         self._judge = judge
         self._audit = audit
@@ -81,7 +92,10 @@ class PolicyService(rpc.PolicyServiceServicer):
             yield convert.snapshot(full, seen_by=seen_by, now=self._clock.now())
 
     async def RecordViolations(self, request: pb.RecordViolationsRequest, context: Any) -> pb.RecordViolationsResponse:
-        recorded = await self._library.record(current().tenant_id, convert.violations(request))
+        tenant, reported = current().tenant_id, convert.violations(request)
+        recorded = await self._library.record(tenant, reported)
+        if recorded:
+            await self._watchtower.seen(tenant, reported)
         return pb.RecordViolationsResponse(recorded=recorded)
 
     async def ListViolations(self, request: pb.ListViolationsRequest, context: Any) -> pb.ListViolationsResponse:

@@ -20,4 +20,5 @@ class PolicySettings(MeshSettings):
     )
     poll: timedelta = Field(default=timedelta(seconds=30), description="a change is looked for though none was heard")
     keep_decisions: timedelta = Field(default=timedelta(days=7), description="how long inputs are kept for Simulate")
+    archive_every: timedelta = Field(default=timedelta(hours=6), description="how often old audit entries are moved")
     heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchBundles")

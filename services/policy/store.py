@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.policy.document import Document
 from shared.monitors.rules import Bundle, Rule, Severity
 from shared.paging import Page
+
+EVERY_TENANT: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,11 @@ class PolicyStore(Protocol):
     def changes(self, *, at_least_every: timedelta) -> AsyncIterator[None]:
         """Now, after every change of what is enforced, by any replica, and now and then. Raises Unavailable."""
 
-    async def enforced(self) -> Enforced:
-        """What is enforced everywhere."""
+    async def enforced(self, tenant: str = EVERY_TENANT) -> Enforced:
+        """What is enforced everywhere, or for one tenant."""
+
+    async def labelled(self, tenant: str, label: str) -> Sequence[StoredBundle]:
+        """The tenant's bundles with a label, by name."""
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         """Stores those whose id is new; returns how many."""

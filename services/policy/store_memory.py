@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from services.policy.store import Attachment, Enforced, StoredBundle, Violation, ViolationFilter
+from services.policy.store import EVERY_TENANT, Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared.paging import Page
 
 PRODUCTION = "production"
@@ -73,14 +73,21 @@ class MemoryPolicyStore:
             seen = self._revision
             yield
 
-    async def enforced(self) -> Enforced:
+    async def labelled(self, tenant: str, label: str) -> Sequence[StoredBundle]:
+        return [
+            self._labelled((owner, name, version))
+            for (owner, name, found), version in sorted(self._labels.items())
+            if (owner, found) == (tenant, label)
+        ]
+
+    async def enforced(self, tenant: str = EVERY_TENANT) -> Enforced:
         tenants: dict[str, list[StoredBundle]] = {}
-        for tenant, name, label in sorted(self._labels):
-            if label == PRODUCTION:
-                version = self._labels[tenant, name, label]
-                tenants.setdefault(tenant, []).append(self._labelled((tenant, name, version)))
+        for owner, name, label in sorted(self._labels):
+            if label == PRODUCTION and tenant in (EVERY_TENANT, owner):
+                version = self._labels[owner, name, label]
+                tenants.setdefault(owner, []).append(self._labelled((owner, name, version)))
         attached: dict[str, list[tuple[Attachment, StoredBundle]]] = {}
-        for key in sorted(self._attachments):
+        for key in sorted(key for key in self._attachments if tenant in (EVERY_TENANT, key[0])):
             found = self._attachments[key]
             stored = self._labelled((key[0], found.name, found.version))
             attached.setdefault(key[0], []).append((found, stored))

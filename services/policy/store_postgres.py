@@ -13,14 +13,13 @@ from typing import Any, Final
 import asyncpg
 
 from services.policy.document import read
-from services.policy.store import Attachment, Enforced, StoredBundle, Violation, ViolationFilter
+from services.policy.store import EVERY_TENANT, Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared.errors import Unavailable
 from shared.monitors.rules import Severity
 from shared.paging import Page
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
-_EVERY_TENANT: Final = "*"
 _CHANNEL: Final = "policy_enforced"
 _read = lru_cache(maxsize=512)(read)  # documents never change
 
@@ -103,13 +102,17 @@ class PostgresPolicyStore:
         finally:
             await connection.close()
 
-    async def enforced(self) -> Enforced:
+    async def labelled(self, tenant: str, label: str) -> Sequence[StoredBundle]:
+        async with self._database.tenant(tenant) as connection:
+            return [_bundle(row) for row in await connection.fetch(_SQL["labelled"], label)]
+
+    async def enforced(self, tenant: str = EVERY_TENANT) -> Enforced:
         tenants: dict[str, list[StoredBundle]] = {}
         attached: dict[str, list[tuple[Attachment, StoredBundle]]] = {}
-        async with self._database.tenant(_EVERY_TENANT) as connection:
+        async with self._database.tenant(tenant) as connection:
             # The number first: rows that are newer than it come again with the next.
             revision: int = await connection.fetchval(_SQL["revision"])
-            for row in await connection.fetch(_SQL["enforced"]):
+            for row in await connection.fetch(_SQL["labelled"], "production"):
                 tenants.setdefault(row["tenant_id"], []).append(_bundle(row))
             for row in await connection.fetch(_SQL["attached"]):
                 attached.setdefault(row["tenant_id"], []).append((_attachment(row), _bundle(row)))

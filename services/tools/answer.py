@@ -31,7 +31,9 @@ class Status(StrEnum):
 
 
 Answer = tuple[Status, dict[str, Any]]
+# Told the stream ("stdout", "stderr" or EMITTED) and the text.
 Printed = Callable[[str, str], None]
+EMITTED: Final = "emitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,24 @@ def read(data: bytes) -> Answer:
     try:
         found = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        return _disturbed()
+        return disturbed()
     if not isinstance(found, dict) or found.get("status") not in _SAID_BY_RUNNER:
-        return _disturbed()
+        return disturbed()
     if problem := flaw(found.get("result")):
         return Status.USER_ERROR, {"message": f"the result {problem}"}
     texts = {name: _plain(found.get(name)) for name in ("message", "trace")}
     return Status(found["status"]), {"result": found.get("result"), **texts}
+
+
+def event(line: bytes) -> str | None:
+    """What `emit` said, as the JSON text of {"event": kind, "data": data}; None when it is not that."""
+    try:
+        found = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("event"), str) or flaw(found):
+        return None
+    return json.dumps({"event": found["event"][:64], "data": found.get("data")})
 
 
 def ended(code: int) -> Answer:
@@ -110,7 +123,7 @@ def flaw(value: object, *, depth: int = 0) -> str | None:
     return None
 
 
-def _disturbed() -> Answer:
+def disturbed() -> Answer:
     return Status.CRASHED, {"message": "the function wrote where only its runner may"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,7 +13,8 @@ from google.protobuf import json_format, struct_pb2
 from agentnet.tools.v1 import tool_pb2
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from services.tools import convert_governance as governance
-from services.tools.answer import Outcome, Status
+from services.tools import sanitise
+from services.tools.answer import EMITTED, Outcome, Status
 from services.tools.convert_targets import put_target, target
 from services.tools.errors import FunctionFailed, ToolFailed, ToolOutcomeUnknown, ToolUnreachable
 from services.tools.executor import Isolation
@@ -257,6 +259,21 @@ def finished(outcome: Outcome) -> pb.ToolFinished:
     else:
         message.failure.CopyFrom(failed(outcome).failure())
     return message
+
+
+def streamed(invocation_id: str, sequence: int, stream: str, text: str) -> pb.StreamToolResponse:
+    """What a function printed or emitted, as the next event."""
+    message = pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence)
+    if stream == EMITTED:
+        message.emitted.CopyFrom(emitted(text))
+    else:
+        message.output.CopyFrom(pb.ToolOutput(stream=STREAMS[stream], text=sanitise.text(text)))
+    return message
+
+
+def emitted(text: str) -> pb.ToolEmitted:
+    said = json.loads(text)
+    return pb.ToolEmitted(kind=said["event"], data=json_format.ParseDict(said["data"], struct_pb2.Value()))
 
 
 def failed(outcome: Outcome) -> MeshError:

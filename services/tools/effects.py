@@ -15,6 +15,7 @@ from shared.clock import Clock
 REMEMBERED: Final = timedelta(hours=24)
 # Between two steps of a call; a replica that needs longer has died.
 _STEP: Final = timedelta(seconds=30)
+_SWEEP: Final = timedelta(hours=1)
 
 
 class Step(StrEnum):
@@ -39,12 +40,14 @@ class Effects:
     def __init__(self, store: ToolStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._swept: dict[str, timedelta] = {}
 
     async def reserve(self, tenant: str, named: Named) -> Effect | Outcome:
         """The right to do it, or the outcome of the call that did.
 
         Raises RequestIdReused, ToolCallInProgress, and ToolOutcomeUnknown when it may have happened.
         """
+        await self._forget(tenant)
         now = self._clock.now()
         mine = Effect(named.request_id, named.digest, named.invocation_id, Step.RESERVED, now + _STEP, None, now)
         found = await self._store.reserve(tenant, mine)
@@ -82,9 +85,12 @@ class Effects:
         step = Step.STARTED if happened else Step.RESERVED
         await self._store.advance(tenant, replace(effect, step=step, leased_until=self._clock.now()))
 
-    async def forget(self, tenant: str) -> None:
-        """Drops what is older than the memory that the contract promises."""
-        await self._store.forget_effects(tenant, self._clock.now() - REMEMBERED)
+    async def _forget(self, tenant: str) -> None:
+        """Drops what is older than the memory that the contract promises, once an hour for each tenant that calls."""
+        now = self._clock.monotonic()
+        if now - self._swept.get(tenant, -_SWEEP) >= _SWEEP:
+            self._swept[tenant] = now
+            await self._store.forget_effects(tenant, self._clock.now() - REMEMBERED)
 
 
 def unknown(invocation_id: str) -> ToolOutcomeUnknown:

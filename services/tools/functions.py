@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from services.tools.answer import Outcome, Printed
 from services.tools.executor import Isolation, Work
-from services.tools.sandbox import FunctionCall, Sandbox
+from services.tools.sandbox import Backend, FunctionCall
 
 
 class FunctionExecutor:
     """Runs Python functions, which reach nothing outside."""
 
-    isolation = Isolation.NAMESPACES
     reaches_out = False
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Backend) -> None:
         self._sandbox = sandbox
+
+    @property
+    def isolation(self) -> Isolation:
+        return self._sandbox.isolation
 
     def check_room(self) -> None:
         self._sandbox.check_room()

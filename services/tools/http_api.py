@@ -66,7 +66,7 @@ class HttpExecutor:
         arguments, method = dict(work.arguments), target["method"]
         named = {match[1] for match in _PLACE.finditer(target["url"])}
         url = _PLACE.sub(lambda match: quote(_plain(arguments.get(match[1], "")), safe=""), target["url"])
-        rest = {name: value for name, value in arguments.items() if name not in named}
+        rest = {name: value for name, value in sorted(arguments.items()) if name not in named}
         headers = dict(target["headers"]) | self._credentials(work, target)
         if target["idempotency_header"] and work.request_id:
             headers[target["idempotency_header"]] = work.request_id

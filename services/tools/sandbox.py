@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol, Self
 
-from services.tools import answer, isolation
+from services.tools import answer
 from services.tools.answer import Answer, Outcome, Printed, Status
 from services.tools.errors import SandboxUnavailable
+from services.tools.executor import Isolation
+from services.tools.isolation import FUNCTIONS, NAME, Profile
 from services.tools.jail import Call, Drain, Jail, TooMuch
+from services.tools.runner import MAX_EVENT, MAX_EVENTS
 from services.tools.zygote import READY
 from shared.errors import ResourceExhausted
 from shared.log import log
@@ -105,14 +108,58 @@ def _limits(timeout: timedelta, *, memory_mib: int, processes: int) -> dict[str,
     }
 
 
-class Sandbox:
-    """Runs calls, a few at once. The outer sandbox is started with the first call and serves until the end."""
+class Places:
+    """How many calls run at once, and how many may wait."""
 
-    def __init__(self, *, at_once: int, profile: isolation.Profile = isolation.FUNCTIONS) -> None:
-        self._profile = profile
-        self._places = asyncio.Semaphore(at_once)
+    def __init__(self, at_once: int) -> None:
+        self._free = asyncio.Semaphore(at_once)
         self._most = at_once * (1 + _WAITING_PER_PLACE)
-        self._present = 0
+        self.present = 0
+
+    def check_room(self) -> None:
+        """Raises ResourceExhausted when too many wait already."""
+        if self.present >= self._most:
+            raise ResourceExhausted("too many functions wait for a sandbox", retry_after=timedelta(seconds=1))
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """A place, when there is one."""
+        self.present += 1
+        try:
+            async with self._free:
+                yield
+        finally:
+            self.present -= 1
+
+
+class Backend(Protocol):
+    """A kind of sandbox. All of them give the same outcomes; they differ in how strongly they hold."""
+
+    @property
+    def isolation(self) -> Isolation:
+        """How strongly."""
+
+    def check_room(self) -> None:
+        """Raises ResourceExhausted when too many wait already."""
+
+    async def prepare(self) -> None:
+        """Makes it ready before a call needs it, where that can be."""
+
+    async def run(self, call: SandboxCall, printed: Printed) -> Outcome:
+        """Runs to an outcome, always. Raises SandboxUnavailable where nothing ran."""
+
+
+class Sandbox:
+    """Runs calls, a few at once. The outer sandbox is started with the first call and serves until the end.
+
+    `inside` is what the replica itself runs in, which every call then has around it as well.
+    """
+
+    def __init__(self, *, at_once: int, profile: Profile = FUNCTIONS, inside: Isolation = Isolation.NONE) -> None:
+        self.isolation = max(Isolation.NAMESPACES, inside)
+        self._name = f"{inside.name.lower()}+{NAME}" if inside else NAME
+        self._profile = profile
+        self._places = Places(at_once)
         self._spares = at_once + 1
         self._starting = asyncio.Lock()
         self._jail: Jail | None = None
@@ -126,8 +173,7 @@ class Sandbox:
 
     def check_room(self) -> None:
         """Raises ResourceExhausted when too many wait already."""
-        if self._present >= self._most:
-            raise ResourceExhausted("too many functions wait for a sandbox", retry_after=timedelta(seconds=1))
+        self._places.check_room()
 
     async def prepare(self) -> None:
         """Starts the outer sandbox before a call needs it. On a host without isolation every call is refused."""
@@ -141,26 +187,22 @@ class Sandbox:
 
         Raises SandboxUnavailable when the host gives no isolation; nothing runs then.
         """
-        self._present += 1
-        try:
-            async with self._places:
-                began = time.monotonic()
-                status, found = await self._run(call, printed)
-                elapsed = timedelta(seconds=time.monotonic() - began)
-        finally:
-            self._present -= 1
+        async with self._places.taken():
+            began = time.monotonic()
+            status, found = await self._run(call, printed)
+            elapsed = timedelta(seconds=time.monotonic() - began)
         return Outcome(
             status=status,
             result=found.get("result"),
             message=found.get("message", ""),
             trace=found.get("trace", ""),
             elapsed=elapsed,
-            isolation=isolation.NAME,
+            isolation=self._name,
         )
 
     async def _run(self, call: SandboxCall, printed: Printed) -> Answer:
         async with self._started(call) as running:
-            conversation = _Conversation(running, printed, program=isinstance(call, ProgramCall))
+            conversation = Conversation(running, printed, program=isinstance(call, ProgramCall))
             try:
                 async with asyncio.timeout(call.timeout.total_seconds()):
                     return await conversation.answer()
@@ -180,10 +222,10 @@ class Sandbox:
         """
         source, sink = os.pipe()
         try:
-            async with self._places, self._started(call, given=source) as running:
+            async with self._places.taken(), self._started(call, given=source) as running:
                 os.close(source)
                 source = -1
-                conversation = _Conversation(running, lambda *_: None, program=False, listening=False)
+                conversation = Conversation(running, lambda *_: None, program=False, listening=False)
                 try:
                     async with _piped(running.out, sink) as pipes:
                         sink = -1
@@ -228,34 +270,78 @@ class Sandbox:
                 await gone.close()
 
 
-class _Conversation:
+class Running(Protocol):
+    """A call that runs: its output, errors and answer, and its exit status when it has ended."""
+
+    out: int
+    err: int
+    answer: int
+    ended: asyncio.Future[int]
+
+
+class Conversation:
     """What comes out of one call."""
 
-    def __init__(self, running: Call, printed: Printed, *, program: bool, listening: bool = True) -> None:
+    def __init__(self, running: Running, printed: Printed, *, program: bool = False, listening: bool = True) -> None:
         self._running = running
         self._program = program
-        self._said = bytearray()
+        self._said = _Said(printed)
         out = [Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed))] if listening else []
         self._drains = [
             *out,
             Drain(running.err, limit=_MAX_OUTPUT, tell=_Text("stderr", printed)),
-            Drain(running.answer, limit=_MAX_ANSWER, tell=self._said.extend),
+            Drain(running.answer, limit=_MAX_ANSWER, tell=self._said),
         ]
 
     async def answer(self) -> Answer:
         """Raises TooMuch, and SandboxUnavailable when the call never stood in its sandbox."""
         await asyncio.gather(asyncio.shield(self._running.ended), *(drain.done for drain in self._drains))
         code = self._running.ended.result()
-        if not self._said.startswith(READY):
+        if not self._said.ready:
             raise SandboxUnavailable("the host gave a call no isolation", why=f"status {code}")
-        said = bytes(self._said[len(READY) :])
-        if said:
+        if self._said.disturbed:
+            return answer.disturbed()
+        if said := self._said.rest:
             return answer.read(said)
         return answer.exited(code) if self._program else answer.ended(code)
 
     def close(self) -> None:
         for drain in self._drains:
             drain.close()
+
+
+class _Said:
+    """What comes over the answer's pipe: a line when the sandbox stands, a line for each event, then the answer."""
+
+    def __init__(self, printed: Printed) -> None:
+        self._printed = printed
+        self._data = bytearray()
+        self._events = 0
+        self.ready = False
+        self.disturbed = False
+
+    @property
+    def rest(self) -> bytes:
+        return bytes(self._data)
+
+    def __call__(self, data: bytes) -> None:
+        self._data += data
+        while (end := self._data.find(b"\n")) >= 0:
+            line = bytes(self._data[: end + 1])
+            del self._data[: end + 1]
+            if not self.ready:
+                self.ready = line == READY
+                self.disturbed |= not self.ready
+            else:
+                self._event(line)
+
+    def _event(self, line: bytes) -> None:
+        self._events += 1
+        said = answer.event(line) if self._events <= MAX_EVENTS and len(line) <= MAX_EVENT + 1 else None
+        if said is None:
+            self.disturbed = True
+        else:
+            self._printed(answer.EMITTED, said)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from agentnet.tools.v1 import tool_service_pb2 as pb
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
 from services.tools import convert, sanitise
 from services.tools import convert_governance as governance
-from services.tools.answer import Status
+from services.tools.answer import EMITTED, Status
 from services.tools.descriptions import described
 from services.tools.flow import Flow, Request
 from services.tools.registry import Registry
@@ -66,9 +66,13 @@ class ToolService(rpc.ToolServiceServicer):
         asked = await self._asked(request)
         invocation_id = self._flow.new_invocation()
         printed: dict[str, str] = {"stdout": "", "stderr": ""}
+        emitted: list[pb.ToolEmitted] = []
 
         def keep(stream: str, text: str) -> None:
-            printed[stream] += sanitise.text(text)
+            if stream == EMITTED:
+                emitted.append(convert.emitted(text))
+            else:
+                printed[stream] += sanitise.text(text)
 
         outcome = await self._flow.run(current(), asked, invocation_id, keep)
         if outcome.status is not Status.OK:
@@ -78,6 +82,7 @@ class ToolService(rpc.ToolServiceServicer):
             finished=convert.finished(outcome),
             replayed=outcome.replayed,
             cached=outcome.cached,
+            emitted=emitted,
             **printed,
         )
 
@@ -97,8 +102,7 @@ class ToolService(rpc.ToolServiceServicer):
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence, started=started)
             while event := await events.get():
                 sequence += 1
-                output = pb.ToolOutput(stream=convert.STREAMS[event[0]], text=sanitise.text(event[1]))
-                yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence, output=output)
+                yield convert.streamed(invocation_id, sequence, *event)
             finished = convert.finished(await work)
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence + 1, finished=finished)
         finally:

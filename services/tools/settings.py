@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,10 @@ class ToolsSettings(MeshSettings):
     model_config = settings_for("tools")
 
     max_sandboxes: int = Field(default=4, ge=1, description="at once in this replica; more wait")
+    sandbox: Literal["bubblewrap", "gvisor"] = Field(default="bubblewrap", description="what functions run in")
+    runtime_class: Literal["", "gvisor", "vm"] = Field(
+        default="", description="what this replica itself runs in, by its pod's runtimeClassName; checked at the start"
+    )
     permissions: Path = Field(default=_PERMISSIONS, description="YAML that narrows who may call which tool")
     strict: bool = Field(default=True, description="refuse calls while no policy snapshot was ever received")
     secrets: Path | None = Field(default=None, description="folder of secrets: <tenant>/<key_id> or shared/<key_id>")

@@ -26,16 +26,16 @@ READY = b"ready\n"
 # A call hands over: what to do, its input, output, errors and answer, and the line that ends it when it is cut.
 DESCRIPTORS = 6
 ENDED = struct.Struct("i")
-_ANSWER = 3
+ANSWER = 3
 _UID = 65534
 _NEWUSER, _NEWPID = 0x10000000, 0x20000000
-_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000  # mount, cgroup, uts, ipc
+_NEWNS = 0x00020000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 0x4000, 0x40000
 _PDEATHSIG, _SET_SECCOMP, _CAPBSET_DROP, _NO_NEW_PRIVS, _CAP_AMBIENT = 1, 22, 24, 38, 47
 _LAST_CAPABILITY = 40
 _CAPABILITIES = struct.pack("Ii6I", 0x20080522, 0, 0, 0, 0, 0, 0, 0)
-# What ordinary functions import. More would make every fork dearer: asyncio alone triples it.
-_COMMON = ("datetime", "math", "itertools", "functools", "random")
+# What ordinary functions import. More would make every fork dearer: asyncio alone triples it, and random seeds itself.
+_COMMON = ("datetime", "math", "itertools", "functools")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,7 +73,7 @@ class Nursery:
     def breed(self) -> None:
         """One more, when it stands. Raises OSError when the host gives it no namespaces."""
         near, far = socket.socketpair()
-        _must(_libc.unshare(_NEWPID), "unshare")
+        must(_libc.unshare(_NEWPID), "unshare")
         pid = os.fork()
         if pid == 0:
             near.close()
@@ -81,7 +81,7 @@ class Nursery:
                 other.hand.close()
             self._wait(far)
         # The next one gets a process namespace of its own only from where we are ourselves.
-        _must(_libc.setns(self._own, _NEWPID), "setns")
+        must(_libc.setns(self._own, _NEWPID), "setns")
         far.close()
         self.waiting.append(Spare(pid, near))
 
@@ -90,20 +90,20 @@ class Nursery:
         said: dict[str, Any] | None = None
         try:
             os.setsid()
-            _prctl(_PDEATHSIG, signal.SIGKILL)
-            _must(_libc.unshare(_NAMESPACES), "unshare")
+            prctl(_PDEATHSIG, signal.SIGKILL)
+            must(_libc.unshare(_NEWNS), "unshare")
             _mounts()
             self._become_nobody()
-            _confine(self._program)
+            confine(self._program)
             _, descriptors, _, _ = socket.recv_fds(hand, 1, DESCRIPTORS - 1)
             if len(descriptors) == DESCRIPTORS - 1:
                 said = _work(descriptors)
         finally:
-            _answered(said)
+            answered(said)
 
     def _become_nobody(self) -> None:
         uid, gid = os.geteuid(), os.getegid()
-        _must(_libc.unshare(_NEWUSER), "unshare")
+        must(_libc.unshare(_NEWUSER), "unshare")
         for name, text in (("setgroups", "deny"), ("uid_map", f"{_UID} {uid} 1"), ("gid_map", f"{_UID} {gid} 1")):
             descriptor = os.open(f"self/{name}", os.O_WRONLY, dir_fd=self._proc)
             os.write(descriptor, text.encode())
@@ -181,9 +181,9 @@ def _work(descriptors: list[int]) -> dict[str, Any]:
     order, *others = descriptors
     task = _ordered(order)
     _descriptors(*others)
-    _limits(task["limits"])
-    os.write(_ANSWER, READY)
-    return _become(task["command"]) if "command" in task else runner.run(task)
+    limit(task["limits"])
+    os.write(ANSWER, READY)
+    return _become(task["command"]) if "command" in task else runner.run(task, say)
 
 
 def _become(command: list[str]) -> dict[str, Any]:
@@ -204,8 +204,8 @@ def _ordered(order: int) -> dict[str, Any]:
 def _descriptors(*wanted_in_order: int) -> None:
     """Input, output, errors, answer, as 0 to 3; nothing else is left."""
     for number, wanted in enumerate(wanted_in_order):
-        os.dup2(wanted, number, inheritable=number < _ANSWER)
-    os.closerange(_ANSWER + 1, 1 << 16)
+        os.dup2(wanted, number, inheritable=number < ANSWER)
+    os.closerange(ANSWER + 1, 1 << 16)
 
 
 def _mounts() -> None:
@@ -216,34 +216,46 @@ def _mounts() -> None:
     os.chdir("/tmp")  # noqa: S108
 
 
-def _limits(limits: dict[str, int]) -> None:
+def limit(limits: dict[str, int]) -> None:
     """Hard limits, which what follows cannot raise again."""
     for name, value in limits.items():
-        resource.setrlimit(getattr(resource, name), (value, value))
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (least, least))
 
 
-def _confine(program: bytes) -> None:
+def confine(program: bytes) -> None:
     for capability in range(_LAST_CAPABILITY + 1):
-        _prctl(_CAPBSET_DROP, capability)
-    _prctl(_CAP_AMBIENT, 4)
-    _must(_libc.capset(_CAPABILITIES[:8], _CAPABILITIES[8:]), "capset")
-    _prctl(_NO_NEW_PRIVS, 1)
+        prctl(_CAPBSET_DROP, capability)
+    prctl(_CAP_AMBIENT, 4)
+    must(_libc.capset(_CAPABILITIES[:8], _CAPABILITIES[8:]), "capset")
+    prctl(_NO_NEW_PRIVS, 1)
+    load(program)
+
+
+def load(program: bytes) -> None:
+    """Puts a filter of system calls in force, for good."""
     code = ctypes.create_string_buffer(program)
     filters = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    _must(_libc.prctl(_SET_SECCOMP, 2, filters, 0, 0), "seccomp")
+    must(_libc.prctl(_SET_SECCOMP, 2, filters, 0, 0), "seccomp")
 
 
-def _answered(said: dict[str, Any] | None) -> NoReturn:
+def answered(said: dict[str, Any] | None) -> NoReturn:
     status = 1
     try:
         if said is not None:
             _flush()
-            view = memoryview(json.dumps(said).encode())
-            while view:
-                view = view[os.write(_ANSWER, view) :]
+            say(json.dumps(said).encode())
             status = 0
     finally:
         os._exit(status)
+
+
+def say(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(ANSWER, view) :]
 
 
 def _flush() -> None:
@@ -256,13 +268,13 @@ def _flush() -> None:
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> None:
     texts = [text.encode() if text is not None else None for text in (source, target, kind, data)]
-    _must(_libc.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3]), f"mount {target}")
+    must(_libc.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3]), f"mount {target}")
 
 
-def _prctl(option: int, value: int) -> None:
-    _must(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
+def prctl(option: int, value: int) -> None:
+    must(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
 
 
-def _must(result: int, what: str) -> None:
+def must(result: int, what: str) -> None:
     if result != 0:
         raise OSError(ctypes.get_errno(), what)

@@ -66,6 +66,7 @@ def _loops(follow: _Follow) -> list[list[int]]:
     index: dict[int, int] = {}
     low: dict[int, int] = {}
     stack: list[int] = []
+    open_: set[int] = set()
     found: list[list[int]] = []
     for root in range(len(follow.after)):
         if root in index:
@@ -73,15 +74,17 @@ def _loops(follow: _Follow) -> list[list[int]]:
         work: list[tuple[int, Iterator[int]]] = [(root, iter(follow.after[root]))]
         index[root] = low[root] = len(index)
         stack.append(root)
+        open_.add(root)
         while work:
             at, rest = work[-1]
             for after in rest:
                 if after not in index:
                     index[after] = low[after] = len(index)
                     stack.append(after)
+                    open_.add(after)
                     work.append((after, iter(follow.after[after])))
                     break
-                if after in stack:
+                if after in open_:
                     low[at] = min(low[at], index[after])
             else:
                 work.pop()
@@ -89,13 +92,14 @@ def _loops(follow: _Follow) -> list[list[int]]:
                     low[work[-1][0]] = min(low[work[-1][0]], low[at])
                 if low[at] == index[at]:
                     found.append(_popped(stack, at))
+                    open_.difference_update(found[-1])
     return [loop for loop in found if len(loop) > 1 or loop[0] in follow.after[loop[0]]]
 
 
 def _popped(stack: list[int], last: int) -> list[int]:
-    place = stack.index(last)
-    loop = stack[place:]
-    del stack[place:]
+    loop = [stack.pop()]
+    while loop[-1] != last:
+        loop.append(stack.pop())
     return loop
 
 

@@ -87,12 +87,14 @@ class Automaton:
         self._looks: list[list[tuple[_Look, int]]] = []
         self._accepts: dict[int, int] = {}
         self._behind = 0
+        self._ahead = 0
         starts = [self._add(program, place, apart=place in checked) for place, program in enumerate(programs)]
         self._all_sets = list(self._sets)
         self._kinds: dict[str, int] = {}
         self._closures: dict[int, _Group] = {}
         self._first = frozenset().union(*(self._closure(start) for start in starts)) if starts else frozenset()
         self._begun: dict[tuple[int, int], _Group] = {}
+        self._indexes: dict[tuple[int, int], dict[int, _Group]] = {}
         self._states: dict[tuple[tuple[_Group, ...], int], State] = {}
 
     def root(self, before: str | None) -> State:
@@ -174,8 +176,21 @@ class Automaton:
         """Where a match that begins with this character stands after it."""
         key = (before, kind)
         if key not in self._begun:
-            self._begun[key] = self._taken(self._looked(self._first, before, kind), kind)
+            index = self._beginnings(before, kind & self._ahead)
+            found = (group for number, group in index.items() if kind >> number & 1)
+            self._begun[key] = frozenset[int]().union(*found)
         return self._begun[key]
+
+    def _beginnings(self, before: int, ahead: int) -> dict[int, _Group]:
+        """Where matches may begin here, by the set their first character is in: there may be thousands of patterns."""
+        key = (before, ahead)
+        if key not in self._indexes:
+            index: dict[int, set[int]] = {}
+            for one in self._looked(self._first, before, ahead):
+                for number, targets in self._takes[one].items():
+                    index.setdefault(number, set()).update(*(self._closure(target) for target in targets))
+            self._indexes[key] = {number: frozenset(group) for number, group in index.items()}
+        return self._indexes[key]
 
     def _taken(self, group: Iterable[int], kind: int) -> _Group:
         after: set[int] = set()
@@ -256,4 +271,6 @@ class Automaton:
         ahead = None if assertion.ahead is None else self._number(assertion.ahead)
         if behind is not None:
             self._behind |= 1 << behind
+        if ahead is not None:
+            self._ahead |= 1 << ahead
         return _Look(behind, ahead, assertion.negated, assertion.edge)

@@ -46,4 +46,6 @@ def invisible(character: str) -> bool:
 
 def plain(text: str) -> str:
     """The text as a reader sees it: folded, without what is invisible."""
+    if text.isascii():
+        return text
     return "".join(fold(character) for character in text if not invisible(character))

@@ -24,33 +24,32 @@ _CARD_LENGTHS: Final = (
     (re.compile(r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
     (re.compile(r"3[47]"), (15,)),
     (re.compile(r"3(?:0[0-5]|[68])"), (14,)),
-    (re.compile(r"35(?:2[89]|[3-8])|2131|1800"), (15, 16)),
+    (re.compile(r"35|2131|1800"), (15, 16)),
     (re.compile(r"6(?:011|5|4[4-9]|22)"), (16, 19)),
     (re.compile(r"62|81"), (16, 17, 18, 19)),
-    (re.compile(r"5[06789]|6"), (12, 13, 14, 15, 16, 17, 18, 19)),
+    (re.compile(r"5[06789]|6|0604"), (12, 13, 14, 15, 16, 17, 18, 19)),
 )
 _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_NO_SEPARATORS: Final = str.maketrans("", "", " -.()+/")
 _PHONE_DIGITS: Final = range(10, 16)
 
 
 def _digits(text: str) -> str:
-    return "".join(character for character in plain(text) if character.isdigit())
+    return plain(text).translate(_NO_SEPARATORS)
 
 
 def luhn(number: str) -> bool:
     """Whether the last digit checks the others (ISO/IEC 7812-1)."""
-    values = [int(digit) for digit in reversed(number)]
-    return (sum(values[::2]) + sum(_DOUBLED[value] for value in values[1::2])) % 10 == 0
+    return (sum(map(int, number[-1::-2])) + sum(_DOUBLED[int(digit)] for digit in number[-2::-2])) % 10 == 0
 
 
 def _card(text: str) -> bool:
     number = _digits(text)
-    issued = any(form.match(number) and len(number) in lengths for form, lengths in _CARD_LENGTHS)
-    return issued and luhn(number)
+    return luhn(number) and any(form.match(number) and len(number) in lengths for form, lengths in _CARD_LENGTHS)
 
 
 def _iban(text: str) -> bool:
-    compact = "".join(plain(text).split()).upper()
+    compact = plain(text).replace(" ", "").upper()
     if _IBAN_LENGTHS.get(compact[:2]) != len(compact):
         return False
     return int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
@@ -72,7 +71,7 @@ def _address(text: str) -> bool:
 
 
 def _phone(text: str) -> bool:
-    return len(_digits(text)) in _PHONE_DIGITS
+    return sum(map(str.isdecimal, _digits(text))) in _PHONE_DIGITS
 
 
 # Beside a match: letters of scripts that write words apart. Others, such as Japanese, put no space before a number.
@@ -92,6 +91,7 @@ DETECTORS: Final = {
             rf"(?<![A-Za-z0-9_.+-])\+\d{{1,3}}(?:{_SEP}?\(\d{{1,4}}\)|)(?:{_SEP}?\d){{6,13}}(?![A-Za-z0-9_-])",
             rf"(?<![A-Za-z0-9_.+-])(?:(?:\+?1|001){_SEP})?{_AREA}[2-9]\d\d{_SEP}?\d{{4}}{_EXTENSION}?(?![A-Za-z0-9_-])",
             rf"(?<![A-Za-z0-9_.+-])0\d(?:{_SEP}?\d){{8,10}}(?![A-Za-z0-9_-])",
+            rf"(?<![A-Za-z0-9_.+-])\(0\d{{1,5}}\)(?:{_SEP}?\d){{5,9}}(?![A-Za-z0-9_-])",
         ),
         check=lambda text: _phone(re.split(r"[xe]", text)[0]),
     ),

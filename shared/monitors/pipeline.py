@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, Protocol
 
 from shared.errors import MeshError
@@ -13,7 +14,7 @@ from shared.log import log
 from shared.monitors.arguments import Call, judge_arguments
 from shared.monitors.facts import judge_facts
 from shared.monitors.rules import Action, Bundle, Mode, Target, Verdict
-from shared.monitors.stream import StreamMonitor, compile_rules, statuses
+from shared.monitors.stream import CompiledRules, StreamMonitor, compile_rules, statuses
 from shared.monitors.validation import validate
 
 STOPS: Final = frozenset({Action.BLOCK, Action.REQUIRE_APPROVAL})
@@ -75,6 +76,12 @@ class Guardrail(Protocol):
         """What it makes of the text."""
 
 
+@lru_cache(maxsize=64)
+def _compiled(bundles: tuple[Bundle, ...], target: Target) -> CompiledRules:
+    """Compiled once: an automaton that has seen texts is warm."""
+    return compile_rules(bundles, target)
+
+
 Hook = Callable[[str, GuardrailContext], Awaitable[str]]
 
 
@@ -120,7 +127,7 @@ class StreamedGuardrail:
     name = "streamed"
 
     async def judge(self, text: str, context: GuardrailContext) -> Outcome:
-        monitor = StreamMonitor(compile_rules(context.bundles, context.target), context.target, context.overridden)
+        monitor = StreamMonitor(_compiled(tuple(context.bundles), context.target), context.target, context.overridden)
         first = monitor.feed(text)
         last = first if first.blocked else monitor.finish()
         shown = first.text if first.blocked else first.text + last.text

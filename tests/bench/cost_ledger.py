@@ -49,6 +49,8 @@ async def cluster() -> AsyncIterator[Cluster]:
         process = subprocess.Popen(found.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while not await found.ready():
+                if process.poll() is not None:
+                    raise RuntimeError("Postgres did not start")
                 await asyncio.sleep(0.05)
             await found.bootstrap()
             await migrate(found.dsn("owner"), migrations())

@@ -238,7 +238,7 @@ def main() -> None:
         asked.save.mkdir(parents=True, exist_ok=True)
         (asked.save / "texts.txt").write_text("\n".join(texts))
         np.save(asked.save / "vectors.npy", vectors)
-    known = [at for at in range(len(texts)) if np.any(vectors[at])]
+    known = [at for at, text in enumerate(texts) if np.any(vectors[at]) and "\0" not in text]
     texts, vectors = [texts[at] for at in known], vectors[known]
     with fresh_cluster() as cluster:
         asyncio.run(_print(measured(cluster.dsn("memory"), texts, vectors, sizes, peers=asked.peers)))

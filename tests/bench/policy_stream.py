@@ -70,6 +70,25 @@ def ours(found: list[str]) -> Callable[[list[str]], list[int]]:
     return run
 
 
+def slowest(count: int, pieces: list[str]) -> str:
+    """What single tokens take of the processor, and what the first one of a stream takes."""
+    found = patterns(count, random.Random(count))
+    rules = tuple(Rule(f"r{n}", RuleType.REGEX, Severity.SEVERE, pattern=one) for n, one in enumerate(found))
+    compiled = compile_rules([Bundle("bench", "1.0.0", rules)], Target.OUTPUT)
+    ours_once = StreamMonitor(compiled, Target.OUTPUT)
+    for piece in pieces:
+        ours_once.feed(piece)
+    first, each = [], []
+    for at in range(0, len(pieces) - 20, 20):
+        monitor = StreamMonitor(compiled, Target.OUTPUT)
+        for place, piece in enumerate(pieces[at : at + 20]):
+            began = time.thread_time()
+            monitor.feed(piece)
+            (each if place else first).append((time.thread_time() - began) * 1e6)
+    p99 = [sorted(times)[int(len(times) * 0.99)] for times in (first, each)]
+    return f"{count} rules: p99 of a stream's first token {p99[0]:.0f} us, of the others {p99[1]:.0f} us\n"
+
+
 def windowed(search: Callable[[str], object]) -> Callable[[list[str]], list[int]]:
     def run(pieces: list[str]) -> list[int]:
         window, held = "", []
@@ -145,6 +164,7 @@ def main() -> None:
                 p99,
             )
             sys.stdout.write("| " + " | ".join(map(str, row)) + " |\n")
+    sys.stdout.write("\n" + "".join(slowest(count, pieces) for count in SIZES[1:]))
 
 
 if __name__ == "__main__":

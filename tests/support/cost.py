@@ -8,12 +8,21 @@ from datetime import timedelta
 from typing import Any
 
 from services.cost import price_document
+from services.cost.alerts import AlertBoard, Lookout, Watchfulness
 from services.cost.budget import Level, Limits, Path, Window
 from services.cost.budgets import Budgets
 from services.cost.ledger import Ledger
 from services.cost.price_shelf import PriceShelf
 from services.cost.prices import PriceBook, Usage
+from services.cost.report_store import AlertKind, ReportStore
+from services.cost.reports import Reports
+from services.cost.reports_memory import MemoryReportStore
+from services.cost.reports_postgres import PostgresReportStore
 from services.cost.store import Call, CostStore
+from services.cost.store_memory import MemoryCostStore
+from services.cost.store_postgres import PostgresCostStore
+from services.cost.velocity import Rule
+from services.cost.watch import Watch
 from shared.clock import Clock
 from shared.ids import Ids, RandomIds
 
@@ -33,6 +42,11 @@ def document(*prices: dict[str, Any], **more: Any) -> str:
 # One micro-USD a token read, half of it from the cache, two a token produced.
 PRICES = book({"input": 1_000_000, "cached_input": 500_000, "output": 2_000_000})
 TTL = timedelta(minutes=2)
+WATCHFULNESS = Watchfulness(
+    rules=(Rule(AlertKind.VELOCITY, 5.0, 1_000_000), Rule(AlertKind.TOKEN_SPIKE, 5.0, 200_000)),
+    downgrade_for=timedelta(minutes=10),
+    anomaly_floor=100_000,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,10 @@ class Replica:
     shelf: PriceShelf
     ledger: Ledger
     budgets: Budgets
+    alerts: ReportStore
+    reports: Reports
+    lookout: Lookout
+    watch: Watch
 
     async def reserve(self, tenant: str, call: Call, output_tokens: int, *, input_tokens: int = 0) -> int:
         """How much was set aside."""
@@ -61,11 +79,36 @@ class Replica:
         return found.settled, found.leased
 
 
-def cost_replica(store: CostStore, clock: Clock, *, prices: PriceBook = PRICES, ids: Ids | None = None) -> Replica:
+def cost_replica(
+    store: CostStore,
+    clock: Clock,
+    *,
+    prices: PriceBook = PRICES,
+    ids: Ids | None = None,
+    watchfulness: Watchfulness = WATCHFULNESS,
+) -> Replica:
     ids = ids or RandomIds()
-    shelf = PriceShelf(store, prices, clock=clock)
-    ledger = Ledger(store, shelf, clock=clock, ids=ids, lease_ttl=TTL)
-    return Replica(store, shelf, ledger, Budgets(store, clock=clock, ids=ids))
+    stored = report_store(store)
+    shelf, reports = PriceShelf(store, prices, clock=clock), Reports(store, stored, clock=clock)
+    lookout = Lookout(store, stored, reports, watchfulness, clock=clock, ids=ids)
+    return Replica(
+        store=store,
+        shelf=shelf,
+        ledger=Ledger(store, shelf, AlertBoard(stored, clock=clock), clock=clock, ids=ids, lease_ttl=TTL),
+        budgets=Budgets(store, clock=clock, ids=ids),
+        alerts=stored,
+        reports=reports,
+        lookout=lookout,
+        watch=Watch(lookout, clock=clock, every=timedelta(seconds=15)),
+    )
+
+
+def report_store(store: CostStore) -> ReportStore:
+    """Of the same kind, on the same data."""
+    if isinstance(store, PostgresCostStore):
+        return PostgresReportStore(store.database)
+    assert isinstance(store, MemoryCostStore)
+    return MemoryReportStore(store)
 
 
 def call(name: str = "g", *, attempt: int = 0, provider: str = "p", model: str = "m", **path: str) -> Call:

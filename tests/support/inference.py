@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
-from services.inference.admission import Admission
+from services.inference.admission import Admission, Order
 from services.inference.breakers import Breakers, LocalBreakers
 from services.inference.cache import AnswerCache
 from services.inference.catalog import Ability
@@ -28,6 +28,9 @@ from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
 from services.inference.peers import Cost, Payer, Snapshot
+from services.inference.producer import Ended
+from services.inference.prompts.registry import PromptRegistry
+from services.inference.prompts.store_memory import MemoryPromptStore
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Usage
 from services.inference.providers.synthetic import SyntheticProvider
 from services.inference.route import Model, Router
@@ -162,6 +165,8 @@ class Replica:
     store: GenerationStore
     tail_task: asyncio.Task[None]
     others: dict[str, ScriptedModel]
+    prompts: PromptRegistry
+    ended: list[tuple[str, Order, Ended]]
 
 
 @asynccontextmanager
@@ -178,6 +183,7 @@ async def replica(
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
     others = {name: ScriptedModel(name=name) for name in ("backup", "continuing", "roomy")}
     enforcement = Enforcement(policy, strict=True)
+    prompts, ended = PromptRegistry(MemoryPromptStore(), SystemClock()), list[tuple[str, Order, Ended]]()
     breakers = breakers or LocalBreakers(SystemClock())
     admission = Admission(
         router=_router(model, others), breakers=breakers, downgrades=Downgrades(redis),
@@ -187,7 +193,7 @@ async def replica(
     engine = Engine(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
         store=store or MemoryGenerationStore(), tail=GenerationTail(redis, ttl=timedelta(hours=1)), clock=SystemClock(),
-        limit=limit,
+        limit=limit, ended=lambda *how: ended.append(how),
     )  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 0}
@@ -195,7 +201,12 @@ async def replica(
 
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
         service = InferenceService(
-            engine, CountingEmbedder(), TokenCounter(Tokenizers({})), SequentialIds(), reader=DocumentReader()
+            engine,
+            CountingEmbedder(),
+            TokenCounter(Tokenizers({})),
+            SequentialIds(),
+            reader=DocumentReader(),
+            prompts=prompts,
         )
         add_to_server(service, server)
 
@@ -209,7 +220,7 @@ async def replica(
     ):
         await asyncio.sleep(0.01)
         stub = rpc.InferenceServiceStub(channel)
-        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others)
+        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended)
         await engine.drain()
     await stopped(tail_task)
 

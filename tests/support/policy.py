@@ -10,19 +10,33 @@ from pathlib import Path
 
 import grpc
 
-from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc, simulation_service_pb2_grpc
+from agentnet.policy.v1 import (
+    access_service_pb2_grpc,
+    override_service_pb2_grpc,
+    policy_service_pb2_grpc,
+    privacy_service_pb2_grpc,
+    risk_service_pb2_grpc,
+    simulation_service_pb2_grpc,
+)
+from services.policy.access import Access
 from services.policy.audit import AuditLog
 from services.policy.governance_memory import MemoryGovernance
 from services.policy.judging import Judge
 from services.policy.library import Library
 from services.policy.main import SERVICES
 from services.policy.overrides import Overrides
+from services.policy.privacy import Privacy
+from services.policy.risks import Enforced, Risks
+from services.policy.risks_memory import MemoryRisks
 from services.policy.service import PolicyService
 from services.policy.service_governance import OverrideService
+from services.policy.service_privacy import PrivacyService
+from services.policy.service_risks import AccessService, RiskService
 from services.policy.service_simulation import SimulationService
 from services.policy.signing import BundleSigner
 from services.policy.simulation import Simulator
 from services.policy.store_memory import MemoryPolicyStore
+from services.policy.threats import Watchtower
 from services.policy.vault import Vault
 from shared.clock import FakeClock
 from shared.errors import Unavailable
@@ -78,10 +92,15 @@ class PolicyParts:
     store: MemoryPolicyStore = field(default_factory=MemoryPolicyStore)
     governance: MemoryGovernance = field(default_factory=MemoryGovernance)
     models: ScriptedModels = field(default_factory=ScriptedModels)
+    risks: MemoryRisks = field(default_factory=MemoryRisks)
+    called_back: list[tuple[str, Enforced]] = field(default_factory=list)
 
     @property
     def audit(self) -> AuditLog:
         return AuditLog(self.governance, self.clock)
+
+    async def _called_back(self, tenant: str, action: Enforced) -> None:
+        self.called_back.append((tenant, action))
 
     async def register(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         signer = BundleSigner.from_file(self.keys.private_key)
@@ -90,9 +109,19 @@ class PolicyParts:
         overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
         simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
         judge = Judge(library, self.models, overrides, simulator, clock=self.clock, ids=SequentialIds())
+        privacy = PrivacyService(Privacy(self.governance, Vault(signer.key), self.audit))
+        privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
         simulation = SimulationService(simulator, library, self.audit, self.clock)
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
-        policy = PolicyService(library, judge, self.audit, clock=self.clock, heartbeat=timedelta(seconds=10))
+        risks = Risks(
+            self.risks, self.audit, clock=self.clock, ids=SequentialIds(), callbacks={"page": self._called_back}
+        )
+        policy = PolicyService(
+            library, judge, self.audit, Watchtower(risks), clock=self.clock, heartbeat=timedelta(seconds=10)
+        )
+        risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
+        access = AccessService(Access(self.risks, self.audit), self.store, self.clock)
+        access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)
 

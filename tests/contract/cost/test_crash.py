@@ -24,7 +24,8 @@ from shared.migrate import migrate, migrations
 from tests.support.identity import Keys, make_keys
 
 STREAMS = 150
-RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL)
+Code = grpc.StatusCode
+RETRIED = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED)  # of a killed server
 
 
 class Processes:
@@ -41,10 +42,15 @@ class Processes:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     async def postgres(self) -> None:
-        """Until it answers."""
-        with (self.folder / "postgres.log").open("ab") as log:
-            self.running["postgres"] = subprocess.Popen(self.cluster.command(), stdout=log, stderr=log)
-        await until(self.cluster.ready)
+        """Until it answers. It does not start while children of the killed one still hold its memory."""
+
+        async def started() -> bool:
+            if "postgres" not in self.running or self.running["postgres"].poll() is not None:
+                with (self.folder / "postgres.log").open("ab") as log:
+                    self.running["postgres"] = subprocess.Popen(self.cluster.command(), stdout=log, stderr=log)
+            return await self.cluster.ready()
+
+        await until(started)
 
     def cost(self) -> None:
         settings = {

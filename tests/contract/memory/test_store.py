@@ -107,6 +107,13 @@ async def test_words_find_what_meaning_does_not(store: Any, tenant: str) -> None
     assert gathered.corpus.holding == {"kerbero": 2, "ticket": 1}
 
 
+async def test_a_narrow_filter_reaches_past_the_best_by_words(store: Any, tenant: str) -> None:
+    noise = [entry(f"harbour harbour {n}", 1, n / 40) for n in range(40)]
+    await store.add(tenant, [*noise, entry("one harbour among many other words here", 0, 1, tags=("rare",))])
+    gathered = await store.gather(tenant, Probe((), ("harbour",), 3, 0), Filter(tags=("rare",)), now=NOW)
+    assert [one.memory.tags for one in gathered.pool] == [("rare",)]
+
+
 async def test_words_alone_need_no_vector(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("alpha beta"), entry("gamma", 0, 1)])
     gathered = await store.gather(tenant, Probe((), ("beta",), 5, 1), Filter(), now=NOW)
@@ -218,6 +225,17 @@ async def test_what_has_ended_is_there_to_be_pruned(store: Any, tenant: str) -> 
     ended, _ = await store.add(tenant, [entry("ended", expires_at=NOW), entry("lasting", 0, 1)])
     assert await store.ended(tenant, before=NOW, limit=5) == [ended]
     assert await store.ended(tenant, before=NOW - timedelta(seconds=1), limit=5) == []
+
+
+async def test_vectors_of_another_model_are_told_and_moved_between_widths(store: Any, tenant: str) -> None:
+    old, given = await store.add(tenant, [entry("old", embedding_model="a"), entry("given", 0, 1)])
+    assert await store.outdated(tenant, "b", limit=5) == ([old], 1)
+    renewed = replace(old, embedding_model="b")
+    await store.change(tenant, Entry(renewed, (1.0, *[0.0] * 1535)), before=old)
+    near = await store.nearest(tenant, (1.0, *[0.0] * 1535), Filter(), now=NOW, limit=5)
+    assert [one.memory.id for one in near] == [old.id]
+    assert await store.outdated(tenant, "b", limit=5) == ([], 0)
+    assert [one.memory.id for one in await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)] == [given.id]
 
 
 async def test_similar_words_begin_alike(store: Any, tenant: str) -> None:

@@ -18,6 +18,7 @@ from services.policy.simulation import Decision
 from shared.clock import FakeClock
 from shared.monitors.rules import Target
 from shared.postgres import open_database
+from shared.tasks import supervised
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 EXCUSE = Override("ovr_1", ("a", "b"), "Athena", "ses_1", "why", "olga", NOON, NOON + timedelta(hours=1))
@@ -73,6 +74,20 @@ async def test_the_trail_is_archived_after_ninety_days_and_its_chain_still_holds
     assert (integrity.entries, integrity.broken_at) == (3, 0)
 
 
+async def test_archiving_goes_over_every_tenant_by_itself(governance: Governance, tenant: str) -> None:
+    clock = FakeClock()
+    log = AuditLog(governance, clock)
+    for owner in (tenant, f"{tenant}-other"):
+        await log.record(owner, "ada", "old", "x")
+    clock.advance(timedelta(days=91))
+    async with supervised("archive", lambda: log.keep_archiving(timedelta(hours=1))), asyncio.timeout(5):
+        while await governance.entries(f"{tenant}-other", AuditFilter(), after=0, limit=1):
+            await asyncio.sleep(0.01)
+        while await governance.entries(tenant, AuditFilter(), after=0, limit=1):
+            await asyncio.sleep(0.01)
+    assert (await log.verify(tenant)).entries == 1
+
+
 async def test_the_trail_is_found_by_actor_act_and_time(governance: Governance, tenant: str) -> None:
     clock = FakeClock()
     log = AuditLog(governance, clock)
@@ -120,3 +135,11 @@ async def test_a_decision_is_kept_once_labelled_and_forgotten(governance: Govern
     ]
     assert await governance.forget_decisions(tenant, before=late.created_at) == 1
     assert list(await governance.decisions(tenant, start=None, end=None, limit=10)) == [late]
+
+
+async def test_a_pseudonyms_value_is_kept_as_first_sealed(governance: Governance, tenant: str) -> None:
+    await governance.keep_values(tenant, {"[EMAIL_1]": b"first", "[EMAIL_2]": b"\x00"})
+    await governance.keep_values(tenant, {"[EMAIL_1]": b"second"})
+    known = await governance.values(tenant, {"[EMAIL_1]", "[EMAIL_2]", "[EMAIL_3]"})
+    assert dict(known) == {"[EMAIL_1]": b"first", "[EMAIL_2]": b"\x00"}
+    assert not await governance.values(f"{tenant}-other", {"[EMAIL_1]"})

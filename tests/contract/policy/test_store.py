@@ -45,6 +45,17 @@ async def test_a_label_points_at_one_version(store: PolicyStore, tenant: str) ->
     assert [one.version for one in enforced.tenants[tenant]] == ["1.0.1"]
 
 
+async def test_what_is_in_force_for_one_tenant_is_read_alone(store: PolicyStore, tenant: str) -> None:
+    for owner in (tenant, f"{tenant}-other"):
+        await store.add(owner, replace(WORDS, labels=("production", "shadow")))
+        await store.attach(owner, Attachment("*", "words", "1.0.0"))
+    alone = await store.enforced(tenant)
+    assert (list(alone.tenants), list(alone.attached)) == ([tenant], [tenant])
+    assert {tenant, f"{tenant}-other"} <= set((await store.enforced()).tenants)
+    assert [one.label for one in await store.labelled(tenant, "shadow")] == ["words@1.0.0"]
+    assert not await store.labelled(tenant, "staging")
+
+
 async def test_an_attachment_names_its_version_and_goes_again(store: PolicyStore, tenant: str) -> None:
     await store.add(tenant, WORDS)
     given = Attachment("Athena", "words", "1.0.0", "finance")

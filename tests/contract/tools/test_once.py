@@ -191,6 +191,17 @@ async def test_two_at_once_do_it_once(store: ToolStore, caller: Principal) -> No
     assert any(isinstance(one, Outcome) for one in found)
 
 
+async def test_a_name_is_forgotten_after_a_day(store: ToolStore, caller: Principal) -> None:
+    world, clock = World(), FakeClock()
+    service = flow(store, world, clock)
+    await call(service, caller)
+    clock.advance(timedelta(hours=23))
+    assert (await call(service, caller)).replayed
+    clock.advance(timedelta(hours=2))
+    assert not (await call(service, caller)).replayed
+    assert len(world.paid) == 2
+
+
 PROCESS = """
 import asyncio, json, sys, time
 from pathlib import Path

@@ -11,11 +11,17 @@ from typing import Any
 import grpc
 import pytest
 
-from agentnet.cost.v1 import budget_service_pb2_grpc, cost_service_pb2_grpc, price_service_pb2_grpc
+from agentnet.cost.v1 import (
+    budget_service_pb2_grpc,
+    cost_service_pb2_grpc,
+    price_service_pb2_grpc,
+    report_service_pb2_grpc,
+)
 from services.cost.main import SERVICES
 from services.cost.metrics import SpendMeter
 from services.cost.service import CostService
 from services.cost.service_budget import BudgetService, PriceService
+from services.cost.service_report import ReportService
 from services.cost.store_memory import MemoryCostStore
 from shared.clock import FakeClock
 from shared.ids import SequentialIds
@@ -28,11 +34,12 @@ from tests.support.identity import Keys, make_keys
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Stubs of the three services, and what they stand on."""
+    """Stubs of the services, and what they stand on."""
 
     cost: Any
     budgets: Any
     prices: Any
+    reports: Any
     replica: Replica
     clock: FakeClock
 
@@ -51,10 +58,12 @@ async def served(keys: Keys) -> AsyncIterator[Served]:
     replica = cost_replica(MemoryCostStore(), clock, ids=SequentialIds())
 
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
-        cost = CostService(replica.ledger, replica.budgets, SpendMeter(), clock)
+        cost = CostService(replica.ledger, replica.budgets, SpendMeter(), replica.watch, clock)
         cost_service_pb2_grpc.add_CostServiceServicer_to_server(cost, server)
         budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetService(replica.budgets, clock), server)
         price_service_pb2_grpc.add_PriceServiceServicer_to_server(PriceService(replica.shelf), server)
+        report = ReportService(replica.reports, replica.alerts, clock)
+        report_service_pb2_grpc.add_ReportServiceServicer_to_server(report, server)
 
     async with (
         serving(settings, register, service_names=SERVICES) as address,
@@ -64,6 +73,7 @@ async def served(keys: Keys) -> AsyncIterator[Served]:
             cost_service_pb2_grpc.CostServiceStub(channel),
             budget_service_pb2_grpc.BudgetServiceStub(channel),
             price_service_pb2_grpc.PriceServiceStub(channel),
+            report_service_pb2_grpc.ReportServiceStub(channel),
             replica,
             clock,
         )

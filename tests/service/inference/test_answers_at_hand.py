@@ -15,6 +15,11 @@ from redis.backoff import NoBackoff
 from agentnet.inference.v1 import cache_pb2, downgrade_pb2, generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from services.inference.errors import StreamBroken
+from services.inference.exporting import exported
+from services.inference.prompts.content import Content, Template
+from services.inference.prompts.content import Role as ContentRole
+from shared.clock import SystemClock
+from shared.paging import Page
 from tests.service.inference.calls import Code, generated, refusal, said, until
 from tests.support.identity import Keys
 from tests.support.inference import DEFAULT, Replica, kinds, replica, request, text_of
@@ -42,7 +47,6 @@ async def test_the_same_request_is_answered_without_the_model_or_money(served: R
 DIFFERENT: dict[str, dict[str, Any]] = {
     "another prompt": {"text": "Hello!"},
     "another model": {"model": "backup"},
-    "another prompt version": {"prompt_version": "greet@2"},
     "another limit": {"max_output_tokens": 7},
     "another temperature": {"sampling": {"temperature": 0.5}},
 }
@@ -207,3 +211,38 @@ async def test_a_wrong_downgrade_is_refused(
     error = await refusal(served.stub.DowngradeModel(order, metadata=keys.metadata()))
     assert (error.code, error.field) == (code, field)
     assert said(error)[1] in ("FIELD_INVALID", "FIELD_REQUIRED", "MODEL_NOT_FOUND")
+
+
+async def test_an_answer_ends_with_the_prompt_version_it_was_made_from(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Answer."]
+    for text in ("Be kind.", "Be brief."):
+        content = Content((Template(ContentRole.USER, text),))
+        await served.prompts.add("acme", "greet", content, comment="", author="ada", labels=())
+    sources = []
+    for number, version in enumerate(("greet@1", "greet@2", "greet@1")):
+        events = await generated(served, keys, asked(generation_id=f"gen_{number}", prompt_version=version))
+        await until(lambda: not served.engine.admission._keeping)
+        sources.append(events[-1].finished.source)
+    model, kept = generation_pb2.ANSWER_SOURCE_MODEL, generation_pb2.ANSWER_SOURCE_EXACT_CACHE
+    assert sources == [model, model, kept]
+
+
+async def test_a_generation_is_tied_to_its_prompt_version_and_exported_with_it(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Write to ada@example.org."]
+    content = Content((Template(ContentRole.USER, "Be kind."),))
+    version, _ = await served.prompts.add("acme", "greet", content, comment="", author="ada", labels=("production",))
+    await generated(served, keys, request(prompt_version="greet@production"))
+    (tied,) = await served.prompts.generations("acme", "greet", "", Page())
+    assert (tied.generation_id, tied.digest) == ("gen_1", version.digest)
+    ((tenant, order, how),) = served.ended
+    found = exported(tenant, order, how, at=SystemClock().now())
+    assert (found.tenant_id, found.id, found.prompt) == ("acme", "gen_1", version)
+    assert (found.output, found.outcome, found.failed) == ("Write to [REDACTED:mail].", "STOP", False)
+    assert found.spent.micros_usd == 2
+    assert [said.text for said in found.messages] == ["Hello?"]
+
+
+async def test_an_unknown_prompt_version_is_refused(served: Replica, keys: Keys) -> None:
+    error = await refusal(served.stub.Generate(request(prompt_version="greet@9"), metadata=keys.metadata()).read())
+    assert said(error) == (Code.NOT_FOUND, "PROMPT_NOT_FOUND")
+    assert served.model.calls == []

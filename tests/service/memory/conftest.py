@@ -14,6 +14,7 @@ import pytest
 from agentnet.memory.v1 import (
     bulk_service_pb2_grpc,
     conversation_service_pb2_grpc,
+    embedding_set_service_pb2_grpc,
     fact_service_pb2_grpc,
     memory_service_pb2_grpc,
 )
@@ -32,12 +33,13 @@ from tests.support.memory import HashingEmbedder
 
 @dataclass
 class Served:
-    """Stubs of the four services, and what stands behind them."""
+    """Stubs of the five services, and what stands behind them."""
 
     memories: Any
     bulk: Any
     facts: Any
     conversations: Any
+    sets: Any
     embedder: HashingEmbedder
     clock: FakeClock
     keys: Keys
@@ -80,5 +82,6 @@ async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Serv
             bulk_service_pb2_grpc.BulkServiceStub(channel),
             fact_service_pb2_grpc.FactServiceStub(channel),
             conversation_service_pb2_grpc.ConversationServiceStub(channel),
+            embedding_set_service_pb2_grpc.EmbeddingSetServiceStub(channel),
             embedder, clock, keys, chores, address,
         )  # fmt: skip

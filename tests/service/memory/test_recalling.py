@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agentnet.memory.v1 import memory_service_pb2 as pb
 from services.memory import rank
 from tests.service.memory.calls import found, recall, refused, remember, remember_many
 
@@ -86,6 +87,7 @@ BAD = [
     ({"strategy": 9}, "FIELD_INVALID", "strategy"),
     ({"memory_types": ["MEMORY_TYPE_SHORT_TERM"]}, "FIELD_INVALID", "memory_types"),
     ({"embedding": [1.0]}, "EMBEDDING_WIDTH_INVALID", "embedding"),
+    ({"half_life": "0s"}, "FIELD_INVALID", "half_life"),
 ]
 
 
@@ -146,3 +148,10 @@ async def test_what_was_found_is_noted_for_pruning(served: Any) -> None:
     await served.chores[0].used.write()
     await served.chores[0].used.write()
     assert await found(served, "asked for") == ["asked for"]
+
+
+async def test_an_instant_outside_the_calendar_is_refused(served: Any) -> None:
+    request = pb.RecallRequest(query="plan")
+    request.as_of.seconds = 10**15
+    call = served.memories.Recall(request, metadata=served.caller())
+    assert await refused(call) == ("INVALID_ARGUMENT", "FIELD_INVALID", "as_of")

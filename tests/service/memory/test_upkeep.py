@@ -10,7 +10,7 @@ import pytest
 from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import memory_pb2
 from agentnet.memory.v1 import memory_service_pb2 as memories
-from tests.service.memory.calls import refused, remember, remember_many, say
+from tests.service.memory.calls import found, refused, remember, remember_many, say
 
 SEMANTIC = memory_pb2.MEMORY_TYPE_SEMANTIC
 
@@ -105,3 +105,23 @@ async def test_nothing_to_consolidate_is_no_error(served: Any) -> None:
     request = pb.ConsolidateMemoriesRequest(session_id="none")
     answer = await served.bulk.ConsolidateMemories(request, metadata=served.caller())
     assert (answer.HasField("memory"), answer.episodes) == (False, 0)
+
+
+async def test_a_new_model_is_taken_up_while_everything_goes_on(served: Any) -> None:
+    await remember_many(served, [{"content": f"harbour {n}"} for n in range(5)])
+    await remember(served, "harbour given", embedding=[1.0] * 384)
+    served.embedder.model, served.embedder.width = "wide", 1536
+
+    async def reembed(limit: int) -> tuple[int, int]:
+        request = pb.ReembedMemoriesRequest(limit=limit)
+        answer = await served.bulk.ReembedMemories(request, metadata=served.caller())
+        return answer.reembedded, answer.remaining
+
+    assert len(await found(served, "harbour", limit=10)) == 6
+    assert await reembed(3) == (3, 2)
+    assert len(await found(served, "harbour", limit=10)) == 6
+    assert await reembed(0) == (2, 0)
+    assert await reembed(0) == (0, 0)
+    answer = await served.memories.ListMemories(memories.ListMemoriesRequest(), metadata=served.caller())
+    assert sorted(one.embedding_model for one in answer.memories) == ["", *["wide"] * 5]
+    assert len(await found(served, "harbour 3", strategy="SEARCH_STRATEGY_DENSE", limit=10)) == 5

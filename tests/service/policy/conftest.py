@@ -8,7 +8,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from agentnet.policy.v1 import override_service_pb2_grpc, policy_service_pb2_grpc, simulation_service_pb2_grpc
+from agentnet.policy.v1 import (
+    access_service_pb2_grpc,
+    override_service_pb2_grpc,
+    policy_service_pb2_grpc,
+    privacy_service_pb2_grpc,
+    risk_service_pb2_grpc,
+    simulation_service_pb2_grpc,
+)
 from tests.support.identity import Keys, make_keys
 from tests.support.policy import PolicyParts, served
 
@@ -42,3 +49,18 @@ def overrides(channel: grpc.aio.Channel) -> override_service_pb2_grpc.OverrideSe
 @pytest.fixture
 def simulation(channel: grpc.aio.Channel) -> simulation_service_pb2_grpc.SimulationServiceStub:
     return simulation_service_pb2_grpc.SimulationServiceStub(channel)
+
+
+@pytest.fixture
+def risks(channel: grpc.aio.Channel) -> risk_service_pb2_grpc.RiskServiceStub:
+    return risk_service_pb2_grpc.RiskServiceStub(channel)
+
+
+@pytest.fixture
+def access(channel: grpc.aio.Channel) -> access_service_pb2_grpc.AccessServiceStub:
+    return access_service_pb2_grpc.AccessServiceStub(channel)
+
+
+@pytest.fixture
+def privacy(channel: grpc.aio.Channel) -> privacy_service_pb2_grpc.PrivacyServiceStub:
+    return privacy_service_pb2_grpc.PrivacyServiceStub(channel)

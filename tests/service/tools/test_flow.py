@@ -258,3 +258,54 @@ async def test_what_looks_like_an_escape_is_logged(stub: Any, keys: Keys, capsys
     assert "tool.security" in logged
     assert "status=DENIED" in logged
     assert "function.rejected" in logged
+
+
+EMITTING = """
+def adder(a, b):
+    emit('progress', {'done': a})
+    print('between', flush=True)
+    emit('progress', {'done': a + b})
+    return 'end'
+"""
+
+
+async def test_a_function_emits_events_while_it_runs(stub: Any, keys: Keys) -> None:
+    await register(stub, keys, tool(EMITTING))
+    answer = await call(stub, keys)
+    told = [(one.kind, json_format.MessageToDict(one.data)) for one in answer.emitted]
+    assert told == [("progress", {"done": 1}), ("progress", {"done": 2})]
+    found = await events(stub, keys, invocation(arguments={"a": 1, "b": 1}))
+    kinds = [event.WhichOneof("event") for event in found]
+    assert sorted(kinds[1:-1]) == ["emitted", "emitted", "output"]
+    assert [event.sequence for event in found] == list(range(1, len(found) + 1))
+
+
+BAD_EVENTS = {
+    "too many": ("for n in range(300): emit('x')", "USER_ERROR", "at most 256 events"),
+    "too large": ("emit('x', 'y' * 20_000)", "USER_ERROR", "at most 16384 bytes"),
+    "not JSON": ("emit('x', {1, 2})", "USER_ERROR", "not JSON serializable"),
+    "not a number": ("emit('x', float('nan'))", "USER_ERROR", "not JSON compliant"),
+    "forged": ("import os; os.write(3, b'rubbish\\n')", "CRASHED", "where only its runner may"),
+    "forged again": ("import os; os.write(3, b'{}\\n' * 9)", "CRASHED", "where only its runner may"),
+}
+
+
+@pytest.mark.parametrize(("line", "status", "message"), BAD_EVENTS.values(), ids=BAD_EVENTS.keys())
+async def test_an_event_at_fault_is_the_functions_error(
+    stub: Any, keys: Keys, line: str, status: str, message: str
+) -> None:
+    await register(stub, keys, tool(function={"code": f"def adder(a, b):\n    {line}\n", "allowed_imports": ["os"]}))
+    error = await refusal(call(stub, keys))
+    assert error.facts["status"] == status
+    assert message in error.message
+
+
+async def test_what_is_validated_is_what_runs(stub: Any, keys: Keys) -> None:
+    """A key that comes twice is refused where JSON is read, so that validator and function cannot see different ones."""
+    with pytest.raises(json_format.ParseError, match="duplicate key"):
+        json_format.Parse('{"name": "adder", "arguments": {"a": 1, "a": 1000000}}', pb.InvokeToolRequest())
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 10}}}
+    await register(stub, keys, tool("def adder(a):\n    return a\n", input_schema=schema))
+    assert (await call(stub, keys, arguments={"a": 10})).finished.result.number_value == 10
+    error = await refusal(call(stub, keys, arguments={"a": 1000000}))
+    assert (*said(error), error.field) == (Code.INVALID_ARGUMENT, "TOOL_ARGUMENTS_INVALID", "arguments.a")

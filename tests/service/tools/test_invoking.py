@@ -204,7 +204,7 @@ async def test_the_call_over_the_rate_is_told_when_to_come_back(stub: Any, keys:
 
 async def test_too_many_waiting_functions_are_refused(stub: Any, keys: Keys, sandbox: Sandbox) -> None:
     await register(stub, keys, tool())
-    sandbox._present = sandbox._most
+    sandbox._places.present = sandbox._places._most
     error = await refusal(stub.InvokeTool(invocation(arguments={"a": 1, "b": 1}), metadata=keys.metadata()))
     assert said(error) == (Code.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert error.retry_after == timedelta(seconds=1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import pytest
 
+from services.policy import document
 from services.policy.document import parse, read
 from services.policy.errors import BundleInvalid
 
@@ -50,6 +54,23 @@ def test_a_fault_is_named_by_line_and_path(document: str, line: int, path: str) 
     with pytest.raises(BundleInvalid) as raised:
         parse(document)
     assert (raised.value.facts["line"], raised.value.facts["path"]) == (str(line), path)
+
+
+def test_patterns_that_are_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "_MAX_STATES", 500)
+    rules = "".join(f"  - {{name: r{n}, type: regex, severity: minor, pattern: 'a{{100}}x{n}'}}\n" for n in range(8))
+    with pytest.raises(BundleInvalid, match="make several bundles") as raised:
+        read("rules:\n" + rules)
+    assert raised.value.facts["line"] == "6"
+
+
+def test_the_example_of_the_docs_loads() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "policy.md").read_text()
+    example = textwrap.dedent(page.split("mode: strict", 1)[1].split("| type |", 1)[0].join(["    mode: strict", ""]))
+    loaded = read(example)
+    assert [rule.name for rule in loaded.rules] == ["personal", "big_payments"]
+    assert {profile.name: profile.rules for profile in loaded.profiles}["finance"] == ("personal", "big_payments")
+    assert loaded.agents == {"Athena": "base"}
 
 
 def test_the_digest_is_of_the_rules_and_not_of_the_text() -> None:

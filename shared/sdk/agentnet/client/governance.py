@@ -35,11 +35,20 @@ class Tools:
         return (await unary(self._stub.ListTools(request, **self._call()))).tools
 
     async def invoke(
-        self, name: str, arguments: Mapping[str, Any], *, agent: str = "", timeout: float = 60.0
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        agent: str = "",
+        request_id: str = "",
+        timeout: float = 60.0,
     ) -> tool_service_pb2.InvokeToolResponse:
-        """Invokes a tool and waits for its result; `timeout` is in seconds."""
+        """Invokes a tool and waits for its result; `timeout` is in seconds. With a `request_id` it is done once."""
         request = tool_service_pb2.InvokeToolRequest(
-            name=name, arguments=json_format.ParseDict(dict(arguments), struct_pb2.Struct()), agent=agent
+            name=name,
+            arguments=json_format.ParseDict(dict(arguments), struct_pb2.Struct()),
+            agent=agent,
+            request_id=request_id,
         )
         return await unary(self._stub.InvokeTool(request, **self._call(timeout=timeout)))
 

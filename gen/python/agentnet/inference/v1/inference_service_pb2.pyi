@@ -64,7 +64,9 @@ class GenerateRequest(_message.Message):
     no_fallback: _builtins.bool
     """True: only `model` answers, or the generation fails, before the first token as in mid-stream."""
     prompt_version: _builtins.str
-    """The prompt version it was rendered from, as `name@sha256…`, kept with the generation. At most 128 characters; empty: none."""
+    """The prompt version it was rendered from, as `name@label`, `name@number` or `name@digest`: the generation is tied to it for
+    good. Unknown: NOT_FOUND (PROMPT_NOT_FOUND). At most 128 characters; empty: none.
+    """
     packing: _builtins.bool
     """True: a reader that falls behind gets several events in one message (`more`). For consumers that want throughput."""
     @_builtins.property

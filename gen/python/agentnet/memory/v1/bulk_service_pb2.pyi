@@ -383,3 +383,51 @@ class ConsolidateMemoriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConsolidateMemoriesResponse: _TypeAlias = ConsolidateMemoriesResponse  # noqa: Y015
+
+@_typing.final
+class ReembedMemoriesRequest(_message.Message):
+    """How many to take on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """How many memories by this call: 0 means 200, at most 1,000."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReembedMemoriesRequest: _TypeAlias = ReembedMemoriesRequest  # noqa: Y015
+
+@_typing.final
+class ReembedMemoriesResponse(_message.Message):
+    """How far it came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REEMBEDDED_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    reembedded: _builtins.int
+    """How many have a new vector now."""
+    remaining: _builtins.int
+    """How many still have one of another model."""
+    def __init__(
+        self,
+        *,
+        reembedded: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reembedded", b"reembedded", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReembedMemoriesResponse: _TypeAlias = ReembedMemoriesResponse  # noqa: Y015

@@ -65,6 +65,11 @@ class BulkServiceStub:
                 request_serializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ConsolidateMemoriesRequest.SerializeToString,
                 response_deserializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ConsolidateMemoriesResponse.FromString,
                 _registered_method=True)
+        self.ReembedMemories = channel.unary_unary(
+                '/agentnet.memory.v1.BulkService/ReembedMemories',
+                request_serializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ReembedMemoriesRequest.SerializeToString,
+                response_deserializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ReembedMemoriesResponse.FromString,
+                _registered_method=True)
 
 
 class BulkServiceServicer:
@@ -122,6 +127,15 @@ class BulkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReembedMemories(self, request, context):
+        """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on.
+        Until then they are found by their words. Call again until remaining is 0.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): what was done stays done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BulkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -154,6 +168,11 @@ def add_BulkServiceServicer_to_server(servicer, server):
                     servicer.ConsolidateMemories,
                     request_deserializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ConsolidateMemoriesRequest.FromString,
                     response_serializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ConsolidateMemoriesResponse.SerializeToString,
+            ),
+            'ReembedMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReembedMemories,
+                    request_deserializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ReembedMemoriesRequest.FromString,
+                    response_serializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ReembedMemoriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -319,6 +338,33 @@ class BulkService:
             '/agentnet.memory.v1.BulkService/ConsolidateMemories',
             agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ConsolidateMemoriesRequest.SerializeToString,
             agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ConsolidateMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReembedMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.memory.v1.BulkService/ReembedMemories',
+            agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ReembedMemoriesRequest.SerializeToString,
+            agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ReembedMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

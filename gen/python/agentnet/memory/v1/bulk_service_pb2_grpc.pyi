@@ -43,6 +43,11 @@ class BulkServiceStub:
     nothing.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
     """
+    ReembedMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.ReembedMemoriesRequest, _bulk_service_pb2.ReembedMemoriesResponse]
+    """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on.
+    Until then they are found by their words. Call again until remaining is 0.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): what was done stays done.
+    """
 
 class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stores, ends and keeps in bounds many memories of a tenant at once."""
@@ -108,6 +113,17 @@ class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
         """Turns the episodes of a session into one LONG_TERM memory that says the same shorter. Again without new episodes changes
         nothing.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def ReembedMemories(
+        self,
+        request: _bulk_service_pb2.ReembedMemoriesRequest,
+        context: _aio.ServicerContext[_bulk_service_pb2.ReembedMemoriesRequest, _abc.Awaitable[_bulk_service_pb2.ReembedMemoriesResponse]],
+    ) -> _abc.Awaitable[_bulk_service_pb2.ReembedMemoriesResponse]:
+        """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on.
+        Until then they are found by their words. Call again until remaining is 0.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): what was done stays done.
         """
 
 def add_BulkServiceServicer_to_server(servicer: BulkServiceServicer, server: _aio.Server) -> None: ...

@@ -277,6 +277,7 @@ class InvokeToolResponse(_message.Message):
     STDERR_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    EMITTED_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     """The invocation, for example `inv_01J…`."""
     stdout: _builtins.str
@@ -291,6 +292,10 @@ class InvokeToolResponse(_message.Message):
     def finished(self) -> Global___ToolFinished:
         """How it ended."""
 
+    @_builtins.property
+    def emitted(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolEmitted]:
+        """What the function said by `emit(kind, data)`, in order."""
+
     def __init__(
         self,
         *,
@@ -300,10 +305,11 @@ class InvokeToolResponse(_message.Message):
         stderr: _builtins.str = ...,
         replayed: _builtins.bool = ...,
         cached: _builtins.bool = ...,
+        emitted: _abc.Iterable[Global___ToolEmitted] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "finished", b"finished", "invocation_id", b"invocation_id", "replayed", b"replayed", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "emitted", b"emitted", "finished", b"finished", "invocation_id", b"invocation_id", "replayed", b"replayed", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

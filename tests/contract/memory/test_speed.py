@@ -1,0 +1,35 @@
+"""Ten thousand memories and a second."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from services.memory import rank
+from services.memory.store import Entry, Filter, Probe
+from services.memory.store_postgres import PostgresMemoryStore
+from shared.postgres import Database
+from tests.support.memory import NOW, memory, vector
+
+WORDS = [f"word{number}" for number in range(2_000)]
+
+
+async def test_a_question_to_ten_thousand_memories_takes_less_than_a_second(database: Database, tenant: str) -> None:
+    store, chance = PostgresMemoryStore(database), random.Random(1)
+
+    def made(number: int) -> Entry:
+        text = f"{number} " + " ".join(chance.choices(WORDS, k=8))
+        return Entry(memory(text, session_id=f"s{number // 20}"), vector(chance.gauss(0, 1), chance.gauss(0, 1)))
+
+    for start in range(0, 10_000, 1_000):
+        await store.add(tenant, [made(number) for number in range(start, start + 1_000)])
+    slowest = 0.0
+    for _ in range(5):
+        query = " ".join(chance.choices(WORDS, k=4))
+        direction = vector(chance.gauss(0, 1), chance.gauss(0, 1))
+        began = time.perf_counter()
+        gathered = await store.gather(tenant, Probe(direction, rank.query_words(query), 60, 1), Filter(), now=NOW)
+        found = rank.ranked(query, gathered, rank.Taste(), now=NOW, limit=10)
+        slowest = max(slowest, time.perf_counter() - began)
+        assert len(found) == 10
+    assert slowest < 1.0

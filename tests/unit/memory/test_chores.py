@@ -1,0 +1,108 @@
+"""What runs beside answering, and what happens when somebody else is faster."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.memory.conversation import Conversations
+from services.memory.conversations_memory import InMemoryConversations
+from services.memory.errors import MemoryNotFound
+from services.memory.filters import fits
+from services.memory.remember import Change, Remembering
+from services.memory.store import Conversation, Entry, Filter, Memory, MemoryType, Receipt, ShortTermTurn
+from services.memory.store_memory import InMemoryStore
+from services.memory.upkeep import Limits, Upkeep
+from services.memory.used import Used
+from shared.clock import FakeClock
+from shared.ids import SequentialIds
+from tests.support.memory import NOW, HashingEmbedder, entry, memory
+
+SHORT = timedelta(milliseconds=5)
+
+
+async def running(work: Any) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await work
+
+
+class TendingStore(InMemoryStore):
+    """Tells whom it was asked to tend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tended: list[str] = []
+
+    async def tend(self, tenant: str) -> int:
+        self.tended.append(tenant)
+        return 1
+
+
+async def test_the_index_is_tended_for_those_that_stored() -> None:
+    store, clock = TendingStore(), FakeClock()
+    limits = Limits(store, clock, memories=10)
+    await limits.admit("t", 1)
+    await running(Upkeep(store, limits, clock).run_tending(SHORT))
+    assert store.tended == ["t"]
+
+
+async def test_found_memories_are_noted_now_and_then_and_decide_who_goes() -> None:
+    store, clock = InMemoryStore(), FakeClock(NOW)
+    first, second = await store.add("t", [entry("first"), entry("second", 0, 1)])
+    used = Used(store, clock)
+    clock.advance(timedelta(days=1))
+    used.note("t", [first.place])
+    used.note("t", [])
+    await running(used.run(SHORT))
+    assert await store.least("t", MemoryType.SEMANTIC, limit=2) == [second, first]
+
+
+class HastyConversations(InMemoryConversations):
+    """Somebody else is always faster."""
+
+    async def fold(self, *args: Any) -> bool:
+        return False
+
+
+async def test_who_is_always_too_late_folds_nothing() -> None:
+    conversations = Conversations(HastyConversations(), FakeClock())
+    for number in range(3):
+        await conversations.append("t", "s", ShortTermTurn(str(number), "A", "x"))
+    assert await conversations.compact("t", "s", keep_turns=1, max_tokens=50) == 0
+    assert (await conversations.history("t", "s")).conversation == Conversation()
+
+
+class VanishingStore(InMemoryStore):
+    """A memory is gone between reading and writing."""
+
+    async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
+        return None
+
+    async def forget(self, tenant: str, memories: Any, receipts: list[Receipt]) -> int:
+        return 0
+
+
+async def test_what_vanishes_meanwhile_is_not_found() -> None:
+    store, clock = VanishingStore(), FakeClock(NOW)
+    remembering = Remembering(
+        store, HashingEmbedder(), Limits(store, clock, memories=9), clock=clock, ids=SequentialIds()
+    )  # fmt: skip
+    (kept,) = await store.add("t", [entry("here")])
+    with pytest.raises(MemoryNotFound):
+        await remembering.update("t", kept.id, Change(importance=1.0))
+    with pytest.raises(MemoryNotFound):
+        await remembering.forget("t", kept.id, requested_by="ada")
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "same"),
+    [(True, "true", True), (3, "3", True), (1.5, "1.5", True), ("x", "x", True), (None, "None", False), ({"a": 1}, "a", False)],
+)  # fmt: skip
+def test_a_value_is_compared_by_its_text(value: object, text: str, same: bool) -> None:
+    held = replace(memory("m"), metadata={"key": value})
+    assert fits(held, Filter(metadata={"key": text})) == same

@@ -1,0 +1,49 @@
+"""The embedder over the mesh: batches, the model's name, and what a refusal becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from agentnet.inference.v1 import inference_service_pb2 as pb
+from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from services.memory.embed import MeshEmbedder
+from services.memory.errors import EmbeddingUnavailable
+
+
+class Inference(rpc.InferenceServiceServicer):
+    """Gives the length of a text as its vector; `away` refuses."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.away = False
+
+    async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        self.asked.append((request.model, len(request.texts)))
+        vectors = [pb.Embedding(values=[float(len(text))]) for text in request.texts]
+        return pb.EmbedResponse(embeddings=vectors, model="minilm")
+
+
+async def test_texts_go_in_batches_and_the_answer_names_the_model() -> None:
+    inference, server = Inference(), grpc.aio.server()
+    rpc.add_InferenceServiceServicer_to_server(inference, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            embedder = MeshEmbedder(channel, model="")
+            assert embedder.model == ""
+            found = await embedder.embed(["x" * n for n in range(130)])
+            assert found[:3] == [(0.0,), (1.0,), (2.0,)]
+            assert inference.asked == [("", 64), ("", 64), ("", 2)]
+            assert embedder.model == "minilm"
+            assert MeshEmbedder(channel, model="asked").model == "asked"
+            inference.away = True
+            with pytest.raises(EmbeddingUnavailable):
+                await embedder.embed(["x"])
+    finally:
+        await server.stop(None)
