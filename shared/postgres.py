@@ -77,6 +77,18 @@ class Database:
         except _LOST as error:
             raise Unavailable("the database does not answer", dependency="postgres") from error
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Connection]:
+        """A connection outside any transaction: for a single statement that sets its tenant itself.
+
+        Raises Unavailable when Postgres does not answer.
+        """
+        try:
+            async with self._pool.acquire() as connection:
+                yield connection
+        except _LOST as error:
+            raise Unavailable("the database does not answer", dependency="postgres") from error
+
     async def ping(self) -> None:
         """Raises Unavailable when Postgres does not answer."""
         async with self.transaction() as connection:

@@ -144,9 +144,8 @@ def resume_from(request: pb.ExecuteTasksRequest) -> str:
     return fields.identifier(request.resume_from, "resume_from") if request.resume_from else ""
 
 
-def notes(given: struct_pb2.Struct) -> struct_pb2.Struct:
-    fields.mapping(given, "metadata")
-    return given
+def notes(given: struct_pb2.Struct) -> dict[str, object]:
+    return fields.mapping(given, "metadata")
 
 
 def list_checkpoints(request: checkpoints.ListCheckpointsRequest) -> tuple[CheckpointFilter, Listing]:

@@ -60,7 +60,7 @@ def main() -> None:
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         clock, ids = SystemClock(), RandomIds()
         dsn = settings.postgres_dsn.get_secret_value()
-        database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
+        database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool, stateless=True))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         tail = RedisTail(redis, ttl=settings.tail_ttl)
         await stack.enter_async_context(supervised("tail", tail.listen))

@@ -8,7 +8,7 @@ returning id;
 select data from agent where request_id = $1;
 
 -- name: agent_versions
-select data from agent where name = $1;
+select data from versions_of_agent($1, $2) as data;
 
 -- name: set_agent_state
 update agent set state = $2, archived = $3, data = $4 where id = $1;
@@ -22,22 +22,6 @@ order by
   case when $4::text = 'create_time desc' then created_at end desc,
   name, string_to_array(version, '.')::int[]
 offset $5 limit $6;
-
--- name: start_session
-insert into session (tenant_id, id, topic_start, topic_final, mode, strategy, participants, metadata, status,
-  starter_subject, starter_roles, request_id, data, started_at)
-values ($1, $2, $3, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-on conflict do nothing
-returning id;
-
--- name: session_of_request
-select data from session where request_id = $1;
-
--- name: open_lease
-insert into session_lease (tenant_id, session_id, kind) values ($1, $2, $3);
-
--- name: add_graph
-insert into task_graph (tenant_id, id, session_id, graph_json, status) values ($1, $2, $3, $4, $5);
 
 -- name: find_graph
 select g.graph_json, s.data from task_graph g join session s on s.tenant_id = g.tenant_id and s.id = g.session_id
@@ -60,7 +44,7 @@ select append_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $
 select data from session where id = $1;
 
 -- name: starter
-select starter_subject, starter_roles from session where id = $1;
+select starter_subject, starter_roles from run_starter($1, $2);
 
 -- name: newest_sessions
 select data from session
@@ -83,16 +67,13 @@ order by created_at, id
 offset $4 limit $5;
 
 -- name: read_events
-select sequence, kind, payload from event where session_id = $1 and sequence > $2 order by sequence limit $3;
+select sequence, kind, payload from read_log($1, $2, $3, $4);
 
 -- name: set_tenant
 select set_config('app.tenant', $1, true);
 
 -- name: last_mac
 select mac from event where session_id = $1 and sequence = $2;
-
--- name: first_event
-insert into event (tenant_id, session_id, sequence, kind, payload, mac) values ($1, $2, 1, $3, $4, $5);
 
 -- name: add_turn
 insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content, confidence, raw, data, created_at)
@@ -113,7 +94,7 @@ select pg_notify('orchestrator_wake', $1);
 select exists (select from signal where session_id = $1 and request_id = $2);
 
 -- name: signals
-select id, kind, sender, target from signal where session_id = $1 order by created_at, id;
+select id, kind, sender, target from run_signals($1, $2);
 
 -- name: claim
 with waiting as (
@@ -163,3 +144,6 @@ limit $4;
 
 -- name: delete_checkpoint
 delete from checkpoint where id = $1 returning id;
+
+-- name: start_run
+select start_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);

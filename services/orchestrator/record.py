@@ -88,9 +88,13 @@ class RunLog(ABC, Generic[State]):
         Raises LeaseLost.
         """
         tenant, session_id = self.lease.tenant, self.lease.session_id
-        while entries := await self.store.read(tenant, session_id, self.state.last_sequence, limit=_PAGE):
+        more = True
+        while more:
+            entries = await self.store.read(tenant, session_id, self.state.last_sequence, limit=_PAGE)
             self.state = self.fold(Event.FromString(entry.payload) for entry in entries)
-        live = await self.tail.take_over(self.lease, self.state.last_sequence)
+            more = len(entries) == _PAGE
+        # The first owner ever has nobody to shut out and nothing to adopt.
+        live = await self.tail.take_over(self.lease, self.state.last_sequence) if self.lease.fence > 1 else ()
         events = [Event.FromString(entry.payload) for entry in live]
         self._uncommitted += [_entry(event, entry.payload) for event, entry in zip(events, live, strict=True)]
         self.state = self.fold(events)

@@ -19,7 +19,6 @@ from shared.paging import Page
 from shared.postgres import Connection, Database, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
-_STARTED = "pending"
 _REMEMBERED = 10_000
 _ENDED = (session_pb2.SESSION_STATUS_COMPLETED, session_pb2.SESSION_STATUS_FAILED, session_pb2.SESSION_STATUS_CANCELLED)
 
@@ -46,8 +45,8 @@ class PostgresAgentStore:
         return agent_pb2.Agent.FromString(data) if data else None
 
     async def versions(self, tenant: str, name: str) -> Sequence[agent_pb2.Agent]:
-        async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(SQL["agent_versions"], name)
+        async with self._database.alone() as connection:
+            rows = await connection.fetch(SQL["agent_versions"], tenant, name)
         return [agent_pb2.Agent.FromString(row["data"]) for row in rows]
 
     async def set_state(self, tenant: str, agent: agent_pb2.Agent) -> None:
@@ -83,24 +82,16 @@ class PostgresSessionStore:
         request_id: str | None,
         graph: task_graph_pb2.TaskGraph | None = None,
     ) -> session_pb2.Session:
-        async with self._database.tenant(tenant) as connection:
-            started = await connection.fetchval(
-                SQL["start_session"], tenant, session.id, session.topic_start, session.mode, session.strategy,
+        plain = json_format.MessageToDict(graph, preserving_proto_field_name=True) if graph is not None else None
+        (mac,) = chain.macs(self._key, chain.START, [first.payload])
+        async with self._database.alone() as connection:
+            earlier = await connection.fetchval(
+                SQL["start_run"], tenant, session.id, session.topic_start, session.mode, session.strategy,
                 list(session.agents), json_format.MessageToDict(session.metadata), session.status, starter.subject,
                 sorted(starter.roles), request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC),
+                first.kind, first.payload, mac, graph.id if graph is not None else None, plain,
             )  # fmt: skip
-            if started is None:
-                data = await connection.fetchval(SQL["session_of_request"], request_id)
-                return session_pb2.Session.FromString(data)
-            (mac,) = chain.macs(self._key, chain.START, [first.payload])
-            await connection.execute(SQL["first_event"], tenant, session.id, first.kind, first.payload, mac)
-            if graph is not None:
-                plain = json_format.MessageToDict(graph, preserving_proto_field_name=True)
-                await connection.execute(SQL["add_graph"], tenant, graph.id, session.id, plain, _STARTED)
-            kind = "session" if graph is None else "graph"
-            await connection.execute(SQL["open_lease"], tenant, session.id, kind)
-            await connection.execute(SQL["notify"], session.id)
-        return session
+        return session_pb2.Session.FromString(earlier) if earlier else session
 
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         async with self._database.tenant(tenant) as connection:
@@ -127,13 +118,13 @@ class PostgresSessionStore:
         return [turn_pb2.Turn.FromString(row["data"]) for row in rows]
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
-        async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(SQL["read_events"], session_id, after, limit)
+        async with self._database.alone() as connection:
+            rows = await connection.fetch(SQL["read_events"], tenant, session_id, after, limit)
         return [Entry(**row) for row in rows]
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
-        async with self._database.tenant(tenant) as connection:
-            (row,) = await connection.fetch(SQL["starter"], session_id)
+        async with self._database.alone() as connection:
+            (row,) = await connection.fetch(SQL["starter"], tenant, session_id)
         roles = frozenset(row["starter_roles"])
         return Principal(tenant, row["starter_subject"], roles, CredentialKind.SERVICE)
 
@@ -196,8 +187,8 @@ class PostgresSessionStore:
             return bool(await connection.fetchval(SQL["signalled"], session_id, request_id))
 
     async def signals(self, tenant: str, session_id: str) -> Sequence[Signal]:
-        async with self._database.tenant(tenant) as connection:
-            return [Signal(**row) for row in await connection.fetch(SQL["signals"], session_id)]
+        async with self._database.alone() as connection:
+            return [Signal(**row) for row in await connection.fetch(SQL["signals"], tenant, session_id)]
 
     async def _mac_before(self, connection: Connection, lease: Lease, first: int) -> bytes:
         known, mac = self._ends.get((lease.tenant, lease.session_id), (0, b""))

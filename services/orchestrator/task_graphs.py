@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf import struct_pb2
-
 from agentnet.orchestrator.v1 import checkpoint_pb2, event_pb2, session_pb2, task_graph_pb2
 from services.orchestrator.agents import Agents
+from services.orchestrator.checkpoints import form
 from services.orchestrator.checkpoints.form import Resumption
 from services.orchestrator.checkpoints.keeper import Checkpoints
+from services.orchestrator.checkpoints.store import Data
 from services.orchestrator.errors import SessionEnded, TaskGraphNotFound
 from services.orchestrator.graphs import outcome, validate
 from services.orchestrator.graphs.picture import Drawn
@@ -141,10 +141,11 @@ class TaskGraphs:
         state = await self.state(tenant, kept.session.id)
         return [Drawn(name, _agent(state, name), _state(state, name), state.depends_on[name]) for name in state.nodes]
 
-    async def save(self, tenant: str, graph_id: str, *, notes: struct_pb2.Struct) -> checkpoint_pb2.Checkpoint:
+    async def save(self, tenant: str, graph_id: str, *, notes: Data) -> checkpoint_pb2.Checkpoint:
         """Makes a checkpoint of a graph as it is now. Raises TaskGraphNotFound and Unavailable."""
         kept = await self.find(tenant, graph_id)
-        return await self.checkpoints.save(tenant, await self.state(tenant, kept.session.id), notes=notes)
+        state = await self.state(tenant, kept.session.id)
+        return form.read(await self.checkpoints.save(tenant, state, notes=notes))
 
     async def state(self, tenant: str, session_id: str) -> GraphState:
         """The state as the log, committed and live, has it."""

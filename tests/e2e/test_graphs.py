@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agentnet.client import AgentNet, AgentTask, CheckpointManager, TaskGraph, run_with_checkpointing
+from agentnet.client import AgentNet, AgentNetError, AgentTask, CheckpointManager, TaskGraph, run_with_checkpointing
+from agentnet.orchestrator.v1 import agent_pb2
 from tests.e2e.conftest import Mesh
 
 SEED = {
@@ -18,6 +20,24 @@ SEED = {
         {"id": "summary", "prompt": "Integrate plan & mitigations", "agent": "Hermes", "deps": ["mitigations"]},
     ]
 }
+
+
+QUICK = {
+    "goal": "Ship it",
+    "checkpoint_policy": {"frequency": "CHECKPOINT_FREQUENCY_STEP"},
+    "nodes": [
+        {"id": "a", "agent": "Quick", "prompt": "one"},
+        {"id": "b", "agent": "Quick", "prompt": "two", "deps": ["a"]},
+        {"id": "c", "agent": "Quick", "prompt": "three", "deps": ["a"], "condition": "results.a.success"},
+        {"id": "all", "kind": "TASK_KIND_AGGREGATOR", "aggregation": "AGGREGATION_CONCAT", "deps": ["b", "c"]},
+    ],
+}
+
+
+async def quick(client: AgentNet) -> None:
+    """An agent of the synthetic model."""
+    with suppress(AgentNetError):
+        await client.agents.create(agent_pb2.Agent(name="Quick", system_prompt="You are quick.", model="synthetic"))
 
 
 def rest(mesh: Mesh, verb: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -43,15 +63,17 @@ async def test_the_seeds_graph_runs_over_rest_as_it_stands(mesh: Mesh, client: A
     assert picture["mermaid"].count(":::completed") == 4
 
 
-def test_the_command_line_runs_and_shows_a_graph(mesh: Mesh, tmp_path: Path) -> None:
+async def test_the_command_line_runs_and_shows_a_graph(mesh: Mesh, client: AgentNet, tmp_path: Path) -> None:
+    await quick(client)
     file = tmp_path / "graph.json"
-    file.write_text(json.dumps(SEED))
+    file.write_text(json.dumps(QUICK))
     told = mesh.cli("graph", "run", str(file)).stdout
     graph_id = told.split()[1]
     shown = mesh.cli("graph", "show", graph_id).stdout
     file.write_text(json.dumps({"nodes": [{"id": "a", "prompt": "p", "agent": "Athena", "deps": ["a"]}]}))
     refused = mesh.cli("graph", "run", str(file), check=False)
-    assert "■ summary" in told
+    assert "■ all" in told
+    assert "checkpoint chk_" in told
     assert "graph ended" in told
     assert shown.count("completed") == 4
     assert "4 of 4 ended" in shown
@@ -62,9 +84,10 @@ def test_the_command_line_runs_and_shows_a_graph(mesh: Mesh, tmp_path: Path) -> 
 
 
 async def test_a_run_with_checkpoints_goes_on_from_one(client: AgentNet) -> None:
+    await quick(client)
     graph = TaskGraph(goal="A resilient edge")
-    graph.add_task(AgentTask("think", "Athena", "Name one risk."))
-    graph.add_task(AgentTask("write", "Apollo", "Answer it.", dependencies=["think"]))
+    graph.add_task(AgentTask("think", "Quick", "Name one risk."))
+    graph.add_task(AgentTask("write", "Quick", "Answer it.", dependencies=["think"]))
     manager = CheckpointManager(client, frequency="step")
     first = await run_with_checkpointing(graph, checkpoint_manager=manager)
     again = await run_with_checkpointing(graph, checkpoint_manager=manager, resume_from=first.last_checkpoint_id)

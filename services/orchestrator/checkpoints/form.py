@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from google.protobuf import json_format, struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentnet.orchestrator.v1 import checkpoint_pb2, task_graph_pb2
 from services.orchestrator.checkpoints.store import Data
@@ -33,37 +34,58 @@ class Resumption:
     keys: Mapping[str, str]
 
 
+class Plain:
+    """What of a graph is JSON already: results never change, and the graph seldom does."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, Data] = {}
+        self._nodes: Mapping[str, task_graph_pb2.TaskNode] | None = None
+        self._graph: Data = {}
+
+    def result(self, found: TaskResult) -> Data:
+        """An ended node's."""
+        if found.node_id not in self._results:
+            self._results[found.node_id] = _plain(found)
+        return self._results[found.node_id]
+
+    def graph(self, state: GraphState) -> Data:
+        """The graph with what has grown."""
+        if self._nodes is not state.nodes:
+            self._nodes, self._graph = state.nodes, _plain(_grown(state))
+        return self._graph
+
+
 def of_graph(
-    state: GraphState, checkpoint_id: str, *, now: datetime, notes: struct_pb2.Struct | None = None
-) -> Checkpoint:
-    """A checkpoint of a graph as it stands."""
+    state: GraphState, checkpoint_id: str, *, now: datetime, notes: Data | None = None, plain: Plain | None = None
+) -> Data:
+    """A checkpoint of a graph as it stands, as it is stored. `plain` is kept between checkpoints of one graph."""
+    plain = plain or Plain()
     names = sorted({node.agent.partition("@")[0] for node in state.nodes.values() if node.agent})
-    made = Checkpoint(
-        id=checkpoint_id,
-        agent_name=names[0] if len(names) == 1 else TEAM,
-        run_id=state.graph.id,
-        iteration_count=len(state.results),
-        total_tokens=state.input_tokens + state.output_tokens,
-        total_cost_micros_usd=state.cost_micros_usd,
-        metadata=notes,
-        version=VERSION,
-    )
-    made.time.FromDatetime(now)
-    made.messages.extend(_message(result) for result in state.results.values() if result.status == COMPLETED)
     ended = [state.results[name] for name in state.started if name in state.results]
     running = [outcome.running(name, trying, now) for name, trying in state.trying.items()]
-    made.tool_results.extend(_struct(_plain(one)) for one in [*ended, *running])
-    made.metadata["graph"] = _plain(_grown(state))
-    made.metadata["partial"] = {name: trying.turn_id for name, trying in state.trying.items()}
-    return made
-
-
-def data(checkpoint: Checkpoint) -> Data:
-    """As it is stored."""
-    plain: Data = json_format.MessageToDict(
-        checkpoint, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return plain
+    moment = Timestamp()
+    moment.FromDatetime(now)
+    return {
+        "id": checkpoint_id,
+        "agent_name": names[0] if len(names) == 1 else TEAM,
+        "run_id": state.graph.id,
+        "time": moment.ToJsonString(),
+        "messages": [
+            {"node_id": result.node_id, "role": "assistant", "content": result.output}
+            for result in ended
+            if result.status == COMPLETED
+        ],
+        "tool_results": [*(plain.result(result) for result in ended), *(_plain(result) for result in running)],
+        "iteration_count": len(state.results),
+        "total_tokens": state.input_tokens + state.output_tokens,
+        "total_cost_micros_usd": state.cost_micros_usd,
+        "metadata": {
+            **(notes or {}),
+            "graph": plain.graph(state),
+            "partial": {name: trying.turn_id for name, trying in state.trying.items()},
+        },
+        "version": VERSION,
+    }
 
 
 def read(stored: Data) -> Checkpoint:
@@ -132,10 +154,6 @@ def _same(node: task_graph_pb2.TaskNode, before: task_graph_pb2.TaskNode) -> boo
     )
 
 
-def _message(result: TaskResult) -> struct_pb2.Struct:
-    return _struct({"node_id": result.node_id, "role": "assistant", "content": result.output})
-
-
 def _grown(state: GraphState) -> TaskGraph:
     """The graph with what has grown, as it could be executed."""
     graph = TaskGraph()
@@ -155,10 +173,6 @@ def _result(stored: struct_pb2.Struct) -> TaskResult:
 
 def _plain(message: TaskGraph | TaskResult) -> dict[str, Any]:
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
-
-
-def _struct(plain: Mapping[str, Any]) -> struct_pb2.Struct:
-    return json_format.ParseDict(dict(plain), struct_pb2.Struct())
 
 
 def _from_1_0(stored: Data) -> Data:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from google.protobuf import struct_pb2
-
 from agentnet.orchestrator.v1 import checkpoint_pb2, task_graph_pb2
 from services.orchestrator.checkpoints import form
-from services.orchestrator.checkpoints.store import CheckpointFilter, CheckpointStore
+from services.orchestrator.checkpoints.store import CheckpointFilter, CheckpointStore, Data
 from services.orchestrator.errors import CheckpointNotFound
 from services.orchestrator.graphs.state import GraphState
 from shared.clock import Clock
@@ -51,11 +49,12 @@ class Checkpoints:
     ids: Ids
 
     async def save(
-        self, tenant: str, state: GraphState, *, notes: struct_pb2.Struct | None = None
-    ) -> checkpoint_pb2.Checkpoint:
+        self, tenant: str, state: GraphState, *, notes: Data | None = None, plain: form.Plain | None = None
+    ) -> Data:
         """Keeps the graph as it stands. Raises Unavailable."""
-        made = form.of_graph(state, self.ids.new("chk"), now=self.clock.now(), notes=notes)
-        await self.store.save(tenant, made.id, form.data(made))
+        checkpoint_id = self.ids.new("chk")
+        made = form.of_graph(state, checkpoint_id, now=self.clock.now(), notes=notes, plain=plain)
+        await self.store.save(tenant, checkpoint_id, made)
         return made
 
     async def find(self, tenant: str, checkpoint_id: str) -> checkpoint_pb2.Checkpoint:

@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, urlsplit
 from services.orchestrator.checkpoints.store import CheckpointStore
 from services.orchestrator.checkpoints.store_file import FileCheckpointStore
 from services.orchestrator.checkpoints.store_postgres import PostgresCheckpointStore
-from services.orchestrator.checkpoints.store_s3 import S3CheckpointStore
 from shared.postgres import Database
 
 
@@ -23,6 +22,9 @@ def checkpoint_store(place: str, database: Database) -> CheckpointStore:
     if parts.scheme == "file" and parts.path:
         return FileCheckpointStore(Path(parts.path))
     if parts.scheme == "s3" and parts.netloc:
+        # boto3 is large: only a mesh that keeps checkpoints in S3 loads it.
+        from services.orchestrator.checkpoints.store_s3 import S3CheckpointStore  # noqa: PLC0415
+
         endpoint = parse_qs(parts.query).get("endpoint", [None])[0]
         prefix = parts.path.strip("/")
         return S3CheckpointStore(parts.netloc, prefix=f"{prefix}/" if prefix else "", endpoint=endpoint)

@@ -83,7 +83,7 @@ def next_step(state: GraphState, *, max_takeovers: int) -> Step:
         return Done()
     if state.cancelled:
         return _cancel(state)
-    if state.takeovers > max_takeovers:
+    if state.fruitless > max_takeovers:
         return _poisoned()
     return _among_nodes(state)
 

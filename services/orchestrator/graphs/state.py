@@ -72,6 +72,8 @@ class GraphState:
     cancelled: bool = False
     waiting: bool = False
     takeovers: int = 0
+    # Takeovers since something last ended: a long graph may outlive many owners, one that kills its owners may not.
+    fruitless: int = 0
     signals: frozenset[str] = frozenset()
     finished: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -240,6 +242,7 @@ def _task_finished(state: GraphState, event: Event) -> GraphState:
         blocked=blocked,
         ready=ready,
         failed=state.failed + (result.status == FAILED),
+        fruitless=0,
         calls=state.calls + (name in state.trying),
         input_tokens=state.input_tokens + result.usage.input_tokens,
         output_tokens=state.output_tokens + result.usage.output_tokens,
@@ -271,11 +274,11 @@ def _signal_received(state: GraphState, event: Event) -> GraphState:
 
 def _session_waiting(state: GraphState, _event: Event) -> GraphState:
     """A run that came as far as waiting is no poison: its takeovers count from anew, as in its lease."""
-    return replace(state, waiting=True, takeovers=0)
+    return replace(state, waiting=True, takeovers=0, fruitless=0)
 
 
 def _session_taken_over(state: GraphState, event: Event) -> GraphState:
-    return replace(state, takeovers=event.session_taken_over.takeovers)
+    return replace(state, takeovers=event.session_taken_over.takeovers, fruitless=state.fruitless + 1)
 
 
 def _checkpoint_saved(state: GraphState, event: Event) -> GraphState:

@@ -36,3 +36,63 @@ begin
   end if;
   return true;
 end $$;
+
+-- Starts a run in one round trip: the session, the first event of its log, its graph if it has one, its lease. Returns the
+-- session an earlier request of this request_id started, and null when this one did.
+create function start_run(
+  p_tenant text, p_id text, p_topic text, p_mode text, p_strategy text, p_participants text[], p_metadata jsonb,
+  p_status int, p_subject text, p_roles text[], p_request text, p_data bytea, p_started timestamptz,
+  p_kind text, p_payload bytea, p_mac bytea, p_graph text, p_graph_json jsonb
+) returns bytea language plpgsql as $$
+declare
+  earlier bytea;
+begin
+  perform set_config('app.tenant', p_tenant, true);
+  insert into session (tenant_id, id, topic_start, topic_final, mode, strategy, participants, metadata, status,
+    starter_subject, starter_roles, request_id, data, started_at)
+    values (p_tenant, p_id, p_topic, p_topic, p_mode, p_strategy, p_participants, p_metadata, p_status,
+      p_subject, p_roles, p_request, p_data, p_started)
+    on conflict do nothing;
+  if not found then
+    select data into strict earlier from session where request_id = p_request;
+    return earlier;
+  end if;
+  insert into event (tenant_id, session_id, sequence, kind, payload, mac) values (p_tenant, p_id, 1, p_kind, p_payload, p_mac);
+  if p_graph is not null then
+    insert into task_graph (tenant_id, id, session_id, graph_json, status)
+      values (p_tenant, p_graph, p_id, p_graph_json, 'pending');
+  end if;
+  insert into session_lease (tenant_id, session_id, kind)
+    values (p_tenant, p_id, case when p_graph is null then 'session' else 'graph' end);
+  perform pg_notify('orchestrator_wake', p_id);
+  return null;
+end $$;
+
+create function read_log(p_tenant text, p_session text, p_after bigint, p_limit int)
+returns table (sequence bigint, kind text, payload bytea) language plpgsql as $$
+begin
+  perform set_config('app.tenant', p_tenant, true);
+  return query select e.sequence, e.kind, e.payload from event e
+    where e.session_id = p_session and e.sequence > p_after order by e.sequence limit p_limit;
+end $$;
+
+create function run_starter(p_tenant text, p_session text)
+returns table (starter_subject text, starter_roles text[]) language plpgsql as $$
+begin
+  perform set_config('app.tenant', p_tenant, true);
+  return query select s.starter_subject, s.starter_roles from session s where s.id = p_session;
+end $$;
+
+create function run_signals(p_tenant text, p_session text)
+returns table (id text, kind text, sender text, target text) language plpgsql as $$
+begin
+  perform set_config('app.tenant', p_tenant, true);
+  return query select s.id, s.kind, s.sender, s.target from signal s
+    where s.session_id = p_session order by s.created_at, s.id;
+end $$;
+
+create function versions_of_agent(p_tenant text, p_name text) returns setof bytea language plpgsql as $$
+begin
+  perform set_config('app.tenant', p_tenant, true);
+  return query select a.data from agent a where a.name = p_name;
+end $$;

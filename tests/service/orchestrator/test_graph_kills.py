@@ -112,6 +112,7 @@ async def test_a_kill_between_steps_is_taken_over_within_five_seconds_and_nothin
 
 async def test_three_kills_in_one_graph_change_nothing_but_the_owners(shared: Shared) -> None:
     where, model = shared
+    model.pause = 0.2  # so slow that each owner dies in the middle
     async with where.replica("first") as first:
         watcher = await execute(shared, first)
         await watcher.read(first, until=2)

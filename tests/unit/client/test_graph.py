@@ -78,6 +78,7 @@ def test_what_the_mesh_answers_is_the_same_graph_again() -> None:
     graph.tasks["d"].kind, graph.tasks["d"].aggregation, graph.tasks["d"].timeout_seconds = "aggregator", "vote", 5.0
     again = TaskGraph.from_proto(graph.to_proto())
     assert again.tasks == graph.tasks
+    assert (again.goal, again.max_parallel_tasks, again.checkpoint_frequency) == ("Ship it", 3, "step")
 
 
 SHAPES: list[dict[str, Any]] = [

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from agentnet.client import AgentNet, InvalidGraph, TaskGraph, TaskResult
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
@@ -173,7 +173,7 @@ async def _draw(graph_id: str, *, svg: bool) -> None:
 
 
 async def _list() -> None:
-    table = Table("graph", "state", "made", "goal", box=None)
+    table = Table(Column("graph", no_wrap=True, min_width=30), "state", "made", "goal", box=None)
     async with AgentNet.connect() as mesh:
         async for found in mesh.task_graphs.list():
             state = task_graph_pb2.TaskStatus.Name(found.status).removeprefix("TASK_STATUS_").lower()

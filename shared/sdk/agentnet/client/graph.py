@@ -187,7 +187,9 @@ class TaskGraph:
     @classmethod
     def from_proto(cls, found: task_graph_pb2.TaskGraph) -> TaskGraph:
         """From what the mesh answers."""
-        graph = cls(goal=found.goal, max_parallel_tasks=found.max_parallel_tasks)
+        wanted = found.checkpoint_policy.frequency
+        frequency = next((name for name, value in _FREQUENCIES.items() if value == wanted), "")
+        graph = cls(goal=found.goal, max_parallel_tasks=found.max_parallel_tasks, checkpoint_frequency=frequency)
         graph._take(found.nodes)
         return graph
 

@@ -68,7 +68,7 @@ async def test_a_checkpoint_of_one_agents_work_has_its_name() -> None:
     world = World()
     kept = await world.execute(node("a"))
     await world.drive()
-    made = await world.graphs.save(TENANT, kept.graph.id, notes=form.Checkpoint().metadata)
+    made = await world.graphs.save(TENANT, kept.graph.id, notes={})
     assert made.agent_name == "Athena"
 
 
@@ -158,7 +158,7 @@ async def test_any_checkpoint_of_a_run_can_be_gone_on_from() -> None:
     play.run()
     for end in range(1, len(play.log) + 1):
         state = fold(GraphState(), play.log[:end])
-        made = await world.checkpoints.save(TENANT, state)
+        made = form.read(await world.checkpoints.save(TENANT, state))
         found = await world.checkpoints.find(TENANT, made.id)
         assert found == made
         again = await resumed(world, made.id)
@@ -176,7 +176,7 @@ async def test_a_try_in_flight_in_a_checkpoint_is_asked_for_again_under_its_key_
     watching = Watching(world, kept.session.id)
     async with driving(world, "one"):
         await watching.until(3)
-        made = await world.graphs.save(TENANT, kept.graph.id, notes=form.Checkpoint().metadata)
+        made = await world.graphs.save(TENANT, kept.graph.id, notes={})
     watching.stop()
     world.inference.release()
     world.leases.release(await _expired(world), ready=False)
@@ -196,7 +196,7 @@ async def test_another_graph_takes_over_results_of_nodes_that_are_the_same_down_
     world = World()
     kept = await world.execute(*CHAIN)
     await world.drive()
-    made = await world.graphs.save(TENANT, kept.graph.id, notes=form.Checkpoint().metadata)
+    made = await world.graphs.save(TENANT, kept.graph.id, notes={})
     changed = [CHAIN[0], node("b", "a", agent="Hermes"), CHAIN[2], CHAIN[3], node("e", "a")]
     again = await resumed(world, made.id, shapes.graph(task_graph_pb2.TaskGraph(nodes=changed)))
     before = len(world.inference.started)
@@ -211,7 +211,7 @@ async def test_what_failed_or_was_skipped_is_decided_anew() -> None:
         script=lambda name, agent: failure(retryable=False) if name == "a" else name,
     )
     play.run()
-    made = form.of_graph(play.state, "chk_1", now=play.clock.now())
+    made = form.read(form.of_graph(play.state, "chk_1", now=play.clock.now()))
     begun = form.resumption(made, None)
     assert {result.node_id for result in begun.results} == {"c", "d"}
 
@@ -303,4 +303,21 @@ def test_time_is_kept_to_the_microsecond() -> None:
     play = Play([node("a")])
     moment = play.clock.now() + timedelta(microseconds=1)
     made = form.of_graph(play.state, "chk_1", now=moment)
-    assert form.read(form.data(made)) == made
+    assert form.read(made).time.ToNanoseconds() % 1_000_000 == 1_000
+    assert form.read(made).agent_name == "Athena"
+
+
+async def test_after_a_checkpoint_none_is_made_for_a_hundred_times_as_long_as_it_took() -> None:
+    class Costly(MemoryCheckpointStore):
+        async def save(self, tenant: str, checkpoint_id: str, data: dict[str, Any]) -> None:
+            world.clock.advance(timedelta(milliseconds=1))
+            await super().save(tenant, checkpoint_id, data)
+
+    world = World(checkpoint_store=Costly())
+    kept = await world.execute(
+        *[node(f"n{place}", *[f"n{place - 1}"] if place else []) for place in range(30)], **policy(STEP)
+    )
+    await world.drive()
+    ids = await saved(world, kept.session.id)
+    assert len(ids) == 2
+    assert (await world.checkpoints.find(TENANT, ids[-1])).iteration_count == 30

@@ -350,9 +350,19 @@ def test_a_paused_graph_with_something_at_work_waits_for_it() -> None:
 
 def test_a_graph_taken_over_too_often_is_set_aside() -> None:
     play = Play([node("a")])
-    play.write(Event(session_taken_over=event_pb2.SessionTakenOver(takeovers=6)))
+    for takeovers in range(1, 7):
+        play.write(Event(session_taken_over=event_pb2.SessionTakenOver(takeovers=takeovers)))
     play.run()
     assert play.state.session.stop_reason == session_pb2.STOP_REASON_POISONED
+
+
+def test_a_graph_that_gets_on_may_outlive_any_number_of_owners() -> None:
+    play = Play([node(f"n{place}", *[f"n{place - 1}"] if place else []) for place in range(20)])
+    while not play.state.finished:
+        play.write(Event(session_taken_over=event_pb2.SessionTakenOver(takeovers=play.state.takeovers + 1)))
+        play.step(), play.step()
+    assert play.ended == "COMPLETED"
+    assert play.state.takeovers >= 20
 
 
 def test_a_graph_of_a_checkpoint_runs_only_what_is_missing() -> None:

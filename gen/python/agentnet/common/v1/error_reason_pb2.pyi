@@ -114,8 +114,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such checkpoint in this tenant (NOT_FOUND)."""
     ERROR_REASON_CHECKPOINT_INCOMPATIBLE: _ErrorReason.ValueType  # 58
     """The checkpoint is of a version this mesh cannot read or upgrade (FAILED_PRECONDITION). Metadata: `version`, `known`."""
-    ERROR_REASON_EFFECT_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 59
-    """An effect was begun and nobody knows whether it happened; it is not repeated (FAILED_PRECONDITION). Metadata: `key`."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 60
     """No such model (NOT_FOUND). Metadata: `model`, `known`."""
     ERROR_REASON_GENERATION_NOT_FOUND: _ErrorReason.ValueType  # 61
@@ -363,8 +361,6 @@ ERROR_REASON_CHECKPOINT_NOT_FOUND: ErrorReason.ValueType  # 57
 """No such checkpoint in this tenant (NOT_FOUND)."""
 ERROR_REASON_CHECKPOINT_INCOMPATIBLE: ErrorReason.ValueType  # 58
 """The checkpoint is of a version this mesh cannot read or upgrade (FAILED_PRECONDITION). Metadata: `version`, `known`."""
-ERROR_REASON_EFFECT_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 59
-"""An effect was begun and nobody knows whether it happened; it is not repeated (FAILED_PRECONDITION). Metadata: `key`."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 60
 """No such model (NOT_FOUND). Metadata: `model`, `known`."""
 ERROR_REASON_GENERATION_NOT_FOUND: ErrorReason.ValueType  # 61
