@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from services.inference.embedding import EmbeddedEmbedder
 from services.memory import rank
 from services.memory.remember import embedded_text
 from services.memory.store import Corpus, Entry, Filter, Gathered, Memory, MemoryType, Probe
 from services.memory.store_memory import InMemoryStore
 from services.memory.tokens import estimate
 from services.memory.words import bm25, counted
+from tests.support.plain_embedder import EmbeddedEmbedder
 
 _WEIGHTS = Path(__file__).parents[2] / "services" / "memory" / "weights.json"
 _CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}

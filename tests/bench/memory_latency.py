@@ -30,13 +30,13 @@ import numpy as np
 from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
-from services.inference.embedding import EmbeddedEmbedder
 from services.memory import rank
 from services.memory.store import Entry, Filter, Memory, MemoryType, Probe
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from tests.bench import memory_peers
+from tests.support.plain_embedder import EmbeddedEmbedder
 from tests.support.postgres import running_cluster
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
