@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-unit test-contract test-service test-e2e test-conformance bench bench-policy bench-policy-splits bench-policy-pii
+.PHONY: help setup run demo up down gen lock check test test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,6 +41,9 @@ test-unit test-contract test-service test-e2e test-conformance: setup ## One fol
 
 bench: setup ## Measure the mesh's overhead and print the table
 	@python -m tests.bench.overhead
+
+bench-streaming: setup ## Streamed tokens beside plain Envoy; LITELLM=path of its command adds LiteLLM
+	@python -m tests.bench.streaming --write $(if $(LITELLM),--litellm $(LITELLM))
 
 bench-policy: setup ## What policy costs a streamed token, beside re, google-re2 and hyperscan
 	@python -m tests.bench.policy_stream
