@@ -13,6 +13,7 @@ from shared.log import log
 
 _FIRST_LEASE_TOKENS: Final = 256
 _EXTEND_AT: Final = 0.75
+_RENEW_SECONDS: Final = 30.0  # a lease lasts two minutes
 _SETTLE_TRIES: Final = 5
 _SETTLE_PAUSE: Final = timedelta(milliseconds=200)
 
@@ -26,16 +27,22 @@ class Tab:
         self._input = estimate_input(call)
         self._most = call.max_output_tokens
         self._covered = min(call.max_output_tokens, _FIRST_LEASE_TOKENS)
+        self._held_at = 0.0
 
     async def open(self) -> None:
         """Sets the first money aside. Raises the cost service's errors."""
+        self._held_at = asyncio.get_running_loop().time()
         await self._cost.reserve(self.payer, input_tokens=self._input, output_tokens=self._covered)
 
     async def cover(self, counted: int) -> None:
-        """Keeps the lease ahead of what is streamed, doubling it. Raises BUDGET_EXHAUSTED."""
-        if counted < self._covered * _EXTEND_AT or self._covered >= self._most:
+        """Keeps the lease ahead of what is streamed, doubling it, and from running out. Raises BUDGET_EXHAUSTED."""
+        now = asyncio.get_running_loop().time()
+        ahead = counted < self._covered * _EXTEND_AT or self._covered >= self._most
+        if ahead and now - self._held_at < _RENEW_SECONDS:
             return
-        self._covered = min(max(self._covered, counted) * 2, self._most)
+        if not ahead:
+            self._covered = min(max(self._covered, counted) * 2, self._most)
+        self._held_at = now
         await self._cost.extend(self.payer, output_tokens=self._covered)
 
     async def settle(self, usage: Usage) -> Cost | None:
