@@ -1,0 +1,103 @@
+"""The Makefile does what it lists, and the containers' topology is the embedded mesh's."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.docker import init
+from deploy.local.state import State
+from shared.settings import SERVICES, MeshSettings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
+def targets() -> list[str]:
+    listed = subprocess.run(("make", "help"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+
+
+def test_every_target_is_listed_and_can_be_planned() -> None:
+    promised = "run demo test check gen bench up down lock setup"
+    assert set(promised.split()) <= set(targets())
+    for target in targets():
+        planned = subprocess.run(("make", "-n", target), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (planned.returncode, target) == (0, target), planned.stderr
+
+
+def test_every_make_command_in_the_docs_is_a_target() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        target
+        for page in pages
+        for target in re.findall(r"(?:^ {4}|`)make ([a-z][a-z-]*)", page.read_text(), re.MULTILINE)
+    }
+    assert named
+    assert named <= set(targets())
+
+
+def test_the_stack_is_written_in_flow_order_and_waits_for_what_it_needs() -> None:
+    assert list(COMPOSE) == ["postgres", "redis", "init", *SERVICES, "envoy"]
+    assert COMPOSE["init"]["depends_on"].keys() == {"postgres", "redis"}
+    assert set(COMPOSE["envoy"]["depends_on"]) == set(SERVICES)
+    for service in SERVICES:
+        assert COMPOSE[service]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
+        assert COMPOSE[service]["command"][-1].endswith(f"exec python -m services.{service}")
+
+
+def test_only_the_edge_is_published_and_on_loopback_alone() -> None:
+    published = {name: service["ports"] for name, service in COMPOSE.items() if "ports" in service}
+    assert published == {"envoy": ["127.0.0.1:8080:8080"]}
+
+
+def test_no_secret_stands_in_the_file() -> None:
+    for service in COMPOSE.values():
+        for name, value in service.get("environment", {}).items():
+            assert re.fullmatch(r"\$\{\w+(:[-?][^}]*)?\}", value), name
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_s_environment_is_what_its_service_reads(
+    service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path / "state")
+    state.prepare()
+    monkeypatch.setenv("REDIS_PASSWORD", "secret")
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    init.write_service(state, tmp_path, service)
+    for line in (tmp_path / service / "env").read_text().splitlines():
+        name, _, value = shlex.split(line)[1].partition("=")
+        monkeypatch.setenv(name, value)
+    module = importlib.import_module(f"services.{service}.settings")
+    (kind,) = [
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, MeshSettings) and found.__module__ == module.__name__
+    ]
+    settings = kind.load()
+    assert settings.listen == "0.0.0.0:50051"
+    assert settings.redis_url.get_secret_value() == "redis://:secret@redis:6379/0"
+    files = {file.name: oct(file.stat().st_mode & 0o777) for file in (tmp_path / service).iterdir()}
+    assert set(files.values()) == {"0o400"}
+
+
+def test_the_image_is_built_in_stages_and_runs_as_an_ordinary_user() -> None:
+    lines = (ROOT / "deploy/docker/Dockerfile").read_text().splitlines()
+    stages = [place for place, line in enumerate(lines) if line.startswith("FROM ")]
+    assert len(stages) == 2
+    final = lines[stages[1] :]
+    assert any(line.startswith("COPY --from=build") for line in final)
+    assert any(line == "USER agentnet" for line in final)
+    assert all("--require-hashes" in line for line in lines if "pip install" in line or "pip sync" in line)
+    for line in lines:
+        if line.startswith("COPY ") and "--from" not in line:
+            assert (ROOT / line.split()[1]).exists()
