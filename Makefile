@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii
+.PHONY: help setup run demo up down gen lock check test test-heavy test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +35,9 @@ check: setup ## Everything CI checks beside tests
 
 test: setup ## unit, contract, service, conformance, then end to end through the real mesh
 	@$(PYTEST) tests/unit tests/contract tests/service tests/conformance tests/e2e
+
+test-heavy: setup ## What takes minutes: kills of real processes, attacks as an ordinary user
+	@$(PYTEST) -m heavy tests
 
 test-unit test-contract test-service test-e2e test-conformance: setup ## One folder of tests
 	@$(PYTEST) tests/$(@:test-%=%)

@@ -293,9 +293,8 @@ async def test_a_path_that_is_not_there_is_not_found(rest: Rest) -> None:
 
 
 async def test_what_is_not_served_yet_says_so(rest: Rest) -> None:
-    for path in ("/v1/tasks/plan", "/v1/tasks/execute", "/v1/eval/run"):
-        status, body = await rest("POST", path, {})
-        assert (status, reason_of(body)) == (501, "NOT_SERVED")
+    status, body = await rest("POST", "/v1/eval/run", {})
+    assert (status, reason_of(body)) == (501, "NOT_SERVED")
 
 
 # --- governance on the way ------------------------------------------------------------------------------------------

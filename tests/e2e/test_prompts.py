@@ -58,8 +58,8 @@ async def test_a_wrong_template_names_its_place_over_rest(rest: Rest) -> None:
 
 async def test_embeddings_come_batched_and_cached_through_the_edge(rest: Rest) -> None:
     texts = ["A cat lies on a rug.", "Interest rates rose.", "A cat lies on a rug."]
-    status, first = await rest("POST", "/v1/embeddings", {"texts": texts})
-    _, again = await rest("POST", "/v1/embeddings", {"texts": texts})
+    status, first = await rest("POST", "/v1/inference/embeddings", {"texts": texts})
+    _, again = await rest("POST", "/v1/inference/embeddings", {"texts": texts})
     assert (status, len(first["embeddings"]), len(first["embeddings"][0]["values"])) == (200, 3, 384)
     assert first["embeddings"] == again["embeddings"]
     assert first["embeddings"][0] == first["embeddings"][2]

@@ -23,6 +23,8 @@ from deploy.local.state import State, choose_ports
 from shared.migrate import migrate, migrations
 from tests.support.identity import Keys, make_keys
 
+pytestmark = pytest.mark.heavy
+
 STREAMS = 150
 Code = grpc.StatusCode
 RETRIED = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED)  # of a killed server

@@ -29,6 +29,8 @@ from tests.support.postgres import postgres
 from tests.support.replicas import Replica, Site, SlowModel, site
 from tests.support.valkey import valkey_url
 
+pytestmark = pytest.mark.heavy
+
 __all__ = ("postgres", "valkey_url")
 
 Shared = tuple[Site, SlowModel]

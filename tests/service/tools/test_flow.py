@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from structlog.testing import capture_logs
 
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from services.tools.store_memory import MemoryToolStore
@@ -249,15 +250,15 @@ async def test_calls_are_counted_by_tool_and_status(stub: Any, keys: Keys, reade
     assert counted == {"OK": 1, "USER_ERROR": 1}
 
 
-async def test_what_looks_like_an_escape_is_logged(stub: Any, keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_looks_like_an_escape_is_logged(stub: Any, keys: Keys) -> None:
     function = {"code": "def adder(a, b):\n    import os\n    os.fork()\n", "allowed_imports": ["os"]}
     await register(stub, keys, tool(function=function))
-    await refusal(call(stub, keys))
-    await refusal(register(stub, keys, tool("import os\ndef adder(): pass\n", version="2.0.0")))
-    logged = capsys.readouterr().out
-    assert "tool.security" in logged
-    assert "status=DENIED" in logged
-    assert "function.rejected" in logged
+    with capture_logs() as logged:
+        await refusal(call(stub, keys))
+        await refusal(register(stub, keys, tool("import os\ndef adder(): pass\n", version="2.0.0")))
+    found = {entry["event"]: entry for entry in logged}
+    assert found["tool.security"]["status"] == "DENIED"
+    assert "function.rejected" in found
 
 
 EMITTING = """

@@ -11,6 +11,8 @@ import pytest
 
 from services.tools import enter
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parents[3]
 ORDINARY = 1_879_050_777
 
