@@ -12,7 +12,11 @@ import sys
 import uvloop
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-DELTA = b'data: {"id":"c","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]}\n\n'
+HEAD_OF_DELTA = (
+    b'data: {"id":"c","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":"'
+)
+# Two words by turns: some proxies take a hundred equal ones for a model gone astray.
+DELTAS = [HEAD_OF_DELTA + word + b'"},"finish_reason":null}]}\n\n' for word in (b"word ", b"more ")]
 LAST = (
     b'data: {"id":"c","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
     b'data: {"id":"c","object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":%d,"total_tokens":9}}\n\n'
@@ -57,14 +61,14 @@ class Model(asyncio.Protocol):
         self.work = asyncio.create_task(self.answer(int(tokens), int(gap) / 1000))
 
     async def answer(self, tokens: int, gap: float) -> None:
-        self.transport.write(HEAD + chunked(DELTA))
+        self.transport.write(HEAD + chunked(DELTAS[0]))
         left = tokens - 1
         while left:
             if gap:
                 await asyncio.sleep(gap)
             batch = 1 if gap else min(left, BATCH)
             await self.room.wait()
-            self.transport.write(chunked(DELTA * batch))
+            self.transport.write(chunked(b"".join(DELTAS[(left - at) % 2] for at in range(batch))))
             left -= batch
             if not gap:
                 await asyncio.sleep(0)
