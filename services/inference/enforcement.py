@@ -15,6 +15,7 @@ from shared.monitors.rules import Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 
 _REPORT_AT_ONCE: Final = 100
+_KNOWN_AT_MOST: Final = 10_000
 
 
 class Guard:
@@ -54,13 +55,14 @@ class Enforcement:
         self._strict = strict
         self._snapshot: Snapshot | None = None
         self._compiled: dict[tuple[tuple[Bundle, ...], Target], tuple[CompiledRule, ...]] = {}
+        self._known: dict[tuple[str, str, Target], tuple[CompiledRule, ...]] = {}
 
     async def follow(self) -> None:
         """Takes every snapshot policy publishes, for as long as the stream holds."""
         held = self._snapshot.revision if self._snapshot else 0
         async for snapshot in self._policy.watch(held):
             self._snapshot = snapshot
-            self._compiled = {}
+            self._compiled, self._known = {}, {}
             log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
 
     def check_prompt(self, tenant: str, agent: str, texts: Sequence[str]) -> tuple[list[Verdict], PolicyBlocked | None]:
@@ -85,11 +87,19 @@ class Enforcement:
             if self._strict:
                 raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
             return ()
-        bundles = self._snapshot.in_force(tenant, agent.partition("@")[0])
-        key = (tuple(bundles), target)  # tenants and agents with the same bundles share what was compiled
-        if key not in self._compiled:
-            self._compiled[key] = compile_rules(bundles, target)
-        return self._compiled[key]
+        whose = (tenant, agent.partition("@")[0], target)
+        if whose not in self._known:
+            self._known[whose] = self._found(self._snapshot, *whose)
+        return self._known[whose]
+
+    def _found(self, snapshot: Snapshot, tenant: str, agent: str, target: Target) -> tuple[CompiledRule, ...]:
+        """Looked up once a snapshot; tenants and agents with the same bundles share what was compiled."""
+        if len(self._known) >= _KNOWN_AT_MOST:
+            self._known.clear()
+        bundles = tuple(snapshot.in_force(tenant, agent))
+        if (bundles, target) not in self._compiled:
+            self._compiled[bundles, target] = compile_rules(bundles, target)
+        return self._compiled[bundles, target]
 
 
 async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], *, at: datetime) -> None:
