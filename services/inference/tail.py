@@ -121,6 +121,8 @@ class GenerationTail:
                     return
             if not events:
                 newest = await self._newest(tenant, generation_id)
+                if newest and _sequence(newest) > last:
+                    continue  # written since the look before: read it, whatever it says
                 if newest and _is_last(newest):
                     return
                 if not alive and not newest and not found:
@@ -145,6 +147,10 @@ class GenerationTail:
         # Two flushes at once may write an event twice; it is one event.
         numbered = {int(place) + 1: data for _, fields in entries for place, data in fields.items()}
         return alive, sorted((sequence, data) for sequence, data in numbered.items() if sequence > after)
+
+
+def _sequence(data: bytes) -> int:
+    return pb.GenerateResponse.FromString(data).event.sequence
 
 
 def _is_last(data: bytes) -> bool:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from agentnet.common.v1 import error_reason_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from services.inference.store_memory import MemoryGenerationStore
+from services.inference.tail import GenerationTail
 from shared.redis import open_redis
 from shared.tasks import stopped
 from tests.service.inference.calls import Code, attached, generated, refusal, said, until
@@ -267,3 +268,24 @@ async def test_an_event_that_two_flushes_wrote_is_read_once(keys: Keys, redis: R
             entries = {str(at): generation.events[at] for at in range(place, len(generation.events))}
             await redis.xadd(f"gen:acme:{generation.id}", entries, id=f"{len(generation.events) + place + 1}-0")  # type: ignore[arg-type]
         assert await attached(other, keys) == plain
+
+
+async def test_what_is_written_between_two_looks_is_read(
+    keys: Keys, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with replica(keys, redis) as one, replica(keys, redis, store=one.store) as other:
+        gate, looked, newest = asyncio.Event(), asyncio.Event(), other.engine.tail._newest
+        one.model.steps = ["One ", gate, "two."]
+        first = asyncio.create_task(generated(one, keys, request()))
+        await until(lambda: one.engine.live() and next(iter(one.engine.live())).flushed == 2)
+
+        async def after_the_end(tenant: str, generation_id: str) -> bytes | None:
+            gate.set()
+            await first
+            await one.engine.tail.flush(one.engine.live())
+            looked.set()
+            return await newest(tenant, generation_id)
+
+        monkeypatch.setattr(GenerationTail, "_newest", staticmethod(after_the_end))
+        assert await attached(other, keys) == await first
+        assert looked.is_set()
