@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from agentnet.client import AgentNet, InvalidGraph, TaskGraph, TaskResult
@@ -78,7 +79,7 @@ def _read(file: Path) -> TaskGraph:
         found = TaskGraph.from_file(file)
         found.validate()
     except (InvalidGraph, OSError) as error:
-        err.print(f"[red]error:[/] {error}", soft_wrap=True)
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
     return found
 
@@ -103,7 +104,7 @@ def _tell(event: event_pb2.SessionEvent) -> bool:
             fallback = ", the fallback" if began.fallback else ""
             out.print(f"[cyan]▶ {began.node_id}[/] [dim]{began.agent}{again}{fallback}[/]", soft_wrap=True)
         case "task_interrupted":
-            out.print(f"[yellow]↻ {event.task_interrupted.node_id}[/] {event.task_interrupted.failure.message}")
+            out.print(f"[yellow]↻ {event.task_interrupted.node_id}[/] {escape(event.task_interrupted.failure.message)}")
         case "task_finished":
             _tell_result(TaskResult.from_proto(event.task_finished.result), event.task_finished.progress)
         case "graph_grown":
@@ -130,7 +131,7 @@ def _tell_end(session: session_pb2.Session) -> bool:
     colour = "red" if failed else "green"
     out.print(f"[{colour}]ended:[/] {why} · ${session.cost_micros_usd / _MICROS:.6f}")
     if failed and session.failure.message:
-        out.print(f"[red]{session.failure.message}[/]", soft_wrap=True)
+        out.print(f"[red]{escape(session.failure.message)}[/]", soft_wrap=True)
     if checkpoint := session.failure.metadata.get("last_checkpoint_id"):
         out.print(f"[dim]go on with: agentnet graph run --resume-from {checkpoint}[/]", soft_wrap=True)
     return failed
@@ -143,7 +144,7 @@ async def _plan(goal: str, agents: list[str], *, run_it: bool) -> None:
         for name in level:
             task = planned.tasks[name]
             needs = f" [dim]after {', '.join(task.dependencies)}[/]" if task.dependencies else ""
-            out.print(f"[bold]{name}[/] [cyan]{task.agent_name}[/]{needs}", soft_wrap=True)
+            out.print(f"[bold]{escape(name)}[/] [cyan]{task.agent_name}[/]{needs}", soft_wrap=True)
             out.print(f"  {task.prompt}", markup=False, soft_wrap=True)
     if run_it:
         await _run(planned, "")
@@ -177,7 +178,7 @@ async def _list() -> None:
     async with AgentNet.connect() as mesh:
         async for found in mesh.task_graphs.list():
             state = task_graph_pb2.TaskStatus.Name(found.status).removeprefix("TASK_STATUS_").lower()
-            table.add_row(found.id, state, found.create_time.ToJsonString(), found.goal)
+            table.add_row(found.id, state, found.create_time.ToJsonString(), escape(found.goal))
     out.print(table)
 
 

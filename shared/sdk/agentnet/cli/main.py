@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from agentnet.cli.graphs import graph
@@ -140,7 +141,7 @@ def main() -> None:
         app()
     except AgentNetError as error:
         field = f" ({error.field})" if error.field and error.field not in error.message else ""
-        err.print(f"[red]error:[/] {error.message}{field}. {error.suggestion}".strip(), soft_wrap=True)
+        err.print(f"[red]error:[/] {escape(error.message)}{field}. {escape(error.suggestion)}".strip(), soft_wrap=True)
         sys.exit(1)
 
 
