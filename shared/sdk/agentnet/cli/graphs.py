@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from agentnet.cli.work import do, err
 from agentnet.client import AgentNet, InvalidGraph, TaskGraph, TaskResult
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
 
 graph = typer.Typer(no_args_is_help=True, help="Plan, run and read task graphs.")
 
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
 _MICROS: Final = 1_000_000
 _SHOWN: Final = 200
 _COLOURS: Final = {"completed": "green", "failed": "red", "skipped": "dim", "cancelled": "yellow", "running": "cyan"}
@@ -35,7 +34,7 @@ def graph_run(
     """Run a graph and watch its tasks start and end."""
     if file is None and not resume_from:
         raise typer.BadParameter("name a file, or a checkpoint with --resume-from")
-    _do(_run(_read(file) if file else None, resume_from))
+    do(_run(_read(file) if file else None, resume_from), what="graph")
 
 
 @graph.command("plan")
@@ -46,7 +45,7 @@ def graph_plan(
     run_it: Annotated[bool, typer.Option("--run", help="Run the plan at once.")] = False,
 ) -> None:
     """Let a planner agent make a graph of a goal."""
-    _do(_plan(goal, [name.strip() for name in agents.split(",") if name.strip()], run_it=run_it))
+    do(_plan(goal, [name.strip() for name in agents.split(",") if name.strip()], run_it=run_it), what="graph")
 
 
 @graph.command("show")
@@ -57,13 +56,13 @@ def graph_show(
     svg: Annotated[bool, typer.Option("--svg", help="As an SVG document.")] = False,
 ) -> None:
     """Show a graph with the states of its tasks."""
-    _do(_draw(graph_id, svg=svg) if mermaid or svg else _show(graph_id))
+    do(_draw(graph_id, svg=svg) if mermaid or svg else _show(graph_id), what="graph")
 
 
 @graph.command("list")
 def graph_list() -> None:
     """List graphs, newest first."""
-    _do(_list())
+    do(_list(), what="graph")
 
 
 @graph.command("cancel")
@@ -71,7 +70,7 @@ def graph_cancel(
     graph_id: Identifier, task: Annotated[str, typer.Option(help="Only this task and what depends on it.")] = ""
 ) -> None:
     """End a graph, or a task and what depends on it."""
-    _do(_cancel(graph_id, task))
+    do(_cancel(graph_id, task), what="graph")
 
 
 def _read(file: Path) -> TaskGraph:
@@ -186,11 +185,3 @@ async def _cancel(graph_id: str, task: str) -> None:
     async with AgentNet.connect() as mesh:
         await mesh.task_graphs.cancel(graph_id, task_id=task)
     out.print("told to end")
-
-
-def _do(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
-    except KeyboardInterrupt:
-        err.print("\nstopped watching; the graph goes on")
-        sys.exit(130)

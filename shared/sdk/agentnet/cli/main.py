@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Coroutine
 from importlib.metadata import version as installed
 from typing import Annotated, Any
 
@@ -17,6 +15,7 @@ from rich.table import Table
 from agentnet.cli.graphs import graph
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
 from agentnet.cli.show import Story
+from agentnet.cli.work import do, err
 from agentnet.client import AgentNet, AgentNetError
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2
 
@@ -26,7 +25,7 @@ app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
 
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
 
 DEFAULT_TOPIC = "Designing resilient edge network"
 DEFAULT_AGENTS = "Athena,Apollo"
@@ -86,7 +85,7 @@ def run(
     max_rounds: Annotated[int, typer.Option(min=0, max=50, help="0 leaves it to the mesh.")] = 0,
 ) -> None:
     """Run a session and watch it think, token by token."""
-    _do(_run(topic, mode=mode, agents=agents, max_rounds=max_rounds))
+    do(_run(topic, mode=mode, agents=agents, max_rounds=max_rounds), what="session")
 
 
 @app.command()
@@ -95,7 +94,7 @@ def watch(
     after: Annotated[int, typer.Option(min=0, help="The last sequence already seen.")] = 0,
 ) -> None:
     """Watch a session from any place in its log, live to its end."""
-    _do(_watch(session_id, after))
+    do(_watch(session_id, after), what="session")
 
 
 @app.command()
@@ -107,13 +106,13 @@ def version() -> None:
 @agent.command("list")
 def agent_list() -> None:
     """List agents, one line a version."""
-    _do(_list_agents())
+    do(_list_agents(), what="session")
 
 
 @agent.command("show")
 def agent_show(name: Annotated[str, typer.Argument(help="Athena or Athena@1.0.0.")]) -> None:
     """Show one version."""
-    _do(_show_agent(name))
+    do(_show_agent(name), what="session")
 
 
 @agent.command("create")
@@ -132,7 +131,7 @@ def agent_create(
         system_prompt=prompt,
         capabilities=capability or [],
     )
-    _do(_create_agent(made))
+    do(_create_agent(made), what="session")
 
 
 def main() -> None:
@@ -143,14 +142,6 @@ def main() -> None:
         field = f" ({error.field})" if error.field and error.field not in error.message else ""
         err.print(f"[red]error:[/] {escape(error.message)}{field}. {escape(error.suggestion)}".strip(), soft_wrap=True)
         sys.exit(1)
-
-
-def _do(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
-    except KeyboardInterrupt:
-        err.print("\nstopped watching; the session goes on")
-        sys.exit(130)
 
 
 async def _run(topic: str, *, mode: str, agents: str, max_rounds: int) -> None:
