@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,6 +41,10 @@ test-heavy: setup ## What takes minutes: kills of real processes, attacks as an 
 
 test-unit test-contract test-service test-e2e test-conformance: setup ## One folder of tests
 	@$(PYTEST) tests/$(@:test-%=%)
+
+test-backends: setup ## Memory's contract suite on every engine it has an adapter for, in an environment of its own
+	@bash deploy/python/backends.sh
+	@.venv-backends/bin/python -m pytest tests/contract/memory/test_store.py tests/contract/memory/test_tenants.py
 
 bench: setup ## Measure the mesh's overhead and print the table
 	@python -m tests.bench.overhead

@@ -25,6 +25,7 @@ from services.memory.episodes import Episodes
 from services.memory.fact_store import FactStore
 from services.memory.fact_store_postgres import PostgresFactStore
 from services.memory.facts import Facts
+from services.memory.federation import Federation
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
 from services.memory.service import MemoryService
@@ -71,7 +72,14 @@ class Chores:
 
 
 def add_to_server(
-    server: grpc.aio.Server, stores: Stores, *, embedder: Embedder, settings: MemorySettings, clock: Clock, ids: Ids
+    server: grpc.aio.Server,
+    stores: Stores,
+    *,
+    embedder: Embedder,
+    federation: Federation,
+    settings: MemorySettings,
+    clock: Clock,
+    ids: Ids,
 ) -> Chores:
     """Puts the five services onto the server."""
     limits = Limits(stores.memories, clock, memories=settings.tenant_memories)
@@ -83,7 +91,7 @@ def add_to_server(
     facts = Facts(stores.facts, clock=clock, ids=ids)
     contexts = Contexts(conversations, recall, remembering, facts, automatic=settings.automatic_context)
     episodes = Episodes(conversations, remembering, automatic=settings.automatic_episodes)
-    memories = MemoryService(remembering, recall, contexts, episodes, clock)
+    memories = MemoryService(remembering, recall, contexts, episodes, federation=federation, clock=clock)
     bulk = BulkService(remembering, upkeep, limits, Consolidation(remembering), clock)
     memory_service_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
@@ -109,7 +117,11 @@ def main() -> None:
             clock, size=settings.cached_embeddings, ttl=settings.cached_embeddings_ttl,
         )  # fmt: skip
         stores = Stores(PostgresMemoryStore(database), PostgresConversationStore(database), PostgresFactStore(database))
-        chores = add_to_server(server, stores, embedder=embedder, settings=settings, clock=clock, ids=RandomIds())
+        patience = settings.cluster_patience
+        federation = await Federation.of(settings.cluster_addresses, stack, patience=patience)
+        chores = add_to_server(
+            server, stores, embedder=embedder, federation=federation, settings=settings, clock=clock, ids=RandomIds()
+        )
         every = settings.upkeep_interval
         await stack.enter_async_context(supervised("used", lambda: chores.used.run(every / 10)))
         await stack.enter_async_context(supervised("upkeep", lambda: chores.upkeep.run(every)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from agentnet.memory.v1 import change_pb2
@@ -10,6 +11,7 @@ from agentnet.memory.v1 import memory_service_pb2_grpc as rpc
 from services.memory import convert, convert_context
 from services.memory.context import Contexts
 from services.memory.episodes import Episodes
+from services.memory.federation import Federation, merged
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
 from shared import fields
@@ -21,12 +23,20 @@ class MemoryService(rpc.MemoryServiceServicer):
     """What do we know?"""
 
     def __init__(
-        self, remembering: Remembering, recall: Recall, contexts: Contexts, episodes: Episodes, clock: Clock
+        self,
+        remembering: Remembering,
+        recall: Recall,
+        contexts: Contexts,
+        episodes: Episodes,
+        *,
+        federation: Federation,
+        clock: Clock,
     ) -> None:
         self._remembering = remembering
         self._recall = recall
         self._contexts = contexts
         self._episodes = episodes
+        self._federation = federation
         self._clock = clock
 
     async def Remember(self, request: pb.RememberRequest, context: Any) -> pb.RememberResponse:
@@ -55,8 +65,12 @@ class MemoryService(rpc.MemoryServiceServicer):
         return convert.list_response(found, asked)
 
     async def Recall(self, request: pb.RecallRequest, context: Any) -> pb.RecallResponse:
-        found = await self._recall.recall(current().tenant_id, convert.question(request))
-        return convert.answer(found, explain=request.explain)
+        asked = convert.question(request)
+        here, elsewhere = await asyncio.gather(
+            self._recall.recall(current().tenant_id, asked), self._federation.recall(request)
+        )
+        own = convert.answer(here, explain=request.explain)
+        return merged(own, elsewhere, limit=asked.limit) if request.clusters else own
 
     async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:
         memory_id = fields.identifier(request.memory_id, "memory_id")

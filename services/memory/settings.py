@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shared.settings import MeshSettings, settings_for
 
@@ -20,6 +20,24 @@ class MemorySettings(MeshSettings):
     )
     cached_embeddings: int = Field(default=2_048, ge=1, description="vectors of texts asked for last, 12 KB each")
     cached_embeddings_ttl: timedelta = Field(default=timedelta(minutes=10), description="how long one is kept")
+    clusters: str = Field(
+        default="", description="memory services of other clusters that a recall may ask: eu=memory.eu:50051,us=…"
+    )
+    cluster_patience: timedelta = Field(default=timedelta(seconds=2), description="how long they are waited for")
     automatic_context: bool = Field(default=True, description="whether GetContext searches; off: the tail alone")
     automatic_episodes: bool = Field(default=True, description="whether turns become episodes when asked for")
     upkeep_interval: timedelta = Field(default=timedelta(minutes=5), description="how often memories are pruned")
+
+    @field_validator("clusters")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        for entry in filter(None, value.split(",")):
+            name, _, address = entry.strip().partition("=")
+            if not name or ":" not in address:
+                raise ValueError(f"{entry} is not name=host:port")
+        return value
+
+    @property
+    def cluster_addresses(self) -> dict[str, str]:
+        """By name."""
+        return dict(entry.strip().split("=", 1) for entry in self.clusters.split(",") if entry.strip())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from services.memory.store import Entry, Filter, Found, Memory, Receipt, Vector
 from services.memory.store_memory import InMemoryStore, check_widths
+
+T = TypeVar("T")
 
 
 class VectorEngine(Protocol):
@@ -27,27 +31,30 @@ class VectorEngine(Protocol):
 
 class EngineStore(InMemoryStore):
     """Memories and words in this process, vectors in an engine: for one process without Postgres. Everything but the
-    engine's own files ends with the process.
+    engine's own files ends with the process. An engine works in a thread, one call at a time.
     """
 
     def __init__(self, engine: VectorEngine) -> None:
         super().__init__()
         self._engine = engine
+        self._turn = asyncio.Lock()
 
     async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
         known = set(self._tenants.get(tenant, {}))
         stored = await super().add(tenant, entries)
         fresh = {memory.id for memory in stored} - known
         mine = self._tenants[tenant]
-        self._engine.put(tenant, [(mine[one].memory.place, mine[one].vector) for one in sorted(fresh)])
+        vectors = [(mine[one].memory.place, mine[one].vector) for one in sorted(fresh)]
+        await self._in_turn(self._engine.put, tenant, vectors)
         return stored
 
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
         old = self._tenants.get(tenant, {}).get(before.id)
         changed = await super().change(tenant, entry, before=before)
         if changed and old:
-            self._engine.remove(tenant, [before.place], len(old.vector))
-            self._engine.put(tenant, [(changed.place, self._tenants[tenant][changed.id].vector)])
+            await self._in_turn(self._engine.remove, tenant, [before.place], len(old.vector))
+            vector = self._tenants[tenant][changed.id].vector
+            await self._in_turn(self._engine.put, tenant, [(changed.place, vector)])
         return changed
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
@@ -55,7 +62,8 @@ class EngineStore(InMemoryStore):
         going = [mine[memory.id] for memory in memories if memory.id in mine]
         gone = await super().forget(tenant, memories, receipts)
         for width in {len(one.vector) for one in going}:
-            self._engine.remove(tenant, [one.memory.place for one in going if len(one.vector) == width], width)
+            places = [one.memory.place for one in going if len(one.vector) == width]
+            await self._in_turn(self._engine.remove, tenant, places, width)
         return gone
 
     async def nearest(
@@ -67,5 +75,11 @@ class EngineStore(InMemoryStore):
         }
         if not mine:
             return []
-        found = self._engine.nearest(tenant, vector, mine.keys(), limit=min(limit, len(mine)))
+        found = await self._in_turn(
+            partial(self._engine.nearest, tenant, vector, mine.keys(), limit=min(limit, len(mine)))
+        )
         return [Found(mine[place], cosine) for place, cosine in found]
+
+    async def _in_turn(self, work: Callable[..., T], *given: Any) -> T:
+        async with self._turn:
+            return await asyncio.to_thread(work, *given)

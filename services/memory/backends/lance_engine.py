@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import lancedb
@@ -28,9 +29,8 @@ class LanceEngine:
         table.merge_insert("place").when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
     def remove(self, tenant: str, places: Sequence[int], width: int) -> None:
-        name = collection(tenant, width)
-        if name in self._database.table_names(limit=1_000_000):
-            self._database.open_table(name).delete(_among(places))
+        with suppress(ValueError):  # there is no such table, so nothing to delete
+            self._database.open_table(collection(tenant, width)).delete(_among(places))
 
     def nearest(
         self, tenant: str, vector: Vector, among: Collection[int], *, limit: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
 from services.memory.backends.contract import EngineStore
+from services.memory.backends.pinecone_engine import PineconeEngine
+from services.memory.backends.weaviate_engine import WeaviateEngine
 from services.memory.conversations_memory import InMemoryConversations
 from services.memory.conversations_postgres import PostgresConversationStore
 from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.fact_store_postgres import PostgresFactStore
+from services.memory.store import WIDTHS
 from services.memory.store_memory import InMemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
 from shared.postgres import Database, open_database
+from tests.support.vector_servers import KEY, Pinecone, Weaviate, served
 
 
 @pytest.fixture
@@ -55,16 +60,45 @@ def _lance(folder: Path) -> Any:
     return LanceEngine(folder)
 
 
-# Engines are an optional group of dependencies, `backends`; a run without one of them skips it.
-ENGINES = {"faiss": _faiss, "qdrant": _qdrant, "chroma": _chroma, "lancedb": _lance}
+def _milvus(folder: Path) -> Any:
+    client = pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    from services.memory.backends.milvus_engine import MilvusEngine
+
+    return MilvusEngine(client.MilvusClient(str(folder / "vectors.db")))
 
 
-@pytest.fixture(params=["memory", "postgres", *ENGINES])
+# Engines are an optional group of dependencies, `backends`; a run without one of them skips it: `make test-backends` has all.
+ENGINES = {"faiss": _faiss, "qdrant": _qdrant, "chroma": _chroma, "lancedb": _lance, "milvus": _milvus}
+
+
+@pytest.fixture
+async def pinecone() -> AsyncIterator[PineconeEngine]:
+    async with AsyncExitStack() as stack:
+        hosts = {width: await stack.enter_async_context(served(Pinecone().routes())) for width in WIDTHS}
+        with closing(PineconeEngine(hosts, api_key=KEY)) as engine:
+            yield engine
+
+
+@pytest.fixture
+async def weaviate() -> AsyncIterator[WeaviateEngine]:
+    async with served(Weaviate().routes()) as address:
+        with closing(WeaviateEngine(address)) as engine:
+            yield engine
+
+
+# These are services; what answers here is a local server of their wire format.
+SERVED = ("pinecone", "weaviate")
+
+
+@pytest.fixture(params=["memory", "postgres", *ENGINES, *SERVED])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "memory":
         return InMemoryStore()
     if request.param == "postgres":
         return PostgresMemoryStore(request.getfixturevalue("database"))
+    if request.param in SERVED:
+        return EngineStore(request.getfixturevalue(request.param))
     return EngineStore(ENGINES[request.param](tmp_path))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from agentnet.memory.v1 import (
 )
 from services.memory.conversations_memory import InMemoryConversations
 from services.memory.fact_store_memory import InMemoryFacts
+from services.memory.federation import Federation
 from services.memory.main import SERVICES, Chores, Stores, add_to_server
 from services.memory.settings import MemorySettings
 from services.memory.store_memory import InMemoryStore
@@ -57,7 +58,13 @@ def settings() -> dict[str, Any]:
 
 @pytest.fixture
 async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Served]:
-    keys = make_keys(tmp_path)
+    async with serve(make_keys(tmp_path), settings) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serve(keys: Keys, settings: dict[str, Any]) -> AsyncIterator[Served]:
+    """A memory service that trusts these keys."""
     given = {
         "listen": "127.0.0.1:0",
         "postgres_dsn": "postgres://nowhere",
@@ -68,9 +75,18 @@ async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Serv
     embedder, clock, chores = HashingEmbedder(), FakeClock(), []
     stores = Stores(InMemoryStore(), InMemoryConversations(), InMemoryFacts())
 
-    async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
+    async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        patience = configured.cluster_patience
         chores.append(
-            add_to_server(server, stores, embedder=embedder, settings=configured, clock=clock, ids=SequentialIds())
+            add_to_server(
+                server,
+                stores,
+                embedder=embedder,
+                federation=await Federation.of(configured.cluster_addresses, stack, patience=patience),
+                settings=configured,
+                clock=clock,
+                ids=SequentialIds(),
+            )
         )
 
     async with (

@@ -298,6 +298,7 @@ class RecallRequest(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question. Required, at most 32,768 characters."""
     limit: _builtins.int
@@ -354,6 +355,12 @@ class RecallRequest(_message.Message):
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The query's vector, if the caller has it. Empty: inference makes one."""
 
+    @_builtins.property
+    def clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other clusters to ask as well, by the names the operator gave them, or `*` for all; the tenant is the same there. At
+        most 16; empty: this cluster alone.
+        """
+
     def __init__(
         self,
         *,
@@ -376,10 +383,11 @@ class RecallRequest(_message.Message):
         neighbours: _builtins.int = ...,
         explain: _builtins.bool = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
+        clusters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "end_time", b"end_time", "half_life", b"half_life", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "as_of", b"as_of", "diversity", b"diversity", "embedding", b"embedding", "end_time", b"end_time", "explain", b"explain", "filters", b"filters", "half_life", b"half_life", "importance_weight", b"importance_weight", "limit", b"limit", "memory_types", b"memory_types", "min_importance", b"min_importance", "min_score", b"min_score", "neighbours", b"neighbours", "query", b"query", "session_id", b"session_id", "start_time", b"start_time", "strategy", b"strategy", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "as_of", b"as_of", "clusters", b"clusters", "diversity", b"diversity", "embedding", b"embedding", "end_time", b"end_time", "explain", b"explain", "filters", b"filters", "half_life", b"half_life", "importance_weight", b"importance_weight", "limit", b"limit", "memory_types", b"memory_types", "min_importance", b"min_importance", "min_score", b"min_score", "neighbours", b"neighbours", "query", b"query", "session_id", b"session_id", "start_time", b"start_time", "strategy", b"strategy", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,21 +401,27 @@ class RecallResponse(_message.Message):
 
     MATCHES_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    MISSING_CLUSTERS_FIELD_NUMBER: _builtins.int
     degraded: _builtins.bool
-    """True when no embedding could be had and words alone decided."""
+    """True when no embedding could be had and words alone decided, here or in a cluster that was asked."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredMemory]:
         """The matches, best first."""
+
+    @_builtins.property
+    def missing_clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clusters that were asked and gave no answer in time; the matches are those of the others."""
 
     def __init__(
         self,
         *,
         matches: _abc.Iterable[Global___ScoredMemory] | None = ...,
         degraded: _builtins.bool = ...,
+        missing_clusters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "matches", b"matches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "matches", b"matches", "missing_clusters", b"missing_clusters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,10 +438,13 @@ class ScoredMemory(_message.Message):
     RELEVANCE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Cosine similarity, 0 to 1."""
     relevance: _builtins.float
     """What the order follows: similarity, words, neighbours, time and importance in one number, 0 to 1."""
+    cluster: _builtins.str
+    """The cluster that keeps it, where others were asked; empty: this one."""
     @_builtins.property
     def memory(self) -> _memory_pb2.Memory:
         """The memory."""
@@ -448,10 +465,11 @@ class ScoredMemory(_message.Message):
         relevance: _builtins.float = ...,
         explanation: _recall_pb2.Explanation | None = ...,
         neighbours: _abc.Iterable[_memory_pb2.Memory] | None = ...,
+        cluster: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "memory", b"memory", "neighbours", b"neighbours", "relevance", b"relevance", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "explanation", b"explanation", "memory", b"memory", "neighbours", b"neighbours", "relevance", b"relevance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,7 +117,7 @@ class MemoryServiceServicer:
     def Recall(self, request, context):
         """Finds memories by meaning and by words, best first. When no embedding can be had, words alone decide and degraded is true.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, FILTER_UNKNOWN, EMBEDDING_WIDTH_INVALID);
-        UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
+        a cluster nobody named is FIELD_INVALID. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class MemoryServiceStub:
     Recall: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RecallRequest, _memory_service_pb2.RecallResponse]
     """Finds memories by meaning and by words, best first. When no embedding can be had, words alone decide and degraded is true.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, FILTER_UNKNOWN, EMBEDDING_WIDTH_INVALID);
-    UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
+    a cluster nobody named is FIELD_INVALID. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
     """
     Forget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ForgetRequest, _memory_service_pb2.ForgetResponse]
     """Deletes a memory for good, with its vector and its words, and hands out a receipt.
@@ -102,7 +102,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_memory_service_pb2.RecallResponse]:
         """Finds memories by meaning and by words, best first. When no embedding can be had, words alone decide and degraded is true.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, FILTER_UNKNOWN, EMBEDDING_WIDTH_INVALID);
-        UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
+        a cluster nobody named is FIELD_INVALID. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
         """
 
     @_abc_1.abstractmethod
