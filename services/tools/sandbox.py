@@ -18,7 +18,7 @@ from services.tools import answer
 from services.tools.answer import Answer, Outcome, Printed, Status
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
-from services.tools.isolation import FUNCTIONS, NAME, Profile
+from services.tools.isolation import FUNCTIONS, Profile
 from services.tools.jail import Call, Drain, Jail, TooMuch
 from services.tools.runner import MAX_EVENT, MAX_EVENTS
 from services.tools.zygote import READY
@@ -27,6 +27,9 @@ from shared.log import log
 
 _MIB: Final = 1024 * 1024
 _MAX_OUTPUT: Final = 64 * 1024
+# What the compiler and Python take beside a module's own memory.
+_RUNTIME_MIB: Final = 512
+_RUNTIME_THREADS: Final = 16
 _MAX_ANSWER: Final = _MIB
 _SCRATCH: Final = 16 * _MIB
 _WAITING_PER_PLACE: Final = 16
@@ -79,6 +82,27 @@ class ProgramCall:
     def order(self) -> bytes:
         limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=self.processes)
         return json.dumps({"command": list(self.command), "limits": limits}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCall:
+    """A WebAssembly module, which reads the arguments and prints the result. `fuel` 0 is no limit of instructions."""
+
+    module: str  # base64
+    arguments: Mapping[str, object]
+    memory_mib: int
+    fuel: int
+    timeout: timedelta
+
+    def order(self) -> bytes:
+        order = {
+            "module": self.module,
+            "arguments": json.dumps(dict(self.arguments)),
+            "memory": self.memory_mib * _MIB,
+            "fuel": self.fuel,
+            "limits": _limits(self.timeout, memory_mib=self.memory_mib + _RUNTIME_MIB, processes=_RUNTIME_THREADS),
+        }
+        return json.dumps(order).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +181,7 @@ class Sandbox:
 
     def __init__(self, *, at_once: int, profile: Profile = FUNCTIONS, inside: Isolation = Isolation.NONE) -> None:
         self.isolation = max(Isolation.NAMESPACES, inside)
-        self._name = f"{inside.name.lower()}+{NAME}" if inside else NAME
+        self._name = f"{inside.name.lower()}+{profile.name}" if inside else profile.name
         self._profile = profile
         self._places = Places(at_once)
         self._spares = at_once + 1

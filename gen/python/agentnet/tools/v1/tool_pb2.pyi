@@ -134,6 +134,7 @@ class Tool(_message.Message):
     SHELL_FIELD_NUMBER: _builtins.int
     MCP_FIELD_NUMBER: _builtins.int
     GRPC_FIELD_NUMBER: _builtins.int
+    WASM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A letter, then letters, digits, `_` or `-`; at most 64 characters."""
     version: _builtins.str
@@ -224,6 +225,10 @@ class Tool(_message.Message):
     def grpc(self) -> _target_pb2.GrpcTarget:
         """The method of exec_mode "grpc"."""
 
+    @_builtins.property
+    def wasm(self) -> _target_pb2.WasmTarget:
+        """The module of exec_mode "wasm"."""
+
     def __init__(
         self,
         *,
@@ -256,10 +261,11 @@ class Tool(_message.Message):
         shell: _target_pb2.ShellTarget | None = ...,
         mcp: _target_pb2.McpTarget | None = ...,
         grpc: _target_pb2.GrpcTarget | None = ...,
+        wasm: _target_pb2.WasmTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "cache_ttl", b"cache_ttl", "create_time", b"create_time", "function", b"function", "grpc", b"grpc", "http", b"http", "input_schema", b"input_schema", "mcp", b"mcp", "output_schema", b"output_schema", "shell", b"shell", "sql", b"sql"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "cache_ttl", b"cache_ttl", "create_time", b"create_time", "function", b"function", "grpc", b"grpc", "http", b"http", "input_schema", b"input_schema", "mcp", b"mcp", "output_schema", b"output_schema", "shell", b"shell", "sql", b"sql", "wasm", b"wasm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_agents", b"allowed_agents", "allowed_roles", b"allowed_roles", "auth", b"auth", "cache_ttl", b"cache_ttl", "changelog", b"changelog", "create_time", b"create_time", "description", b"description", "examples", b"examples", "exec_mode", b"exec_mode", "function", b"function", "governance_level", b"governance_level", "grpc", b"grpc", "http", b"http", "idempotent", b"idempotent", "input_schema", b"input_schema", "mcp", b"mcp", "min_isolation", b"min_isolation", "name", b"name", "output_schema", b"output_schema", "quota_per_day", b"quota_per_day", "quota_total", b"quota_total", "rate_limit_per_min", b"rate_limit_per_min", "schema_hash", b"schema_hash", "shell", b"shell", "sql", b"sql", "state", b"state", "tags", b"tags", "user_rate_limit_per_min", b"user_rate_limit_per_min", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_agents", b"allowed_agents", "allowed_roles", b"allowed_roles", "auth", b"auth", "cache_ttl", b"cache_ttl", "changelog", b"changelog", "create_time", b"create_time", "description", b"description", "examples", b"examples", "exec_mode", b"exec_mode", "function", b"function", "governance_level", b"governance_level", "grpc", b"grpc", "http", b"http", "idempotent", b"idempotent", "input_schema", b"input_schema", "mcp", b"mcp", "min_isolation", b"min_isolation", "name", b"name", "output_schema", b"output_schema", "quota_per_day", b"quota_per_day", "quota_total", b"quota_total", "rate_limit_per_min", b"rate_limit_per_min", "schema_hash", b"schema_hash", "shell", b"shell", "sql", b"sql", "state", b"state", "tags", b"tags", "user_rate_limit_per_min", b"user_rate_limit_per_min", "version", b"version", "wasm", b"wasm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
