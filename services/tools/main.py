@@ -9,6 +9,7 @@ import grpc
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
 from services.tools.egress import Egress
 from services.tools.executor import Executor
+from services.tools.fetching import Fetching
 from services.tools.flow import Flow
 from services.tools.functions import FunctionExecutor
 from services.tools.grpc_methods import GrpcExecutor
@@ -90,7 +91,7 @@ def _executors(
     secrets = Secrets(settings.secrets)
     allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
     return {
-        "python": FunctionExecutor(functions),
+        "python": FunctionExecutor(functions, Fetching(allowed, secrets)),
         "external_api": HttpExecutor(allowed, secrets),
         "sql": SqlExecutor(secrets),
         "shell": ProgramExecutor(programs),

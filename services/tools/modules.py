@@ -7,7 +7,8 @@ from datetime import timedelta
 from services.tools.answer import Outcome, Printed
 from services.tools.executor import Isolation, Work
 from services.tools.http_api import target_of
-from services.tools.sandbox import ModuleCall, Sandbox
+from services.tools.orders import ModuleCall
+from services.tools.sandbox import Sandbox
 
 
 class ModuleExecutor:

@@ -346,6 +346,7 @@ class Function(_message.Message):
     IS_ASYNC_FIELD_NUMBER: _builtins.int
     REQUIRES_CONTEXT_FIELD_NUMBER: _builtins.int
     SAFE_MODE_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """The source of a module that defines `entry_point`. At most 262,144 characters."""
     entry_point: _builtins.str
@@ -368,6 +369,14 @@ class Function(_message.Message):
     def allowed_imports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Modules it may import; empty: json, datetime, math, re, collections, itertools, functools."""
 
+    @_builtins.property
+    def network(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts it may ask for by `fetch(url, method, headers, body)`, which gives status, headers and body: `api.example.com` or
+        `*.example.com`. The mesh makes the request, under the same rules as HttpTarget.url, so each host must be on the
+        operator's allow-list as well; the sandbox itself has no network. The tool's `auth` goes with every request, and the
+        function never sees it. At most 16; empty: there is no `fetch`.
+        """
+
     def __init__(
         self,
         *,
@@ -380,10 +389,11 @@ class Function(_message.Message):
         is_async: _builtins.bool = ...,
         requires_context: _builtins.bool = ...,
         safe_mode: _builtins.bool | None = ...,
+        network: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "allowed_imports", b"allowed_imports", "code", b"code", "code_hash", b"code_hash", "entry_point", b"entry_point", "is_async", b"is_async", "memory_limit_mib", b"memory_limit_mib", "requires_context", b"requires_context", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "allowed_imports", b"allowed_imports", "code", b"code", "code_hash", b"code_hash", "entry_point", b"entry_point", "is_async", b"is_async", "memory_limit_mib", b"memory_limit_mib", "network", b"network", "requires_context", b"requires_context", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__safe_mode: _TypeAlias = _typing.Literal["safe_mode"]  # noqa: Y015
     _WhichOneofArgType__safe_mode: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode"]  # noqa: Y015
