@@ -91,6 +91,16 @@ def event(line: bytes) -> str | None:
     return json.dumps({"event": found["event"][:64], "data": found.get("data")})
 
 
+def errand(line: bytes) -> Mapping[str, Any] | None:
+    """What `fetch` asks for: {"fetch": {"url": …}}; None when the line is something else."""
+    try:
+        found = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    asked = found.get("fetch") if isinstance(found, dict) else None
+    return asked if isinstance(asked, dict) and not flaw(asked) else None
+
+
 def ended(code: int) -> Answer:
     """What it means that the process ended without an answer; bubblewrap adds 128 to a signal's number."""
     number = -code if code < 0 else code - 128

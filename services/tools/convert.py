@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -34,6 +35,7 @@ _DEFAULT_MEMORY_MIB: Final = 512
 _DEFAULT_TIMEOUT: Final = timedelta(seconds=30)
 _MAX_TIMEOUT: Final = timedelta(minutes=10)
 _NAME_FORM: Final = "a letter, then letters, digits, _ or -, at most 64 characters"
+_HOST: Final = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?")
 _SCHEMA_LIMIT: Final = 65_536
 _MAX_RATE: Final = 1_000_000
 _MAX_QUOTA: Final = 1_000_000_000_000
@@ -147,7 +149,14 @@ def _function(found: tool_pb2.Function, tool: str) -> Function:
         code_hash=hashlib.sha256(code.encode()).hexdigest(),
         requires_context=found.requires_context,
         safe_mode=found.safe_mode if found.HasField("safe_mode") else True,
+        network=_hosts(found.network),
     )
+
+
+def _hosts(found: Sequence[str]) -> tuple[str, ...]:
+    fields.at_most(len(found), "tool.function.network", limit=16)
+    form = "a host such as api.example.com or *.example.com"
+    return tuple(fields.matching(host.lower(), "tool.function.network", _HOST, form=form) for host in found)
 
 
 def reference(value: str) -> tuple[str, str]:
@@ -246,6 +255,7 @@ def _function_message(found: Function) -> tool_pb2.Function:
         is_async=found.is_async,
         requires_context=found.requires_context,
         safe_mode=found.safe_mode,
+        network=found.network,
     )
     message.timeout.FromTimedelta(found.timeout)
     return message

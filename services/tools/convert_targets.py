@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,9 +18,11 @@ from shared.errors import FieldRequired, InvalidArgument
 
 Target = Mapping[str, Any]
 # The field of Tool that says what each mode calls.
-FIELDS: Final = {"external_api": "http", "sql": "sql", "shell": "shell", "mcp": "mcp", "grpc": "grpc"}
+FIELDS: Final = {"external_api": "http", "sql": "sql", "shell": "shell", "mcp": "mcp", "grpc": "grpc", "wasm": "wasm"}
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _MAX_CODE: Final = 262_144
+_MAX_MODULE: Final = 2 * 1024 * 1024
+_WASM: Final = b"\0asm\x01\0\0\0"
 _DEFAULT_TIMEOUT: Final = timedelta(seconds=30)
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _GRPC_METHOD: Final = re.compile(r"[A-Za-z_][\w.]*/[A-Za-z_]\w*")
@@ -33,17 +36,7 @@ def target(found: tool_pb2.Tool) -> Target | None:
         raise InvalidArgument(f"exec_mode {found.exec_mode} has no {wrong[0]}", field=f"tool.{wrong[0]}")
     if not given:
         return None
-    match found.exec_mode:
-        case "external_api":
-            return _http(found.http)
-        case "sql":
-            return _sql(found.sql)
-        case "shell":
-            return _shell(found.shell)
-        case "mcp":
-            return _mcp(found.mcp)
-        case _:
-            return _grpc(found.grpc)
+    return _READERS[found.exec_mode](getattr(found, given[0]))
 
 
 def put_target(message: tool_pb2.Tool, mode: str, found: Target) -> None:
@@ -103,6 +96,19 @@ def _mcp(found: target_pb2.McpTarget) -> Target:
     }
 
 
+def _wasm(found: target_pb2.WasmTarget) -> Target:
+    fields.at_most(len(found.module), "tool.wasm.module", limit=_MAX_MODULE)
+    if not found.module.startswith(_WASM):
+        raise InvalidArgument("module is a WebAssembly module in its binary form, version 1", field="tool.wasm.module")
+    memory = fields.within(found.memory_limit_mib or 64, "tool.wasm.memory_limit_mib", low=1, high=2048)
+    return {
+        "module": base64.b64encode(found.module).decode(),
+        "memory_limit_mib": int(memory),
+        "fuel": int(fields.within(found.fuel, "tool.wasm.fuel", low=0, high=10**15)),
+        "timeout": _timeout(found, found.timeout, "tool.wasm.timeout", most=timedelta(minutes=10)),
+    }
+
+
 def _grpc(found: target_pb2.GrpcTarget) -> Target:
     host, _, port = found.address.rpartition(":")
     if not host or not port.isdecimal():
@@ -128,3 +134,13 @@ def _timeout(message: Any, found: Duration, field: str, *, most: timedelta) -> f
     if not timedelta() < timeout <= most:
         raise InvalidArgument(f"timeout must be above 0 and at most {most}", field=field)
     return timeout.total_seconds()
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Target]]] = {
+    "external_api": _http,
+    "sql": _sql,
+    "shell": _shell,
+    "mcp": _mcp,
+    "grpc": _grpc,
+    "wasm": _wasm,
+}

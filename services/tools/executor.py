@@ -43,7 +43,7 @@ class Executor(Protocol):
 
     @property
     def reaches_out(self) -> bool:
-        """Whether it acts on the world outside the sandbox: then a call may have happened without an answer."""
+        """Whether all it runs acts on the world outside; `reaches_out` below asks about one tool."""
 
     def check_room(self) -> None:
         """Raises ResourceExhausted when too many calls wait already."""
@@ -52,10 +52,15 @@ class Executor(Protocol):
         """Runs to an outcome, always. Raises a MeshError only where nothing has happened."""
 
 
+def reaches_out(work: Work, executor: Executor) -> bool:
+    """Whether a call acts on the world outside the sandbox: then it may have happened without an answer."""
+    return executor.reaches_out or bool(work.tool.function and work.tool.function.network)
+
+
 def repeatable(work: Work, executor: Executor) -> bool:
     """Whether doing it twice is doing it once."""
     keyed = bool(work.request_id and (work.tool.target or {}).get("idempotency_header"))
-    return not executor.reaches_out or work.tool.idempotent or keyed
+    return not reaches_out(work, executor) or work.tool.idempotent or keyed
 
 
 def check_isolation(tool: Tool, executor: Executor) -> None:

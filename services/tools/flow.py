@@ -22,7 +22,7 @@ from services.tools.errors import (
     ToolQuotaExhausted,
     ToolSchemaChanged,
 )
-from services.tools.executor import Executor, Work, check_isolation, repeatable
+from services.tools.executor import Executor, Work, check_isolation, reaches_out, repeatable
 from services.tools.permissions import ToolAuthorizer
 from services.tools.rates import Rates
 from services.tools.store import Effect, Invocation, Tool, ToolStore
@@ -169,7 +169,7 @@ class Flow:
         try:
             outcome = await self._tried(work, executor, printed)
         except asyncio.CancelledError:
-            await asyncio.shield(self._effects.leave(tenant, effect, happened=executor.reaches_out))
+            await asyncio.shield(self._effects.leave(tenant, effect, happened=reaches_out(work, executor)))
             raise
         except MeshError:
             await self._effects.leave(tenant, effect, happened=False)
@@ -179,7 +179,7 @@ class Flow:
 
     async def _tried(self, work: Work, executor: Executor, printed: Printed) -> Outcome:
         """Tries again what may be tried again, behind the breaker, where a call leaves the mesh."""
-        if not executor.reaches_out:
+        if not reaches_out(work, executor):
             return _checked(work.tool, await executor.execute(work, printed))
         key = (work.tenant, work.tool.reference)
         for attempt in range(ATTEMPTS):

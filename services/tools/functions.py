@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from services.tools.answer import Outcome, Printed
 from services.tools.executor import Isolation, Work
-from services.tools.sandbox import Backend, FunctionCall
+from services.tools.fetching import Fetching
+from services.tools.orders import FunctionCall
+from services.tools.sandbox import Backend
 
 
 class FunctionExecutor:
-    """Runs Python functions, which reach nothing outside."""
+    """Runs Python functions, which reach nothing outside but what `fetch` brings those that were granted it."""
 
     reaches_out = False
 
-    def __init__(self, sandbox: Backend) -> None:
+    def __init__(self, sandbox: Backend, fetching: Fetching) -> None:
         self._sandbox = sandbox
+        self._fetching = fetching
 
     @property
     def isolation(self) -> Isolation:
@@ -28,6 +31,7 @@ class FunctionExecutor:
         arguments = dict(work.arguments)
         if function.requires_context:
             arguments["context"] = dict(work.context)
+        fetch = self._fetching.of(work)
         call = FunctionCall(
             code=function.code,
             entry_point=function.entry_point,
@@ -35,5 +39,6 @@ class FunctionExecutor:
             memory_mib=function.memory_limit_mib,
             timeout=function.timeout,
             allowed_imports=function.allowed_imports if function.safe_mode else None,
+            fetches=fetch is not None,
         )
-        return await self._sandbox.run(call, printed)
+        return await self._sandbox.run(call, printed, fetch)

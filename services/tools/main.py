@@ -9,13 +9,15 @@ import grpc
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
 from services.tools.egress import Egress
 from services.tools.executor import Executor
+from services.tools.fetching import Fetching
 from services.tools.flow import Flow
 from services.tools.functions import FunctionExecutor
 from services.tools.grpc_methods import GrpcExecutor
 from services.tools.gvisor import GvisorSandbox
 from services.tools.http_api import HttpExecutor
-from services.tools.isolation import PROGRAMS
+from services.tools.isolation import MODULES, PROGRAMS
 from services.tools.mcp_servers import McpExecutor
+from services.tools.modules import ModuleExecutor
 from services.tools.permissions import ToolAuthorizer
 from services.tools.policy import NAME as POLICY
 from services.tools.policy import ArgumentPolicy, GrpcPolicy
@@ -60,6 +62,7 @@ def main() -> None:
         inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes
         sandbox = await stack.enter_async_context(Sandbox(at_once=most, inside=inside))
         programs = await stack.enter_async_context(Sandbox(at_once=most, inside=inside, profile=PROGRAMS))
+        modules = await stack.enter_async_context(Sandbox(at_once=most, inside=inside, profile=MODULES))
         functions: Backend = sandbox
         if settings.sandbox == "gvisor":
             functions = await stack.enter_async_context(GvisorSandbox(at_once=most))
@@ -68,7 +71,7 @@ def main() -> None:
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store,
-            _executors(settings, functions, sandbox, programs, channel),
+            _executors(settings, functions, (sandbox, programs, modules), channel),
             authorizer=authorizer,
             rates=RedisRates(redis, clock, ids),
             policy=policy,
@@ -82,16 +85,18 @@ def main() -> None:
 
 
 def _executors(
-    settings: ToolsSettings, functions: Backend, sandbox: Sandbox, programs: Sandbox, channel: grpc.aio.Channel
+    settings: ToolsSettings, functions: Backend, sandboxes: tuple[Sandbox, Sandbox, Sandbox], channel: grpc.aio.Channel
 ) -> dict[str, Executor]:
+    sandbox, programs, modules = sandboxes
     secrets = Secrets(settings.secrets)
     allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
     return {
-        "python": FunctionExecutor(functions),
+        "python": FunctionExecutor(functions, Fetching(allowed, secrets)),
         "external_api": HttpExecutor(allowed, secrets),
         "sql": SqlExecutor(secrets),
         "shell": ProgramExecutor(programs),
         "mcp": McpExecutor(sandbox, allowed, secrets),
         "grpc": GrpcExecutor(allowed, secrets),
+        "wasm": ModuleExecutor(modules),
         "retrieval": RetrievalExecutor(channel),
     }

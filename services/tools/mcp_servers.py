@@ -24,8 +24,9 @@ from services.tools.answer import Outcome, Printed, Status
 from services.tools.errors import ToolSchemaChanged
 from services.tools.executor import Isolation, Work
 from services.tools.http_api import target_of
+from services.tools.orders import ScriptCall
 from services.tools.registry import schema_hash
-from services.tools.sandbox import Sandbox, ScriptCall
+from services.tools.sandbox import Sandbox
 from services.tools.secrets import Secrets
 from shared.errors import MeshError
 

@@ -12,7 +12,8 @@ from services.tools import sanitise
 from services.tools.answer import Outcome, Printed, Status
 from services.tools.executor import Isolation, Work
 from services.tools.http_api import target_of
-from services.tools.sandbox import ProgramCall, Sandbox
+from services.tools.orders import ProgramCall
+from services.tools.sandbox import Sandbox
 
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 

@@ -13,14 +13,18 @@ from typing import Any
 FORBIDDEN = frozenset({"eval", "exec", "compile", "open", "input", "breakpoint", "globals", "locals", "vars"})
 MAX_EVENT = 16 * 1024
 MAX_EVENTS = 256
+MAX_FETCHES = 32
+MAX_BODY = 256 * 1024
 _CODE_NAME = "<function>"
 _DENIALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
 
 
 def run(order: dict[str, Any], say: Callable[[bytes], object] = bytes) -> dict[str, Any]:
-    """`say` is told each line that `emit(kind, data)` makes of an event."""
+    """`say` is told each line that `emit(kind, data)` makes of an event, and that `fetch(url)` asks with."""
     try:
         names: dict[str, Any] = {"__name__": "function", "emit": _emitter(say)}
+        if order.get("fetch"):
+            names["fetch"] = _fetcher(say)
         if order.get("allowed_imports") is not None:
             names["__builtins__"] = _restricted(frozenset(order["allowed_imports"]))
         if "entry_point" not in order:
@@ -55,6 +59,28 @@ def _emitter(say: Callable[[bytes], object]) -> Callable[..., None]:
         say(line + b"\n")
 
     return emit
+
+
+def _fetcher(say: Callable[[bytes], object]) -> Callable[..., Any]:
+    """The one way out, and only to what the tool was granted: the mesh makes the request, not this process."""
+    left = iter(range(MAX_FETCHES))
+
+    def fetch(
+        url: str, *, method: str = "GET", headers: dict[str, str] | None = None, body: str | None = None
+    ) -> dict[str, Any]:
+        if next(left, None) is None:
+            raise ValueError(f"a call fetches at most {MAX_FETCHES} times")
+        if body is not None and len(body.encode()) > MAX_BODY:
+            raise ValueError(f"a body has at most {MAX_BODY} bytes")
+        asked = {"url": str(url), "method": str(method), "headers": dict(headers or {}), "body": body}
+        say(json.dumps({"fetch": asked}).encode() + b"\n")
+        reply = json.loads(sys.stdin.buffer.readline())
+        if "error" in reply:
+            raise ConnectionError(reply["error"])
+        found: dict[str, Any] = reply
+        return found
+
+    return fetch
 
 
 def _restricted(allowed: frozenset[str]) -> dict[str, Any]:

@@ -3,109 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
-import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final, Protocol, Self
 
-from services.tools import answer
 from services.tools.answer import Answer, Outcome, Printed, Status
+from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
-from services.tools.isolation import FUNCTIONS, NAME, Profile
-from services.tools.jail import Call, Drain, Jail, TooMuch
-from services.tools.runner import MAX_EVENT, MAX_EVENTS
-from services.tools.zygote import READY
+from services.tools.isolation import FUNCTIONS, Profile
+from services.tools.jail import Call, Jail, TooMuch
+from services.tools.orders import ProgramCall, SandboxCall, ScriptCall
 from shared.errors import ResourceExhausted
 from shared.log import log
 
-_MIB: Final = 1024 * 1024
-_MAX_OUTPUT: Final = 64 * 1024
-_MAX_ANSWER: Final = _MIB
-_SCRATCH: Final = 16 * _MIB
+_MAX_ANSWER: Final = 1024 * 1024
 _WAITING_PER_PLACE: Final = 16
 # A call that is cut is killed at once; how long its caller waits to see it gone.
 _GONE_SECONDS: Final = 0.15
-
-
-class SandboxCall(Protocol):
-    """What a sandbox is asked to run."""
-
-    @property
-    def timeout(self) -> timedelta:
-        """Wall time at most."""
-
-    def order(self) -> bytes:
-        """What the program inside reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionCall:
-    """What to run, with what, within which limits."""
-
-    code: str
-    entry_point: str
-    arguments: Mapping[str, object]
-    memory_mib: int
-    timeout: timedelta
-    allowed_imports: Sequence[str] | None = None  # and no builtin that validation refuses; None: everything there is
-
-    def order(self) -> bytes:
-        order = {
-            "code": self.code,
-            "entry_point": self.entry_point,
-            "arguments": dict(self.arguments),
-            "allowed_imports": None if self.allowed_imports is None else list(self.allowed_imports),
-            "limits": _limits(self.timeout, memory_mib=self.memory_mib, processes=1),
-        }
-        return json.dumps(order).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramCall:
-    """A program and its arguments. The limit of memory is each process's."""
-
-    command: Sequence[str]
-    memory_mib: int
-    processes: int
-    timeout: timedelta
-
-    def order(self) -> bytes:
-        limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=self.processes)
-        return json.dumps({"command": list(self.command), "limits": limits}).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptCall:
-    """Python source that talks over its input and output."""
-
-    code: str
-    memory_mib: int
-    timeout: timedelta
-
-    def order(self) -> bytes:
-        limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=1)
-        return json.dumps({"code": self.code, "limits": limits}).encode()
-
-
-def _limits(timeout: timedelta, *, memory_mib: int, processes: int) -> dict[str, int]:
-    return {
-        "RLIMIT_AS": memory_mib * _MIB,
-        "RLIMIT_CPU": int(timeout.total_seconds()) + 1,
-        "RLIMIT_FSIZE": _SCRATCH,
-        "RLIMIT_NOFILE": 64,
-        "RLIMIT_NPROC": processes,
-        "RLIMIT_CORE": 0,
-        "RLIMIT_MEMLOCK": 64 * 1024,
-        "RLIMIT_MSGQUEUE": 0,
-        "RLIMIT_SIGPENDING": 256,
-    }
 
 
 class Places:
@@ -145,8 +64,11 @@ class Backend(Protocol):
     async def prepare(self) -> None:
         """Makes it ready before a call needs it, where that can be."""
 
-    async def run(self, call: SandboxCall, printed: Printed) -> Outcome:
-        """Runs to an outcome, always. Raises SandboxUnavailable where nothing ran."""
+    async def run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None = None) -> Outcome:
+        """Runs to an outcome, always. `fetch` answers what the call asks for from outside; without it nothing is there.
+
+        Raises SandboxUnavailable where nothing ran.
+        """
 
 
 class Sandbox:
@@ -157,7 +79,7 @@ class Sandbox:
 
     def __init__(self, *, at_once: int, profile: Profile = FUNCTIONS, inside: Isolation = Isolation.NONE) -> None:
         self.isolation = max(Isolation.NAMESPACES, inside)
-        self._name = f"{inside.name.lower()}+{NAME}" if inside else NAME
+        self._name = f"{inside.name.lower()}+{profile.name}" if inside else profile.name
         self._profile = profile
         self._places = Places(at_once)
         self._spares = at_once + 1
@@ -182,14 +104,14 @@ class Sandbox:
         except SandboxUnavailable as error:
             log.warning("sandbox.unavailable", why=error.facts.get("why", ""))
 
-    async def run(self, call: SandboxCall, printed: Printed) -> Outcome:
+    async def run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None = None) -> Outcome:
         """Runs to an outcome, always. `printed` is told the stream and the text as they come.
 
         Raises SandboxUnavailable when the host gives no isolation; nothing runs then.
         """
         async with self._places.taken():
             began = time.monotonic()
-            status, found = await self._run(call, printed)
+            status, found = await self._run(call, printed, fetch)
             elapsed = timedelta(seconds=time.monotonic() - began)
         return Outcome(
             status=status,
@@ -200,19 +122,24 @@ class Sandbox:
             isolation=self._name,
         )
 
-    async def _run(self, call: SandboxCall, printed: Printed) -> Answer:
-        async with self._started(call) as running:
-            conversation = Conversation(running, printed, program=isinstance(call, ProgramCall))
-            try:
-                async with asyncio.timeout(call.timeout.total_seconds()):
-                    return await conversation.answer()
-            except TimeoutError:
-                return Status.TIMEOUT, {"message": f"the function ran longer than {call.timeout}"}
-            except TooMuch:
-                return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
-            finally:
-                running.cut()
-                conversation.close()
+    async def _run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None) -> Answer:
+        program = isinstance(call, ProgramCall)
+        with _replies(fetch) as (source, sink):
+            async with self._started(call, given=source) as running:
+                conversation = Conversation(running, printed, program=program, fetch=fetch, replies=sink)
+                return await self._heard(call, running, conversation)
+
+    async def _heard(self, call: SandboxCall, running: Call, conversation: Conversation) -> Answer:
+        try:
+            async with asyncio.timeout(call.timeout.total_seconds()):
+                return await conversation.answer()
+        except TimeoutError:
+            return Status.TIMEOUT, {"message": f"the function ran longer than {call.timeout}"}
+        except TooMuch:
+            return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
+        finally:
+            running.cut()
+            conversation.close()
 
     @asynccontextmanager
     async def talking(self, call: ScriptCall) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.WriteTransport]]:
@@ -270,93 +197,18 @@ class Sandbox:
                 await gone.close()
 
 
-class Running(Protocol):
-    """A call that runs: its output, errors and answer, and its exit status when it has ended."""
-
-    out: int
-    err: int
-    answer: int
-    ended: asyncio.Future[int]
-
-
-class Conversation:
-    """What comes out of one call."""
-
-    def __init__(self, running: Running, printed: Printed, *, program: bool = False, listening: bool = True) -> None:
-        self._running = running
-        self._program = program
-        self._said = _Said(printed)
-        out = [Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed))] if listening else []
-        self._drains = [
-            *out,
-            Drain(running.err, limit=_MAX_OUTPUT, tell=_Text("stderr", printed)),
-            Drain(running.answer, limit=_MAX_ANSWER, tell=self._said),
-        ]
-
-    async def answer(self) -> Answer:
-        """Raises TooMuch, and SandboxUnavailable when the call never stood in its sandbox."""
-        await asyncio.gather(asyncio.shield(self._running.ended), *(drain.done for drain in self._drains))
-        code = self._running.ended.result()
-        if not self._said.ready:
-            raise SandboxUnavailable("the host gave a call no isolation", why=f"status {code}")
-        if self._said.disturbed:
-            return answer.disturbed()
-        if said := self._said.rest:
-            return answer.read(said)
-        return answer.exited(code) if self._program else answer.ended(code)
-
-    def close(self) -> None:
-        for drain in self._drains:
-            drain.close()
-
-
-class _Said:
-    """What comes over the answer's pipe: a line when the sandbox stands, a line for each event, then the answer."""
-
-    def __init__(self, printed: Printed) -> None:
-        self._printed = printed
-        self._data = bytearray()
-        self._events = 0
-        self.ready = False
-        self.disturbed = False
-
-    @property
-    def rest(self) -> bytes:
-        return bytes(self._data)
-
-    def __call__(self, data: bytes) -> None:
-        self._data += data
-        while (end := self._data.find(b"\n")) >= 0:
-            line = bytes(self._data[: end + 1])
-            del self._data[: end + 1]
-            if not self.ready:
-                self.ready = line == READY
-                self.disturbed |= not self.ready
-            else:
-                self._event(line)
-
-    def _event(self, line: bytes) -> None:
-        self._events += 1
-        said = answer.event(line) if self._events <= MAX_EVENTS and len(line) <= MAX_EVENT + 1 else None
-        if said is None:
-            self.disturbed = True
-        else:
-            self._printed(answer.EMITTED, said)
-
-
-@dataclass(slots=True)
-class _Text:
-    """Hands bytes on as text, whatever the cuts."""
-
-    name: str
-    printed: Printed
-    decoder: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
-    )
-
-    def __call__(self, data: bytes) -> None:
-        if text := self.decoder.decode(data):
-            self.printed(self.name, text)
+@contextmanager
+def _replies(fetch: Fetch | None) -> Iterator[tuple[int | None, int | None]]:
+    """A pipe for what is fetched, its end for the call first; none where nothing is."""
+    if fetch is None:
+        yield None, None
+        return
+    source, sink = os.pipe()
+    try:
+        yield source, sink
+    finally:
+        os.close(source)
+        os.close(sink)
 
 
 @asynccontextmanager

@@ -31,6 +31,7 @@ class Function:
     is_async: bool = False
     requires_context: bool = False
     safe_mode: bool = True
+    network: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,5 +145,5 @@ def _tool(definition: dict[str, Any], created_at: datetime, state: str) -> Tool:
 
 
 def _function(data: dict[str, Any]) -> Function:
-    kept = {"timeout": timedelta(seconds=data["timeout"]), "allowed_imports": tuple(data["allowed_imports"])}
-    return Function(**data | kept)
+    lists = {name: tuple(data.get(name, ())) for name in ("allowed_imports", "network")}
+    return Function(**data | lists | {"timeout": timedelta(seconds=data["timeout"])})

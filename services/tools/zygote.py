@@ -43,7 +43,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     with open("/sandbox/filter", "rb") as file:  # noqa: PTH123 - pathlib is one more import of a start-up
         program = file.read()
-    for name in _COMMON:
+    for name in (*_COMMON, *sys.argv[3:]):
         import_module(name)
     gc.collect()
     gc.freeze()
@@ -183,7 +183,12 @@ def _work(descriptors: list[int]) -> dict[str, Any]:
     _descriptors(*others)
     limit(task["limits"])
     os.write(ANSWER, READY)
-    return _become(task["command"]) if "command" in task else runner.run(task, say)
+    if "command" in task:
+        return _become(task["command"])
+    if "module" in task:
+        ran: dict[str, Any] = import_module("services.tools.module_runner").run(task)
+        return ran
+    return runner.run(task, say)
 
 
 def _become(command: list[str]) -> dict[str, Any]:

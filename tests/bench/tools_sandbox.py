@@ -16,7 +16,8 @@ import uvloop
 
 from services.tools.answer import Status
 from services.tools.gvisor import GvisorSandbox
-from services.tools.sandbox import Backend, FunctionCall, Sandbox
+from services.tools.orders import FunctionCall
+from services.tools.sandbox import Backend, Sandbox
 
 ROUNDS = 300
 SLOW_ROUNDS = 30

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from deploy.local.postgres import Cluster
 from services.memory.store import Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
@@ -18,6 +20,7 @@ from tests.support.memory import NOW, vector
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.heavy
 async def test_a_batch_is_stored_whole_or_not_at_all(postgres: Cluster, database: Database, tenant: str) -> None:
     finished: list[int] = []
     for attempt in range(4):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
+
 from services.memory import rank
 from services.memory.store import Entry, Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
@@ -14,6 +16,7 @@ from tests.support.memory import NOW, memory, vector
 WORDS = [f"word{number}" for number in range(2_000)]
 
 
+@pytest.mark.heavy
 async def test_a_question_to_ten_thousand_memories_takes_less_than_a_second(database: Database, tenant: str) -> None:
     store, chance = PostgresMemoryStore(database), random.Random(1)
 

@@ -55,7 +55,7 @@ async def other(store: Any, tenant: str) -> str:
     return theirs
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chosen=FILTERS, words=WORDS, x=st.floats(-1, 1), y=st.floats(0.01, 1))
 async def test_no_question_reaches_another_tenants_memories(
     store: Any, tenant: str, other: str, chosen: Filter, words: tuple[str, ...], x: float, y: float
@@ -74,7 +74,7 @@ async def test_no_question_reaches_another_tenants_memories(
     ]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(subject=TEXT, relation=TEXT, value=TEXT, at=TIMES, as_of=TIMES)
 async def test_no_question_reaches_another_tenants_facts(
     facts: Any, tenant: str, subject: str, relation: str, value: str, at: datetime | None, as_of: datetime | None

@@ -15,8 +15,9 @@ from services.tools.answer import Outcome, Status
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
 from services.tools.gvisor import GvisorSandbox
+from services.tools.orders import FunctionCall
 from services.tools.runtime import runtime_isolation
-from services.tools.sandbox import Backend, FunctionCall, Sandbox
+from services.tools.sandbox import Backend, Sandbox
 
 LIMIT = timedelta(seconds=10)
 NAMES = {Isolation.NAMESPACES: "bubblewrap+seccomp+rlimits", Isolation.GVISOR: "gvisor+seccomp+rlimits"}

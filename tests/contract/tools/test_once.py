@@ -223,6 +223,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.heavy
 async def test_a_service_killed_in_the_middle_leaves_an_effect_that_is_reported(
     request: pytest.FixtureRequest, caller: Principal, tmp_path: Path
 ) -> None:

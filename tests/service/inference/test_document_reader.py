@@ -57,6 +57,7 @@ async def test_a_document_over_the_size_is_not_even_begun() -> None:
     assert (raised.value.field, raised.value.facts["limit"]) == (FIELD, str(20 * 1024 * 1024))
 
 
+@pytest.mark.heavy
 async def test_bombs_cost_no_more_than_their_limits() -> None:
     gigabyte = zlib.compress(bytes(200 * 1024 * 1024), 9)
     twice = zlib.compress(gigabyte, 9)

@@ -11,10 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
+from aiohttp import web
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
+from services.tools.egress import Egress
 from services.tools.errors import PolicyBlocked
 from services.tools.executor import Executor
+from services.tools.fetching import Fetching
 from services.tools.flow import Flow, Pause
 from services.tools.functions import FunctionExecutor
 from services.tools.main import SERVICES
@@ -22,6 +25,7 @@ from services.tools.permissions import ToolAuthorizer
 from services.tools.rates import LocalRates
 from services.tools.registry import Registry
 from services.tools.sandbox import Sandbox
+from services.tools.secrets import Secrets
 from services.tools.service import ToolService
 from services.tools.store_memory import MemoryToolStore
 from shared.clock import FakeClock
@@ -29,6 +33,7 @@ from shared.ids import SequentialIds
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
+from tests.service.tools.api import SECRET, Api
 from tests.support.identity import Keys, make_keys
 
 
@@ -67,7 +72,28 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 def executors(sandbox: Sandbox) -> dict[str, Executor]:
     """What runs each mode; a test adds its own."""
-    return {"python": FunctionExecutor(sandbox)}
+    return {"python": FunctionExecutor(sandbox, Fetching(Egress([]), Secrets(None)))}
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    served, application = Api(answer={"ok": True}), web.Application()
+    application.router.add_route("*", "/{path:.*}", served.handle)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    served.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    yield served
+    await runner.cleanup()
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Secrets:
+    for owner, secret in (("shared", SECRET), ("other", "sk-of-another-tenant")):
+        (tmp_path / "secrets" / owner).mkdir(parents=True)
+        (tmp_path / "secrets" / owner / ("serpapi_key" if owner == "shared" else "mine")).write_text(secret + "\n")
+    return Secrets(tmp_path / "secrets")
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from agentnet.tools.v1 import tool_pb2
 from services.tools.answer import Outcome, Status
 from services.tools.executor import Executor
 from services.tools.isolation import PROGRAMS
+from services.tools.orders import ProgramCall
 from services.tools.programs import ProgramExecutor
-from services.tools.sandbox import ProgramCall, Sandbox
+from services.tools.sandbox import Sandbox
 from tests.service.tools.calls import Code, events, invocation, refusal, register, said
 from tests.service.tools.test_sandbox_attacks import descendants, settings_of_the_host, settled
 from tests.support.identity import Keys

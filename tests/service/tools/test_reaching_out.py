@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from google.protobuf import json_format
 
 from agentnet.tools.v1 import tool_pb2
@@ -20,53 +16,9 @@ from services.tools.http_api import HttpExecutor
 from services.tools.secrets import Secrets
 from services.tools.store_memory import MemoryToolStore
 from shared.clock import FakeClock
+from tests.service.tools.api import SECRET, Api
 from tests.service.tools.calls import Code, invocation, refusal, register, said
 from tests.support.identity import Keys
-
-SECRET = "sk-topsecret-1"
-
-
-@dataclass
-class Api:
-    """An HTTP API that does as told and remembers what it was asked."""
-
-    port: int = 0
-    asked: list[tuple[str, str, Any, dict[str, str]]] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
-    answer: Any = None
-    text: str | None = None
-    stall: bool = False
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json() if request.can_read_body else None
-        self.asked.append((request.method, request.raw_path, body, dict(request.headers)))
-        if self.stall:
-            await asyncio.sleep(30)
-        if self.text is not None:
-            return web.Response(text=self.text, headers={"Location": "http://169.254.169.254/"})
-        status = self.statuses.pop(0) if self.statuses else 200
-        return web.json_response(self.answer, status=status, headers={"Location": "http://169.254.169.254/"})
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[Api]:
-    served, application = Api(answer={"ok": True}), web.Application()
-    application.router.add_route("*", "/{path:.*}", served.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    served.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-    yield served
-    await runner.cleanup()
-
-
-@pytest.fixture
-def secrets(tmp_path: Path) -> Secrets:
-    for owner, secret in (("shared", SECRET), ("other", "sk-of-another-tenant")):
-        (tmp_path / "secrets" / owner).mkdir(parents=True)
-        (tmp_path / "secrets" / owner / ("serpapi_key" if owner == "shared" else "mine")).write_text(secret + "\n")
-    return Secrets(tmp_path / "secrets")
 
 
 @pytest.fixture

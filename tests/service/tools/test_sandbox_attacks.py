@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from services.tools.answer import Status
-from services.tools.sandbox import FunctionCall, Outcome, Sandbox
+from services.tools.answer import Outcome, Status
+from services.tools.orders import FunctionCall
+from services.tools.sandbox import Sandbox
 
 CASES: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("attacks.yaml").read_text())
 SECRET = "canary-4f1c"

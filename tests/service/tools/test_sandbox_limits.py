@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from services.tools.answer import Status
-from services.tools.sandbox import FunctionCall, Outcome, Sandbox
+from services.tools.answer import Outcome, Status
+from services.tools.orders import FunctionCall
+from services.tools.sandbox import Sandbox
 
 
 async def run(body: str, *, memory_mib: int = 256, seconds: float = 5) -> Outcome:

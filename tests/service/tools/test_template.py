@@ -38,4 +38,4 @@ async def test_the_documented_template_becomes_a_working_tool(stub: Any, keys: K
 def test_the_page_names_every_mode_that_is_served() -> None:
     from services.tools.convert import MODES
 
-    assert {mode for mode in MODES if f"`{mode}`" not in PAGE.read_text()} == {"wasm"}
+    assert {mode for mode in MODES if f"`{mode}`" not in PAGE.read_text()} == set()

@@ -240,3 +240,42 @@ class GrpcTarget(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrpcTarget: _TypeAlias = GrpcTarget  # noqa: Y015
+
+@_typing.final
+class WasmTarget(_message.Message):
+    """A WebAssembly module: a WASI preview 1 command. It reads the arguments as JSON on its standard input and writes its result
+    as JSON to its standard output; it has no files, no network, no environment and no clock but the monotonic one of WASI.
+    It runs in wasmtime within the sandbox, so that both would have to fail.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODULE_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_MIB_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    FUEL_FIELD_NUMBER: _builtins.int
+    module: _builtins.bytes
+    """The module in its binary form. Required, at most 2,097,152 bytes."""
+    memory_limit_mib: _builtins.int
+    """Linear memory at most, in mebibytes: 0 means 64, at most 2,048."""
+    fuel: _builtins.int
+    """Instructions at most, counted as wasmtime's fuel, the same on every machine: 0 means no limit but the time."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Wall time at most, compilation included. Absent: 30 seconds; at most 10 minutes."""
+
+    def __init__(
+        self,
+        *,
+        module: _builtins.bytes = ...,
+        memory_limit_mib: _builtins.int = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        fuel: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fuel", b"fuel", "memory_limit_mib", b"memory_limit_mib", "module", b"module", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WasmTarget: _TypeAlias = WasmTarget  # noqa: Y015

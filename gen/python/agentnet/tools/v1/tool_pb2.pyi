@@ -134,6 +134,7 @@ class Tool(_message.Message):
     SHELL_FIELD_NUMBER: _builtins.int
     MCP_FIELD_NUMBER: _builtins.int
     GRPC_FIELD_NUMBER: _builtins.int
+    WASM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A letter, then letters, digits, `_` or `-`; at most 64 characters."""
     version: _builtins.str
@@ -224,6 +225,10 @@ class Tool(_message.Message):
     def grpc(self) -> _target_pb2.GrpcTarget:
         """The method of exec_mode "grpc"."""
 
+    @_builtins.property
+    def wasm(self) -> _target_pb2.WasmTarget:
+        """The module of exec_mode "wasm"."""
+
     def __init__(
         self,
         *,
@@ -256,10 +261,11 @@ class Tool(_message.Message):
         shell: _target_pb2.ShellTarget | None = ...,
         mcp: _target_pb2.McpTarget | None = ...,
         grpc: _target_pb2.GrpcTarget | None = ...,
+        wasm: _target_pb2.WasmTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "cache_ttl", b"cache_ttl", "create_time", b"create_time", "function", b"function", "grpc", b"grpc", "http", b"http", "input_schema", b"input_schema", "mcp", b"mcp", "output_schema", b"output_schema", "shell", b"shell", "sql", b"sql"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "cache_ttl", b"cache_ttl", "create_time", b"create_time", "function", b"function", "grpc", b"grpc", "http", b"http", "input_schema", b"input_schema", "mcp", b"mcp", "output_schema", b"output_schema", "shell", b"shell", "sql", b"sql", "wasm", b"wasm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_agents", b"allowed_agents", "allowed_roles", b"allowed_roles", "auth", b"auth", "cache_ttl", b"cache_ttl", "changelog", b"changelog", "create_time", b"create_time", "description", b"description", "examples", b"examples", "exec_mode", b"exec_mode", "function", b"function", "governance_level", b"governance_level", "grpc", b"grpc", "http", b"http", "idempotent", b"idempotent", "input_schema", b"input_schema", "mcp", b"mcp", "min_isolation", b"min_isolation", "name", b"name", "output_schema", b"output_schema", "quota_per_day", b"quota_per_day", "quota_total", b"quota_total", "rate_limit_per_min", b"rate_limit_per_min", "schema_hash", b"schema_hash", "shell", b"shell", "sql", b"sql", "state", b"state", "tags", b"tags", "user_rate_limit_per_min", b"user_rate_limit_per_min", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_agents", b"allowed_agents", "allowed_roles", b"allowed_roles", "auth", b"auth", "cache_ttl", b"cache_ttl", "changelog", b"changelog", "create_time", b"create_time", "description", b"description", "examples", b"examples", "exec_mode", b"exec_mode", "function", b"function", "governance_level", b"governance_level", "grpc", b"grpc", "http", b"http", "idempotent", b"idempotent", "input_schema", b"input_schema", "mcp", b"mcp", "min_isolation", b"min_isolation", "name", b"name", "output_schema", b"output_schema", "quota_per_day", b"quota_per_day", "quota_total", b"quota_total", "rate_limit_per_min", b"rate_limit_per_min", "schema_hash", b"schema_hash", "shell", b"shell", "sql", b"sql", "state", b"state", "tags", b"tags", "user_rate_limit_per_min", b"user_rate_limit_per_min", "version", b"version", "wasm", b"wasm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,6 +346,7 @@ class Function(_message.Message):
     IS_ASYNC_FIELD_NUMBER: _builtins.int
     REQUIRES_CONTEXT_FIELD_NUMBER: _builtins.int
     SAFE_MODE_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """The source of a module that defines `entry_point`. At most 262,144 characters."""
     entry_point: _builtins.str
@@ -362,6 +369,14 @@ class Function(_message.Message):
     def allowed_imports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Modules it may import; empty: json, datetime, math, re, collections, itertools, functools."""
 
+    @_builtins.property
+    def network(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts it may ask for by `fetch(url, method, headers, body)`, which gives status, headers and body: `api.example.com` or
+        `*.example.com`. The mesh makes the request, under the same rules as HttpTarget.url, so each host must be on the
+        operator's allow-list as well; the sandbox itself has no network. The tool's `auth` goes with every request, and the
+        function never sees it. At most 16; empty: there is no `fetch`.
+        """
+
     def __init__(
         self,
         *,
@@ -374,10 +389,11 @@ class Function(_message.Message):
         is_async: _builtins.bool = ...,
         requires_context: _builtins.bool = ...,
         safe_mode: _builtins.bool | None = ...,
+        network: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "allowed_imports", b"allowed_imports", "code", b"code", "code_hash", b"code_hash", "entry_point", b"entry_point", "is_async", b"is_async", "memory_limit_mib", b"memory_limit_mib", "requires_context", b"requires_context", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode", "allowed_imports", b"allowed_imports", "code", b"code", "code_hash", b"code_hash", "entry_point", b"entry_point", "is_async", b"is_async", "memory_limit_mib", b"memory_limit_mib", "network", b"network", "requires_context", b"requires_context", "safe_mode", b"safe_mode", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__safe_mode: _TypeAlias = _typing.Literal["safe_mode"]  # noqa: Y015
     _WhichOneofArgType__safe_mode: _TypeAlias = _typing.Literal["_safe_mode", b"_safe_mode"]  # noqa: Y015

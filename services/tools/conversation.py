@@ -1,0 +1,160 @@
+"""What comes out of one call in a sandbox: its output, its events, its answer, and what it asks to be fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from services.tools import answer
+from services.tools.answer import Answer, Printed
+from services.tools.errors import SandboxUnavailable
+from services.tools.jail import Drain
+from services.tools.runner import MAX_EVENT, MAX_EVENTS, MAX_FETCHES
+from services.tools.zygote import READY
+
+_MAX_OUTPUT: Final = 64 * 1024
+_MAX_ANSWER: Final = 1024 * 1024
+_PIPE_PAUSE_SECONDS: Final = 0.005
+
+Asked = Mapping[str, Any]
+# Does what a call asks for and tells what came of it; it never raises.
+Fetch = Callable[[Asked], Awaitable[Mapping[str, Any]]]
+
+
+class Running(Protocol):
+    """A call that runs: its output, errors and answer, and its exit status when it has ended."""
+
+    out: int
+    err: int
+    answer: int
+    ended: asyncio.Future[int]
+
+
+class Conversation:
+    """What comes out of one call, and what goes back in."""
+
+    def __init__(
+        self,
+        running: Running,
+        printed: Printed,
+        *,
+        program: bool = False,
+        listening: bool = True,
+        fetch: Fetch | None = None,
+        replies: int | None = None,
+    ) -> None:
+        self._running = running
+        self._program = program
+        self._errands = Errands(fetch, replies) if fetch and replies is not None else None
+        self._said = _Said(printed, self._errands)
+        out = [Drain(running.out, limit=_MAX_OUTPUT, tell=_Text("stdout", printed))] if listening else []
+        self._drains = [
+            *out,
+            Drain(running.err, limit=_MAX_OUTPUT, tell=_Text("stderr", printed)),
+            Drain(running.answer, limit=_MAX_ANSWER, tell=self._said),
+        ]
+
+    async def answer(self) -> Answer:
+        """Raises TooMuch, and SandboxUnavailable when the call never stood in its sandbox."""
+        await asyncio.gather(asyncio.shield(self._running.ended), *(drain.done for drain in self._drains))
+        code = self._running.ended.result()
+        if not self._said.ready:
+            raise SandboxUnavailable("the host gave a call no isolation", why=f"status {code}")
+        if self._said.disturbed:
+            return answer.disturbed()
+        if said := self._said.rest:
+            return answer.read(said)
+        return answer.exited(code) if self._program else answer.ended(code)
+
+    def close(self) -> None:
+        if self._errands:
+            self._errands.close()
+        for drain in self._drains:
+            drain.close()
+
+
+class Errands:
+    """What a call asks to be fetched, one after the other, and the line its replies go back on."""
+
+    def __init__(self, fetch: Fetch, replies: int) -> None:
+        self._fetch = fetch
+        self._replies = replies
+        self._running: asyncio.Task[None] | None = None
+
+    def ask(self, request: Asked) -> bool:
+        """Begins one; False when the one before has not ended, which no call of `fetch` does."""
+        if self._running and not self._running.done():
+            return False
+        self._running = asyncio.create_task(self._answer(request), name="fetch")
+        return True
+
+    async def _answer(self, request: Asked) -> None:
+        data = memoryview(json.dumps(await self._fetch(request)).encode() + b"\n")
+        os.set_blocking(self._replies, False)
+        while data:
+            try:
+                data = data[os.write(self._replies, data) :]
+            except BlockingIOError:
+                await asyncio.sleep(_PIPE_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        if self._running:
+            self._running.cancel()
+
+
+class _Said:
+    """What comes over the answer's pipe: a line when the sandbox stands, lines of events and errands, the answer."""
+
+    def __init__(self, printed: Printed, errands: Errands | None) -> None:
+        self._printed = printed
+        self._errands = errands
+        self._data = bytearray()
+        self._lines = 0
+        self.ready = False
+        self.disturbed = False
+
+    @property
+    def rest(self) -> bytes:
+        return bytes(self._data)
+
+    def __call__(self, data: bytes) -> None:
+        self._data += data
+        while (end := self._data.find(b"\n")) >= 0:
+            line = bytes(self._data[: end + 1])
+            del self._data[: end + 1]
+            if not self.ready:
+                self.ready = line == READY
+                self.disturbed |= not self.ready
+            else:
+                self.disturbed |= not self._understood(line)
+
+    def _understood(self, line: bytes) -> bool:
+        self._lines += 1
+        if self._lines > MAX_EVENTS + MAX_FETCHES:
+            return False
+        if self._errands and (request := answer.errand(line)) is not None:
+            return self._errands.ask(request)
+        said = answer.event(line) if len(line) <= MAX_EVENT + 1 else None
+        if said is not None:
+            self._printed(answer.EMITTED, said)
+        return said is not None
+
+
+@dataclass(slots=True)
+class _Text:
+    """Hands bytes on as text, whatever the cuts."""
+
+    name: str
+    printed: Printed
+    decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
+    )
+
+    def __call__(self, data: bytes) -> None:
+        if text := self.decoder.decode(data):
+            self.printed(self.name, text)
