@@ -31,6 +31,7 @@ from shared.errors import MeshError, ResourceExhausted
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.log import log
+from shared.monitors.arguments import Call
 from shared.rpc.channel import jitter
 from shared.telemetry import meter, tracer
 
@@ -49,7 +50,7 @@ Quarantine = Callable[[Principal, Tool, str], Awaitable[object]]
 
 
 class Policy(Protocol):
-    def check(self, tenant: str, tool: str, arguments: Mapping[str, Any]) -> None:
+    def check(self, tenant: str, call: Call) -> None:
         """Raises PolicyBlocked and PolicyUnavailable."""
 
 
@@ -119,7 +120,9 @@ class Flow:
             )  # fmt: skip
         _check_arguments(tool, request.arguments)
         if self._policy:
-            self._policy.check(caller.tenant_id, tool.name, request.arguments)
+            roles = tuple(sorted(caller.roles))
+            call = Call(tool.name, request.arguments, request.agent, roles, request.session_id)
+            self._policy.check(caller.tenant_id, call)
 
     async def run(self, caller: Principal, request: Request, invocation_id: str, printed: Printed) -> Outcome:
         """Runs an admitted request and writes it down, however it ends."""

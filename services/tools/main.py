@@ -19,8 +19,7 @@ from services.tools.isolation import MODULES, PROGRAMS
 from services.tools.mcp_servers import McpExecutor
 from services.tools.modules import ModuleExecutor
 from services.tools.permissions import ToolAuthorizer
-from services.tools.policy import NAME as POLICY
-from services.tools.policy import ArgumentPolicy, GrpcPolicy
+from services.tools.policy import ArgumentPolicy
 from services.tools.programs import ProgramExecutor
 from services.tools.rates import RedisRates
 from services.tools.registry import Registry
@@ -36,6 +35,8 @@ from services.tools.store_postgres import PostgresToolStore
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
+from shared.monitors.enforced import NAME as POLICY
+from shared.monitors.enforced import Enforced, published
 from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.rpc.channel import mesh_channel
@@ -57,8 +58,9 @@ def main() -> None:
         if settings.identity_private_key is None:
             raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("tools", settings.identity_private_key, clock)
-        policy = ArgumentPolicy(GrpcPolicy(channel, signer), strict=settings.strict)
-        await stack.enter_async_context(supervised("policy", policy.follow))
+        enforced = Enforced(published(channel, signer, "tools"))
+        await stack.enter_async_context(supervised("policy", enforced.follow))
+        policy = ArgumentPolicy(enforced, strict=settings.strict)
         inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes
         sandbox = await stack.enter_async_context(Sandbox(at_once=most, inside=inside))
         programs = await stack.enter_async_context(Sandbox(at_once=most, inside=inside, profile=PROGRAMS))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from services.tools.errors import PolicyBlocked, PolicyUnavailable
+from shared.monitors.arguments import Call, judge_arguments
 from shared.monitors.enforced import Enforced
-from shared.monitors.rules import Target
+from shared.monitors.rules import Action, Target, Verdict
 from shared.monitors.stream import judge
 
 
@@ -19,18 +18,32 @@ class ArgumentPolicy:
         self._enforced = enforced
         self._strict = strict
 
-    def check(self, tenant: str, agent: str, tool: str, arguments: Mapping[str, Any]) -> None:
-        """Raises PolicyBlocked, and PolicyUnavailable when a strict mesh has no policy yet."""
-        rules = self._enforced.rules(tenant, agent, Target.TOOL_ARGUMENTS)
-        if rules is None:
+    def check(self, tenant: str, call: Call) -> None:
+        """By what the call says and by conditions over its arguments. Raises PolicyBlocked, and PolicyUnavailable when
+        a strict mesh has no policy yet.
+        """
+        bundles = self._enforced.bundles(tenant, call.agent)
+        if bundles is None:
             if self._strict:
                 raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
             return
-        text = f"{tool} {json.dumps(dict(arguments), ensure_ascii=False, sort_keys=True)}"
-        ruling = judge(rules, Target.TOOL_ARGUMENTS, text)
+        text = f"{call.tool} {json.dumps(dict(call.arguments), ensure_ascii=False, sort_keys=True)}"
+        ruling = judge(self._enforced.rules(bundles, Target.TOOL_ARGUMENTS), Target.TOOL_ARGUMENTS, text)
         if ruling.blocked:
-            verdict = ruling.verdicts[-1]
-            raise PolicyBlocked(
-                f"rule {verdict.rule.name} blocks calling {tool} with these arguments",
-                rule=verdict.rule.name, bundle=verdict.bundle, tool=tool,
-            )  # fmt: skip
+            raise _blocked(ruling.verdicts[-1], call)
+        for verdict in judge_arguments(bundles, call):
+            if verdict.action in _STOPPING:
+                raise _blocked(verdict, call)
+
+
+# Arguments cannot be shown with a part taken out: what would redact them stops the call.
+_STOPPING = frozenset({Action.BLOCK, Action.REDACT, Action.REQUIRE_APPROVAL})
+
+
+def _blocked(verdict: Verdict, call: Call) -> PolicyBlocked:
+    return PolicyBlocked(
+        f"rule {verdict.rule.name} blocks calling {call.tool} with these arguments",
+        rule=verdict.rule.name,
+        bundle=verdict.bundle,
+        tool=call.tool,
+    )

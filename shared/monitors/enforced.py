@@ -1,4 +1,4 @@
-"""What policy publishes, held by an enforcement point: the last snapshot received, compiled once, kept when policy is away."""
+"""What policy publishes, as an enforcement point holds it: the last snapshot, kept when policy is away."""
 
 from __future__ import annotations
 
@@ -32,29 +32,32 @@ class Enforced:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._snapshot: pb.WatchBundlesResponse | None = None
+        self._bundles: dict[tuple[str, str], tuple[Bundle, ...]] = {}
         self._compiled: dict[tuple[tuple[Bundle, ...], Target], CompiledRules] = {}
-        self._known: dict[tuple[str, str, Target], CompiledRules] = {}
 
     async def follow(self) -> None:
         """Takes every snapshot policy publishes, for as long as the stream holds."""
         async for snapshot in self._watch(self._snapshot.revision if self._snapshot else 0):
             if not snapshot.heartbeat:
-                self._snapshot, self._compiled, self._known = snapshot, {}, {}
+                self._snapshot, self._bundles, self._compiled = snapshot, {}, {}
                 log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
 
-    def rules(self, tenant: str, agent: str, target: Target) -> CompiledRules | None:
+    def bundles(self, tenant: str, agent: str) -> tuple[Bundle, ...] | None:
         """What holds for an agent, looked up once a snapshot; None when none was ever received."""
         if self._snapshot is None:
             return None
-        whose = (tenant, agent.partition("@")[0], target)
-        if whose not in self._known:
-            if len(self._known) >= _KNOWN_AT_MOST:
-                self._known.clear()
-            bundles = tuple(in_force(self._snapshot.tenants, *whose[:2]))
-            if (bundles, target) not in self._compiled:
-                self._compiled[bundles, target] = compile_rules(bundles, target)
-            self._known[whose] = self._compiled[bundles, target]
-        return self._known[whose]
+        whose = (tenant, agent.partition("@")[0])
+        if whose not in self._bundles:
+            if len(self._bundles) >= _KNOWN_AT_MOST:
+                self._bundles.clear()
+            self._bundles[whose] = tuple(in_force(self._snapshot.tenants, *whose))
+        return self._bundles[whose]
+
+    def rules(self, bundles: tuple[Bundle, ...], target: Target) -> CompiledRules:
+        """Their rules for a target. Tenants and agents with the same bundles share what was compiled."""
+        if (bundles, target) not in self._compiled:
+            self._compiled[bundles, target] = compile_rules(bundles, target)
+        return self._compiled[bundles, target]
 
 
 def published(channel: grpc.aio.Channel, signer: Signer, service: str) -> Watch:

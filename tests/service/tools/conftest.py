@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from aiohttp import web
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
 from services.tools.egress import Egress
-from services.tools.errors import PolicyBlocked
 from services.tools.executor import Executor
 from services.tools.fetching import Fetching
 from services.tools.flow import Flow, Pause
 from services.tools.functions import FunctionExecutor
 from services.tools.main import SERVICES
 from services.tools.permissions import ToolAuthorizer
+from services.tools.policy import ArgumentPolicy
 from services.tools.rates import LocalRates
 from services.tools.registry import Registry
 from services.tools.sandbox import Sandbox
@@ -35,17 +34,7 @@ from shared.rpc.server import serving
 from shared.settings import MeshSettings
 from tests.service.tools.api import SECRET, Api
 from tests.support.identity import Keys, make_keys
-
-
-@dataclass(slots=True)
-class ScriptedPolicy:
-    """Blocks calls whose arguments hold a forbidden value."""
-
-    forbidden: list[object] = field(default_factory=list)
-
-    def check(self, tenant: str, tool: str, arguments: Mapping[str, Any]) -> None:
-        if any(value in self.forbidden for value in arguments.values()):
-            raise PolicyBlocked("a rule blocks this", rule="no_bombs", tool=tool)
+from tests.support.published import enforcing
 
 
 @pytest.fixture
@@ -103,8 +92,9 @@ def narrowed() -> dict[str, Any]:
 
 
 @pytest.fixture
-def policy() -> ScriptedPolicy:
-    return ScriptedPolicy()
+async def policy() -> ArgumentPolicy:
+    """No rule at all; a test has its own."""
+    return ArgumentPolicy(await enforcing(), strict=True)
 
 
 def clock_pause(clock: FakeClock) -> Pause:
@@ -117,7 +107,7 @@ def clock_pause(clock: FakeClock) -> Pause:
 @pytest.fixture
 async def stub(
     keys: Keys, clock: FakeClock, store: MemoryToolStore, executors: dict[str, Executor], narrowed: dict[str, Any],
-    policy: ScriptedPolicy,
+    policy: ArgumentPolicy,
 ) -> AsyncIterator[Any]:  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 1}

@@ -18,7 +18,6 @@ from agentnet.tools.v1 import tool_service_pb2 as pb
 from services.tools.store_memory import MemoryToolStore
 from shared.clock import FakeClock
 from tests.service.tools.calls import Code, events, invocation, refusal, register, said, tool
-from tests.service.tools.conftest import ScriptedPolicy
 from tests.support.identity import Keys
 
 COUNTER = "def adder(a=0, b=0):\n    import random\n    return random.random()\n"
@@ -72,14 +71,6 @@ class TestNarrowed:
         await register(stub, keys, tool(allowed_agents=["*"]))
         assert (await call(stub, keys)).finished.result.number_value == 2
         assert said(await refusal(call(stub, keys, agent="Apollo"))) == (Code.PERMISSION_DENIED, "TOOL_NOT_ALLOWED")
-
-
-async def test_policy_judges_the_arguments(stub: Any, keys: Keys, policy: ScriptedPolicy) -> None:
-    await register(stub, keys, tool("def adder(what): return what\n"))
-    policy.forbidden.append("bomb")
-    error = await refusal(call(stub, keys, arguments={"what": "bomb"}))
-    assert (*said(error), error.facts["rule"]) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED", "no_bombs")
-    assert (await call(stub, keys, arguments={"what": "rose"})).finished.result.string_value == "rose"
 
 
 async def test_the_rate_of_one_user_leaves_the_others_theirs(stub: Any, keys: Keys, clock: FakeClock) -> None:

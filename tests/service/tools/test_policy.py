@@ -1,0 +1,82 @@
+"""Tools ask policy about the name and the arguments of every call, by the bundles in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.tools.policy import ArgumentPolicy
+from tests.service.tools.calls import Code, invocation, refusal, register, said, tool
+from tests.support.identity import Keys
+from tests.support.published import enforcing, unheard
+
+ECHO = "def adder(**given): return 'done'\n"
+NO_BOMBS = {"name": "no_bombs", "type": "keyword", "severity": "SEVERITY_SEVERE", "keywords": ["bomb"]}
+BIG = {
+    "name": "big_payments",
+    "type": "tool_arguments",
+    "severity": "SEVERITY_SEVERE",
+    "params": {"tool": "add*", "when": 'args.amount > 100 && !(agent in ["Midas"])'},
+}
+WARNS = {**BIG, "name": "watched", "action": "RULE_ACTION_WARN", "params": {"when": "true"}}
+OF_ATHENA = {**BIG, "name": "athena_pays_nothing", "params": {"when": "args.amount > 0"}}
+
+
+def call(stub: Any, keys: Keys, agent: str = "Athena", **arguments: Any) -> Any:
+    return stub.InvokeTool(invocation("adder", arguments, agent=agent), metadata=keys.metadata())
+
+
+async def blocked(stub: Any, keys: Keys, agent: str = "Athena", **arguments: Any) -> str:
+    error = await refusal(call(stub, keys, agent, **arguments))
+    assert said(error) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED")
+    return str(error.facts["rule"])
+
+
+class TestRules:
+    """With two rules for all and one for one agent."""
+
+    @pytest.fixture
+    async def policy(self) -> ArgumentPolicy:
+        return ArgumentPolicy(await enforcing(NO_BOMBS, WARNS, BIG, attached=[OF_ATHENA], agent="Athena"), strict=True)
+
+    async def test_what_the_arguments_say_is_judged(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        assert await blocked(stub, keys, what="a bomb", amount=0) == "no_bombs"
+        assert (await call(stub, keys, what="a rose", amount=0)).finished.result.string_value == "done"
+
+    async def test_conditions_over_the_arguments_are_judged(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        assert await blocked(stub, keys, "Apollo", amount=101) == "big_payments"
+        assert (await call(stub, keys, "Apollo", amount=100)).finished.result.string_value == "done"
+        assert (await call(stub, keys, "Midas", amount=1_000)).finished.result.string_value == "done"
+
+    async def test_a_condition_that_cannot_be_judged_blocks(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        assert await blocked(stub, keys, "Apollo", amount="many") == "big_payments"
+
+    async def test_what_is_attached_to_an_agent_holds_for_it_alone(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        assert await blocked(stub, keys, "Athena", amount=1) == "athena_pays_nothing"
+        assert (await call(stub, keys, "Apollo", amount=1)).finished.result.string_value == "done"
+
+
+class TestNoPolicyYet:
+    @pytest.fixture
+    def policy(self) -> ArgumentPolicy:
+        return ArgumentPolicy(unheard(), strict=True)
+
+    async def test_a_strict_mesh_refuses(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool())
+        error = await refusal(call(stub, keys, a=1, b=2))
+        assert said(error) == (Code.UNAVAILABLE, "POLICY_UNAVAILABLE")
+
+
+class TestPermissive:
+    @pytest.fixture
+    def policy(self) -> ArgumentPolicy:
+        return ArgumentPolicy(unheard(), strict=False)
+
+    async def test_a_mesh_that_is_not_strict_goes_on(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool())
+        assert (await call(stub, keys, a=1, b=2)).finished.result.number_value == 3
