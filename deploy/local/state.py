@@ -28,7 +28,7 @@ DEFAULT_PORTS: Final = {
     "valkey": 56379,
     "model": 58080,
 }
-SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy", "tools")
+SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy", "memory", "tools")
 
 
 class AlreadyRunning(Exception):

@@ -183,7 +183,7 @@ def answer(found: Answer, *, explain: bool) -> pb.RecallResponse:
         match.neighbours.extend(memory(near) for near in found.around.get(one.memory.place, ()))
         if explain:
             match.explanation.CopyFrom(_explanation(one.explanation))
-    return pb.RecallResponse(matches=matches, degraded=found.degraded)
+    return pb.RecallResponse(matches=matches, degraded=found.degraded, withheld=found.withheld)
 
 
 def scored(found: Iterable[Ranked]) -> list[pb.ScoredMemory]:

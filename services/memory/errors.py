@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from shared.errors import AlreadyExists, InvalidArgument, NotFound, Reason, ResourceExhausted, Unavailable
+from shared.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
 
 
 class MemoryNotFound(NotFound):
@@ -49,3 +57,15 @@ class FilterUnknown(InvalidArgument):
 
 class EmbeddingUnavailable(Unavailable):
     """No vector can be had now. Retry."""
+
+
+class PolicyBlocked(FailedPrecondition):
+    """A rule does not let this be remembered."""
+
+    reason = Reason.ERROR_REASON_POLICY_BLOCKED
+
+
+class PolicyUnavailable(Unavailable):
+    """No policy has been received yet and this mesh is strict."""
+
+    reason = Reason.ERROR_REASON_POLICY_UNAVAILABLE

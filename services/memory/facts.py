@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from services.memory.errors import FactNotFound
 from services.memory.fact_store import Fact, FactFilter, FactStore, Recorded
+from services.memory.policy import MemoryPolicy
 from services.memory.store import Receipt
 from shared.clock import Clock
 from shared.ids import Ids
@@ -38,14 +39,16 @@ class NewFact:
 class Facts:
     """The facts of all tenants, one tenant a call."""
 
-    def __init__(self, store: FactStore, *, clock: Clock, ids: Ids) -> None:
+    def __init__(self, store: FactStore, *, policy: MemoryPolicy, clock: Clock, ids: Ids) -> None:
+        self._policy = policy
         self._store = store
         self._clock = clock
         self._ids = ids
 
     async def record(self, tenant: str, many: Sequence[NewFact]) -> Sequence[Recorded]:
-        """All or none, in their order."""
+        """All or none, in their order. Raises PolicyBlocked and PolicyUnavailable."""
         now = self._clock.now()
+        many = [self._allowed(tenant, new) for new in many]
         facts = [
             Fact(
                 self._ids.new("fct"), new.subject, new.relation, new.object, new.several, new.valid_from or now, now,
@@ -55,6 +58,10 @@ class Facts:
             for new in many
         ]  # fmt: skip
         return await self._store.record(tenant, facts)
+
+    def _allowed(self, tenant: str, new: NewFact) -> NewFact:
+        known, bundles = self._policy.kept(tenant, new.agent, new.object, field="facts.object")
+        return replace(new, object=known, policy_version=new.policy_version or bundles)
 
     async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
         """Those recorded last first."""

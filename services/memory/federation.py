@@ -32,6 +32,7 @@ class Elsewhere:
     matches: Sequence[pb.ScoredMemory] = ()
     missing: Sequence[str] = ()
     degraded: bool = False
+    withheld: int = 0
 
 
 class Federation:
@@ -69,6 +70,7 @@ class Federation:
             [match for _, answer in known for match in answer.matches],
             [name for name, answer in zip(asked, answers, strict=True) if answer is None],
             any(answer.degraded for _, answer in known),
+            sum(answer.withheld for _, answer in known),
         )
 
     def _asked(self, request: pb.RecallRequest) -> Sequence[str]:

@@ -26,6 +26,7 @@ from services.memory.fact_store import FactStore
 from services.memory.fact_store_postgres import PostgresFactStore
 from services.memory.facts import Facts
 from services.memory.federation import Federation
+from services.memory.policy import MemoryPolicy
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
 from services.memory.service import MemoryService
@@ -39,7 +40,10 @@ from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.upkeep import Limits, Upkeep
 from services.memory.used import Used
 from shared.clock import Clock, SystemClock
+from shared.identity import Signer
 from shared.ids import Ids, RandomIds
+from shared.monitors.enforced import NAME as POLICY
+from shared.monitors.enforced import Enforced, published
 from shared.postgres import open_database
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
@@ -77,6 +81,7 @@ def add_to_server(
     *,
     embedder: Embedder,
     federation: Federation,
+    policy: MemoryPolicy,
     settings: MemorySettings,
     clock: Clock,
     ids: Ids,
@@ -85,10 +90,10 @@ def add_to_server(
     limits = Limits(stores.memories, clock, memories=settings.tenant_memories)
     used = Used(stores.memories, clock)
     upkeep = Upkeep(stores.memories, limits, clock)
-    remembering = Remembering(stores.memories, embedder, limits, clock=clock, ids=ids)
-    recall = Recall(stores.memories, embedder, used, clock=clock)
+    remembering = Remembering(stores.memories, embedder, limits, policy=policy, clock=clock, ids=ids)
+    recall = Recall(stores.memories, embedder, used, policy=policy, clock=clock)
     conversations = Conversations(stores.conversations, clock)
-    facts = Facts(stores.facts, clock=clock, ids=ids)
+    facts = Facts(stores.facts, policy=policy, clock=clock, ids=ids)
     contexts = Contexts(conversations, recall, remembering, facts, automatic=settings.automatic_context)
     episodes = Episodes(conversations, remembering, automatic=settings.automatic_episodes)
     memories = MemoryService(remembering, recall, contexts, episodes, federation=federation, clock=clock)
@@ -110,8 +115,13 @@ def main() -> None:
         database = await stack.enter_async_context(
             open_database(dsn, pool=settings.postgres_pool, prepare=register_vector)
         )
-        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(*PEERS, POLICY)))
         clock = SystemClock()
+        if settings.identity_private_key is None:
+            raise ValueError("memory needs AGENTNET_IDENTITY_PRIVATE_KEY")
+        signer = Signer.from_file("memory", settings.identity_private_key, clock)
+        enforced = Enforced(published(channel, signer, "memory"))
+        await stack.enter_async_context(supervised("policy", enforced.follow))
         embedder = CachedEmbedder(
             MeshEmbedder(channel, model=settings.embedding_model),
             clock, size=settings.cached_embeddings, ttl=settings.cached_embeddings_ttl,
@@ -120,7 +130,14 @@ def main() -> None:
         patience = settings.cluster_patience
         federation = await Federation.of(settings.cluster_addresses, stack, patience=patience)
         chores = add_to_server(
-            server, stores, embedder=embedder, federation=federation, settings=settings, clock=clock, ids=RandomIds()
+            server,
+            stores,
+            embedder=embedder,
+            federation=federation,
+            policy=MemoryPolicy(enforced, strict=settings.strict),
+            settings=settings,
+            clock=clock,
+            ids=RandomIds(),
         )
         every = settings.upkeep_interval
         await stack.enter_async_context(supervised("used", lambda: chores.used.run(every / 10)))

@@ -10,6 +10,7 @@ from services.memory import rank
 from services.memory.embed import Embedder
 from services.memory.errors import EmbeddingUnavailable
 from services.memory.filters import fits
+from services.memory.policy import MemoryPolicy
 from services.memory.rank import Ranked, Taste
 from services.memory.store import Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
 from services.memory.used import Used
@@ -41,24 +42,30 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The matches, best first, and by place what stands around each. Degraded: words alone decided."""
+    """The matches, best first, and by place what stands around each. Degraded: words alone decided. Policy has
+    withheld some.
+    """
 
     matches: Sequence[Ranked]
     around: Mapping[int, Sequence[Memory]]
     degraded: bool = False
+    withheld: int = 0
 
 
 class Recall:
     """What is read from memory by asking, one tenant a call."""
 
-    def __init__(self, store: MemoryStore, embedder: Embedder, used: Used, *, clock: Clock) -> None:
+    def __init__(
+        self, store: MemoryStore, embedder: Embedder, used: Used, *, policy: MemoryPolicy, clock: Clock
+    ) -> None:
+        self._policy = policy
         self._store = store
         self._embedder = embedder
         self._used = used
         self._clock = clock
 
     async def recall(self, tenant: str, asked: Question) -> Answer:
-        """Raises EmbeddingUnavailable when only meaning may decide and no embedding can be had."""
+        """Raises PolicyUnavailable, and EmbeddingUnavailable when only meaning may decide and no vector can be had."""
         now = self._clock.now()
         vector, degraded = await self._vector(asked)
         words = rank.query_words(asked.query) if asked.by_words else ()
@@ -73,7 +80,8 @@ class Recall:
         found = rank.ranked(query, fitting, asked.taste, now=asked.chosen.as_of or now, limit=asked.limit)
         self._used.note(tenant, [one.memory.place for one in found])
         around = {one.memory.place: _beside(gathered, one.memory, asked) for one in found} if asked.neighbours else {}
-        return Answer(found, around, degraded)
+        shown, near, withheld = self._policy.shown(tenant, asked.chosen.agent, found, around)
+        return Answer(shown, near, degraded, withheld)
 
     async def _vector(self, asked: Question) -> tuple[Vector, bool]:
         """The query's vector, and whether it is missing though it was wanted."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
+from services.memory.policy import MemoryPolicy
 from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
 from services.memory.upkeep import Limits
 from shared.clock import Clock
@@ -59,7 +60,10 @@ def embedded_text(memory: Memory) -> str:
 class Remembering:
     """What is written to memory, one tenant a call."""
 
-    def __init__(self, store: MemoryStore, embedder: Embedder, limits: Limits, *, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, store: MemoryStore, embedder: Embedder, limits: Limits, *, policy: MemoryPolicy, clock: Clock, ids: Ids
+    ) -> None:
+        self._policy = policy
         self._store = store
         self._embedder = embedder
         self._limits = limits
@@ -67,17 +71,17 @@ class Remembering:
         self._ids = ids
 
     async def remember(self, tenant: str, new: NewMemory) -> tuple[Memory, bool]:
-        """The memory, and whether it is new. Raises EmbeddingUnavailable and MemoryFull."""
+        """The memory, and whether it is new. Raises EmbeddingUnavailable, MemoryFull and PolicyBlocked."""
         (stored,) = await self.remember_many(tenant, [new])
         return stored
 
     async def remember_many(self, tenant: str, many: Sequence[NewMemory]) -> list[tuple[Memory, bool]]:
         """All of them or none, in their order, each with whether it is new.
 
-        Raises EmbeddingUnavailable and MemoryFull.
+        Raises EmbeddingUnavailable, MemoryFull and PolicyBlocked.
         """
+        memories = [self._memory(self._allowed(tenant, new)) for new in many]
         await self._limits.admit(tenant, len(many))
-        memories = [self._memory(new) for new in many]
         vectors = [new.vector for new in many]
         if not all(vectors):
             vectors = await self._embedder.embed([embedded_text(memory) for memory in memories])
@@ -86,8 +90,11 @@ class Remembering:
         return [(kept, kept.id == memory.id) for kept, memory in zip(stored, memories, strict=True)]
 
     async def update(self, tenant: str, memory_id: str, change: Change) -> Memory:
-        """Raises MemoryNotFound, MemoryExists and EmbeddingUnavailable."""
+        """Raises MemoryNotFound, MemoryExists, EmbeddingUnavailable and PolicyBlocked."""
         before = await self.find(tenant, memory_id)
+        if change.content is not None and not before.embedding_set:
+            content, _ = self._policy.kept(tenant, before.agent, change.content, field="content")
+            change = replace(change, content=content)
         after = replace(
             before,
             content=before.content if change.content is None else change.content,
@@ -155,6 +162,13 @@ class Remembering:
 
     def _receipt(self, memory: Memory, requested_by: str) -> Receipt:
         return Receipt(self._ids.new("rct"), memory.id, memory.content_hash, requested_by, self._clock.now())
+
+    def _allowed(self, tenant: str, new: NewMemory) -> NewMemory:
+        """As policy lets it be kept. Texts of an embedding set are what policy itself compares with."""
+        if new.embedding_set:
+            return new
+        content, bundles = self._policy.kept(tenant, new.agent, new.content, field="content")
+        return replace(new, content=content, policy_version=new.policy_version or bundles)
 
     def _memory(self, new: NewMemory) -> Memory:
         return Memory(

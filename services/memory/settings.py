@@ -24,6 +24,7 @@ class MemorySettings(MeshSettings):
         default="", description="memory services of other clusters that a recall may ask: eu=memory.eu:50051,us=…"
     )
     cluster_patience: timedelta = Field(default=timedelta(seconds=2), description="how long they are waited for")
+    strict: bool = Field(default=True, description="refuse while no policy snapshot was ever received")
     automatic_context: bool = Field(default=True, description="whether GetContext searches; off: the tail alone")
     automatic_episodes: bool = Field(default=True, description="whether turns become episodes when asked for")
     upkeep_interval: timedelta = Field(default=timedelta(minutes=5), description="how often memories are pruned")

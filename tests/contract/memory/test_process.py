@@ -34,7 +34,8 @@ async def channel(postgres: Cluster, keys: Keys, tmp_path: Path) -> AsyncIterato
     settings = {
         "AGENTNET_LISTEN": f"127.0.0.1:{port}", "AGENTNET_POSTGRES_DSN": postgres.dsn("memory"),
         "AGENTNET_IDENTITY_KEYS": str(keys.jwks), "AGENTNET_DRAIN_GRACE": "0",
-        "AGENTNET_MESH_ADDRESS": f"127.0.0.1:{free_port()}",
+        "AGENTNET_MESH_ADDRESS": f"127.0.0.1:{free_port()}", "AGENTNET_MEMORY_STRICT": "false",
+        "AGENTNET_IDENTITY_PRIVATE_KEY": str(keys.private_key),
     }  # fmt: skip
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(

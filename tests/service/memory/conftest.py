@@ -22,14 +22,17 @@ from services.memory.conversations_memory import InMemoryConversations
 from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.federation import Federation
 from services.memory.main import SERVICES, Chores, Stores, add_to_server
+from services.memory.policy import MemoryPolicy
 from services.memory.settings import MemorySettings
 from services.memory.store_memory import InMemoryStore
 from shared.clock import FakeClock
 from shared.ids import SequentialIds
+from shared.monitors.enforced import Enforced
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from tests.support.identity import Keys, make_keys
 from tests.support.memory import HashingEmbedder
+from tests.support.published import enforcing
 
 
 @dataclass
@@ -63,8 +66,11 @@ async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Serv
 
 
 @asynccontextmanager
-async def serve(keys: Keys, settings: dict[str, Any]) -> AsyncIterator[Served]:
-    """A memory service that trusts these keys."""
+async def serve(
+    keys: Keys, settings: dict[str, Any], *rules: dict[str, Any], enforced: Enforced | None = None
+) -> AsyncIterator[Served]:
+    """A memory service that trusts these keys and enforces these rules."""
+    enforced = enforced or await enforcing(*rules)
     given = {
         "listen": "127.0.0.1:0",
         "postgres_dsn": "postgres://nowhere",
@@ -82,6 +88,7 @@ async def serve(keys: Keys, settings: dict[str, Any]) -> AsyncIterator[Served]:
                 server,
                 stores,
                 embedder=embedder,
+                policy=MemoryPolicy(enforced, strict=True),
                 federation=await Federation.of(configured.cluster_addresses, stack, patience=patience),
                 settings=configured,
                 clock=clock,

@@ -13,6 +13,7 @@ from services.memory.conversation import Conversations
 from services.memory.conversations_memory import InMemoryConversations
 from services.memory.errors import MemoryNotFound
 from services.memory.filters import fits
+from services.memory.policy import MemoryPolicy
 from services.memory.remember import Change, Remembering
 from services.memory.store import Conversation, Entry, Filter, Memory, MemoryType, Receipt, ShortTermTurn
 from services.memory.store_memory import InMemoryStore
@@ -21,6 +22,7 @@ from services.memory.used import Used
 from shared.clock import FakeClock
 from shared.ids import SequentialIds
 from tests.support.memory import NOW, HashingEmbedder, entry, memory
+from tests.support.published import enforcing
 
 SHORT = timedelta(milliseconds=5)
 
@@ -89,9 +91,8 @@ class VanishingStore(InMemoryStore):
 
 async def test_what_vanishes_meanwhile_is_not_found() -> None:
     store, clock = VanishingStore(), FakeClock(NOW)
-    remembering = Remembering(
-        store, HashingEmbedder(), Limits(store, clock, memories=9), clock=clock, ids=SequentialIds()
-    )  # fmt: skip
+    policy, limits = MemoryPolicy(await enforcing(), strict=True), Limits(store, clock, memories=9)
+    remembering = Remembering(store, HashingEmbedder(), limits, policy=policy, clock=clock, ids=SequentialIds())
     (kept,) = await store.add("t", [entry("here")])
     with pytest.raises(MemoryNotFound):
         await remembering.update("t", kept.id, Change(importance=1.0))

@@ -402,8 +402,11 @@ class RecallResponse(_message.Message):
     MATCHES_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     MISSING_CLUSTERS_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
     degraded: _builtins.bool
     """True when no embedding could be had and words alone decided, here or in a cluster that was asked."""
+    withheld: _builtins.int
+    """Matches that policy does not let this agent be shown, by rules over prompts. What they redact is redacted in the rest."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredMemory]:
         """The matches, best first."""
@@ -418,10 +421,11 @@ class RecallResponse(_message.Message):
         matches: _abc.Iterable[Global___ScoredMemory] | None = ...,
         degraded: _builtins.bool = ...,
         missing_clusters: _abc.Iterable[_builtins.str] | None = ...,
+        withheld: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "matches", b"matches", "missing_clusters", b"missing_clusters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "matches", b"matches", "missing_clusters", b"missing_clusters", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,92 @@
+"""What is stored and what is recalled passes the policy in force."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agentnet.memory.v1 import change_pb2
+from tests.service.memory.calls import recall, record, refused, remember, remember_many
+from tests.service.memory.conftest import Served, serve
+from tests.service.memory.test_sets import add, compare
+from tests.support.identity import make_keys
+from tests.support.published import unheard
+
+SSN = {"name": "no_ssn", "type": "regex", "severity": "SEVERITY_SEVERE", "pattern": r"\d{3}-\d{2}-\d{4}"}
+SECRET = {
+    "name": "no_codename",
+    "type": "keyword",
+    "severity": "SEVERITY_SEVERE",
+    "action": "RULE_ACTION_BLOCK",
+    "target": "RULE_TARGET_OUTPUT",
+    "keywords": ["bluebird"],
+}
+RECALLED = {
+    "name": "not_in_prompts",
+    "type": "keyword",
+    "severity": "SEVERITY_SEVERE",
+    "target": "RULE_TARGET_PROMPT",
+    "keywords": ["salary"],
+}
+BLOCKED = ("FAILED_PRECONDITION", "POLICY_BLOCKED")
+
+
+@pytest.fixture
+async def governed(tmp_path: Path) -> AsyncIterator[Served]:
+    redacting = {**SSN, "target": "RULE_TARGET_OUTPUT"}
+    async with serve(make_keys(tmp_path), {}, redacting, SECRET, RECALLED) as served:
+        yield served
+
+
+async def test_what_a_rule_redacts_is_never_stored(governed: Served) -> None:
+    kept = await remember(governed, "Ada's number is 123-45-6789.")
+    assert "123-45-6789" not in kept.content
+    assert kept.content.startswith("Ada's number is ")
+    assert (await recall(governed, "Ada's number")).matches[0].memory.content == kept.content
+    assert "123-45" not in "".join(governed.embedder.calls)
+    assert kept.policy_version == "default@1.0.0"
+
+
+async def test_what_a_rule_blocks_is_refused_and_nothing_of_its_batch_is_stored(governed: Served) -> None:
+    assert await refused(remember(governed, "Project bluebird begins.")) == (*BLOCKED, "content")
+    both = remember_many(governed, [{"content": "The sky is blue."}, {"content": "The bluebird flies."}])
+    assert await refused(both) == (*BLOCKED, "content")
+    assert list((await recall(governed, "the blue sky and the bird")).matches) == []
+
+
+async def test_a_change_is_judged_like_something_new(governed: Served) -> None:
+    kept = await remember(governed, "The sky is blue.")
+    request = change_pb2.UpdateMemoryRequest(
+        memory_id=kept.id, memory={"content": "bluebird"}, update_mask={"paths": ["content"]}
+    )
+    call = governed.memories.UpdateMemory(request, metadata=governed.caller())
+    assert await refused(call) == (*BLOCKED, "content")
+    assert (await recall(governed, "blue sky")).matches[0].memory.content == "The sky is blue."
+
+
+async def test_facts_are_judged_too(governed: Served) -> None:
+    assert await refused(record(governed, ("ada", "works on", "bluebird"))) == (*BLOCKED, "facts.object")
+    answer = await record(governed, ("ada", "has number", "123-45-6789"))
+    assert "123-45" not in answer.facts[0].object
+
+
+async def test_what_may_be_stored_and_not_be_part_of_a_prompt_is_withheld(governed: Served) -> None:
+    await remember(governed, "Ada's salary is high.")
+    await remember(governed, "Ada likes tea.")
+    answer = await recall(governed, "What about Ada's tea and salary?")
+    assert [match.memory.content for match in answer.matches] == ["Ada likes tea."]
+    assert answer.withheld == 1
+
+
+async def test_the_corpus_that_policy_compares_with_is_kept_as_it_is(governed: Served) -> None:
+    assert await add(governed, "restricted", "project bluebird") == 1
+    assert (await compare(governed, "restricted", "project bluebird")).score > 0.99
+
+
+async def test_a_strict_mesh_without_any_policy_stores_and_recalls_nothing(tmp_path: Path) -> None:
+    async with serve(make_keys(tmp_path), {}, enforced=unheard()) as served:
+        unavailable = ("UNAVAILABLE", "POLICY_UNAVAILABLE", None)
+        assert await refused(remember(served, "anything")) == unavailable
+        assert await refused(recall(served, "anything")) == unavailable
