@@ -9,14 +9,14 @@ from agentnet.orchestrator.v1 import turn_pb2
 # Of the shape, not of the agent. A new field raises the minor number, any other change the major one.
 VERSION: Final = "1.0.0"
 _MICROS: Final = 1_000_000
-_NANOS_A_SECOND: Final = 1e9
+_MILLIS_A_SECOND: Final = 1000
 _NANOS_A_MILLISECOND: Final = 1e6
 
 
 def record(turn: turn_pb2.Turn) -> dict[str, Any]:
     """The record of a finished turn. Instants are seconds since 1970; money is in US dollars."""
     name = turn.agent.partition("@")[0]
-    started, completed = turn.start_time.ToNanoseconds(), turn.end_time.ToNanoseconds()
+    started, completed = turn.start_time.ToMilliseconds(), turn.end_time.ToMilliseconds()
     return {
         "task_id": turn.id,
         "agent": name,
@@ -41,9 +41,9 @@ def record(turn: turn_pb2.Turn) -> dict[str, Any]:
             "usd": turn.cost.micros_usd / _MICROS,
         },
         "timing": {
-            "started": started / _NANOS_A_SECOND,
-            "completed": completed / _NANOS_A_SECOND,
-            "latency_ms": round((completed - started) / _NANOS_A_MILLISECOND, 3),
+            "started": started / _MILLIS_A_SECOND,
+            "completed": completed / _MILLIS_A_SECOND,
+            "latency_ms": completed - started,
         },
         "version": f"agent:{turn.agent}",
     }

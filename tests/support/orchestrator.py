@@ -65,7 +65,7 @@ class ScriptedInference:
 
     reply: Reply = lambda utterance: f"{utterance.agent.name} has one idea about it."
     refusals: list[MeshError] = field(default_factory=list)
-    failures: list[MeshError] = field(default_factory=list)
+    failures: list[MeshError | None] = field(default_factory=list)
     breaks: dict[int, MeshError] = field(default_factory=dict)
     interludes: list[Generated] = field(default_factory=list)
     held_at: int | None = None
@@ -75,6 +75,7 @@ class ScriptedInference:
     embedded: list[list[str]] = field(default_factory=list)
     meaning: Callable[[str], Sequence[float]] = lambda text: (1.0, 0.0)
     window: int = 0
+    monitors: list[generation_pb2.MonitorTiming] = field(default_factory=list)
     _generations: dict[str, _Generation] = field(default_factory=dict)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -85,7 +86,7 @@ class ScriptedInference:
             self.started.append(utterance)
             failure = self.failures.pop(0) if self.failures else None
             self._generations[utterance.generation_id] = _Generation(
-                _events(self.reply(utterance), failure, self.interludes)
+                _events(self.reply(utterance), failure, self.interludes, self.monitors)
             )
         async with aclosing(self._read(utterance.generation_id, 0)) as events:
             async for event in events:
@@ -132,7 +133,10 @@ class ScriptedInference:
 
 
 def _events(
-    said: str | list[message_pb2.ToolCall], failure: MeshError | None, interludes: Sequence[Generated]
+    said: str | list[message_pb2.ToolCall],
+    failure: MeshError | None,
+    interludes: Sequence[Generated],
+    monitors: Sequence[generation_pb2.MonitorTiming] = (),
 ) -> list[Generated]:
     asked = [] if isinstance(said, str) else said
     words = said.split(" ") if isinstance(said, str) else ["Looking", "it", "up."]
@@ -149,7 +153,8 @@ def _events(
     else:
         usage = usage_pb2.Usage(input_tokens=10, output_tokens=len(parts))
         cost = usage_pb2.Cost(micros_usd=7, provider="scripted", model="scripted")
-        events.append(Generated(finished=generation_pb2.GenerationFinished(usage=usage, cost=cost)))
+        finished = generation_pb2.GenerationFinished(usage=usage, cost=cost, monitors=monitors)
+        events.append(Generated(finished=finished))
     for place, event in enumerate(events, start=1):
         event.sequence = place
     return events
