@@ -107,7 +107,7 @@ class GrpcInference:
         return [embedding.values for embedding in found.embeddings]
 
     async def context_tokens(self, caller: Principal, model: str) -> int:
-        if not self._windows or time.monotonic() > self._stale_at:
+        if time.monotonic() > self._stale_at:
             await self._look(caller)
         return self._windows.get(model, 0)
 

@@ -81,4 +81,17 @@ def _shown(answer: Any) -> str:
     result: Any = json_format.MessageToDict(answer.finished.result) if answer.finished.HasField("result") else None
     if result is None:
         return str(answer.stdout)
-    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+    return result if isinstance(result, str) else json.dumps(_plain(result), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Whole numbers as they were: a Value knows only floats."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _plain(part) for name, part in value.items()}
+        case list():
+            return [_plain(part) for part in value]
+        case _:
+            return value

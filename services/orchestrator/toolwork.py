@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any, Final
 
 from google.protobuf import struct_pb2
@@ -36,6 +37,8 @@ _ANY: Final = "*"
 _RESULT_CHARACTERS: Final = 16_384
 _ARGUMENT_CHARACTERS: Final = 65_536
 _PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+# A function may run for ten minutes.
+_ASKED_WHILE_RUNNING: Final = 80
 _calls = meter.create_counter("turn_tool_calls", description="tool calls of turns, by tool and outcome")
 
 Event = event_pb2.SessionEvent
@@ -110,8 +113,8 @@ class ToolWork:
         return await self._invoke(record, speaking, call, caller)
 
     async def _invoke(self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal) -> ToolAnswer:
-        """Asks again, under the same key, while tools is away or another asker's call still runs."""
-        for pause in (*_PAUSES, None):
+        """Asks again, under the same key, while tools is away or the call, asked for before, still runs."""
+        for number in count():
             try:
                 return await self.tools.invoke(
                     caller, call, agent=speaking.agent, session_id=record.lease.session_id, turn_id=speaking.turn_id
@@ -119,10 +122,10 @@ class ToolWork:
             except MeshError as error:
                 running = error.reason == Reason.ERROR_REASON_TOOL_CALL_IN_PROGRESS
                 away = error.code is StatusCode.UNAVAILABLE and error.reason != Reason.ERROR_REASON_TOOL_CIRCUIT_OPEN
-                if pause is None or not (running or away):
+                if number >= (_ASKED_WHILE_RUNNING if running else len(_PAUSES) if away else 0):
                     raise
-                await self.sleep(pause)
-        raise AssertionError  # pragma: no cover - the last pause is None
+            await self.sleep(_PAUSES[min(number, len(_PAUSES) - 1)])
+        raise AssertionError  # pragma: no cover - it counts without end
 
 
 def names(agent: agent_pb2.Agent) -> list[str]:

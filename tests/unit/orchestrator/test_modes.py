@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from agentnet.orchestrator.v1 import decision_pb2, event_pb2, session_pb2
 from services.orchestrator import modes
 from services.orchestrator.errors import OptionsContradict
-from services.orchestrator.modes import adaptive
+from services.orchestrator.modes import adaptive, named
+from services.orchestrator.modes.contract import Part, Table
 from services.orchestrator.modes.debate import contested
 from services.orchestrator.modes.rivals import normalised
 from services.orchestrator.peers import Utterance
@@ -335,6 +337,28 @@ async def test_a_moderator_names_who_speaks_and_may_end_the_round() -> None:
     ]  # fmt: skip
     handed = [(one.source, one.target, one.reason) for one in await events(world, session_id, "handed_off")]
     assert handed == [("Hermes@1.0.0", "Athena@1.0.0", "She knows.")] * 2
+
+
+class YoungestFirst:
+    """A plug-in: the last of the agents first."""
+
+    def floor(self, table: Table) -> tuple[Part, ...]:
+        return table.open[-1:]
+
+    def check(self, session: session_pb2.Session) -> None:
+        """It takes nothing."""
+
+
+async def test_a_strategy_comes_from_a_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("youngest_first", f"{__name__}:YoungestFirst", "agentnet.strategies")
+    monkeypatch.setattr(named, "entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    monkeypatch.setattr(modes.strategy, "_loaded", {})
+    world = World()
+    session_id = await world.start(agents=THREE, strategy="youngest_first", max_rounds=1)
+
+    await world.drive()
+
+    assert [name for name, _ in await order(world, session_id)] == ["Hermes", "Apollo", "Athena"]
 
 
 async def test_adaptive_chooses_once_and_explains_itself() -> None:
