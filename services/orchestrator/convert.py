@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from google.protobuf import json_format, struct_pb2
@@ -12,8 +12,7 @@ from google.protobuf import json_format, struct_pb2
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
 from agentnet.orchestrator.v1 import agent_service_pb2 as agents
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
-from services.orchestrator import modes
-from services.orchestrator.convergence import DEFAULT_THRESHOLD
+from services.orchestrator import convergence, modes
 from services.orchestrator.store import AgentFilter
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
@@ -23,6 +22,9 @@ _PROMPT: Final = 32_768
 _NAME: Final = 255
 _MAX_AGENTS: Final = 16
 _MAX_ROUNDS: Final = 50
+_MAX_ITERATIONS: Final = 32
+_MAX_MEASURES: Final = 8
+_MAX_MEASURED_ROUNDS: Final = 10
 _DEFAULT_ROUNDS: Final = 3
 _FIRST_VERSION: Final = "1.0.0"
 _AGENT_ORDERS: Final = ("", "name", "create_time", "create_time desc")
@@ -65,6 +67,13 @@ def agent(found: agent_pb2.Agent, *, partial: bool = False) -> agent_pb2.Agent:
         raise InvalidArgument("chain_strategy is sequential or parallel", field="agent.chain_strategy")
     _sampling(found.sampling)
     return made
+
+
+def plain(value: str, field: str, *, limit: int) -> str:
+    """Text that Postgres can keep."""
+    if "\x00" in value:
+        raise InvalidArgument(f"{field} must not hold the character U+0000", field=field)
+    return fields.text(value, field, limit=limit)
 
 
 def _names(entries: Sequence[str], field: str, *, limit: int) -> None:
@@ -164,12 +173,9 @@ def session(request: sessions.StartSessionRequest) -> session_pb2.Session:
     if len(set(names)) < len(names):
         raise InvalidArgument("each agent takes part once", field="agents")
     mode = request.mode or ("single" if len(names) == 1 else "brainstorm")
-    modes.mode(mode)
-    modes.strategy(request.strategy or "round_robin")
-    if mode == "single" and len(names) != 1:
-        raise InvalidArgument("mode single takes exactly one agent", field="agents")
     _json(request.metadata, "metadata", limit=16_384)
-    return session_pb2.Session(
+    _names(request.require_approval, "require_approval", limit=64)
+    made = session_pb2.Session(
         topic_start=request.topic,
         mode=mode,
         strategy=request.strategy or "round_robin",
@@ -178,20 +184,56 @@ def session(request: sessions.StartSessionRequest) -> session_pb2.Session:
         convergence_policy=_convergence(request),
         metadata=request.metadata,
         manual_advance=request.manual_advance,
+        options=_options(request.options),
+        limits=_limits(request.limits),
+        require_approval=request.require_approval,
     )
+    modes.check(made)
+    return made
 
 
 def _rounds(request: sessions.StartSessionRequest, mode: str) -> int:
     rounds = int(fields.within(request.max_rounds, "max_rounds", low=0, high=_MAX_ROUNDS))
-    return 1 if mode == "single" else rounds or _DEFAULT_ROUNDS
+    return modes.mode(mode).rounds or rounds or _DEFAULT_ROUNDS
+
+
+def _options(given: session_pb2.SessionOptions) -> session_pb2.SessionOptions:
+    for role in ("judge", "moderator", "planner"):
+        if named := getattr(given, role):
+            reference(named, f"options.{role}")
+    fields.within(given.quorum, "options.quorum", low=0, high=1)
+    fields.at_most(len(given.priorities), "options.priorities", limit=_MAX_AGENTS)
+    return given
+
+
+def _limits(given: session_pb2.SessionLimits) -> session_pb2.SessionLimits:
+    for name in ("max_turns", "max_tokens", "max_cost_micros_usd"):
+        if getattr(given, name) < 0:
+            raise InvalidArgument(f"limits.{name} must not be negative", field=f"limits.{name}")
+    fields.within(given.max_iterations, "limits.max_iterations", low=0, high=_MAX_ITERATIONS)
+    if given.HasField("max_duration") and given.max_duration.ToTimedelta() <= timedelta():
+        raise InvalidArgument("limits.max_duration must be above zero", field="limits.max_duration")
+    return given
 
 
 def _convergence(request: sessions.StartSessionRequest) -> session_pb2.ConvergencePolicy:
     given = request.convergence_policy
     threshold = fields.within(given.threshold, "convergence_policy.threshold", low=0, high=1)
-    return session_pb2.ConvergencePolicy(
-        enabled=request.convergence or given.enabled, threshold=threshold or DEFAULT_THRESHOLD
+    fields.at_most(len(given.measures), "convergence_policy.measures", limit=_MAX_MEASURES)
+    for place, rule in enumerate(given.measures):
+        field = f"convergence_policy.measures[{place}]"
+        fields.within(rule.threshold, f"{field}.threshold", low=0, high=1)
+        fields.within(rule.rounds, f"{field}.rounds", low=0, high=_MAX_MEASURED_ROUNDS)
+    policy = session_pb2.ConvergencePolicy(
+        enabled=request.convergence or given.enabled, threshold=threshold, measures=given.measures
     )
+    del policy.measures[:]
+    policy.measures.extend(
+        convergence.rules(session_pb2.ConvergencePolicy(threshold=threshold, measures=given.measures))
+    )
+    if not given.measures:
+        policy.threshold = policy.measures[0].threshold
+    return policy
 
 
 def list_sessions(request: sessions.ListSessionsRequest) -> tuple[bool, Listing]:

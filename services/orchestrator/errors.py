@@ -127,3 +127,27 @@ class CheckpointIncompatible(FailedPrecondition):
     """The checkpoint is of a version this mesh cannot read or upgrade."""
 
     reason = Reason.ERROR_REASON_CHECKPOINT_INCOMPATIBLE
+
+
+class OptionsContradict(InvalidArgument):
+    """Options of a session contradict each other. Mend the field named."""
+
+    reason = Reason.ERROR_REASON_OPTIONS_CONTRADICT
+
+
+class InputNotFound(NotFound):
+    """The session waits for no such input; it may be answered already."""
+
+    reason = Reason.ERROR_REASON_INPUT_NOT_FOUND
+
+
+class TurnOutputInvalid(Aborted):
+    """A turn's answer is not of the form asked for. It is asked for once more, then the session fails."""
+
+    reason = Reason.ERROR_REASON_TURN_OUTPUT_INVALID
+
+
+class IterationsExhausted(FailedPrecondition):
+    """A turn called tools until its iterations ran out."""
+
+    reason = Reason.ERROR_REASON_ITERATIONS_EXHAUSTED

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from grpc import StatusCode
 
-from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.peers import InferencePeer
 from shared.errors import Aborted, MeshError, NotFound, OutOfRange, Reason
@@ -27,6 +27,7 @@ _ENDS: Final = ("finished", "failed")
 Event = event_pb2.SessionEvent
 Generated = generation_pb2.GenerationEvent
 Events = AsyncGenerator[Generated, None]
+ToolCalls = dict[int, message_pb2.ToolCall]
 
 
 class Speech(Protocol):
@@ -59,16 +60,19 @@ class Hearing:
     inference: InferencePeer
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def hear(self, caller: Principal, speech: Speech, events: Events) -> Generated:
+    async def hear(
+        self, caller: Principal, speech: Speech, events: Events, *, calls: ToolCalls | None = None
+    ) -> Generated:
         """Shows the generation's events as they come and returns its last one, finished or failed.
 
-        Raises the service's MeshError, and Aborted when the generation is gone.
+        With `calls` the tools it asks for are put there by place; then events must begin at the first, since what asks
+        for tools is not in the log. Raises the service's MeshError, and Aborted when the generation is gone.
         """
         pauses = iter(_REATTACH_PAUSES)
         refused: MeshError | None = None
         while True:
             try:
-                return await self._follow(speech, events)
+                return await self._follow(speech, events, calls)
             except (NotFound, OutOfRange) as error:
                 if error.reason in _GONE:
                     gone = Aborted("the generation is gone", reason=Reason.ERROR_REASON_GENERATION_LOST)
@@ -81,9 +85,10 @@ class Hearing:
                 refused = None if speech.heard else error
                 log.warning("turn.stream_broke", turn_id=speech.turn_id, reason=error.reason_name)
                 await self.sleep(pause)
-                events = self.inference.attach(caller, speech.generation_id, after=speech.heard)
+                after = speech.heard if calls is None else 0
+                events = self.inference.attach(caller, speech.generation_id, after=after)
 
-    async def _follow(self, speech: Speech, events: Events) -> Generated:
+    async def _follow(self, speech: Speech, events: Events, calls: ToolCalls | None) -> Generated:
         """All that has arrived is written at once, so that a slow log never delays the model by more than one write."""
         queue: asyncio.Queue[Generated | None] = asyncio.Queue()
         filling = asyncio.create_task(_fill(queue, events))
@@ -91,6 +96,9 @@ class Hearing:
             while True:
                 arrived = await _drained(queue)
                 batch = [event for event in arrived if event is not None]
+                if calls is not None:
+                    asked = [event.tool_call for event in batch if event.HasField("tool_call")]
+                    calls.update({one.index: one.tool_call for one in asked})
                 ended = bool(batch) and batch[-1].WhichOneof("event") in _ENDS
                 shown = _shown(speech, batch)
                 if shown:

@@ -11,7 +11,9 @@ from agentnet.orchestrator.v1 import (
     agent_service_pb2_grpc,
     checkpoint_service_pb2_grpc,
     evaluation_service_pb2_grpc,
+    input_service_pb2_grpc,
     task_graph_service_pb2_grpc,
+    turn_service_pb2_grpc,
 )
 from services.orchestrator import unserved
 from services.orchestrator.agents import Agents, read_agents
@@ -21,20 +23,24 @@ from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
+from services.orchestrator.peers_tools import GrpcTools
 from services.orchestrator.planner import Planner
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
 from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
+from services.orchestrator.service_inputs import INPUTS, TURNS, InputService, TurnService
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
 from services.orchestrator.tail import RedisTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
-from services.orchestrator.turns import Turns
+from services.orchestrator.toolwork import ToolWork
+from services.orchestrator.turns import Limits, Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import SystemClock
 from shared.identity import Signer
@@ -50,6 +56,8 @@ SERVICES = (
     SESSIONS,
     TASK_GRAPHS,
     CHECKPOINTS,
+    INPUTS,
+    TURNS,
     "agentnet.orchestrator.v1.EvaluationService",
 )
 
@@ -75,6 +83,9 @@ def main() -> None:
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
         add_to_server(SessionService(sessions, clock), server)
+        inputs = Inputs(sessions, store, ids)
+        input_service_pb2_grpc.add_InputServiceServicer_to_server(InputService(inputs), server)
+        turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(sessions), server)
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(TaskGraphService(graphs, planner), server)
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
@@ -106,9 +117,10 @@ async def _drive(
         agents=agents,
         inference=inference,
         memory=GrpcMemory(channel, signer),
+        tools=ToolWork(GrpcTools(channel, signer), clock),
         clock=clock,
         ids=RandomIds(),
-        max_output_tokens=settings.max_output_tokens,
+        limits=Limits(settings.max_output_tokens, settings.prompt_tokens, settings.memory_tokens),
     )
     driver = PostgresDriver(
         leases=PostgresLeaseStore(leases),

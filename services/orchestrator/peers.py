@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2
+from services.orchestrator.forms import Form
 from services.orchestrator.prompts import Known, Line
+from services.orchestrator.speech import Call
 from shared.identity import Principal
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """An iteration of a turn that is over: what the model said, the tools it asked for, what they answered."""
+
+    text: str
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
-    """One call of a model for one turn."""
+    """One call of a model for one turn. `tools` are those it may ask for; after the last iteration it may not."""
 
     generation_id: str
     session_id: str
@@ -22,6 +32,19 @@ class Utterance:
     model: str
     lines: tuple[Line, ...]
     max_output_tokens: int
+    exchanges: tuple[Exchange, ...] = ()
+    tools: tuple[message_pb2.ToolDefinition, ...] = ()
+    may_call: bool = True
+    form: Form | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """What a tool answered. `replayed` means an earlier call had the effect."""
+
+    result: str
+    invocation_id: str = ""
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +69,12 @@ class InferencePeer(Protocol):
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         """Calls a generation off; one that is gone is fine."""
 
+    async def embed(self, caller: Principal, texts: Sequence[str]) -> list[Sequence[float]]:
+        """One vector for each text. Raises the service's MeshError."""
+
+    async def context_tokens(self, caller: Principal, model: str) -> int:
+        """How much a model reads and writes at most, in tokens; 0 when nobody knows."""
+
 
 class MemoryPeer(Protocol):
     """memory, on behalf of who started the session. Losing it never stops a turn."""
@@ -55,3 +84,13 @@ class MemoryPeer(Protocol):
 
     async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
         """Hands a finished turn over to be remembered."""
+
+
+class ToolsPeer(Protocol):
+    """tools, on behalf of who started the session."""
+
+    async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
+        """The tools of these names that exist, as a model is told of them. Raises the service's MeshError."""
+
+    async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
+        """Has the effect of a call, once for its request_id. Raises the service's MeshError."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 import grpc
+from google.protobuf import json_format, struct_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
@@ -16,19 +18,27 @@ from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from agentnet.memory.v1 import memory_service_pb2 as memory
 from agentnet.memory.v1 import memory_service_pb2_grpc as memory_rpc
 from agentnet.orchestrator.v1 import agent_pb2
+from services.orchestrator.forms import Form
 from services.orchestrator.peers import TurnMemory, Utterance
 from services.orchestrator.prompts import Known
 from shared import identity
-from shared.errors import MeshError, NotFound
+from shared.errors import FailedPrecondition, MeshError, NotFound, Reason
 from shared.identity import Principal, Signer
 from shared.log import log
 from shared.rpc import log as calls
 from shared.rpc.status import from_rpc
 
-SERVICES: Final = ("agentnet.inference.v1.InferenceService", "agentnet.memory.v1.MemoryService")
+SERVICES: Final = (
+    "agentnet.inference.v1.InferenceService",
+    "agentnet.memory.v1.MemoryService",
+    "agentnet.tools.v1.ToolService",
+)
 _TTL: Final = timedelta(minutes=5)
 _DETACH_GRACE: Final = Duration(seconds=30)
 _MEMORY_SECONDS: Final = 5.0
+_EMBED_SECONDS: Final = 20.0
+_EMBEDDED_CHARACTERS: Final = 8_000
+_WINDOWS_SECONDS: Final = 300.0
 _ROLES: Final = {
     "system": message_pb2.ROLE_SYSTEM,
     "user": message_pb2.ROLE_USER,
@@ -43,11 +53,33 @@ class GrpcInference:
     def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
         self._stub = inference_rpc.InferenceServiceStub(channel)
         self._signer = signer
+        self._windows: dict[str, int] = {}
+        self._stale_at = 0.0
 
     async def generate(
         self, caller: Principal, utterance: Utterance
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
-        call = self._stub.Generate(_request(utterance), metadata=_metadata(self._signer, caller))
+        request, begun, able = _request(utterance), False, True
+        try:
+            async with aclosing(self._generated(request, caller)) as events:
+                async for event in events:
+                    begun = True
+                    yield event
+        except FailedPrecondition as error:
+            able = begun or utterance.form is None or error.reason != Reason.ERROR_REASON_MODEL_UNABLE
+            if able:
+                raise
+        if not able:
+            # The model cannot be held to a schema: the prompt asks for it, and the answer is read strictly here.
+            request.ClearField("response_format")
+            async with aclosing(self._generated(request, caller)) as events:
+                async for event in events:
+                    yield event
+
+    async def _generated(
+        self, request: inference.GenerateRequest, caller: Principal
+    ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
+        call = self._stub.Generate(request, metadata=signed(self._signer, caller))
         async with _closing(call):
             async for answer in call:
                 yield answer.event
@@ -56,7 +88,7 @@ class GrpcInference:
         self, caller: Principal, generation_id: str, *, after: int
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
         request = inference.AttachRequest(generation_id=generation_id, after_sequence=after)
-        call = self._stub.Attach(request, metadata=_metadata(self._signer, caller))
+        call = self._stub.Attach(request, metadata=signed(self._signer, caller))
         async with _closing(call):
             async for answer in call:
                 yield answer.event
@@ -64,9 +96,34 @@ class GrpcInference:
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         request = inference.CancelGenerationRequest(generation_id=generation_id)
         try:
-            await _called(self._stub.CancelGeneration(request, metadata=_metadata(self._signer, caller)))
+            await called(self._stub.CancelGeneration(request, metadata=signed(self._signer, caller)))
         except NotFound:
             return
+
+    async def embed(self, caller: Principal, texts: Sequence[str]) -> list[Sequence[float]]:
+        request = inference.EmbedRequest(texts=[text[:_EMBEDDED_CHARACTERS] for text in texts])
+        metadata = signed(self._signer, caller)
+        found = await called(self._stub.Embed(request, metadata=metadata, timeout=_EMBED_SECONDS))
+        return [embedding.values for embedding in found.embeddings]
+
+    async def context_tokens(self, caller: Principal, model: str) -> int:
+        if time.monotonic() > self._stale_at:
+            await self._look(caller)
+        return self._windows.get(model, 0)
+
+    async def _look(self, caller: Principal) -> None:
+        """What models there are changes rarely; while inference is away, what was known holds on."""
+        self._stale_at = time.monotonic() + _WINDOWS_SECONDS
+        metadata = signed(self._signer, caller)
+        try:
+            request = inference.ListModelsRequest(page_size=500)
+            found = await called(self._stub.ListModels(request, metadata=metadata, timeout=_MEMORY_SECONDS))
+        except MeshError as error:
+            log.warning("models.unknown", reason=error.reason_name)
+            return
+        self._windows = {model.name: model.context_tokens for model in found.models}
+        default = next((model.context_tokens for model in found.models if model.is_default), 0)
+        self._windows[""] = default
 
 
 class GrpcMemory:
@@ -78,9 +135,9 @@ class GrpcMemory:
 
     async def recall(self, caller: Principal, *, session_id: str, agent: str, query: str) -> TurnMemory:
         request = memory.GetContextRequest(session_id=session_id, agent=agent, query=query)
-        metadata = _metadata(self._signer, caller)
+        metadata = signed(self._signer, caller)
         try:
-            found = await _called(self._stub.GetContext(request, metadata=metadata, timeout=_MEMORY_SECONDS))
+            found = await called(self._stub.GetContext(request, metadata=metadata, timeout=_MEMORY_SECONDS))
         except MeshError as error:
             log.warning("memory.away", reason=error.reason_name)
             return TurnMemory(degraded=True)
@@ -91,9 +148,9 @@ class GrpcMemory:
         request = memory.AppendTurnRequest(
             session_id=session_id, turn_id=turn_id, agent=agent, content=content, remember=True
         )
-        metadata = _metadata(self._signer, caller)
+        metadata = signed(self._signer, caller)
         try:
-            await _called(self._stub.AppendTurn(request, metadata=metadata, timeout=_MEMORY_SECONDS))
+            await called(self._stub.AppendTurn(request, metadata=metadata, timeout=_MEMORY_SECONDS))
         except MeshError as error:
             log.warning("memory.turn_not_kept", reason=error.reason_name, turn_id=turn_id)
 
@@ -102,16 +159,42 @@ def _request(utterance: Utterance) -> inference.GenerateRequest:
     return inference.GenerateRequest(
         generation_id=utterance.generation_id,
         model=utterance.model,
-        messages=[
-            message_pb2.Message(role=_ROLES[line.role], content=[message_pb2.ContentPart(text=line.text)])
-            for line in utterance.lines
-        ],
+        messages=[*(_message(_ROLES[line.role], line.text) for line in utterance.lines), *_exchanged(utterance)],
         sampling=_sampling(utterance.agent.sampling),
         max_output_tokens=utterance.max_output_tokens,
         detach_grace=_DETACH_GRACE,
         session_id=utterance.session_id,
         agent=f"{utterance.agent.name}@{utterance.agent.version}",
         bundles=utterance.agent.monitors,
+        tools=utterance.tools,
+        tool_choice=None if utterance.may_call else message_pb2.ToolChoice(mode=message_pb2.TOOL_MODE_NONE),
+        response_format=_response_format(utterance.form) if utterance.form else None,
+    )
+
+
+def _message(role: message_pb2.Role.ValueType, text: str) -> message_pb2.Message:
+    return message_pb2.Message(role=role, content=[message_pb2.ContentPart(text=text)])
+
+
+def _exchanged(utterance: Utterance) -> Iterator[message_pb2.Message]:
+    """What was said between the model and its tools in this turn."""
+    for exchange in utterance.exchanges:
+        asked = [message_pb2.ContentPart(text=exchange.text)] if exchange.text else []
+        for call in exchange.calls:
+            made = message_pb2.ToolCall(id=call.call_id, name=call.tool, arguments=call.arguments)
+            asked.append(message_pb2.ContentPart(tool_call=made))
+        yield message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, content=asked)
+        answers = [
+            message_pb2.ToolResult(tool_call_id=call.call_id, content=call.result or "", is_error=call.failed)
+            for call in exchange.calls
+        ]
+        parts = [message_pb2.ContentPart(tool_result=answer) for answer in answers]
+        yield message_pb2.Message(role=message_pb2.ROLE_TOOL, content=parts)
+
+
+def _response_format(form: Form) -> message_pb2.ResponseFormat:
+    return message_pb2.ResponseFormat(
+        json_schema=json_format.ParseDict(dict(form.schema), struct_pb2.Struct()), name=form.name
     )
 
 
@@ -120,7 +203,7 @@ def _sampling(found: agent_pb2.SamplingConfig) -> message_pb2.Sampling:
     return message_pb2.Sampling(**given)
 
 
-def _metadata(signer: Signer, caller: Principal) -> tuple[tuple[str, str], ...]:
+def signed(signer: Signer, caller: Principal) -> tuple[tuple[str, str], ...]:
     signed = (identity.HEADER, signer.sign(caller, _TTL))
     return (signed, (calls.SESSION_ID, calls.session_id())) if calls.session_id() else (signed,)
 
@@ -136,7 +219,7 @@ async def _closing(call: Any) -> AsyncIterator[None]:
         call.cancel()
 
 
-async def _called(call: Any) -> Any:
+async def called(call: Any) -> Any:
     try:
         return await call
     except grpc.aio.AioRpcError as error:

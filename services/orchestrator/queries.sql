@@ -80,7 +80,8 @@ insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content,
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: add_signal
-insert into signal (tenant_id, id, session_id, kind, sender, request_id, target) values ($1, $2, $3, $4, $5, $6, $7)
+insert into signal (tenant_id, id, session_id, kind, sender, request_id, target, content, approved)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 on conflict do nothing
 returning id;
 
@@ -94,7 +95,7 @@ select pg_notify('orchestrator_wake', $1);
 select exists (select from signal where session_id = $1 and request_id = $2);
 
 -- name: signals
-select id, kind, sender, target from run_signals($1, $2);
+select id, kind, sender, target, content, approved from run_signals($1, $2);
 
 -- name: claim
 with waiting as (

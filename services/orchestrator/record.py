@@ -195,6 +195,13 @@ class SessionLog(RunLog[SessionState]):
         session.converged = self.state.converged
         del session.round_similarities[:]
         session.round_similarities.extend(self.state.similarities)
+        session.result = self.state.result
+        if self.state.decisions:
+            session.decision.CopyFrom(self.state.decisions[-1])
+        del session.inputs[:]
+        session.inputs.extend(self.state.inputs.values())
+        if session.inputs and session.status == session_pb2.SESSION_STATUS_WAITING:
+            session.status = session_pb2.SESSION_STATUS_AWAITING_INPUT
 
 
 class GraphLog(RunLog[GraphState]):

@@ -12,6 +12,7 @@ from typing import Final
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.errors import BudgetExhausted, SessionEnded, SessionNotFound, SessionStateInvalid
+from services.orchestrator.modes import cast
 from services.orchestrator.store import Entry, SessionStore, Signal
 from services.orchestrator.watch import Watcher
 from shared.clock import Clock
@@ -47,6 +48,7 @@ class Sessions:
         pinned = [await self._pinned(starter.tenant_id, reference) for reference in session.agents]
         del session.agents[:]
         session.agents.extend(pinned)
+        cast.pin(session)
         session.id = self.ids.new("ses")
         session.status = session_pb2.SESSION_STATUS_PENDING
         session.topic_final = session.topic_start

@@ -31,3 +31,5 @@ class OrchestratorSettings(MeshSettings):
         default="postgres", description="postgres, file:///folder, or s3://bucket/prefix?endpoint=http://host:port"
     )
     plan_max_output_tokens: int = Field(default=1024, ge=64, description="of a plan whose planner does not say")
+    prompt_tokens: int = Field(default=6_000, ge=200, description="of a prompt; what is over it is summarised")
+    memory_tokens: int = Field(default=600, ge=0, description="of a prompt, for what memory found")

@@ -5,63 +5,42 @@ The log's event is the contract's own message; the state speaks of it directly a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from agentnet.common.v1 import failure_pb2
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import decision_pb2, event_pb2, input_pb2, progress_pb2, session_pb2
+from services.orchestrator.speech import Call, Interrupted, Speaking, Spoken
 
+Event = event_pb2.SessionEvent
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """A finished turn, as far as the next one needs it."""
-
-    turn_id: str
-    round: int
-    agent: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Speaking:
-    """The turn in flight. `heard` is the last event of its generation that is in the log."""
-
-    turn_id: str
-    round: int
-    agent: str
-    attempt: int
-    prompt: str
-    context: turn_pb2.TurnContext
-    started_at: datetime
-    text: str = ""
-    heard: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """A turn whose last try broke off."""
-
-    turn_id: str
-    round: int
-    agent: str
-    attempt: int
-    failure: failure_pb2.Failure
+__all__ = ["Call", "Interrupted", "SessionState", "Speaking", "Spoken", "fold"]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """Everything `next_step` looks at."""
+    """Everything `next_step` looks at. `speaking` are the turns in flight, by id."""
 
     session: session_pb2.Session = field(default_factory=session_pb2.Session)
     last_sequence: int = 0
+    now: datetime = _LONG_AGO
     spoken: tuple[Spoken, ...] = ()
-    speaking: Speaking | None = None
-    interrupted: Interrupted | None = None
+    speaking: Mapping[str, Speaking] = field(default_factory=dict)
+    interrupted: tuple[Interrupted, ...] = ()
     rounds_finished: int = 0
+    turns_finished: int = 0
     similarities: tuple[float, ...] = ()
+    scores: tuple[Mapping[str, float], ...] = ()
     converged: bool = False
+    measure: str = ""
+    strategy: str = ""
+    decisions: tuple[decision_pb2.Decision, ...] = ()
+    contested: tuple[progress_pb2.PointsContested, ...] = ()
+    plan: progress_pb2.PlanMade | None = None
+    result: str = ""
+    inputs: Mapping[str, input_pb2.HumanInput] = field(default_factory=dict)
     advances: int = 0
     paused: bool = False
     cancelled: bool = False
@@ -73,25 +52,41 @@ class SessionState:
     output_tokens: int = 0
     cost_micros_usd: int = 0
 
+    def turns(self, number: int, *phases: str) -> tuple[Spoken, ...]:
+        """Finished turns of a round in these phases, in order."""
+        return tuple(turn for turn in self.spoken if turn.round == number and turn.phase in phases)
 
-def fold(state: SessionState, events: Iterable[event_pb2.SessionEvent]) -> SessionState:
+    def text(self, number: int) -> str:
+        """What agents said in a round, without ballots and the like."""
+        return " ".join(
+            turn.content for turn in self.spoken if turn.round == number and not turn.formal and not turn.by_person
+        )
+
+    @property
+    def age(self) -> timedelta:
+        """Time from the start to the last event."""
+        return self.now - self.session.start_time.ToDatetime(UTC)
+
+
+def fold(state: SessionState, events: Iterable[Event]) -> SessionState:
     """The state after these events."""
     for event in events:
         state = _after(state, event)
     return state
 
 
-def _after(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
-    state = replace(state, last_sequence=event.sequence)
+def _after(state: SessionState, event: Event) -> SessionState:
+    now = event.time.ToDatetime(UTC) if event.HasField("time") else state.now
+    state = replace(state, last_sequence=event.sequence, now=now)
     change = _CHANGES.get(event.WhichOneof("payload") or "")
     return change(state, event) if change else state
 
 
-def _session_started(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+def _session_started(state: SessionState, event: Event) -> SessionState:
     return replace(state, session=event.session_started.session)
 
 
-def _turn_started(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+def _turn_started(state: SessionState, event: Event) -> SessionState:
     started = event.turn_started
     speaking = Speaking(
         started.turn_id,
@@ -101,60 +96,137 @@ def _turn_started(state: SessionState, event: event_pb2.SessionEvent) -> Session
         started.prompt,
         started.context,
         event.time.ToDatetime(UTC),
+        phase=started.phase,
+        messages=tuple((message.role, message.text) for message in started.messages),
+        max_iterations=max(started.max_iterations, 1),
     )
-    return replace(state, speaking=speaking, interrupted=None, waiting=False)
+    others = tuple(broken for broken in state.interrupted if broken.turn_id != started.turn_id)
+    return replace(state, speaking={**state.speaking, started.turn_id: speaking}, interrupted=others, waiting=False)
 
 
-def _tokens_produced(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+def _tokens_produced(state: SessionState, event: Event) -> SessionState:
     tokens = event.tokens_produced
-    return _heard(state, tokens.generation_sequence, tokens.text)
+    return _speech(state, tokens.turn_id, lambda one: one.said(tokens.text, tokens.generation_sequence))
 
 
-def _monitor_verdict(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
-    return _heard(state, event.monitor_verdict.generation_sequence, "")
+def _monitor_verdict(state: SessionState, event: Event) -> SessionState:
+    verdict = event.monitor_verdict
+    return _speech(state, verdict.turn_id, lambda one: one.said("", verdict.generation_sequence))
 
 
-def _heard(state: SessionState, sequence: int, text: str) -> SessionState:
-    if state.speaking is None:
+def _failed_over(state: SessionState, event: Event) -> SessionState:
+    if not event.failed_over.restarted:
         return state
-    speaking = replace(state.speaking, text=state.speaking.text + text, heard=max(state.speaking.heard, sequence))
-    return replace(state, speaking=speaking)
+    return _speech(state, event.failed_over.turn_id, lambda one: replace(one, text=one.text[: one.mark]))
 
 
-def _failed_over(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
-    if state.speaking is None or not event.failed_over.restarted:
+def _progressed(state: SessionState, event: Event) -> SessionState:
+    return _speech(state, event.progressed.turn_id, lambda one: one.iterated(event.progressed))
+
+
+def _tool_started(state: SessionState, event: Event) -> SessionState:
+    return _speech(state, event.tool_started.turn_id, lambda one: one.called(event.tool_started.call))
+
+
+def _tool_finished(state: SessionState, event: Event) -> SessionState:
+    return _speech(state, event.tool_finished.turn_id, lambda one: one.answered(event.tool_finished))
+
+
+def _input_requested(state: SessionState, event: Event) -> SessionState:
+    asked = event.input_requested.input
+    state = replace(state, inputs={**state.inputs, asked.id: asked})
+    return _speech(state, asked.turn_id, lambda one: one.asked(asked))
+
+
+def _input_given(state: SessionState, event: Event) -> SessionState:
+    given = event.input_given
+    if given.input_id not in state.inputs:
         return state
-    return replace(state, speaking=replace(state.speaking, text=""))
+    asked = state.inputs[given.input_id]
+    left = {name: one for name, one in state.inputs.items() if name != given.input_id}
+    return _speech(replace(state, inputs=left), asked.turn_id, lambda one: one.told(given))
 
 
-def _turn_finished(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+def _speech(state: SessionState, turn_id: str, change: Callable[[Speaking], Speaking]) -> SessionState:
+    """The state with one turn in flight changed, if it is in flight."""
+    if turn_id not in state.speaking:
+        return state
+    return replace(state, speaking={**state.speaking, turn_id: change(state.speaking[turn_id])})
+
+
+def _turn_finished(state: SessionState, event: Event) -> SessionState:
     turn = event.turn_finished.turn
+    spoken = Spoken(turn.id, turn.round, turn.agent, turn.content, turn.phase)
     return replace(
-        state,
-        spoken=(*state.spoken, Spoken(turn.id, turn.round, turn.agent, turn.content)),
-        speaking=None,
+        _without(state, turn.id),
+        spoken=(*state.spoken, spoken),
+        turns_finished=state.turns_finished + 1,
         input_tokens=state.input_tokens + turn.usage.input_tokens,
         output_tokens=state.output_tokens + turn.usage.output_tokens,
         cost_micros_usd=state.cost_micros_usd + turn.cost.micros_usd,
     )
 
 
-def _turn_interrupted(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
-    speaking = state.speaking
+def _turn_interrupted(state: SessionState, event: Event) -> SessionState:
+    broken = event.turn_interrupted
+    speaking = state.speaking.get(broken.turn_id)
     if speaking is None:
         return state
-    failure = event.turn_interrupted.failure
-    interrupted = Interrupted(speaking.turn_id, speaking.round, speaking.agent, speaking.attempt, failure)
-    return replace(state, speaking=None, interrupted=interrupted)
+    return replace(
+        _without(state, broken.turn_id),
+        interrupted=(*state.interrupted, speaking.broken(broken.failure)),
+        input_tokens=state.input_tokens + broken.usage.input_tokens,
+        output_tokens=state.output_tokens + broken.usage.output_tokens,
+        cost_micros_usd=state.cost_micros_usd + broken.cost.micros_usd,
+    )
 
 
-def _round_finished(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+def _without(state: SessionState, turn_id: str) -> SessionState:
+    """A turn is no longer in flight, and nobody is asked on its behalf any more."""
+    speaking = {name: one for name, one in state.speaking.items() if name != turn_id}
+    inputs = {name: one for name, one in state.inputs.items() if one.turn_id != turn_id}
+    return replace(state, speaking=speaking, inputs=inputs)
+
+
+def _round_finished(state: SessionState, event: Event) -> SessionState:
     done = event.round_finished
-    similarities = (*state.similarities, done.similarity)
-    return replace(state, rounds_finished=done.round, similarities=similarities, converged=done.converged)
+    return replace(
+        state,
+        rounds_finished=done.round,
+        similarities=(*state.similarities, done.similarity),
+        scores=(*state.scores, {score.measure: score.score for score in done.scores}),
+        converged=done.converged,
+        measure=done.measure,
+    )
 
 
-def _signal_received(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+def _strategy_chosen(state: SessionState, event: Event) -> SessionState:
+    return replace(state, strategy=event.strategy_chosen.strategy)
+
+
+def _decision_reached(state: SessionState, event: Event) -> SessionState:
+    return replace(state, decisions=(*state.decisions, event.decision_reached.decision))
+
+
+def _points_contested(state: SessionState, event: Event) -> SessionState:
+    return replace(state, contested=(*state.contested, event.points_contested))
+
+
+def _plan_made(state: SessionState, event: Event) -> SessionState:
+    return replace(state, plan=event.plan_made)
+
+
+def _partial_result(state: SessionState, event: Event) -> SessionState:
+    return replace(state, result=event.partial_result.content)
+
+
+def _message_injected(state: SessionState, event: Event) -> SessionState:
+    said = event.message_injected
+    spoken = Spoken(said.message_id, state.rounds_finished + 1, f"user:{said.sender}", said.content, "message")
+    return replace(state, spoken=(*state.spoken, spoken))
+
+
+def _signal_received(state: SessionState, event: Event) -> SessionState:
     received = event.signal_received
     state = replace(state, signals=state.signals | {received.signal_id}, waiting=False)
     match received.signal:
@@ -170,28 +242,39 @@ def _signal_received(state: SessionState, event: event_pb2.SessionEvent) -> Sess
             return state
 
 
-def _session_waiting(state: SessionState, _event: event_pb2.SessionEvent) -> SessionState:
+def _session_waiting(state: SessionState, _event: Event) -> SessionState:
     """A session that came as far as waiting is no poison: its takeovers count from anew, as in its lease."""
     return replace(state, waiting=True, takeovers=0)
 
 
-def _session_taken_over(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
+def _session_taken_over(state: SessionState, event: Event) -> SessionState:
     return replace(state, takeovers=event.session_taken_over.takeovers)
 
 
-def _session_finished(state: SessionState, event: event_pb2.SessionEvent) -> SessionState:
-    return replace(state, session=event.session_finished.session, finished=True, speaking=None)
+def _session_finished(state: SessionState, event: Event) -> SessionState:
+    return replace(state, session=event.session_finished.session, finished=True, speaking={}, inputs={})
 
 
-_CHANGES: Final[dict[str, Callable[[SessionState, event_pb2.SessionEvent], SessionState]]] = {
+_CHANGES: Final[dict[str, Callable[[SessionState, Event], SessionState]]] = {
     "session_started": _session_started,
     "turn_started": _turn_started,
     "tokens_produced": _tokens_produced,
     "monitor_verdict": _monitor_verdict,
     "failed_over": _failed_over,
+    "progressed": _progressed,
+    "tool_started": _tool_started,
+    "tool_finished": _tool_finished,
+    "input_requested": _input_requested,
+    "input_given": _input_given,
     "turn_finished": _turn_finished,
     "turn_interrupted": _turn_interrupted,
     "round_finished": _round_finished,
+    "strategy_chosen": _strategy_chosen,
+    "decision_reached": _decision_reached,
+    "points_contested": _points_contested,
+    "plan_made": _plan_made,
+    "partial_result": _partial_result,
+    "message_injected": _message_injected,
     "signal_received": _signal_received,
     "session_waiting": _session_waiting,
     "session_taken_over": _session_taken_over,

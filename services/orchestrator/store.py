@@ -47,12 +47,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What a caller asks of a run, or of the part of it that `target` names."""
+    """What a caller asks of a run, or of the part that `target` names; for "input" and "message", what was said."""
 
     id: str
     kind: str
     sender: str
     target: str = ""
+    content: str = ""
+    approved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

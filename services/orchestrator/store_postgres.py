@@ -176,7 +176,16 @@ class PostgresSessionStore:
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         async with self._database.tenant(tenant) as connection:
             added = await connection.fetchval(
-                SQL["add_signal"], tenant, signal.id, session_id, signal.kind, signal.sender, request_id, signal.target
+                SQL["add_signal"],
+                tenant,
+                signal.id,
+                session_id,
+                signal.kind,
+                signal.sender,
+                request_id,
+                signal.target,
+                signal.content,
+                signal.approved,
             )
             if added:
                 await connection.execute(SQL["make_ready"], session_id)

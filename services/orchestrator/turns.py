@@ -1,4 +1,4 @@
-"""One turn: prompt, generation, events; gone on with where it was, after whatever happened to whoever ran it."""
+"""One turn: prompt, generations, tools, events; gone on with where it was, whatever happened to whoever ran it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,52 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2
-from agentnet.orchestrator.v1 import agent_pb2, event_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, progress_pb2, turn_pb2
+from services.orchestrator import forms, modes, prompts, toolwork
 from services.orchestrator.agents import Agents
-from services.orchestrator.errors import LeaseLost
-from services.orchestrator.hearing import Events, Hearing
-from services.orchestrator.modes import mode
-from services.orchestrator.peers import InferencePeer, MemoryPeer, TurnMemory, Utterance
+from services.orchestrator.errors import IterationsExhausted, LeaseLost
+from services.orchestrator.forms import Form
+from services.orchestrator.hearing import Events, Hearing, ToolCalls
+from services.orchestrator.modes.contract import Part
+from services.orchestrator.peers import Exchange, InferencePeer, MemoryPeer, Utterance
 from services.orchestrator.plan import StartTurn, worth_another_try
-from services.orchestrator.prompts import prompt
+from services.orchestrator.prompts import Brief, Line, Prompt
 from services.orchestrator.record import SessionLog
-from services.orchestrator.state import Speaking
+from services.orchestrator.speech import Speaking
+from services.orchestrator.toolwork import ToolWork
 from shared.clock import Clock
-from shared.errors import MeshError, from_failure
+from shared.errors import MeshError, Reason, from_failure
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.log import log
 from shared.telemetry import tracer
 
 _LONGEST_PAUSE: Final = timedelta(seconds=10)
+# An answer of a given form needs room for all of it.
+_FORM_TOKENS: Final = 512
 
 Event = event_pb2.SessionEvent
+Ended = generation_pb2.GenerationFinished | generation_pb2.GenerationFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What turns may have, in tokens, when their agents and models do not say."""
+
+    output: int
+    prompt: int = 6_000
+    memory: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A try that is to start: what goes into the log first, then what is asked of the model."""
+
+    turn_id: str
+    events: tuple[Event, ...]
+    utterance: Utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +69,7 @@ class _Speech:
 
     @property
     def generation_id(self) -> str:
-        return _generation_id(self.began.turn_id, self.began.attempt)
+        return self.began.generation_id
 
     @property
     def actor(self) -> str:
@@ -52,8 +77,7 @@ class _Speech:
 
     @property
     def heard(self) -> int:
-        speaking = self.record.state.speaking
-        return speaking.heard if speaking else self.began.heard
+        return self.record.state.speaking.get(self.turn_id, self.began).heard
 
     async def show(self, events: Sequence[Event], *, last: bool) -> None:
         await self.record.show(events)
@@ -66,83 +90,79 @@ class Turns:
     agents: Agents
     inference: InferencePeer
     memory: MemoryPeer
+    tools: ToolWork
     clock: Clock
     ids: Ids
-    max_output_tokens: int
+    limits: Limits
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     @property
     def hearing(self) -> Hearing:
         return Hearing(self.inference, self.sleep)
 
-    async def start(self, record: SessionLog, step: StartTurn, caller: Principal) -> None:
-        """A new try of a turn, to its end."""
-        agent = await self._agent(record, step.agent)
-        session = record.state.session
-        question = mode(session.mode).question(topic=session.topic_start, round_number=step.round)
-        known = await self.memory.recall(caller, session_id=session.id, agent=agent.name, query=question)
+    async def prepare(self, record: SessionLog, step: StartTurn, caller: Principal) -> Prepared:
+        """A new try of a turn: whom it asks what, knowing what."""
+        state, part = record.state, step.part
+        agent = await self._agent(record, part.agent)
+        mode = modes.mode(state.session.mode)
+        asked = mode.question(state, step.round, part) if not modes.led(part) else state.session.topic_start
+        known = await self.memory.recall(caller, session_id=state.session.id, agent=agent.name, query=asked)
+        offered = () if modes.led(part) else await self.tools.offered(caller, agent)
+        brief = Brief(
+            part,
+            step.round,
+            system_prompt=agent.system_prompt,
+            known=known.known,
+            broken=step.broken,
+            limit_tokens=await self._room(caller, agent),
+            memory_tokens=self.limits.memory,
+            output_form=_output_form(agent),
+        )
+        made = prompts.prompt(record.state, brief)
         turn_id = step.turn_id or self.ids.new("trn")
         started = event_pb2.TurnStarted(
             turn_id=turn_id,
             round=step.round,
-            agent=step.agent,
-            prompt=question,
+            agent=part.agent,
+            prompt=made.question,
             attempt=step.attempt,
-            context=_context(record, known),
+            context=_context(made),
+            phase=part.phase,
         )
-        await record.commit([Event(turn_started=started, actor=f"agent:{step.agent}")])
-        lines = prompt(
-            record.state,
-            mode(session.mode),
-            agent=step.agent,
-            system_prompt=agent.system_prompt,
-            round_number=step.round,
-            known=known.known,
-        )
+        if offered:
+            started.max_iterations = toolwork.iterations(state.session)
+            started.messages.extend(turn_pb2.PromptMessage(role=line.role, text=line.text) for line in made.lines)
         utterance = Utterance(
-            generation_id=_generation_id(turn_id, step.attempt),
-            session_id=session.id,
+            generation_id=f"{turn_id}-{step.attempt}",
+            session_id=state.session.id,
             agent=agent,
             model=agent.model,
-            lines=lines,
-            max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
+            lines=made.lines,
+            max_output_tokens=self._room_to_answer(agent, made.form),
+            tools=offered,
+            form=made.form,
         )
-        await self._speak(record, caller, self.inference.generate(caller, utterance))
+        return Prepared(turn_id, tuple(_opening(started, part, made)), utterance)
 
-    async def go_on(self, record: SessionLog, speaking: Speaking, caller: Principal) -> None:
-        """A turn someone else began: its generation is read on after what is in the log."""
-        generation_id = _generation_id(speaking.turn_id, speaking.attempt)
-        log.info("turn.gone_on_with", turn_id=speaking.turn_id, after=speaking.heard)
-        events = self.inference.attach(caller, generation_id, after=speaking.heard)
-        await self._speak(record, caller, events)
-
-    async def cancel(self, record: SessionLog, caller: Principal) -> None:
-        """Calls off what is being generated."""
-        if speaking := record.state.speaking:
-            try:
-                await self.inference.cancel(caller, _generation_id(speaking.turn_id, speaking.attempt))
-            except MeshError as error:
-                log.warning("turn.not_cancelled", turn_id=speaking.turn_id, reason=error.reason_name)
-
-    async def _speak(self, record: SessionLog, caller: Principal, events: Events) -> None:
-        speaking = record.state.speaking
-        assert speaking is not None  # noqa: S101 - a turn has been started
+    async def run(
+        self, record: SessionLog, turn_id: str, caller: Principal, utterance: Utterance | None = None
+    ) -> None:
+        """A try to its end, or to where only a person can move it on. Without an utterance it is one that somebody else
+        began: its generation is read on after what is in the log. Raises LeaseLost.
+        """
+        speaking = record.state.speaking[turn_id]
+        if utterance is None:
+            log.info("turn.gone_on_with", turn_id=turn_id, iteration=speaking.iteration, after=speaking.heard)
+        turn: turn_pb2.Turn | None = None
         with tracer.start_as_current_span("session.round.turn", attributes=_labels(record, speaking)):
             try:
-                last = await self.hearing.hear(caller, _Speech(record, speaking), events)
+                turn = await self._speak(record, turn_id, caller, utterance)
             except LeaseLost:
                 raise
             except MeshError as error:
-                await self._interrupt(record, speaking, error)
-                return
-            if last.HasField("failed"):
-                await self._interrupt(record, speaking, from_failure(last.failed.failure))
-                return
-            turn = _turn(record, last.finished)
-            turn.end_time.FromDatetime(self.clock.now())
-            await record.commit(
-                [Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")], turn=turn
-            )
+                await self._interrupt(record, turn_id, error)
+        if turn is None or any(spoken.turn_id == turn.id and spoken.formal for spoken in record.state.spoken[-1:]):
+            return
         await self.memory.append(
             caller,
             session_id=turn.session_id,
@@ -151,11 +171,123 @@ class Turns:
             content=turn.content,
         )
 
-    async def _interrupt(self, record: SessionLog, speaking: Speaking, error: MeshError) -> None:
-        broken = event_pb2.TurnInterrupted(turn_id=speaking.turn_id, attempt=speaking.attempt, failure=error.failure())
-        log.warning("turn.interrupted", turn_id=speaking.turn_id, attempt=speaking.attempt, reason=error.reason_name)
+    async def cancel(self, speaking: Speaking, caller: Principal) -> None:
+        """Calls off what is being generated."""
+        try:
+            await self.inference.cancel(caller, speaking.generation_id)
+        except MeshError as error:
+            log.warning("turn.not_cancelled", turn_id=speaking.turn_id, reason=error.reason_name)
+
+    async def _speak(
+        self, record: SessionLog, turn_id: str, caller: Principal, utterance: Utterance | None
+    ) -> turn_pb2.Turn | None:
+        """The finished turn; None when it broke off or waits for a person. Raises why it broke off."""
+        agent = await self._agent(record, record.state.speaking[turn_id].agent)
+        while True:
+            speaking = record.state.speaking[turn_id]
+            if speaking.open:
+                if not await self.tools.answer(record, turn_id, caller, allowed=toolwork.names(agent)):
+                    return None
+                continue
+            calls: ToolCalls | None = {} if speaking.messages else None
+            last = await self._hear(record, speaking, caller, utterance, calls)
+            utterance = None
+            speaking = record.state.speaking[turn_id]
+            if last.HasField("failed"):
+                await self._interrupt(record, turn_id, from_failure(last.failed.failure), spent=last.failed)
+                return None
+            if not calls:
+                return await self._end(record, speaking, agent, last.finished)
+            if speaking.iteration >= speaking.max_iterations:
+                error = IterationsExhausted(
+                    "the turn called tools and never answered", max_iterations=str(speaking.max_iterations)
+                )
+                await self._interrupt(record, turn_id, error, spent=last.finished)
+                return None
+            now = self.clock.now()
+            await record.commit(toolwork.asked_for(record, speaking, calls, last.finished, now=now))
+
+    async def _hear(
+        self,
+        record: SessionLog,
+        speaking: Speaking,
+        caller: Principal,
+        utterance: Utterance | None,
+        calls: ToolCalls | None,
+    ) -> generation_pb2.GenerationEvent:
+        labels: dict[str, str | int] = {
+            "generation_id": speaking.generation_id,
+            "iteration": speaking.iteration,
+            "agent": speaking.agent,
+        }
+        with tracer.start_as_current_span("agent.inference", attributes=labels):
+            events = await self._events(record, speaking, caller, utterance)
+            last = await self.hearing.hear(caller, _Speech(record, speaking), events, calls=calls)
+        _watched(last)
+        return last
+
+    async def _events(
+        self, record: SessionLog, speaking: Speaking, caller: Principal, utterance: Utterance | None
+    ) -> Events:
+        if utterance is None and (speaking.heard or not speaking.messages):
+            # What asks for tools is not in the log: such a generation is read from its first event again.
+            after = 0 if speaking.messages else speaking.heard
+            return self.inference.attach(caller, speaking.generation_id, after=after)
+        return self.inference.generate(caller, utterance or await self._again(record, speaking, caller))
+
+    async def _again(self, record: SessionLog, speaking: Speaking, caller: Principal) -> Utterance:
+        """The call of the model that the log asks for: the prompt, then what was said between it and its tools."""
+        agent = await self._agent(record, speaking.agent)
+        form = _form(record, speaking, agent)
+        exchanges = tuple(
+            Exchange(text, tuple(call for call in speaking.calls if call.iteration == number))
+            for number, text in enumerate(speaking.earlier, start=1)
+        )
+        return Utterance(
+            generation_id=speaking.generation_id,
+            session_id=record.lease.session_id,
+            agent=agent,
+            model=agent.model,
+            lines=tuple(Line(role, text) for role, text in speaking.messages),
+            max_output_tokens=self._room_to_answer(agent, form),
+            exchanges=exchanges,
+            tools=await self.tools.offered(caller, agent),
+            may_call=speaking.iteration < speaking.max_iterations,
+            form=form,
+        )
+
+    async def _end(
+        self,
+        record: SessionLog,
+        speaking: Speaking,
+        agent: agent_pb2.Agent,
+        finished: generation_pb2.GenerationFinished,
+    ) -> turn_pb2.Turn | None:
+        """Puts the finished turn in the log, unless its answer is not of the form it must have."""
+        form = _form(record, speaking, agent)
+        try:
+            if form is not None:
+                form.read(speaking.latest)
+        except MeshError as error:
+            await self._interrupt(record, speaking.turn_id, error, spent=finished)
+            return None
+        turn = _turn(record, speaking, finished)
+        turn.content = speaking.text if form is None else speaking.latest
+        turn.end_time.FromDatetime(self.clock.now())
+        finish = Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")
+        await record.commit([finish], turn=turn)
+        return turn
+
+    async def _interrupt(
+        self, record: SessionLog, turn_id: str, error: MeshError, *, spent: Ended | None = None
+    ) -> None:
+        speaking = record.state.speaking[turn_id]
+        broken = event_pb2.TurnInterrupted(turn_id=turn_id, attempt=speaking.attempt, failure=error.failure())
+        _add_up(broken.usage, broken.cost, speaking, spent)
+        log.warning("turn.interrupted", turn_id=turn_id, attempt=speaking.attempt, reason=error.reason_name)
         await record.commit([Event(turn_interrupted=broken, actor=f"agent:{speaking.agent}")])
-        if worth_another_try(broken.failure, speaking.attempt):
+        at_once = error.reason == Reason.ERROR_REASON_TURN_OUTPUT_INVALID
+        if not at_once and worth_another_try(broken.failure, speaking.attempt):
             pause = error.retry_after or timedelta(milliseconds=250 * 2**speaking.attempt)
             await self.sleep(min(pause, _LONGEST_PAUSE).total_seconds())
 
@@ -163,21 +295,76 @@ class Turns:
         name, _, version = reference.partition("@")
         return await self.agents.find(record.lease.tenant, name, version)
 
+    async def _room(self, caller: Principal, agent: agent_pb2.Agent) -> int:
+        """Tokens a prompt of the agent may have: the mesh's limit, and what its model leaves beside the answer."""
+        window = await self.inference.context_tokens(caller, agent.model)
+        if not window:
+            return self.limits.prompt
+        return min(self.limits.prompt, max(window - self._room_to_answer(agent, None), window // 2))
+
+    def _room_to_answer(self, agent: agent_pb2.Agent, form: Form | None) -> int:
+        output = agent.sampling.max_output_tokens or self.limits.output
+        return max(output, _FORM_TOKENS) if form is not None else output
+
+
+def _opening(started: event_pb2.TurnStarted, part: Part, made: Prompt) -> list[Event]:
+    """What goes into the log before the model is asked."""
+    actor = f"agent:{part.agent}"
+    events = [Event(turn_started=started, actor=actor)]
+    if part.handed_by:
+        handed = event_pb2.HandedOff(source=part.handed_by, target=part.agent, reason=part.why)
+        events.insert(0, Event(handed_off=handed, actor=f"agent:{part.handed_by}"))
+    if made.reduced is not None:
+        reduced = progress_pb2.PromptReduced(
+            turn_id=started.turn_id,
+            tokens_before=made.reduced.before,
+            tokens_after=made.reduced.after,
+            limit_tokens=made.reduced.limit,
+            parts=made.reduced.parts,
+        )
+        events.append(Event(prompt_reduced=reduced))
+    return events
+
+
+def _form(record: SessionLog, speaking: Speaking, agent: agent_pb2.Agent) -> Form | None:
+    part = Part(speaking.agent, speaking.phase)
+    return prompts.form_of(record.state, speaking.round, part) or _output_form(agent)
+
+
+def _output_form(agent: agent_pb2.Agent) -> Form | None:
+    return forms.from_struct("output", agent.output_schema) if agent.HasField("output_schema") else None
+
+
+def _watched(last: generation_pb2.GenerationEvent) -> None:
+    """The policy monitors ran inside inference, in the stream; their times are told there and shown here."""
+    ended = last.finished if last.HasField("finished") else last.failed
+    if not ended.monitors:
+        return
+    spent: dict[str, float | str] = {
+        f"monitor.{found.rule}.ms": found.elapsed.ToNanoseconds() / 1e6 for found in ended.monitors
+    }
+    states: dict[str, float | str] = {f"monitor.{found.rule}.status": found.status for found in ended.monitors}
+    with tracer.start_as_current_span("monitor.sequence", attributes={**spent, **states}):
+        return
+
 
 def _labels(record: SessionLog, speaking: Speaking) -> dict[str, str | int]:
-    return {"session_id": record.lease.session_id, "round": speaking.round, "agent": speaking.agent}
+    return {
+        "session_id": record.lease.session_id,
+        "turn_id": speaking.turn_id,
+        "round": speaking.round,
+        "phase": speaking.phase,
+        "agent": speaking.agent,
+    }
 
 
-def _turn(record: SessionLog, finished: generation_pb2.GenerationFinished) -> turn_pb2.Turn:
-    speaking = record.state.speaking
-    assert speaking is not None  # noqa: S101 - it has just spoken
+def _turn(record: SessionLog, speaking: Speaking, finished: generation_pb2.GenerationFinished) -> turn_pb2.Turn:
     turn = turn_pb2.Turn(
         id=speaking.turn_id,
         session_id=record.lease.session_id,
         round=speaking.round,
         agent=speaking.agent,
         prompt=speaking.prompt,
-        content=speaking.text,
         context=speaking.context,
         usage=finished.usage,
         cost=finished.cost,
@@ -187,16 +374,25 @@ def _turn(record: SessionLog, finished: generation_pb2.GenerationFinished) -> tu
         ],
         time_to_first_token=finished.time_to_first_token if finished.HasField("time_to_first_token") else None,
         attempt=speaking.attempt,
+        phase=speaking.phase,
+        iterations=speaking.iteration,
+        tool_calls=toolwork.uses(speaking),
     )
+    _add_up(turn.usage, turn.cost, speaking, finished)
     turn.start_time.FromDatetime(speaking.started_at)
     return turn
 
 
-def _context(record: SessionLog, memory: TurnMemory) -> turn_pb2.TurnContext:
-    tail = [f"{turn.agent.partition('@')[0]}: {turn.content}" for turn in record.state.spoken[-8:]]
-    found = [turn_pb2.MemoryReference(id=known.id, score=known.score) for known in memory.known]
-    return turn_pb2.TurnContext(short_term=tail, semantic_refs=found)
+def _add_up(usage: usage_pb2.Usage, cost: usage_pb2.Cost, speaking: Speaking, last: Ended | None) -> None:
+    """Writes what a try spent: its earlier iterations, which asked for tools, and the last one."""
+    if last is not None:
+        usage.CopyFrom(last.usage)
+        cost.CopyFrom(last.cost)
+    usage.input_tokens += speaking.input_tokens
+    usage.output_tokens += speaking.output_tokens
+    cost.micros_usd += speaking.cost_micros_usd
 
 
-def _generation_id(turn_id: str, attempt: int) -> str:
-    return f"{turn_id}-{attempt}"
+def _context(made: Prompt) -> turn_pb2.TurnContext:
+    found = [turn_pb2.MemoryReference(id=known.id, score=known.score) for known in made.known]
+    return turn_pb2.TurnContext(short_term=made.short_term, semantic_refs=found)

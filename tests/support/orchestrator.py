@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agentnet.common.v1 import usage_pb2
-from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
 from services.orchestrator import agents as registry
 from services.orchestrator.agents import Agents
@@ -21,20 +21,24 @@ from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.graphs import shapes
-from services.orchestrator.peers import TurnMemory, Utterance
+from services.orchestrator.inputs import Inputs
+from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
 from services.orchestrator.planner import Planner
 from services.orchestrator.prompts import Known
 from services.orchestrator.sessions import Sessions
+from services.orchestrator.speech import Call
 from services.orchestrator.store import KeptGraph, Lease, LogTail, SessionStore
 from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore, MemoryTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
-from services.orchestrator.turns import Turns
+from services.orchestrator.toolwork import ToolWork
+from services.orchestrator.turns import Limits, Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import FakeClock
 from shared.errors import Aborted, MeshError, NotFound, Reason
 from shared.identity import Principal
 from shared.ids import SequentialIds
+from tests.support.mortal import Killed
 
 TENANT = "acme"
 ADA = Principal(TENANT, "ada", frozenset({"tenant_user"}))
@@ -42,7 +46,7 @@ TTL = timedelta(seconds=3)
 POLL = timedelta(milliseconds=5)
 
 Generated = generation_pb2.GenerationEvent
-Reply = Callable[[Utterance], str]
+Reply = Callable[[Utterance], str | list[message_pb2.ToolCall]]
 
 
 @dataclass(slots=True)
@@ -61,12 +65,17 @@ class ScriptedInference:
 
     reply: Reply = lambda utterance: f"{utterance.agent.name} has one idea about it."
     refusals: list[MeshError] = field(default_factory=list)
-    failures: list[MeshError] = field(default_factory=list)
+    failures: list[MeshError | None] = field(default_factory=list)
     breaks: dict[int, MeshError] = field(default_factory=dict)
     interludes: list[Generated] = field(default_factory=list)
     held_at: int | None = None
     started: list[Utterance] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    embed_refusals: list[MeshError] = field(default_factory=list)
+    embedded: list[list[str]] = field(default_factory=list)
+    meaning: Callable[[str], Sequence[float]] = lambda text: (1.0, 0.0)
+    window: int = 0
+    monitors: list[generation_pb2.MonitorTiming] = field(default_factory=list)
     _generations: dict[str, _Generation] = field(default_factory=dict)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -77,7 +86,7 @@ class ScriptedInference:
             self.started.append(utterance)
             failure = self.failures.pop(0) if self.failures else None
             self._generations[utterance.generation_id] = _Generation(
-                _events(self.reply(utterance), failure, self.interludes)
+                _events(self.reply(utterance), failure, self.interludes, self.monitors)
             )
         async with aclosing(self._read(utterance.generation_id, 0)) as events:
             async for event in events:
@@ -92,6 +101,15 @@ class ScriptedInference:
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         self.cancelled.append(generation_id)
+
+    async def embed(self, caller: Principal, texts: Sequence[str]) -> list[Sequence[float]]:
+        if self.embed_refusals:
+            raise self.embed_refusals.pop(0)
+        self.embedded.append(list(texts))
+        return [self.meaning(text) for text in texts]
+
+    async def context_tokens(self, caller: Principal, model: str) -> int:
+        return self.window
 
     def release(self) -> None:
         self.held_at = None
@@ -114,21 +132,69 @@ class ScriptedInference:
             await asyncio.sleep(0)
 
 
-def _events(text: str, failure: MeshError | None, interludes: Sequence[Generated]) -> list[Generated]:
-    words = text.split(" ")
+def _events(
+    said: str | list[message_pb2.ToolCall],
+    failure: MeshError | None,
+    interludes: Sequence[Generated],
+    monitors: Sequence[generation_pb2.MonitorTiming] = (),
+) -> list[Generated]:
+    asked = [] if isinstance(said, str) else said
+    words = said.split(" ") if isinstance(said, str) else ["Looking", "it", "up."]
     parts = [word if place == 0 else f" {word}" for place, word in enumerate(words)]
     events = [Generated(started=generation_pb2.GenerationStarted(provider="scripted", model="scripted"))]
     events += [Generated(text=generation_pb2.TextProduced(text=part, token_count=1)) for part in parts]
+    events += [
+        Generated(tool_call=generation_pb2.ToolCallProduced(index=place, tool_call=call))
+        for place, call in enumerate(asked)
+    ]
     events[2:2] = [Generated.FromString(event.SerializeToString()) for event in interludes]
     if failure:
         events.append(Generated(failed=generation_pb2.GenerationFailed(failure=failure.failure())))
     else:
         usage = usage_pb2.Usage(input_tokens=10, output_tokens=len(parts))
         cost = usage_pb2.Cost(micros_usd=7, provider="scripted", model="scripted")
-        events.append(Generated(finished=generation_pb2.GenerationFinished(usage=usage, cost=cost)))
+        finished = generation_pb2.GenerationFinished(usage=usage, cost=cost, monitors=monitors)
+        events.append(Generated(finished=finished))
     for place, event in enumerate(events, start=1):
         event.sequence = place
     return events
+
+
+@dataclass(slots=True)
+class ScriptedTools:
+    """Has each effect once, as the real service does. `refusals` meet calls of a tool; `done` are effects in order.
+
+    `crashes` kills the caller after the effect and before the answer, once for a tool. `held` holds every answer back.
+    """
+
+    names: tuple[str, ...] = ("search", "book")
+    reply: Callable[[Call], str] = lambda call: f"{call.tool} found it."
+    refusals: dict[str, list[MeshError]] = field(default_factory=dict)
+    crashes: set[str] = field(default_factory=set)
+    done: list[str] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    held: asyncio.Event | None = None
+    _effects: dict[str, str] = field(default_factory=dict)
+
+    async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
+        return tuple(message_pb2.ToolDefinition(name=name) for name in names if name in self.names)
+
+    async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
+        if self.refusals.get(call.tool):
+            raise self.refusals[call.tool].pop(0)
+        replayed = call.request_id in self._effects
+        if not replayed:
+            self.done.append(f"{call.tool} {call.arguments}")
+            self._effects[call.request_id] = self.reply(call)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await (self.held.wait() if self.held else asyncio.sleep(0))
+        self.at_once -= 1
+        if call.tool in self.crashes:
+            self.crashes.discard(call.tool)
+            raise Killed
+        return ToolAnswer(self._effects[call.request_id], f"inv_{len(self._effects)}", replayed)
 
 
 @dataclass(slots=True)
@@ -159,6 +225,8 @@ class World:
     tail: MemoryTail = field(default_factory=MemoryTail)
     inference: ScriptedInference = field(default_factory=ScriptedInference)
     memory: ScriptedMemory = field(default_factory=ScriptedMemory)
+    tools: ScriptedTools = field(default_factory=ScriptedTools)
+    prompt_tokens: int = 6_000
     checkpoint_store: MemoryCheckpointStore = field(default_factory=MemoryCheckpointStore)
     naps: list[float] = field(default_factory=list)
     leases: MemoryLeaseStore = field(init=False)
@@ -181,14 +249,19 @@ class World:
     def sessions(self) -> Sessions:
         return Sessions(self.store, self.agents, self.watcher, self.clock, self.ids, timedelta(seconds=10))
 
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.sessions, self.store, self.ids)
+
     def driver(self, *, store: SessionStore | None = None, tail: LogTail | None = None) -> SessionDriver:
         turns = Turns(
             agents=self.agents,
             inference=self.inference,
             memory=self.memory,
+            tools=ToolWork(self.tools, self.clock, self._nap),
             clock=self.clock,
             ids=self.ids,
-            max_output_tokens=96,
+            limits=Limits(96, self.prompt_tokens),
             sleep=self._nap,
         )
         return SessionDriver(store or self.store, tail or self.tail, turns, self.clock, max_takeovers=5)
@@ -229,17 +302,24 @@ class World:
         max_rounds: int = 2,
         threshold: float = 0,
         manual_advance: bool = False,
+        strategy: str = "round_robin",
+        topic: str = "Zero-loss failover",
+        measures: Sequence[session_pb2.MeasureRule] = (),
+        **parts: Any,
     ) -> str:
-        """An accepted session's id. A threshold switches convergence on."""
-        policy = session_pb2.ConvergencePolicy(enabled=threshold > 0, threshold=threshold)
+        """An accepted session's id. A threshold, or measures, switch convergence on."""
+        policy = session_pb2.ConvergencePolicy(
+            enabled=threshold > 0 or bool(measures), threshold=threshold, measures=measures
+        )
         session = session_pb2.Session(
-            topic_start="Zero-loss failover",
+            topic_start=topic,
             mode=mode,
-            strategy="round_robin",
+            strategy=strategy,
             agents=agents,
             max_rounds=max_rounds,
             convergence_policy=policy,
             manual_advance=manual_advance,
+            **parts,
         )
         return (await self.sessions.start(ADA, session, request_id=None)).id
 

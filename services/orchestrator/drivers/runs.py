@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentnet.orchestrator.v1 import event_pb2
+from agentnet.orchestrator.v1 import event_pb2, input_pb2
 from services.orchestrator.record import RunLog, State
-from services.orchestrator.store import Lease
+from services.orchestrator.store import Lease, Signal
 from shared.identity import Principal
 from shared.rpc.log import enter_session
 
@@ -47,11 +47,19 @@ async def begin(record: RunLog[State]) -> Principal:
 async def signals_received(record: RunLog[State]) -> list[Event]:
     """Signals that are not in the log yet, as its events; each acts once."""
     signals = await record.store.signals(record.lease.tenant, record.lease.session_id)
-    return [
-        Event(
-            signal_received=event_pb2.SignalReceived(signal=signal.kind, signal_id=signal.id, target=signal.target),
-            actor=f"user:{signal.sender}",
-        )
-        for signal in signals
-        if signal.id not in record.state.signals
-    ]
+    new = [signal for signal in signals if signal.id not in record.state.signals]
+    return [event for signal in new for event in _events(signal)]
+
+
+def _events(signal: Signal) -> list[Event]:
+    """A signal as the log has it; what a person says also as an event of its own."""
+    actor = f"user:{signal.sender}"
+    received = event_pb2.SignalReceived(signal=signal.kind, signal_id=signal.id, target=signal.target)
+    events = [Event(signal_received=received, actor=actor)]
+    if signal.kind == "input":
+        given = event_pb2.InputGiven(input_id=signal.target, answer=signal.content, approved=signal.approved)
+        events.append(Event(input_given=given, actor=actor))
+    elif signal.kind == "message":
+        said = input_pb2.MessageInjected(message_id=signal.id, sender=signal.sender, content=signal.content)
+        events.append(Event(message_injected=said, actor=actor))
+    return events

@@ -1,26 +1,34 @@
-"""Driving one session: fold, decide, do, until it ends, waits, or belongs to someone else."""
+"""Driving one session: fold, decide, do, with any number of turns in flight, until it ends, waits, or is another's."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from agentnet.common.v1 import usage_pb2
+from agentnet.orchestrator.v1 import event_pb2, progress_pb2, session_pb2
+from services.orchestrator import convergence, modes
+from services.orchestrator.convergence.contract import Vector
 from services.orchestrator.drivers.runs import begin, signals_received
-from services.orchestrator.plan import Done, EndRound, Finish, GoOn, StartTurn, Step, Wait, next_step
+from services.orchestrator.peers import Utterance
+from services.orchestrator.plan import Await, Begin, Done, EndRound, Finish, Note, Wait, next_step
 from services.orchestrator.record import SessionLog
+from services.orchestrator.state import SessionState
 from services.orchestrator.store import Lease, LogTail, SessionStore
 from services.orchestrator.turns import Turns
 from shared.clock import Clock
+from shared.errors import MeshError
 from shared.identity import Principal
 from shared.log import log
 from shared.telemetry import meter
 
 _SIGNAL_POLL_SECONDS: Final = 1.0
+_RESULT_CHARACTERS: Final = 32_768
 _rounds = meter.create_histogram("session_rounds", description="rounds of ended sessions, by mode and converged")
 
 Event = event_pb2.SessionEvent
+Work = asyncio.Task[None]
 
 
 @dataclass(slots=True)
@@ -37,76 +45,161 @@ class SessionDriver:
         """Runs the session as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
         record = SessionLog(lease, self.store, self.tail, self.clock)
         caller = await begin(record)
-        while True:
-            if received := await signals_received(record):
-                await record.commit(received)
-            step = next_step(record.state, max_takeovers=self.max_takeovers)
-            if await self._do(record, step, caller, signalled):
-                return
-
-    async def _do(self, record: SessionLog, step: Step, caller: Principal, signalled: asyncio.Event) -> bool:
-        """Does one step; True when there is nothing more to do."""
-        match step:
-            case StartTurn() | GoOn():
-                await self._turn(record, step, caller, signalled)
-            case EndRound():
-                done = event_pb2.RoundFinished(round=step.round, similarity=step.similarity, converged=step.converged)
-                await record.commit([Event(round_finished=done)])
-            case Wait():
-                waiting = event_pb2.SessionWaiting(status=step.status)
-                await record.commit([Event(session_waiting=waiting)], release=True)
-                return True
-            case Finish():
-                await self._finish(record, step)
-                return True
-            case Done():
-                return True
-        return False
-
-    async def _turn(
-        self, record: SessionLog, step: StartTurn | GoOn, caller: Principal, signalled: asyncio.Event
-    ) -> None:
-        """A turn runs beside its session's signals: a cancel ends it at once."""
-        if isinstance(step, GoOn):
-            work = asyncio.create_task(self.turns.go_on(record, step.speaking, caller))
-        else:
-            work = asyncio.create_task(self.turns.start(record, step, caller))
+        drive = _Drive(self, record, caller, signalled)
         try:
-            while not await _settled(work, signalled):
-                if await self._cancel_asked(record):
-                    await self.turns.cancel(record, caller)
-                    break
+            await drive.run()
         finally:
+            await drive.stop()
+
+
+@dataclass(slots=True)
+class _Drive:
+    """One session being driven: the only one who decides, beside the turns at work."""
+
+    driver: SessionDriver
+    record: SessionLog
+    caller: Principal
+    signalled: asyncio.Event
+    working: dict[str, Work] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        await self._hear_signals()
+        while True:
+            step = next_step(self.record.state, max_takeovers=self.driver.max_takeovers)
+            match step:
+                case Begin():
+                    await self._begin(step)
+                case Note():
+                    await self.record.commit(step.events)
+                case EndRound():
+                    await self.record.commit(await self._round(step.round))
+                case Await():
+                    self._go_on()
+                    await self._await()
+                case Wait():
+                    await self._rest()
+                    waiting = event_pb2.SessionWaiting(status=step.status)
+                    await self.record.commit([Event(session_waiting=waiting)], release=True)
+                    return
+                case Finish():
+                    await self._call_off()
+                    await self._finish(step)
+                    return
+                case Done():
+                    return
+            if self.signalled.is_set():
+                await self._hear_signals()
+
+    async def stop(self) -> None:
+        """Leaves what is generated to whoever drives next."""
+        for work in self.working.values():
             work.cancel()
-            (outcome,) = await asyncio.gather(work, return_exceptions=True)
-        if isinstance(outcome, Exception):
-            raise outcome
+        await asyncio.gather(*self.working.values(), return_exceptions=True)
 
-    async def _cancel_asked(self, record: SessionLog) -> bool:
-        signals = await self.store.signals(record.lease.tenant, record.lease.session_id)
-        return any(signal.kind == "cancel" for signal in signals)
+    async def _hear_signals(self) -> None:
+        self.signalled.clear()
+        if received := await signals_received(self.record):
+            await self.record.commit(received)
 
-    async def _finish(self, record: SessionLog, step: Finish) -> None:
-        session = record.summary()
+    async def _begin(self, step: Begin) -> None:
+        """Turns that start together are in the log together, before any model is asked."""
+        turns = self.driver.turns
+        prepared = await asyncio.gather(*(turns.prepare(self.record, start, self.caller) for start in step.turns))
+        await self.record.commit([event for one in prepared for event in one.events])
+        for one in prepared:
+            self._start(one.turn_id, one.utterance)
+
+    def _go_on(self) -> None:
+        """Turns that somebody else began, or that a person's answer moved on."""
+        for turn_id, speaking in self.record.state.speaking.items():
+            if turn_id not in self.working and not speaking.blocked:
+                self._start(turn_id, None)
+
+    def _start(self, turn_id: str, utterance: Utterance | None) -> None:
+        work = self.driver.turns.run(self.record, turn_id, self.caller, utterance)
+        self.working[turn_id] = asyncio.create_task(work, name=f"turn {turn_id}")
+
+    async def _await(self) -> None:
+        """Waits for a turn to end or a signal. Raises what a turn could not put in the log."""
+        nudge = asyncio.create_task(self.signalled.wait())
+        try:
+            await asyncio.wait(
+                {nudge, *self.working.values()}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            nudge.cancel()
+        ended = [turn_id for turn_id, work in self.working.items() if work.done()]
+        if not ended:
+            await self._hear_signals()
+        for turn_id in ended:
+            self.working.pop(turn_id).result()
+
+    async def _rest(self) -> None:
+        """Turns that wait for a person have put that in the log and end by themselves."""
+        waiting, self.working = self.working, {}
+        for outcome in await asyncio.gather(*waiting.values(), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _call_off(self) -> None:
+        """Ends the turns in flight: nobody will read them."""
+        for work in self.working.values():
+            work.cancel()
+        await asyncio.gather(*self.working.values(), return_exceptions=True)
+        self.working.clear()
+        speaking = [one for one in self.record.state.speaking.values() if not one.blocked]
+        await asyncio.gather(*(self.driver.turns.cancel(one, self.caller) for one in speaking))
+
+    async def _round(self, number: int) -> list[Event]:
+        """What there is to say about a round whose parts are all spoken."""
+        state = self.record.state
+        before, now, degraded = await self._vectors(state, number)
+        done = convergence.judged(state, number, before=before, now=now, degraded=degraded)
+        mode = modes.mode(state.session.mode)
+        own = mode.ending(state, number)
+        events = [Event(round_finished=done)]
+        if number < state.session.max_rounds and not done.measure and own is None:
+            events += self._so_far(state, number, mode.result(state))
+        return events
+
+    def _so_far(self, state: SessionState, number: int, result: str) -> list[Event]:
+        usage = usage_pb2.Usage(input_tokens=state.input_tokens, output_tokens=state.output_tokens)
+        progressed = progress_pb2.Progressed(
+            round=number,
+            max_rounds=state.session.max_rounds,
+            usage=usage,
+            cost_micros_usd=state.cost_micros_usd,
+        )
+        partial = progress_pb2.PartialResult(round=number, content=result[:_RESULT_CHARACTERS])
+        return [Event(progressed=progressed), Event(partial_result=partial)]
+
+    async def _vectors(self, state: SessionState, number: int) -> tuple[list[Vector], list[Vector], bool]:
+        """What the turns of the last two rounds mean, where a measure asks, and whether nobody could say."""
+        if number == 1 or not convergence.by_meaning(state.session.convergence_policy):
+            return [], [], False
+        talk = [turn for turn in state.spoken if not turn.formal and not turn.by_person and turn.content.strip()]
+        earlier, last = ([turn.content for turn in talk if turn.round == one] for one in (number - 1, number))
+        try:
+            vectors = await self.driver.turns.inference.embed(self.caller, [*earlier, *last])
+        except MeshError as error:
+            log.warning("convergence.no_embeddings", reason=error.reason_name)
+            return [], [], True
+        return vectors[: len(earlier)], vectors[len(earlier) :], False
+
+    async def _finish(self, step: Finish) -> None:
+        session = self.record.summary()
         session.status = step.status
         session.stop_reason = step.reason
+        session.stop_measure = step.measure
+        session.converged = step.reason == session_pb2.STOP_REASON_CONVERGED
         session.topic_final = session.topic_final or session.topic_start
-        session.end_time.FromDatetime(self.clock.now())
+        session.result = modes.mode(session.mode).result(self.record.state)[:_RESULT_CHARACTERS]
+        del session.inputs[:]
+        session.end_time.FromDatetime(self.driver.clock.now())
         if step.failure:
             session.failure.CopyFrom(step.failure)
         finished = event_pb2.SessionFinished(session=session)
-        await record.commit([Event(session_finished=finished)], release=True)
+        await self.record.commit([Event(session_finished=finished)], release=True)
         labels = {"mode": session.mode, "converged": str(session.converged).lower()}
         _rounds.record(session.rounds_executed, labels)
         log.info("session.finished", reason=session_pb2.StopReason.Name(step.reason), rounds=session.rounds_executed)
-
-
-async def _settled(work: asyncio.Task[None], signalled: asyncio.Event) -> bool:
-    """Waits for the work to end, but not longer than until a signal may have come."""
-    nudge = asyncio.create_task(signalled.wait())
-    try:
-        await asyncio.wait({work, nudge}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        nudge.cancel()
-    signalled.clear()
-    return work.done()

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-class Brainstorm:
-    def directive(self, *, agent: str, round_number: int, max_rounds: int) -> str:
-        del agent
+from services.orchestrator.modes import cast
+from services.orchestrator.modes.contract import Mode, Part, Phase
+from services.orchestrator.state import SessionState
+
+
+class Brainstorm(Mode):
+    def phases(self, state: SessionState, number: int) -> Sequence[Phase]:
+        del number
+        return (Phase("idea", tuple(Part(agent, "idea") for agent in cast.speakers(state.session))),)
+
+    def directive(self, state: SessionState, number: int, part: Part) -> str:
+        del part
         return (
-            f"You are in a brainstorm with other experts, round {round_number} of {max_rounds}. Do not repeat others."
+            f"You are in a brainstorm with other experts, round {number} of {state.session.max_rounds}. "
+            "Do not repeat others."
         )
 
-    def question(self, *, topic: str, round_number: int) -> str:
-        if round_number == 1:
+    def question(self, state: SessionState, number: int, part: Part) -> str:
+        del part
+        topic = state.session.topic_start
+        if number == 1:
             return f"The topic is: {topic}. Give your idea."
         return f"The topic is: {topic}. Improve the ideas above with one new, concrete point."
+
+    def result(self, state: SessionState) -> str:
+        """The ideas of the last round."""
+        ideas = [turn for turn in state.spoken if turn.phase == "idea"]
+        last = max((turn.round for turn in ideas), default=0)
+        return "\n\n".join(f"{cast.short(turn.agent)}: {turn.content.strip()}" for turn in ideas if turn.round == last)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from agentnet.orchestrator.v1 import session_pb2
+from services.orchestrator.modes.contract import Part, Table
+
 
 class RoundRobin:
-    def next_speaker(self, agents: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:
-        return next((agent for agent in agents if agent not in spoken), None)
+    def floor(self, table: Table) -> tuple[Part, ...]:
+        return table.open[:1]
+
+    def check(self, session: session_pb2.Session) -> None:
+        """It takes nothing."""

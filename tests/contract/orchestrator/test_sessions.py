@@ -263,3 +263,13 @@ async def test_signals_come_in_order_and_a_request_once(stores: Stores) -> None:
     ]
     assert await stores.sessions.signalled("acme", "ses_1", "req_1")
     assert not await stores.sessions.signalled("acme", "ses_1", "req_2")
+
+
+async def test_what_a_person_said_is_kept_with_its_signal(stores: Stores) -> None:
+    await start(stores)
+    said = Signal("sig_1", "input", "ada", "inp_1", "Rome, of course", approved=True)
+
+    await stores.sessions.signal("acme", "ses_1", said, request_id="once")
+    await stores.sessions.signal("acme", "ses_1", Signal("sig_2", "input", "ada", "inp_1", "Oslo"), request_id="once")
+
+    assert await stores.sessions.signals("acme", "ses_1") == [said]

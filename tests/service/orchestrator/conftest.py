@@ -15,8 +15,10 @@ from agentnet.orchestrator.v1 import (
     agent_service_pb2_grpc,
     checkpoint_service_pb2_grpc,
     evaluation_service_pb2_grpc,
+    input_service_pb2_grpc,
     session_service_pb2_grpc,
     task_graph_service_pb2_grpc,
+    turn_service_pb2_grpc,
 )
 from services.orchestrator import unserved
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
@@ -24,6 +26,7 @@ from services.orchestrator.main import SERVICES
 from services.orchestrator.service import AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CheckpointService
 from services.orchestrator.service_graphs import TaskGraphService
+from services.orchestrator.service_inputs import InputService, TurnService
 from shared.errors import MeshError
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -46,6 +49,8 @@ class Mesh:
     evaluations: Any
     checkpoints: Any
     address: str
+    inputs: Any
+    turns: Any
 
     def me(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -75,6 +80,8 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(
             TaskGraphService(world.graphs, world.planner), server
         )
+        input_service_pb2_grpc.add_InputServiceServicer_to_server(InputService(world.inputs), server)
+        turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(world.sessions), server)
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(world.graphs), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
@@ -89,4 +96,6 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 evaluation_service_pb2_grpc.EvaluationServiceStub(channel),
                 checkpoint_service_pb2_grpc.CheckpointServiceStub(channel),
                 address,
+                input_service_pb2_grpc.InputServiceStub(channel),
+                turn_service_pb2_grpc.TurnServiceStub(channel),
             )

@@ -100,9 +100,14 @@ async def test_a_repeated_start_starts_one_session(mesh: Mesh) -> None:
         (pb.StartSessionRequest(topic="x", agents=["Zeus"]), StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"),
         (pb.StartSessionRequest(topic="x", agents=["Athena@9.9.9"]), StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"),
         (
-            pb.StartSessionRequest(topic="x", agents=["Athena"], mode="debate"),
+            pb.StartSessionRequest(topic="x", agents=["Athena"], mode="duel"),
             StatusCode.INVALID_ARGUMENT,
             "NAME_UNKNOWN",
+        ),
+        (
+            pb.StartSessionRequest(topic="x", agents=["Athena"], mode="debate"),
+            StatusCode.INVALID_ARGUMENT,
+            "OPTIONS_CONTRADICT",
         ),
         (
             pb.StartSessionRequest(topic="x" * 32_769, agents=["Athena"]),

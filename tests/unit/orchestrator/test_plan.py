@@ -10,16 +10,18 @@ import pytest
 
 from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import session_pb2, turn_pb2
-from services.orchestrator.convergence import agreed, similarity
+from services.orchestrator import convergence
+from services.orchestrator.convergence.jaccard import similarity
 from services.orchestrator.errors import NameUnknown
-from services.orchestrator.modes import MODES, mode, strategy
-from services.orchestrator.plan import Done, EndRound, Finish, GoOn, StartTurn, Step, Wait, next_step
+from services.orchestrator.modes import mode, strategy
+from services.orchestrator.modes.contract import Part
+from services.orchestrator.plan import Await, Begin, Done, EndRound, Finish, StartTurn, Step, Wait, next_step
 from services.orchestrator.state import Interrupted, SessionState, Speaking, Spoken
 from shared.errors import Reason
 
 ATHENA, APOLLO = "Athena@1.0.0", "Apollo@1.0.0"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SPEAKING = Speaking("trn_1", 1, ATHENA, 1, "Why?", turn_pb2.TurnContext(), NOON)
+SPEAKING = {"trn_1": Speaking("trn_1", 1, ATHENA, 1, "Why?", turn_pb2.TurnContext(), NOON, phase="idea")}
 
 
 def configured(**given: Any) -> session_pb2.Session:
@@ -31,7 +33,11 @@ FRESH = SessionState(session=configured())
 
 
 def said(agent: str, number: int, content: str = "word") -> Spoken:
-    return Spoken(f"trn_{agent}_{number}", number, agent, content)
+    return Spoken(f"trn_{agent}_{number}", number, agent, content, "idea")
+
+
+def start(number: int, agent: str, attempt: int = 1, turn_id: str = "", broken: Interrupted | None = None) -> Begin:
+    return Begin((StartTurn(number, Part(agent, "idea"), attempt, turn_id, broken),))
 
 
 def step(state: SessionState) -> Step:
@@ -39,29 +45,32 @@ def step(state: SessionState) -> Step:
 
 
 def test_the_first_agent_speaks_first() -> None:
-    assert step(FRESH) == StartTurn(1, ATHENA)
+    assert step(FRESH) == start(1, ATHENA)
 
 
 def test_the_next_agent_speaks_next() -> None:
-    assert step(replace(FRESH, spoken=(said(ATHENA, 1),))) == StartTurn(1, APOLLO)
+    assert step(replace(FRESH, spoken=(said(ATHENA, 1),))) == start(1, APOLLO)
 
 
 def test_a_round_ends_when_all_have_spoken() -> None:
     state = replace(FRESH, spoken=(said(ATHENA, 1), said(APOLLO, 1)))
-    assert step(state) == EndRound(1, 0.0, converged=False)
+    assert step(state) == EndRound(1)
 
 
 def test_two_rounds_that_say_the_same_agree() -> None:
     spoken = tuple(said(agent, number) for number in (1, 2) for agent in (ATHENA, APOLLO))
     convergent = configured(convergence_policy=session_pb2.ConvergencePolicy(enabled=True))
-    assert step(replace(FRESH, session=convergent, spoken=spoken, rounds_finished=1)) == EndRound(
-        2, 1.0, converged=True
-    )
+    state = replace(FRESH, session=convergent, spoken=spoken, rounds_finished=1)
+    assert step(state) == EndRound(2)
+    done = convergence.judged(state, 2)
+    assert (done.similarity, done.converged, done.measure) == (1.0, True, "jaccard")
 
 
 def test_the_session_ends_when_the_rounds_run_out() -> None:
     state = replace(FRESH, rounds_finished=2)
-    assert step(state) == Finish(session_pb2.SESSION_STATUS_COMPLETED, session_pb2.STOP_REASON_MAX_ROUNDS)
+    assert step(state) == Finish(
+        session_pb2.SESSION_STATUS_COMPLETED, session_pb2.STOP_REASON_MAX_ROUNDS, measure="max_rounds"
+    )
 
 
 def test_agreement_ends_it_before_the_rounds_do() -> None:
@@ -70,11 +79,11 @@ def test_agreement_ends_it_before_the_rounds_do() -> None:
 
 
 def test_a_turn_in_flight_is_gone_on_with() -> None:
-    assert step(replace(FRESH, speaking=SPEAKING)) == GoOn(SPEAKING)
+    assert step(replace(FRESH, speaking=SPEAKING)) == Await()
 
 
 def test_a_pause_waits_for_the_turn_in_flight() -> None:
-    assert isinstance(step(replace(FRESH, speaking=SPEAKING, paused=True)), GoOn)
+    assert step(replace(FRESH, speaking=SPEAKING, paused=True)) == Await()
     assert step(replace(FRESH, paused=True)) == Wait(session_pb2.SESSION_STATUS_PAUSED)
 
 
@@ -90,7 +99,7 @@ def test_a_finished_session_is_done_whatever_else_holds() -> None:
 @pytest.mark.parametrize(("advances", "expected"), [(0, Wait(session_pb2.SESSION_STATUS_WAITING)), (1, None)])
 def test_a_manual_session_runs_one_round_an_advance(advances: int, expected: Step | None) -> None:
     state = replace(FRESH, session=configured(manual_advance=True), rounds_finished=1, advances=advances)
-    assert step(state) == (expected or StartTurn(2, ATHENA))
+    assert step(state) == (expected or start(2, ATHENA))
 
 
 @pytest.mark.parametrize(
@@ -107,8 +116,9 @@ def test_what_follows_an_interruption_depends_on_its_reason(
     reason: Reason.ValueType, retryable: bool, attempt: int, stop: session_pb2.StopReason.ValueType | None
 ) -> None:
     failure = failure_pb2.Failure(reason=reason, retryable=retryable)
-    state = replace(FRESH, interrupted=Interrupted("trn_1", 1, ATHENA, attempt, failure))
-    expected: Step = StartTurn(1, ATHENA, attempt + 1, "trn_1")
+    broken = Interrupted("trn_1", 1, ATHENA, attempt, failure, "idea")
+    state = replace(FRESH, interrupted=(broken,))
+    expected: Step = start(1, ATHENA, attempt + 1, "trn_1", broken)
     if stop is not None:
         expected = Finish(session_pb2.SESSION_STATUS_FAILED, stop, failure)
     assert step(state) == expected
@@ -135,20 +145,17 @@ def test_similarity_is_jaccards_over_words(before: str, now: str, expected: floa
     assert similarity(before, now) == pytest.approx(expected)
 
 
-def test_a_threshold_of_zero_means_the_default() -> None:
-    assert (agreed(0.79, 0), agreed(0.8, 0), agreed(0.5, 0.5)) == (False, True, True)
+def test_a_threshold_of_zero_means_the_measures_own() -> None:
+    asked = [session_pb2.MeasureRule(measure="semantic"), session_pb2.MeasureRule(measure="jaccard", threshold=0.5)]
+    found = convergence.rules(session_pb2.ConvergencePolicy(measures=asked))
+    assert [(rule.threshold, rule.rounds) for rule in found] == [(0.95, 1), (0.5, 1)]
 
 
 def test_unknown_modes_and_strategies_are_named_with_those_there_are() -> None:
     with pytest.raises(NameUnknown) as unknown_mode:
-        mode("debate")
+        mode("duel")
     with pytest.raises(NameUnknown) as unknown_strategy:
         strategy("auction")
-    assert (unknown_mode.value.field, unknown_mode.value.facts["known"]) == ("mode", "brainstorm, single")
-    assert (unknown_strategy.value.field, unknown_strategy.value.facts["known"]) == ("strategy", "round_robin")
-
-
-@pytest.mark.parametrize("name", sorted(MODES))
-def test_every_mode_asks_about_the_topic(name: str) -> None:
-    for number in (1, 2):
-        assert "Failover" in mode(name).question(topic="Failover", round_number=number)
+    assert (unknown_mode.value.field, unknown_strategy.value.field) == ("mode", "strategy")
+    assert unknown_mode.value.facts["known"].startswith("brainstorm, competition, consensus, debate")
+    assert unknown_strategy.value.facts["known"] == "adaptive, moderator, parallel, priority, round_robin"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentnet.common.v1 import failure_pb2, usage_pb2
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import event_pb2, input_pb2, progress_pb2, session_pb2, turn_pb2
 from services.orchestrator.record import SessionLog
 from services.orchestrator.state import SessionState, fold
 from tests.support.orchestrator import TENANT, TTL, World
@@ -69,6 +69,47 @@ _events = st.one_of(
     ),
     st.builds(lambda: Event(session_waiting=event_pb2.SessionWaiting(status=session_pb2.SESSION_STATUS_WAITING))),
     st.builds(lambda count: Event(session_taken_over=event_pb2.SessionTakenOver(takeovers=count)), st.integers(1, 5)),
+    st.builds(
+        lambda turn, place: Event(
+            tool_started=event_pb2.ToolStarted(
+                turn_id=turn, call=turn_pb2.ToolCallMade(request_id=f"eff_{place}", tool="search", iteration=1)
+            )
+        ),
+        _ids,
+        st.integers(1, 3),
+    ),
+    st.builds(
+        lambda turn, place: Event(
+            tool_finished=event_pb2.ToolFinished(
+                turn_id=turn,
+                call=turn_pb2.ToolCallMade(request_id=f"eff_{place}"),
+                outcome=turn_pb2.ToolOutcome(result="found"),
+            )
+        ),
+        _ids,
+        st.integers(1, 3),
+    ),
+    st.builds(
+        lambda turn, place: Event(progressed=progress_pb2.Progressed(turn_id=turn, iteration=place)),
+        _ids,
+        st.integers(1, 3),
+    ),
+    st.builds(
+        lambda turn, place: Event(
+            input_requested=event_pb2.InputRequested(
+                input_id=f"inp_{place}",
+                input=input_pb2.HumanInput(id=f"inp_{place}", turn_id=turn, request_id=f"eff_{place}"),
+            )
+        ),
+        _ids,
+        st.integers(1, 3),
+    ),
+    st.builds(
+        lambda place: Event(input_given=event_pb2.InputGiven(input_id=f"inp_{place}", answer="yes")), st.integers(1, 3)
+    ),
+    st.builds(
+        lambda: Event(message_injected=input_pb2.MessageInjected(message_id="sig_9", sender="ada", content="Hm."))
+    ),
     st.builds(lambda: Event(checkpoint_saved=event_pb2.CheckpointSaved(checkpoint_id="chk_1"))),
 )
 _logs = st.lists(_events, max_size=25)
@@ -128,12 +169,11 @@ async def test_every_prefix_of_a_real_session_folds_to_the_state_at_its_end() ->
 def test_text_before_a_failover_that_starts_anew_is_void() -> None:
     events = [
         Event(turn_started=event_pb2.TurnStarted(turn_id="trn_1")),
-        Event(tokens_produced=event_pb2.TokensProduced(text="void", generation_sequence=2)),
-        Event(failed_over=event_pb2.FailedOver(restarted=True)),
-        Event(tokens_produced=event_pb2.TokensProduced(text="kept", generation_sequence=4)),
+        Event(tokens_produced=event_pb2.TokensProduced(turn_id="trn_1", text="void", generation_sequence=2)),
+        Event(failed_over=event_pb2.FailedOver(turn_id="trn_1", restarted=True)),
+        Event(tokens_produced=event_pb2.TokensProduced(turn_id="trn_1", text="kept", generation_sequence=4)),
     ]
 
-    speaking = fold(SessionState(), events).speaking
+    speaking = fold(SessionState(), events).speaking["trn_1"]
 
-    assert speaking is not None
     assert (speaking.text, speaking.heard) == ("kept", 4)

@@ -80,12 +80,19 @@ def token(
 @app.command()
 def run(
     topic: Annotated[str, typer.Argument(help="What to talk about.")],
-    mode: Annotated[str, typer.Option(help="single or brainstorm; by the number of agents without.")] = "",
+    mode: Annotated[
+        str, typer.Option(help="single, brainstorm, debate, consensus, workflow, …; by the agents without.")
+    ] = "",
     agents: Annotated[str, typer.Option(help="Names by comma, such as Athena,Apollo@1.0.0.")] = DEFAULT_AGENTS,
+    *,
     max_rounds: Annotated[int, typer.Option(min=0, max=50, help="0 leaves it to the mesh.")] = 0,
+    strategy: Annotated[str, typer.Option(help="round_robin, parallel, priority, moderator or adaptive.")] = "",
+    judge: Annotated[str, typer.Option(help="Who judges, one of the agents.")] = "",
+    moderator: Annotated[str, typer.Option(help="Who names the next speaker, one of the agents.")] = "",
 ) -> None:
     """Run a session and watch it think, token by token."""
-    do(_run(topic, mode=mode, agents=agents, max_rounds=max_rounds), what="session")
+    options = session_pb2.SessionOptions(judge=judge, moderator=moderator)
+    do(_run(topic, mode, agents, max_rounds=max_rounds, strategy=strategy, options=options), what="session")
 
 
 @app.command()
@@ -95,6 +102,27 @@ def watch(
 ) -> None:
     """Watch a session from any place in its log, live to its end."""
     do(_watch(session_id, after), what="session")
+
+
+@app.command()
+def answer(
+    session_id: Annotated[str, typer.Argument(help="The session that waits.")],
+    text: Annotated[str, typer.Argument(help="The answer; to an approval, a word to the agent.")] = "",
+    *,
+    input_id: Annotated[str, typer.Option("--input", help="Which question; the oldest without.")] = "",
+    approve: Annotated[bool, typer.Option("--approve", help="To an approval: it may be done.")] = False,
+) -> None:
+    """Answer what a session asks. An approval is refused without --approve."""
+    do(_answer(session_id, input_id, text, approve=approve), what="session")
+
+
+@app.command()
+def inject(
+    session_id: Annotated[str, typer.Argument(help="A session that runs or waits.")],
+    text: Annotated[str, typer.Argument(help="What to say.")],
+) -> None:
+    """Say something to the agents of a session; they read it from their next turn on."""
+    do(_inject(session_id, text), what="session")
 
 
 @app.command()
@@ -144,11 +172,26 @@ def main() -> None:
         sys.exit(1)
 
 
-async def _run(topic: str, *, mode: str, agents: str, max_rounds: int) -> None:
+async def _run(topic: str, mode: str, agents: str, **parts: Any) -> None:
     names = [name.strip() for name in agents.split(",") if name.strip()]
     async with AgentNet.connect() as mesh:
-        session = await mesh.sessions.start(topic, agents=names, mode=mode, max_rounds=max_rounds)
+        session = await mesh.sessions.start(topic, agents=names, mode=mode, **parts)
         await _tell(mesh, session.id, 0)
+
+
+async def _answer(session_id: str, input_id: str, text: str, *, approve: bool) -> None:
+    async with AgentNet.connect() as mesh:
+        waiting = await mesh.sessions.inputs(session_id)
+        if not waiting:
+            out.print("the session asks nothing")
+            return
+        given = await mesh.sessions.answer(session_id, input_id or waiting[0].id, text, approved=approve)
+    out.print(f"answered: {escape(given.question)}", soft_wrap=True)
+
+
+async def _inject(session_id: str, text: str) -> None:
+    async with AgentNet.connect() as mesh:
+        out.print(f"said as {await mesh.sessions.inject(session_id, text)}")
 
 
 async def _watch(session_id: str, after: int) -> None:

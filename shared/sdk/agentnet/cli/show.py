@@ -6,9 +6,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import decision_pb2, event_pb2, input_pb2, session_pb2, turn_pb2
 
 _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue", "red")
 _MICROS: Final = 1_000_000
@@ -60,6 +61,26 @@ class Story:
             case "session_finished":
                 self._finished(event.session_finished.session)
             case _:
+                self._tell_more(event)
+
+    def _tell_more(self, event: event_pb2.SessionEvent) -> None:
+        """Tools, people, choices."""
+        match event.WhichOneof("payload"):
+            case "tool_started":
+                self._line(f"[dim]  {event.tool_started.tool} {escape(event.tool_started.call.arguments[:200])}[/]")
+            case "tool_finished":
+                self._tool_finished(event.tool_finished)
+            case "input_requested":
+                self._asked(event.input_requested)
+            case "strategy_chosen":
+                chosen = event.strategy_chosen
+                self._line(f"[dim]strategy {chosen.strategy}: {escape(chosen.reason)}[/]")
+            case "decision_reached":
+                self._decided(event.decision_reached.decision)
+            case "message_injected":
+                said = event.message_injected
+                self._line(f"[bold]{escape(said.sender)}[/] {escape(said.content)}")
+            case _:
                 return
 
     def _started(self, session: session_pb2.Session) -> None:
@@ -95,6 +116,21 @@ class Story:
             f"${turn.cost.micros_usd / _MICROS:.6f} · {turn.cost.model} · first token {first} ms, "
             f"{seconds:.1f} s · {checks}[/]\n"
         )
+
+    def _tool_finished(self, finished: event_pb2.ToolFinished) -> None:
+        colour = "red" if finished.HasField("failure") else "dim"
+        self._line(f"[{colour}]  {finished.call.tool} → {escape(finished.outcome.result[:200])}[/]")
+
+    def _asked(self, asked: event_pb2.InputRequested) -> None:
+        session_id = asked.input.session_id
+        approval = asked.input.kind == input_pb2.INPUT_KIND_APPROVAL
+        how = f"agentnet answer {session_id} --approve" if approval else f'agentnet answer {session_id} "…"'
+        self._line(f"[yellow]{asked.input.agent} asks:[/] {escape(asked.question)} [dim]({how})[/]")
+
+    def _decided(self, decision: decision_pb2.Decision) -> None:
+        who = decision.winner or "nobody alone"
+        against = f", {len(decision.minority)} hold otherwise" if decision.minority else ""
+        self._line(f"[green]{decision.kind}:[/] {who}{against} · {escape(decision.reason or decision.content[:200])}")
 
     def _finished(self, session: session_pb2.Session) -> None:
         self._hush()

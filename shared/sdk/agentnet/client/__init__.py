@@ -14,6 +14,14 @@ from agentnet.client.orchestrator import (
     create_orchestrator,
     run_with_checkpointing,
 )
+from agentnet.client.streaming import (
+    StreamEvent,
+    StreamEventType,
+    ToolCall,
+    run_stream,
+    stream_text,
+    stream_tool_calls,
+)
 
 __all__ = [
     "AgentNet",
@@ -26,9 +34,15 @@ __all__ = [
     "PlannerAgent",
     "RunFailed",
     "RunResult",
+    "StreamEvent",
+    "StreamEventType",
     "TaskGraph",
     "TaskResult",
+    "ToolCall",
     "create_orchestrator",
     "create_task_graph_from_dict",
+    "run_stream",
     "run_with_checkpointing",
+    "stream_text",
+    "stream_tool_calls",
 ]

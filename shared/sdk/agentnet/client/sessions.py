@@ -14,10 +14,15 @@ from agentnet.orchestrator.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
     event_pb2,
+    input_pb2,
+    input_service_pb2,
+    input_service_pb2_grpc,
     session_pb2,
     session_service_pb2,
     session_service_pb2_grpc,
     turn_pb2,
+    turn_service_pb2,
+    turn_service_pb2_grpc,
 )
 
 WATCH_PATIENCE_SECONDS = 60.0
@@ -71,6 +76,8 @@ class Sessions:
 
     def __init__(self, transport: Transport) -> None:
         self._stub = session_service_pb2_grpc.SessionServiceStub(transport.channel)
+        self._inputs = input_service_pb2_grpc.InputServiceStub(transport.channel)
+        self._turns = turn_service_pb2_grpc.TurnServiceStub(transport.channel)
         self._call = transport.options
 
     async def start(
@@ -79,19 +86,30 @@ class Sessions:
         *,
         agents: Sequence[str],
         mode: str = "",
+        strategy: str = "",
         max_rounds: int = 0,
         convergence: bool = True,
+        measures: Sequence[session_pb2.MeasureRule] = (),
+        options: session_pb2.SessionOptions | None = None,
+        limits: session_pb2.SessionLimits | None = None,
+        require_approval: Sequence[str] = (),
         manual_advance: bool = False,
         metadata: Mapping[str, Any] | None = None,
         request_id: str = "",
     ) -> session_pb2.Session:
-        """Accepts a session and returns at once."""
+        """Accepts a session and returns at once. `require_approval` names tools, "*" all, a person must approve."""
+        policy = session_pb2.ConvergencePolicy(enabled=convergence, measures=measures) if measures else None
         request = session_service_pb2.StartSessionRequest(
             topic=topic,
             agents=agents,
             mode=mode,
+            strategy=strategy,
             max_rounds=max_rounds,
             convergence=convergence,
+            convergence_policy=policy,
+            options=options,
+            limits=limits,
+            require_approval=require_approval,
             manual_advance=manual_advance,
             metadata=json_format.ParseDict(dict(metadata or {}), struct_pb2.Struct()),
             request_id=request_id,
@@ -162,3 +180,33 @@ class Sessions:
         """Ends a session now."""
         request = session_service_pb2.CancelSessionRequest(session_id=session_id)
         return (await unary(self._stub.CancelSession(request, **self._call()))).session
+
+    async def inputs(self, session_id: str) -> Sequence[input_pb2.HumanInput]:
+        """What the session waits for people to say."""
+        request = input_service_pb2.ListInputsRequest(session_id=session_id)
+        return (await unary(self._inputs.ListInputs(request, **self._call()))).inputs
+
+    async def answer(
+        self, session_id: str, input_id: str, answer: str = "", *, approved: bool = False, request_id: str = ""
+    ) -> input_pb2.HumanInput:
+        """Answers a question, or approves a call of a tool (without `approved`: refuses it). The first counts."""
+        request = input_service_pb2.GiveInputRequest(
+            session_id=session_id, input_id=input_id, answer=answer, approved=approved, request_id=request_id
+        )
+        return (await unary(self._inputs.GiveInput(request, **self._call()))).input
+
+    async def inject(self, session_id: str, content: str, *, request_id: str = "") -> str:
+        """Says something to the agents, who read it from their next turn on. Returns the message's id."""
+        request = input_service_pb2.InjectMessageRequest(session_id=session_id, content=content, request_id=request_id)
+        return (await unary(self._inputs.InjectMessage(request, **self._call()))).message_id
+
+    async def turn_records(self, session_id: str, *, agent: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Finished turns as records of docs/schemas/turn.schema.json, oldest first, page by page."""
+        token = ""
+        while True:
+            request = turn_service_pb2.ListTurnRecordsRequest(session_id=session_id, page_token=token, agent=agent)
+            page = await unary(self._turns.ListTurnRecords(request, **self._call()))
+            for record in page.records:
+                yield json_format.MessageToDict(record)
+            if not (token := page.next_page_token):
+                return

@@ -262,6 +262,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DOCUMENT_UNREADABLE: _ErrorReason.ValueType  # 182
     """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
+    ERROR_REASON_OPTIONS_CONTRADICT: _ErrorReason.ValueType  # 200
+    """Options of a session contradict each other (INVALID_ARGUMENT). BadRequest names the field; metadata: `mode`."""
+    ERROR_REASON_INPUT_NOT_FOUND: _ErrorReason.ValueType  # 201
+    """The session waits for no such input; it may be answered already (NOT_FOUND). Metadata: `session_id`, `input_id`."""
+    ERROR_REASON_TURN_OUTPUT_INVALID: _ErrorReason.ValueType  # 202
+    """A turn that had to answer in a given form did not, after one repair (ABORTED). Metadata: `form`, `path`."""
+    ERROR_REASON_ITERATIONS_EXHAUSTED: _ErrorReason.ValueType  # 203
+    """A turn called tools until its iterations ran out and gave no answer (FAILED_PRECONDITION). Metadata: `max_iterations`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -509,4 +517,12 @@ ERROR_REASON_PROMPT_INVALID: ErrorReason.ValueType  # 181
 """
 ERROR_REASON_DOCUMENT_UNREADABLE: ErrorReason.ValueType  # 182
 """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
+ERROR_REASON_OPTIONS_CONTRADICT: ErrorReason.ValueType  # 200
+"""Options of a session contradict each other (INVALID_ARGUMENT). BadRequest names the field; metadata: `mode`."""
+ERROR_REASON_INPUT_NOT_FOUND: ErrorReason.ValueType  # 201
+"""The session waits for no such input; it may be answered already (NOT_FOUND). Metadata: `session_id`, `input_id`."""
+ERROR_REASON_TURN_OUTPUT_INVALID: ErrorReason.ValueType  # 202
+"""A turn that had to answer in a given form did not, after one repair (ABORTED). Metadata: `form`, `path`."""
+ERROR_REASON_ITERATIONS_EXHAUSTED: ErrorReason.ValueType  # 203
+"""A turn called tools until its iterations ran out and gave no answer (FAILED_PRECONDITION). Metadata: `max_iterations`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

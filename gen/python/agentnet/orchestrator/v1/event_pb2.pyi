@@ -4,6 +4,9 @@ isort:skip_file
 The session log: everything that happens in a session is one event in one append-only log."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
+from agentnet.common.v1 import usage_pb2 as _usage_pb2
+from agentnet.orchestrator.v1 import input_pb2 as _input_pb2
+from agentnet.orchestrator.v1 import progress_pb2 as _progress_pb2
 from agentnet.orchestrator.v1 import session_pb2 as _session_pb2
 from agentnet.orchestrator.v1 import task_event_pb2 as _task_event_pb2
 from agentnet.orchestrator.v1 import task_graph_pb2 as _task_graph_pb2
@@ -57,6 +60,14 @@ class SessionEvent(_message.Message):
     TASK_INTERRUPTED_FIELD_NUMBER: _builtins.int
     TASK_FINISHED_FIELD_NUMBER: _builtins.int
     GRAPH_GROWN_FIELD_NUMBER: _builtins.int
+    PROGRESSED_FIELD_NUMBER: _builtins.int
+    PARTIAL_RESULT_FIELD_NUMBER: _builtins.int
+    STRATEGY_CHOSEN_FIELD_NUMBER: _builtins.int
+    DECISION_REACHED_FIELD_NUMBER: _builtins.int
+    POINTS_CONTESTED_FIELD_NUMBER: _builtins.int
+    PROMPT_REDUCED_FIELD_NUMBER: _builtins.int
+    MESSAGE_INJECTED_FIELD_NUMBER: _builtins.int
+    PLAN_MADE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session it belongs to."""
     sequence: _builtins.int
@@ -157,6 +168,38 @@ class SessionEvent(_message.Message):
     def graph_grown(self) -> _task_event_pb2.GraphGrown:
         """Nodes joined the graph."""
 
+    @_builtins.property
+    def progressed(self) -> _progress_pb2.Progressed:
+        """An iteration of a turn, or a round, ended: how far it is, what it cost so far."""
+
+    @_builtins.property
+    def partial_result(self) -> _progress_pb2.PartialResult:
+        """The best there is so far."""
+
+    @_builtins.property
+    def strategy_chosen(self) -> _progress_pb2.StrategyChosen:
+        """Strategy "adaptive" chose how agents take turns, and says why."""
+
+    @_builtins.property
+    def decision_reached(self) -> _progress_pb2.DecisionReached:
+        """Votes were counted, a verdict was given, answers were ranked or put together."""
+
+    @_builtins.property
+    def points_contested(self) -> _progress_pb2.PointsContested:
+        """What the sides of a debate still disagree about."""
+
+    @_builtins.property
+    def prompt_reduced(self) -> _progress_pb2.PromptReduced:
+        """A prompt was over its limit and was made shorter."""
+
+    @_builtins.property
+    def message_injected(self) -> _input_pb2.MessageInjected:
+        """A person said something to the agents."""
+
+    @_builtins.property
+    def plan_made(self) -> _progress_pb2.PlanMade:
+        """A planner cut the topic into tasks."""
+
     def __init__(
         self,
         *,
@@ -187,12 +230,20 @@ class SessionEvent(_message.Message):
         task_interrupted: _task_event_pb2.TaskInterrupted | None = ...,
         task_finished: _task_event_pb2.TaskFinished | None = ...,
         graph_grown: _task_event_pb2.GraphGrown | None = ...,
+        progressed: _progress_pb2.Progressed | None = ...,
+        partial_result: _progress_pb2.PartialResult | None = ...,
+        strategy_chosen: _progress_pb2.StrategyChosen | None = ...,
+        decision_reached: _progress_pb2.DecisionReached | None = ...,
+        points_contested: _progress_pb2.PointsContested | None = ...,
+        prompt_reduced: _progress_pb2.PromptReduced | None = ...,
+        message_injected: _input_pb2.MessageInjected | None = ...,
+        plan_made: _progress_pb2.PlanMade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "session_finished", b"session_finished", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_saved", b"checkpoint_saved", "decision_reached", b"decision_reached", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "message_injected", b"message_injected", "monitor_verdict", b"monitor_verdict", "partial_result", b"partial_result", "payload", b"payload", "plan_made", b"plan_made", "points_contested", b"points_contested", "progressed", b"progressed", "prompt_reduced", b"prompt_reduced", "round_finished", b"round_finished", "session_finished", b"session_finished", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "strategy_chosen", b"strategy_chosen", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "sequence", b"sequence", "session_finished", b"session_finished", "session_id", b"session_id", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "trace_id", b"trace_id", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "checkpoint_saved", b"checkpoint_saved", "decision_reached", b"decision_reached", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "message_injected", b"message_injected", "monitor_verdict", b"monitor_verdict", "partial_result", b"partial_result", "payload", b"payload", "plan_made", b"plan_made", "points_contested", b"points_contested", "progressed", b"progressed", "prompt_reduced", b"prompt_reduced", "round_finished", b"round_finished", "sequence", b"sequence", "session_finished", b"session_finished", "session_id", b"session_id", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "strategy_chosen", b"strategy_chosen", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "trace_id", b"trace_id", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_started", "turn_started", "tokens_produced", "turn_finished", "turn_interrupted", "monitor_verdict", "round_finished", "signal_received", "session_waiting", "session_finished", "session_taken_over", "failed_over", "tool_started", "tool_finished", "handed_off", "input_requested", "input_given", "checkpoint_saved", "task_started", "task_interrupted", "task_finished", "graph_grown"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_started", "turn_started", "tokens_produced", "turn_finished", "turn_interrupted", "monitor_verdict", "round_finished", "signal_received", "session_waiting", "session_finished", "session_taken_over", "failed_over", "tool_started", "tool_finished", "handed_off", "input_requested", "input_given", "checkpoint_saved", "task_started", "task_interrupted", "task_finished", "graph_grown", "progressed", "partial_result", "strategy_chosen", "decision_reached", "points_contested", "prompt_reduced", "message_injected", "plan_made"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -272,6 +323,9 @@ class TurnStarted(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    MAX_ITERATIONS_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn's id; also its generation's."""
     round: _builtins.int
@@ -282,9 +336,17 @@ class TurnStarted(_message.Message):
     """What the agent is asked: the last message of its prompt."""
     attempt: _builtins.int
     """Which try, from 1."""
+    phase: _builtins.str
+    """Its part in the mode: "idea", "opening", "rebuttal", "verdict", "proposal", "vote", … ("part" in the mode's page of docs)."""
+    max_iterations: _builtins.int
+    """Calls of the model at most in this try; 0 and 1: one."""
     @_builtins.property
     def context(self) -> _turn_pb2.TurnContext:
         """What the agent was given to know."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_turn_pb2.PromptMessage]:
+        """The whole prompt, oldest first; only of turns that may call tools, which ask the model more than once."""
 
     def __init__(
         self,
@@ -295,10 +357,13 @@ class TurnStarted(_message.Message):
         prompt: _builtins.str = ...,
         attempt: _builtins.int = ...,
         context: _turn_pb2.TurnContext | None = ...,
+        phase: _builtins.str = ...,
+        messages: _abc.Iterable[_turn_pb2.PromptMessage] | None = ...,
+        max_iterations: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "context", b"context", "prompt", b"prompt", "round", b"round", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "context", b"context", "max_iterations", b"max_iterations", "messages", b"messages", "phase", b"phase", "prompt", b"prompt", "round", b"round", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,6 +436,8 @@ class TurnInterrupted(_message.Message):
     TURN_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn."""
     attempt: _builtins.int
@@ -379,16 +446,26 @@ class TurnInterrupted(_message.Message):
     def failure(self) -> _failure_pb2.Failure:
         """Why."""
 
+    @_builtins.property
+    def usage(self) -> _usage_pb2.Usage:
+        """Tokens the try spent, where the model said so."""
+
+    @_builtins.property
+    def cost(self) -> _usage_pb2.Cost:
+        """Money the try spent."""
+
     def __init__(
         self,
         *,
         turn_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
         failure: _failure_pb2.Failure | None = ...,
+        usage: _usage_pb2.Usage | None = ...,
+        cost: _usage_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failure", b"failure", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "failure", b"failure", "turn_id", b"turn_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -457,22 +534,32 @@ class RoundFinished(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     CONVERGED_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    MEASURE_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """The round, from 1."""
     similarity: _builtins.float
-    """How alike it was to the round before, 0 to 1; 0 for the first."""
+    """How alike it was to the round before, by Jaccard similarity of their words, 0 to 1; 0 for the first."""
     converged: _builtins.bool
-    """Whether that is enough to end the session."""
+    """Whether the agents agree, which ends the session."""
+    measure: _builtins.str
+    """The measure that decided to end the session; empty: none did."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[_progress_pb2.MeasureScore]:
+        """What each measure of the session said, for plotting."""
+
     def __init__(
         self,
         *,
         round: _builtins.int = ...,
         similarity: _builtins.float = ...,
         converged: _builtins.bool = ...,
+        scores: _abc.Iterable[_progress_pb2.MeasureScore] | None = ...,
+        measure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["converged", b"converged", "round", b"round", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["converged", b"converged", "measure", b"measure", "round", b"round", "scores", b"scores", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,11 +575,11 @@ class SignalReceived(_message.Message):
     SIGNAL_ID_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     signal: _builtins.str
-    """"pause", "resume", "advance", "cancel" or "cancel_task"."""
+    """"pause", "resume", "advance", "cancel", "cancel_task", "input" or "message". The last two are followed by their own event."""
     signal_id: _builtins.str
     """The signal's id, so that none acts twice."""
     target: _builtins.str
-    """For "cancel_task": the node."""
+    """For "cancel_task": the node. For "input": the input's id."""
     def __init__(
         self,
         *,
@@ -516,7 +603,7 @@ class SessionWaiting(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     status: _session_pb2.SessionStatus.ValueType
-    """WAITING or PAUSED."""
+    """WAITING, PAUSED or AWAITING_INPUT."""
     def __init__(
         self,
         *,
@@ -625,22 +712,28 @@ class ToolStarted(_message.Message):
     TURN_ID_FIELD_NUMBER: _builtins.int
     INVOCATION_ID_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn that calls."""
     invocation_id: _builtins.str
-    """The invocation, see agentnet.tools.v1."""
+    """Empty: tools names the invocation when it answers, see ToolFinished."""
     tool: _builtins.str
-    """The tool, as `web_search@1.0.0`."""
+    """The tool, by name."""
+    @_builtins.property
+    def call(self) -> _turn_pb2.ToolCallMade:
+        """What was asked for."""
+
     def __init__(
         self,
         *,
         turn_id: _builtins.str = ...,
         invocation_id: _builtins.str = ...,
         tool: _builtins.str = ...,
+        call: _turn_pb2.ToolCallMade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invocation_id", b"invocation_id", "tool", b"tool", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "invocation_id", b"invocation_id", "tool", b"tool", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,13 +748,23 @@ class ToolFinished(_message.Message):
     TURN_ID_FIELD_NUMBER: _builtins.int
     INVOCATION_ID_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn that called."""
     invocation_id: _builtins.str
     """The invocation."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
-        """Set when it failed."""
+        """Set when it failed; the agent was told so and went on."""
+
+    @_builtins.property
+    def call(self) -> _turn_pb2.ToolCallMade:
+        """What was asked for; without its arguments, which stand in ToolStarted."""
+
+    @_builtins.property
+    def outcome(self) -> _turn_pb2.ToolOutcome:
+        """What came of it."""
 
     def __init__(
         self,
@@ -669,10 +772,12 @@ class ToolFinished(_message.Message):
         turn_id: _builtins.str = ...,
         invocation_id: _builtins.str = ...,
         failure: _failure_pb2.Failure | None = ...,
+        call: _turn_pb2.ToolCallMade | None = ...,
+        outcome: _turn_pb2.ToolOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "failure", b"failure", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "invocation_id", b"invocation_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "failure", b"failure", "invocation_id", b"invocation_id", "outcome", b"outcome", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -710,25 +815,31 @@ Global___HandedOff: _TypeAlias = HandedOff  # noqa: Y015
 
 @_typing.final
 class InputRequested(_message.Message):
-    """A person is asked, and the session waits."""
+    """A person is asked, and what needs the answer waits for it, across restarts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INPUT_ID_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """To answer by."""
     question: _builtins.str
     """The question."""
+    @_builtins.property
+    def input(self) -> _input_pb2.HumanInput:
+        """Who asks, for what."""
+
     def __init__(
         self,
         *,
         input_id: _builtins.str = ...,
         question: _builtins.str = ...,
+        input: _input_pb2.HumanInput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_id", b"input_id", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "input_id", b"input_id", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -742,19 +853,23 @@ class InputGiven(_message.Message):
 
     INPUT_ID_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """The question's id."""
     answer: _builtins.str
     """The answer."""
+    approved: _builtins.bool
+    """For an approval: whether it may be done."""
     def __init__(
         self,
         *,
         input_id: _builtins.str = ...,
         answer: _builtins.str = ...,
+        approved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "input_id", b"input_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "approved", b"approved", "input_id", b"input_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,8 +5,11 @@ A session: agents on a topic until they converge or stop."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
 from agentnet.common.v1 import usage_pb2 as _usage_pb2
+from agentnet.orchestrator.v1 import decision_pb2 as _decision_pb2
+from agentnet.orchestrator.v1 import input_pb2 as _input_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -45,6 +48,8 @@ class _SessionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Session
     """Ended by a failure. Terminal."""
     SESSION_STATUS_CANCELLED: _SessionStatus.ValueType  # 7
     """Ended by a caller. Terminal."""
+    SESSION_STATUS_AWAITING_INPUT: _SessionStatus.ValueType  # 8
+    """Waits for a person, see GiveInput. Waiting."""
 
 class SessionStatus(_SessionStatus, metaclass=_SessionStatusEnumTypeWrapper):
     """Where a session is in its life."""
@@ -65,6 +70,8 @@ SESSION_STATUS_FAILED: SessionStatus.ValueType  # 6
 """Ended by a failure. Terminal."""
 SESSION_STATUS_CANCELLED: SessionStatus.ValueType  # 7
 """Ended by a caller. Terminal."""
+SESSION_STATUS_AWAITING_INPUT: SessionStatus.ValueType  # 8
+"""Waits for a person, see GiveInput. Waiting."""
 Global___SessionStatus: _TypeAlias = SessionStatus  # noqa: Y015
 
 class _StopReason:
@@ -91,6 +98,10 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     """It was taken over too often and set aside."""
     STOP_REASON_GRAPH_ENDED: _StopReason.ValueType  # 8
     """Every node of its task graph has ended."""
+    STOP_REASON_STAGNATED: _StopReason.ValueType  # 9
+    """Nothing new was said any more."""
+    STOP_REASON_LIMIT_REACHED: _StopReason.ValueType  # 10
+    """A cap of its own limits was reached; stop_measure names it."""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
     """Why a session stopped."""
@@ -113,6 +124,10 @@ STOP_REASON_POISONED: StopReason.ValueType  # 7
 """It was taken over too often and set aside."""
 STOP_REASON_GRAPH_ENDED: StopReason.ValueType  # 8
 """Every node of its task graph has ended."""
+STOP_REASON_STAGNATED: StopReason.ValueType  # 9
+"""Nothing new was said any more."""
+STOP_REASON_LIMIT_REACHED: StopReason.ValueType  # 10
+"""A cap of its own limits was reached; stop_measure names it."""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 @_typing.final
@@ -142,6 +157,13 @@ class Session(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     MANUAL_ADVANCE_FIELD_NUMBER: _builtins.int
     ROUND_SIMILARITIES_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    REQUIRE_APPROVAL_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    STOP_MEASURE_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `ses_01J…`."""
     topic_start: _builtins.str
@@ -149,9 +171,9 @@ class Session(_message.Message):
     topic_final: _builtins.str
     """What it came to be about; the same as topic_start until it ends."""
     mode: _builtins.str
-    """How the agents work together: "single", "brainstorm" (see StartSessionRequest) or "task_graph" (see ExecuteTasks)."""
+    """How the agents work together: see StartSessionRequest; or "task_graph" (see ExecuteTasks)."""
     strategy: _builtins.str
-    """Who speaks next: "round_robin"."""
+    """Who speaks next: see StartSessionRequest."""
     max_rounds: _builtins.int
     """Rounds at most."""
     status: Global___SessionStatus.ValueType
@@ -168,6 +190,12 @@ class Session(_message.Message):
     """Money of all finished turns, in micro-USD."""
     manual_advance: _builtins.bool
     """True when each round waits for AdvanceSession."""
+    result: _builtins.str
+    """What it came to, at most 32,768 characters; before it ends: the best so far."""
+    stop_measure: _builtins.str
+    """What decided the end: a measure of convergence ("jaccard", "semantic", "stagnation", …), "votes", "contested_points", or
+    the cap that was reached ("max_rounds", "max_turns", "max_tokens", "max_cost_micros_usd", "max_duration"). Empty: neither.
+    """
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who takes part, as `Athena@1.0.0`: versions are pinned at the start."""
@@ -200,6 +228,26 @@ class Session(_message.Message):
     def round_similarities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """How alike each finished round was to the one before it, 0 to 1, in order; the first is always 0."""
 
+    @_builtins.property
+    def options(self) -> Global___SessionOptions:
+        """Who plays which part, and how decisions are taken; agents as `Athena@1.0.0`."""
+
+    @_builtins.property
+    def limits(self) -> Global___SessionLimits:
+        """Hard caps."""
+
+    @_builtins.property
+    def require_approval(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tools that may not be called before a person approved the call; "*": all."""
+
+    @_builtins.property
+    def decision(self) -> _decision_pb2.Decision:
+        """The last decision, in modes that decide."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_input_pb2.HumanInput]:
+        """What people are asked and have not answered."""
+
     def __init__(
         self,
         *,
@@ -224,14 +272,127 @@ class Session(_message.Message):
         failure: _failure_pb2.Failure | None = ...,
         manual_advance: _builtins.bool = ...,
         round_similarities: _abc.Iterable[_builtins.float] | None = ...,
+        options: Global___SessionOptions | None = ...,
+        limits: Global___SessionLimits | None = ...,
+        require_approval: _abc.Iterable[_builtins.str] | None = ...,
+        result: _builtins.str = ...,
+        decision: _decision_pb2.Decision | None = ...,
+        stop_measure: _builtins.str = ...,
+        inputs: _abc.Iterable[_input_pb2.HumanInput] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "end_time", b"end_time", "failure", b"failure", "metadata", b"metadata", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "decision", b"decision", "end_time", b"end_time", "failure", b"failure", "limits", b"limits", "metadata", b"metadata", "options", b"options", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "end_time", b"end_time", "failure", b"failure", "id", b"id", "last_sequence", b"last_sequence", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "decision", b"decision", "end_time", b"end_time", "failure", b"failure", "id", b"id", "inputs", b"inputs", "last_sequence", b"last_sequence", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "require_approval", b"require_approval", "result", b"result", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_measure", b"stop_measure", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class SessionOptions(_message.Message):
+    """Who plays which part, and how decisions are taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PrioritiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    JUDGE_FIELD_NUMBER: _builtins.int
+    MODERATOR_FIELD_NUMBER: _builtins.int
+    PLANNER_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    judge: _builtins.str
+    """Who judges a debate, a competition or an ensemble: one of the agents; it takes no side. Empty: in "debate" and
+    "competition" the last of three or more agents; a debate of two has no judge.
+    """
+    moderator: _builtins.str
+    """Who names the next speaker in strategy "moderator": one of the agents; it takes no part itself."""
+    planner: _builtins.str
+    """Who plans in mode "planning": one of the agents. Empty: the first."""
+    aggregate: _builtins.str
+    """In mode "ensemble": "vote" (also when empty), "median" of numbers, or "judge"."""
+    quorum: _builtins.float
+    """In mode "consensus": the share of votes that decides, above 0 to 1: 0 means more than half."""
+    @_builtins.property
+    def priorities(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """For strategy "priority": a number for each agent, by name; higher speaks earlier, 0 without one."""
+
+    def __init__(
+        self,
+        *,
+        judge: _builtins.str = ...,
+        moderator: _builtins.str = ...,
+        planner: _builtins.str = ...,
+        priorities: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        aggregate: _builtins.str = ...,
+        quorum: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate", b"aggregate", "judge", b"judge", "moderator", b"moderator", "planner", b"planner", "priorities", b"priorities", "quorum", b"quorum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOptions: _TypeAlias = SessionOptions  # noqa: Y015
+
+@_typing.final
+class SessionLimits(_message.Message):
+    """Hard caps of a session, looked at between turns. What was begun is finished."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_TURNS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_USD_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_ITERATIONS_FIELD_NUMBER: _builtins.int
+    max_turns: _builtins.int
+    """Finished turns at most; 0: no cap."""
+    max_tokens: _builtins.int
+    """Tokens in and out at most; 0: no cap."""
+    max_cost_micros_usd: _builtins.int
+    """Money at most, in micro-USD; 0: no cap. The tenant's budgets hold beside it."""
+    max_iterations: _builtins.int
+    """Calls of the model in one turn that calls tools: 0 means 8, at most 32."""
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """Time from the start at most. Absent: no cap."""
+
+    def __init__(
+        self,
+        *,
+        max_turns: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+        max_cost_micros_usd: _builtins.int = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+        max_iterations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost_micros_usd", b"max_cost_micros_usd", "max_duration", b"max_duration", "max_iterations", b"max_iterations", "max_tokens", b"max_tokens", "max_turns", b"max_turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionLimits: _TypeAlias = SessionLimits  # noqa: Y015
 
 @_typing.final
 class ConvergencePolicy(_message.Message):
@@ -241,20 +402,58 @@ class ConvergencePolicy(_message.Message):
 
     ENABLED_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """Whether similarity can end the session at all."""
     threshold: _builtins.float
-    """Jaccard similarity of two successive rounds' words that counts as agreement, 0 to 1: 0 means 0.8."""
+    """Similarity of two successive rounds that counts as agreement, 0 to 1: 0 means each measure's own (Jaccard: 0.8)."""
+    @_builtins.property
+    def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasureRule]:
+        """What is measured; each may end the session. At most 8; empty: "jaccard"."""
+
     def __init__(
         self,
         *,
         enabled: _builtins.bool = ...,
         threshold: _builtins.float = ...,
+        measures: _abc.Iterable[Global___MeasureRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "measures", b"measures", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConvergencePolicy: _TypeAlias = ConvergencePolicy  # noqa: Y015
+
+@_typing.final
+class MeasureRule(_message.Message):
+    """One measure of convergence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    measure: _builtins.str
+    """"jaccard" (words of two successive rounds), "semantic" (their meaning, by embeddings), "stagnation" (rounds that add no
+    new words), or a plug-in's.
+    """
+    threshold: _builtins.float
+    """The score that counts, 0 to 1: 0 means the policy's threshold, then the measure's own (0.8; semantic 0.95; stagnation 0.9)."""
+    rounds: _builtins.int
+    """Rounds in a row that must reach it: 0 means the measure's own (1; stagnation 2). At most 10."""
+    def __init__(
+        self,
+        *,
+        measure: _builtins.str = ...,
+        threshold: _builtins.float = ...,
+        rounds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measure", b"measure", "rounds", b"rounds", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureRule: _TypeAlias = MeasureRule  # noqa: Y015

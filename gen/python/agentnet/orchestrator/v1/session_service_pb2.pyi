@@ -39,16 +39,22 @@ class StartSessionRequest(_message.Message):
     CONVERGENCE_POLICY_FIELD_NUMBER: _builtins.int
     MANUAL_ADVANCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    REQUIRE_APPROVAL_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The topic or, in mode "single", the prompt. Required, at most 32,768 characters."""
     mode: _builtins.str
-    """How the agents work together: "single" (one agent answers once) or "brainstorm" (all speak in each round). Empty:
-    "single" for one agent, else "brainstorm".
+    """How the agents work together: "single" (one agent answers once), "brainstorm" (all speak in each round), "debate",
+    "consensus", "workflow", "competition", "ensemble", "planning", or a plug-in's. Empty: "single" for one agent, else
+    "brainstorm".
     """
     strategy: _builtins.str
-    """Who speaks next: "round_robin" (also when empty)."""
+    """Who speaks next: "round_robin" (also when empty), "parallel" (all at once), "priority", "moderator", "adaptive" (chosen by
+    the topic), or a plug-in's. Modes "single" and "workflow" have an order of their own and take none.
+    """
     max_rounds: _builtins.int
-    """Rounds at most: 0 means 3, at most 50; always 1 in mode "single"."""
+    """Rounds at most: 0 means 3, at most 50. Modes "single", "workflow", "competition", "ensemble" and "planning" have one round."""
     convergence: _builtins.bool
     """Whether the session ends early when two rounds say the same."""
     manual_advance: _builtins.bool
@@ -57,7 +63,9 @@ class StartSessionRequest(_message.Message):
     """The same request_id within 24 hours returns the first session. At most 64 characters; empty: none."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Who takes part: `Athena` or `Athena@1.0.0`. 1 to 16, each once; exactly 1 in mode "single"."""
+        """Who takes part: `Athena` or `Athena@1.0.0`. 1 to 16, each once; exactly 1 in mode "single", 2 or more in "debate",
+        "consensus" and "ensemble", 3 in "competition".
+        """
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -66,6 +74,18 @@ class StartSessionRequest(_message.Message):
     @_builtins.property
     def convergence_policy(self) -> _session_pb2.ConvergencePolicy:
         """Fine print of convergence. Absent: Jaccard 0.8 when `convergence` is true."""
+
+    @_builtins.property
+    def options(self) -> _session_pb2.SessionOptions:
+        """Who plays which part, and how decisions are taken."""
+
+    @_builtins.property
+    def limits(self) -> _session_pb2.SessionLimits:
+        """Hard caps."""
+
+    @_builtins.property
+    def require_approval(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tools that may not be called before a person approved the call; "*": all. At most 64."""
 
     def __init__(
         self,
@@ -80,10 +100,13 @@ class StartSessionRequest(_message.Message):
         convergence_policy: _session_pb2.ConvergencePolicy | None = ...,
         manual_advance: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        options: _session_pb2.SessionOptions | None = ...,
+        limits: _session_pb2.SessionLimits | None = ...,
+        require_approval: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "limits", b"limits", "metadata", b"metadata", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "convergence", b"convergence", "convergence_policy", b"convergence_policy", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "request_id", b"request_id", "strategy", b"strategy", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "convergence", b"convergence", "convergence_policy", b"convergence_policy", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "request_id", b"request_id", "require_approval", b"require_approval", "strategy", b"strategy", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,8 +88,8 @@ class SessionServiceServicer:
 
     def StartSession(self, request, context):
         """Accepts a session and returns at once; it starts within a second.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
-        NOT_FOUND (AGENT_NOT_FOUND): list the agents. FAILED_PRECONDITION (AGENT_ARCHIVED): choose another version.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN, OPTIONS_CONTRADICT): mend the field
+        named. NOT_FOUND (AGENT_NOT_FOUND): list the agents. FAILED_PRECONDITION (AGENT_ARCHIVED): choose another version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,8 +18,8 @@ class SessionServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StartSessionRequest, _session_service_pb2.StartSessionResponse]
     """Accepts a session and returns at once; it starts within a second.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
-    NOT_FOUND (AGENT_NOT_FOUND): list the agents. FAILED_PRECONDITION (AGENT_ARCHIVED): choose another version.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN, OPTIONS_CONTRADICT): mend the field
+    named. NOT_FOUND (AGENT_NOT_FOUND): list the agents. FAILED_PRECONDITION (AGENT_ARCHIVED): choose another version.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
     """Reads a session's state summary.
@@ -66,8 +66,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_session_service_pb2.StartSessionRequest, _abc.Awaitable[_session_service_pb2.StartSessionResponse]],
     ) -> _abc.Awaitable[_session_service_pb2.StartSessionResponse]:
         """Accepts a session and returns at once; it starts within a second.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
-        NOT_FOUND (AGENT_NOT_FOUND): list the agents. FAILED_PRECONDITION (AGENT_ARCHIVED): choose another version.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN, OPTIONS_CONTRADICT): mend the field
+        named. NOT_FOUND (AGENT_NOT_FOUND): list the agents. FAILED_PRECONDITION (AGENT_ARCHIVED): choose another version.
         """
 
     @_abc_1.abstractmethod

@@ -45,6 +45,9 @@ class Turn(_message.Message):
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    ITERATIONS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `trn_01J…`; also the id of the generation that produced it."""
     session_id: _builtins.str
@@ -61,6 +64,10 @@ class Turn(_message.Message):
     """How sure the agent is, 0 to 1. Absent where the model gives no measure."""
     attempt: _builtins.int
     """Which try produced it, from 1."""
+    phase: _builtins.str
+    """Its part in the mode, as in TurnStarted."""
+    iterations: _builtins.int
+    """How often the model was called in the try; more than once when it asked for tools."""
     @_builtins.property
     def context(self) -> Global___TurnContext:
         """What it was given to know."""
@@ -97,6 +104,10 @@ class Turn(_message.Message):
     def failure(self) -> _failure_pb2.Failure:
         """Set when the turn failed; content then holds what came before."""
 
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolUse]:
+        """The tools it called, in order."""
+
     def __init__(
         self,
         *,
@@ -117,16 +128,53 @@ class Turn(_message.Message):
         time_to_first_token: _duration_pb2.Duration | None = ...,
         failure: _failure_pb2.Failure | None = ...,
         attempt: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        iterations: _builtins.int = ...,
+        tool_calls: _abc.Iterable[Global___ToolUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "content", b"content", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "monitors", b"monitors", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "content", b"content", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "iterations", b"iterations", "monitors", b"monitors", "phase", b"phase", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
 
 Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
+class ToolUse(_message.Message):
+    """One call of a tool in a turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    """The tool, by name."""
+    request_id: _builtins.str
+    """The effect, as in ToolCallMade."""
+    arguments_digest: _builtins.str
+    """SHA-256 of the arguments in canonical JSON, hex."""
+    failed: _builtins.bool
+    """True when it failed."""
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        arguments_digest: _builtins.str = ...,
+        failed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_digest", b"arguments_digest", "failed", b"failed", "request_id", b"request_id", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolUse: _TypeAlias = ToolUse  # noqa: Y015
 
 @_typing.final
 class TurnContext(_message.Message):
@@ -221,3 +269,109 @@ class MonitorResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MonitorResult: _TypeAlias = MonitorResult  # noqa: Y015
+
+@_typing.final
+class PromptMessage(_message.Message):
+    """One message of a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """"system" or "user"."""
+    text: _builtins.str
+    """What is said."""
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptMessage: _TypeAlias = PromptMessage  # noqa: Y015
+
+@_typing.final
+class ToolCallMade(_message.Message):
+    """A call of a tool, as a turn makes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
+    ITERATION_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """The model's id of the call."""
+    tool: _builtins.str
+    """The tool, by name."""
+    request_id: _builtins.str
+    """Names the effect: derived from the turn, the tool, the arguments and how often this call came before in the try. The same
+    effect asked for again, after a crash or by the next try, happens once.
+    """
+    arguments: _builtins.str
+    """The arguments, JSON, at most 65,536 characters."""
+    arguments_digest: _builtins.str
+    """SHA-256 of the arguments in canonical JSON, hex."""
+    iteration: _builtins.int
+    """The iteration of the turn that asked for it, from 1."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+        arguments_digest: _builtins.str = ...,
+        iteration: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_digest", b"arguments_digest", "call_id", b"call_id", "iteration", b"iteration", "request_id", b"request_id", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallMade: _TypeAlias = ToolCallMade  # noqa: Y015
+
+@_typing.final
+class ToolOutcome(_message.Message):
+    """What came of a call of a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    result: _builtins.str
+    """What the agent was given, text or JSON, at most 16,384 characters."""
+    truncated: _builtins.bool
+    """True when the result was longer."""
+    replayed: _builtins.bool
+    """True when an earlier call had had the effect already, and this one did nothing."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Wall time from asking to the answer."""
+
+    def __init__(
+        self,
+        *,
+        result: _builtins.str = ...,
+        truncated: _builtins.bool = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "replayed", b"replayed", "result", b"result", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015

@@ -1,0 +1,97 @@
+"""tools over the mesh: what there is, and calls that have their effect once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+from google.protobuf import json_format, struct_pb2
+
+from agentnet.inference.v1 import message_pb2
+from agentnet.tools.v1 import tool_pb2
+from agentnet.tools.v1 import tool_service_pb2 as tools
+from agentnet.tools.v1 import tool_service_pb2_grpc as tools_rpc
+from services.orchestrator.peers import ToolAnswer
+from services.orchestrator.peers_grpc import called, signed
+from services.orchestrator.speech import Call
+from shared.errors import NotFound, from_failure
+from shared.identity import Principal, Signer
+from shared.log import log
+
+_KNOWN_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 5.0
+# A function may run for ten minutes.
+_CALL_SECONDS: Final = 620.0
+
+
+class GrpcTools:
+    """agentnet.tools.v1."""
+
+    def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
+        self._stub = tools_rpc.ToolServiceStub(channel)
+        self._signer = signer
+        self._known: dict[tuple[str, str], tuple[float, message_pb2.ToolDefinition | None]] = {}
+
+    async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
+        found = [await self._definition(caller, name) for name in names]
+        return tuple(definition for definition in found if definition is not None)
+
+    async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
+        request = tools.InvokeToolRequest(
+            name=call.tool,
+            arguments=json_format.Parse(call.arguments or "{}", struct_pb2.Struct()),
+            agent=agent.partition("@")[0],
+            session_id=session_id,
+            turn_id=turn_id,
+            request_id=call.request_id,
+        )
+        metadata = signed(self._signer, caller)
+        answer = await called(self._stub.InvokeTool(request, metadata=metadata, timeout=_CALL_SECONDS))
+        if answer.finished.HasField("failure"):
+            raise from_failure(answer.finished.failure)
+        return ToolAnswer(_shown(answer), answer.invocation_id, answer.replayed)
+
+    async def _definition(self, caller: Principal, name: str) -> message_pb2.ToolDefinition | None:
+        """A tool as models are told of it; None when it is not there."""
+        key = (caller.tenant_id, name)
+        until, known = self._known.get(key, (0.0, None))
+        if time.monotonic() < until:
+            return known
+        request = tools.GetToolRequest(name=name)
+        try:
+            metadata = signed(self._signer, caller)
+            found = await called(self._stub.GetTool(request, metadata=metadata, timeout=_LOOK_SECONDS))
+            known = _told(found.tool)
+        except NotFound:
+            log.warning("tool.unknown", tool=name)
+            known = None
+        self._known[key] = (time.monotonic() + _KNOWN_SECONDS, known)
+        return known
+
+
+def _told(tool: tool_pb2.Tool) -> message_pb2.ToolDefinition:
+    return message_pb2.ToolDefinition(name=tool.name, description=tool.description, input_schema=tool.input_schema)
+
+
+def _shown(answer: Any) -> str:
+    """A result as a model reads it: text as it is, anything else as JSON; what was printed when there is no result."""
+    result: Any = json_format.MessageToDict(answer.finished.result) if answer.finished.HasField("result") else None
+    if result is None:
+        return str(answer.stdout)
+    return result if isinstance(result, str) else json.dumps(_plain(result), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Whole numbers as they were: a Value knows only floats."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _plain(part) for name, part in value.items()}
+        case list():
+            return [_plain(part) for part in value]
+        case _:
+            return value

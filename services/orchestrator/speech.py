@@ -1,0 +1,159 @@
+"""What the state of a session knows of single turns: said, in flight, broken off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from agentnet.common.v1 import failure_pb2
+from agentnet.orchestrator.v1 import event_pb2, input_pb2, progress_pb2, turn_pb2
+
+# Phases whose turns are ballots, lists and directions, and no part of the conversation.
+_FORMAL: Final = ("vote", "points", "judgement", "plan")
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A finished turn, or what a person said, as far as the next turn needs it."""
+
+    turn_id: str
+    round: int
+    agent: str
+    content: str
+    phase: str = ""
+
+    @property
+    def formal(self) -> bool:
+        """Whether it only serves the course of the session."""
+        return self.phase in _FORMAL or self.phase.endswith(":floor")
+
+    @property
+    def by_person(self) -> bool:
+        return self.phase == "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a tool. `result` is None until it ended; `input_id` is the person's answer it waits for."""
+
+    request_id: str
+    call_id: str
+    tool: str
+    arguments: str
+    digest: str
+    iteration: int
+    result: str | None = None
+    failed: bool = False
+    input_id: str = ""
+    answer: event_pb2.InputGiven | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether only a person can move it on."""
+        return self.result is None and bool(self.input_id) and self.answer is None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A turn whose last try broke off, with the text of that try."""
+
+    turn_id: str
+    round: int
+    agent: str
+    attempt: int
+    failure: failure_pb2.Failure
+    phase: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaking:
+    """A turn in flight. `heard` is the last event of the generation of its `iteration` that is in the log.
+
+    `mark` is where in `text` that generation begins; `earlier` are the texts of the iterations before.
+    """
+
+    turn_id: str
+    round: int
+    agent: str
+    attempt: int
+    prompt: str
+    context: turn_pb2.TurnContext
+    started_at: datetime
+    text: str = ""
+    heard: int = 0
+    phase: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
+    max_iterations: int = 1
+    iteration: int = 1
+    mark: int = 0
+    earlier: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micros_usd: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.agent, self.phase
+
+    @property
+    def latest(self) -> str:
+        """The text of the iteration under way."""
+        return self.text[self.mark :]
+
+    @property
+    def open(self) -> tuple[Call, ...]:
+        """Calls that have not ended."""
+        return tuple(call for call in self.calls if call.result is None)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether only a person can move it on."""
+        return bool(self.open) and all(call.waits for call in self.open)
+
+    @property
+    def generation_id(self) -> str:
+        """The generation of the iteration under way."""
+        first = f"{self.turn_id}-{self.attempt}"
+        return first if self.iteration == 1 else f"{first}-{self.iteration}"
+
+    def said(self, text: str, sequence: int) -> Speaking:
+        return replace(self, text=self.text + text, heard=max(self.heard, sequence))
+
+    def iterated(self, progress: progress_pb2.Progressed) -> Speaking:
+        """The model asked for tools; it will be called again."""
+        return replace(
+            self,
+            iteration=progress.iteration + 1,
+            heard=0,
+            mark=len(self.text),
+            earlier=(*self.earlier, self.latest),
+            input_tokens=progress.usage.input_tokens,
+            output_tokens=progress.usage.output_tokens,
+            cost_micros_usd=progress.cost_micros_usd,
+        )
+
+    def called(self, made: turn_pb2.ToolCallMade) -> Speaking:
+        call = Call(made.request_id, made.call_id, made.tool, made.arguments, made.arguments_digest, made.iteration)
+        return replace(self, calls=(*self.calls, call))
+
+    def answered(self, finished: event_pb2.ToolFinished) -> Speaking:
+        result, failed = finished.outcome.result, finished.HasField("failure")
+        return self._changed(finished.call.request_id, lambda call: replace(call, result=result, failed=failed))
+
+    def asked(self, asked: input_pb2.HumanInput) -> Speaking:
+        return self._changed(asked.request_id, lambda call: replace(call, input_id=asked.id))
+
+    def told(self, given: event_pb2.InputGiven) -> Speaking:
+        calls = tuple(replace(call, answer=given) if call.input_id == given.input_id else call for call in self.calls)
+        return replace(self, calls=calls)
+
+    def broken(self, failure: failure_pb2.Failure) -> Interrupted:
+        return Interrupted(self.turn_id, self.round, self.agent, self.attempt, failure, self.phase, self.latest)
+
+    def _changed(self, request_id: str, change: Callable[[Call], Call]) -> Speaking:
+        calls = tuple(change(call) if call.request_id == request_id else call for call in self.calls)
+        return replace(self, calls=calls)

@@ -1,0 +1,445 @@
+"""Every mode and strategy as whole sessions on memory stores: who speaks when, what is decided, what the log says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
+import pytest
+
+from agentnet.orchestrator.v1 import decision_pb2, event_pb2, session_pb2
+from services.orchestrator import modes
+from services.orchestrator.errors import OptionsContradict
+from services.orchestrator.modes import adaptive, named
+from services.orchestrator.modes.contract import Part, Table
+from services.orchestrator.modes.debate import contested
+from services.orchestrator.modes.rivals import normalised
+from services.orchestrator.peers import Utterance
+from services.orchestrator.state import Spoken
+from shared.errors import Reason
+from tests.support.orchestrator import Watching, World, driving
+
+THREE = ("Athena", "Apollo", "Hermes")
+Answers = dict[str, Callable[[Utterance], str] | str]
+
+
+def scripted(world: World, **answers: Callable[[Utterance], str] | str) -> World:
+    """Answers by form, as `form_Agent` or `form`; without a form by agent's name, else a plain sentence."""
+
+    def reply(utterance: Utterance) -> str:
+        form, name = utterance.form.name if utterance.form else "plain", utterance.agent.name
+        found = answers.get(f"{form}_{name}", answers.get(form, f"{name} has one idea about it."))
+        return found(utterance) if callable(found) else found
+
+    world.inference.reply = reply
+    return world
+
+
+async def events(world: World, session_id: str, kind: str) -> list[Any]:
+    return [getattr(event, kind) for event in await world.log(session_id) if event.WhichOneof("payload") == kind]
+
+
+async def order(world: World, session_id: str) -> list[tuple[str, str]]:
+    """Who began which part, in order."""
+    return [(one.agent.partition("@")[0], one.phase) for one in await events(world, session_id, "turn_started")]
+
+
+async def decision(world: World, session_id: str) -> decision_pb2.Decision:
+    return (await events(world, session_id, "decision_reached"))[-1].decision
+
+
+def points(*found: str) -> str:
+    return json.dumps({"points": found})
+
+
+def asked(world: World, place: int) -> str:
+    return world.inference.started[place].lines[-1].text
+
+
+VERDICT = json.dumps({"winner": "Apollo", "verdict": "Failover must be rehearsed.", "reason": "It had evidence."})
+
+
+async def test_a_debate_opens_rebuts_contested_points_alone_and_ends_with_a_verdict() -> None:
+    listed = iter([points("Is Raft enough?"), points("Is Raft enough?")])
+    world = scripted(World(), contested_points=lambda _: next(listed), verdict=VERDICT)
+    session_id = await world.start(agents=THREE, mode="debate", max_rounds=2)
+
+    await world.drive()
+
+    assert await order(world, session_id) == [
+        ("Athena", "opening"), ("Apollo", "opening"), ("Hermes", "points"),
+        ("Athena", "rebuttal"), ("Apollo", "rebuttal"), ("Hermes", "points"),
+        ("Hermes", "verdict"),
+    ]  # fmt: skip
+    rebuttal = asked(world, 3)
+    assert "alone are still contested:\n- Is Raft enough?" in rebuttal
+    session = await world.find(session_id)
+    assert (session.decision.kind, session.decision.winner) == ("verdict", "Apollo@1.0.0")
+    assert session.result == "Failover must be rehearsed."
+    assert [view.agent for view in session.decision.minority] == ["Athena@1.0.0"]
+    assert (session.stop_reason, session.stop_measure) == (session_pb2.STOP_REASON_MAX_ROUNDS, "max_rounds")
+
+
+async def test_a_debate_without_contested_points_is_over() -> None:
+    world = scripted(World(), contested_points=points(), verdict=VERDICT)
+    session_id = await world.start(agents=THREE, mode="debate", max_rounds=5)
+
+    await world.drive()
+
+    session = await world.find(session_id)
+    assert (session.rounds_executed, session.converged, session.stop_measure) == (1, True, "contested_points")
+    assert (await order(world, session_id))[-1] == ("Hermes", "verdict")
+
+
+async def test_a_debate_of_two_finds_its_points_in_their_words_and_has_no_verdict() -> None:
+    world = scripted(
+        World(), plain_Athena="Raft is enough. Logs must be fenced.", plain_Apollo="Raft is never enough for money."
+    )
+    session_id = await world.start(mode="debate", max_rounds=2)
+
+    await world.drive()
+
+    (first, *_) = await events(world, session_id, "points_contested")
+    assert list(first.points) == ["Raft is enough.", "Raft is never enough for money.", "Logs must be fenced."]
+    assert not (await world.find(session_id)).HasField("decision")
+
+
+def test_what_both_sides_say_is_not_contested() -> None:
+    said = [
+        Spoken("1", 1, "Athena@1.0.0", "Leases need fences. Raft is slow.", "opening"),
+        Spoken("2", 1, "Apollo@1.0.0", "Leases need good fences. Raft is simple and fast.", "opening"),
+    ]
+    assert contested(said) == ["Raft is slow.", "Raft is simple and fast."]
+
+
+def ballot(choice: str, reason: str = "It is safe.") -> str:
+    return json.dumps({"choice": choice, "reason": reason})
+
+
+async def test_a_consensus_is_reached_by_votes_and_keeps_the_minority_view() -> None:
+    world = scripted(World(), vote=ballot("A"), vote_Hermes=ballot("C", "It costs less."))
+    session_id = await world.start(agents=THREE, mode="consensus", max_rounds=3)
+
+    await world.drive()
+
+    found = await decision(world, session_id)
+    assert (found.agreed, found.winner) == (True, "Athena@1.0.0")
+    assert [(one.agent, one.score) for one in found.standings][:2] == [("Athena@1.0.0", 2), ("Hermes@1.0.0", 1)]
+    assert [(one.agent, one.position, one.reason) for one in found.minority] == [
+        ("Hermes@1.0.0", "Hermes has one idea about it.", "It costs less.")
+    ]
+    session = await world.find(session_id)
+    assert (session.stop_measure, session.converged, session.rounds_executed) == ("votes", True, 1)
+    assert session.decision == found
+
+
+async def test_without_a_majority_proposals_are_revised_in_the_light_of_what_was_said_against_them() -> None:
+    world = scripted(
+        World(), vote_Athena=ballot("A"), vote_Apollo=ballot("B", "Too dear."), vote_Hermes=ballot("C", "Too slow.")
+    )
+    session_id = await world.start(agents=THREE, mode="consensus", max_rounds=2)
+
+    await world.drive()
+
+    session = await world.find(session_id)
+    assert (session.converged, session.decision.agreed, session.rounds_executed) == (False, False, 2)
+    assert "Apollo: Too dear." in asked(world, 6)
+    assert "Hermes: Too slow." in asked(world, 6)
+
+
+async def test_a_quorum_is_a_share_of_the_votes() -> None:
+    world = scripted(World(), vote=ballot("A"), vote_Hermes=ballot("C"))
+    options = session_pb2.SessionOptions(quorum=0.9)
+    session_id = await world.start(agents=THREE, mode="consensus", max_rounds=1, options=options)
+
+    await world.drive()
+
+    assert not (await decision(world, session_id)).agreed
+
+
+async def test_a_workflow_hands_each_output_to_the_next_and_says_so() -> None:
+    world = scripted(World(), plain_Athena="A draft.", plain_Apollo="A better draft.", plain_Hermes="The final text.")
+    session_id = await world.start(agents=THREE, mode="workflow", max_rounds=1)
+
+    await world.drive()
+
+    assert "Athena hands over:\nA draft." in asked(world, 1)
+    assert "A draft." not in asked(world, 2)
+    assert "Apollo hands over:\nA better draft." in asked(world, 2)
+    handed = [(one.source, one.target) for one in await events(world, session_id, "handed_off")]
+    assert handed == [("Athena@1.0.0", "Apollo@1.0.0"), ("Apollo@1.0.0", "Hermes@1.0.0")]
+    assert (await world.find(session_id)).result == "The final text."
+
+
+async def test_a_competition_is_answered_at_once_and_ranked_blind() -> None:
+    world = scripted(
+        World(), plain_Athena="Fence it.", plain_Apollo="Hope.", ranking=json.dumps({"A": 9, "B": 2, "reason": "Safe."})
+    )
+    session_id = await world.start(agents=THREE, mode="competition", max_rounds=1)
+
+    await world.drive()
+
+    assert await order(world, session_id) == [("Athena", "answer"), ("Apollo", "answer"), ("Hermes", "judgement")]
+    kinds = await world.kinds(session_id)
+    assert kinds[1:3] == ["turn_started", "turn_started"]
+    assert "A. Fence it.\n\nB. Hope." in asked(world, 2)
+    assert "Apollo" not in asked(world, 2)
+    assert "Fence it." not in asked(world, 1)
+    found = await decision(world, session_id)
+    assert [(one.agent, one.score) for one in found.standings] == [("Athena@1.0.0", 9), ("Apollo@1.0.0", 2)]
+    assert (await world.find(session_id)).result == "Fence it."
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "answers", "expected", "winner"),
+    [
+        (
+            "vote",
+            {"plain_Athena": "42", "plain_Apollo": "It is 7.", "plain_Hermes": "The answer is 42."},
+            "42",
+            "Athena",
+        ),
+        (
+            "median",
+            {
+                f"estimate_{name}": json.dumps({"value": value, "reason": "x"})
+                for name, value in zip(THREE, (3, 900, 5), strict=True)
+            },
+            "5",
+            "",
+        ),
+        ("judge", {"plain_Apollo": "Best.", "choice": json.dumps({"choice": "B", "reason": "x"})}, "Best.", "Apollo"),
+    ],
+)
+async def test_an_ensemble_makes_one_answer(aggregate: str, answers: Answers, expected: str, winner: str) -> None:
+    world = scripted(World(), **answers)
+    options = session_pb2.SessionOptions(aggregate=aggregate)
+    session_id = await world.start(agents=THREE, mode="ensemble", max_rounds=1, options=options)
+
+    await world.drive()
+
+    found = await decision(world, session_id)
+    assert (found.content, found.winner.partition("@")[0]) == (expected, winner)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("It is 42!", "42.0"), ("1,000", "1000.0"), ("Yes, do it.", "yes do it"), ("3 of 4", "3 of 4")],
+)
+def test_votes_compare_what_was_meant(text: str, expected: str) -> None:
+    assert normalised(text) == expected
+
+
+PLAN = json.dumps(
+    {
+        "nodes": [
+            {"id": "risks", "prompt": "List risks.", "agent": "Apollo", "depends_on": []},
+            {"id": "costs", "prompt": "List costs.", "agent": "Hermes", "depends_on": []},
+            {"id": "choice", "prompt": "Choose.", "agent": "Apollo", "depends_on": ["risks", "costs"]},
+        ]
+    }
+)
+
+
+async def test_a_planner_cuts_the_topic_agents_do_the_tasks_and_the_planner_sums_up() -> None:
+    world = scripted(World(), plan=PLAN, plain_Athena="All of it.")
+    session_id = await world.start(agents=THREE, mode="planning", max_rounds=1)
+
+    await world.drive()
+
+    assert await order(world, session_id) == [
+        ("Athena", "plan"), ("Hermes", "task:costs"), ("Apollo", "task:risks"), ("Apollo", "task:choice"),
+        ("Athena", "summary"),
+    ]  # fmt: skip
+    (made,) = await events(world, session_id, "plan_made")
+    assert [node.agent for node in made.nodes] == ["Apollo@1.0.0", "Hermes@1.0.0", "Apollo@1.0.0"]
+    assert "## risks\nApollo has one idea about it." in asked(world, 3)
+    assert asked(world, 3).endswith("Choose.")
+    assert (await world.find(session_id)).result == "All of it."
+
+
+async def test_a_plan_with_a_cycle_is_repaired_once() -> None:
+    bad = json.dumps({"nodes": [{"id": "a", "prompt": "x", "agent": "Apollo", "depends_on": ["a"]}]})
+    answers = iter([bad, PLAN])
+    world = scripted(World(), plan=lambda _: next(answers))
+    session_id = await world.start(agents=THREE, mode="planning", max_rounds=1)
+
+    await world.drive()
+
+    (broken,) = await events(world, session_id, "turn_interrupted")
+    assert broken.failure.reason == Reason.ERROR_REASON_TURN_OUTPUT_INVALID
+    assert "cycle" in broken.failure.message
+    assert (await world.find(session_id)).status == session_pb2.SESSION_STATUS_COMPLETED
+
+
+async def test_an_answer_not_of_its_form_is_asked_for_once_more_with_the_fault_and_both_are_paid() -> None:
+    answers = iter(['{"choice": "Z"}', ballot("A")])
+    world = scripted(World(), vote=ballot("A"), vote_Hermes=lambda _: next(answers))
+    session_id = await world.start(agents=THREE, mode="consensus", max_rounds=1)
+
+    await world.drive()
+
+    (repair,) = [one for one in world.inference.started if one.generation_id.endswith("-2")]
+    assert 'Your answer was:\n{"choice": "Z"}' in repair.lines[-1].text
+    session = await world.find(session_id)
+    assert (session.status, session.cost_micros_usd) == (session_pb2.SESSION_STATUS_COMPLETED, 7 * 7)
+
+
+async def test_a_second_answer_not_of_its_form_is_a_typed_failure() -> None:
+    world = scripted(World(), vote=ballot("A"), vote_Hermes="I abstain.")
+    session_id = await world.start(agents=THREE, mode="consensus", max_rounds=1)
+
+    await world.drive()
+
+    session = await world.find(session_id)
+    assert (session.status, session.stop_reason) == (
+        session_pb2.SESSION_STATUS_FAILED,
+        session_pb2.STOP_REASON_TURN_FAILED,
+    )
+    assert session.failure.reason == Reason.ERROR_REASON_TURN_OUTPUT_INVALID
+    assert dict(session.failure.metadata) == {"form": "vote", "path": "$"}
+
+
+async def test_priority_speaks_first_who_has_the_higher_number() -> None:
+    world = World()
+    options = session_pb2.SessionOptions(priorities={"Hermes": 5, "Apollo": 1})
+    session_id = await world.start(agents=THREE, strategy="priority", max_rounds=1, options=options)
+
+    await world.drive()
+
+    assert [name for name, _ in await order(world, session_id)] == ["Hermes", "Apollo", "Athena"]
+
+
+async def test_in_parallel_all_begin_before_any_ends_and_hear_nothing_of_each_other() -> None:
+    world = World()
+    session_id = await world.start(agents=THREE, strategy="parallel", max_rounds=1)
+
+    await world.drive()
+
+    kinds = await world.kinds(session_id)
+    assert kinds[1:4] == ["turn_started"] * 3
+    assert all("one idea" not in asked(world, place) for place in range(3))
+
+
+async def test_a_moderator_names_who_speaks_and_may_end_the_round() -> None:
+    named = iter(["Athena", "Athena", "nobody"])
+    world = scripted(World(), floor=lambda _: json.dumps({"next": next(named), "reason": "She knows."}))
+    options = session_pb2.SessionOptions(moderator="Hermes")
+    session_id = await world.start(agents=THREE, strategy="moderator", max_rounds=1, options=options)
+
+    await world.drive()
+
+    assert await order(world, session_id) == [
+        ("Hermes", "idea:floor"), ("Athena", "idea"), ("Hermes", "idea:floor"), ("Athena", "idea"),
+    ]  # fmt: skip
+    handed = [(one.source, one.target, one.reason) for one in await events(world, session_id, "handed_off")]
+    assert handed == [("Hermes@1.0.0", "Athena@1.0.0", "She knows.")] * 2
+
+
+class YoungestFirst:
+    """A plug-in: the last of the agents first."""
+
+    def floor(self, table: Table) -> tuple[Part, ...]:
+        return table.open[-1:]
+
+    def check(self, session: session_pb2.Session) -> None:
+        """It takes nothing."""
+
+
+async def test_a_strategy_comes_from_a_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("youngest_first", f"{__name__}:YoungestFirst", "agentnet.strategies")
+    monkeypatch.setattr(named, "entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    monkeypatch.setattr(modes.strategy, "_loaded", {})
+    world = World()
+    session_id = await world.start(agents=THREE, strategy="youngest_first", max_rounds=1)
+
+    await world.drive()
+
+    assert [name for name, _ in await order(world, session_id)] == ["Hermes", "Apollo", "Athena"]
+
+
+async def test_adaptive_chooses_once_and_explains_itself() -> None:
+    world = World()
+    session_id = await world.start(strategy="adaptive", topic="Invent creative ideas for a slogan", max_rounds=2)
+
+    await world.drive()
+
+    (chosen,) = await events(world, session_id, "strategy_chosen")
+    assert (chosen.strategy, chosen.topic_class) == ("parallel", "creative")
+    assert "invent" in chosen.evidence
+    assert "invent" in chosen.reason
+    assert (await world.kinds(session_id))[1:4] == ["strategy_chosen", "turn_started", "turn_started"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "options", "strategy", "kind"),
+    [
+        ("Why does the cache miss? Analyse the cause.", {}, "round_robin", "analytical"),
+        ("Should we choose Raft or Paxos?", {"moderator": "Athena"}, "moderator", "contested"),
+        ("Should we choose Raft or Paxos?", {}, "round_robin", "contested"),
+        ("Urgent outage: rollback the deploy", {"priorities": {"Athena": 1}}, "priority", "operational"),
+        ("Zero-loss failover", {}, "round_robin", "general"),
+    ],
+)
+def test_topics_are_told_apart(topic: str, options: dict[str, Any], strategy: str, kind: str) -> None:
+    session = session_pb2.Session(topic_start=topic, options=session_pb2.SessionOptions(**options))
+    chosen = adaptive.choose(session)
+    assert (chosen.strategy, chosen.topic_class) == (strategy, kind)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"mode": "single", "agents": ["Athena", "Apollo"]}, "agents"),
+        ({"mode": "debate", "agents": ["Athena"]}, "agents"),
+        ({"mode": "debate", "options": {"judge": "Zeus"}}, "options.judge"),
+        ({"mode": "debate", "agents": ["Athena", "Apollo"], "options": {"judge": "Apollo"}}, "agents"),
+        ({"mode": "brainstorm", "options": {"judge": "Athena"}}, "options.judge"),
+        ({"mode": "brainstorm", "strategy": "moderator"}, "options.moderator"),
+        ({"mode": "brainstorm", "options": {"moderator": "Athena"}}, "options.moderator"),
+        ({"mode": "brainstorm", "agents": ["Athena"], "strategy": "moderator", "options": {"moderator": "Athena"}},
+         "options.moderator"),
+        ({"mode": "debate", "strategy": "moderator", "options": {"moderator": "Athena", "judge": "Athena"}},
+         "options.judge"),
+        ({"mode": "brainstorm", "strategy": "priority"}, "options.priorities"),
+        ({"mode": "brainstorm", "strategy": "priority", "options": {"priorities": {"Zeus": 1}}}, "options.priorities"),
+        ({"mode": "brainstorm", "options": {"priorities": {"Athena": 1}}}, "options.priorities"),
+        ({"mode": "brainstorm", "options": {"planner": "Athena"}}, "options.planner"),
+        ({"mode": "brainstorm", "options": {"quorum": 0.5}}, "options.quorum"),
+        ({"mode": "brainstorm", "options": {"aggregate": "vote"}}, "options.aggregate"),
+        ({"mode": "ensemble", "options": {"aggregate": "mean"}}, "options.aggregate"),
+        ({"mode": "ensemble", "options": {"judge": "Athena"}}, "options.judge"),
+        ({"mode": "ensemble", "agents": ["Athena", "Apollo"], "options": {"aggregate": "judge"}}, "options.judge"),
+        ({"mode": "competition", "agents": ["Athena", "Apollo"]}, "agents"),
+        ({"mode": "workflow", "strategy": "parallel"}, "strategy"),
+    ],
+)  # fmt: skip
+def test_options_that_contradict_each_other_are_refused_by_field(given: dict[str, Any], field: str) -> None:
+    session = session_pb2.Session(**{"agents": list(THREE), "strategy": "round_robin", **given})
+    with pytest.raises(OptionsContradict) as refused:
+        modes.check(session)
+    assert refused.value.field == field
+
+
+async def test_turns_of_a_round_run_at_the_same_time_and_are_each_gone_on_with_after_a_death() -> None:
+    world = World()
+    world.inference.held_at = 4
+    session_id = await world.start(agents=THREE, strategy="parallel", max_rounds=1)
+    watching = Watching(world, session_id)
+    async with driving(world, "one"):
+        await watching.until(7)
+    world.clock.advance(timedelta(seconds=6))
+
+    world.inference.release()
+    await world.drive("two")
+
+    stored = [event.SerializeToString() for event in await world.log(session_id)]
+    assert await watching.end() == stored
+    assert len(world.inference.started) == 3
+    kinds = await world.kinds(session_id)
+    assert (kinds.count("turn_started"), kinds.count("turn_finished")) == (3, 3)
+    contents = [event_pb2.SessionEvent.FromString(one).turn_finished.turn.content for one in stored]
+    assert sorted(filter(None, contents)) == [f"{name} has one idea about it." for name in sorted(THREE)]
