@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class RuleType(StrEnum):
@@ -136,8 +136,7 @@ class Bundle:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One match: which rule did what, where in the original text, in characters. `kind` says what was found, for rules
     that look for several things.
     """
