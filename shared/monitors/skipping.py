@@ -1,7 +1,7 @@
 """Prose that cannot hold the beginning of a match, jumped over at the speed of `re`.
 
 Most patterns for data want a character that prose has seldom: a digit, an at sign. A match reaches back from it no
-further than over characters the pattern may take before it; words without it, and what stands between, need no automaton.
+further than over characters the pattern may take before it; words without it need no automaton.
 """
 
 from __future__ import annotations
