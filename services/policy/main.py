@@ -18,6 +18,7 @@ from agentnet.policy.v1 import (
 from services.policy.access import Access
 from services.policy.audit import AuditLog
 from services.policy.callbacks import load_callbacks
+from services.policy.classifiers import Classifiers
 from services.policy.governance_postgres import PostgresGovernance
 from services.policy.judging import Judge
 from services.policy.library import Library
@@ -76,7 +77,8 @@ def main() -> None:
         overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
         vault = Vault(signer.key)
         simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
-        judge = Judge(library, models, overrides, simulator, clock=clock, ids=ids)
+        classifiers = Classifiers(settings.classifiers)
+        judge = Judge(library, models, overrides, simulator, classifiers=classifiers, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))
         await stack.enter_async_context(supervised("archive", lambda: audit.keep_archiving(settings.archive_every)))
         tables = PostgresRisks(database)

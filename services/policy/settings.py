@@ -18,6 +18,10 @@ class PolicySettings(MeshSettings):
     default_bundle: Path = Field(
         default=Path(__file__).parent / "bundles" / "default.yaml", description="for tenants without one of their own"
     )
+    classifiers: Path = Field(
+        default=Path(__file__).parent / "classifiers",
+        description="a folder of ONNX models that rules name, <name>.onnx",
+    )
     poll: timedelta = Field(default=timedelta(seconds=30), description="a change is looked for though none was heard")
     keep_decisions: timedelta = Field(default=timedelta(days=7), description="how long inputs are kept for Simulate")
     archive_every: timedelta = Field(default=timedelta(hours=6), description="how often old audit entries are moved")

@@ -23,6 +23,8 @@ class RuleType(StrEnum):
     OUTPUT_VALIDATION = "output_validation"
     TOOL_ARGUMENTS = "tool_arguments"
     CUSTOM = "custom"
+    INJECTION_SCORE = "injection_score"
+    ONNX_CLASSIFIER = "onnx_classifier"
 
 
 class Severity(StrEnum):
@@ -56,7 +58,15 @@ class Mode(StrEnum):
 STREAMED: Final = frozenset(
     {RuleType.KEYWORD, RuleType.REGEX, RuleType.PII, RuleType.SECRET, RuleType.INJECTION}
 )  # judged on every character, in process
-WINDOWED: Final = frozenset({RuleType.SEMANTIC_SIMILARITY, RuleType.LLM_CLASSIFIER, RuleType.CUSTOM})  # a sentence
+WINDOWED: Final = frozenset(
+    {
+        RuleType.SEMANTIC_SIMILARITY,
+        RuleType.LLM_CLASSIFIER,
+        RuleType.CUSTOM,
+        RuleType.INJECTION_SCORE,
+        RuleType.ONNX_CLASSIFIER,
+    }
+)  # a sentence
 WHOLE: Final = frozenset({RuleType.OUTPUT_VALIDATION})  # a finished text
 MEASURED: Final = frozenset({RuleType.NUMERICAL_THRESHOLD, RuleType.RESOURCE})  # numbers, not text
 ENFORCED: Final = frozenset(RuleType)

@@ -20,6 +20,7 @@ from agentnet.policy.v1 import (
 )
 from services.policy.access import Access
 from services.policy.audit import AuditLog
+from services.policy.classifiers import Classifiers
 from services.policy.governance_memory import MemoryGovernance
 from services.policy.judging import Judge
 from services.policy.library import Library
@@ -93,6 +94,7 @@ class PolicyParts:
     governance: MemoryGovernance = field(default_factory=MemoryGovernance)
     models: ScriptedModels = field(default_factory=ScriptedModels)
     risks: MemoryRisks = field(default_factory=MemoryRisks)
+    classifiers: Path = Path("services/policy/classifiers")
     called_back: list[tuple[str, Enforced]] = field(default_factory=list)
 
     @property
@@ -108,7 +110,15 @@ class PolicyParts:
         await stack.enter_async_context(supervised("publish", library.publish))
         overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
         simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
-        judge = Judge(library, self.models, overrides, simulator, clock=self.clock, ids=SequentialIds())
+        judge = Judge(
+            library,
+            self.models,
+            overrides,
+            simulator,
+            classifiers=Classifiers(self.classifiers),
+            clock=self.clock,
+            ids=SequentialIds(),
+        )
         privacy = PrivacyService(Privacy(self.governance, Vault(signer.key), self.audit))
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
         simulation = SimulationService(simulator, library, self.audit, self.clock)
