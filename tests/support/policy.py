@@ -20,6 +20,7 @@ from agentnet.policy.v1 import (
 )
 from services.policy.access import Access
 from services.policy.audit import AuditLog
+from services.policy.audit_entry import seal_keys
 from services.policy.classifiers import Classifiers
 from services.policy.governance_memory import MemoryGovernance
 from services.policy.judging import Judge
@@ -99,7 +100,8 @@ class PolicyParts:
 
     @property
     def audit(self) -> AuditLog:
-        return AuditLog(self.governance, self.clock)
+        key = BundleSigner.from_file(self.keys.private_key).key
+        return AuditLog(self.governance, self.clock, seal_keys(Vault(key), None))
 
     async def _called_back(self, tenant: str, action: Enforced) -> None:
         self.called_back.append((tenant, action))
