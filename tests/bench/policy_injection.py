@@ -32,6 +32,7 @@ from tests.support.onnx_files import linear_head
 
 BITS: Final = 16
 RATE: Final = 0.01
+DOCUMENT_RATE: Final = 0.05  # of documents: there are too few to tell one in a hundred
 _REGULARISED: Final = 10.0
 _ABOUT_INJECTION: Final = ("instruction_bypass", "guidance", "mdexfil", "react", "react_txt", "system_instructions")
 _EMBEDDED: Final = 1000  # sentences of each class
@@ -112,7 +113,7 @@ def indirect(known: Sequence[Family]) -> Lexicon:
     """Anything that gives an assistant something to do against sentences of mails, tables and prose: no attack is seen."""
     said, told = _instructions_and_sentences(known)
     documents = split(one for one in known if one.name in _DOCUMENTS and one.indirect)
-    return calibrated(trained(told, said), by_sentence, documents.tune + documents.test)
+    return calibrated(trained(told, said), by_sentence, documents.tune + documents.test, DOCUMENT_RATE)
 
 
 def _instructions_and_sentences(known: Sequence[Family]) -> tuple[list[str], list[str]]:
