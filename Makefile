@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -60,3 +60,6 @@ bench-policy-splits: setup ## A million ways to cut a text around something forb
 
 bench-policy-pii: setup ## How well personal data is found; install faker, presidio-analyzer, scrubadub for the peers
 	@python -m tests.bench.policy_pii
+
+bench-policy-injection: setup ## How well prompt injection is found; AGENTNET_BENCH_DATA names the folder of public sets
+	@python -m tests.bench.policy_injection

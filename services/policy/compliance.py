@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from services.policy.audit import AuditEntry, AuditFilter, AuditLog
+from services.policy.audit import AuditFilter, AuditLog
+from services.policy.audit_entry import AuditEntry
 from services.policy.store import PolicyStore, ViolationFilter
 from shared.paging import Page
 
@@ -65,7 +66,7 @@ def _control(criterion: str, title: str, marks: tuple[str, ...], entries: list[A
 async def _entries(tenant: str, audit: AuditLog, start: datetime, end: datetime) -> list[AuditEntry]:
     found: list[AuditEntry] = []
     chosen = AuditFilter(start=start, end=end, archived=True)
-    while batch := await audit.store.entries(tenant, chosen, after=found[-1].sequence if found else 0, limit=_BATCH):
+    while batch := await audit.entries(tenant, chosen, after=found[-1].sequence if found else 0, limit=_BATCH):
         found += batch
     return found
 

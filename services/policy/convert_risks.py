@@ -11,7 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 from agentnet.policy.v1 import access_service_pb2 as access_pb
 from agentnet.policy.v1 import risk_service_pb2 as pb
 from services.policy.access import TOOL_ROLES, ToolPermission
-from services.policy.audit import HOT, AuditEntry, AuditFilter
+from services.policy.audit import HOT, AuditFilter, Integrity
+from services.policy.audit_entry import AuditEntry
 from services.policy.compliance import Evidence
 from services.policy.convert_governance import instant, paged
 from services.policy.risks import ACTIONS, CALLBACK, DAY, REGISTER, Enforced, EnforcementRule, Mitigation, TargetKind
@@ -196,3 +197,7 @@ def _duration(span: timedelta) -> Duration:
     message = Duration()
     message.FromTimedelta(span)
     return message
+
+
+def integrity(found: Integrity) -> access_pb.VerifyAuditResponse:
+    return access_pb.VerifyAuditResponse(entries=found.entries, broken_at=found.broken_at)

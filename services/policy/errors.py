@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, Reason
+from shared.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Reason
 
 
 class BundleInvalid(InvalidArgument):
@@ -21,6 +21,12 @@ class BundleVersionExists(AlreadyExists):
     """Versions are immutable. Choose a new one."""
 
     reason = Reason.ERROR_REASON_BUNDLE_VERSION_EXISTS
+
+
+class ClassifierUnavailable(FailedPrecondition):
+    """A rule names an ONNX model that is not in the folder, or whose form is not that of a classifier."""
+
+    reason = Reason.ERROR_REASON_CLASSIFIER_UNAVAILABLE
 
 
 class OverrideInvalid(PermissionDenied):

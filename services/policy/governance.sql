@@ -41,6 +41,19 @@ limit $7;
 with old as (delete from audit_entry where created_at < $1 returning *)
 insert into audit_archive select * from old;
 
+-- name: head
+select sequence, seal from audit_head;
+
+-- name: forget_part
+delete from audit_entry where sequence between $1 and $2;
+
+-- name: add_part
+insert into audit_part (tenant_id, first_sequence, last_sequence, name, digest) values ($1, $2, $3, $4, $5)
+on conflict do nothing;
+
+-- name: parts
+select first_sequence, last_sequence, name, digest from audit_part order by first_sequence;
+
 -- name: keep_decision
 insert into decision (tenant_id, id, target, agent_name, session_id, allowed, unchanged, sealed, created_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)

@@ -8,7 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from services.policy.audit import AuditEntry, AuditFilter, first_seal
+from services.policy.archive import Part
+from services.policy.audit import AuditFilter
+from services.policy.audit_entry import FIRST_SEAL, AuditEntry
 from services.policy.overrides import Override
 from services.policy.simulation import Decision
 
@@ -20,6 +22,8 @@ class MemoryGovernance:
         self._overrides: dict[tuple[str, str], Override] = {}
         self._hot: dict[str, list[AuditEntry]] = {}
         self._archived: dict[str, list[AuditEntry]] = {}
+        self._heads: dict[str, tuple[int, str]] = {}
+        self._parts: dict[str, list[Part]] = {}
         self._decisions: dict[tuple[str, str], Decision] = {}
         self._values: dict[tuple[str, str], bytes] = {}
         self._lock = asyncio.Lock()
@@ -43,26 +47,46 @@ class MemoryGovernance:
         self._overrides[tenant, override_id] = replace(found, revoked_at=found.revoked_at or at)
 
     async def append(
-        self, tenant: str, actor: str, act: str, subject: str, detail: Mapping[str, object], *, at: datetime
+        self,
+        tenant: str,
+        actor: str,
+        act: str,
+        subject: str,
+        detail: Mapping[str, object],
+        *,
+        at: datetime,
+        key: bytes,
     ) -> AuditEntry:
         plain = json.loads(json.dumps(dict(detail)))
         async with self._lock:
-            known = [*self._archived.get(tenant, []), *self._hot.get(tenant, [])]
-            before = known[-1].seal if known else first_seal()
-            entry = AuditEntry(len(known) + 1, actor, act, subject, plain, at)
-            entry = replace(entry, seal=entry.sealed_after(before))
+            last, before = self._heads.get(tenant, (0, FIRST_SEAL))
+            entry = AuditEntry(last + 1, actor, act, subject, plain, at)
+            entry = replace(entry, seal=entry.sealed_after(before, key))
             self._hot.setdefault(tenant, []).append(entry)
+            self._heads[tenant] = (entry.sequence, entry.seal)
         return entry
 
     async def entries(self, tenant: str, chosen: AuditFilter, *, after: int, limit: int) -> Sequence[AuditEntry]:
         known = [*(self._archived.get(tenant, []) if chosen.archived else []), *self._hot.get(tenant, [])]
-        return [one for one in known if one.sequence > after and _fits(one, chosen)][:limit]
+        return [one for one in known if one.sequence > after and chosen.fits(one)][:limit]
 
     async def archive(self, tenant: str, *, before: datetime) -> int:
         old = [one for one in self._hot.get(tenant, []) if one.created_at < before]
         self._archived.setdefault(tenant, []).extend(old)
         self._hot[tenant] = [one for one in self._hot.get(tenant, []) if one.created_at >= before]
         return len(old)
+
+    async def head(self, tenant: str) -> tuple[int, str]:
+        return self._heads.get(tenant, (0, FIRST_SEAL))
+
+    async def move_to(self, tenant: str, part: Part) -> None:
+        known = self._parts.setdefault(tenant, [])
+        if part not in known:
+            known.append(part)
+        self._hot[tenant] = [one for one in self._hot[tenant] if not part.first <= one.sequence <= part.last]
+
+    async def parts(self, tenant: str) -> Sequence[Part]:
+        return sorted(self._parts.get(tenant, []), key=lambda part: part.first)
 
     async def audited_tenants(self) -> Sequence[str]:
         return sorted(self._hot)
@@ -101,12 +125,3 @@ class MemoryGovernance:
 
     async def values(self, tenant: str, pseudonyms: Collection[str]) -> Mapping[str, bytes]:
         return {name: self._values[tenant, name] for name in pseudonyms if (tenant, name) in self._values}
-
-
-def _fits(entry: AuditEntry, chosen: AuditFilter) -> bool:
-    return (
-        chosen.actor in ("", entry.actor)
-        and chosen.act in ("", entry.act)
-        and (chosen.start is None or entry.created_at >= chosen.start)
-        and (chosen.end is None or entry.created_at < chosen.end)
-    )

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from services.policy.audit import AuditEntry, AuditFilter, first_seal
+from services.policy.archive import Part
+from services.policy.audit import AuditFilter
+from services.policy.audit_entry import FIRST_SEAL, AuditEntry
 from services.policy.overrides import Override
 from services.policy.simulation import Decision
 from services.policy.store import EVERY_TENANT
@@ -49,14 +51,22 @@ class PostgresGovernance:
             await connection.execute(_SQL["revoke"], override_id, at)
 
     async def append(
-        self, tenant: str, actor: str, act: str, subject: str, detail: Mapping[str, object], *, at: datetime
+        self,
+        tenant: str,
+        actor: str,
+        act: str,
+        subject: str,
+        detail: Mapping[str, object],
+        *,
+        at: datetime,
+        key: bytes,
     ) -> AuditEntry:
         async with self._database.tenant(tenant) as connection:
-            head = await connection.fetchrow(_SQL["lock_head"], tenant, first_seal())
+            head = await connection.fetchrow(_SQL["lock_head"], tenant, FIRST_SEAL)
             entry = AuditEntry(
                 head["sequence"] + 1 if head else 1, actor, act, subject, dict(detail), at.astimezone(UTC)
             )
-            entry = replace(entry, seal=entry.sealed_after(head["seal"] if head else first_seal()))
+            entry = replace(entry, seal=entry.sealed_after(head["seal"] if head else FIRST_SEAL, key))
             await connection.execute(
                 _SQL["add_entry"],
                 tenant,
@@ -82,6 +92,21 @@ class PostgresGovernance:
         async with self._database.tenant(tenant) as connection:
             done: str = await connection.execute(_SQL["archive"], before)
         return int(done.rpartition(" ")[2])
+
+    async def head(self, tenant: str) -> tuple[int, str]:
+        async with self._database.tenant(tenant) as connection:
+            row = await connection.fetchrow(_SQL["head"])
+        return (row["sequence"], row["seal"]) if row else (0, FIRST_SEAL)
+
+    async def move_to(self, tenant: str, part: Part) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(_SQL["add_part"], tenant, part.first, part.last, part.name, part.digest)
+            await connection.execute(_SQL["forget_part"], part.first, part.last)
+
+    async def parts(self, tenant: str) -> Sequence[Part]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["parts"])
+        return [Part(row["first_sequence"], row["last_sequence"], row["name"], row["digest"]) for row in rows]
 
     async def audited_tenants(self) -> Sequence[str]:
         async with self._database.tenant(EVERY_TENANT) as connection:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.policy.classifiers import Classifiers
 from services.policy.library import Library
 from services.policy.overrides import Overrides
 from services.policy.peers import ModelPeer
@@ -47,7 +48,15 @@ class Judge:
     """Asks the cheap guardrails first: numbers, arguments, patterns, then form, then models."""
 
     def __init__(
-        self, library: Library, models: ModelPeer, overrides: Overrides, simulator: Simulator, *, clock: Clock, ids: Ids
+        self,
+        library: Library,
+        models: ModelPeer,
+        overrides: Overrides,
+        simulator: Simulator,
+        *,
+        classifiers: Classifiers,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._library = library
         self._overrides = overrides
@@ -60,7 +69,7 @@ class Judge:
                 ArgumentsGuardrail(),
                 StreamedGuardrail(),
                 ValidationGuardrail(),
-                WindowedGuardrail(models),
+                WindowedGuardrail(models, classifiers),
             )
         )
 

@@ -16,8 +16,11 @@ from agentnet.policy.v1 import (
     simulation_service_pb2_grpc,
 )
 from services.policy.access import Access
+from services.policy.archive import objects
 from services.policy.audit import AuditLog
+from services.policy.audit_entry import seal_keys
 from services.policy.callbacks import load_callbacks
+from services.policy.classifiers import Classifiers
 from services.policy.governance_postgres import PostgresGovernance
 from services.policy.judging import Judge
 from services.policy.library import Library
@@ -72,11 +75,13 @@ def main() -> None:
         store = PostgresPolicyStore(database, dsn)
         library = Library(store, document, clock=clock, poll=settings.poll, signer=signer)
         governance = PostgresGovernance(database)
-        audit = AuditLog(governance, clock)
-        overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
         vault = Vault(signer.key)
+        archive = None if settings.audit_archive == "postgres" else objects(settings.audit_archive)
+        audit = AuditLog(governance, clock, seal_keys(vault, settings.audit_key_file), archive)
+        overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
         simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
-        judge = Judge(library, models, overrides, simulator, clock=clock, ids=ids)
+        classifiers = Classifiers(settings.classifiers)
+        judge = Judge(library, models, overrides, simulator, classifiers=classifiers, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))
         await stack.enter_async_context(supervised("archive", lambda: audit.keep_archiving(settings.archive_every)))
         tables = PostgresRisks(database)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.monitors.rules import Action, Mode, Rule, RuleType, Severity, Target
+from shared.monitors.suspicion import SOURCES
 
 NAME: Final = r"^[A-Za-z0-9_-]{1,64}$"
 _MAX_RULES: Final = 1000
@@ -141,6 +143,18 @@ def _needs_expression(entry: RuleEntry) -> str:
     return "" if isinstance(when, str) and when else "a tool_arguments rule needs params.when, a CEL expression"
 
 
+def _needs_source(entry: RuleEntry) -> str:
+    if entry.params.get("source", "prompt") not in SOURCES:
+        return f"params.source of an injection_score rule is one of {', '.join(SOURCES)}"
+    return _share(entry.params, "threshold") if "threshold" in entry.params else ""
+
+
+def _needs_onnx(entry: RuleEntry) -> str:
+    if not re.fullmatch(NAME, str(entry.params.get("model", ""))):
+        return "an onnx_classifier rule needs params.model, the name of a file in the folder of classifiers"
+    return _share(entry.params, "threshold")
+
+
 def _needs_plugin(entry: RuleEntry) -> str:
     plugin = entry.params.get("plugin")
     return "" if isinstance(plugin, str) and plugin else "a custom rule needs params.plugin, the name of an entry point"
@@ -165,4 +179,6 @@ _NEEDS: Final[dict[RuleType, Callable[[RuleEntry], str]]] = {
     RuleType.OUTPUT_VALIDATION: _needs_validation,
     RuleType.TOOL_ARGUMENTS: _needs_expression,
     RuleType.CUSTOM: _needs_plugin,
+    RuleType.INJECTION_SCORE: _needs_source,
+    RuleType.ONNX_CLASSIFIER: _needs_onnx,
 }

@@ -93,9 +93,11 @@ class AccessService(access_rpc.AccessServiceServicer):
     ) -> access_pb.ListAuditEntriesResponse:
         chosen, asked, scope = convert.trail(request)
         after = int(asked.cursor[0]) if asked.cursor else 0
-        trail = self._access.audit.store
-        found = await trail.entries(current().tenant_id, chosen, after=after, limit=asked.size + 1)
+        found = await self._access.audit.entries(current().tenant_id, chosen, after=after, limit=asked.size + 1)
         return convert.trail_response(found, asked, scope)
+
+    async def VerifyAudit(self, request: access_pb.VerifyAuditRequest, context: Any) -> access_pb.VerifyAuditResponse:
+        return convert.integrity(await self._access.audit.verify(current().tenant_id))
 
     async def ExportCompliance(
         self, request: access_pb.ExportComplianceRequest, context: Any

@@ -18,7 +18,17 @@ class PolicySettings(MeshSettings):
     default_bundle: Path = Field(
         default=Path(__file__).parent / "bundles" / "default.yaml", description="for tenants without one of their own"
     )
+    classifiers: Path = Field(
+        default=Path(__file__).parent / "classifiers",
+        description="a folder of ONNX models that rules name, <name>.onnx",
+    )
     poll: timedelta = Field(default=timedelta(seconds=30), description="a change is looked for though none was heard")
     keep_decisions: timedelta = Field(default=timedelta(days=7), description="how long inputs are kept for Simulate")
     archive_every: timedelta = Field(default=timedelta(hours=6), description="how often old audit entries are moved")
+    audit_key_file: Path | None = Field(
+        default=None, description="32 bytes or more that seal the audit trail; without it the service's own key does"
+    )
+    audit_archive: str = Field(
+        default="postgres", description="postgres, file:///folder, or s3://bucket/prefix?endpoint=http://host:port"
+    )
     heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchBundles")

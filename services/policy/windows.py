@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
+from services.policy.classifiers import Classifiers
 from services.policy.peers import ModelPeer
 from shared.monitors import plugin
 from shared.monitors.pipeline import STOPS, Finding, GuardrailContext, Outcome
@@ -15,6 +16,7 @@ from shared.monitors.plugin import Suspicion
 from shared.monitors.rules import WINDOWED, Action, Bundle, Rule, RuleType, Verdict
 from shared.monitors.sentences import Sentence, Sentences
 from shared.monitors.stream import eased
+from shared.monitors.suspicion import lexicon
 
 _CACHE: Final = 4096
 _AT_ONCE: Final = 8
@@ -26,8 +28,9 @@ class WindowedGuardrail:
 
     name = "windowed"
 
-    def __init__(self, models: ModelPeer) -> None:
+    def __init__(self, models: ModelPeer, classifiers: Classifiers) -> None:
         self._models = models
+        self._classifiers = classifiers
         self._vectors: OrderedDict[str, tuple[float, ...]] = OrderedDict()
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
@@ -40,8 +43,12 @@ class WindowedGuardrail:
         ]
         if not rules or not text:
             return Outcome(text)
-        sentences = cut(text)
-        asked = [self._finding(rule, bundle, sentence, context) for sentence in sentences for rule, bundle in rules]
+        sentences, whole = cut(text), [Sentence(0, text)]
+        asked = [
+            self._finding(rule, bundle, stretch, context)
+            for rule, bundle in rules
+            for stretch in (whole if _reads_all(rule) else sentences)
+        ]
         found = [one for one in await asyncio.gather(*asked) if one]
         if any(one.verdict.action in STOPS for one in found):
             return Outcome("", tuple(found), blocked=True)
@@ -65,6 +72,10 @@ class WindowedGuardrail:
                 return await self._likeness(rule, bundle, sentence)
             case RuleType.LLM_CLASSIFIER:
                 return await self._classified(rule, sentence)
+            case RuleType.INJECTION_SCORE:
+                return _scored(rule, sentence)
+            case RuleType.ONNX_CLASSIFIER:
+                return await self._rated(rule, sentence)
             case _:
                 found = await plugin.load(str(rule.params["plugin"]), rule.params).judge(sentence)
                 least = float(str(rule.params.get("threshold", _THRESHOLD)))
@@ -89,6 +100,15 @@ class WindowedGuardrail:
             return None
         return Suspicion(score, f"the classifier {rule.params['model']} says yes")
 
+    async def _rated(self, rule: Rule, sentence: str) -> Suspicion | None:
+        model = str(rule.params["model"])
+        reads_text = await self._classifiers.reads_text(model)
+        vector = () if reads_text else (await self._embedded([sentence]))[0]
+        score = await self._classifiers.rate(model, sentence, vector)
+        if score < float(str(rule.params["threshold"])):
+            return None
+        return Suspicion(score, f"the classifier {model} says yes")
+
     async def _embedded(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
@@ -99,6 +119,19 @@ class WindowedGuardrail:
         while len(self._vectors) > _CACHE:
             self._vectors.popitem(last=False)
         return vectors
+
+
+def _reads_all(rule: Rule) -> bool:
+    """Whether the rule is about a text as a whole and not about its sentences."""
+    return rule.type is RuleType.INJECTION_SCORE and rule.params.get("source", "prompt") == "prompt"
+
+
+def _scored(rule: Rule, text: str) -> Suspicion | None:
+    source = str(rule.params.get("source", "prompt"))
+    score = lexicon(source).score(text)
+    if score < float(str(rule.params.get("threshold", _THRESHOLD))):
+        return None
+    return Suspicion(score, f"the words are those of an attack, as {source}s go")
 
 
 def cut(text: str) -> list[Sentence]:

@@ -15,6 +15,7 @@ from typing import Final
 from shared.monitors.charset import Assertion, CharSet
 from shared.monitors.folding import invisible
 from shared.monitors.pattern import Program
+from shared.monitors.skipping import skipper
 
 MAX_STATES: Final = 8_000
 MOST_STARTS: Final = 64
@@ -80,6 +81,7 @@ class Automaton:
     """
 
     def __init__(self, programs: Sequence[Program], checked: Container[int] = ()) -> None:
+        self.skip = skipper(programs)
         self._apart: set[int] = set()
         self._sets: dict[CharSet, int] = {}
         self._takes: list[dict[int, tuple[int, ...]]] = []
@@ -96,10 +98,13 @@ class Automaton:
         self._begun: dict[tuple[int, int], _Group] = {}
         self._indexes: dict[tuple[int, int], dict[int, _Group]] = {}
         self._states: dict[tuple[tuple[_Group, ...], int], State] = {}
+        self._roots: dict[str | None, State] = {}
 
     def root(self, before: str | None) -> State:
         """Nothing has begun yet; `before` is the character before, None at the start of the text."""
-        return self._state((), 0 if before is None else self._as_before(self._kind(before)))
+        if before not in self._roots:
+            self._roots[before] = self._state((), 0 if before is None else self._as_before(self._kind(before)))
+        return self._roots[before]
 
     def step(self, state: State, character: str) -> Move:
         """What the character does; remembered in the state."""
@@ -169,6 +174,7 @@ class Automaton:
         if found is None:
             if len(self._states) >= MAX_STATES:  # streams keep the states they are in; the rest is made again
                 self._states.clear()
+                self._roots.clear()
             found = self._states[key] = State(groups, before)
         return found
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared.monitors.automaton import Automaton, Move
+from shared.monitors.skipping import WORTHWHILE
 
 Valid = Callable[[int, int, int], bool]
 _NOWHERE: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A pattern's match, in characters from the start of the stream."""
 
     pattern: int
@@ -43,9 +42,28 @@ class FirstMatch:
 
     def look(self, text: str) -> Match | None:
         """Goes on with text that follows what was looked at (`at`); stops at the first sure match and gives it."""
-        if self._sure():
-            return self._best
+        place, length = 0, len(text)
+        while place < length and not self._sure():
+            if self._best is None and not self._starts and length - place >= WORTHWHILE:
+                place += self._skip(text, place)
+            place += self._read(text[place:] if place else text)
+        return self._best if self._sure() else None
+
+    def _skip(self, text: str, place: int) -> int:
+        """Jumps over what cannot begin a match; how far."""
+        skip = self._automaton.skip
+        if skip is None:
+            return 0
+        end = skip.match(text, place).end()  # type: ignore[union-attr] # it matches the empty text at least
+        if end != place:
+            self._state = self._automaton.root(text[end - 1])
+            self.at += end - place
+        return end - place
+
+    def _read(self, text: str) -> int:
+        """Reads character by character until a match is sure, or nothing has begun and a jump may pay; how far."""
         automaton, state, at = self._automaton, self._state, self.at
+        until = at + len(text) - WORTHWHILE if automaton.skip else _NOWHERE
         for character in text:
             following = state.quick.get(character)
             if following is not None:
@@ -60,16 +78,21 @@ class FirstMatch:
                     self._starts = [self._starts[place] for place in move.kept]
                 if move.fresh:
                     self._starts.append(at - 1)
+                elif at < until and not self._starts:
+                    break
                 continue
             self._follow(move, at - 1)
-            if self._sure():
+            best = self._best
+            if best is not None and (not self._starts or self._starts[0] > best.start):
                 break
+        read = at - self.at
         self._state, self.at = state, at
-        return self._best if self._sure() else None
+        return read
 
     def end(self) -> Match | None:
         """The match that is first when nothing more comes."""
-        self._offer(self._automaton.ending(self._state), self.at)
+        if self._starts:
+            self._offer(self._automaton.ending(self._state), self.at)
         return self._best
 
     def resume(self, at: int, before: str | None) -> None:
@@ -77,21 +100,26 @@ class FirstMatch:
         self._state, self._starts, self._best, self.at = self._automaton.root(before), [], None, at
 
     def _follow(self, move: Move, at: int) -> None:
-        self._offer(move.late, at)
+        if move.late:
+            self._offer(move.late, at)
         starts = self._starts if move.kept is None else [self._starts[place] for place in move.kept]
         if move.fresh:
             starts = [*starts, at]
         self._starts = starts
-        self._offer(move.now, at + 1)
+        if move.now:
+            self._offer(move.now, at + 1)
         if move.live is not None:
             self._starts = [starts[place] for place in move.live]
 
     def _offer(self, found: Sequence[tuple[int, int]], end: int) -> None:
+        """Takes the best of what matched. All that are offered together end at the same place."""
+        best, starts = self._best, self._starts
         for place, pattern in found:
-            match = Match(pattern, self._starts[place], end)
-            better = self._best is None or _rank(match) < _rank(self._best)
-            if better and self._valid(pattern, match.start, end):
-                self._best = match
+            start = starts[place]
+            if best is not None and (best.start, -best.end, best.pattern) <= (start, -end, pattern):
+                continue
+            if self._valid(pattern, start, end):
+                best = self._best = Match(pattern, start, end)
 
     def _sure(self) -> bool:
         best = self._best

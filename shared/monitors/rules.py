@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class RuleType(StrEnum):
@@ -23,6 +23,8 @@ class RuleType(StrEnum):
     OUTPUT_VALIDATION = "output_validation"
     TOOL_ARGUMENTS = "tool_arguments"
     CUSTOM = "custom"
+    INJECTION_SCORE = "injection_score"
+    ONNX_CLASSIFIER = "onnx_classifier"
 
 
 class Severity(StrEnum):
@@ -56,7 +58,15 @@ class Mode(StrEnum):
 STREAMED: Final = frozenset(
     {RuleType.KEYWORD, RuleType.REGEX, RuleType.PII, RuleType.SECRET, RuleType.INJECTION}
 )  # judged on every character, in process
-WINDOWED: Final = frozenset({RuleType.SEMANTIC_SIMILARITY, RuleType.LLM_CLASSIFIER, RuleType.CUSTOM})  # a sentence
+WINDOWED: Final = frozenset(
+    {
+        RuleType.SEMANTIC_SIMILARITY,
+        RuleType.LLM_CLASSIFIER,
+        RuleType.CUSTOM,
+        RuleType.INJECTION_SCORE,
+        RuleType.ONNX_CLASSIFIER,
+    }
+)  # a sentence
 WHOLE: Final = frozenset({RuleType.OUTPUT_VALIDATION})  # a finished text
 MEASURED: Final = frozenset({RuleType.NUMERICAL_THRESHOLD, RuleType.RESOURCE})  # numbers, not text
 ENFORCED: Final = frozenset(RuleType)
@@ -136,8 +146,7 @@ class Bundle:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One match: which rule did what, where in the original text, in characters. `kind` says what was found, for rules
     that look for several things.
     """

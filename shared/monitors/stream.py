@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from shared.monitors.automaton import Automaton
-from shared.monitors.detectors import Detector, detectors
+from shared.monitors.detectors import Check, Detector, detectors
 from shared.monitors.lane import EveryMatch, FirstMatch, Match
 from shared.monitors.pattern import PatternInvalid
 from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Target, Verdict
@@ -117,7 +117,7 @@ class StreamMonitor:
         self._claiming = compiled.claiming.entries
         self._noting = compiled.noting.entries
         self._first = FirstMatch(compiled.claiming.automaton, self._claims)
-        self._every = EveryMatch(compiled.noting.automaton, self._notes)
+        self._every = EveryMatch(compiled.noting.automaton, self._notes) if self._noting else None
         self._text = ""
         self._base = 0
         self._released = 0
@@ -153,17 +153,18 @@ class StreamMonitor:
         self._seconds += time.perf_counter() - began
         return ruling
 
-    def finish(self) -> Ruling:
-        """Judges what is still held: nothing more will come."""
+    def finish(self, text: str = "") -> Ruling:
+        """Judges the last piece, if there is one, and what is still held: nothing more will come."""
         if not self._rules:
-            return Ruling("")
+            return Ruling(text)
         began = time.perf_counter()
-        ruling = self._judge("", final=True)
+        self._text += text
+        ruling = self._judge(text, final=True)
         self._seconds += time.perf_counter() - began
         return ruling
 
     def _judge(self, new: str, *, final: bool) -> Ruling:
-        verdicts = self._noted(new, final=final) if self._noting else []
+        verdicts = self._noted(self._every, new, final=final) if self._every else []
         released, claimed, blocked = self._claimed(final=final)
         if blocked:
             verdicts = [verdict for verdict in verdicts if verdict.end <= self._released]
@@ -198,13 +199,14 @@ class StreamMonitor:
             released.append(shown)
             first.resume(match.end, self._text[match.end - self._base - 1])
         released.append(self._release(end if final else first.unsure_from))
-        verdicts += self._excuses()
+        if self._excused:
+            verdicts += self._excuses()
         return "".join(released), verdicts, False
 
-    def _noted(self, text: str, *, final: bool) -> list[Verdict]:
-        found = self._every.look(text)
+    def _noted(self, every: EveryMatch, text: str, *, final: bool) -> list[Verdict]:
+        found = every.look(text)
         if final:
-            found += self._every.end()
+            found += every.end()
         return [self._verdict(self._noting[match.pattern], match) for match in found]
 
     def _act(self, match: Match, verdicts: list[Verdict]) -> str | None:
@@ -220,7 +222,8 @@ class StreamMonitor:
     def _verdict(self, entry: _Entry, match: Match, action: Action | None = None) -> Verdict:
         rule = entry.compiled.rule
         action = action or rule.acts_on(self._target)
-        self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=_RANK.index)
+        if self.worst.get(rule.name) is not action:
+            self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=_RANK.index)
         return Verdict(rule, entry.compiled.bundle, action, self._target, match.start, match.end, entry.detector.kind)
 
     def _too_long(self) -> Verdict:
@@ -231,20 +234,19 @@ class StreamMonitor:
     def _claims(self, pattern: int, start: int, end: int) -> bool:
         """Whether a match claims its text: its check holds and nobody has excused its rule."""
         entry = self._claiming[pattern]
-        if not self._checks(entry.detector, start, end):
+        if entry.detector.check is not None and not self._checks(entry.detector.check, start, end):
             return False
-        if entry.compiled.rule.name in self._overridden:
+        if self._overridden and entry.compiled.rule.name in self._overridden:
             self._excused.append(Match(pattern, start, end))
             return False
         return True
 
     def _notes(self, pattern: int, start: int, end: int) -> bool:
-        return self._checks(self._noting[pattern].detector, start, end)
+        check = self._noting[pattern].detector.check
+        return check is None or self._checks(check, start, end)
 
-    def _checks(self, detector: Detector, start: int, end: int) -> bool:
-        if detector.check is None:
-            return True
-        return start < self._base or detector.check(self._text[start - self._base : end - self._base])
+    def _checks(self, check: Check, start: int, end: int) -> bool:
+        return start < self._base or check(self._text[start - self._base : end - self._base])
 
     def _excuses(self) -> list[Verdict]:
         """Overridden rules are told of once a match: the longest from each start."""
@@ -260,7 +262,7 @@ class StreamMonitor:
     def _forget(self) -> None:
         """Drops the text nobody will look at again; one character stays for those who look behind."""
         needed = self._released
-        if self._noting:
+        if self._every:
             needed = max(min(needed, self._every.unsure_from), self._base + len(self._text) - HOLD_LIMIT)
         keep = needed - self._base - 1
         if keep > 0:
@@ -286,12 +288,7 @@ def _compiled(rules: tuple[CompiledRule, ...], target: Target) -> CompiledRules:
 
 def judge(rules: Sequence[CompiledRule], target: Target, text: str, overridden: Collection[str] = ()) -> Ruling:
     """A whole text at once."""
-    monitor = StreamMonitor(rules, target, overridden)
-    first = monitor.feed(text)
-    if first.blocked:
-        return first
-    last = monitor.finish()
-    return Ruling(first.text + last.text, first.verdicts + last.verdicts, blocked=last.blocked)
+    return StreamMonitor(rules, target, overridden).finish(text)
 
 
 def statuses(monitor: StreamMonitor) -> Iterator[tuple[str, str, float]]:

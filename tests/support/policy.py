@@ -20,6 +20,8 @@ from agentnet.policy.v1 import (
 )
 from services.policy.access import Access
 from services.policy.audit import AuditLog
+from services.policy.audit_entry import seal_keys
+from services.policy.classifiers import Classifiers
 from services.policy.governance_memory import MemoryGovernance
 from services.policy.judging import Judge
 from services.policy.library import Library
@@ -93,11 +95,13 @@ class PolicyParts:
     governance: MemoryGovernance = field(default_factory=MemoryGovernance)
     models: ScriptedModels = field(default_factory=ScriptedModels)
     risks: MemoryRisks = field(default_factory=MemoryRisks)
+    classifiers: Path = Path("services/policy/classifiers")
     called_back: list[tuple[str, Enforced]] = field(default_factory=list)
 
     @property
     def audit(self) -> AuditLog:
-        return AuditLog(self.governance, self.clock)
+        key = BundleSigner.from_file(self.keys.private_key).key
+        return AuditLog(self.governance, self.clock, seal_keys(Vault(key), None))
 
     async def _called_back(self, tenant: str, action: Enforced) -> None:
         self.called_back.append((tenant, action))
@@ -108,7 +112,15 @@ class PolicyParts:
         await stack.enter_async_context(supervised("publish", library.publish))
         overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
         simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
-        judge = Judge(library, self.models, overrides, simulator, clock=self.clock, ids=SequentialIds())
+        judge = Judge(
+            library,
+            self.models,
+            overrides,
+            simulator,
+            classifiers=Classifiers(self.classifiers),
+            clock=self.clock,
+            ids=SequentialIds(),
+        )
         privacy = PrivacyService(Privacy(self.governance, Vault(signer.key), self.audit))
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
         simulation = SimulationService(simulator, library, self.audit, self.clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,3 +104,17 @@ async def test_the_export_holds_evidence_by_criterion_and_is_audited_itself(
         pb.ListAuditEntriesRequest(act="compliance.export"), metadata=keys.metadata()
     )
     assert [one.subject for one in listed.entries] == [found.digest]
+
+
+async def test_the_trail_verifies_until_someone_edits_it(access: Any, keys: Keys, parts: PolicyParts) -> None:
+    for tool in ("a", "b"):
+        permission = pb.ToolPermission(tool=tool)
+        await access.SetToolPermission(pb.SetToolPermissionRequest(permission=permission), metadata=keys.metadata())
+    whole = await access.VerifyAudit(pb.VerifyAuditRequest(), metadata=keys.metadata())
+    (trail,) = parts.governance._hot.values()
+    trail[1] = replace(trail[1], actor="somebody else")
+
+    broken = await access.VerifyAudit(pb.VerifyAuditRequest(), metadata=keys.metadata())
+
+    assert (whole.entries, whole.broken_at) == (2, 0)
+    assert (broken.entries, broken.broken_at) == (1, 2)

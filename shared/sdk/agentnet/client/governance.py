@@ -12,7 +12,14 @@ from agentnet.client.transport import Transport
 from agentnet.cost.v1 import cost_pb2, cost_service_pb2, cost_service_pb2_grpc
 from agentnet.gateway.v1 import key_service_pb2, key_service_pb2_grpc
 from agentnet.memory.v1 import memory_pb2, memory_service_pb2, memory_service_pb2_grpc
-from agentnet.policy.v1 import bundle_pb2, policy_service_pb2, policy_service_pb2_grpc, violation_pb2
+from agentnet.policy.v1 import (
+    access_service_pb2,
+    access_service_pb2_grpc,
+    bundle_pb2,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
+    violation_pb2,
+)
 from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 
 
@@ -58,6 +65,7 @@ class Policies:
 
     def __init__(self, transport: Transport) -> None:
         self._stub = policy_service_pb2_grpc.PolicyServiceStub(transport.channel)
+        self._access = access_service_pb2_grpc.AccessServiceStub(transport.channel)
         self._call = transport.options
 
     async def create(
@@ -70,6 +78,11 @@ class Policies:
     async def check(self, text: str) -> policy_service_pb2.CheckResponse:
         """Judges a text by what is enforced."""
         return await unary(self._stub.Check(policy_service_pb2.CheckRequest(text=text), **self._call()))
+
+    async def verify_audit(self, *, timeout: float = 300.0) -> access_service_pb2.VerifyAuditResponse:
+        """Checks every seal of the audit trail, archive and all; `timeout` is in seconds."""
+        request = access_service_pb2.VerifyAuditRequest()
+        return await unary(self._access.VerifyAudit(request, **self._call(timeout=timeout)))
 
     async def violations(self, *, session_id: str = "") -> AsyncIterator[violation_pb2.Violation]:
         """What was caught, newest first, page by page."""

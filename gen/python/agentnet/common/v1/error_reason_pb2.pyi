@@ -172,6 +172,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such risk, or rule about one (NOT_FOUND)."""
     ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 91
     """No such recorded decision (NOT_FOUND)."""
+    ERROR_REASON_CLASSIFIER_UNAVAILABLE: _ErrorReason.ValueType  # 92
+    """A rule names an ONNX model that is not in policy's folder of classifiers, or is no classifier (FAILED_PRECONDITION).
+    Metadata: `model`.
+    """
     ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No such memory in this tenant (NOT_FOUND)."""
     ERROR_REASON_EMBEDDING_WIDTH_INVALID: _ErrorReason.ValueType  # 101
@@ -427,6 +431,10 @@ ERROR_REASON_RISK_NOT_FOUND: ErrorReason.ValueType  # 90
 """No such risk, or rule about one (NOT_FOUND)."""
 ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 91
 """No such recorded decision (NOT_FOUND)."""
+ERROR_REASON_CLASSIFIER_UNAVAILABLE: ErrorReason.ValueType  # 92
+"""A rule names an ONNX model that is not in policy's folder of classifiers, or is no classifier (FAILED_PRECONDITION).
+Metadata: `model`.
+"""
 ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 100
 """No such memory in this tenant (NOT_FOUND)."""
 ERROR_REASON_EMBEDDING_WIDTH_INVALID: ErrorReason.ValueType  # 101

@@ -309,7 +309,9 @@ class AuditEntry(_message.Message):
     subject: _builtins.str
     """To what."""
     seal: _builtins.str
-    """SHA-256 of the entry and the seal before it, in hex."""
+    """"hmac:" and the HMAC-SHA-256 of the entry and the seal before it, in hex, with a key of the tenant's that only the
+    service has.
+    """
     @_builtins.property
     def detail(self) -> _struct_pb2.Struct:
         """Further facts."""
@@ -336,6 +338,49 @@ class AuditEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
+class VerifyAuditRequest(_message.Message):
+    """Asks for a check of the caller's tenant's trail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditRequest: _TypeAlias = VerifyAuditRequest  # noqa: Y015
+
+@_typing.final
+class VerifyAuditResponse(_message.Message):
+    """What the check found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    BROKEN_AT_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Entries whose seals hold, from the first on."""
+    broken_at: _builtins.int
+    """The first entry that is missing, moved or not as it was sealed; 0 when the trail is whole."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        broken_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_at", b"broken_at", "entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditResponse: _TypeAlias = VerifyAuditResponse  # noqa: Y015
 
 @_typing.final
 class ExportComplianceRequest(_message.Message):

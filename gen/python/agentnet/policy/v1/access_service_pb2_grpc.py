@@ -55,6 +55,11 @@ class AccessServiceStub:
                 request_serializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.ListAuditEntriesRequest.SerializeToString,
                 response_deserializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.ListAuditEntriesResponse.FromString,
                 _registered_method=True)
+        self.VerifyAudit = channel.unary_unary(
+                '/agentnet.policy.v1.AccessService/VerifyAudit',
+                request_serializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.VerifyAuditRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.VerifyAuditResponse.FromString,
+                _registered_method=True)
         self.ExportCompliance = channel.unary_unary(
                 '/agentnet.policy.v1.AccessService/ExportCompliance',
                 request_serializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.ExportComplianceRequest.SerializeToString,
@@ -99,6 +104,14 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyAudit(self, request, context):
+        """Reads the whole trail, archive and all, and checks every seal: an edited, moved or missing entry shows.
+        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportCompliance(self, request, context):
         """Evidence for an auditor (SOC 2, trust services criteria): what was done, by whom, and whether the trail is whole. The
         export is itself audited.
@@ -130,6 +143,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEntries,
                     request_deserializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.ListAuditEntriesRequest.FromString,
                     response_serializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
+            'VerifyAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyAudit,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.VerifyAuditRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_access__service__pb2.VerifyAuditResponse.SerializeToString,
             ),
             'ExportCompliance': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportCompliance,
@@ -246,6 +264,33 @@ class AccessService:
             '/agentnet.policy.v1.AccessService/ListAuditEntries',
             agentnet_dot_policy_dot_v1_dot_access__service__pb2.ListAuditEntriesRequest.SerializeToString,
             agentnet_dot_policy_dot_v1_dot_access__service__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.policy.v1.AccessService/VerifyAudit',
+            agentnet_dot_policy_dot_v1_dot_access__service__pb2.VerifyAuditRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_access__service__pb2.VerifyAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

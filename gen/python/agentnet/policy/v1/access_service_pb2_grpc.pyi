@@ -33,6 +33,10 @@ class AccessServiceStub:
     """Lists the audit trail in order. Entries older than 90 days are in the archive.
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
     """
+    VerifyAudit: _aio.UnaryUnaryMultiCallable[_access_service_pb2.VerifyAuditRequest, _access_service_pb2.VerifyAuditResponse]
+    """Reads the whole trail, archive and all, and checks every seal: an edited, moved or missing entry shows.
+    Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+    """
     ExportCompliance: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ExportComplianceRequest, _access_service_pb2.ExportComplianceResponse]
     """Evidence for an auditor (SOC 2, trust services criteria): what was done, by whom, and whether the trail is whole. The
     export is itself audited.
@@ -81,6 +85,16 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_access_service_pb2.ListAuditEntriesResponse]:
         """Lists the audit trail in order. Entries older than 90 days are in the archive.
         Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyAudit(
+        self,
+        request: _access_service_pb2.VerifyAuditRequest,
+        context: _aio.ServicerContext[_access_service_pb2.VerifyAuditRequest, _abc.Awaitable[_access_service_pb2.VerifyAuditResponse]],
+    ) -> _abc.Awaitable[_access_service_pb2.VerifyAuditResponse]:
+        """Reads the whole trail, archive and all, and checks every seal: an edited, moved or missing entry shows.
+        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
         """
 
     @_abc_1.abstractmethod

@@ -298,7 +298,8 @@ class Rule(_message.Message):
     """Unique in its bundle; letters, digits, `_` and `-`, at most 64 characters."""
     type: _builtins.str
     """"keyword", "regex", "pii", "secret", "injection" (judged on every character of a stream), "semantic_similarity",
-    "llm_classifier", "custom" (judged on every sentence, by Check), "output_validation" (judged on the finished text),
+    "llm_classifier", "onnx_classifier", "injection_score", "custom" (judged on every sentence, by Check; injection_score on
+    the whole text unless params.source is "document"), "output_validation" (judged on the finished text),
     "numerical_threshold", "resource" (judged on numbers) or "tool_arguments" (judged on a call's arguments).
     """
     severity: Global___Severity.ValueType
