@@ -66,6 +66,8 @@ class Order:
     cache: CachePolicy | None = None
     prompt: PromptVersion | None = None
     packing: bool = False
+    fresh: bool = False
+    """Its id was made here: nobody can have started it before."""
 
     @property
     def prompt_version(self) -> str:

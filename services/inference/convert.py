@@ -59,6 +59,7 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         no_fallback=request.no_fallback,
         cache=_cache(request.cache),
         packing=request.packing,
+        fresh=not request.generation_id,
     )
 
 

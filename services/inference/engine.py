@@ -42,6 +42,7 @@ class Engine:
     limit: int
     ended: Callable[[str, Order, Ended], None] = lambda *_: None
     _live: dict[tuple[str, str], Generation] = field(default_factory=dict)
+    _running: dict[tuple[str, str], Generation] = field(default_factory=dict)
     _starting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def start(self, principal: Principal, order: Order) -> AsyncGenerator[bytes, None]:
@@ -49,11 +50,8 @@ class Engine:
 
         What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
         """
-        key = (principal.tenant_id, order.generation_id)
-        lock = self._starting.setdefault(key, asyncio.Lock())  # forgotten with the last call that waits for it
-        async with lock:
-            generation = await self._begin(principal, order) if await self._is_new(key) else None
-        packing = order.packing
+        key, packing = (principal.tenant_id, order.generation_id), order.packing
+        generation = await (self._admitted if order.fresh else self._started)(principal, order)
         source = generation.read(0, packing=packing) if generation else self.attach(*key, after=0, packing=packing)
         async with aclosing(source) as events:
             async for event in events:
@@ -94,29 +92,42 @@ class Engine:
         """Generations whose events this replica holds."""
         return list(self._live.values())
 
+    def running(self) -> Iterable[Generation]:
+        """Those that have not ended."""
+        return self._running.values()
+
     async def drain(self) -> None:
         """Ends what runs; everything is settled when this returns."""
-        tasks = [found.task for found in self._live.values() if found.task and not found.done]
-        for found in self._live.values():
+        running = list(self._running.values())
+        for found in running:
             found.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.tail.flush(self.live())
+        await asyncio.gather(*(found.task for found in running if found.task), return_exceptions=True)
+        await self.tail.flush()
 
-    async def _is_new(self, key: tuple[str, str]) -> bool:
-        """Whether nobody has started it; then it is claimed for this replica."""
-        if key in self._live or await self.store.find(*key):
-            return False
-        return await self.tail.claim(*key)
-
-    async def _begin(self, principal: Principal, order: Order) -> Generation:
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self.tail.release, principal.tenant_id, order.generation_id)
+    async def _started(self, principal: Principal, order: Order) -> Generation | None:
+        """None when somebody has started it before."""
+        key = (principal.tenant_id, order.generation_id)
+        lock = self._starting.setdefault(key, asyncio.Lock())  # forgotten with the last call that waits for it
+        async with lock, AsyncExitStack() as undo:
+            if key in self._live or not await self._claimed(key, undo):
+                return None
             generation = await self._admitted(principal, order)
             undo.pop_all()
         return generation
 
+    async def _claimed(self, key: tuple[str, str], undo: AsyncExitStack) -> bool:
+        """Whether nobody has started it; then it is claimed for this replica, until that is undone."""
+        claiming = asyncio.ensure_future(self.tail.claim(*key))
+        undo.push_async_callback(self._unclaim, claiming, key)
+        ended, claimed = await asyncio.gather(self.store.find(*key), claiming)
+        return claimed and ended is None
+
+    async def _unclaim(self, claiming: asyncio.Future[bool], key: tuple[str, str]) -> None:
+        if await claiming:
+            await self.tail.release(*key)
+
     async def _admitted(self, principal: Principal, order: Order) -> Generation:
-        if sum(not found.done for found in self._live.values()) >= self.limit:
+        if len(self._running) >= self.limit:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
         tenant = principal.tenant_id
         model = self.admission.model(order)
@@ -131,19 +142,21 @@ class Engine:
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)
         if tab:
             await tab.open()
-        generation = Generation(tenant, order.generation_id, grace=order.detach_grace, clock=self.clock)
+        key = (tenant, order.generation_id)
+        generation = Generation(*key, grace=order.detach_grace, clock=self.clock, noted=self.tail.note)
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
             prompt_version=order.prompt_version, kept=admitted.kept,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip
-        self._live[tenant, order.generation_id] = generation
+        self._live[key] = self._running[key] = generation
         admitted.leads(generation)
         running = producer.run(verdicts, admitted.before)
         generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
-        generation.task.add_done_callback(lambda _: self._keep_for_a_while((tenant, order.generation_id)))
+        generation.task.add_done_callback(lambda _: self._keep_for_a_while(key))
         return generation
 
     def _keep_for_a_while(self, key: tuple[str, str]) -> None:
+        self._running.pop(key, None)
         asyncio.get_running_loop().call_later(_KEEP_SECONDS, self._live.pop, key, None)

