@@ -1,4 +1,4 @@
-"""Orders that a model's calls go to a cheaper one for a time: per tenant, in Redis, remembered while nothing changes."""
+"""Orders that a model's calls go to a cheaper one for a time: per tenant, in Redis, remembered till they change."""
 
 from __future__ import annotations
 

@@ -62,5 +62,6 @@ def _row(tenant: str, record: GenerationRecord) -> Sequence[object]:
     return (
         tenant, record.id, record.session_id, record.agent, record.provider, record.model, record.outcome,
         usage.input_tokens, usage.output_tokens, usage.estimated, record.started_at, record.ended_at,
-        usage.cached_input_tokens, usage.reasoning_tokens, record.requested_model, record.prompt_version, record.attempts,
+        usage.cached_input_tokens, usage.reasoning_tokens, record.requested_model, record.prompt_version,
+        record.attempts,
     )  # fmt: skip
