@@ -65,6 +65,9 @@ class MessagesReader:
         self.whole = False
         self.ended = False
 
+    def alike(self, events: bytes) -> None:
+        """Each event is read by itself."""
+
     def read(self, event: ServerEvent) -> Chunk | None:
         data = json.loads(event.data)
         match data["type"]:

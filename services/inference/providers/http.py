@@ -44,6 +44,9 @@ class Reader(Protocol):
     def read(self, event: ServerEvent) -> Chunk | None:
         """What an event says. Raises MeshError for errors inside the stream, ValueError for what is no event."""
 
+    def alike(self, events: bytes) -> Chunk | None:
+        """What events say that are like the last one read but for their text; None when they are not."""
+
 
 class Dialect(Protocol):
     """A provider's wire format, without any I/O."""
@@ -91,12 +94,15 @@ class HttpProvider:
 
     def _understood(self, reader: Reader, events: EventStream, received: bytes) -> Chunk | None:
         try:
-            found = [reader.read(event) for event in events.feed(received)]
+            whole, rest = events.split(received)
+            if whole and (chunk := reader.alike(whole)):
+                return joined([chunk, *_read(reader, events, rest)])
+            found = _read(reader, events, whole + rest)
         except (ValueError, LookupError, TypeError, AttributeError) as error:  # it is JSON of another form, or none
             raise StreamBroken("the provider's stream cannot be read", provider=self.name) from error
         except EventTooLong as error:
             raise StreamBroken("the provider's stream has no end of line", provider=self.name) from error
-        return joined([chunk for chunk in found if chunk])
+        return joined(found)
 
     @asynccontextmanager
     async def _answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -152,6 +158,10 @@ class HttpProvider:
                 return await answer.content.readany()
         except TimeoutError as error:
             raise ProviderTimeout("the provider's stream stalled", provider=self.name) from error
+
+
+def _read(reader: Reader, events: EventStream, received: bytes) -> list[Chunk]:
+    return [chunk for event in events.feed(received) if (chunk := reader.read(event))]
 
 
 def joined(chunks: Sequence[Chunk]) -> Chunk | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,8 @@ from services.inference.providers.refusals import broken_by
 from services.inference.providers.sse import ServerEvent
 
 _DONE: Final = b"[DONE]"
+_CONTENT: Final = re.compile(rb'"content": ?"')
+_WRITTEN_OTHERWISE: Final = re.compile(rb'["\\\x00-\x1f]')
 _FINISH: Final = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -63,6 +66,7 @@ class ChatReader:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
+        self._form = Form(b"", b"")
         self.whole = False
         self.ended = False
 
@@ -75,7 +79,42 @@ class ChatReader:
             raise broken_by(data["error"], provider=self._provider)
         chunk = _chunk(data)
         self.whole = self.whole or bool(chunk and chunk.finish_reason)
+        if chunk and chunk.text:
+            self._form = Form.of(event, chunk)
         return chunk
+
+    def alike(self, events: bytes) -> Chunk | None:
+        return self._form.read(events)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A text event around its text. Events of one stream mostly differ in nothing else, so many are read at once."""
+
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def of(cls, event: ServerEvent, chunk: Chunk) -> Form:
+        """The form of an event that says only text; else one that no event has."""
+        found = _CONTENT.findall(event.data)
+        if event.name or len(found) != 1 or chunk != Chunk(chunk.text, 1):
+            return cls(b"", b"")
+        before, _, rest = event.data.partition(found[0])
+        text, quote, after = rest.partition(b'"')
+        if text.decode(errors="replace") != chunk.text:  # an escape, or a quote of another string
+            return cls(b"", b"")
+        return cls(b"data: " + before + found[0], quote + after + b"\n\n")
+
+    def read(self, events: bytes) -> Chunk | None:
+        """Whole events of this form; None when one is not, or has text that JSON does not write as it is."""
+        if not (self.before and events.startswith(self.before) and events.endswith(self.after)):
+            return None
+        texts = events[len(self.before) : -len(self.after)].split(self.after + self.before)
+        written = b"".join(texts)
+        if _WRITTEN_OTHERWISE.search(written):
+            return None
+        return Chunk(written.decode(), len(texts) - texts.count(b""))
 
 
 def _chunk(data: dict[str, Any]) -> Chunk | None:

@@ -50,6 +50,9 @@ class ResponsesReader:
         self.whole = False
         self.ended = False
 
+    def alike(self, events: bytes) -> None:
+        """Each event is read by itself."""
+
     def read(self, event: ServerEvent) -> Chunk | None:
         data = json.loads(event.data)
         kind = data["type"]

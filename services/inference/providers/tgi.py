@@ -46,6 +46,9 @@ class GenerateStreamReader:
         self.whole = False
         self.ended = False
 
+    def alike(self, events: bytes) -> None:
+        """Each event is read by itself."""
+
     def read(self, event: ServerEvent) -> Chunk | None:
         data = json.loads(event.data)
         if data.get("error"):
