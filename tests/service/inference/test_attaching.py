@@ -65,8 +65,8 @@ async def test_a_reader_of_a_live_generation_follows_it_to_the_end(served: Repli
 
 async def test_a_slow_reader_holds_nobody_up(served: Replica, keys: Keys) -> None:
     served.model.steps = ["word " * 200] * 400
-    slow = served.stub.Generate(request(max_output_tokens=1000), metadata=keys.metadata())
-    await slow.read()
+    slow = aiter(served.stub.Generate(request(max_output_tokens=1000), metadata=keys.metadata()))
+    await anext(slow)
     await until(lambda: served.cost.settled)
     assert len([event async for event in slow]) == 401
 
