@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
-from services.inference.admission import Admission, Order
+from services.inference.admission import Admission, Admitted, Order
 from services.inference.breakers import Breakers
 from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
@@ -23,6 +23,7 @@ from services.inference.tail import GenerationTail
 from shared.clock import Clock
 from shared.errors import ResourceExhausted
 from shared.identity import Principal
+from shared.log import log
 
 _KEEP_SECONDS: Final = 60.0
 
@@ -131,7 +132,9 @@ class Engine:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
         tenant = principal.tenant_id
         model = self.admission.model(order)
-        payer = Payer(principal, order.generation_id, "", model.name, order.session_id, order.agent)
+        payer = Payer(
+            principal, order.generation_id, "", model.name, order.session_id, order.agent, turn_id=order.generation_id
+        )
         verdicts, refusal = self.enforcement.check_prompt(tenant, order.agent, order.texts)
         if refusal:
             await report(self.policy, payer, verdicts, at=self.clock.now())
@@ -141,7 +144,7 @@ class Engine:
         target = admitted.course.target
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)
         if tab:
-            await tab.open()
+            admitted = await self._leased(tab, order, admitted)
         key = (tenant, order.generation_id)
         generation = Generation(*key, grace=order.detach_grace, clock=self.clock, noted=self.tail.note)
         producer = Producer(
@@ -156,6 +159,15 @@ class Engine:
         generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
         generation.task.add_done_callback(lambda _: self._keep_for_a_while(key))
         return generation
+
+    async def _leased(self, tab: Tab, order: Order, admitted: Admitted) -> Admitted:
+        """With money set aside; for a cheaper model when cost asks for one, under the lease of the dearer."""
+        for notice in await tab.open():
+            log.info("generation.notice", generation_id=order.generation_id, notice=notice.explanation)
+            if notice.cheaper and (other := await self.admission.cheaper(order, admitted, notice.explanation)):
+                tab.payer = other.paid_by(tab.payer)
+                return other
+        return admitted
 
     def _keep_for_a_while(self, key: tuple[str, str]) -> None:
         self._running.pop(key, None)

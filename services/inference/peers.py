@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from services.inference.providers.contract import Usage
@@ -22,6 +23,36 @@ class Payer:
     model: str
     session_id: str
     agent: str
+    turn_id: str = ""
+    attempt: int = 0
+
+
+class Outcome(StrEnum):
+    """How an attempt ended, as the ledger has it."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED_OVER = "failed_over"
+    CUT = "cut"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt spent, and how it ended. Without `ended_at` it ends when cost hears of it."""
+
+    payer: Payer
+    usage: Usage
+    outcome: Outcome = Outcome.COMPLETED
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What cost asks beside giving a lease: a cheaper model for this call, or nothing but attention."""
+
+    explanation: str
+    cheaper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +81,13 @@ class Snapshot:
 class CostPeer(Protocol):
     """cost, on behalf of the payer."""
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
-        """Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
+        """What it asks beside. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
 
-    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
-        """Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+    async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
+        """More output tokens, in all; `spent` is what was so far. Raises as `reserve` does."""
 
-    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+    async def settle(self, settlement: Settlement) -> Cost:
         """Raises the service's MeshError."""
 
 

@@ -12,12 +12,13 @@ from typing import Any, Final
 import grpc
 
 from agentnet.common.v1 import usage_pb2
+from agentnet.cost.v1 import cost_pb2
 from agentnet.cost.v1 import cost_service_pb2 as cost
 from agentnet.cost.v1 import cost_service_pb2_grpc as cost_rpc
 from agentnet.policy.v1 import bundle_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as policy
 from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
-from services.inference.peers import Cost, Payer, Snapshot
+from services.inference.peers import Cost, Notice, Outcome, Payer, Settlement, Snapshot
 from services.inference.providers.contract import Usage
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
@@ -33,6 +34,13 @@ _SEVERITIES: Final = {
     bundle_pb2.SEVERITY_MINOR: Severity.MINOR,
     bundle_pb2.SEVERITY_MAJOR: Severity.MAJOR,
     bundle_pb2.SEVERITY_SEVERE: Severity.SEVERE,
+}
+_OUTCOMES: Final = {
+    Outcome.COMPLETED: cost_pb2.OUTCOME_COMPLETED,
+    Outcome.CANCELLED: cost_pb2.OUTCOME_CANCELLED,
+    Outcome.FAILED_OVER: cost_pb2.OUTCOME_FAILED_OVER,
+    Outcome.CUT: cost_pb2.OUTCOME_CUT,
+    Outcome.STOPPED: cost_pb2.OUTCOME_STOPPED,
 }
 _TO_SEVERITY: Final = {value: key for key, value in _SEVERITIES.items()}
 
@@ -67,7 +75,7 @@ class GrpcCost(_OnBehalf):
         super().__init__(signer)
         self._stub = cost_rpc.CostServiceStub(channel)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
         request = cost.ReserveRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -77,19 +85,24 @@ class GrpcCost(_OnBehalf):
             session_id=payer.session_id,
             agent=payer.agent,
         )
-        await _called(self._stub.Reserve(request, metadata=self.metadata(payer.principal)))
+        answer = await _called(self._stub.Reserve(request, metadata=self.metadata(payer.principal)))
+        return [_notice(notice) for notice in answer.notices]
 
-    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
+    async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         request = cost.ExtendLeaseRequest(generation_id=payer.generation_id, output_tokens=output_tokens)
         await _called(self._stub.ExtendLease(request, metadata=self.metadata(payer.principal)))
 
-    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+    async def settle(self, settlement: Settlement) -> Cost:
+        payer, usage = settlement.payer, settlement.usage
         request = cost.SettleRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
             model=payer.model,
             session_id=payer.session_id,
             agent=payer.agent,
+            turn_id=payer.turn_id,
+            attempt=payer.attempt,
+            outcome=_OUTCOMES[settlement.outcome],
             usage=usage_pb2.Usage(
                 input_tokens=usage.input_tokens,
                 output_tokens=usage.output_tokens,
@@ -98,6 +111,8 @@ class GrpcCost(_OnBehalf):
                 estimated=usage.estimated,
             ),
         )
+        if settlement.ended_at:
+            request.end_time.FromDatetime(settlement.ended_at)
         answer = await _called(self._stub.Settle(request, metadata=self.metadata(payer.principal)))
         return Cost(answer.cost_event.cost.micros_usd, answer.cost_event.cost.price_version)
 
@@ -130,6 +145,10 @@ async def _called(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from None
+
+
+def _notice(notice: cost_pb2.Notice) -> Notice:
+    return Notice(notice.explanation, cheaper=notice.action == cost_pb2.SOFT_ACTION_DOWNGRADE)
 
 
 def _snapshot(answer: policy.WatchBundlesResponse) -> Snapshot:

@@ -27,7 +27,7 @@ from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
-from services.inference.peers import Cost, Payer, Snapshot
+from services.inference.peers import Cost, Notice, Payer, Settlement, Snapshot
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
@@ -67,24 +67,29 @@ class ScriptedCost:
     reserved: list[str] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
     settled: list[tuple[str, Usage]] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
         await asyncio.sleep(0)
         if self.refusals:
             raise self.refusals.pop(0)
         if len(self.reserved) >= self.refuse_after:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
+        return self.notices
 
-    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
+    async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         if output_tokens > self.limit:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.extended.append(output_tokens)
 
-    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+    async def settle(self, settlement: Settlement) -> Cost:
         if self.settle_failures:
             raise self.settle_failures.pop(0)
-        self.settled.append((payer.generation_id, usage))
+        usage = settlement.usage
+        self.settlements.append(settlement)
+        self.settled.append((settlement.payer.generation_id, usage))
         return Cost(usage.output_tokens * 2, "prices-1")
 
 
@@ -228,7 +233,7 @@ async def replica(
 def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router:
     able = frozenset({Ability.TOOLS, Ability.IMAGE, Ability.JSON_SCHEMA, Ability.REASONING})
     models = [
-        Model("scripted", "scripted", abilities=able, context_tokens=100),
+        Model("scripted", "scripted", abilities=able, context_tokens=100, cheaper="backup"),
         Model("synthetic", "synthetic"),
         Model(EMBEDDING_MODEL, "e", embedding=True),
         Model("backup", "backup", abilities=able, context_tokens=50),

@@ -10,7 +10,12 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from services.inference.downgrades import Downgrade, Downgrades
+from services.inference.errors import StreamBroken
+from services.inference.peers import Notice, Outcome
 from shared.tasks import stopped
+from tests.service.inference.calls import generated
+from tests.support.identity import Keys
+from tests.support.inference import Replica, kinds, request
 
 CHEAPER = Downgrade("backup", "80 % of the budget is spent")
 LONG = timedelta(minutes=1)
@@ -70,3 +75,33 @@ async def test_nothing_is_remembered_where_nobody_looks(redis: Redis) -> None:
     assert await one.of("acme", "dear") is None
     await other.order("acme", "dear", CHEAPER, lasts=LONG)
     assert await one.of("acme", "dear") == CHEAPER
+
+
+async def test_a_cheaper_model_that_cost_asks_for_is_taken_and_paid_and_said(served: Replica, keys: Keys) -> None:
+    served.cost.notices = [Notice("the soft limit of agent:Athena is passed", cheaper=True)]
+    served.others["backup"].steps = ["Cheap."]
+    events = await generated(served, keys, request(agent="Athena"))
+    assert kinds(events) == ["started", "downgraded", "text", "finished"]
+    downgraded = events[1].downgraded
+    assert (downgraded.from_model, downgraded.to_model) == ("scripted", "backup")
+    assert downgraded.reason == "the soft limit of agent:Athena is passed"
+    assert served.model.calls == []
+    (settlement,) = served.cost.settlements
+    assert (settlement.payer.model, settlement.payer.turn_id, settlement.payer.attempt) == ("backup", "gen_1", 0)
+    assert settlement.outcome is Outcome.COMPLETED
+
+
+async def test_who_insists_on_a_model_keeps_it_whatever_cost_asks(served: Replica, keys: Keys) -> None:
+    served.cost.notices = [Notice("the soft limit is passed", cheaper=True)]
+    served.model.steps = ["Dear."]
+    assert kinds(await generated(served, keys, request(no_fallback=True))) == ["started", "text", "finished"]
+    (settlement,) = served.cost.settlements
+    assert settlement.payer.model == "scripted"
+
+
+async def test_each_attempt_is_settled_with_its_turn_its_number_and_how_it_ended(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["One ", StreamBroken("broken", provider="scripted")]
+    served.others["backup"].steps = ["Two."]
+    await generated(served, keys, request(model="safe"))
+    found = [(one.payer.turn_id, one.payer.attempt, one.outcome) for one in served.cost.settlements]
+    assert found == [("gen_1", 0, Outcome.FAILED_OVER), ("gen_1", 1, Outcome.COMPLETED)]
