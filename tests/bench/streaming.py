@@ -56,10 +56,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A way to the model: one streamed call, and the processes that carry it."""
+    """A way to the model: one streamed call, one whole one, and the processes that carry them."""
 
     name: str
     stream: Callable[[str], Awaitable[tuple[float, int]]]
+    whole: Callable[[str], Awaitable[None]]
     processes: Callable[[], Sequence[int]]
 
 
@@ -152,18 +153,28 @@ def over_http(name: str, url: str, session: aiohttp.ClientSession, processes: Ca
                 count += found
         return first, count
 
-    return Contender(name, stream, processes)
+    async def whole(prompt: str) -> None:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}]}
+        async with session.post(url, json=body, headers={"authorization": f"Bearer {KEY}"}) as answer:
+            answer.raise_for_status()
+            if b"word" not in await answer.read():
+                raise RuntimeError(f"{name} said nothing")
+
+    return Contender(name, stream, whole, processes)
 
 
 def over_grpc(mesh: EmbeddedMesh, stub: Any, token: str) -> Contender:
     """The mesh's edge."""
     metadata = (("authorization", f"Bearer {token}"),)
 
-    async def stream(prompt: str) -> tuple[float, int]:
+    def asked(prompt: str) -> pb.GenerateRequest:
         message = message_pb2.Message(role=message_pb2.ROLE_USER, content=[message_pb2.ContentPart(text=prompt)])
-        request = pb.GenerateRequest(
+        return pb.GenerateRequest(
             model=MODEL, messages=[message], max_output_tokens=4096, packing=True, no_fallback=True
         )
+
+    async def stream(prompt: str) -> tuple[float, int]:
+        request = asked(prompt)
         began, first, count = time.perf_counter(), 0.0, 0
         async for answer in stub.Generate(request, metadata=metadata):
             for event in (answer.event, *answer.more):
@@ -177,7 +188,12 @@ def over_grpc(mesh: EmbeddedMesh, stub: Any, token: str) -> Contender:
     def processes() -> Sequence[int]:
         return [part["pid"] for part in mesh.status()["processes"] if part["name"] in ("inference", "envoy")]
 
-    return Contender("agentnet", stream, processes)
+    async def whole(prompt: str) -> None:
+        answer = await stub.GenerateText(pb.GenerateTextRequest(generation=asked(prompt)), metadata=metadata)
+        if "word" not in answer.text:
+            raise RuntimeError("agentnet said nothing")
+
+    return Contender("agentnet", stream, whole, processes)
 
 
 def envoy_config(port: int, upstream: int) -> dict[str, Any]:
