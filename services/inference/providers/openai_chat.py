@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 from services.inference.providers.contract import (
@@ -30,7 +31,7 @@ from services.inference.providers.sse import ServerEvent
 
 _DONE: Final = b"[DONE]"
 _CONTENT: Final = re.compile(rb'"content": ?"')
-_WRITTEN_OTHERWISE: Final = re.compile(rb'["\\\x00-\x1f]')
+_STRING: Final = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\.)*')
 _FINISH: Final = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -66,7 +67,7 @@ class ChatReader:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        self._form = Form(b"", b"")
+        self._form = _NO_FORM
         self.whole = False
         self.ended = False
 
@@ -79,12 +80,12 @@ class ChatReader:
             raise broken_by(data["error"], provider=self._provider)
         chunk = _chunk(data)
         self.whole = self.whole or bool(chunk and chunk.finish_reason)
-        if chunk and chunk.text:
+        if chunk and chunk.text and not self._form.has(event.data):
             self._form = Form.of(event, chunk)
         return chunk
 
-    def alike(self, events: bytes) -> Chunk | None:
-        return self._form.read(events)
+    def alike(self, events: bytes, at: int) -> tuple[Chunk | None, int]:
+        return self._form.read(events, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +100,42 @@ class Form:
         """The form of an event that says only text; else one that no event has."""
         found = _CONTENT.findall(event.data)
         if event.name or len(found) != 1 or chunk != Chunk(chunk.text, 1):
-            return cls(b"", b"")
+            return _NO_FORM
         before, _, rest = event.data.partition(found[0])
         text, quote, after = rest.partition(b'"')
         if text.decode(errors="replace") != chunk.text:  # an escape, or a quote of another string
-            return cls(b"", b"")
+            return _NO_FORM
         return cls(b"data: " + before + found[0], quote + after + b"\n\n")
 
-    def read(self, events: bytes) -> Chunk | None:
-        """Whole events of this form; None when one is not, or has text that JSON does not write as it is."""
-        if not (self.before and events.startswith(self.before) and events.endswith(self.after)):
-            return None
-        texts = events[len(self.before) : -len(self.after)].split(self.after + self.before)
+    def has(self, data: bytes) -> bool:
+        """Whether an event begins like this one."""
+        return bool(self.before) and data.startswith(self.before[6:])
+
+    def read(self, events: bytes, at: int) -> tuple[Chunk | None, int]:
+        """What events of this form say, from one place on up to the first of another form; and where that begins."""
+        if not (self.before and events.startswith(self.before, at)):
+            return None, at
+        texts = events[at + len(self.before) :].split(self.after + self.before)
+        texts[-1], ended, _ = texts[-1].partition(self.after)
+        if not ended:
+            del texts[-1]
+        if not _STRING.fullmatch(b" ".join(texts)) or any(text.endswith(b"\\") for text in texts):
+            texts = _first_strings(texts)
+        if not texts:
+            return None, at
+        around = len(self.before) + len(self.after)
         written = b"".join(texts)
-        if _WRITTEN_OTHERWISE.search(written):
-            return None
-        return Chunk(written.decode(), len(texts) - texts.count(b""))
+        end = at + len(written) + around * len(texts)
+        text = "".join(json.loads(b'["' + b'","'.join(texts) + b'"]')) if b"\\" in written else written.decode()
+        return Chunk(text, len(texts) - texts.count(b"")), end
+
+
+_NO_FORM: Final = Form(b"", b"")
+
+
+def _first_strings(texts: list[bytes]) -> list[bytes]:
+    """Those before the first that is not the inside of a JSON string, or may not be."""
+    return list(takewhile(lambda text: _STRING.fullmatch(text) and not text.endswith(b"\\"), texts))
 
 
 def _chunk(data: dict[str, Any]) -> Chunk | None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.providers.contract import Chunk
-from services.inference.providers.http import joined
-from services.inference.providers.openai_chat import ChatReader, Form
+from services.inference.providers.http import Endpoint, HttpProvider, joined
+from services.inference.providers.openai_chat import ChatDialect, ChatReader, Form
 from services.inference.providers.sse import EventStream, ServerEvent
 
 FINISH = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -30,14 +30,9 @@ def one_by_one(stream: bytes) -> Chunk | None:
 
 def together(pieces: list[bytes]) -> Chunk | None:
     """As the provider reads them: what is alike at once, the rest one by one."""
-    reader, events, found = ChatReader("p"), EventStream(), list[Chunk]()
-    for piece in pieces:
-        whole, rest = events.split(piece)
-        chunk = reader.alike(whole) if whole else None
-        left = rest if chunk else whole + rest
-        found += [chunk] if chunk else []
-        found += [one for event in events.feed(left) if (one := reader.read(event))]
-    return joined(found)
+    provider = HttpProvider(Endpoint("p", "http://nowhere"), ChatDialect(), None)  # type: ignore[arg-type] # reads nothing
+    reader, events = ChatReader("p"), EventStream()
+    return joined([chunk for piece in pieces if (chunk := provider._understood(reader, events, piece))])
 
 
 @given(
@@ -58,35 +53,31 @@ def test_any_cut_of_any_texts_says_the_same(
     assert together(pieces) == one_by_one(stream)
 
 
-def form_of(data: bytes, chunk: Chunk) -> Form:
-    return Form.of(ServerEvent("", data), chunk)
+FIRST = written("a", spaced=False, ascii_only=False)
+FORM = Form.of(ServerEvent("", FIRST[6:-2]), Chunk("a", 1))
 
 
 def test_a_form_reads_many_and_counts_those_that_say_something() -> None:
-    first = written("a", spaced=False, ascii_only=False)
-    form = form_of(first[6:-2], Chunk("a", 1))
-    many = b"".join(written(text, spaced=False, ascii_only=False) for text in ("The ", "", "ä"))
-    assert form.read(many) == Chunk("The ä", 2)
+    many = b"".join(written(text, spaced=False, ascii_only=False) for text in ("The ", "", 'ä "ü"\n'))
+    assert FORM.read(many, 0) == (Chunk('The ä "ü"\n', 2), len(many))
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        written('say "no"', spaced=False, ascii_only=False),
         written("a", spaced=False, ascii_only=False, usage={"prompt_tokens": 3}),
+        written("ends in \\", spaced=False, ascii_only=False),
         written("a", spaced=True, ascii_only=False),
+        FIRST.replace(b'"a"', b'"a","role":"assistant"'),
         b"data: [DONE]\n\n",
         b": ping\n\n",
     ],
 )
 def test_what_is_of_another_form_is_left_to_be_read_by_itself(other: bytes) -> None:
-    first = written("a", spaced=False, ascii_only=False)
-    form = form_of(first[6:-2], Chunk("a", 1))
-    for events in (other, first + other, other + first, first + other + first):
-        assert form.read(events) is None
+    assert FORM.read(other, 0) == (None, 0)
+    assert FORM.read(FIRST + FIRST + other + FIRST, 0) == (Chunk("aa", 2), 2 * len(FIRST))
 
 
 def test_an_event_that_says_more_than_text_has_no_form() -> None:
-    data = written("a", spaced=False, ascii_only=False)[6:-2]
-    assert not form_of(data, Chunk("a", 1, reasoning="b")).before
-    assert not form_of(data + data, Chunk("a", 1)).before
+    assert not Form.of(ServerEvent("", FIRST[6:-2]), Chunk("a", 1, reasoning="b")).before
+    assert not Form.of(ServerEvent("", FIRST[6:-2] * 2), Chunk("a", 1)).before
