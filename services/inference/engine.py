@@ -26,6 +26,7 @@ from shared.identity import Principal
 from shared.log import log
 
 _KEEP_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -171,4 +172,13 @@ class Engine:
 
     def _keep_for_a_while(self, key: tuple[str, str]) -> None:
         self._running.pop(key, None)
-        asyncio.get_running_loop().call_later(_KEEP_SECONDS, self._live.pop, key, None)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_LOOK_SECONDS, self._let_go, key, loop.time() + _KEEP_SECONDS)
+
+    def _let_go(self, key: tuple[str, str], at_last: float) -> None:
+        """Forgets a generation that has ended once the tail has all of it, or when its time is up."""
+        found, loop = self._live[key], asyncio.get_running_loop()
+        if found.flushed >= len(found.events) or loop.time() >= at_last:
+            del self._live[key]
+        else:
+            loop.call_later(_LOOK_SECONDS, self._let_go, key, at_last)
