@@ -66,6 +66,7 @@ class Order:
     cache: CachePolicy | None = None
     prompt: PromptVersion | None = None
     packing: bool = False
+    bundles: tuple[str, ...] = ()
     fresh: bool = False
     """Its id was made here: nobody can have started it before."""
 
@@ -138,7 +139,7 @@ class Admission:
         chain = self.router.chain(model, call, fallback=order.fallback)
         if order.cache is None:
             return Admitted(call, await self._course(chain, order, before), before)
-        key = key_of(tenant, call, revision=revision, prompt_version=order.prompt_version)
+        key = key_of(tenant, call, revision=revision, prompt_version=order.prompt_version, bundles=order.bundles)
         at_hand = await self._at_hand(key, order.cache, chain[0])
         if at_hand and at_hand.source == pb.ANSWER_SOURCE_SHARED:
             return Admitted(call, self._along((at_hand, *chain), order), before)

@@ -136,11 +136,12 @@ class Engine:
         payer = Payer(
             principal, order.generation_id, "", model.name, order.session_id, order.agent, turn_id=order.generation_id
         )
-        verdicts, refusal = self.enforcement.check_prompt(tenant, order.agent, order.texts)
+        held = await self.enforcement.held(payer, order.bundles)
+        verdicts, refusal = await self.enforcement.check_prompt(held, payer, order.texts)
         if refusal:
             await report(self.policy, payer, verdicts, at=self.clock.now())
             raise refusal
-        guard = self.enforcement.guard(tenant, order.agent)
+        guard = self.enforcement.guard(held, payer)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
         target = admitted.course.target
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from services.inference.providers.contract import Usage
 from shared.identity import Principal
-from shared.monitors.rules import Bundle, Verdict
+from shared.monitors.pipeline import Outcome
+from shared.monitors.rules import Bundle, Target, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Payer:
     attempt: int = 0
 
 
-class Outcome(StrEnum):
+class Ending(StrEnum):
     """How an attempt ended, as the ledger has it."""
 
     COMPLETED = "completed"
@@ -43,7 +44,7 @@ class Settlement:
 
     payer: Payer
     usage: Usage
-    outcome: Outcome = Outcome.COMPLETED
+    outcome: Ending = Ending.COMPLETED
     ended_at: datetime | None = None
 
 
@@ -96,6 +97,12 @@ class PolicyPeer(Protocol):
 
     def watch(self, after: int) -> AsyncIterator[Snapshot]:
         """What is enforced, now and after every change. Ends with a MeshError when the stream breaks."""
+
+    async def bundle(self, payer: Payer, name: str) -> Bundle:
+        """The bundle of this name, as `default` or `default@1.0.0`. Raises BUNDLE_NOT_FOUND."""
+
+    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+        """What rules of these bundles say of a text that are too slow for each of its characters."""
 
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         """Reports violations, each under an id of its own."""

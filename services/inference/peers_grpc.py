@@ -18,12 +18,13 @@ from agentnet.cost.v1 import cost_service_pb2_grpc as cost_rpc
 from agentnet.policy.v1 import bundle_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as policy
 from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
-from services.inference.peers import Cost, Notice, Outcome, Payer, Settlement, Snapshot
+from services.inference.peers import Cost, Ending, Notice, Payer, Settlement, Snapshot
 from services.inference.providers.contract import Usage
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
 from shared.monitors import wire
-from shared.monitors.rules import Severity, Verdict
+from shared.monitors.pipeline import Finding, Outcome
+from shared.monitors.rules import WINDOWED, Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.rpc.status import from_rpc
 
 SERVICES: Final = ("agentnet.cost.v1.CostService", "agentnet.policy.v1.PolicyService")
@@ -36,11 +37,16 @@ _SEVERITIES: Final = {
     bundle_pb2.SEVERITY_SEVERE: Severity.SEVERE,
 }
 _OUTCOMES: Final = {
-    Outcome.COMPLETED: cost_pb2.OUTCOME_COMPLETED,
-    Outcome.CANCELLED: cost_pb2.OUTCOME_CANCELLED,
-    Outcome.FAILED_OVER: cost_pb2.OUTCOME_FAILED_OVER,
-    Outcome.CUT: cost_pb2.OUTCOME_CUT,
-    Outcome.STOPPED: cost_pb2.OUTCOME_STOPPED,
+    Ending.COMPLETED: cost_pb2.OUTCOME_COMPLETED,
+    Ending.CANCELLED: cost_pb2.OUTCOME_CANCELLED,
+    Ending.FAILED_OVER: cost_pb2.OUTCOME_FAILED_OVER,
+    Ending.CUT: cost_pb2.OUTCOME_CUT,
+    Ending.STOPPED: cost_pb2.OUTCOME_STOPPED,
+}
+_TARGETS: Final = {
+    Target.PROMPT: bundle_pb2.RULE_TARGET_PROMPT,
+    Target.OUTPUT: bundle_pb2.RULE_TARGET_OUTPUT,
+    Target.TOOL_ARGUMENTS: bundle_pb2.RULE_TARGET_TOOL_ARGUMENTS,
 }
 _TO_SEVERITY: Final = {value: key for key, value in _SEVERITIES.items()}
 
@@ -133,6 +139,26 @@ class GrpcPolicy(_OnBehalf):
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
 
+    async def bundle(self, payer: Payer, name: str) -> Bundle:
+        request = policy.GetBundleRequest(name=name)
+        answer = await _called(self._stub.GetBundle(request, metadata=self.metadata(payer.principal)))
+        return wire.bundle(answer.bundle)
+
+    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+        request = policy.CheckRequest(
+            text=text,
+            target=_TARGETS[target],
+            bundles=[bundle.label for bundle in bundles],
+            agent=payer.agent,
+            session_id=payer.session_id,
+        )
+        answer = await _called(self._stub.Check(request, metadata=self.metadata(payer.principal)))
+        rules = {(bundle.label, rule.name): rule for bundle in bundles for rule in bundle.rules}
+        found = [_finding(one, rules.get((one.bundle, one.rule)), target) for one in answer.findings]
+        # What rules say that read every character is known already.
+        slow = tuple(one for one in found if one.verdict.rule.type in WINDOWED)
+        return Outcome(answer.text, tuple(found) if not answer.allowed else slow, blocked=not answer.allowed)
+
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         request = policy.RecordViolationsRequest(
             violations=[_violation(name, verdict, payer, at) for name, verdict in verdicts]
@@ -145,6 +171,15 @@ async def _called(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from None
+
+
+def _finding(found: policy.Finding, rule: Rule | None, target: Target) -> Finding:
+    """A finding of policy's. Rules that this build does not know are named as they are."""
+    known = rule or Rule(found.rule, RuleType.CUSTOM, _SEVERITIES.get(found.severity, Severity.SEVERE))
+    action = wire.ACTIONS.get(found.action, Action.BLOCK)
+    return Finding(
+        Verdict(known, found.bundle, action, target, found.span_start, found.span_end, found.kind), found.rationale
+    )
 
 
 def _notice(notice: cost_pb2.Notice) -> Notice:

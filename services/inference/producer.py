@@ -14,7 +14,7 @@ from services.inference.course import Course, Step
 from services.inference.enforcement import Guard, blocked, report
 from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancelled, OutputInvalid, ProviderTimeout
 from services.inference.generation import Generation
-from services.inference.peers import Cost, CostPeer, Outcome, Payer, PolicyPeer
+from services.inference.peers import Cost, CostPeer, Ending, Payer, PolicyPeer
 from services.inference.providers.contract import Chunk, ModelCall, Role, ToolCall, estimate_input, said
 from services.inference.route import Target
 from services.inference.store import GenerationRecord, GenerationStore
@@ -126,8 +126,8 @@ class Producer:
             raise
         if not target.free:
             await self.breakers.succeeded(target.provider.name)
-        self._show(self.guard.text.finish(), 0)
-        self._think(self.guard.reasoning.finish(), 0)
+        self._show(await self.guard.end_of_text(), 0)
+        self._think(await self.guard.end_of_reasoning(), 0)
         for index, tool in enumerate(self._transcript.tool_calls):
             self._ask(index, tool)
         self._check_form(call)
@@ -146,18 +146,18 @@ class Producer:
                 aclosing(target.provider.stream(call)) as chunks,
             ):
                 async for chunk in chunks:
-                    self._take(chunk)
+                    await self._take(chunk)
                     if self.tab:
                         await self.tab.cover(self._transcript.counted)
         except TimeoutError as error:
             raise ProviderTimeout("the model's time is up", provider=target.provider.name) from error
 
-    def _take(self, chunk: Chunk) -> None:
+    async def _take(self, chunk: Chunk) -> None:
         self._transcript.take(chunk, self.clock.now())
         if chunk.reasoning:
-            self._think(self.guard.reasoning.feed(chunk.reasoning), 0 if chunk.text else chunk.token_count)
+            self._think(await self.guard.reasoning(chunk.reasoning), 0 if chunk.text else chunk.token_count)
         if chunk.text:
-            self._show(self.guard.text.feed(chunk.text), chunk.token_count)
+            self._show(await self.guard.text(chunk.text), chunk.token_count)
 
     async def _go_on(self, failure: MeshError) -> None:
         """Pays for the attempt that failed and asks the next target. Raises the failure when there is none."""
@@ -191,7 +191,7 @@ class Producer:
     async def _turn_to(
         self, source: Target, to: Target, failure: MeshError, *, restarted: bool, call: ModelCall
     ) -> None:
-        await self._settle(Outcome.FAILED_OVER, refused=isinstance(failure, REFUSED))
+        await self._settle(Ending.FAILED_OVER, refused=isinstance(failure, REFUSED))
         if self._transcript.anything_shown or source is not to:
             at = len(self._transcript.shown)
             self.generation.append(events.failover(source, to, restarted=restarted, at=at, failure=failure))
@@ -252,7 +252,7 @@ class Producer:
         self._verdicts.append(verdict)
         self.generation.append(events.verdict(verdict))
 
-    async def _settle(self, outcome: Outcome, *, refused: bool = False) -> None:
+    async def _settle(self, outcome: Ending, *, refused: bool = False) -> None:
         """Pays for the attempt that is over, once. One that the provider refused costs nothing."""
         usage, tab, self.tab = self._transcript.end(free=refused or self.tab is None), self.tab, None
         if tab and (cost := await tab.settle(usage, outcome, ended_at=self.clock.now())):
@@ -307,13 +307,13 @@ class Producer:
         return {"model": target.model.name, "provider": target.provider.name, "agent": self.payer.agent}
 
 
-def _settled_as(failure: MeshError | None) -> Outcome:
+def _settled_as(failure: MeshError | None) -> Ending:
     """How the ledger has it: stopped by policy or money, called off, cut by a provider, or completed."""
     if failure is None:
-        return Outcome.COMPLETED
+        return Ending.COMPLETED
     if isinstance(failure, GenerationCancelled):
-        return Outcome.CANCELLED
-    return Outcome.CUT if isinstance(failure, PROVIDER_FAULTS) else Outcome.STOPPED
+        return Ending.CANCELLED
+    return Ending.CUT if isinstance(failure, PROVIDER_FAULTS) else Ending.STOPPED
 
 
 def _attempt_id(generation_id: str, attempt: int) -> str:

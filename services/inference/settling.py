@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from services.inference.peers import Cost, CostPeer, Notice, Outcome, Payer, Settlement
+from services.inference.peers import Cost, CostPeer, Ending, Notice, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared.errors import MeshError
 from shared.identity import CredentialKind, Principal
@@ -33,11 +33,11 @@ class KeptCost:
 
     async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
         notices = await self._cost.reserve(payer, input_tokens=input_tokens, output_tokens=output_tokens)
-        self._note(Settlement(payer, Usage(input_tokens, 0, estimated=True), Outcome.CUT))
+        self._note(Settlement(payer, Usage(input_tokens, 0, estimated=True), Ending.CUT))
         return notices
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
-        self._note(Settlement(payer, spent, Outcome.CUT))
+        self._note(Settlement(payer, spent, Ending.CUT))
         await self._cost.extend(payer, output_tokens=output_tokens, spent=spent)
 
     async def settle(self, settlement: Settlement) -> Cost:
@@ -107,6 +107,6 @@ def _read(record: bytes) -> Settlement:
     return Settlement(
         payer=Payer(principal, *found["payer"]),
         usage=Usage(**found["usage"]),
-        outcome=Outcome(found["outcome"]),
+        outcome=Ending(found["outcome"]),
         ended_at=datetime.fromisoformat(found["ended_at"]) if found["ended_at"] else None,
     )

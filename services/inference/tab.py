@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.inference.peers import Cost, CostPeer, Notice, Outcome, Payer, Settlement
+from services.inference.peers import Cost, CostPeer, Ending, Notice, Payer, Settlement
 from services.inference.providers.contract import ModelCall, Usage, estimate_input
 from shared.errors import MeshError
 from shared.log import log
@@ -48,7 +48,7 @@ class Tab:
         spent = Usage(self._input, counted, estimated=True)
         await self._cost.extend(self.payer, output_tokens=self._covered, spent=spent)
 
-    async def settle(self, usage: Usage, outcome: Outcome, *, ended_at: datetime) -> Cost | None:
+    async def settle(self, usage: Usage, outcome: Ending, *, ended_at: datetime) -> Cost | None:
         """The one settlement. Cost being away for seconds is bridged; longer is for whoever keeps settlements."""
         settlement = Settlement(self.payer, usage, outcome, ended_at)
         for attempt in range(1, _SETTLE_TRIES + 1):

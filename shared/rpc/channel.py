@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
@@ -86,8 +87,10 @@ class MeshChannel(grpc.aio.Channel):
         await self._channel.__aenter__()
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        await self._channel.__aexit__(*error)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.__aexit__(kind, error, trace)
 
     def unary_unary(self, *method: Any, **how: Any) -> Any:
         return _enriching(self._channel.unary_unary(*method, **how), default=DEFAULT_UNARY_SECONDS)

@@ -40,8 +40,9 @@ from services.inference.store_memory import MemoryGenerationStore
 from services.inference.tail import GenerationTail
 from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
-from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
+from shared.errors import MeshError, NotFound, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
+from shared.monitors.pipeline import Outcome
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -95,15 +96,29 @@ class ScriptedCost:
 
 @dataclass(slots=True)
 class ScriptedPolicy:
-    """Publishes what it is given; `away` says it does not answer."""
+    """Publishes what it is given; `away` says it does not answer. `outcomes` are what it says of sentences."""
 
     snapshots: asyncio.Queue[Snapshot] = field(default_factory=asyncio.Queue)
     away: bool = False
     recorded: list[tuple[str, str, Action]] = field(default_factory=list)
+    bundles: dict[str, Bundle] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    checked: list[tuple[str, Target, tuple[str, ...]]] = field(default_factory=list)
 
     async def watch(self, after: int) -> AsyncIterator[Snapshot]:
         while True:
             yield await self.snapshots.get()
+
+    async def bundle(self, payer: Payer, name: str) -> Bundle:
+        if name not in self.bundles:
+            raise NotFound(f"no bundle {name}", reason=Reason.ERROR_REASON_BUNDLE_NOT_FOUND)
+        return self.bundles[name]
+
+    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+        if self.away:
+            raise Unavailable("policy is away")
+        self.checked.append((text, target, tuple(bundle.label for bundle in bundles)))
+        return self.outcomes.get(text, Outcome(text))
 
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         if self.away:

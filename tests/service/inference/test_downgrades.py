@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from services.inference.downgrades import Downgrade, Downgrades
 from services.inference.errors import StreamBroken
-from services.inference.peers import Notice, Outcome
+from services.inference.peers import Ending, Notice
 from shared.tasks import stopped
 from tests.service.inference.calls import generated
 from tests.support.identity import Keys
@@ -88,7 +88,7 @@ async def test_a_cheaper_model_that_cost_asks_for_is_taken_and_paid_and_said(ser
     assert served.model.calls == []
     (settlement,) = served.cost.settlements
     assert (settlement.payer.model, settlement.payer.turn_id, settlement.payer.attempt) == ("backup", "gen_1", 0)
-    assert settlement.outcome is Outcome.COMPLETED
+    assert settlement.outcome is Ending.COMPLETED
 
 
 async def test_who_insists_on_a_model_keeps_it_whatever_cost_asks(served: Replica, keys: Keys) -> None:
@@ -104,4 +104,4 @@ async def test_each_attempt_is_settled_with_its_turn_its_number_and_how_it_ended
     served.others["backup"].steps = ["Two."]
     await generated(served, keys, request(model="safe"))
     found = [(one.payer.turn_id, one.payer.attempt, one.outcome) for one in served.cost.settlements]
-    assert found == [("gen_1", 0, Outcome.FAILED_OVER), ("gen_1", 1, Outcome.COMPLETED)]
+    assert found == [("gen_1", 0, Ending.FAILED_OVER), ("gen_1", 1, Ending.COMPLETED)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.inference.peers import Outcome, Payer, Settlement
+from services.inference.peers import Ending, Payer, Settlement
 from services.inference.providers.contract import Usage
 from services.inference.settling import KeptCost
 from shared.clock import SystemClock
@@ -24,7 +24,7 @@ from tests.support.inference import ScriptedCost
 ADA = Principal("acme", "ada", frozenset({"tenant_user"}), CredentialKind.API_KEY)
 PAYER = Payer(ADA, "gen_1", "openai", "gpt-4o", "ses_1", "Athena@1.0.0", turn_id="gen_1")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SETTLED = Settlement(PAYER, Usage(12, 34, cached_input_tokens=5, reasoning_tokens=6), Outcome.COMPLETED, NOON)
+SETTLED = Settlement(PAYER, Usage(12, 34, cached_input_tokens=5, reasoning_tokens=6), Ending.COMPLETED, NOON)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ async def test_an_attempt_that_its_process_died_under_is_settled_as_cut_with_wha
     with process(tmp_path, cost) as kept:
         await delivered(kept, cost, count=2)
     first, second = cost.settlements
-    assert (first.payer, first.usage, first.outcome) == (PAYER, Usage(20, 200, estimated=True), Outcome.CUT)
+    assert (first.payer, first.usage, first.outcome) == (PAYER, Usage(20, 200, estimated=True), Ending.CUT)
     assert (second.payer.generation_id, second.usage) == ("gen_2", Usage(7, 0, estimated=True))
 
 

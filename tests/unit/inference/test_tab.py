@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.inference.peers import Outcome, Payer
+from services.inference.peers import Ending, Payer
 from services.inference.providers.contract import ModelCall, Role, Sampling, Usage, said
 from services.inference.tab import Tab
 from shared.errors import NotFound, Unavailable
@@ -52,11 +52,11 @@ async def test_cost_that_is_away_for_a_moment_is_asked_again(
 ) -> None:
     monkeypatch.setattr("services.inference.tab._SETTLE_PAUSE", timedelta())
     cost.settle_failures = [Unavailable("away"), Unavailable("away")]
-    assert await (await opened(cost)).settle(Usage(1, 2), Outcome.COMPLETED, ended_at=NOON)
+    assert await (await opened(cost)).settle(Usage(1, 2), Ending.COMPLETED, ended_at=NOON)
     assert len(cost.settled) == 1
 
 
 async def test_a_settlement_that_is_refused_is_not_repeated(cost: ScriptedCost) -> None:
     cost.settle_failures = [NotFound("no price"), NotFound("no price")]
-    assert await (await opened(cost)).settle(Usage(1, 2), Outcome.COMPLETED, ended_at=NOON) is None
+    assert await (await opened(cost)).settle(Usage(1, 2), Ending.COMPLETED, ended_at=NOON) is None
     assert len(cost.settle_failures) == 1
