@@ -15,6 +15,7 @@ from services.inference.breakers import Breakers
 from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
 from services.inference.generation import Generation
+from services.inference.measures import Measures
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
 from services.inference.store import GenerationStore
@@ -41,6 +42,7 @@ class Engine:
     store: GenerationStore
     tail: GenerationTail
     clock: Clock
+    measures: Measures
     limit: int
     ended: Callable[[str, Order, Ended], None] = lambda *_: None
     _live: dict[tuple[str, str], Generation] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class Engine:
         payer = Payer(
             principal, order.generation_id, "", model.name, order.session_id, order.agent, turn_id=order.generation_id
         )
+        cheaper = await self.measures.admit(payer)
         held = await self.enforcement.held(payer, order.bundles)
         verdicts, refusal = await self.enforcement.check_prompt(held, payer, order.texts)
         if refusal:
@@ -143,6 +146,8 @@ class Engine:
             raise refusal
         guard = self.enforcement.guard(held, payer)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
+        if cheaper and not admitted.before:
+            admitted = await self.admission.cheaper(order, admitted, cheaper) or admitted
         target = admitted.course.target
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)
         if tab:

@@ -23,6 +23,7 @@ from services.inference.engine import Engine
 from services.inference.exporting import exported
 from services.inference.langfuse.main import langfuse
 from services.inference.langfuse.settings import LangfuseSettings
+from services.inference.measures import Measures
 from services.inference.peers import CostPeer
 from services.inference.peers_grpc import SERVICES as PEERS
 from services.inference.peers_grpc import GrpcCost, GrpcPolicy
@@ -90,6 +91,7 @@ def main() -> None:
             breakers=breakers,
             cost=await _cost(stack, settings, GrpcCost(channel, signer), clock),
             policy=policy,
+            measures=Measures(policy, clock),
             store=PostgresGenerationStore(database),
             tail=GenerationTail(redis, ttl=settings.events_ttl),
             clock=clock,

@@ -49,6 +49,26 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """What a rule of policy ordered: against an agent, a session or the tenant, until when."""
+
+    rule: str
+    action: str
+    target_kind: str
+    target: str
+    until: datetime
+
+    def concerns(self, payer: Payer) -> bool:
+        """Agents are named without their version."""
+        named = {
+            "agent": payer.agent.partition("@")[0],
+            "session": payer.session_id,
+            "tenant": payer.principal.tenant_id,
+        }
+        return bool(self.target) and named.get(self.target_kind) == self.target.partition("@")[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """What cost asks beside giving a lease: a cheaper model for this call, or nothing but attention."""
 
@@ -103,6 +123,9 @@ class PolicyPeer(Protocol):
 
     async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
         """What rules of these bundles say of a text that are too slow for each of its characters."""
+
+    async def measures(self, payer: Payer) -> Sequence[Measure]:
+        """What enforcement rules ordered in the payer's tenant and still holds."""
 
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         """Reports violations, each under an id of its own."""

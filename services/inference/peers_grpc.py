@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import grpc
@@ -18,7 +18,9 @@ from agentnet.cost.v1 import cost_service_pb2_grpc as cost_rpc
 from agentnet.policy.v1 import bundle_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as policy
 from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
-from services.inference.peers import Cost, Ending, Notice, Payer, Settlement, Snapshot
+from agentnet.policy.v1 import risk_service_pb2 as risks
+from agentnet.policy.v1 import risk_service_pb2_grpc as risks_rpc
+from services.inference.peers import Cost, Ending, Measure, Notice, Payer, Settlement, Snapshot
 from services.inference.providers.contract import Usage
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
@@ -27,7 +29,12 @@ from shared.monitors.pipeline import Finding, Outcome
 from shared.monitors.rules import WINDOWED, Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.rpc.status import from_rpc
 
-SERVICES: Final = ("agentnet.cost.v1.CostService", "agentnet.policy.v1.PolicyService")
+SERVICES: Final = (
+    "agentnet.cost.v1.CostService",
+    "agentnet.policy.v1.PolicyService",
+    "agentnet.policy.v1.RiskService",
+)
+_MEASURES: Final = 500
 _TTL: Final = timedelta(minutes=5)
 _REMEMBERED: Final = 1024
 _MESH: Final = Principal("mesh", "inference", frozenset({"operator"}), CredentialKind.SERVICE)
@@ -129,6 +136,7 @@ class GrpcPolicy(_OnBehalf):
     def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
         super().__init__(signer)
         self._stub = policy_rpc.PolicyServiceStub(channel)
+        self._risks = risks_rpc.RiskServiceStub(channel)
 
     async def watch(self, after: int) -> AsyncIterator[Snapshot]:
         request = policy.WatchBundlesRequest(after_revision=after)
@@ -158,6 +166,14 @@ class GrpcPolicy(_OnBehalf):
         # What rules say that read every character is known already.
         slow = tuple(one for one in found if one.verdict.rule.type in WINDOWED)
         return Outcome(answer.text, tuple(found) if not answer.allowed else slow, blocked=not answer.allowed)
+
+    async def measures(self, payer: Payer) -> Sequence[Measure]:
+        request = risks.ListEnforcementActionsRequest(active=True, page_size=_MEASURES)
+        answer = await _called(self._risks.ListEnforcementActions(request, metadata=self.metadata(payer.principal)))
+        return [
+            Measure(one.rule, one.action, one.target_kind, one.target, one.expire_time.ToDatetime(UTC))
+            for one in answer.actions
+        ]
 
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         request = policy.RecordViolationsRequest(

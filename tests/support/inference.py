@@ -27,7 +27,8 @@ from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
-from services.inference.peers import Cost, Notice, Payer, Settlement, Snapshot
+from services.inference.measures import Measures
+from services.inference.peers import Cost, Measure, Notice, Payer, Settlement, Snapshot
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
@@ -103,6 +104,7 @@ class ScriptedPolicy:
     recorded: list[tuple[str, str, Action]] = field(default_factory=list)
     bundles: dict[str, Bundle] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    orders: list[Measure] = field(default_factory=list)
     checked: list[tuple[str, Target, tuple[str, ...]]] = field(default_factory=list)
 
     async def watch(self, after: int) -> AsyncIterator[Snapshot]:
@@ -119,6 +121,11 @@ class ScriptedPolicy:
             raise Unavailable("policy is away")
         self.checked.append((text, target, tuple(bundle.label for bundle in bundles)))
         return self.outcomes.get(text, Outcome(text))
+
+    async def measures(self, payer: Payer) -> Sequence[Measure]:
+        if self.away:
+            raise Unavailable("policy is away")
+        return list(self.orders)
 
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         if self.away:
@@ -213,7 +220,7 @@ async def replica(
     engine = Engine(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
         store=store or MemoryGenerationStore(), tail=GenerationTail(redis, ttl=timedelta(hours=1)), clock=SystemClock(),
-        limit=limit, ended=lambda *how: ended.append(how),
+        measures=Measures(policy, SystemClock()), limit=limit, ended=lambda *how: ended.append(how),
     )  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 0}

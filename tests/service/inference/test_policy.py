@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from redis.asyncio import Redis
 
 from agentnet.common.v1 import error_reason_pb2
-from services.inference.peers import Snapshot
+from services.inference.errors import PolicyBlocked
+from services.inference.measures import Measures
+from services.inference.peers import Measure, Payer, Snapshot
+from shared.clock import FakeClock
+from shared.identity import Principal
 from shared.monitors.pipeline import Finding, Outcome
 from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Severity, Target, Verdict
 from tests.service.inference.calls import Code, generated, refusal, said
 from tests.support.identity import Keys
-from tests.support.inference import MAIL, Replica, kinds, replica, request, text_of
+from tests.support.inference import MAIL, Replica, ScriptedPolicy, kinds, replica, request, text_of
 
 TONE = Rule("tone", RuleType.LLM_CLASSIFIER, Severity.MAJOR)
 SLOW = Bundle("manners", "1.0.0", (TONE, MAIL))
@@ -82,3 +89,75 @@ async def test_a_bundle_that_is_not_there_is_refused_before_anything_is_spent(se
     assert said(error) == (Code.NOT_FOUND, "BUNDLE_NOT_FOUND")
     assert served.cost.reserved == []
     assert (await refusal(generated(served, keys, request(bundles=["a"] * 17)))).code == Code.INVALID_ARGUMENT
+
+
+def order(action: str, kind: str, target: str, *, over: bool = False) -> Measure:
+    until = datetime(2000 if over else 3000, 1, 1, tzinfo=UTC)
+    return Measure("leaking_session_blocks", action, kind, target, until)
+
+
+@pytest.mark.parametrize(("kind", "target"), [("agent", "Athena"), ("session", "ses_1"), ("tenant", "acme")])
+async def test_who_is_blocked_by_a_rule_of_policy_starts_nothing(
+    served: Replica, keys: Keys, kind: str, target: str
+) -> None:
+    served.policy.orders = [order("block", kind, target)]
+    call = request(agent="Athena@1.0.0", session_id="ses_1")
+    assert said(await refusal(generated(served, keys, call))) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED")
+    assert (served.model.calls, served.cost.reserved) == ([], [])
+    if kind != "tenant":
+        await generated(served, keys, request(generation_id="gen_2", agent="Zeus@1.0.0", session_id="ses_2"))
+
+
+async def test_a_block_that_is_over_or_of_another_tenant_stops_nobody(served: Replica, keys: Keys) -> None:
+    served.policy.orders = [order("block", "tenant", "acme", over=True), order("block", "tenant", "other")]
+    assert kinds(await generated(served, keys, request()))[-1] == "finished"
+
+
+async def test_who_is_throttled_starts_one_call_in_a_while_and_is_told_when_the_next(
+    served: Replica, keys: Keys
+) -> None:
+    served.policy.orders = [order("throttle", "agent", "Athena")]
+    await generated(served, keys, request(agent="Athena@1.0.0"))
+    error = await refusal(generated(served, keys, request(generation_id="gen_2", agent="Athena@1.0.1")))
+    assert said(error) == (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert error.retry_after is not None
+    assert 0 < error.retry_after.total_seconds() <= 5
+    await generated(served, keys, request(generation_id="gen_3", agent="Zeus@1.0.0"))
+
+
+async def test_who_is_downgraded_gets_the_cheaper_model_and_a_reason(served: Replica, keys: Keys) -> None:
+    served.policy.orders = [order("downgrade", "session", "ses_1")]
+    events = await generated(served, keys, request(session_id="ses_1"))
+    assert kinds(events)[:2] == ["started", "downgraded"]
+    assert events[1].downgraded.to_model == "backup"
+    assert "leaking_session_blocks" in events[1].downgraded.reason
+
+
+async def test_while_policy_is_away_its_last_orders_hold() -> None:
+    clock, policy = FakeClock(), ScriptedPolicy()
+    policy.orders = [order("block", "tenant", "acme")]
+    measures = Measures(policy, clock)
+    payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
+    for away in (False, True, True):
+        policy.away = away
+        with pytest.raises(PolicyBlocked):
+            await measures.admit(payer)
+        clock.advance(timedelta(seconds=2))
+        await asyncio.sleep(0)
+
+
+async def test_orders_are_taken_back_within_about_a_second() -> None:
+    clock, policy = FakeClock(), ScriptedPolicy()
+    policy.orders = [order("block", "tenant", "acme")]
+    measures = Measures(policy, clock)
+    payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
+    with pytest.raises(PolicyBlocked):
+        await measures.admit(payer)
+    policy.orders = []
+    with pytest.raises(PolicyBlocked):
+        await measures.admit(payer)
+    clock.advance(timedelta(seconds=1))
+    with pytest.raises(PolicyBlocked):  # this one has policy asked
+        await measures.admit(payer)
+    await asyncio.sleep(0)
+    assert await measures.admit(payer) == ""
