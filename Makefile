@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +51,18 @@ bench: setup ## Measure the mesh's overhead and print the table
 
 bench-streaming: setup ## Streamed tokens beside plain Envoy; LITELLM=path of its command adds LiteLLM
 	@python -m tests.bench.streaming --write $(if $(LITELLM),--litellm $(LITELLM))
+
+bench-start: setup ## What starting a stream costs: first tokens and CPU of each process
+	@python -m tests.bench.inference_start
+
+bench-unary: setup ## CPU of a whole answer; LITELLM=path of its command adds LiteLLM
+	@python -m tests.bench.unary $(if $(LITELLM),--litellm $(LITELLM))
+
+bench-soak: setup ## 500 streams at 20 ms a token for ten minutes: errors and memory
+	@python -m tests.bench.soak
+
+bench-replay: setup ## Recordings beside the embedded model
+	@python -m tests.bench.replay
 
 bench-policy: setup ## What policy costs a streamed token, beside re, google-re2 and hyperscan
 	@python -m tests.bench.policy_stream

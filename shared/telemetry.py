@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 tracer = trace.get_tracer("agentnet")
 meter = metrics.get_meter("agentnet")
@@ -22,15 +25,19 @@ _EXPORT_MILLISECONDS = 15_000
 
 @contextmanager
 def telemetry(service: str, *, otlp_endpoint: str | None) -> Iterator[None]:
-    """Sets the process up to trace and measure, and flushes at the end. Without an endpoint nothing leaves it."""
+    """Sets the process up to trace and measure, and flushes at the end. Without an endpoint nothing is recorded,
+    and only the ids of traces are kept and handed on.
+    """
+    if not otlp_endpoint:
+        trace.set_tracer_provider(Unrecorded())
+        yield
+        return
     resource = Resource.create({"service.name": service, "service.namespace": "agentnet"})
     traces = TracerProvider(resource=resource)
-    readers: list[MetricReader] = []
-    if otlp_endpoint:
-        traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
-        exporter = OTLPMetricExporter(endpoint=otlp_endpoint, insecure=True)
-        readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_MILLISECONDS))
-    measures = MeterProvider(resource=resource, metric_readers=readers)
+    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
+    exporter = OTLPMetricExporter(endpoint=otlp_endpoint, insecure=True)
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_MILLISECONDS)
+    measures = MeterProvider(resource=resource, metric_readers=[reader])
     trace.set_tracer_provider(traces)
     metrics.set_meter_provider(measures)
     try:
@@ -38,3 +45,35 @@ def telemetry(service: str, *, otlp_endpoint: str | None) -> Iterator[None]:
     finally:
         traces.shutdown()
         measures.shutdown()
+
+
+def recorded() -> bool:
+    """Whether spans are kept: someone collects them."""
+    return isinstance(trace.get_tracer_provider(), TracerProvider)
+
+
+def begun() -> NonRecordingSpan:
+    """A span that begins a trace and is kept nowhere."""
+    numbers = random.getrandbits(128) or 1, random.getrandbits(64) or 1
+    return NonRecordingSpan(SpanContext(*numbers, is_remote=False, trace_flags=TraceFlags()))
+
+
+class Unrecorded(trace.TracerProvider):
+    """Spans that are nothing but the ids of their trace: for logs, events and whoever is called."""
+
+    def get_tracer(self, *_names: Any, **_more: Any) -> trace.Tracer:
+        return _Ids()
+
+
+class _Ids(trace.NoOpTracer):
+    def start_span(self, *names: Any, **more: Any) -> trace.Span:
+        span = super().start_span(*names, **more)
+        return span if span.get_span_context().is_valid else begun()
+
+    @contextmanager
+    def start_as_current_span(  # type: ignore[override] # the API's type of a context manager is its own secret
+        self, *names: Any, **more: Any
+    ) -> Iterator[trace.Span]:
+        span = self.start_span(*names, **more)
+        with trace.use_span(span):
+            yield span

@@ -28,7 +28,8 @@ def _cluster(name: str, inputs: EnvoyInputs) -> Config:
     return _plain(name, socket(address)) | {
         "health_checks": [
             {
-                "timeout": "1s",
+                # A process that is gone refuses at once; one that has much to do answers late, and is not gone.
+                "timeout": "5s",
                 "interval": "1s",
                 "no_traffic_interval": "1s",
                 "unhealthy_interval": "0.25s",

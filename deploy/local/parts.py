@@ -159,6 +159,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
                 "AGENTNET_INFERENCE_EMBEDDED_URL": f"http://{plan.address('model')}/v1",
                 "AGENTNET_INFERENCE_EMBEDDED_KEY": plan.state.secret("model"),
                 "AGENTNET_INFERENCE_EMBEDDED_MODEL": MODEL_NAME,
+                "AGENTNET_INFERENCE_OUTBOX_FOLDER": str(plan.state.folder / "inference"),
                 "AGENTNET_INFERENCE_TOKENIZERS": json.dumps({MODEL_NAME: str(model_file())}),
             }
         case _:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.cost import rows
-from services.cost.batches import Batches
 from services.cost.budget import Budget, Level, Limits, Window, scope
 from services.cost.redo import Redo
 from services.cost.segments import Segments
@@ -23,6 +22,7 @@ from services.cost.store import (
     Summary,
     Taken,
 )
+from shared.batches import Batches
 from shared.paging import Page
 from shared.postgres import Connection, Database, Queries, load_queries
 

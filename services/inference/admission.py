@@ -16,10 +16,10 @@ from services.inference.breakers import Breakers
 from services.inference.cache import AnswerCache, CacheKey, key_of
 from services.inference.course import Course
 from services.inference.downgrades import Downgrade, Downgrades
-from services.inference.errors import ProviderUnavailable
+from services.inference.errors import ModelUnable, ProviderUnavailable
 from services.inference.generation import Generation
 from services.inference.peers import Payer
-from services.inference.producer import Outcome
+from services.inference.producer import Answered
 from services.inference.prompts.store import PromptVersion
 from services.inference.providers.contract import (
     Message,
@@ -66,6 +66,9 @@ class Order:
     cache: CachePolicy | None = None
     prompt: PromptVersion | None = None
     packing: bool = False
+    bundles: tuple[str, ...] = ()
+    fresh: bool = False
+    """Its id was made here: nobody can have started it before."""
 
     @property
     def prompt_version(self) -> str:
@@ -102,7 +105,7 @@ class Admitted:
     call: ModelCall
     course: Course
     before: list[events.Event]
-    kept: Callable[[Outcome], None] = lambda _: None
+    kept: Callable[[Answered], None] = lambda _: None
     leads: Callable[[Generation], None] = lambda _: None
 
     def paid_by(self, payer: Payer) -> Payer:
@@ -136,7 +139,7 @@ class Admission:
         chain = self.router.chain(model, call, fallback=order.fallback)
         if order.cache is None:
             return Admitted(call, await self._course(chain, order, before), before)
-        key = key_of(tenant, call, revision=revision, prompt_version=order.prompt_version)
+        key = key_of(tenant, call, revision=revision, prompt_version=order.prompt_version, bundles=order.bundles)
         at_hand = await self._at_hand(key, order.cache, chain[0])
         if at_hand and at_hand.source == pb.ANSWER_SOURCE_SHARED:
             return Admitted(call, self._along((at_hand, *chain), order), before)
@@ -152,6 +155,22 @@ class Admission:
 
     def _along(self, chain: tuple[Target, ...], order: Order) -> Course:
         return Course(chain, pinned=order.no_fallback, base=self.retry_base, jitter=self.jitter)
+
+    async def cheaper(self, order: Order, dear: Admitted, reason: str) -> Admitted | None:
+        """The same call for the cheaper model that the catalogue names; None when there is none that can do it, or the
+        caller insists on the model.
+        """
+        model = dear.course.target.model
+        if order.no_fallback or not model.cheaper:
+            return None
+        taken, before = self.router.resolve(model.cheaper), list(dear.before)
+        call = order.call(taken)
+        try:
+            chain = self.router.chain(taken, call, fallback=order.fallback)
+        except ModelUnable:
+            return None
+        before.append(_downgraded(model, taken, Downgrade(taken.name, reason)))
+        return replace(dear, call=call, course=await self._course(chain, order, before), before=before)
 
     async def _course(self, chain: tuple[Target, ...], order: Order, before: list[events.Event]) -> Course:
         """The course from the first target whose breaker lets calls through."""
@@ -187,7 +206,7 @@ class Admission:
         self._leading[place] = generation
         generation.when_done(lambda: self._leading.pop(place, None))
 
-    def _keep(self, key: CacheKey, policy: CachePolicy, outcome: Outcome) -> None:
+    def _keep(self, key: CacheKey, policy: CachePolicy, outcome: Answered) -> None:
         """Keeps what the model asked for answered; a stand-in's answer is not kept under its name."""
         if outcome.target.free or outcome.attempts > 1:
             return

@@ -6,6 +6,7 @@ the prompt version it was made under. Answers are kept after policy. Redis keeps
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -49,9 +50,11 @@ class CacheKey:
     last: str
 
 
-def key_of(tenant: str, call: ModelCall, *, revision: int, prompt_version: str) -> CacheKey:
-    """The key of a call under a policy revision and a prompt version."""
-    bound = {"policy": revision, "prompt": prompt_version}
+def key_of(
+    tenant: str, call: ModelCall, *, revision: int, prompt_version: str, bundles: Sequence[str] = ()
+) -> CacheKey:
+    """The key of a call under a policy revision, bundles of its own and a prompt version."""
+    bound = {"policy": revision, "prompt": prompt_version, **({"bundles": list(bundles)} if bundles else {})}
     last = call.messages[-1]
     others = replace(call, messages=call.messages[:-1])
     kin = digest({**bound, "kin": canonical(others), "media": len(last.media)})

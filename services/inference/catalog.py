@@ -112,6 +112,7 @@ class ModelEntry(_Strict):
     fallback: tuple[Name, ...] = Field(default=(), max_length=8)
     timeouts: TimeoutEntry = TimeoutEntry()
     continues: bool = Field(default=False, description="goes on from a begun answer; else a failover restarts")
+    cheaper: str = Field(default="", description="the model that calls go to when cost asks for a cheaper one")
     tokenizer: str = Field(default="", description="which tokenizer counts for it; empty: found by its name")
 
 
@@ -134,6 +135,11 @@ class Catalog(_Strict):
             for name, model in self.models.items()
             for other in model.fallback
             if other == name or other not in self.models
+        ]
+        faults += [
+            f"models.{name}.cheaper: there is no other model {model.cheaper}"
+            for name, model in self.models.items()
+            if model.cheaper and (model.cheaper == name or model.cheaper not in self.models)
         ]
         if self.default and self.default not in self.models:
             faults.append(f"default: there is no model {self.default}")

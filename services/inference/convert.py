@@ -35,6 +35,8 @@ _LONGEST_CACHE: Final = timedelta(days=7)
 _DEFAULT_SIMILARITY: Final = 0.95
 _LONGEST_DOWNGRADE: Final = timedelta(days=31)
 _MAX_FALLBACK: Final = 8
+_MAX_BUNDLES: Final = 16
+_MAX_BUNDLE_NAME: Final = 128
 
 
 def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) -> Order:
@@ -59,6 +61,15 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         no_fallback=request.no_fallback,
         cache=_cache(request.cache),
         packing=request.packing,
+        bundles=_bundles(request),
+        fresh=not request.generation_id,
+    )
+
+
+def _bundles(request: pb.GenerateRequest) -> tuple[str, ...]:
+    fields.at_most(len(request.bundles), "bundles", limit=_MAX_BUNDLES)
+    return tuple(
+        fields.required(name, f"bundles[{place}]", limit=_MAX_BUNDLE_NAME) for place, name in enumerate(request.bundles)
     )
 
 

@@ -4,32 +4,74 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from services.inference.errors import PolicyBlocked, PolicyUnavailable
 from services.inference.peers import Payer, PolicyPeer, Snapshot
+from services.inference.sentences import SentenceRules, with_sentence_rules
 from shared.errors import MeshError
 from shared.log import log
 from shared.monitors.rules import Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
+from shared.monitors.windowed import WindowedMonitor
 
 _REPORT_AT_ONCE: Final = 100
 _KNOWN_AT_MOST: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Rules by what they judge: those that read as text flows, compiled, and the bundles with rules for sentences."""
+
+    prompt: tuple[CompiledRule, ...]
+    output: tuple[CompiledRule, ...]
+    arguments: tuple[CompiledRule, ...]
+    prompt_sentences: tuple[Bundle, ...]
+    output_sentences: tuple[Bundle, ...]
+
+    @classmethod
+    def of(cls, bundles: Sequence[Bundle]) -> Held:
+        return cls(
+            prompt=compile_rules(bundles, Target.PROMPT),
+            output=compile_rules(bundles, Target.OUTPUT),
+            arguments=compile_rules(bundles, Target.TOOL_ARGUMENTS),
+            prompt_sentences=with_sentence_rules(bundles, Target.PROMPT),
+            output_sentences=with_sentence_rules(bundles, Target.OUTPUT),
+        )
+
+
 class Guard:
     """All that one generation says, under the rules of its tenant: text, thoughts and the arguments of tools."""
 
-    def __init__(self, output: tuple[CompiledRule, ...], arguments: tuple[CompiledRule, ...]) -> None:
-        self._output = output
-        self._arguments = arguments
-        self.text = StreamMonitor(output, Target.OUTPUT)
-        self.reasoning = StreamMonitor(output, Target.OUTPUT)
+    def __init__(self, held: Held, sentences: SentenceRules | None) -> None:
+        self._held = held
+        self._sentences = sentences
+        self._text = StreamMonitor(held.output, Target.OUTPUT)
+        self._reasoning = StreamMonitor(held.output, Target.OUTPUT)
+        judge = sentences.judge if sentences else None
+        self._slow_text = WindowedMonitor(self._text, judge) if judge else None
+        self._slow_reasoning = WindowedMonitor(self._reasoning, judge) if judge else None
+
+    async def text(self, piece: str) -> Ruling:
+        """Judges the next piece of text. Raises PolicyUnavailable."""
+        return await self._slow_text.feed(piece) if self._slow_text else self._text.feed(piece)
+
+    async def reasoning(self, piece: str) -> Ruling:
+        """The same of what the model thinks."""
+        return await self._slow_reasoning.feed(piece) if self._slow_reasoning else self._reasoning.feed(piece)
+
+    async def end_of_text(self) -> Ruling:
+        """Judges what is still held back."""
+        return await self._slow_text.finish() if self._slow_text else self._text.finish()
+
+    async def end_of_reasoning(self) -> Ruling:
+        return await self._slow_reasoning.finish() if self._slow_reasoning else self._reasoning.finish()
 
     def arguments(self, text: str) -> Ruling:
         """Judges a tool's arguments, whole. What a rule would redact blocks when the rest is no longer JSON."""
-        ruling = judge(self._arguments, Target.TOOL_ARGUMENTS, text)
+        ruling = judge(self._held.arguments, Target.TOOL_ARGUMENTS, text)
         if ruling.text == text or ruling.blocked:
             return ruling
         try:
@@ -40,11 +82,11 @@ class Guard:
 
     def anew(self) -> Guard:
         """The same rules for output that starts anew."""
-        return Guard(self._output, self._arguments)
+        return Guard(self._held, self._sentences)
 
     def statuses(self) -> list[tuple[str, str, float]]:
         """Each rule of the output, its worst outcome and the seconds it took."""
-        return list(statuses(self.text))
+        return list(statuses(self._text))
 
 
 class Enforcement:
@@ -54,8 +96,8 @@ class Enforcement:
         self._policy = policy
         self._strict = strict
         self._snapshot: Snapshot | None = None
-        self._compiled: dict[tuple[tuple[Bundle, ...], Target], tuple[CompiledRule, ...]] = {}
-        self._known: dict[tuple[str, str, Target], tuple[CompiledRule, ...]] = {}
+        self._compiled: dict[tuple[Bundle, ...], Held] = {}
+        self._known: dict[tuple[str, str, tuple[str, ...]], Held] = {}
 
     async def follow(self) -> None:
         """Takes every snapshot policy publishes, for as long as the stream holds."""
@@ -65,41 +107,57 @@ class Enforcement:
             self._compiled, self._known = {}, {}
             log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
 
-    def check_prompt(self, tenant: str, agent: str, texts: Sequence[str]) -> tuple[list[Verdict], PolicyBlocked | None]:
+    async def held(self, payer: Payer, named: tuple[str, ...]) -> Held:
+        """What holds for a call: its agent's bundles and those it names itself. Raises PolicyUnavailable, and policy's
+        BUNDLE_NOT_FOUND.
+        """
+        snapshot, tenant = self._snapshot, payer.principal.tenant_id
+        if snapshot is None and self._strict:
+            raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
+        whose = (tenant, payer.agent.partition("@")[0], named)
+        if whose in self._known:
+            return self._known[whose]
+        of_agent = snapshot.in_force(*whose[:2]) if snapshot else ()
+        bundles = (*of_agent, *[await self._policy.bundle(payer, name) for name in named])
+        if bundles not in self._compiled:
+            self._compiled[bundles] = Held.of(bundles)
+        found = self._compiled[bundles]
+        if snapshot is self._snapshot:  # another one may have come while policy was asked
+            self._remember(whose, found)
+        return found
+
+    async def check_prompt(
+        self, held: Held, payer: Payer, texts: Sequence[str]
+    ) -> tuple[list[Verdict], PolicyBlocked | None]:
         """What rules say of a prompt, and the refusal when one blocks it. Raises PolicyUnavailable."""
-        rules = self._rules(tenant, agent, Target.PROMPT)
-        rulings = [judge(rules, Target.PROMPT, text) for text in texts]
+        rulings = [judge(held.prompt, Target.PROMPT, text) for text in texts]
+        if held.prompt_sentences and not any(ruling.blocked for ruling in rulings):
+            slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT)
+            outcomes = [await slow.judge(text) for text in texts]
+            rulings += [
+                Ruling(outcome.text, tuple(one.verdict for one in outcome.findings), outcome.blocked)
+                for outcome in outcomes
+            ]
         refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
         return verdicts, refusals[0] if refusals else None
 
-    def guard(self, tenant: str, agent: str) -> Guard:
-        """Fresh monitors for one generation. Raises PolicyUnavailable."""
-        return Guard(self._rules(tenant, agent, Target.OUTPUT), self._rules(tenant, agent, Target.TOOL_ARGUMENTS))
+    def guard(self, held: Held, payer: Payer) -> Guard:
+        """Fresh monitors for one generation."""
+        if not held.output_sentences:
+            return Guard(held, None)
+        return Guard(held, SentenceRules(self._policy, payer, held.output_sentences, Target.OUTPUT))
 
     @property
     def revision(self) -> int:
         """Which policy is enforced: another one may judge the same answer otherwise."""
         return self._snapshot.revision if self._snapshot else 0
 
-    def _rules(self, tenant: str, agent: str, target: Target) -> tuple[CompiledRule, ...]:
-        if self._snapshot is None:
-            if self._strict:
-                raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
-            return ()
-        whose = (tenant, agent.partition("@")[0], target)
-        if whose not in self._known:
-            self._known[whose] = self._found(self._snapshot, *whose)
-        return self._known[whose]
-
-    def _found(self, snapshot: Snapshot, tenant: str, agent: str, target: Target) -> tuple[CompiledRule, ...]:
+    def _remember(self, whose: tuple[str, str, tuple[str, ...]], found: Held) -> None:
         """Looked up once a snapshot; tenants and agents with the same bundles share what was compiled."""
         if len(self._known) >= _KNOWN_AT_MOST:
             self._known.clear()
-        bundles = tuple(snapshot.in_force(tenant, agent))
-        if (bundles, target) not in self._compiled:
-            self._compiled[bundles, target] = compile_rules(bundles, target)
-        return self._compiled[bundles, target]
+        self._known[whose] = found
 
 
 async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], *, at: datetime) -> None:

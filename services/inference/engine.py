@@ -10,11 +10,12 @@ from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
-from services.inference.admission import Admission, Order
+from services.inference.admission import Admission, Admitted, Order
 from services.inference.breakers import Breakers
 from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
 from services.inference.generation import Generation
+from services.inference.measures import Measures
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
 from services.inference.store import GenerationStore
@@ -23,8 +24,10 @@ from services.inference.tail import GenerationTail
 from shared.clock import Clock
 from shared.errors import ResourceExhausted
 from shared.identity import Principal
+from shared.log import log
 
 _KEEP_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -39,9 +42,11 @@ class Engine:
     store: GenerationStore
     tail: GenerationTail
     clock: Clock
+    measures: Measures
     limit: int
     ended: Callable[[str, Order, Ended], None] = lambda *_: None
     _live: dict[tuple[str, str], Generation] = field(default_factory=dict)
+    _running: dict[tuple[str, str], Generation] = field(default_factory=dict)
     _starting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def start(self, principal: Principal, order: Order) -> AsyncGenerator[bytes, None]:
@@ -49,11 +54,8 @@ class Engine:
 
         What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
         """
-        key = (principal.tenant_id, order.generation_id)
-        lock = self._starting.setdefault(key, asyncio.Lock())  # forgotten with the last call that waits for it
-        async with lock:
-            generation = await self._begin(principal, order) if await self._is_new(key) else None
-        packing = order.packing
+        key, packing = (principal.tenant_id, order.generation_id), order.packing
+        generation = await (self._admitted if order.fresh else self._started)(principal, order)
         source = generation.read(0, packing=packing) if generation else self.attach(*key, after=0, packing=packing)
         async with aclosing(source) as events:
             async for event in events:
@@ -94,56 +96,95 @@ class Engine:
         """Generations whose events this replica holds."""
         return list(self._live.values())
 
+    def running(self) -> Iterable[Generation]:
+        """Those that have not ended."""
+        return self._running.values()
+
     async def drain(self) -> None:
         """Ends what runs; everything is settled when this returns."""
-        tasks = [found.task for found in self._live.values() if found.task and not found.done]
-        for found in self._live.values():
+        running = list(self._running.values())
+        for found in running:
             found.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.tail.flush(self.live())
+        await asyncio.gather(*(found.task for found in running if found.task), return_exceptions=True)
+        await self.tail.flush()
 
-    async def _is_new(self, key: tuple[str, str]) -> bool:
-        """Whether nobody has started it; then it is claimed for this replica."""
-        if key in self._live or await self.store.find(*key):
-            return False
-        return await self.tail.claim(*key)
-
-    async def _begin(self, principal: Principal, order: Order) -> Generation:
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self.tail.release, principal.tenant_id, order.generation_id)
+    async def _started(self, principal: Principal, order: Order) -> Generation | None:
+        """None when somebody has started it before."""
+        key = (principal.tenant_id, order.generation_id)
+        lock = self._starting.setdefault(key, asyncio.Lock())  # forgotten with the last call that waits for it
+        async with lock, AsyncExitStack() as undo:
+            if key in self._live or not await self._claimed(key, undo):
+                return None
             generation = await self._admitted(principal, order)
             undo.pop_all()
         return generation
 
+    async def _claimed(self, key: tuple[str, str], undo: AsyncExitStack) -> bool:
+        """Whether nobody has started it; then it is claimed for this replica, until that is undone."""
+        claiming = asyncio.ensure_future(self.tail.claim(*key))
+        undo.push_async_callback(self._unclaim, claiming, key)
+        ended, claimed = await asyncio.gather(self.store.find(*key), claiming)
+        return claimed and ended is None
+
+    async def _unclaim(self, claiming: asyncio.Future[bool], key: tuple[str, str]) -> None:
+        if await claiming:
+            await self.tail.release(*key)
+
     async def _admitted(self, principal: Principal, order: Order) -> Generation:
-        if sum(not found.done for found in self._live.values()) >= self.limit:
+        if len(self._running) >= self.limit:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
         tenant = principal.tenant_id
         model = self.admission.model(order)
-        payer = Payer(principal, order.generation_id, "", model.name, order.session_id, order.agent)
-        verdicts, refusal = self.enforcement.check_prompt(tenant, order.agent, order.texts)
+        payer = Payer(
+            principal, order.generation_id, "", model.name, order.session_id, order.agent, turn_id=order.generation_id
+        )
+        cheaper = await self.measures.admit(payer)
+        held = await self.enforcement.held(payer, order.bundles)
+        verdicts, refusal = await self.enforcement.check_prompt(held, payer, order.texts)
         if refusal:
             await report(self.policy, payer, verdicts, at=self.clock.now())
             raise refusal
-        guard = self.enforcement.guard(tenant, order.agent)
+        guard = self.enforcement.guard(held, payer)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
+        if cheaper and not admitted.before:
+            admitted = await self.admission.cheaper(order, admitted, cheaper) or admitted
         target = admitted.course.target
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)
         if tab:
-            await tab.open()
-        generation = Generation(tenant, order.generation_id, grace=order.detach_grace, clock=self.clock)
+            admitted = await self._leased(tab, order, admitted)
+        key = (tenant, order.generation_id)
+        generation = Generation(*key, grace=order.detach_grace, clock=self.clock, noted=self.tail.note)
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
             prompt_version=order.prompt_version, kept=admitted.kept,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip
-        self._live[tenant, order.generation_id] = generation
+        self._live[key] = self._running[key] = generation
         admitted.leads(generation)
         running = producer.run(verdicts, admitted.before)
         generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
-        generation.task.add_done_callback(lambda _: self._keep_for_a_while((tenant, order.generation_id)))
+        generation.task.add_done_callback(lambda _: self._keep_for_a_while(key))
         return generation
 
+    async def _leased(self, tab: Tab, order: Order, admitted: Admitted) -> Admitted:
+        """With money set aside; for a cheaper model when cost asks for one, under the lease of the dearer."""
+        for notice in await tab.open():
+            log.info("generation.notice", generation_id=order.generation_id, notice=notice.explanation)
+            if notice.cheaper and (other := await self.admission.cheaper(order, admitted, notice.explanation)):
+                tab.payer = other.paid_by(tab.payer)
+                return other
+        return admitted
+
     def _keep_for_a_while(self, key: tuple[str, str]) -> None:
-        asyncio.get_running_loop().call_later(_KEEP_SECONDS, self._live.pop, key, None)
+        self._running.pop(key, None)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_LOOK_SECONDS, self._let_go, key, loop.time() + _KEEP_SECONDS)
+
+    def _let_go(self, key: tuple[str, str], at_last: float) -> None:
+        """Forgets a generation that has ended once the tail has all of it, or when its time is up."""
+        found, loop = self._live[key], asyncio.get_running_loop()
+        if found.flushed >= len(found.events) or loop.time() >= at_last:
+            del self._live[key]
+        else:
+            loop.call_later(_LOOK_SECONDS, self._let_go, key, at_last)

@@ -28,7 +28,15 @@ def packed(responses: list[bytes]) -> bytes:
 class Generation:
     """Written by one task, read by any number. A reader never holds the writer up: it reads the list."""
 
-    def __init__(self, tenant: str, generation_id: str, *, grace: timedelta, clock: Clock) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        generation_id: str,
+        *,
+        grace: timedelta,
+        clock: Clock,
+        noted: Callable[[Generation], object] = lambda _: None,
+    ) -> None:
         self.tenant = tenant
         self.id = generation_id
         self.grace = grace
@@ -37,6 +45,7 @@ class Generation:
         self.task: asyncio.Task[None] | None = None
         self.flushed = 0
         self._clock = clock
+        self._noted = noted
         self._readers = 0
         self._wake = asyncio.Event()
         self._left: asyncio.TimerHandle | None = None
@@ -50,6 +59,7 @@ class Generation:
         # GenerateResponse and AttachResponse have the same one field: the same bytes serve both.
         self.events.append(pb.GenerateResponse(event=event).SerializeToString())
         self.done = last
+        self._noted(self)
         self._wake.set()
         self._wake = asyncio.Event()
         if last:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Final
 
 import aiohttp
 import grpc
@@ -21,6 +23,8 @@ from services.inference.engine import Engine
 from services.inference.exporting import exported
 from services.inference.langfuse.main import langfuse
 from services.inference.langfuse.settings import LangfuseSettings
+from services.inference.measures import Measures
+from services.inference.peers import CostPeer
 from services.inference.peers_grpc import SERVICES as PEERS
 from services.inference.peers_grpc import GrpcCost, GrpcPolicy
 from services.inference.producer import Ended
@@ -28,17 +32,22 @@ from services.inference.prompts.main import SERVICE as PROMPTS
 from services.inference.prompts.main import register_prompts
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.settings import InferenceSettings
+from services.inference.settling import KeptCost
 from services.inference.store_postgres import PostgresGenerationStore
 from services.inference.tail import GenerationTail
 from services.inference.tokenizers import known_tokenizers
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.identity import Signer, current
 from shared.ids import RandomIds
+from shared.outbox import Outbox
 from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
+
+_PATIENCE: Final = timedelta(seconds=30)  # longer than an attempt tries to settle by itself
+_NEVER: Final = timedelta(days=3650)
 
 
 def main() -> None:
@@ -47,7 +56,7 @@ def main() -> None:
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         clock = SystemClock()
         database = await stack.enter_async_context(
-            open_database(settings.postgres_dsn.get_secret_value(), pool=settings.postgres_pool)
+            open_database(settings.postgres_dsn.get_secret_value(), pool=settings.postgres_pool, stateless=True)
         )
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
@@ -80,16 +89,18 @@ def main() -> None:
             admission=admission,
             enforcement=enforcement,
             breakers=breakers,
-            cost=GrpcCost(channel, signer),
+            cost=await _cost(stack, settings, GrpcCost(channel, signer), clock),
             policy=policy,
+            measures=Measures(policy, clock),
             store=PostgresGenerationStore(database),
             tail=GenerationTail(redis, ttl=settings.events_ttl),
             clock=clock,
             limit=settings.max_generations,
         )
         await stack.enter_async_context(supervised("policy", enforcement.follow))
-        await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.live)))
+        await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.running)))
         providers = {model.provider for model in admission.router.models()}
+        await stack.enter_async_context(supervised("downgrades", admission.downgrades.watch))
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
         counter = TokenCounter(known_tokenizers(settings.tokenizers))
@@ -98,6 +109,18 @@ def main() -> None:
         add_to_server(service, server)
 
     run("inference", settings, register, service_names=(NAME, PROMPTS))
+
+
+async def _cost(stack: AsyncExitStack, settings: InferenceSettings, cost: GrpcCost, clock: Clock) -> CostPeer:
+    """Cost, with settlements that survive where there is a folder for them."""
+    if settings.outbox_folder is None:
+        return cost
+    folder = settings.outbox_folder
+    left = stack.enter_context(Outbox(folder / "settlements", clock=clock, patience=_PATIENCE))
+    begun = stack.enter_context(Outbox(folder / "attempts", clock=clock, patience=_NEVER))
+    kept = KeptCost(cost, left=left, begun=begun)
+    await stack.enter_async_context(supervised("settlements", kept.run))
+    return kept
 
 
 def _session(settings: InferenceSettings) -> aiohttp.ClientSession:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from services.inference.providers.contract import Usage
 from shared.identity import Principal
-from shared.monitors.rules import Bundle, Verdict
+from shared.monitors.pipeline import Outcome
+from shared.monitors.rules import Bundle, Target, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,56 @@ class Payer:
     model: str
     session_id: str
     agent: str
+    turn_id: str = ""
+    attempt: int = 0
+
+
+class Ending(StrEnum):
+    """How an attempt ended, as the ledger has it."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED_OVER = "failed_over"
+    CUT = "cut"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt spent, and how it ended. Without `ended_at` it ends when cost hears of it."""
+
+    payer: Payer
+    usage: Usage
+    outcome: Ending = Ending.COMPLETED
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a rule of policy ordered: against an agent, a session or the tenant, until when."""
+
+    rule: str
+    action: str
+    target_kind: str
+    target: str
+    until: datetime
+
+    def concerns(self, payer: Payer) -> bool:
+        """Agents are named without their version."""
+        named = {
+            "agent": payer.agent.partition("@")[0],
+            "session": payer.session_id,
+            "tenant": payer.principal.tenant_id,
+        }
+        return bool(self.target) and named.get(self.target_kind) == self.target.partition("@")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What cost asks beside giving a lease: a cheaper model for this call, or nothing but attention."""
+
+    explanation: str
+    cheaper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +102,13 @@ class Snapshot:
 class CostPeer(Protocol):
     """cost, on behalf of the payer."""
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
-        """Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
+        """What it asks beside. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
 
-    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
-        """Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+    async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
+        """More output tokens, in all; `spent` is what was so far. Raises as `reserve` does."""
 
-    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+    async def settle(self, settlement: Settlement) -> Cost:
         """Raises the service's MeshError."""
 
 
@@ -65,6 +117,15 @@ class PolicyPeer(Protocol):
 
     def watch(self, after: int) -> AsyncIterator[Snapshot]:
         """What is enforced, now and after every change. Ends with a MeshError when the stream breaks."""
+
+    async def bundle(self, payer: Payer, name: str) -> Bundle:
+        """The bundle of this name, as `default` or `default@1.0.0`. Raises BUNDLE_NOT_FOUND."""
+
+    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+        """What rules of these bundles say of a text that are too slow for each of its characters."""
+
+    async def measures(self, payer: Payer) -> Sequence[Measure]:
+        """What enforcement rules ordered in the payer's tenant and still holds."""
 
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         """Reports violations, each under an id of its own."""

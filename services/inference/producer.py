@@ -14,7 +14,7 @@ from services.inference.course import Course, Step
 from services.inference.enforcement import Guard, blocked, report
 from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancelled, OutputInvalid, ProviderTimeout
 from services.inference.generation import Generation
-from services.inference.peers import Cost, CostPeer, Payer, PolicyPeer
+from services.inference.peers import Cost, CostPeer, Ending, Payer, PolicyPeer
 from services.inference.providers.contract import Chunk, ModelCall, Role, ToolCall, estimate_input, said
 from services.inference.route import Target
 from services.inference.store import GenerationRecord, GenerationStore
@@ -34,7 +34,7 @@ _failovers = meter.create_counter("inference_failovers_total", description="by t
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Answered:
     """What a generation that ended well said, for whoever keeps answers."""
 
     transcript: Transcript
@@ -70,7 +70,7 @@ class Producer:
     breakers: Breakers
     clock: Clock
     prompt_version: str = ""
-    kept: Callable[[Outcome], None] = lambda _: None
+    kept: Callable[[Answered], None] = lambda _: None
     ended: Callable[[Ended], None] = lambda _: None
     _transcript: Transcript = field(default_factory=Transcript)
     _verdicts: list[Verdict] = field(default_factory=list)
@@ -126,8 +126,8 @@ class Producer:
             raise
         if not target.free:
             await self.breakers.succeeded(target.provider.name)
-        self._show(self.guard.text.finish(), 0)
-        self._think(self.guard.reasoning.finish(), 0)
+        self._show(await self.guard.end_of_text(), 0)
+        self._think(await self.guard.end_of_reasoning(), 0)
         for index, tool in enumerate(self._transcript.tool_calls):
             self._ask(index, tool)
         self._check_form(call)
@@ -146,18 +146,18 @@ class Producer:
                 aclosing(target.provider.stream(call)) as chunks,
             ):
                 async for chunk in chunks:
-                    self._take(chunk)
+                    await self._take(chunk)
                     if self.tab:
                         await self.tab.cover(self._transcript.counted)
         except TimeoutError as error:
             raise ProviderTimeout("the model's time is up", provider=target.provider.name) from error
 
-    def _take(self, chunk: Chunk) -> None:
+    async def _take(self, chunk: Chunk) -> None:
         self._transcript.take(chunk, self.clock.now())
         if chunk.reasoning:
-            self._think(self.guard.reasoning.feed(chunk.reasoning), 0 if chunk.text else chunk.token_count)
+            self._think(await self.guard.reasoning(chunk.reasoning), 0 if chunk.text else chunk.token_count)
         if chunk.text:
-            self._show(self.guard.text.feed(chunk.text), chunk.token_count)
+            self._show(await self.guard.text(chunk.text), chunk.token_count)
 
     async def _go_on(self, failure: MeshError) -> None:
         """Pays for the attempt that failed and asks the next target. Raises the failure when there is none."""
@@ -191,7 +191,7 @@ class Producer:
     async def _turn_to(
         self, source: Target, to: Target, failure: MeshError, *, restarted: bool, call: ModelCall
     ) -> None:
-        await self._settle(refused=isinstance(failure, REFUSED))
+        await self._settle(Ending.FAILED_OVER, refused=isinstance(failure, REFUSED))
         if self._transcript.anything_shown or source is not to:
             at = len(self._transcript.shown)
             self.generation.append(events.failover(source, to, restarted=restarted, at=at, failure=failure))
@@ -203,7 +203,8 @@ class Producer:
         if restarted:
             self.guard, self._untold = self.guard.anew(), 0
         attempt_id = _attempt_id(self.payer.generation_id, self._attempts + 1)
-        payer = replace(self.payer, generation_id=attempt_id, provider=to.provider.name, model=to.model.name)
+        payer = replace(self.payer, generation_id=attempt_id, provider=to.provider.name, model=to.model.name,
+                        attempt=self._attempts)  # fmt: skip
         tab = Tab(self.cost, payer, call)
         await tab.open()
         self.tab = tab
@@ -251,17 +252,17 @@ class Producer:
         self._verdicts.append(verdict)
         self.generation.append(events.verdict(verdict))
 
-    async def _settle(self, *, refused: bool = False) -> None:
+    async def _settle(self, outcome: Ending, *, refused: bool = False) -> None:
         """Pays for the attempt that is over, once. One that the provider refused costs nothing."""
         usage, tab, self.tab = self._transcript.end(free=refused or self.tab is None), self.tab, None
-        if tab and (cost := await tab.settle(usage)):
+        if tab and (cost := await tab.settle(usage, outcome, ended_at=self.clock.now())):
             self._costs.append(cost)
 
     async def _end(self, failure: MeshError | None, started_at: datetime) -> None:
         outcome = failure.reason_name if failure else self._transcript.finish.value.upper()
         try:
             if self.tab or self.course.target.free:
-                await self._settle(refused=isinstance(failure, REFUSED))
+                await self._settle(_settled_as(failure), refused=isinstance(failure, REFUSED))
             await report(self.policy, self.payer, self._verdicts, at=self.clock.now())
             await self._record(outcome, started_at)
         finally:  # whatever happens, readers are not left waiting
@@ -269,7 +270,7 @@ class Producer:
         failed, micros = failure is not None, sum(cost.micros_usd for cost in self._costs)
         self.ended(Ended(self._transcript, self.course.target, outcome, failed, micros, started_at))
         if failure is None:
-            self.kept(Outcome(self._transcript, self.course.target, self._attempts))
+            self.kept(Answered(self._transcript, self.course.target, self._attempts))
         tokens = self._transcript.spent().output_tokens
         log.info("generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=tokens)
 
@@ -306,8 +307,19 @@ class Producer:
         return {"model": target.model.name, "provider": target.provider.name, "agent": self.payer.agent}
 
 
+def _settled_as(failure: MeshError | None) -> Ending:
+    """How the ledger has it: stopped by policy or money, called off, cut by a provider, or completed."""
+    if failure is None:
+        return Ending.COMPLETED
+    if isinstance(failure, GenerationCancelled):
+        return Ending.CANCELLED
+    return Ending.CUT if isinstance(failure, PROVIDER_FAULTS) else Ending.STOPPED
+
+
 def _attempt_id(generation_id: str, attempt: int) -> str:
-    """Under which id a later attempt is paid: the ledger has one entry an id."""
+    """Under which id a later attempt is leased and paid. Leases know ids alone: a settlement of the first attempt that
+    comes late must not end the lease of the second.
+    """
     return f"{generation_id[:56]}-try{attempt}"
 
 

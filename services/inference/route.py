@@ -24,6 +24,7 @@ class Model:
     fallback: tuple[str, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     continues: bool = False
+    cheaper: str = ""
     tokenizer: str = ""
 
 

@@ -39,6 +39,9 @@ class InferenceSettings(MeshSettings):
     replay_folder: Path | None = Field(default=None, description="where recordings are")
     tokenizers: dict[str, Path] = Field(default={}, description="tokenizer.json or GGUF files by model, as JSON")
     synthetic_gap: timedelta = Field(default=timedelta(milliseconds=20), description="of the model synthetic-paced")
+    outbox_folder: Path | None = Field(
+        default=None, description="a folder of this replica's own, where settlements survive it; empty: they do not"
+    )
     events_ttl: timedelta = Field(default=timedelta(hours=1), description="how long a generation can be attached to")
     strict: bool = Field(default=True, description="refuse calls while no policy snapshot was ever received")
     max_generations: int = Field(default=512, ge=1, description="at once in this replica; more are told to wait")

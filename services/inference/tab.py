@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
-from services.inference.peers import Cost, CostPeer, Payer
+from services.inference.peers import Cost, CostPeer, Ending, Notice, Payer, Settlement
 from services.inference.providers.contract import ModelCall, Usage, estimate_input
 from shared.errors import MeshError
 from shared.log import log
@@ -23,16 +24,17 @@ class Tab:
 
     def __init__(self, cost: CostPeer, payer: Payer, call: ModelCall) -> None:
         self.payer = payer
+        """Who pays; the model it names is the one that is settled."""
         self._cost = cost
         self._input = estimate_input(call)
         self._most = call.max_output_tokens
         self._covered = min(call.max_output_tokens, _FIRST_LEASE_TOKENS)
         self._held_at = 0.0
 
-    async def open(self) -> None:
-        """Sets the first money aside. Raises the cost service's errors."""
+    async def open(self) -> Sequence[Notice]:
+        """Sets the first money aside; what cost asks beside. Raises the cost service's errors."""
         self._held_at = asyncio.get_running_loop().time()
-        await self._cost.reserve(self.payer, input_tokens=self._input, output_tokens=self._covered)
+        return await self._cost.reserve(self.payer, input_tokens=self._input, output_tokens=self._covered)
 
     async def cover(self, counted: int) -> None:
         """Keeps the lease ahead of what is streamed, doubling it, and from running out. Raises BUDGET_EXHAUSTED."""
@@ -43,13 +45,15 @@ class Tab:
         if not ahead:
             self._covered = min(max(self._covered, counted) * 2, self._most)
         self._held_at = now
-        await self._cost.extend(self.payer, output_tokens=self._covered)
+        spent = Usage(self._input, counted, estimated=True)
+        await self._cost.extend(self.payer, output_tokens=self._covered, spent=spent)
 
-    async def settle(self, usage: Usage) -> Cost | None:
-        """The one settlement. Cost being away for a second is bridged; longer is logged and left to its lease."""
+    async def settle(self, usage: Usage, outcome: Ending, *, ended_at: datetime) -> Cost | None:
+        """The one settlement. Cost being away for seconds is bridged; longer is for whoever keeps settlements."""
+        settlement = Settlement(self.payer, usage, outcome, ended_at)
         for attempt in range(1, _SETTLE_TRIES + 1):
             try:
-                return await self._cost.settle(self.payer, usage)
+                return await self._cost.settle(settlement)
             except MeshError as error:
                 if not error.retryable or attempt == _SETTLE_TRIES:
                     log.error("generation.not_settled", generation_id=self.payer.generation_id, error=error.message)

@@ -16,7 +16,7 @@ from services.inference.generation import Generation
 from shared.errors import Unavailable
 from shared.redis import RedisLost
 
-_FLUSH_SECONDS: Final = 0.02
+_FLUSH_SECONDS: Final = 0.1
 _POLL_SECONDS: Final = 0.05
 _OWNER_SECONDS: Final = 5
 _TEND_SECONDS: Final = 0.25
@@ -28,16 +28,31 @@ class GenerationTail:
     def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
         self._redis = redis
         self._ttl = int(ttl.total_seconds())
+        self._dirty: dict[Generation, None] = {}
+        self._wake = asyncio.Event()
 
-    async def write(self, live: Callable[[], Iterable[Generation]]) -> None:
-        """Flushes new events of live generations and tends their owner's marks, for as long as the service runs."""
-        tended = 0.0
+    def note(self, generation: Generation) -> None:
+        """It has something new, to be written with the next batch."""
+        self._dirty[generation] = None
+        self._wake.set()
+
+    async def write(self, running: Callable[[], Iterable[Generation]]) -> None:
+        """Writes what is noted and tends the marks of what runs, for as long as the service does."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write())
+            tasks.create_task(self._tend_all(running))
+
+    async def _write(self) -> None:
         while True:
-            await self.flush(live())
-            if asyncio.get_running_loop().time() - tended > _TEND_SECONDS:
-                await self._tend([found for found in live() if not found.done])
-                tended = asyncio.get_running_loop().time()
+            await self._wake.wait()
+            self._wake.clear()
+            await self.flush()
             await asyncio.sleep(_FLUSH_SECONDS)
+
+    async def _tend_all(self, running: Callable[[], Iterable[Generation]]) -> None:
+        while True:
+            await asyncio.sleep(_TEND_SECONDS)
+            await self._tend(list(running()))
 
     async def claim(self, tenant: str, generation_id: str) -> bool:
         """Makes this replica the owner; False when the generation has or had one. Without Redis nobody is asked."""
@@ -74,6 +89,7 @@ class GenerationTail:
         pipeline = self._redis.pipeline(transaction=False)
         for found in running:
             pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
+            pipeline.expire(_key(found.tenant, found.id), self._ttl)
         pipeline.mget([_cancelled(found.tenant, found.id) for found in running])
         try:
             *_, wishes = await pipeline.execute()
@@ -83,9 +99,10 @@ class GenerationTail:
             if wish:
                 found.cancel()
 
-    async def flush(self, live: Iterable[Generation]) -> None:
+    async def flush(self) -> None:
         """Writes what is new, as one entry a generation."""
-        dirty = [found for found in live if found.flushed < len(found.events)]
+        noted, self._dirty = self._dirty, {}
+        dirty = [found for found in noted if found.flushed < len(found.events)]
         if dirty:
             await self._flush(dirty)
 
@@ -96,12 +113,15 @@ class GenerationTail:
             key = _key(found.tenant, found.id)
             entries: dict[Any, Any] = {str(place): found.events[place] for place in range(found.flushed, mark)}
             pipeline.xadd(key, entries, id=f"{mark}-0")
-            pipeline.expire(key, self._ttl)
-            pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
+            if not found.flushed or found.done:  # in between, what runs is tended
+                pipeline.expire(key, self._ttl)
+                pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
         try:
             await pipeline.execute(raise_on_error=False)
         except RedisLost:
-            return  # readers of this replica are served from memory; what is missed is flushed with the next batch
+            for found in dirty:  # readers of this replica are served from memory; the next batch has what is missed
+                self.note(found)
+            return
         for found, mark in marks:
             found.flushed = max(found.flushed, mark)
 

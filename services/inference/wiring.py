@@ -146,6 +146,7 @@ class _Wiring:
                 | chosen
             ),
             continues=entry.continues,
+            cheaper=entry.cheaper,
             tokenizer=entry.tokenizer,
         )
 

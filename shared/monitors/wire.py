@@ -17,7 +17,7 @@ _SEVERITIES: Final = {
     bundle_pb2.SEVERITY_MAJOR: Severity.MAJOR,
     bundle_pb2.SEVERITY_SEVERE: Severity.SEVERE,
 }
-_ACTIONS: Final = {
+ACTIONS: Final = {
     bundle_pb2.RULE_ACTION_ALLOW: Action.ALLOW,
     bundle_pb2.RULE_ACTION_WARN: Action.WARN,
     bundle_pb2.RULE_ACTION_REDACT: Action.REDACT,
@@ -72,7 +72,7 @@ def _rule(message: bundle_pb2.Rule) -> Rule:
         name=message.name,
         type=RuleType(message.type),
         severity=_SEVERITIES.get(message.severity, Severity.SEVERE),
-        action=_ACTIONS.get(message.action),
+        action=ACTIONS.get(message.action),
         target=_TARGETS.get(message.target),
         pattern=message.pattern,
         keywords=tuple(message.keywords),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import MethodOptions
-from grpc.aio import ClientCallDetails, Metadata, UnaryStreamClientInterceptor, UnaryUnaryClientInterceptor
+from grpc.aio import Metadata
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
 from shared import identity
-from shared.rpc import deadline, log
+from shared.rpc import deadline, log, trace
 from shared.rpc.server import MAX_MESSAGE_BYTES
+from shared.telemetry import recorded
 
 DEFAULT_UNARY_SECONDS: Final = 10.0
 _RETRY: Final = {
@@ -37,8 +39,9 @@ async def mesh_channel(address: str, *, services: tuple[str, ...]) -> AsyncItera
     the call being served; unary ones without a deadline get 10 seconds. Idempotent methods are tried up to four times
     on UNAVAILABLE, jittered, before the first message.
     """
-    traced: list[grpc.aio.ClientInterceptor] = aio_client_interceptors()  # type: ignore[no-untyped-call] # untyped library
-    interceptors = [*traced, _Unary(), _Stream()]
+    traced: list[grpc.aio.ClientInterceptor] = []
+    if recorded():
+        traced = aio_client_interceptors()  # type: ignore[no-untyped-call] # untyped library
     options = [
         ("grpc.service_config", json.dumps(retry_config(services))),
         ("grpc.enable_retries", 1),
@@ -50,8 +53,9 @@ async def mesh_channel(address: str, *, services: tuple[str, ...]) -> AsyncItera
         # Each service process spreads its calls over connections of its own; a shared subchannel would pin them to one.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    async with grpc.aio.insecure_channel(address, options=options, interceptors=interceptors) as channel:
-        yield channel
+    channel = grpc.aio.insecure_channel(address, options=options, interceptors=traced)
+    async with MeshChannel(channel) as enriching:
+        yield enriching
 
 
 def retry_config(services: tuple[str, ...]) -> dict[str, Any]:
@@ -71,38 +75,67 @@ def jitter(seconds: float) -> float:
     return seconds * random.uniform(0.5, 1)  # noqa: S311 - spreads load, protects nothing
 
 
-class _Unary(UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(
-        self,
-        continuation: Callable[[ClientCallDetails, Any], Any],
-        client_call_details: ClientCallDetails,
-        request: Any,
-    ) -> Any:
-        return await continuation(_enriched(client_call_details, default=DEFAULT_UNARY_SECONDS), request)
+class MeshChannel(grpc.aio.Channel):
+    """A channel whose calls take along what the mesh needs. It does so before gRPC sees them: an interceptor of gRPC's
+    would make each call several tasks.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def __aenter__(self) -> Self:
+        await self._channel.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.__aexit__(kind, error, trace)
+
+    def unary_unary(self, *method: Any, **how: Any) -> Any:
+        return _enriching(self._channel.unary_unary(*method, **how), default=DEFAULT_UNARY_SECONDS)
+
+    def unary_stream(self, *method: Any, **how: Any) -> Any:
+        return _enriching(self._channel.unary_stream(*method, **how), default=None)
+
+    def stream_unary(self, *method: Any, **how: Any) -> Any:
+        return self._channel.stream_unary(*method, **how)
+
+    def stream_stream(self, *method: Any, **how: Any) -> Any:
+        return self._channel.stream_stream(*method, **how)
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT002 - gRPC's
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
 
 
-class _Stream(UnaryStreamClientInterceptor):
-    async def intercept_unary_stream(
-        self,
-        continuation: Callable[[ClientCallDetails, Any], Any],
-        client_call_details: ClientCallDetails,
-        request: Any,
-    ) -> Any:
-        return await continuation(_enriched(client_call_details, default=None), request)
+def _enriching(call: Any, *, default: float | None) -> Any:
+    def invoke(request: Any, *, timeout: float | None = None, metadata: Any = None, **more: Any) -> Any:
+        return call(request, timeout=_limit(timeout, default), metadata=_enriched(metadata), **more)
+
+    return invoke
 
 
-def _enriched(details: ClientCallDetails, *, default: float | None) -> ClientCallDetails:
-    given = tuple(details.metadata or ())
-    metadata = Metadata(*given)
+def _limit(timeout: float | None, default: float | None) -> float | None:
+    limits = [limit for limit in (timeout, deadline.remaining()) if limit is not None]
+    return min(limits) if limits else default
+
+
+def _enriched(metadata: Any) -> Metadata:
+    given = tuple(metadata or ())
     present = {key for key, _ in given}
-    handed_on = (
-        (identity.HEADER, identity.current_header()),
-        (log.REQUEST_ID, log.request_id()),
-        (log.SESSION_ID, log.session_id()),
-    )
-    for key, value in handed_on:
-        if value and key not in present:
-            metadata.add(key, value)
-    limits = [limit for limit in (details.timeout, deadline.remaining()) if limit is not None]
-    timeout = min(limits) if limits else default
-    return ClientCallDetails(details.method, timeout, metadata, details.credentials, details.wait_for_ready)
+    ours = {
+        identity.HEADER: identity.current_header(),
+        log.REQUEST_ID: log.request_id(),
+        log.SESSION_ID: log.session_id(),
+        **trace.handed_on(),
+    }
+    return Metadata(*given, *((key, value) for key, value in ours.items() if value and key not in present))

@@ -13,6 +13,7 @@ import grpc
 from structlog.contextvars import clear_contextvars
 
 from shared.log import bind_call, log
+from shared.rpc.trace import adopt
 from shared.telemetry import meter
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -32,7 +33,7 @@ _latency = meter.create_histogram(
 
 @asynccontextmanager
 async def logged(method: str, context: Context) -> AsyncIterator[None]:
-    """Binds the call's request and session id for all that happens inside, and logs the end."""
+    """Binds the call's trace, request and session id for all that happens inside, and logs the end."""
     clear_contextvars()
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     request_id = metadata.get(REQUEST_ID) or secrets.token_hex(16)
@@ -40,6 +41,7 @@ async def logged(method: str, context: Context) -> AsyncIterator[None]:
     _request_id.set(request_id)
     _session_id.set(session_id)
     bind_call(request_id=request_id, session_id=session_id)
+    adopt(metadata)
     start = time.perf_counter()
     try:
         yield

@@ -23,7 +23,7 @@ from shared.identity import Verifier
 from shared.log import log
 from shared.rpc.chain import Chain
 from shared.settings import MeshSettings
-from shared.telemetry import telemetry
+from shared.telemetry import recorded, telemetry
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 _ALWAYS_OPEN: Final = ("/grpc.health.v1.", "/grpc.reflection.")
@@ -83,9 +83,10 @@ async def serving(
     On leaving: health says NOT_SERVING, running calls get `drain_grace`, then what they used is closed.
     """
     verifier = Verifier.from_file(settings.identity_keys, SystemClock())
-    traced: grpc.aio.ServerInterceptor = aio_server_interceptor()  # type: ignore[no-untyped-call] # untyped library
-    chain = Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all)
-    server = grpc.aio.server(interceptors=[traced, chain], options=_OPTIONS)
+    interceptors: list[grpc.aio.ServerInterceptor] = [Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all)]
+    if recorded():
+        interceptors.insert(0, aio_server_interceptor())  # type: ignore[no-untyped-call] # untyped library
+    server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((*service_names, SERVICE_NAME, reflection.SERVICE_NAME), server)

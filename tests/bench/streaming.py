@@ -56,10 +56,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A way to the model: one streamed call, and the processes that carry it."""
+    """A way to the model: one streamed call, one whole one, and the processes that carry them."""
 
     name: str
     stream: Callable[[str], Awaitable[tuple[float, int]]]
+    whole: Callable[[str], Awaitable[None]]
     processes: Callable[[], Sequence[int]]
 
 
@@ -152,18 +153,28 @@ def over_http(name: str, url: str, session: aiohttp.ClientSession, processes: Ca
                 count += found
         return first, count
 
-    return Contender(name, stream, processes)
+    async def whole(prompt: str) -> None:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}]}
+        async with session.post(url, json=body, headers={"authorization": f"Bearer {KEY}"}) as answer:
+            answer.raise_for_status()
+            if b"word" not in await answer.read():
+                raise RuntimeError(f"{name} said nothing")
+
+    return Contender(name, stream, whole, processes)
 
 
 def over_grpc(mesh: EmbeddedMesh, stub: Any, token: str) -> Contender:
     """The mesh's edge."""
     metadata = (("authorization", f"Bearer {token}"),)
 
-    async def stream(prompt: str) -> tuple[float, int]:
+    def asked(prompt: str) -> pb.GenerateRequest:
         message = message_pb2.Message(role=message_pb2.ROLE_USER, content=[message_pb2.ContentPart(text=prompt)])
-        request = pb.GenerateRequest(
+        return pb.GenerateRequest(
             model=MODEL, messages=[message], max_output_tokens=4096, packing=True, no_fallback=True
         )
+
+    async def stream(prompt: str) -> tuple[float, int]:
+        request = asked(prompt)
         began, first, count = time.perf_counter(), 0.0, 0
         async for answer in stub.Generate(request, metadata=metadata):
             for event in (answer.event, *answer.more):
@@ -177,7 +188,12 @@ def over_grpc(mesh: EmbeddedMesh, stub: Any, token: str) -> Contender:
     def processes() -> Sequence[int]:
         return [part["pid"] for part in mesh.status()["processes"] if part["name"] in ("inference", "envoy")]
 
-    return Contender("agentnet", stream, processes)
+    async def whole(prompt: str) -> None:
+        answer = await stub.GenerateText(pb.GenerateTextRequest(generation=asked(prompt)), metadata=metadata)
+        if "word" not in answer.text:
+            raise RuntimeError("agentnet said nothing")
+
+    return Contender("agentnet", stream, whole, processes)
 
 
 def envoy_config(port: int, upstream: int) -> dict[str, Any]:
@@ -215,7 +231,8 @@ def envoy_config(port: int, upstream: int) -> dict[str, Any]:
     }
 
 
-async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> list[Contender]:
+async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> tuple[list[Contender], EmbeddedMesh]:
+    """Every way to one upstream, running for as long as the stack is open, and the mesh that is one of them."""
     upstream = free_port()
     await stack.enter_async_context(process(sys.executable, "-m", "tests.bench.upstream", str(upstream), port=upstream))
     url = f"http://127.0.0.1:{upstream}/v1/chat/completions"
@@ -223,10 +240,11 @@ async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> list[
     session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
     found = [over_http("the model itself", url, session, list)]
     found.append(await plain_envoy(stack, folder, upstream, session))
-    found.append(await mesh_of(stack, folder, upstream))
+    mesh, way = await mesh_of(stack, folder, upstream)
+    found.append(way)
     if litellm:
         found.append(await litellm_proxy(stack, folder, upstream, session, litellm))
-    return found
+    return found, mesh
 
 
 async def plain_envoy(stack: AsyncExitStack, folder: Path, upstream: int, session: aiohttp.ClientSession) -> Contender:
@@ -237,7 +255,7 @@ async def plain_envoy(stack: AsyncExitStack, folder: Path, upstream: int, sessio
     return over_http("plain Envoy", f"http://127.0.0.1:{port}/v1/chat/completions", session, lambda: [running.pid])
 
 
-async def mesh_of(stack: AsyncExitStack, folder: Path, upstream: int) -> Contender:
+async def mesh_of(stack: AsyncExitStack, folder: Path, upstream: int) -> tuple[EmbeddedMesh, Contender]:
     catalog = folder / "catalog.yaml"
     provider = {"kind": "openai", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": "env:BENCH_KEY"}
     models = {MODEL: {"provider": "openai", "abilities": ["tools"]}}
@@ -246,7 +264,7 @@ async def mesh_of(stack: AsyncExitStack, folder: Path, upstream: int) -> Contend
     mesh = await stack.enter_async_context(embedded_mesh(Options(State(folder / "state"))))
     token = json.loads((mesh.plan.state.folder / "client.json").read_text())["token"]
     channel = await stack.enter_async_context(grpc.aio.insecure_channel(mesh.edge))
-    return over_grpc(mesh, rpc.InferenceServiceStub(channel), token)
+    return mesh, over_grpc(mesh, rpc.InferenceServiceStub(channel), token)
 
 
 async def litellm_proxy(
@@ -273,7 +291,7 @@ async def main() -> None:
     rows: list[tuple[str, str, Measured]] = []
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
-            running = await contenders(stack, Path(folder), asked.litellm)
+            running, _ = await contenders(stack, Path(folder), asked.litellm)
             for load in LOADS:
                 for contender in running:
                     rows.append((load.name, contender.name, await measure(contender, load)))

@@ -1,4 +1,4 @@
-"""A model server that costs next to nothing: OpenAI's stream from bytes made beforehand, at a pace or without one.
+"""A model server that costs next to nothing: OpenAI's stream from bytes made beforehand, at a pace or without one; whole answers too.
 
 `python -m tests.bench.upstream PORT`. The prompt says how: `tokens=250 gap_ms=20`.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 
@@ -23,6 +24,18 @@ LAST = (
     b"data: [DONE]\n\n"
 )
 BATCH = 64
+
+
+def whole(tokens: int) -> bytes:
+    """An answer that is not streamed."""
+    message = {"role": "assistant", "content": "word " * tokens}
+    body = {
+        "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens},
+    }  # fmt: skip
+    data = json.dumps(body).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(data), data)
 
 
 def chunked(data: bytes) -> bytes:
@@ -58,7 +71,10 @@ class Model(asyncio.Protocol):
             return
         self.received = b""
         tokens, gap = re.search(rb"tokens=(\d+) gap_ms=(\d+)", body).groups()  # type: ignore[union-attr]
-        self.work = asyncio.create_task(self.answer(int(tokens), int(gap) / 1000))
+        if re.search(rb'"stream": ?true', body):
+            self.work = asyncio.create_task(self.answer(int(tokens), int(gap) / 1000))
+        else:
+            self.transport.write(whole(int(tokens)))
 
     async def answer(self, tokens: int, gap: float) -> None:
         self.transport.write(HEAD + chunked(DELTAS[0]))

@@ -27,7 +27,8 @@ from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.enforcement import Enforcement
 from services.inference.engine import Engine
-from services.inference.peers import Cost, Payer, Snapshot
+from services.inference.measures import Measures
+from services.inference.peers import Cost, Measure, Notice, Payer, Settlement, Snapshot
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
@@ -40,8 +41,9 @@ from services.inference.store_memory import MemoryGenerationStore
 from services.inference.tail import GenerationTail
 from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
-from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
+from shared.errors import MeshError, NotFound, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
+from shared.monitors.pipeline import Outcome
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -67,38 +69,63 @@ class ScriptedCost:
     reserved: list[str] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
     settled: list[tuple[str, Usage]] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> None:
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
         await asyncio.sleep(0)
         if self.refusals:
             raise self.refusals.pop(0)
         if len(self.reserved) >= self.refuse_after:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
+        return self.notices
 
-    async def extend(self, payer: Payer, *, output_tokens: int) -> None:
+    async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         if output_tokens > self.limit:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.extended.append(output_tokens)
 
-    async def settle(self, payer: Payer, usage: Usage) -> Cost:
+    async def settle(self, settlement: Settlement) -> Cost:
         if self.settle_failures:
             raise self.settle_failures.pop(0)
-        self.settled.append((payer.generation_id, usage))
+        usage = settlement.usage
+        self.settlements.append(settlement)
+        self.settled.append((settlement.payer.generation_id, usage))
         return Cost(usage.output_tokens * 2, "prices-1")
 
 
 @dataclass(slots=True)
 class ScriptedPolicy:
-    """Publishes what it is given; `away` says it does not answer."""
+    """Publishes what it is given; `away` says it does not answer. `outcomes` are what it says of sentences."""
 
     snapshots: asyncio.Queue[Snapshot] = field(default_factory=asyncio.Queue)
     away: bool = False
     recorded: list[tuple[str, str, Action]] = field(default_factory=list)
+    bundles: dict[str, Bundle] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    orders: list[Measure] = field(default_factory=list)
+    checked: list[tuple[str, Target, tuple[str, ...]]] = field(default_factory=list)
 
     async def watch(self, after: int) -> AsyncIterator[Snapshot]:
         while True:
             yield await self.snapshots.get()
+
+    async def bundle(self, payer: Payer, name: str) -> Bundle:
+        if name not in self.bundles:
+            raise NotFound(f"no bundle {name}", reason=Reason.ERROR_REASON_BUNDLE_NOT_FOUND)
+        return self.bundles[name]
+
+    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+        if self.away:
+            raise Unavailable("policy is away")
+        self.checked.append((text, target, tuple(bundle.label for bundle in bundles)))
+        return self.outcomes.get(text, Outcome(text))
+
+    async def measures(self, payer: Payer) -> Sequence[Measure]:
+        if self.away:
+            raise Unavailable("policy is away")
+        return list(self.orders)
 
     async def record(self, payer: Payer, verdicts: Sequence[tuple[str, Verdict]], *, at: datetime) -> None:
         if self.away:
@@ -193,7 +220,7 @@ async def replica(
     engine = Engine(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
         store=store or MemoryGenerationStore(), tail=GenerationTail(redis, ttl=timedelta(hours=1)), clock=SystemClock(),
-        limit=limit, ended=lambda *how: ended.append(how),
+        measures=Measures(policy, SystemClock()), limit=limit, ended=lambda *how: ended.append(how),
     )  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 0}
@@ -212,7 +239,7 @@ async def replica(
 
     if snapshot:
         policy.snapshots.put_nowait(snapshot)
-    tail_task = asyncio.create_task(engine.tail.write(engine.live))
+    tail_task = asyncio.create_task(engine.tail.write(engine.running))
     async with (
         supervised("policy", enforcement.follow),
         serving(settings, register, service_names=(NAME,)) as address,
@@ -228,7 +255,7 @@ async def replica(
 def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router:
     able = frozenset({Ability.TOOLS, Ability.IMAGE, Ability.JSON_SCHEMA, Ability.REASONING})
     models = [
-        Model("scripted", "scripted", abilities=able, context_tokens=100),
+        Model("scripted", "scripted", abilities=able, context_tokens=100, cheaper="backup"),
         Model("synthetic", "synthetic"),
         Model(EMBEDDING_MODEL, "e", embedding=True),
         Model("backup", "backup", abilities=able, context_tokens=50),

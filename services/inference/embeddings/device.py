@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 _CUDA: Final = "CUDAExecutionProvider"
-_CPU: Final = "CPUExecutionProvider"
+CPU: Final = "CPUExecutionProvider"
 
 
 class Device(StrEnum):
@@ -32,10 +32,10 @@ class DeviceMissing(Exception):
 def providers(device: Device, available: Sequence[str]) -> list[str]:
     """The execution providers to ask for, best first. Raises DeviceMissing."""
     if device is Device.CPU or (device is Device.AUTO and _CUDA not in available):
-        return [_CPU]
+        return [CPU]
     if _CUDA not in available:
         raise DeviceMissing(available)
-    return [_CUDA, _CPU]
+    return [_CUDA, CPU]
 
 
 def loaded(device: Device, available: Sequence[str], session: Sequence[str]) -> Device:

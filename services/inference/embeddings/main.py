@@ -14,10 +14,9 @@ from services.inference.embeddings.batching import Limits, batching
 from services.inference.embeddings.cache import CachingEmbedder, MemoryVectorCache, RedisVectorCache, VectorCache
 from services.inference.embeddings.contract import Embedder
 from services.inference.embeddings.device import Device
-from services.inference.embeddings.minilm import MODEL, MiniLM
+from services.inference.embeddings.minilm import MODEL, here
 from services.inference.embeddings.settings import EmbeddingSettings
 from shared.clock import Clock
-from shared.log import log
 
 # A CPU computes a few hundred tokens at full speed, measured by tests/bench/embeddings.py; a GPU needs thousands.
 _LIMITS: Final = {Device.CPU: Limits(), Device.CUDA: Limits(tokens=16_384, padding=4096)}
@@ -28,9 +27,8 @@ async def embedded_embedder(
     settings: EmbeddingSettings, *, redis: Redis, clock: Clock, tenant: Callable[[], str]
 ) -> AsyncIterator[Embedder]:
     """The embedded model, batched and cached, in the block. Raises DeviceMissing."""
-    model = await asyncio.to_thread(MiniLM, settings.embedding_device, threads=settings.embedding_threads)
-    log.info("embedding.loaded", model=MODEL, device=model.device.value)
-    limits = replace(_LIMITS[model.device], texts=settings.embedding_batch, wait=settings.embedding_wait)
+    model, device = await asyncio.to_thread(here, settings.embedding_device, threads=settings.embedding_threads)
+    limits = replace(_LIMITS[device], texts=settings.embedding_batch, wait=settings.embedding_wait)
     async with batching(model, limits) as embedder:
         cache = _cache(settings, redis, clock)
         yield embedder if cache is None else CachingEmbedder(embedder, cache, model=MODEL, tenant=tenant)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -43,6 +43,11 @@ class Reader(Protocol):
 
     def read(self, event: ServerEvent) -> Chunk | None:
         """What an event says. Raises MeshError for errors inside the stream, ValueError for what is no event."""
+
+    def alike(self, events: bytes, at: int) -> tuple[Chunk | None, int]:
+        """What whole events say, from one place on, that are like an earlier one but for their text; and where the
+        first that is not begins.
+        """
 
 
 class Dialect(Protocol):
@@ -91,12 +96,13 @@ class HttpProvider:
 
     def _understood(self, reader: Reader, events: EventStream, received: bytes) -> Chunk | None:
         try:
-            found = [reader.read(event) for event in events.feed(received)]
+            whole, rest = events.split(received)
+            found = [*_together(reader, events, whole), *_read(reader, events, rest)]
         except (ValueError, LookupError, TypeError, AttributeError) as error:  # it is JSON of another form, or none
             raise StreamBroken("the provider's stream cannot be read", provider=self.name) from error
         except EventTooLong as error:
             raise StreamBroken("the provider's stream has no end of line", provider=self.name) from error
-        return joined([chunk for chunk in found if chunk])
+        return joined(found)
 
     @asynccontextmanager
     async def _answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -152,6 +158,23 @@ class HttpProvider:
                 return await answer.content.readany()
         except TimeoutError as error:
             raise ProviderTimeout("the provider's stream stalled", provider=self.name) from error
+
+
+def _together(reader: Reader, events: EventStream, whole: bytes) -> Iterator[Chunk]:
+    """What whole events say: those that are alike at once, the others one by one."""
+    at = 0
+    while at < len(whole):
+        chunk, end = reader.alike(whole, at)
+        if chunk:
+            yield chunk
+        else:
+            end = whole.index(_FLUSH, at) + len(_FLUSH)
+            yield from _read(reader, events, whole[at:end])
+        at = end
+
+
+def _read(reader: Reader, events: EventStream, received: bytes) -> list[Chunk]:
+    return [chunk for event in events.feed(received) if (chunk := reader.read(event))]
 
 
 def joined(chunks: Sequence[Chunk]) -> Chunk | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 from services.inference.providers.contract import (
@@ -28,6 +30,8 @@ from services.inference.providers.refusals import broken_by
 from services.inference.providers.sse import ServerEvent
 
 _DONE: Final = b"[DONE]"
+_CONTENT: Final = re.compile(rb'"content": ?"')
+_STRING: Final = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\.)*')
 _FINISH: Final = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -63,6 +67,7 @@ class ChatReader:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
+        self._form = _NO_FORM
         self.whole = False
         self.ended = False
 
@@ -75,7 +80,62 @@ class ChatReader:
             raise broken_by(data["error"], provider=self._provider)
         chunk = _chunk(data)
         self.whole = self.whole or bool(chunk and chunk.finish_reason)
+        if chunk and chunk.text and not self._form.has(event.data):
+            self._form = Form.of(event, chunk)
         return chunk
+
+    def alike(self, events: bytes, at: int) -> tuple[Chunk | None, int]:
+        return self._form.read(events, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A text event around its text. Events of one stream mostly differ in nothing else, so many are read at once."""
+
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def of(cls, event: ServerEvent, chunk: Chunk) -> Form:
+        """The form of an event that says only text; else one that no event has."""
+        found = _CONTENT.findall(event.data)
+        if event.name or len(found) != 1 or chunk != Chunk(chunk.text, 1):
+            return _NO_FORM
+        before, _, rest = event.data.partition(found[0])
+        text, quote, after = rest.partition(b'"')
+        if text.decode(errors="replace") != chunk.text:  # an escape, or a quote of another string
+            return _NO_FORM
+        return cls(b"data: " + before + found[0], quote + after + b"\n\n")
+
+    def has(self, data: bytes) -> bool:
+        """Whether an event begins like this one."""
+        return bool(self.before) and data.startswith(self.before[6:])
+
+    def read(self, events: bytes, at: int) -> tuple[Chunk | None, int]:
+        """What events of this form say, from one place on up to the first of another form; and where that begins."""
+        if not (self.before and events.startswith(self.before, at)):
+            return None, at
+        texts = events[at + len(self.before) :].split(self.after + self.before)
+        texts[-1], ended, _ = texts[-1].partition(self.after)
+        if not ended:
+            del texts[-1]
+        if not _STRING.fullmatch(b" ".join(texts)) or any(text.endswith(b"\\") for text in texts):
+            texts = _first_strings(texts)
+        if not texts:
+            return None, at
+        around = len(self.before) + len(self.after)
+        written = b"".join(texts)
+        end = at + len(written) + around * len(texts)
+        text = "".join(json.loads(b'["' + b'","'.join(texts) + b'"]')) if b"\\" in written else written.decode()
+        return Chunk(text, len(texts) - texts.count(b"")), end
+
+
+_NO_FORM: Final = Form(b"", b"")
+
+
+def _first_strings(texts: list[bytes]) -> list[bytes]:
+    """Those before the first that is not the inside of a JSON string, or may not be."""
+    return list(takewhile(lambda text: _STRING.fullmatch(text) and not text.endswith(b"\\"), texts))
 
 
 def _chunk(data: dict[str, Any]) -> Chunk | None:

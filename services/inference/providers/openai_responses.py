@@ -50,6 +50,10 @@ class ResponsesReader:
         self.whole = False
         self.ended = False
 
+    def alike(self, events: bytes, at: int) -> tuple[None, int]:
+        """Each event is read by itself."""
+        return None, at
+
     def read(self, event: ServerEvent) -> Chunk | None:
         data = json.loads(event.data)
         kind = data["type"]

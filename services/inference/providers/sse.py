@@ -29,6 +29,16 @@ class EventStream:
         self._data: list[bytes] = []
         self._held = 0
 
+    def split(self, received: bytes) -> tuple[bytes, bytes]:
+        """Whole events as they came, to be read without `feed`, and what is left to be fed. In the middle of an event's
+        lines all is left.
+        """
+        if self._name or self._data:
+            return b"", received
+        received, self._rest = self._rest + received, b""
+        events, blank, rest = received.rpartition(b"\n\n")
+        return events + blank, rest
+
     def feed(self, received: bytes) -> list[ServerEvent]:
         """Events that these bytes complete. Raises EventTooLong."""
         *lines, self._rest = (self._rest + received).split(b"\n")

@@ -46,6 +46,10 @@ class GenerateStreamReader:
         self.whole = False
         self.ended = False
 
+    def alike(self, events: bytes, at: int) -> tuple[None, int]:
+        """Each event is read by itself."""
+        return None, at
+
     def read(self, event: ServerEvent) -> Chunk | None:
         data = json.loads(event.data)
         if data.get("error"):

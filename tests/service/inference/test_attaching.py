@@ -65,8 +65,8 @@ async def test_a_reader_of_a_live_generation_follows_it_to_the_end(served: Repli
 
 async def test_a_slow_reader_holds_nobody_up(served: Replica, keys: Keys) -> None:
     served.model.steps = ["word " * 200] * 400
-    slow = served.stub.Generate(request(max_output_tokens=1000), metadata=keys.metadata())
-    await slow.read()
+    slow = aiter(served.stub.Generate(request(max_output_tokens=1000), metadata=keys.metadata()))
+    await anext(slow)
     await until(lambda: served.cost.settled)
     assert len([event async for event in slow]) == 401
 
@@ -263,7 +263,7 @@ async def test_an_event_that_two_flushes_wrote_is_read_once(keys: Keys, redis: R
         one.model.steps = [f"{number} " for number in range(20)]
         plain = await generated(one, keys, request(detach_grace={"seconds": 5}))
         (generation,) = one.engine.live()
-        await one.engine.tail.flush([generation])
+        await one.engine.tail.flush()
         for place in (0, 5, 12):
             entries = {str(at): generation.events[at] for at in range(place, len(generation.events))}
             await redis.xadd(f"gen:acme:{generation.id}", entries, id=f"{len(generation.events) + place + 1}-0")  # type: ignore[arg-type]
@@ -282,7 +282,7 @@ async def test_what_is_written_between_two_looks_is_read(
         async def after_the_end(tenant: str, generation_id: str) -> bytes | None:
             gate.set()
             await first
-            await one.engine.tail.flush(one.engine.live())
+            await one.engine.tail.flush()
             looked.set()
             return await newest(tenant, generation_id)
 

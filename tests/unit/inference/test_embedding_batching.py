@@ -13,7 +13,7 @@ import pytest
 from services.inference.embeddings.batching import BatchingEmbedder, Limits, Waiting, batching, next_batch
 from services.inference.embeddings.contract import TokenIds, Tokenised, Vector
 from services.inference.embeddings.device import Device, DeviceMissing, loaded, providers
-from services.inference.embeddings.minilm import MiniLM
+from services.inference.embeddings.minilm import MiniLM, here
 from shared.errors import ResourceExhausted
 from tests.support.plain_embedder import EmbeddedEmbedder
 
@@ -239,3 +239,39 @@ def test_a_session_that_fell_back_in_silence_stops_the_start_only_when_cuda_was_
     assert loaded(Device.AUTO, [CUDA, CPU], [CPU]) is Device.CPU
     assert loaded(Device.AUTO, [CUDA, CPU], [CUDA, CPU]) is Device.CUDA
     assert MiniLM(Device.AUTO).device is Device.CPU
+
+
+async def test_the_model_is_loaded_with_its_first_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Device] = []
+
+    class Noted(MiniLM):
+        def __init__(self, device: Device = Device.AUTO, *, threads: int = 1) -> None:
+            loaded.append(device)
+            super().__init__(device, threads=threads)
+
+    monkeypatch.setattr("services.inference.embeddings.minilm.MiniLM", Noted)
+    model, device = here(Device.AUTO, threads=1)
+    assert (device, loaded) == (Device.CPU, [])
+    async with batching(model, Limits()) as embedder:
+        first, second = await asyncio.gather(embedder.embed(["One."]), embedder.embed(["One."]))
+    assert loaded == [Device.CPU]
+    assert first.vectors == second.vectors
+
+
+def test_what_should_run_on_a_gpu_is_loaded_at_once_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeviceMissing):
+        here(Device.CUDA, threads=1)
+    found = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("services.inference.embeddings.minilm.onnxruntime.get_available_providers", lambda: found)
+    asked: list[list[str]] = []
+
+    class Session:
+        def __init__(self, weights: str, options: object, *, providers: list[str]) -> None:
+            asked.append(providers)
+
+        def get_providers(self) -> list[str]:
+            return found
+
+    monkeypatch.setattr("services.inference.embeddings.minilm.onnxruntime.InferenceSession", Session)
+    _, device = here(Device.AUTO, threads=1)
+    assert (device, asked) == (Device.CUDA, [found])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.inference.peers import Payer
+from services.inference.peers import Ending, Payer
 from services.inference.providers.contract import ModelCall, Role, Sampling, Usage, said
 from services.inference.tab import Tab
 from shared.errors import NotFound, Unavailable
 from shared.identity import Principal
 from tests.support.inference import ScriptedCost
 
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CALL = ModelCall("m", (said(Role.USER, "Hello?"),), Sampling(), 2000)
 PAYER = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
 
@@ -51,11 +52,11 @@ async def test_cost_that_is_away_for_a_moment_is_asked_again(
 ) -> None:
     monkeypatch.setattr("services.inference.tab._SETTLE_PAUSE", timedelta())
     cost.settle_failures = [Unavailable("away"), Unavailable("away")]
-    assert await (await opened(cost)).settle(Usage(1, 2))
+    assert await (await opened(cost)).settle(Usage(1, 2), Ending.COMPLETED, ended_at=NOON)
     assert len(cost.settled) == 1
 
 
 async def test_a_settlement_that_is_refused_is_not_repeated(cost: ScriptedCost) -> None:
     cost.settle_failures = [NotFound("no price"), NotFound("no price")]
-    assert await (await opened(cost)).settle(Usage(1, 2)) is None
+    assert await (await opened(cost)).settle(Usage(1, 2), Ending.COMPLETED, ended_at=NOON) is None
     assert len(cost.settle_failures) == 1

@@ -83,7 +83,7 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Policy bundles to enforce beside the tenant's own. At most 16."""
+        """Policy bundles to enforce beside the tenant's own, as `default` for the newest version or `default@1.0.0`. At most 16."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolDefinition]:

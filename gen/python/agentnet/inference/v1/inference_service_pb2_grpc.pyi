@@ -22,7 +22,7 @@ class InferenceServiceStub:
     rest of the request is then ignored. Trouble after the first event is a `failed` event.
     A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
     each change is a `failover` event.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND);
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND, BUNDLE_NOT_FOUND);
     RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
     (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
     """
@@ -73,7 +73,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         rest of the request is then ignored. Trouble after the first event is a `failed` event.
         A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
         each change is a `failover` event.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND);
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND, BUNDLE_NOT_FOUND);
         RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
         (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
         """

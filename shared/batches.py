@@ -1,4 +1,4 @@
-"""Questions of one tenant that wait while an earlier batch is answered go to the database together."""
+"""Questions of one asker, mostly a tenant, that wait while an earlier batch is answered go to the database together."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""What enforcement rules of policy ordered against an agent, a session or a tenant, obeyed while it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from services.inference.errors import PolicyBlocked
+from services.inference.peers import Measure, Payer, PolicyPeer
+from shared.clock import Clock
+from shared.errors import MeshError, Reason, ResourceExhausted
+from shared.log import log
+
+BLOCK: Final = "block"
+THROTTLE: Final = "throttle"
+DOWNGRADE: Final = "downgrade"
+_LOOK_AFTER: Final = timedelta(seconds=1)
+_THROTTLED_TO: Final = timedelta(seconds=5)
+"""A throttled target starts one call in this time, at each replica."""
+_KNOWN_AT_MOST: Final = 10_000
+
+
+@dataclass(slots=True)
+class _Known:
+    measures: Sequence[Measure] = ()
+    looked_at: timedelta | None = None
+    looking: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class Measures:
+    """Asks policy about a tenant that calls, once a second. While policy is away the last answer holds."""
+
+    policy: PolicyPeer
+    clock: Clock
+    _known: dict[str, _Known] = field(default_factory=dict)
+    _started: dict[tuple[str, str, str], timedelta] = field(default_factory=dict)
+
+    async def admit(self, payer: Payer) -> str:
+        """Why the call should go to a cheaper model; empty: it need not. Raises PolicyBlocked and ResourceExhausted."""
+        cheaper, now = "", self.clock.now()
+        for measure in await self._of(payer):
+            if measure.until <= now or not measure.concerns(payer):
+                continue
+            why = f"the rule {measure.rule} of policy holds for the {measure.target_kind}"
+            if measure.action == BLOCK:
+                raise PolicyBlocked(f"{why}: it is blocked", rule=measure.rule, until=measure.until.isoformat())
+            if measure.action == THROTTLE:
+                self._throttle(payer, measure, why)
+            elif measure.action == DOWNGRADE:
+                cheaper = why
+        return cheaper
+
+    async def _of(self, payer: Payer) -> Sequence[Measure]:
+        """The tenant's, at most about a second old. Only the first call of a tenant waits for policy."""
+        tenant = payer.principal.tenant_id
+        if tenant not in self._known and len(self._known) >= _KNOWN_AT_MOST:
+            self._known.clear()
+        known = self._known.setdefault(tenant, _Known())
+        stale = known.looked_at is None or self.clock.monotonic() - known.looked_at >= _LOOK_AFTER
+        if stale and known.looking is None:
+            known.looking = asyncio.create_task(self._look(payer, known), name=f"measures of {tenant}")
+        if known.looked_at is None and known.looking:
+            await asyncio.shield(known.looking)
+        return known.measures
+
+    async def _look(self, payer: Payer, known: _Known) -> None:
+        try:
+            known.measures = await self.policy.measures(payer)
+        except MeshError as error:
+            log.warning("measures.not_known", tenant=payer.principal.tenant_id, error=error.message)
+        finally:
+            known.looked_at, known.looking = self.clock.monotonic(), None
+
+    def _throttle(self, payer: Payer, measure: Measure, why: str) -> None:
+        whose = (payer.principal.tenant_id, measure.target_kind, measure.target)
+        now, last = self.clock.monotonic(), self._started.get(whose)
+        if last is not None and now - last < _THROTTLED_TO:
+            raise ResourceExhausted(
+                f"{why}: it is throttled",
+                reason=Reason.ERROR_REASON_RATE_LIMITED,
+                retry_after=_THROTTLED_TO - (now - last),
+                rule=measure.rule,
+            )
+        if len(self._started) >= _KNOWN_AT_MOST:
+            self._started.clear()
+        self._started[whose] = now

@@ -1,0 +1,45 @@
+"""Rules that read whole sentences: policy is asked about each sentence when it has ended, before anyone is shown it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.inference.errors import PolicyUnavailable
+from services.inference.peers import Payer, PolicyPeer
+from shared.errors import MeshError
+from shared.log import log
+from shared.monitors.pipeline import Outcome
+from shared.monitors.rules import WINDOWED, Bundle, Mode, Target
+
+
+def with_sentence_rules(bundles: Sequence[Bundle], target: Target) -> tuple[Bundle, ...]:
+    """Those that have a rule for sentences of the target."""
+    return tuple(
+        bundle
+        for bundle in bundles
+        if any(rule.type in WINDOWED and rule.target in (None, target) for rule in bundle.rules)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceRules:
+    """The rules of one generation for one kind of text."""
+
+    policy: PolicyPeer
+    payer: Payer
+    bundles: tuple[Bundle, ...]
+    target: Target
+
+    async def judge(self, text: str) -> Outcome:
+        """What policy makes of the text. When it does not answer, strict bundles let nothing pass: raises
+        PolicyUnavailable.
+        """
+        try:
+            return await self.policy.check(self.payer, text, self.target, self.bundles)
+        except MeshError as error:
+            if any(bundle.mode is Mode.STRICT for bundle in self.bundles):
+                problem = "sentences cannot be judged and the policy is strict"
+                raise PolicyUnavailable(problem, dependency="policy", why=error.reason_name) from error
+            log.warning("sentence.not_judged", generation_id=self.payer.generation_id, error=error.message)
+            return Outcome(text)

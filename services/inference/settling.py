@@ -1,0 +1,112 @@
+"""Settlements that survive: whatever dies, cost or this process, each attempt is settled, and once.
+
+What an attempt would be settled with if this process died is in a file from its lease on; how it did end is in another
+file before cost is told. Cost knows an attempt by its id, so telling it twice does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from services.inference.peers import Cost, CostPeer, Ending, Notice, Payer, Settlement
+from services.inference.providers.contract import Usage
+from shared.errors import MeshError
+from shared.identity import CredentialKind, Principal
+from shared.outbox import Outbox
+
+
+class KeptCost:
+    """Cost, with every settlement kept until it has it. `left` are those to deliver; `begun` those of attempts that
+    run, which only a later process delivers.
+    """
+
+    def __init__(self, cost: CostPeer, *, left: Outbox, begun: Outbox) -> None:
+        self._cost = cost
+        self._left = left
+        self._begun = begun
+        self._running: dict[tuple[str, str], int] = {}
+        self._leaving: dict[tuple[str, str], int] = {}
+
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
+        notices = await self._cost.reserve(payer, input_tokens=input_tokens, output_tokens=output_tokens)
+        self._note(Settlement(payer, Usage(input_tokens, 0, estimated=True), Ending.CUT))
+        return notices
+
+    async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
+        self._note(Settlement(payer, spent, Ending.CUT))
+        await self._cost.extend(payer, output_tokens=output_tokens, spent=spent)
+
+    async def settle(self, settlement: Settlement) -> Cost:
+        """As cost does. After an error that is retryable it is settled later, also without being asked again."""
+        key = _key(settlement.payer)
+        if key not in self._leaving:
+            self._leaving[key] = self._left.keep(_written(settlement))
+            self._forget(key)
+        try:
+            cost = await self._cost.settle(settlement)
+        except MeshError as error:
+            if not error.retryable:
+                self._done(key)
+            raise
+        self._done(key)
+        return cost
+
+    async def run(self) -> None:
+        """Delivers what could not be, and what an earlier process left, for as long as the service runs."""
+        async with asyncio.TaskGroup() as tasks:
+            for outbox in (self._left, self._begun):
+                tasks.create_task(outbox.run(self._deliver))
+
+    async def _deliver(self, record: bytes) -> None:
+        settlement = _read(record)
+        await self._cost.settle(settlement)
+        self._leaving.pop(_key(settlement.payer), None)
+
+    def _note(self, settlement: Settlement) -> None:
+        key = _key(settlement.payer)
+        number = self._begun.keep(_written(settlement))
+        self._forget(key)
+        self._running[key] = number
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        if (number := self._running.pop(key, None)) is not None:
+            self._begun.done(number)
+
+    def _done(self, key: tuple[str, str]) -> None:
+        if (number := self._leaving.pop(key, None)) is not None:
+            self._left.done(number)
+
+
+def _key(payer: Payer) -> tuple[str, str]:
+    return payer.principal.tenant_id, payer.generation_id
+
+
+def _written(settlement: Settlement) -> bytes:
+    payer, principal = settlement.payer, settlement.payer.principal
+    record = {
+        "principal": [principal.tenant_id, principal.subject, sorted(principal.roles), principal.kind.value],
+        "payer": [
+            payer.generation_id, payer.provider, payer.model, payer.session_id, payer.agent, payer.turn_id,
+            payer.attempt,
+        ],
+        "usage": asdict(settlement.usage),
+        "outcome": settlement.outcome.value,
+        "ended_at": settlement.ended_at.isoformat() if settlement.ended_at else "",
+    }  # fmt: skip
+    return json.dumps(record).encode()
+
+
+def _read(record: bytes) -> Settlement:
+    found = json.loads(record)
+    tenant, subject, roles, kind = found["principal"]
+    principal = Principal(tenant, subject, frozenset(roles), CredentialKind(kind))
+    return Settlement(
+        payer=Payer(principal, *found["payer"]),
+        usage=Usage(**found["usage"]),
+        outcome=Ending(found["outcome"]),
+        ended_at=datetime.fromisoformat(found["ended_at"]) if found["ended_at"] else None,
+    )

@@ -1,0 +1,123 @@
+"""What it costs to start a streamed call: the time its first token takes, and each process's CPU.
+
+`python -m tests.bench.inference_start`: the model itself, plain Envoy and the mesh with everything on (JWT, admission, policy, money,
+the live tail), in one run: one call after another, one more while 64 paced streams run, and 64 at the same moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import uvloop
+
+from deploy.local.mesh import EmbeddedMesh
+from tests.bench.streaming import Contender, contenders
+
+ALONE = 200
+RUNNING = 64
+ROUNDS = 5
+SHORT = "tokens=1 gap_ms=0"
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """First tokens of one way under one load, in milliseconds."""
+
+    load: str
+    way: str
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, load: str, way: str, seconds: Sequence[float]) -> First:
+        found = sorted(each * 1000 for each in seconds)
+        return cls(load, way, statistics.median(found), found[int(len(found) * 0.99)])
+
+
+async def alone(contender: Contender) -> list[float]:
+    return [(await contender.stream(SHORT))[0] for _ in range(ALONE)]
+
+
+async def one_more(contender: Contender) -> list[float]:
+    """Starts while so many streams run at 20 ms a token, away from the moment in which those began."""
+    running = [asyncio.create_task(contender.stream("tokens=400 gap_ms=20")) for _ in range(RUNNING)]
+    await asyncio.sleep(2)
+    found = []
+    while not any(stream.done() for stream in running):
+        found.append((await contender.stream(SHORT))[0])
+        await asyncio.sleep(0.03)
+    await asyncio.gather(*running)
+    return found
+
+
+async def at_once(contender: Contender) -> list[float]:
+    found: list[float] = []
+    for _ in range(ROUNDS):
+        found += [first for first, _ in await asyncio.gather(*(contender.stream(SHORT) for _ in range(RUNNING)))]
+    return found
+
+
+LOADS = (
+    ("one after another", alone),
+    (f"one more while {RUNNING} stream", one_more),
+    (f"{RUNNING} at the same moment", at_once),
+)
+
+
+def spent(mesh: EmbeddedMesh) -> Mapping[str, float]:
+    """CPU seconds of every process of the mesh, its children with it."""
+    found = {}
+    for part in mesh.status()["processes"]:
+        root = psutil.Process(part["pid"])
+        times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+        found[part["name"]] = sum(each.user + each.system for each in times)
+    return found
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--litellm", default="")
+    asked = parser.parse_args()
+    rows: list[First] = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack:
+            running, mesh = await contenders(stack, Path(folder), asked.litellm)
+            for contender in running:
+                for _ in range(20):
+                    await contender.stream(SHORT)
+            costs = {}
+            for load, starts in LOADS:
+                for contender in running:
+                    before = spent(mesh)
+                    found = await starts(contender)
+                    rows.append(First.of(load, contender.name, found))
+                    if contender.name == "agentnet" and starts is not one_more:
+                        after = spent(mesh)
+                        costs[load] = {name: (after[name] - before[name]) * 1000 / len(found) for name in after}
+    show(rows, costs)
+
+
+def show(rows: Sequence[First], costs: Mapping[str, Mapping[str, float]]) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M')}, load {psutil.getloadavg()[0]:.1f}\n")
+    sys.stdout.write("| load | way | first token p50 ms | p99 ms |\n|---|---|---|---|\n")
+    for row in rows:
+        sys.stdout.write(f"| {row.load} | {row.way} | {row.p50:.2f} | {row.p99:.2f} |\n")
+    names = sorted({name for cost in costs.values() for name in cost})
+    sys.stdout.write(f"\n| CPU ms a start | {' | '.join(names)} | all |\n|---|{'---|' * (len(names) + 1)}\n")
+    for load, cost in costs.items():
+        shown = " | ".join(f"{cost[name]:.2f}" for name in names)
+        sys.stdout.write(f"| {load} | {shown} | {sum(cost.values()):.2f} |\n")
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

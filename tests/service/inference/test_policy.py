@@ -1,0 +1,163 @@
+"""Rules for whole sentences, and bundles that a call names itself."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from agentnet.common.v1 import error_reason_pb2
+from services.inference.errors import PolicyBlocked
+from services.inference.measures import Measures
+from services.inference.peers import Measure, Payer, Snapshot
+from shared.clock import FakeClock
+from shared.identity import Principal
+from shared.monitors.pipeline import Finding, Outcome
+from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Severity, Target, Verdict
+from tests.service.inference.calls import Code, generated, refusal, said
+from tests.support.identity import Keys
+from tests.support.inference import MAIL, Replica, ScriptedPolicy, kinds, replica, request, text_of
+
+TONE = Rule("tone", RuleType.LLM_CLASSIFIER, Severity.MAJOR)
+SLOW = Bundle("manners", "1.0.0", (TONE, MAIL))
+EASY = Bundle("manners", "1.0.0", (TONE,), mode=Mode.PERMISSIVE)
+MOON = Rule("moon", RuleType.KEYWORD, Severity.SEVERE, action=Action.BLOCK, keywords=("moon",))
+
+
+def found(action: Action, target: Target = Target.OUTPUT) -> tuple[Finding, ...]:
+    return (Finding(Verdict(TONE, "manners@1.0.0", action, target, 0, 5), "the classifier says yes"),)
+
+
+async def test_sentences_wait_for_policy_and_are_shown_as_it_says(keys: Keys, redis: Redis) -> None:
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (SLOW,)})) as served:
+        served.model.steps = ["All ", "is well. ", "You fool. ", "Write to a@b.org", "."]
+        served.policy.outcomes = {"You fool. ": Outcome("[tone] ", found(Action.REDACT))}
+        events = await generated(served, keys, request())
+        assert text_of(events) == "All is well. [tone] Write to [REDACTED:mail]."
+        judged = [text for text, target, bundles in served.policy.checked if target is Target.OUTPUT]
+        assert judged == ["All is well. ", "You fool. ", "Write to [REDACTED:mail]."]
+        assert {event.verdict.rule for event in events if event.HasField("verdict")} == {"tone", "mail"}
+
+
+async def test_a_sentence_that_is_blocked_is_not_shown_and_ends_the_stream(keys: Keys, redis: Redis) -> None:
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (SLOW,)})) as served:
+        served.model.steps = ["All is well. ", "You fool. ", "Never said."]
+        served.policy.outcomes = {"You fool. ": Outcome("", found(Action.BLOCK), blocked=True)}
+        events = await generated(served, keys, request())
+        assert text_of(events) == "All is well. "
+        assert events[-1].failed.failure.reason == error_reason_pb2.ERROR_REASON_POLICY_BLOCKED
+        assert len(served.cost.settled) == 1
+
+
+async def test_a_prompt_is_judged_by_rules_for_sentences_too(keys: Keys, redis: Redis) -> None:
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (SLOW,)})) as served:
+        blocked = Outcome("", found(Action.BLOCK, Target.PROMPT), blocked=True)
+        served.policy.outcomes = {"Hello?": blocked}
+        assert said(await refusal(generated(served, keys, request()))) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED")
+        assert (served.model.calls, served.cost.reserved) == ([], [])
+
+
+@pytest.mark.parametrize(("bundle", "shown"), [(SLOW, ""), (EASY, "All is well. ")])
+async def test_when_policy_is_away_strict_bundles_let_nothing_pass(
+    keys: Keys, redis: Redis, bundle: Bundle, shown: str
+) -> None:
+    output = Rule("tone", RuleType.LLM_CLASSIFIER, Severity.MAJOR, target=Target.OUTPUT)
+    held = Bundle(bundle.name, bundle.version, (output,), mode=bundle.mode)
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (held,)})) as served:
+        served.model.steps = ["All is well. "]
+        served.policy.away = True
+        events = await generated(served, keys, request())
+        assert text_of(events) == shown
+        assert kinds(events)[-1] == ("finished" if shown else "failed")
+
+
+async def test_a_call_s_own_bundles_hold_beside_the_tenant_s(served: Replica, keys: Keys) -> None:
+    served.policy.bundles["space@1.0.0"] = Bundle("space", "1.0.0", (MOON,))
+    served.model.steps = ["To the moon. ", "a@b.org"]
+    plain = await generated(served, keys, request(generation_id="gen_1"))
+    assert text_of(plain) == "To the moon. [REDACTED:mail]"
+    events = await generated(served, keys, request(generation_id="gen_2", bundles=["space@1.0.0"]))
+    assert (text_of(events), kinds(events)[-1]) == ("To the ", "failed")
+    refused = request("To the moon!", generation_id="gen_3", bundles=["space@1.0.0"])
+    assert said(await refusal(generated(served, keys, refused))) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED")
+
+
+async def test_a_bundle_that_is_not_there_is_refused_before_anything_is_spent(served: Replica, keys: Keys) -> None:
+    error = await refusal(generated(served, keys, request(bundles=["no-such"])))
+    assert said(error) == (Code.NOT_FOUND, "BUNDLE_NOT_FOUND")
+    assert served.cost.reserved == []
+    assert (await refusal(generated(served, keys, request(bundles=["a"] * 17)))).code == Code.INVALID_ARGUMENT
+
+
+def order(action: str, kind: str, target: str, *, over: bool = False) -> Measure:
+    until = datetime(2000 if over else 3000, 1, 1, tzinfo=UTC)
+    return Measure("leaking_session_blocks", action, kind, target, until)
+
+
+@pytest.mark.parametrize(("kind", "target"), [("agent", "Athena"), ("session", "ses_1"), ("tenant", "acme")])
+async def test_who_is_blocked_by_a_rule_of_policy_starts_nothing(
+    served: Replica, keys: Keys, kind: str, target: str
+) -> None:
+    served.policy.orders = [order("block", kind, target)]
+    call = request(agent="Athena@1.0.0", session_id="ses_1")
+    assert said(await refusal(generated(served, keys, call))) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED")
+    assert (served.model.calls, served.cost.reserved) == ([], [])
+    if kind != "tenant":
+        await generated(served, keys, request(generation_id="gen_2", agent="Zeus@1.0.0", session_id="ses_2"))
+
+
+async def test_a_block_that_is_over_or_of_another_tenant_stops_nobody(served: Replica, keys: Keys) -> None:
+    served.policy.orders = [order("block", "tenant", "acme", over=True), order("block", "tenant", "other")]
+    assert kinds(await generated(served, keys, request()))[-1] == "finished"
+
+
+async def test_who_is_throttled_starts_one_call_in_a_while_and_is_told_when_the_next(
+    served: Replica, keys: Keys
+) -> None:
+    served.policy.orders = [order("throttle", "agent", "Athena")]
+    await generated(served, keys, request(agent="Athena@1.0.0"))
+    error = await refusal(generated(served, keys, request(generation_id="gen_2", agent="Athena@1.0.1")))
+    assert said(error) == (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert error.retry_after is not None
+    assert 0 < error.retry_after.total_seconds() <= 5
+    await generated(served, keys, request(generation_id="gen_3", agent="Zeus@1.0.0"))
+
+
+async def test_who_is_downgraded_gets_the_cheaper_model_and_a_reason(served: Replica, keys: Keys) -> None:
+    served.policy.orders = [order("downgrade", "session", "ses_1")]
+    events = await generated(served, keys, request(session_id="ses_1"))
+    assert kinds(events)[:2] == ["started", "downgraded"]
+    assert events[1].downgraded.to_model == "backup"
+    assert "leaking_session_blocks" in events[1].downgraded.reason
+
+
+async def test_while_policy_is_away_its_last_orders_hold() -> None:
+    clock, policy = FakeClock(), ScriptedPolicy()
+    policy.orders = [order("block", "tenant", "acme")]
+    measures = Measures(policy, clock)
+    payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
+    for away in (False, True, True):
+        policy.away = away
+        with pytest.raises(PolicyBlocked):
+            await measures.admit(payer)
+        clock.advance(timedelta(seconds=2))
+        await asyncio.sleep(0)
+
+
+async def test_orders_are_taken_back_within_about_a_second() -> None:
+    clock, policy = FakeClock(), ScriptedPolicy()
+    policy.orders = [order("block", "tenant", "acme")]
+    measures = Measures(policy, clock)
+    payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
+    with pytest.raises(PolicyBlocked):
+        await measures.admit(payer)
+    policy.orders = []
+    with pytest.raises(PolicyBlocked):
+        await measures.admit(payer)
+    clock.advance(timedelta(seconds=1))
+    with pytest.raises(PolicyBlocked):  # this one has policy asked
+        await measures.admit(payer)
+    await asyncio.sleep(0)
+    assert await measures.admit(payer) == ""
