@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, Generic, Protocol, TypeVar
 
 from opentelemetry import trace
@@ -36,7 +37,7 @@ class RunState(Protocol):
     @property
     def last_sequence(self) -> int: ...
     @property
-    def signals(self) -> frozenset[str]: ...
+    def signals(self) -> AbstractSet[str]: ...
     @property
     def takeovers(self) -> int: ...
     @property
