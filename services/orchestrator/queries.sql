@@ -40,11 +40,14 @@ limit $4;
 -- name: append_log
 select append_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
 
+-- name: append_logs
+select append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19);
+
 -- name: find_session
 select data from session where id = $1;
 
--- name: starter
-select starter_subject, starter_roles from run_starter($1, $2);
+-- name: starters
+select run, starter_subject, starter_roles from run_starters($1, $2);
 
 -- name: newest_sessions
 select data from session
@@ -66,8 +69,8 @@ where session_id = $1 and ($2::text = '' or agent_name = $2) and ($3::int = 0 or
 order by created_at, id
 offset $4 limit $5;
 
--- name: read_events
-select sequence, kind, payload from read_log($1, $2, $3, $4);
+-- name: read_logs
+select run, sequence, kind, payload, mac from read_logs($1, $2, $3, $4);
 
 -- name: set_tenant
 select set_config('app.tenant', $1, true);
@@ -94,7 +97,7 @@ select pg_notify('orchestrator_wake', $1);
 select exists (select from signal where session_id = $1 and request_id = $2);
 
 -- name: signals
-select id, kind, sender, target from run_signals($1, $2);
+select run, id, kind, sender, target from runs_signals($1, $2);
 
 -- name: claim
 with waiting as (
@@ -121,8 +124,15 @@ where l.tenant_id = c.tenant_id and l.session_id = c.session_id
 returning l.tenant_id, l.session_id, l.owner, l.fence, l.takeovers, l.kind;
 
 -- name: renew
-update session_lease set expires_at = clock_timestamp() + $2::interval
-where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp();
+with mine as (
+  select tenant_id, session_id from session_lease
+  where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp()
+  order by tenant_id, session_id
+  for update
+)
+update session_lease l set expires_at = clock_timestamp() + $2::interval
+from mine
+where l.tenant_id = mine.tenant_id and l.session_id = mine.session_id;
 
 -- name: give_back
 update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3

@@ -13,8 +13,9 @@ from google.protobuf import json_format
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
 from services.orchestrator.errors import LeaseLost
+from services.orchestrator.runs_postgres import Commit, Range, Runs, Summary
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
-from shared.identity import CredentialKind, Principal
+from shared.identity import Principal
 from shared.paging import Page
 from shared.postgres import Connection, Database, load_queries
 
@@ -69,6 +70,7 @@ class PostgresSessionStore:
     def __init__(self, database: Database, *, log_key: bytes) -> None:
         self._database = database
         self._key = log_key
+        self._runs = Runs(database, SQL)
         # The end of each log this replica writes: while its fence holds nobody else moves it.
         self._ends: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
 
@@ -118,15 +120,10 @@ class PostgresSessionStore:
         return [turn_pb2.Turn.FromString(row["data"]) for row in rows]
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
-        async with self._database.alone() as connection:
-            rows = await connection.fetch(SQL["read_events"], tenant, session_id, after, limit)
-        return [Entry(**row) for row in rows]
+        return (await self._runs.read(Range((tenant, session_id), after, limit))).entries
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
-        async with self._database.alone() as connection:
-            (row,) = await connection.fetch(SQL["starter"], tenant, session_id)
-        roles = frozenset(row["starter_roles"])
-        return Principal(tenant, row["starter_subject"], roles, CredentialKind.SERVICE)
+        return await self._runs.starter((tenant, session_id))
 
     async def find_graph(self, tenant: str, graph_id: str) -> KeptGraph | None:
         async with self._database.tenant(tenant) as connection:
@@ -156,22 +153,29 @@ class PostgresSessionStore:
         release: bool = False,
         signals_taken: int = 0,
     ) -> None:
-        place, last = (lease.tenant, lease.session_id), entries[-1].sequence
-        async with self._database.tenant(lease.tenant) if turn else self._database.connection() as connection:
-            before = await self._mac_before(connection, lease, entries[0].sequence)
-            payloads = [entry.payload for entry in entries]
-            macs = list(chain.macs(self._key, before, payloads))
-            held = await connection.fetchval(
+        place = (lease.tenant, lease.session_id)
+        before = await self._mac_before(place, entries[0].sequence)
+        macs = list(chain.macs(self._key, before, [entry.payload for entry in entries]))
+        commit = Commit(lease, entries, macs, _summary(session), release, signals_taken)
+        held = await (self._with_turn(commit, turn) if turn else self._runs.commit(commit))
+        if not held:
+            self._ends.pop(place, None)
+            raise LeaseLost("another replica drives the session", session_id=lease.session_id)
+        self._remember(place, (entries[-1].sequence, macs[-1]), forget=release)
+
+    async def _with_turn(self, commit: Commit, turn: turn_pb2.Turn) -> bool:
+        lease, entries, summary = commit.lease, commit.entries, commit.summary
+        async with self._database.tenant(lease.tenant) as connection:
+            held: bool = await connection.fetchval(
                 SQL["append_log"], lease.tenant, lease.session_id, lease.owner, lease.fence,
-                [entry.sequence for entry in entries], [entry.kind for entry in entries], payloads, macs,
-                *_summary(session), release, session.status in _ENDED, signals_taken, _graph_status(session),
+                [entry.sequence for entry in entries], [entry.kind for entry in entries],
+                [entry.payload for entry in entries], commit.macs,
+                summary.status, summary.topic_final, summary.converged, summary.rounds, summary.ended, summary.data,
+                commit.release, summary.over, commit.signals_taken, summary.graph_status,
             )  # fmt: skip
-            if not held:
-                self._ends.pop(place, None)
-                raise LeaseLost("another replica drives the session", session_id=lease.session_id)
-            if turn is not None:
+            if held:
                 await _add_turn(connection, lease.tenant, turn)
-        self._remember(place, (last, macs[-1]), forget=release)
+        return held
 
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         async with self._database.tenant(tenant) as connection:
@@ -187,17 +191,14 @@ class PostgresSessionStore:
             return bool(await connection.fetchval(SQL["signalled"], session_id, request_id))
 
     async def signals(self, tenant: str, session_id: str) -> Sequence[Signal]:
-        async with self._database.alone() as connection:
-            return [Signal(**row) for row in await connection.fetch(SQL["signals"], tenant, session_id)]
+        return await self._runs.signals((tenant, session_id))
 
-    async def _mac_before(self, connection: Connection, lease: Lease, first: int) -> bytes:
-        known, mac = self._ends.get((lease.tenant, lease.session_id), (0, b""))
+    async def _mac_before(self, place: tuple[str, str], first: int) -> bytes:
+        known, mac = self._ends.get(place, (0, b""))
         if known == first - 1:
             return mac
-        async with connection.transaction():
-            await connection.execute(SQL["set_tenant"], lease.tenant)
-            found = await connection.fetchval(SQL["last_mac"], lease.session_id, first - 1)
-        return found or chain.START
+        read = await self._runs.read(Range(place, first - 2, 1))
+        return read.mac or chain.START
 
     def _remember(self, place: tuple[str, str], end: tuple[int, bytes], *, forget: bool) -> None:
         self._ends[place] = end
@@ -227,10 +228,15 @@ async def _add_turn(connection: Connection, tenant: str, turn: turn_pb2.Turn) ->
     )  # fmt: skip
 
 
-def _summary(session: session_pb2.Session) -> tuple[object, ...]:
-    """What of a session stands in columns, in the order of append_log."""
-    ended = session.end_time.ToDatetime(UTC) if session.HasField("end_time") else None
-    return (
-        session.status, session.topic_final, session.converged, session.rounds_executed, ended,
-        session.SerializeToString(),
-    )  # fmt: skip
+def _summary(session: session_pb2.Session) -> Summary:
+    """What of a session stands in columns."""
+    return Summary(
+        status=session.status,
+        topic_final=session.topic_final,
+        converged=session.converged,
+        rounds=session.rounds_executed,
+        ended=session.end_time.ToDatetime(UTC) if session.HasField("end_time") else None,
+        data=session.SerializeToString(),
+        over=session.status in _ENDED,
+        graph_status=_graph_status(session),
+    )

@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
+from services.orchestrator.batches import Batches
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
 from shared.errors import Unavailable
@@ -55,6 +57,9 @@ return kept
 """
 _PAGE: Final = 500
 
+# A stream, and the arguments of _APPEND.
+_Append = tuple[str, tuple[bytes | int, ...]]
+
 
 class RedisTail:
     """Live events of all sessions, and who waits for them."""
@@ -63,6 +68,7 @@ class RedisTail:
         self._redis = redis
         self._ttl = int(ttl.total_seconds())
         self._append = redis.register_script(_APPEND)
+        self._appends = Batches(self._append_many, place=lambda asked: asked[0])
         self._take_over = redis.register_script(_TAKE_OVER)
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
@@ -71,12 +77,27 @@ class RedisTail:
     async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
         key = _key(lease.tenant, lease.session_id)
         numbered = [part for entry in entries for part in (entry.sequence, entry.payload)]
-        arguments = [lease.fence, self._ttl, max(keep_from, 0), *numbered]
+        return await self._appends.ask((key, (lease.fence, self._ttl, max(keep_from, 0), *numbered)))
+
+    async def _append_many(self, batch: Sequence[_Append]) -> Sequence[bool]:
+        """What many runs show at the same time goes in one round trip, each in a step of its own."""
         try:
-            return bool(await self._append(keys=[key, f"{key}:fence"], args=arguments))
+            pipe = self._redis.pipeline(transaction=False)
+            for key, arguments in batch:
+                pipe.evalsha(self._append.sha, 2, key, f"{key}:fence", *arguments)
+            answers = await pipe.execute(raise_on_error=False)
+            return [await self._told(one, answer) for one, answer in zip(batch, answers, strict=True)]
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
-            return True
+            return [True] * len(batch)
+
+    async def _told(self, asked: _Append, answer: Any) -> bool:
+        key, arguments = asked
+        if isinstance(answer, NoScriptError):
+            answer = await self._append(keys=[key, f"{key}:fence"], args=arguments)
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
         key = _key(lease.tenant, lease.session_id)

@@ -1,0 +1,105 @@
+-- What many runs of one replica have to write or read goes in one statement, and what is written in one transaction with one
+-- flush. Arrays run in parallel: one element a run, or, where `p_run` says whose it is, one an event. Each run's fence is checked
+-- with its lease locked until the end; locks are taken in the order of ids, so that two of these never wait for each other.
+
+-- Appends events to many logs and writes their summaries, as append_log does for one. Returns the places (1, 2, 3 ...) of the runs
+-- whose lease is held; nothing was written for the others.
+create function append_logs(
+  p_owner text, p_tenants text[], p_sessions text[], p_fences bigint[],
+  p_statuses int[], p_topics text[], p_converged boolean[], p_rounds int[], p_ended timestamptz[], p_data bytea[],
+  p_release boolean[], p_over boolean[], p_signals_taken int[], p_graph_statuses text[],
+  p_run int[], p_sequences bigint[], p_kinds text[], p_payloads bytea[], p_macs bytea[]
+) returns int[] language plpgsql as $$
+declare
+  v_tenant text;
+  v_held int[];
+  v_all int[] := '{}';
+begin
+  for v_tenant in select distinct t from unnest(p_tenants) t order by t loop
+    perform set_config('app.tenant', v_tenant, true);
+    select array_agg(held.place) into v_held from (
+      select r.place from unnest(p_tenants, p_sessions, p_fences) with ordinality as r(tenant, session, fence, place)
+      join session_lease l on l.tenant_id = r.tenant and l.session_id = r.session
+      where r.tenant = v_tenant and l.owner = p_owner and l.fence = r.fence and l.expires_at > clock_timestamp()
+      order by l.session_id
+      for update of l
+    ) held;
+    continue when v_held is null;
+    v_all := v_all || v_held;
+    insert into event (tenant_id, session_id, sequence, kind, payload, mac)
+      select v_tenant, p_sessions[e.run], e.sequence, e.kind, e.payload, e.mac
+      from unnest(p_run, p_sequences, p_kinds, p_payloads, p_macs) as e(run, sequence, kind, payload, mac)
+      where e.run = any(v_held);
+    update session s set status = p_statuses[place], topic_final = p_topics[place], converged = p_converged[place],
+      rounds_executed = p_rounds[place], ended_at = p_ended[place], data = p_data[place]
+      from unnest(v_held) place
+      where s.tenant_id = v_tenant and s.id = p_sessions[place];
+    if exists (select from unnest(v_held) place where p_release[place]) then
+      update session_lease l set owner = null, expires_at = '-infinity', takeovers = 0,
+        ready = not p_over[place]
+          and (select count(*) from signal g where g.session_id = l.session_id) > p_signals_taken[place]
+        from unnest(v_held) place
+        where p_release[place] and l.tenant_id = v_tenant and l.session_id = p_sessions[place];
+      update task_graph g set status = p_graph_statuses[place]
+        from unnest(v_held) place
+        where p_release[place] and p_over[place] and g.tenant_id = v_tenant and g.session_id = p_sessions[place];
+    end if;
+  end loop;
+  return v_all;
+end $$;
+
+-- The first events of many logs after what is known, with the keyed hash of the last one of each.
+create function read_logs(p_tenants text[], p_sessions text[], p_after bigint[], p_limits int[])
+returns table (run int, sequence bigint, kind text, payload bytea, mac bytea) language plpgsql as $$
+declare
+  v_tenant text;
+begin
+  for v_tenant in select distinct t from unnest(p_tenants) t loop
+    perform set_config('app.tenant', v_tenant, true);
+    return query
+      select r.place::int, e.sequence, e.kind, e.payload, e.mac
+      from unnest(p_tenants, p_sessions, p_after, p_limits) with ordinality
+        as r(tenant, session, after, most, place),
+      lateral (
+        select * from event
+        where event.tenant_id = v_tenant and event.session_id = r.session and event.sequence > r.after
+        order by event.sequence
+        limit r.most
+      ) e
+      where r.tenant = v_tenant
+      order by r.place, e.sequence;
+  end loop;
+end $$;
+
+-- Who started each of these runs.
+create function run_starters(p_tenants text[], p_sessions text[])
+returns table (run int, starter_subject text, starter_roles text[]) language plpgsql as $$
+declare
+  v_tenant text;
+begin
+  for v_tenant in select distinct t from unnest(p_tenants) t loop
+    perform set_config('app.tenant', v_tenant, true);
+    return query
+      select r.place::int, s.starter_subject, s.starter_roles
+      from unnest(p_tenants, p_sessions) with ordinality as r(tenant, session, place)
+      join session s on s.tenant_id = r.tenant and s.id = r.session
+      where r.tenant = v_tenant;
+  end loop;
+end $$;
+
+-- The signals of each of these runs, oldest first.
+create function runs_signals(p_tenants text[], p_sessions text[])
+returns table (run int, id text, kind text, sender text, target text) language plpgsql as $$
+declare
+  v_tenant text;
+begin
+  for v_tenant in select distinct t from unnest(p_tenants) t loop
+    perform set_config('app.tenant', v_tenant, true);
+    return query
+      select r.place::int, g.id, g.kind, g.sender, g.target
+      from unnest(p_tenants, p_sessions) with ordinality as r(tenant, session, place)
+      join signal g on g.tenant_id = r.tenant and g.session_id = r.session
+      where r.tenant = v_tenant
+      order by r.place, g.created_at, g.id;
+  end loop;
+end $$;
