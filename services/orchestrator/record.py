@@ -73,6 +73,8 @@ class RunLog(ABC, Generic[State]):
         self.clock = clock
         self._uncommitted: list[Entry] = []
         self._unshown: list[Entry] = []
+        # Whether the live tail may hold events of this log: then what is committed follows them there.
+        self._live = lease.fence > 1
         self._writing = asyncio.Lock()
 
     @abstractmethod
@@ -117,7 +119,8 @@ class RunLog(ABC, Generic[State]):
     async def commit(
         self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False
     ) -> None:
-        """Commits events, after all that was only staged or shown, then shows them. Raises LeaseLost.
+        """Commits events, after all that was only staged or shown, then shows them: in the live tail when it holds some
+        of this log, else readers are woken and find them in the store. Raises LeaseLost.
 
         Being cancelled takes effect when the commit has ended: what is numbered is written, or the log had a gap.
         """
@@ -145,10 +148,16 @@ class RunLog(ABC, Generic[State]):
                 signals_taken=len(self.state.signals),
             )
             del self._uncommitted[: len(entries)]
-            await self._tail(keep_from=entries[-1].sequence - _KEPT)
+            if self._live:
+                await self._tail(keep_from=entries[-1].sequence - _KEPT)
+                self._live = self.lease.fence > 1
+            else:
+                self._unshown = [entry for entry in self._unshown if entry.sequence > entries[-1].sequence]
+                self.tail.wake(self.lease.tenant, self.lease.session_id)
 
     async def _tail(self, *, keep_from: int = 0) -> bool:
         entries, self._unshown = self._unshown, []
+        self._live = self._live or bool(entries)
         return not entries or await self.tail.append(self.lease, entries, keep_from=keep_from)
 
     def summary(self) -> session_pb2.Session:
@@ -168,11 +177,12 @@ class RunLog(ABC, Generic[State]):
 
     def _numbered(self, events: Sequence[Event]) -> list[Entry]:
         entries: list[Entry] = []
+        now, trace_id = self.clock.now(), _trace_id()
         for event in events:
             event.session_id = self.lease.session_id
             event.sequence = self.state.last_sequence + 1
-            event.time.FromDatetime(self.clock.now())
-            event.trace_id = _trace_id()
+            event.time.FromDatetime(now)
+            event.trace_id = trace_id
             event.actor = event.actor or "mesh"
             if event.HasField("session_finished"):
                 event.session_finished.session.last_sequence = event.sequence

@@ -164,6 +164,11 @@ class LogTail(Protocol):
         False when a later owner has written already. Losing the tail is no reason to stop.
         """
 
+    def wake(self, tenant: str, session_id: str) -> None:
+        """Wakes the readers of a log that has grown in the store alone. Soon, and it may be lost: readers look by
+        themselves too.
+        """
+
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
         """Shuts every lower fence out; then what follows `after` without a gap, and nothing else is left to read.
 

@@ -307,9 +307,12 @@ class MemoryTail:
         live.payloads.update({entry.sequence: entry.payload for entry in entries if entry.sequence > top})
         for sequence in [known for known in live.payloads if known < keep_from]:
             del live.payloads[sequence]
-        for waiting in self._waiting.get((lease.tenant, lease.session_id), ()):
-            waiting.set()
+        self.wake(lease.tenant, lease.session_id)
         return True
+
+    def wake(self, tenant: str, session_id: str) -> None:
+        for waiting in self._waiting.get((tenant, session_id), ()):
+            waiting.set()
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
         live = self._live.setdefault((lease.tenant, lease.session_id), _Live())

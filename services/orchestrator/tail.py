@@ -55,6 +55,11 @@ end
 if #kept > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return kept
 """
+
+# Wakes the readers of many logs. ARGV: their streams' names, which are channels too and no keys here.
+_PUBLISH: Final = """
+for i = 1, #ARGV do redis.call('PUBLISH', ARGV[i], '') end
+"""
 _PAGE: Final = 500
 
 # A stream, and the arguments of _APPEND.
@@ -70,6 +75,9 @@ class RedisTail:
         self._append = redis.register_script(_APPEND)
         self._appends = Batches(self._append_many, place=lambda asked: asked[0])
         self._take_over = redis.register_script(_TAKE_OVER)
+        self._publish = redis.register_script(_PUBLISH)
+        self._grown: set[str] = set()
+        self._waking = False
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
         self._changes: set[asyncio.Task[None]] = set()
@@ -98,6 +106,22 @@ class RedisTail:
         if isinstance(answer, Exception):
             raise answer
         return bool(answer)
+
+    def wake(self, tenant: str, session_id: str) -> None:
+        self._grown.add(_key(tenant, session_id))
+        if not self._waking:
+            self._waking = True
+            self._soon(self._wake_readers())
+
+    async def _wake_readers(self) -> None:
+        try:
+            while grown := sorted(self._grown):
+                self._grown.clear()
+                await self._publish(args=grown)
+        except RedisLost as error:
+            log.warning("tail.lost", error=type(error).__name__)
+        finally:
+            self._waking = False
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
         key = _key(lease.tenant, lease.session_id)
@@ -165,7 +189,10 @@ class RedisTail:
 
     def _change(self, change: Coroutine[Any, Any, None]) -> None:
         """Subscriptions change beside the reader that wants it; losing one is covered by polling."""
-        task = asyncio.create_task(_tried(change))
+        self._soon(_tried(change))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
 
