@@ -7,8 +7,8 @@ returning id;
 -- name: agent_made_by
 select data from agent where request_id = $1;
 
--- name: agent_versions
-select data from versions_of_agent($1, $2) as data;
+-- name: agents_versions
+select place, data from versions_of_agents($1, $2);
 
 -- name: set_agent_state
 update agent set state = $2, archived = $3, data = $4 where id = $1;
@@ -71,12 +71,6 @@ offset $4 limit $5;
 
 -- name: read_logs
 select run, sequence, kind, payload, mac from read_logs($1, $2, $3, $4);
-
--- name: set_tenant
-select set_config('app.tenant', $1, true);
-
--- name: last_mac
-select mac from event where session_id = $1 and sequence = $2;
 
 -- name: add_turn
 insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content, confidence, raw, data, created_at)
@@ -155,5 +149,5 @@ limit $4;
 -- name: delete_checkpoint
 delete from checkpoint where id = $1 returning id;
 
--- name: start_run
-select start_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+-- name: start_runs
+select run, earlier from start_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);

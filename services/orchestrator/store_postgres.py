@@ -12,8 +12,9 @@ from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
+from services.orchestrator.batches import Batches
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.runs_postgres import Commit, Range, Runs, Summary
+from services.orchestrator.runs_postgres import Commit, Place, Range, Runs, Start, Summary, columns
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
 from shared.identity import Principal
 from shared.paging import Page
@@ -29,6 +30,7 @@ class PostgresAgentStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._versions = Batches(self._versions_of)
 
     async def add(self, tenant: str, agent: agent_pb2.Agent, *, request_id: str | None) -> bool:
         async with self._database.tenant(tenant) as connection:
@@ -46,9 +48,17 @@ class PostgresAgentStore:
         return agent_pb2.Agent.FromString(data) if data else None
 
     async def versions(self, tenant: str, name: str) -> Sequence[agent_pb2.Agent]:
+        return [agent_pb2.Agent.FromString(data) for data in await self._versions.ask((tenant, name))]
+
+    async def _versions_of(self, batch: Sequence[Place]) -> Sequence[Sequence[bytes]]:
+        """Of many agents in one statement; what is asked for twice is read once."""
+        places = list(dict.fromkeys(batch))
         async with self._database.alone() as connection:
-            rows = await connection.fetch(SQL["agent_versions"], tenant, name)
-        return [agent_pb2.Agent.FromString(row["data"]) for row in rows]
+            rows = await connection.fetch(SQL["agents_versions"], *columns(places))
+        found: dict[Place, list[bytes]] = {place: [] for place in places}
+        for place, data in rows:
+            found[places[place - 1]].append(data)
+        return [found[place] for place in batch]
 
     async def set_state(self, tenant: str, agent: agent_pb2.Agent) -> None:
         archived = agent.state == agent_pb2.AGENT_STATE_ARCHIVED
@@ -84,15 +94,8 @@ class PostgresSessionStore:
         request_id: str | None,
         graph: task_graph_pb2.TaskGraph | None = None,
     ) -> session_pb2.Session:
-        plain = json_format.MessageToDict(graph, preserving_proto_field_name=True) if graph is not None else None
         (mac,) = chain.macs(self._key, chain.START, [first.payload])
-        async with self._database.alone() as connection:
-            earlier = await connection.fetchval(
-                SQL["start_run"], tenant, session.id, session.topic_start, session.mode, session.strategy,
-                list(session.agents), json_format.MessageToDict(session.metadata), session.status, starter.subject,
-                sorted(starter.roles), request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC),
-                first.kind, first.payload, mac, graph.id if graph is not None else None, plain,
-            )  # fmt: skip
+        earlier = await self._runs.start(Start(tenant, session, starter, first, mac, request_id, graph))
         return session_pb2.Session.FromString(earlier) if earlier else session
 
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
