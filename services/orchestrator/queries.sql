@@ -37,8 +37,9 @@ where ($1::int[] = '{}' or s.status = any($1))
 order by s.started_at desc, s.id desc
 limit $4;
 
--- name: append_log
-select append_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+-- name: append_logs
+select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+  $20, $21, $22, $23, $24, $25, $26, $27, $28);
 
 -- name: find_session
 select data from session where id = $1;
@@ -69,15 +70,8 @@ offset $4 limit $5;
 -- name: read_events
 select sequence, kind, payload from read_log($1, $2, $3, $4);
 
--- name: set_tenant
-select set_config('app.tenant', $1, true);
-
 -- name: last_mac
 select mac from event where session_id = $1 and sequence = $2;
-
--- name: add_turn
-insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content, confidence, raw, data, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: add_signal
 insert into signal (tenant_id, id, session_id, kind, sender, request_id, target) values ($1, $2, $3, $4, $5, $6, $7)
@@ -121,8 +115,15 @@ where l.tenant_id = c.tenant_id and l.session_id = c.session_id
 returning l.tenant_id, l.session_id, l.owner, l.fence, l.takeovers, l.kind;
 
 -- name: renew
-update session_lease set expires_at = clock_timestamp() + $2::interval
-where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp();
+with held as (
+  select tenant_id, session_id from session_lease
+  where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp()
+  order by tenant_id, session_id
+  for update
+)
+update session_lease l set expires_at = clock_timestamp() + $2::interval
+from held h
+where l.tenant_id = h.tenant_id and l.session_id = h.session_id;
 
 -- name: give_back
 update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3

@@ -12,15 +12,15 @@ from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
+from services.orchestrator.appends_postgres import Append, Appends
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
-from shared.postgres import Connection, Database, load_queries
+from shared.postgres import Database, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _REMEMBERED = 10_000
-_ENDED = (session_pb2.SESSION_STATUS_COMPLETED, session_pb2.SESSION_STATUS_FAILED, session_pb2.SESSION_STATUS_CANCELLED)
 
 
 class PostgresAgentStore:
@@ -69,6 +69,7 @@ class PostgresSessionStore:
     def __init__(self, database: Database, *, log_key: bytes) -> None:
         self._database = database
         self._key = log_key
+        self._appends = Appends(database, SQL["append_logs"])
         # The end of each log this replica writes: while its fence holds nobody else moves it.
         self._ends: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
 
@@ -155,23 +156,16 @@ class PostgresSessionStore:
         turn: turn_pb2.Turn | None = None,
         release: bool = False,
         signals_taken: int = 0,
-    ) -> None:
-        place, last = (lease.tenant, lease.session_id), entries[-1].sequence
-        async with self._database.tenant(lease.tenant) if turn else self._database.connection() as connection:
-            before = await self._mac_before(connection, lease, entries[0].sequence)
-            payloads = [entry.payload for entry in entries]
-            macs = list(chain.macs(self._key, before, payloads))
-            held = await connection.fetchval(
-                SQL["append_log"], lease.tenant, lease.session_id, lease.owner, lease.fence,
-                [entry.sequence for entry in entries], [entry.kind for entry in entries], payloads, macs,
-                *_summary(session), release, session.status in _ENDED, signals_taken, _graph_status(session),
-            )  # fmt: skip
-            if not held:
-                self._ends.pop(place, None)
-                raise LeaseLost("another replica drives the session", session_id=lease.session_id)
-            if turn is not None:
-                await _add_turn(connection, lease.tenant, turn)
-        self._remember(place, (last, macs[-1]), forget=release)
+    ) -> int:
+        place = (lease.tenant, lease.session_id)
+        macs = list(chain.macs(self._key, await self._mac_before(lease, entries[0].sequence), _payloads(entries)))
+        try:
+            signals = await self._appends.write(Append(lease, entries, macs, session, turn, release, signals_taken))
+        except LeaseLost:
+            self._ends.pop(place, None)
+            raise
+        self._remember(place, (entries[-1].sequence, macs[-1]), forget=release)
+        return signals
 
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         async with self._database.tenant(tenant) as connection:
@@ -190,12 +184,11 @@ class PostgresSessionStore:
         async with self._database.alone() as connection:
             return [Signal(**row) for row in await connection.fetch(SQL["signals"], tenant, session_id)]
 
-    async def _mac_before(self, connection: Connection, lease: Lease, first: int) -> bytes:
+    async def _mac_before(self, lease: Lease, first: int) -> bytes:
         known, mac = self._ends.get((lease.tenant, lease.session_id), (0, b""))
         if known == first - 1:
             return mac
-        async with connection.transaction():
-            await connection.execute(SQL["set_tenant"], lease.tenant)
+        async with self._database.tenant(lease.tenant) as connection:
             found = await connection.fetchval(SQL["last_mac"], lease.session_id, first - 1)
         return found or chain.START
 
@@ -213,24 +206,5 @@ def _kept_graph(row: asyncpg.Record) -> KeptGraph:
     return KeptGraph(graph, session_pb2.Session.FromString(row["data"]))
 
 
-def _graph_status(session: session_pb2.Session) -> str:
-    """As the column `task_graph.status` has it: "pending", "running", "completed", "failed" or "cancelled"."""
-    return session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_").lower()
-
-
-async def _add_turn(connection: Connection, tenant: str, turn: turn_pb2.Turn) -> None:
-    raw = json_format.MessageToDict(turn, preserving_proto_field_name=True)
-    confidence = turn.confidence if turn.HasField("confidence") else None
-    await connection.execute(
-        SQL["add_turn"], tenant, turn.id, turn.session_id, turn.round, turn.agent.partition("@")[0], turn.prompt,
-        turn.content, confidence, raw, turn.SerializeToString(), turn.end_time.ToDatetime(UTC),
-    )  # fmt: skip
-
-
-def _summary(session: session_pb2.Session) -> tuple[object, ...]:
-    """What of a session stands in columns, in the order of append_log."""
-    ended = session.end_time.ToDatetime(UTC) if session.HasField("end_time") else None
-    return (
-        session.status, session.topic_final, session.converged, session.rounds_executed, ended,
-        session.SerializeToString(),
-    )  # fmt: skip
+def _payloads(entries: Sequence[Entry]) -> list[bytes]:
+    return [entry.payload for entry in entries]
