@@ -37,11 +37,9 @@ where ($1::int[] = '{}' or s.status = any($1))
 order by s.started_at desc, s.id desc
 limit $4;
 
--- name: append_log
-select append_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
-
 -- name: append_logs
-select append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19);
+select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+  $20, $21, $22, $23, $24, $25, $26, $27, $28);
 
 -- name: find_session
 select data from session where id = $1;
@@ -71,10 +69,6 @@ offset $4 limit $5;
 
 -- name: read_logs
 select run, sequence, kind, payload, mac from read_logs($1, $2, $3, $4);
-
--- name: add_turn
-insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content, confidence, raw, data, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: add_signal
 insert into signal (tenant_id, id, session_id, kind, sender, request_id, target) values ($1, $2, $3, $4, $5, $6, $7)
@@ -118,15 +112,15 @@ where l.tenant_id = c.tenant_id and l.session_id = c.session_id
 returning l.tenant_id, l.session_id, l.owner, l.fence, l.takeovers, l.kind;
 
 -- name: renew
-with mine as (
+with held as (
   select tenant_id, session_id from session_lease
   where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp()
   order by tenant_id, session_id
   for update
 )
 update session_lease l set expires_at = clock_timestamp() + $2::interval
-from mine
-where l.tenant_id = mine.tenant_id and l.session_id = mine.session_id;
+from held h
+where l.tenant_id = h.tenant_id and l.session_id = h.session_id;
 
 -- name: give_back
 update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3

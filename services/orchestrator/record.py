@@ -9,6 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from opentelemetry import trace
@@ -25,6 +26,11 @@ from shared.clock import Clock
 _PAGE: Final = 1000
 # Committed events that stay in the live tail, for readers a little behind.
 _KEPT: Final = 1000
+# While somebody reads, text is shown as it comes, but not more often than this; while nobody does, it is gathered, and
+# who begins to read waits this long at most for the next of it.
+_WATCHED_SECONDS: Final = 0.003
+_UNWATCHED_SECONDS: Final = 0.25
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Event = event_pb2.SessionEvent
 
@@ -76,6 +82,13 @@ class RunLog(ABC, Generic[State]):
         # Whether the live tail may hold events of this log: then what is committed follows them there.
         self._live = lease.fence > 1
         self._writing = asyncio.Lock()
+        # How many signals there were at the last commit; before the first one nobody knows.
+        self.signals_stored: int | None = None
+
+    @property
+    def signals_due(self) -> bool:
+        """Whether there may be signals that are not in the log."""
+        return self.signals_stored is None or self.signals_stored > len(self.state.signals)
 
     @abstractmethod
     def fold(self, events: Iterable[Event]) -> State:
@@ -108,13 +121,17 @@ class RunLog(ABC, Generic[State]):
         self._uncommitted += entries
         self._unshown += entries
 
-    async def show(self, events: Sequence[Event]) -> None:
-        """Writes events to the live tail; they are committed with what ends the turn. Raises LeaseLost."""
+    async def show(self, events: Sequence[Event]) -> float:
+        """Writes events to the live tail; they are committed with what ends the turn. Raises LeaseLost.
+
+        Tells for how many seconds what follows may be gathered before it is shown.
+        """
         self.stage(events)
         async with self._writing:
-            held = not self._unshown or await self._tail()
-        if not held:
+            readers = await self._tail() if self._unshown else 0
+        if readers is None:
             raise LeaseLost("another replica drives the session", session_id=self.lease.session_id)
+        return _WATCHED_SECONDS if readers else _UNWATCHED_SECONDS
 
     async def commit(
         self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False
@@ -139,7 +156,7 @@ class RunLog(ABC, Generic[State]):
             entries = list(self._uncommitted)
             if not entries:
                 return
-            await self.store.append(
+            self.signals_stored = await self.store.append(
                 self.lease,
                 entries,
                 session=self.summary(),
@@ -155,10 +172,10 @@ class RunLog(ABC, Generic[State]):
                 self._unshown = [entry for entry in self._unshown if entry.sequence > entries[-1].sequence]
                 self.tail.wake(self.lease.tenant, self.lease.session_id)
 
-    async def _tail(self, *, keep_from: int = 0) -> bool:
+    async def _tail(self, *, keep_from: int = 0) -> int | None:
         entries, self._unshown = self._unshown, []
         self._live = self._live or bool(entries)
-        return not entries or await self.tail.append(self.lease, entries, keep_from=keep_from)
+        return await self.tail.append(self.lease, entries, keep_from=keep_from) if entries else 0
 
     def summary(self) -> session_pb2.Session:
         """The session as the state has it now."""
@@ -181,7 +198,7 @@ class RunLog(ABC, Generic[State]):
         for event in events:
             event.session_id = self.lease.session_id
             event.sequence = self.state.last_sequence + 1
-            event.time.FromDatetime(now)
+            _stamp(event, now)
             event.trace_id = trace_id
             event.actor = event.actor or "mesh"
             if event.HasField("session_finished"):
@@ -224,6 +241,13 @@ class GraphLog(RunLog[GraphState]):
 
 def _entry(event: Event, payload: bytes) -> Entry:
     return Entry(event.sequence, event.WhichOneof("payload") or "", payload)
+
+
+def _stamp(event: Event, now: datetime) -> None:
+    """What Timestamp.FromDatetime does, at a tenth of its cost: every event is stamped."""
+    since = now - _EPOCH
+    event.time.seconds = since.days * 86_400 + since.seconds
+    event.time.nanos = since.microseconds * 1000
 
 
 def _status(state: RunState) -> session_pb2.SessionStatus.ValueType:

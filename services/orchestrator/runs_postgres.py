@@ -1,8 +1,4 @@
-"""Many runs in one statement: what the runs of a replica write and read at the same time goes to Postgres together.
-
-A commit is durable when it is answered, as a commit of one run alone would be: the batch is one transaction, flushed
-before anyone is told. Each run's fence is checked in it, and one that is lost is no harm to the others.
-"""
+"""Starting and reading many runs in one statement: what is asked at the same time goes to Postgres together."""
 
 from __future__ import annotations
 
@@ -10,20 +6,18 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC
 
 import asyncpg
 from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import session_pb2, task_graph_pb2
 from services.orchestrator.batches import Batches
-from services.orchestrator.store import Entry, Lease, Signal
+from services.orchestrator.store import Entry, Signal
 from shared.identity import CredentialKind, Principal
 from shared.postgres import Database, Queries
 
 Place = tuple[str, str]
-_COMMITS_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +36,6 @@ class Start:
     def request(self) -> Place:
         """Two starts of one of these are one."""
         return self.tenant, self.request_id or f"session {self.session.id}"
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What of a session stands in columns."""
-
-    status: int
-    topic_final: str
-    converged: bool
-    rounds: int
-    ended: datetime | None
-    data: bytes
-    over: bool
-    graph_status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Events of one run with their macs, and the run as it stands after them."""
-
-    lease: Lease
-    entries: Sequence[Entry]
-    macs: Sequence[bytes]
-    summary: Summary
-    release: bool
-    signals_taken: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +61,6 @@ class Runs:
     def __init__(self, database: Database, queries: Queries) -> None:
         self._database = database
         self._sql = queries
-        self._commits = Batches(
-            self._commit,
-            place=lambda one: _place(one.lease),
-            at_once=_COMMITS_AT_ONCE,
-            faults=(asyncpg.PostgresError,),
-        )
         self._starts = Batches(self._start, place=lambda one: one.request, faults=(asyncpg.PostgresError,))
         self._reads = Batches(self._read)
         self._starters = Batches(self._starter)
@@ -107,10 +69,6 @@ class Runs:
     async def start(self, start: Start) -> bytes | None:
         """The session that an earlier request of its request_id started, when there was one. Raises Unavailable."""
         return await self._starts.ask(start)
-
-    async def commit(self, commit: Commit) -> bool:
-        """Whether the lease was held and all of it is durable. Raises Unavailable."""
-        return await self._commits.ask(commit)
 
     async def read(self, wanted: Range) -> Read:
         """Raises Unavailable."""
@@ -144,34 +102,6 @@ class Runs:
         earlier: dict[int, bytes] = {row["run"]: row["earlier"] for row in rows}
         return [earlier.get(run) for run in range(1, len(batch) + 1)]
 
-    async def _commit(self, batch: Sequence[Commit]) -> Sequence[bool]:
-        held: set[int] = set()
-        for owner in {one.lease.owner for one in batch}:
-            places = [place for place, one in enumerate(batch) if one.lease.owner == owner]
-            found = await self._append(owner, [batch[place] for place in places])
-            held |= {places[number - 1] for number in found}
-        return [place in held for place in range(len(batch))]
-
-    async def _append(self, owner: str, batch: Sequence[Commit]) -> Sequence[int]:
-        leases = [one.lease for one in batch]
-        summaries = [one.summary for one in batch]
-        events = [(run, *pair) for run, one in enumerate(batch, 1) for pair in zip(one.entries, one.macs, strict=True)]
-        async with self._database.connection() as connection:
-            found: Sequence[int] = await connection.fetchval(
-                self._sql["append_logs"], owner,
-                [lease.tenant for lease in leases], [lease.session_id for lease in leases],
-                [lease.fence for lease in leases],
-                [one.status for one in summaries], [one.topic_final for one in summaries],
-                [one.converged for one in summaries], [one.rounds for one in summaries],
-                [one.ended for one in summaries], [one.data for one in summaries],
-                [one.release for one in batch], [one.over for one in summaries],
-                [one.signals_taken for one in batch], [one.graph_status for one in summaries],
-                [run for run, _, _ in events], [entry.sequence for _, entry, _ in events],
-                [entry.kind for _, entry, _ in events], [entry.payload for _, entry, _ in events],
-                [mac for _, _, mac in events],
-            )  # fmt: skip
-        return found
-
     async def _read(self, batch: Sequence[Range]) -> Sequence[Read]:
         after, limits = [one.after for one in batch], [one.limit for one in batch]
         async with self._database.alone() as connection:
@@ -196,10 +126,6 @@ class Runs:
         for run, *signal in rows:
             found[run].append(Signal(*signal))
         return [found[run] for run in range(1, len(batch) + 1)]
-
-
-def _place(lease: Lease) -> Place:
-    return lease.tenant, lease.session_id
 
 
 def _plain(graph: task_graph_pb2.TaskGraph) -> str:

@@ -12,17 +12,17 @@ from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
+from services.orchestrator.appends_postgres import Append, Appends
 from services.orchestrator.batches import Batches
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.runs_postgres import Commit, Place, Range, Runs, Start, Summary, columns
+from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
 from shared.identity import Principal
 from shared.paging import Page
-from shared.postgres import Connection, Database, load_queries
+from shared.postgres import Database, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _REMEMBERED = 10_000
-_ENDED = (session_pb2.SESSION_STATUS_COMPLETED, session_pb2.SESSION_STATUS_FAILED, session_pb2.SESSION_STATUS_CANCELLED)
 
 
 class PostgresAgentStore:
@@ -81,6 +81,7 @@ class PostgresSessionStore:
         self._database = database
         self._key = log_key
         self._runs = Runs(database, SQL)
+        self._appends = Appends(database, SQL["append_logs"])
         # The end of each log this replica writes: while its fence holds nobody else moves it.
         self._ends: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
 
@@ -155,30 +156,16 @@ class PostgresSessionStore:
         turn: turn_pb2.Turn | None = None,
         release: bool = False,
         signals_taken: int = 0,
-    ) -> None:
+    ) -> int:
         place = (lease.tenant, lease.session_id)
-        before = await self._mac_before(place, entries[0].sequence)
-        macs = list(chain.macs(self._key, before, [entry.payload for entry in entries]))
-        commit = Commit(lease, entries, macs, _summary(session), release, signals_taken)
-        held = await (self._with_turn(commit, turn) if turn else self._runs.commit(commit))
-        if not held:
+        macs = list(chain.macs(self._key, await self._mac_before(place, entries[0].sequence), _payloads(entries)))
+        try:
+            signals = await self._appends.write(Append(lease, entries, macs, session, turn, release, signals_taken))
+        except LeaseLost:
             self._ends.pop(place, None)
-            raise LeaseLost("another replica drives the session", session_id=lease.session_id)
+            raise
         self._remember(place, (entries[-1].sequence, macs[-1]), forget=release)
-
-    async def _with_turn(self, commit: Commit, turn: turn_pb2.Turn) -> bool:
-        lease, entries, summary = commit.lease, commit.entries, commit.summary
-        async with self._database.tenant(lease.tenant) as connection:
-            held: bool = await connection.fetchval(
-                SQL["append_log"], lease.tenant, lease.session_id, lease.owner, lease.fence,
-                [entry.sequence for entry in entries], [entry.kind for entry in entries],
-                [entry.payload for entry in entries], commit.macs,
-                summary.status, summary.topic_final, summary.converged, summary.rounds, summary.ended, summary.data,
-                commit.release, summary.over, commit.signals_taken, summary.graph_status,
-            )  # fmt: skip
-            if held:
-                await _add_turn(connection, lease.tenant, turn)
-        return held
+        return signals
 
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         async with self._database.tenant(tenant) as connection:
@@ -217,29 +204,5 @@ def _kept_graph(row: asyncpg.Record) -> KeptGraph:
     return KeptGraph(graph, session_pb2.Session.FromString(row["data"]))
 
 
-def _graph_status(session: session_pb2.Session) -> str:
-    """As the column `task_graph.status` has it: "pending", "running", "completed", "failed" or "cancelled"."""
-    return session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_").lower()
-
-
-async def _add_turn(connection: Connection, tenant: str, turn: turn_pb2.Turn) -> None:
-    raw = json_format.MessageToDict(turn, preserving_proto_field_name=True)
-    confidence = turn.confidence if turn.HasField("confidence") else None
-    await connection.execute(
-        SQL["add_turn"], tenant, turn.id, turn.session_id, turn.round, turn.agent.partition("@")[0], turn.prompt,
-        turn.content, confidence, raw, turn.SerializeToString(), turn.end_time.ToDatetime(UTC),
-    )  # fmt: skip
-
-
-def _summary(session: session_pb2.Session) -> Summary:
-    """What of a session stands in columns."""
-    return Summary(
-        status=session.status,
-        topic_final=session.topic_final,
-        converged=session.converged,
-        rounds=session.rounds_executed,
-        ended=session.end_time.ToDatetime(UTC) if session.HasField("end_time") else None,
-        data=session.SerializeToString(),
-        over=session.status in _ENDED,
-        graph_status=_graph_status(session),
-    )
+def _payloads(entries: Sequence[Entry]) -> list[bytes]:
+    return [entry.payload for entry in entries]

@@ -55,8 +55,11 @@ class _Speech:
         speaking = self.record.state.speaking
         return speaking.heard if speaking else self.began.heard
 
-    async def show(self, events: Sequence[Event], *, last: bool) -> None:
-        await self.record.show(events)
+    async def show(self, events: Sequence[Event], *, last: bool) -> float:
+        if not last:
+            return await self.record.show(events)
+        self.record.stage(events)
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,9 @@ class SessionDriver:
         record = SessionLog(lease, self.store, self.tail, self.clock)
         caller = await begin(record)
         while True:
-            if received := await signals_received(record):
-                await record.commit(received)
+            if record.signals_due or signalled.is_set():
+                signalled.clear()
+                record.stage(await signals_received(record))
             step = next_step(record.state, max_takeovers=self.max_takeovers)
             if await self._do(record, step, caller, signalled):
                 return
@@ -51,7 +52,7 @@ class SessionDriver:
                 await self._turn(record, step, caller, signalled)
             case EndRound():
                 done = event_pb2.RoundFinished(round=step.round, similarity=step.similarity, converged=step.converged)
-                await record.commit([Event(round_finished=done)])
+                record.stage([Event(round_finished=done)])
             case Wait():
                 waiting = event_pb2.SessionWaiting(status=step.status)
                 await record.commit([Event(session_waiting=waiting)], release=True)
@@ -84,6 +85,7 @@ class SessionDriver:
 
     async def _cancel_asked(self, record: SessionLog) -> bool:
         signals = await self.store.signals(record.lease.tenant, record.lease.session_id)
+        record.signals_stored = len(signals)
         return any(signal.kind == "cancel" for signal in signals)
 
     async def _finish(self, record: SessionLog, step: Finish) -> None:

@@ -115,7 +115,7 @@ async def test_a_write_that_cannot_be_is_no_harm_to_those_it_went_with(stores: S
         *(stores.sessions.append(leases[place], [told(place, 2)], session=session(place[1])) for place in BUSY),
         return_exceptions=True,
     )
-    assert [place for place, answer in zip(BUSY, answers, strict=True) if answer is not None] == [twice]
+    assert [place for place, answer in zip(BUSY, answers, strict=True) if isinstance(answer, Exception)] == [twice]
     rows = await admin.fetch(
         "select payload, mac from orchestrator.event where tenant_id = 'acme' and session_id = 'ses_1'"
     )
