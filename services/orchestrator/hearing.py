@@ -20,8 +20,6 @@ from shared.log import log
 # Whoever held the generation is gone and so is what it wrote: the turn is tried anew.
 _GONE: Final = (Reason.ERROR_REASON_GENERATION_NOT_FOUND, Reason.ERROR_REASON_GENERATION_EXPIRED)
 _REATTACH_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0)
-# Text is shown this often at most: what arrives in between is one event.
-_SHOWN_EVERY_SECONDS: Final = 0.02
 _ENDS: Final = ("finished", "failed")
 
 Event = event_pb2.SessionEvent
@@ -49,8 +47,11 @@ class Speech(Protocol):
     def heard(self) -> int:
         """The last of its events that is in the log."""
 
-    async def show(self, events: Sequence[Event], *, last: bool) -> None:
-        """Writes what was heard. With `last` a commit follows at once. Raises LeaseLost."""
+    async def show(self, events: Sequence[Event], *, last: bool) -> float:
+        """Writes what was heard; tells for how many seconds what follows may be gathered. Raises LeaseLost.
+
+        With `last` a commit follows at once.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,47 +91,63 @@ class Hearing:
 
     async def _follow(self, speech: Speech, events: Events, calls: ToolCalls | None) -> Generated:
         """All that has arrived is written at once, so that a slow log never delays the model by more than one write."""
-        queue: asyncio.Queue[Generated | None] = asyncio.Queue()
-        filling = asyncio.create_task(_fill(queue, events))
+        arrivals = _Arrivals()
+        filling = asyncio.create_task(arrivals.fill(events))
         try:
             while True:
-                arrived = await _drained(queue)
-                batch = [event for event in arrived if event is not None]
+                batch = await arrivals.taken()
                 if calls is not None:
                     asked = [event.tool_call for event in batch if event.HasField("tool_call")]
                     calls.update({one.index: one.tool_call for one in asked})
                 ended = bool(batch) and batch[-1].WhichOneof("event") in _ENDS
                 shown = _shown(speech, batch)
-                if shown:
-                    await speech.show(shown, last=ended)
+                pause = await speech.show(shown, last=ended) if shown else 0.0
                 if ended:
                     return batch[-1]
-                if None in arrived:
+                if not batch:
                     await filling  # raises why the stream ended early
                     raise Aborted("the generation's stream ended without its last event")
                 if shown:
-                    await self.sleep(_SHOWN_EVERY_SECONDS)
+                    await self._gather(pause, filling)
         finally:
             filling.cancel()
             await asyncio.gather(filling, return_exceptions=True)
 
-
-async def _fill(queue: asyncio.Queue[Generated | None], events: Events) -> None:
-    """Puts every event, then None when there will be no more, for whatever reason."""
-    try:
-        async with aclosing(events):
-            async for event in events:
-                await queue.put(event)
-    finally:
-        queue.put_nowait(None)
+    async def _gather(self, seconds: float, filling: asyncio.Task[None]) -> None:
+        """Lets text come together, but not beyond the end of the stream."""
+        napping = asyncio.ensure_future(self.sleep(seconds))
+        try:
+            await asyncio.wait({napping, filling}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            napping.cancel()
 
 
-async def _drained(queue: asyncio.Queue[Generated | None]) -> list[Generated | None]:
-    """What is there, at least one."""
-    found = [await queue.get()]
-    while not queue.empty():
-        found.append(queue.get_nowait())
-    return found
+class _Arrivals:
+    """What has come of a stream and was not taken yet. `over` when no more will come, for whatever reason."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._events: list[Generated] = []
+        self._come = asyncio.Event()
+
+    async def fill(self, events: Events) -> None:
+        """Takes every event in."""
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._events.append(event)
+                    self._come.set()
+        finally:
+            self.over = True
+            self._come.set()
+
+    async def taken(self) -> list[Generated]:
+        """What is there; nothing only when it is over."""
+        await self._come.wait()
+        events, self._events = self._events, []
+        if not self.over:
+            self._come.clear()
+        return events
 
 
 def _shown(speech: Speech, batch: Sequence[Generated]) -> list[Event]:

@@ -7,8 +7,8 @@ returning id;
 -- name: agent_made_by
 select data from agent where request_id = $1;
 
--- name: agent_versions
-select data from versions_of_agent($1, $2) as data;
+-- name: agents_versions
+select place, data from versions_of_agents($1, $2);
 
 -- name: set_agent_state
 update agent set state = $2, archived = $3, data = $4 where id = $1;
@@ -37,14 +37,15 @@ where ($1::int[] = '{}' or s.status = any($1))
 order by s.started_at desc, s.id desc
 limit $4;
 
--- name: append_log
-select append_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+-- name: append_logs
+select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+  $20, $21, $22, $23, $24, $25, $26, $27, $28);
 
 -- name: find_session
 select data from session where id = $1;
 
--- name: starter
-select starter_subject, starter_roles from run_starter($1, $2);
+-- name: starters
+select run, starter_subject, starter_roles from run_starters($1, $2);
 
 -- name: newest_sessions
 select data from session
@@ -66,18 +67,8 @@ where session_id = $1 and ($2::text = '' or agent_name = $2) and ($3::int = 0 or
 order by created_at, id
 offset $4 limit $5;
 
--- name: read_events
-select sequence, kind, payload from read_log($1, $2, $3, $4);
-
--- name: set_tenant
-select set_config('app.tenant', $1, true);
-
--- name: last_mac
-select mac from event where session_id = $1 and sequence = $2;
-
--- name: add_turn
-insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content, confidence, raw, data, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+-- name: read_logs
+select run, sequence, kind, payload, mac from read_logs($1, $2, $3, $4);
 
 -- name: add_signal
 insert into signal (tenant_id, id, session_id, kind, sender, request_id, target, content, approved)
@@ -95,7 +86,7 @@ select pg_notify('orchestrator_wake', $1);
 select exists (select from signal where session_id = $1 and request_id = $2);
 
 -- name: signals
-select id, kind, sender, target, content, approved from run_signals($1, $2);
+select run, id, kind, sender, target, content, approved from runs_signals($1, $2);
 
 -- name: claim
 with waiting as (
@@ -122,8 +113,15 @@ where l.tenant_id = c.tenant_id and l.session_id = c.session_id
 returning l.tenant_id, l.session_id, l.owner, l.fence, l.takeovers, l.kind;
 
 -- name: renew
-update session_lease set expires_at = clock_timestamp() + $2::interval
-where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp();
+with held as (
+  select tenant_id, session_id from session_lease
+  where owner = $1 and session_id = any($3::text[]) and expires_at > clock_timestamp()
+  order by tenant_id, session_id
+  for update
+)
+update session_lease l set expires_at = clock_timestamp() + $2::interval
+from held h
+where l.tenant_id = h.tenant_id and l.session_id = h.session_id;
 
 -- name: give_back
 update session_lease set owner = null, expires_at = '-infinity' where tenant_id = $1 and session_id = $2 and fence = $3
@@ -146,5 +144,5 @@ limit $4;
 -- name: delete_checkpoint
 delete from checkpoint where id = $1 returning id;
 
--- name: start_run
-select start_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+-- name: start_runs
+select run, earlier from start_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from opentelemetry import trace
@@ -24,6 +26,11 @@ from shared.clock import Clock
 _PAGE: Final = 1000
 # Committed events that stay in the live tail, for readers a little behind.
 _KEPT: Final = 1000
+# While somebody reads, text is shown as it comes, but not more often than this; while nobody does, it is gathered, and
+# who begins to read waits this long at most for the next of it.
+_WATCHED_SECONDS: Final = 0.003
+_UNWATCHED_SECONDS: Final = 0.25
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Event = event_pb2.SessionEvent
 
@@ -36,7 +43,7 @@ class RunState(Protocol):
     @property
     def last_sequence(self) -> int: ...
     @property
-    def signals(self) -> frozenset[str]: ...
+    def signals(self) -> AbstractSet[str]: ...
     @property
     def takeovers(self) -> int: ...
     @property
@@ -72,7 +79,16 @@ class RunLog(ABC, Generic[State]):
         self.clock = clock
         self._uncommitted: list[Entry] = []
         self._unshown: list[Entry] = []
+        # Whether the live tail may hold events of this log: then what is committed follows them there.
+        self._live = lease.fence > 1
         self._writing = asyncio.Lock()
+        # How many signals there were at the last commit; before the first one nobody knows.
+        self.signals_stored: int | None = None
+
+    @property
+    def signals_due(self) -> bool:
+        """Whether there may be signals that are not in the log."""
+        return self.signals_stored is None or self.signals_stored > len(self.state.signals)
 
     @abstractmethod
     def fold(self, events: Iterable[Event]) -> State:
@@ -105,18 +121,23 @@ class RunLog(ABC, Generic[State]):
         self._uncommitted += entries
         self._unshown += entries
 
-    async def show(self, events: Sequence[Event]) -> None:
-        """Writes events to the live tail; they are committed with what ends the turn. Raises LeaseLost."""
+    async def show(self, events: Sequence[Event]) -> float:
+        """Writes events to the live tail; they are committed with what ends the turn. Raises LeaseLost.
+
+        Tells for how many seconds what follows may be gathered before it is shown.
+        """
         self.stage(events)
         async with self._writing:
-            held = not self._unshown or await self._tail()
-        if not held:
+            readers = await self._tail() if self._unshown else 0
+        if readers is None:
             raise LeaseLost("another replica drives the session", session_id=self.lease.session_id)
+        return _WATCHED_SECONDS if readers else _UNWATCHED_SECONDS
 
     async def commit(
         self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False
     ) -> None:
-        """Commits events, after all that was only staged or shown, then shows them. Raises LeaseLost.
+        """Commits events, after all that was only staged or shown, then shows them: in the live tail when it holds some
+        of this log, else readers are woken and find them in the store. Raises LeaseLost.
 
         Being cancelled takes effect when the commit has ended: what is numbered is written, or the log had a gap.
         """
@@ -135,7 +156,7 @@ class RunLog(ABC, Generic[State]):
             entries = list(self._uncommitted)
             if not entries:
                 return
-            await self.store.append(
+            self.signals_stored = await self.store.append(
                 self.lease,
                 entries,
                 session=self.summary(),
@@ -144,11 +165,17 @@ class RunLog(ABC, Generic[State]):
                 signals_taken=len(self.state.signals),
             )
             del self._uncommitted[: len(entries)]
-            await self._tail(keep_from=entries[-1].sequence - _KEPT)
+            if self._live:
+                await self._tail(keep_from=entries[-1].sequence - _KEPT)
+                self._live = self.lease.fence > 1
+            else:
+                self._unshown = [entry for entry in self._unshown if entry.sequence > entries[-1].sequence]
+                self.tail.wake(self.lease.tenant, self.lease.session_id)
 
-    async def _tail(self, *, keep_from: int = 0) -> bool:
+    async def _tail(self, *, keep_from: int = 0) -> int | None:
         entries, self._unshown = self._unshown, []
-        return not entries or await self.tail.append(self.lease, entries, keep_from=keep_from)
+        self._live = self._live or bool(entries)
+        return await self.tail.append(self.lease, entries, keep_from=keep_from) if entries else 0
 
     def summary(self) -> session_pb2.Session:
         """The session as the state has it now."""
@@ -167,11 +194,12 @@ class RunLog(ABC, Generic[State]):
 
     def _numbered(self, events: Sequence[Event]) -> list[Entry]:
         entries: list[Entry] = []
+        now, trace_id = self.clock.now(), _trace_id()
         for event in events:
             event.session_id = self.lease.session_id
             event.sequence = self.state.last_sequence + 1
-            event.time.FromDatetime(self.clock.now())
-            event.trace_id = _trace_id()
+            _stamp(event, now)
+            event.trace_id = trace_id
             event.actor = event.actor or "mesh"
             if event.HasField("session_finished"):
                 event.session_finished.session.last_sequence = event.sequence
@@ -220,6 +248,13 @@ class GraphLog(RunLog[GraphState]):
 
 def _entry(event: Event, payload: bytes) -> Entry:
     return Entry(event.sequence, event.WhichOneof("payload") or "", payload)
+
+
+def _stamp(event: Event, now: datetime) -> None:
+    """What Timestamp.FromDatetime does, at a tenth of its cost: every event is stamped."""
+    since = now - _EPOCH
+    event.time.seconds = since.days * 86_400 + since.seconds
+    event.time.nanos = since.microseconds * 1000
 
 
 def _status(state: RunState) -> session_pb2.SessionStatus.ValueType:

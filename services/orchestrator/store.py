@@ -140,8 +140,9 @@ class SessionStore(Protocol):
         turn: turn_pb2.Turn | None = None,
         release: bool = False,
         signals_taken: int = 0,
-    ) -> None:
-        """Commits events, with the summary and a finished turn, in one transaction. Raises LeaseLost.
+    ) -> int:
+        """Commits events, with the summary and a finished turn, in one transaction; tells how many signals the session
+        has by then. Raises LeaseLost.
 
         With `release` the lease is given up: for good when the session has ended, else until there are more signals
         than the `signals_taken`.
@@ -160,10 +161,15 @@ class SessionStore(Protocol):
 class LogTail(Protocol):
     """The live end of logs: written before it is shown. It can be lost; then readers follow the committed log."""
 
-    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
-        """Writes events and wakes the readers; what lies before `keep_from` is committed and may go.
+    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> int | None:
+        """Writes events and tells how many it woke for readers; what lies before `keep_from` is committed and may go.
 
-        False when a later owner has written already. Losing the tail is no reason to stop.
+        None when a later owner has written already. Losing the tail is no reason to stop: then it wakes nobody.
+        """
+
+    def wake(self, tenant: str, session_id: str) -> None:
+        """Wakes the readers of a log that has grown in the store alone. Soon, and it may be lost: readers look by
+        themselves too.
         """
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:

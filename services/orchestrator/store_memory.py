@@ -253,7 +253,7 @@ class MemorySessionStore:
         turn: turn_pb2.Turn | None = None,
         release: bool = False,
         signals_taken: int = 0,
-    ) -> None:
+    ) -> int:
         self._leases.check(lease)
         kept = self._kept[lease.tenant, lease.session_id]
         kept.log += entries
@@ -263,6 +263,7 @@ class MemorySessionStore:
         if release:
             ready = session.status not in _ENDED and len(kept.signals) > signals_taken
             self._leases.release(lease, ready=ready)
+        return len(kept.signals)
 
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         kept = self._kept[tenant, session_id]
@@ -296,10 +297,10 @@ class MemoryTail:
         self._live: dict[Place, _Live] = {}
         self._waiting: dict[Place, list[asyncio.Event]] = {}
 
-    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
+    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> int | None:
         live = self._live.setdefault((lease.tenant, lease.session_id), _Live())
         if lease.fence < live.fence:
-            return False
+            return None
         if lease.fence > live.fence:
             live.payloads.clear()
         live.fence = lease.fence
@@ -307,9 +308,12 @@ class MemoryTail:
         live.payloads.update({entry.sequence: entry.payload for entry in entries if entry.sequence > top})
         for sequence in [known for known in live.payloads if known < keep_from]:
             del live.payloads[sequence]
-        for waiting in self._waiting.get((lease.tenant, lease.session_id), ()):
+        self.wake(lease.tenant, lease.session_id)
+        return len(self._waiting.get((lease.tenant, lease.session_id), ()))
+
+    def wake(self, tenant: str, session_id: str) -> None:
+        for waiting in self._waiting.get((tenant, session_id), ()):
             waiting.set()
-        return True
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
         live = self._live.setdefault((lease.tenant, lease.session_id), _Live())

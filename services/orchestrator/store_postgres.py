@@ -12,15 +12,17 @@ from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
+from services.orchestrator.appends_postgres import Append, Appends
+from services.orchestrator.batches import Batches
 from services.orchestrator.errors import LeaseLost
+from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
-from shared.identity import CredentialKind, Principal
+from shared.identity import Principal
 from shared.paging import Page
-from shared.postgres import Connection, Database, load_queries
+from shared.postgres import Database, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _REMEMBERED = 10_000
-_ENDED = (session_pb2.SESSION_STATUS_COMPLETED, session_pb2.SESSION_STATUS_FAILED, session_pb2.SESSION_STATUS_CANCELLED)
 
 
 class PostgresAgentStore:
@@ -28,6 +30,7 @@ class PostgresAgentStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._versions = Batches(self._versions_of)
 
     async def add(self, tenant: str, agent: agent_pb2.Agent, *, request_id: str | None) -> bool:
         async with self._database.tenant(tenant) as connection:
@@ -45,9 +48,17 @@ class PostgresAgentStore:
         return agent_pb2.Agent.FromString(data) if data else None
 
     async def versions(self, tenant: str, name: str) -> Sequence[agent_pb2.Agent]:
+        return [agent_pb2.Agent.FromString(data) for data in await self._versions.ask((tenant, name))]
+
+    async def _versions_of(self, batch: Sequence[Place]) -> Sequence[Sequence[bytes]]:
+        """Of many agents in one statement; what is asked for twice is read once."""
+        places = list(dict.fromkeys(batch))
         async with self._database.alone() as connection:
-            rows = await connection.fetch(SQL["agent_versions"], tenant, name)
-        return [agent_pb2.Agent.FromString(row["data"]) for row in rows]
+            rows = await connection.fetch(SQL["agents_versions"], *columns(places))
+        found: dict[Place, list[bytes]] = {place: [] for place in places}
+        for place, data in rows:
+            found[places[place - 1]].append(data)
+        return [found[place] for place in batch]
 
     async def set_state(self, tenant: str, agent: agent_pb2.Agent) -> None:
         archived = agent.state == agent_pb2.AGENT_STATE_ARCHIVED
@@ -69,6 +80,8 @@ class PostgresSessionStore:
     def __init__(self, database: Database, *, log_key: bytes) -> None:
         self._database = database
         self._key = log_key
+        self._runs = Runs(database, SQL)
+        self._appends = Appends(database, SQL["append_logs"])
         # The end of each log this replica writes: while its fence holds nobody else moves it.
         self._ends: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
 
@@ -82,15 +95,8 @@ class PostgresSessionStore:
         request_id: str | None,
         graph: task_graph_pb2.TaskGraph | None = None,
     ) -> session_pb2.Session:
-        plain = json_format.MessageToDict(graph, preserving_proto_field_name=True) if graph is not None else None
         (mac,) = chain.macs(self._key, chain.START, [first.payload])
-        async with self._database.alone() as connection:
-            earlier = await connection.fetchval(
-                SQL["start_run"], tenant, session.id, session.topic_start, session.mode, session.strategy,
-                list(session.agents), json_format.MessageToDict(session.metadata), session.status, starter.subject,
-                sorted(starter.roles), request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC),
-                first.kind, first.payload, mac, graph.id if graph is not None else None, plain,
-            )  # fmt: skip
+        earlier = await self._runs.start(Start(tenant, session, starter, first, mac, request_id, graph))
         return session_pb2.Session.FromString(earlier) if earlier else session
 
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
@@ -118,15 +124,10 @@ class PostgresSessionStore:
         return [turn_pb2.Turn.FromString(row["data"]) for row in rows]
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
-        async with self._database.alone() as connection:
-            rows = await connection.fetch(SQL["read_events"], tenant, session_id, after, limit)
-        return [Entry(**row) for row in rows]
+        return (await self._runs.read(Range((tenant, session_id), after, limit))).entries
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
-        async with self._database.alone() as connection:
-            (row,) = await connection.fetch(SQL["starter"], tenant, session_id)
-        roles = frozenset(row["starter_roles"])
-        return Principal(tenant, row["starter_subject"], roles, CredentialKind.SERVICE)
+        return await self._runs.starter((tenant, session_id))
 
     async def find_graph(self, tenant: str, graph_id: str) -> KeptGraph | None:
         async with self._database.tenant(tenant) as connection:
@@ -155,23 +156,16 @@ class PostgresSessionStore:
         turn: turn_pb2.Turn | None = None,
         release: bool = False,
         signals_taken: int = 0,
-    ) -> None:
-        place, last = (lease.tenant, lease.session_id), entries[-1].sequence
-        async with self._database.tenant(lease.tenant) if turn else self._database.connection() as connection:
-            before = await self._mac_before(connection, lease, entries[0].sequence)
-            payloads = [entry.payload for entry in entries]
-            macs = list(chain.macs(self._key, before, payloads))
-            held = await connection.fetchval(
-                SQL["append_log"], lease.tenant, lease.session_id, lease.owner, lease.fence,
-                [entry.sequence for entry in entries], [entry.kind for entry in entries], payloads, macs,
-                *_summary(session), release, session.status in _ENDED, signals_taken, _graph_status(session),
-            )  # fmt: skip
-            if not held:
-                self._ends.pop(place, None)
-                raise LeaseLost("another replica drives the session", session_id=lease.session_id)
-            if turn is not None:
-                await _add_turn(connection, lease.tenant, turn)
-        self._remember(place, (last, macs[-1]), forget=release)
+    ) -> int:
+        place = (lease.tenant, lease.session_id)
+        macs = list(chain.macs(self._key, await self._mac_before(place, entries[0].sequence), _payloads(entries)))
+        try:
+            signals = await self._appends.write(Append(lease, entries, macs, session, turn, release, signals_taken))
+        except LeaseLost:
+            self._ends.pop(place, None)
+            raise
+        self._remember(place, (entries[-1].sequence, macs[-1]), forget=release)
+        return signals
 
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         async with self._database.tenant(tenant) as connection:
@@ -196,17 +190,14 @@ class PostgresSessionStore:
             return bool(await connection.fetchval(SQL["signalled"], session_id, request_id))
 
     async def signals(self, tenant: str, session_id: str) -> Sequence[Signal]:
-        async with self._database.alone() as connection:
-            return [Signal(**row) for row in await connection.fetch(SQL["signals"], tenant, session_id)]
+        return await self._runs.signals((tenant, session_id))
 
-    async def _mac_before(self, connection: Connection, lease: Lease, first: int) -> bytes:
-        known, mac = self._ends.get((lease.tenant, lease.session_id), (0, b""))
+    async def _mac_before(self, place: tuple[str, str], first: int) -> bytes:
+        known, mac = self._ends.get(place, (0, b""))
         if known == first - 1:
             return mac
-        async with connection.transaction():
-            await connection.execute(SQL["set_tenant"], lease.tenant)
-            found = await connection.fetchval(SQL["last_mac"], lease.session_id, first - 1)
-        return found or chain.START
+        read = await self._runs.read(Range(place, first - 2, 1))
+        return read.mac or chain.START
 
     def _remember(self, place: tuple[str, str], end: tuple[int, bytes], *, forget: bool) -> None:
         self._ends[place] = end
@@ -222,24 +213,5 @@ def _kept_graph(row: asyncpg.Record) -> KeptGraph:
     return KeptGraph(graph, session_pb2.Session.FromString(row["data"]))
 
 
-def _graph_status(session: session_pb2.Session) -> str:
-    """As the column `task_graph.status` has it: "pending", "running", "completed", "failed" or "cancelled"."""
-    return session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_").lower()
-
-
-async def _add_turn(connection: Connection, tenant: str, turn: turn_pb2.Turn) -> None:
-    raw = json_format.MessageToDict(turn, preserving_proto_field_name=True)
-    confidence = turn.confidence if turn.HasField("confidence") else None
-    await connection.execute(
-        SQL["add_turn"], tenant, turn.id, turn.session_id, turn.round, turn.agent.partition("@")[0], turn.prompt,
-        turn.content, confidence, raw, turn.SerializeToString(), turn.end_time.ToDatetime(UTC),
-    )  # fmt: skip
-
-
-def _summary(session: session_pb2.Session) -> tuple[object, ...]:
-    """What of a session stands in columns, in the order of append_log."""
-    ended = session.end_time.ToDatetime(UTC) if session.HasField("end_time") else None
-    return (
-        session.status, session.topic_final, session.converged, session.rounds_executed, ended,
-        session.SerializeToString(),
-    )  # fmt: skip
+def _payloads(entries: Sequence[Entry]) -> list[bytes]:
+    return [entry.payload for entry in entries]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -16,22 +17,31 @@ from shared.errors import Unavailable
 from shared.log import log
 from shared.redis import RedisLost
 
-# Refuses a lower fence, appends what is new, and wakes the readers: one step, so that no writer that lost its lease
-# can come between. A new owner that could not take over before starts the stream anew. What is there already is kept,
-# since the client tries a call twice. KEYS: stream, fence. ARGV: fence, seconds to live, first sequence to keep, then
-# sequence and bytes of each event.
+# For each log: refuses a lower fence, appends what is new, and wakes the readers: one step, so that no writer that lost
+# its lease can come between. A new owner that could not take over before starts the stream anew. What is there already
+# is kept, since the client tries a call twice. KEYS: stream and fence of each log. ARGV: seconds to live, then of each
+# log: fence, first sequence to keep, how many events, sequence and bytes of each. Answers with readers woken, -1 for a
+# lower fence.
 _APPEND: Final = """
-local held = tonumber(redis.call('GET', KEYS[2]) or '0')
-if tonumber(ARGV[1]) < held then return 0 end
-if tonumber(ARGV[1]) > held then redis.call('DEL', KEYS[1]) end
-redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
-for i = 4, #ARGV, 2 do
-  redis.pcall('XADD', KEYS[1], ARGV[i] .. '-0', 'e', ARGV[i + 1])
+local answers, at = {}, 2
+for log = 1, #KEYS, 2 do
+  local stream, fence, keep, count = KEYS[log], tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local held = tonumber(redis.call('GET', KEYS[log + 1]) or '0')
+  if fence < held then
+    answers[#answers + 1] = -1
+  else
+    if fence > held then redis.call('DEL', stream) end
+    redis.call('SET', KEYS[log + 1], ARGV[at], 'EX', ARGV[1])
+    for i = at + 3, at + 2 * count + 1, 2 do
+      redis.pcall('XADD', stream, ARGV[i] .. '-0', 'e', ARGV[i + 1])
+    end
+    if keep > 0 then redis.call('XTRIM', stream, 'MINID', keep) end
+    redis.call('EXPIRE', stream, ARGV[1])
+    answers[#answers + 1] = redis.call('PUBLISH', stream, ARGV[at + 2 * count + 1])
+  end
+  at = at + 3 + 2 * count
 end
-if tonumber(ARGV[3]) > 0 then redis.call('XTRIM', KEYS[1], 'MINID', ARGV[3]) end
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-redis.call('PUBLISH', KEYS[1], ARGV[#ARGV - 1])
-return 1
+return answers
 """
 
 # Raises the fence, then keeps what follows the committed log without a gap: what lies beyond a gap was never read and
@@ -53,7 +63,35 @@ end
 if #kept > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return kept
 """
+
+# Wakes the readers of many logs. ARGV: their streams' names, which are channels too and no keys here.
+_PUBLISH: Final = """
+for i = 1, #ARGV do redis.call('PUBLISH', ARGV[i], '') end
+"""
 _PAGE: Final = 500
+# Calls under way at once, and logs in one of them: as many as keep it short for those who read meanwhile.
+_AT_ONCE: Final = 2
+_TOGETHER: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Append:
+    """Events of one log on their way to it."""
+
+    lease: Lease
+    entries: Sequence[Entry]
+    keep_from: int
+    done: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        key = _key(self.lease.tenant, self.lease.session_id)
+        return key, f"{key}:fence"
+
+    @property
+    def arguments(self) -> list[int | bytes]:
+        numbered = [part for entry in self.entries for part in (entry.sequence, entry.payload)]
+        return [self.lease.fence, self.keep_from, len(self.entries), *numbered]
 
 
 class RedisTail:
@@ -62,21 +100,67 @@ class RedisTail:
     def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
         self._redis = redis
         self._ttl = int(ttl.total_seconds())
-        self._append = redis.register_script(_APPEND)
+        self._append: Any = redis.register_script(_APPEND)
         self._take_over = redis.register_script(_TAKE_OVER)
+        self._publish = redis.register_script(_PUBLISH)
+        self._grown: set[str] = set()
+        self._waking = False
+        self._appends: list[_Append] = []
+        self._writers: set[asyncio.Task[None]] = set()
+        self._writing = 0
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
         self._changes: set[asyncio.Task[None]] = set()
 
-    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:
-        key = _key(lease.tenant, lease.session_id)
-        numbered = [part for entry in entries for part in (entry.sequence, entry.payload)]
-        arguments = [lease.fence, self._ttl, max(keep_from, 0), *numbered]
+    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> int | None:
+        append = _Append(lease, entries, max(keep_from, 0))
+        self._appends.append(append)
+        if self._writing < _AT_ONCE:
+            self._writing += 1
+            writer = asyncio.create_task(self._write(), name="tail")
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        readers = await append.done
+        return None if readers < 0 else readers
+
+    async def _write(self) -> None:
+        """Writes what waits, all that came together in one call."""
         try:
-            return bool(await self._append(keys=[key, f"{key}:fence"], args=arguments))
+            while self._appends:
+                together, self._appends = self._appends[:_TOGETHER], self._appends[_TOGETHER:]
+                await self._together(together)
+        finally:
+            self._writing -= 1  # at once, and not when the task is done: what comes in between would wait for another
+
+    async def _together(self, together: Sequence[_Append]) -> None:
+        answers = [0] * len(together)
+        try:
+            answers = await self._append(
+                keys=[key for append in together for key in append.keys],
+                args=[self._ttl, *(part for append in together for part in append.arguments)],
+            )
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
-            return True
+        finally:
+            for append, readers in zip(together, answers, strict=True):
+                if not append.done.done():
+                    append.done.set_result(readers)
+
+    def wake(self, tenant: str, session_id: str) -> None:
+        self._grown.add(_key(tenant, session_id))
+        if not self._waking:
+            self._waking = True
+            self._soon(self._wake_readers())
+
+    async def _wake_readers(self) -> None:
+        try:
+            while grown := sorted(self._grown):
+                self._grown.clear()
+                await self._publish(args=grown)
+        except RedisLost as error:
+            log.warning("tail.lost", error=type(error).__name__)
+        finally:
+            self._waking = False
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
         key = _key(lease.tenant, lease.session_id)
@@ -144,7 +228,10 @@ class RedisTail:
 
     def _change(self, change: Coroutine[Any, Any, None]) -> None:
         """Subscriptions change beside the reader that wants it; losing one is covered by polling."""
-        task = asyncio.create_task(_tried(change))
+        self._soon(_tried(change))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
 

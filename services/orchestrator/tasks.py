@@ -64,11 +64,11 @@ class _Speech:
     def heard(self) -> int:
         return self.record.state.trying.get(self.node_id, self.began).heard
 
-    async def show(self, events: Sequence[Event], *, last: bool) -> None:
-        if last:
-            self.record.stage(events)
-        else:
-            await self.record.show(events)
+    async def show(self, events: Sequence[Event], *, last: bool) -> float:
+        if not last:
+            return await self.record.show(events)
+        self.record.stage(events)
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)

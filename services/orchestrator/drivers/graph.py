@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2
@@ -65,8 +66,13 @@ class _Drive:
     saving: Saving
     working: dict[str, Work] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
+    ended: list[tuple[str, Work]] = field(default_factory=list)
+    asked: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _listening: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
+        self._listening = asyncio.create_task(self._listen())
         self.record.stage(await signals_received(self.record))
         for name in self.record.state.trying:
             self._start(name, None)
@@ -92,9 +98,17 @@ class _Drive:
 
     async def stop(self) -> None:
         """Leaves what is generated to whoever drives next."""
-        for work in self.working.values():
+        at_work: list[asyncio.Task[Any]] = [*self.working.values(), *filter(None, [self._listening])]
+        for work in at_work:
             work.cancel()
-        await asyncio.gather(self.saving.stop(), *self.working.values(), return_exceptions=True)
+        await asyncio.gather(self.saving.stop(), *at_work, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            await self.signalled.wait()
+            self.signalled.clear()
+            self.asked = True
+            self._woken.set()
 
     async def _decide(self) -> tuple[list[Begin], Step]:
         """Every step that can be taken at once, in the log but not written yet; then the one that cannot."""
@@ -121,26 +135,29 @@ class _Drive:
             work = self.driver.tasks.run(self.record, name, self.caller)
         else:
             work = self.driver.tasks.run(self.record, name, self.caller, pause=pause_before(step))
-        self.working[name] = asyncio.create_task(work, name=f"task {name}")
+        self.working[name] = task = asyncio.create_task(work, name=f"task {name}")
         self.turns[name] = trying.turn_id
+        task.add_done_callback(lambda done: self._over(name, done))
+
+    def _over(self, name: str, work: Work) -> None:
+        self.ended.append((name, work))
+        self._woken.set()
 
     async def _await(self) -> None:
         """Waits for a try to end or a signal, and puts what that came to in the log."""
-        nudge = asyncio.create_task(self.signalled.wait())
-        try:
-            await asyncio.wait(
-                {nudge, *self.working.values()}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            nudge.cancel()
-        ended = [name for name, work in self.working.items() if work.done()]
-        if self.signalled.is_set() or not ended:
-            self.signalled.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SIGNAL_POLL_SECONDS):
+                await self._woken.wait()
+        self._woken.clear()
+        ended, self.ended = self.ended, []
+        if self.asked or not ended:
+            self.asked = False
             self.record.stage(await signals_received(self.record))
-        for name in ended:
-            work = self.working.pop(name)
-            if name in self.record.state.trying:
-                await self._outcome(name, work)
+        for name, work in ended:
+            if self.working.get(name) is work:
+                del self.working[name]
+                if name in self.record.state.trying:
+                    await self._outcome(name, work)
 
     async def _outcome(self, name: str, work: Work) -> None:
         trying = self.record.state.trying[name]

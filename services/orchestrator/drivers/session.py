@@ -72,7 +72,7 @@ class _Drive:
                 case Note():
                     await self.record.commit(step.events)
                 case EndRound():
-                    await self.record.commit(await self._round(step.round))
+                    self.record.stage(await self._round(step.round))
                 case Await():
                     self._go_on()
                     await self._await()
@@ -87,7 +87,7 @@ class _Drive:
                     return
                 case Done():
                     return
-            if self.signalled.is_set():
+            if self.signalled.is_set() or self.record.signals_due:
                 await self._hear_signals()
 
     async def stop(self) -> None:

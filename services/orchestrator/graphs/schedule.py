@@ -101,9 +101,8 @@ def _among_nodes(state: GraphState) -> Step:
 
 
 def _cancel(state: GraphState) -> Step:
-    for name in state.nodes:
-        if name not in state.results:
-            return Settle(name, CANCELLED)
+    for name in state.blocked:
+        return Settle(name, CANCELLED)
     return Finish(session_pb2.SESSION_STATUS_CANCELLED, session_pb2.STOP_REASON_CANCELLED)
 
 

@@ -1,15 +1,15 @@
-"""The state of a graph: a pure fold over its log. Any prefix folds to the state the live graph had there.
+"""The state of a graph: a fold over its log. Any prefix folds to the state the live graph had there.
 
-Each change copies only the maps it touches, so that a step of a large graph costs little more than one of a
-small one.
+The fold moves the state on in place and touches only what an event is about, so that a step of a graph of a thousand
+nodes costs what one of ten does. Whoever wants an earlier state folds a shorter log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_event_pb2, task_graph_pb2
@@ -20,13 +20,12 @@ SKIPPED: Final = task_graph_pb2.TASK_STATUS_SKIPPED
 CANCELLED: Final = task_graph_pb2.TASK_STATUS_CANCELLED
 
 Event = event_pb2.SessionEvent
-Value = TypeVar("Value")
 Names = tuple[str, ...]
 # A set that keeps the order in which its members came.
-Queue = Mapping[str, None]
+Queue = dict[str, None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trying:
     """A try of a node, at work. `heard` is the last event of its generation that is in the log."""
 
@@ -50,22 +49,24 @@ class Broken:
     failure: failure_pb2.Failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GraphState:
     """Everything `next_step` looks at."""
 
     session: session_pb2.Session = field(default_factory=session_pb2.Session)
     last_sequence: int = 0
     graph: task_graph_pb2.TaskGraph = field(default_factory=task_graph_pb2.TaskGraph)
-    nodes: Mapping[str, task_graph_pb2.TaskNode] = field(default_factory=dict)
-    depends_on: Mapping[str, Names] = field(default_factory=dict)
-    dependents: Mapping[str, Names] = field(default_factory=dict)
-    blocked: Mapping[str, int] = field(default_factory=dict)
+    # Made anew when the graph grows.
+    nodes: dict[str, task_graph_pb2.TaskNode] = field(default_factory=dict)
+    depends_on: dict[str, Names] = field(default_factory=dict)
+    dependents: dict[str, Names] = field(default_factory=dict)
+    # Every node that has not ended, with how many of its dependencies have not.
+    blocked: dict[str, int] = field(default_factory=dict)
     ready: Queue = field(default_factory=dict)
     doomed: Queue = field(default_factory=dict)
-    trying: Mapping[str, Trying] = field(default_factory=dict)
-    broken: Mapping[str, Broken] = field(default_factory=dict)
-    results: Mapping[str, task_graph_pb2.TaskResult] = field(default_factory=dict)
+    trying: dict[str, Trying] = field(default_factory=dict)
+    broken: dict[str, Broken] = field(default_factory=dict)
+    results: dict[str, task_graph_pb2.TaskResult] = field(default_factory=dict)
     started: Queue = field(default_factory=dict)
     failed: int = 0
     paused: bool = False
@@ -74,14 +75,15 @@ class GraphState:
     takeovers: int = 0
     # Takeovers since something last ended: a long graph may outlive many owners, one that kills its owners may not.
     fruitless: int = 0
-    signals: frozenset[str] = frozenset()
+    signals: set[str] = field(default_factory=set)
     finished: bool = False
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
     checkpoint_id: str = ""
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_micros_usd: int = 0
+    _speaking: dict[str, str] = field(default_factory=dict)
 
     @property
     def progress(self) -> task_graph_pb2.GraphProgress:
@@ -92,15 +94,30 @@ class GraphState:
 
     def node_of(self, turn_id: str) -> str:
         """The node a try belongs to; empty when it is not at work."""
-        return next((name for name, known in self.trying.items() if known.turn_id == turn_id), "")
+        return self._speaking.get(turn_id, "")
+
+    def began(self, name: str, trying: Trying) -> None:
+        """A node is at work."""
+        self.trying[name] = trying
+        self._speaking[trying.turn_id] = name
+        self.started[name] = None
+        self.broken.pop(name, None)
+        self.ready.pop(name, None)
+
+    def stopped(self, name: str) -> Trying | None:
+        """A node is no longer at work; what it was at, if it was."""
+        trying = self.trying.pop(name, None)
+        if trying is not None:
+            self._speaking.pop(trying.turn_id, None)
+        return trying
 
 
 def fold(state: GraphState, events: Iterable[Event]) -> GraphState:
-    """The state after these events."""
+    """Moves the state on by these events, in place, and returns it."""
     for event in events:
-        state = replace(state, last_sequence=event.sequence)
+        state.last_sequence = event.sequence
         if change := _CHANGES.get(event.WhichOneof("payload") or ""):
-            state = change(state, event)
+            change(state, event)
     return state
 
 
@@ -117,48 +134,38 @@ def descendants(state: GraphState, name: str) -> list[str]:
     return found
 
 
-def _session_started(state: GraphState, event: Event) -> GraphState:
+def _session_started(state: GraphState, event: Event) -> None:
     began = event.session_started
-    results = {result.node_id: result for result in began.task_results}
-    state = replace(
-        state,
-        session=began.session,
-        graph=began.task_graph,
-        results=results,
-        started=dict.fromkeys(results),
-        keys=dict(began.task_keys),
-    )
-    return _joined(state, began.task_graph.nodes, rewired=())
+    state.session, state.graph = began.session, began.task_graph
+    state.results = {result.node_id: result for result in began.task_results}
+    state.started = dict.fromkeys(state.results)
+    state.keys = dict(began.task_keys)
+    _joined(state, began.task_graph.nodes, rewired=())
 
 
 def _joined(
     state: GraphState, nodes: Sequence[task_graph_pb2.TaskNode], *, rewired: Sequence[task_event_pb2.Dependencies]
-) -> GraphState:
+) -> None:
     """With these nodes, and what depends on them; everything that follows is worked out anew."""
-    depends_on = dict(state.depends_on)
+    depends_on = state.depends_on
     depends_on.update({node.id: tuple(node.depends_on) for node in nodes})
     depends_on.update({change.node_id: tuple(change.depends_on) for change in rewired})
     dependents: dict[str, list[str]] = {}
     for name, wanted in depends_on.items():
         for before in wanted:
             dependents.setdefault(before, []).append(name)
-    blocked = {
+    state.blocked = {
         name: sum(before not in state.results for before in wanted)
         for name, wanted in depends_on.items()
         if name not in state.results
     }
     begun = state.trying.keys() | state.broken.keys()
-    return replace(
-        state,
-        nodes={**state.nodes, **{node.id: node for node in nodes}},
-        depends_on=depends_on,
-        dependents={name: tuple(after) for name, after in dependents.items()},
-        blocked=blocked,
-        ready={name: None for name, count in blocked.items() if not count and name not in begun},
-    )
+    state.nodes = {**state.nodes, **{node.id: node for node in nodes}}
+    state.dependents = {name: tuple(after) for name, after in dependents.items()}
+    state.ready = {name: None for name, count in state.blocked.items() if not count and name not in begun}
 
 
-def _task_started(state: GraphState, event: Event) -> GraphState:
+def _task_started(state: GraphState, event: Event) -> None:
     began = event.task_started
     now = event.time.ToDatetime(UTC)
     before = state.broken.get(began.node_id)
@@ -172,128 +179,100 @@ def _task_started(state: GraphState, event: Event) -> GraphState:
         started_at=now,
         retries=before.last.retries + 1 if before else 0,
     )
-    return replace(
-        state,
-        trying={**state.trying, began.node_id: trying},
-        broken=_without(state.broken, began.node_id),
-        ready=_without(state.ready, began.node_id),
-        started={**state.started, began.node_id: None},
-        waiting=False,
-    )
+    state.began(began.node_id, trying)
+    state.waiting = False
 
 
-def _tokens_produced(state: GraphState, event: Event) -> GraphState:
+def _tokens_produced(state: GraphState, event: Event) -> None:
     tokens = event.tokens_produced
-    return _heard(state, tokens.turn_id, tokens.generation_sequence, tokens.text)
+    _heard(state, tokens.turn_id, tokens.generation_sequence, tokens.text)
 
 
-def _monitor_verdict(state: GraphState, event: Event) -> GraphState:
+def _monitor_verdict(state: GraphState, event: Event) -> None:
     verdict = event.monitor_verdict
-    return _heard(state, verdict.turn_id, verdict.generation_sequence, "")
+    _heard(state, verdict.turn_id, verdict.generation_sequence, "")
 
 
-def _heard(state: GraphState, turn_id: str, sequence: int, text: str) -> GraphState:
-    name = state.node_of(turn_id)
-    if not name:
-        return state
-    known = state.trying[name]
-    now = replace(known, text=known.text + text, heard=max(known.heard, sequence))
-    return replace(state, trying={**state.trying, name: now})
+def _heard(state: GraphState, turn_id: str, sequence: int, text: str) -> None:
+    if name := state.node_of(turn_id):
+        known = state.trying[name]
+        known.text += text
+        known.heard = max(known.heard, sequence)
 
 
-def _failed_over(state: GraphState, event: Event) -> GraphState:
+def _failed_over(state: GraphState, event: Event) -> None:
     name = state.node_of(event.failed_over.turn_id)
-    if not name or not event.failed_over.restarted:
-        return state
-    return replace(state, trying={**state.trying, name: replace(state.trying[name], text="")})
+    if name and event.failed_over.restarted:
+        state.trying[name].text = ""
 
 
-def _task_interrupted(state: GraphState, event: Event) -> GraphState:
+def _task_interrupted(state: GraphState, event: Event) -> None:
     broke = event.task_interrupted
-    last = state.trying.get(broke.node_id)
-    if last is None:
-        return state
-    return replace(
-        state,
-        trying=_without(state.trying, broke.node_id),
-        broken={**state.broken, broke.node_id: Broken(last, broke.failure)},
-        calls=state.calls + 1,
-    )
+    last = state.stopped(broke.node_id)
+    if last is not None:
+        state.broken[broke.node_id] = Broken(last, broke.failure)
+        state.calls += 1
 
 
-def _task_finished(state: GraphState, event: Event) -> GraphState:
+def _task_finished(state: GraphState, event: Event) -> None:
     result = event.task_finished.result
     name = result.node_id
-    blocked = dict(state.blocked)
-    blocked.pop(name, None)
-    ready = _without(state.ready, name)
+    for queue in (state.blocked, state.ready, state.broken, state.doomed):
+        queue.pop(name, None)
+    state.results[name] = result
+    state.started[name] = None
+    state.calls += state.stopped(name) is not None
+    state.failed += result.status == FAILED
+    state.fruitless = 0
+    state.input_tokens += result.usage.input_tokens
+    state.output_tokens += result.usage.output_tokens
+    state.cost_micros_usd += result.cost_micros_usd
     for after in state.dependents.get(name, ()):
-        if after in blocked:
-            blocked[after] -= 1
-            if not blocked[after]:
-                ready = {**ready, after: None}
-    return replace(
-        state,
-        results={**state.results, name: result},
-        started={**state.started, name: None},
-        trying=_without(state.trying, name),
-        broken=_without(state.broken, name),
-        doomed=_without(state.doomed, name),
-        blocked=blocked,
-        ready=ready,
-        failed=state.failed + (result.status == FAILED),
-        fruitless=0,
-        calls=state.calls + (name in state.trying),
-        input_tokens=state.input_tokens + result.usage.input_tokens,
-        output_tokens=state.output_tokens + result.usage.output_tokens,
-        cost_micros_usd=state.cost_micros_usd + result.cost_micros_usd,
-    )
+        if after in state.blocked:
+            state.blocked[after] -= 1
+            if not state.blocked[after]:
+                state.ready[after] = None
 
 
-def _graph_grown(state: GraphState, event: Event) -> GraphState:
+def _graph_grown(state: GraphState, event: Event) -> None:
     grown = event.graph_grown
-    return _joined(state, grown.nodes, rewired=grown.rewired)
+    _joined(state, grown.nodes, rewired=grown.rewired)
 
 
-def _signal_received(state: GraphState, event: Event) -> GraphState:
+def _signal_received(state: GraphState, event: Event) -> None:
     received = event.signal_received
-    state = replace(state, signals=state.signals | {received.signal_id}, waiting=False)
+    state.signals.add(received.signal_id)
+    state.waiting = False
     match received.signal:
         case "pause":
-            return replace(state, paused=True)
+            state.paused = True
         case "resume":
-            return replace(state, paused=False)
+            state.paused = False
         case "cancel":
-            return replace(state, cancelled=True)
+            state.cancelled = True
         case "cancel_task" if received.target in state.nodes:
-            lost = {name: None for name in descendants(state, received.target) if name not in state.results}
-            return replace(state, doomed={**state.doomed, **lost})
-        case _:
-            return state
+            state.doomed.update({name: None for name in descendants(state, received.target) if name in state.blocked})
 
 
-def _session_waiting(state: GraphState, _event: Event) -> GraphState:
+def _session_waiting(state: GraphState, _event: Event) -> None:
     """A run that came as far as waiting is no poison: its takeovers count from anew, as in its lease."""
-    return replace(state, waiting=True, takeovers=0, fruitless=0)
+    state.waiting, state.takeovers, state.fruitless = True, 0, 0
 
 
-def _session_taken_over(state: GraphState, event: Event) -> GraphState:
-    return replace(state, takeovers=event.session_taken_over.takeovers, fruitless=state.fruitless + 1)
+def _session_taken_over(state: GraphState, event: Event) -> None:
+    state.takeovers = event.session_taken_over.takeovers
+    state.fruitless += 1
 
 
-def _checkpoint_saved(state: GraphState, event: Event) -> GraphState:
-    return replace(state, checkpoint_id=event.checkpoint_saved.checkpoint_id)
+def _checkpoint_saved(state: GraphState, event: Event) -> None:
+    state.checkpoint_id = event.checkpoint_saved.checkpoint_id
 
 
-def _session_finished(state: GraphState, event: Event) -> GraphState:
-    return replace(state, session=event.session_finished.session, finished=True)
+def _session_finished(state: GraphState, event: Event) -> None:
+    state.session, state.finished = event.session_finished.session, True
 
 
-def _without(values: Mapping[str, Value], name: str) -> Mapping[str, Value]:
-    return {key: value for key, value in values.items() if key != name} if name in values else values
-
-
-_CHANGES: Final[dict[str, Callable[[GraphState, Event], GraphState]]] = {
+_CHANGES: Final[dict[str, Callable[[GraphState, Event], None]]] = {
     "session_started": _session_started,
     "task_started": _task_started,
     "tokens_produced": _tokens_produced,

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from deploy.local.postgres import Cluster
 from tests.support.graphs import node
 from tests.support.postgres import postgres
 from tests.support.replicas import Replica, Site, SlowModel, site
-from tests.support.valkey import valkey_url
+from tests.support.valkey import free_port, running_valkey, valkey_url
 
 pytestmark = pytest.mark.heavy
 
@@ -142,6 +142,27 @@ async def test_a_postgres_that_restarts_in_the_middle_costs_time_and_nothing_els
             with suppress(grpc.aio.AioRpcError):
                 await watcher.read(one)
             await asyncio.sleep(0.1)
+
+    watcher.check(model)
+
+
+async def test_a_redis_that_goes_away_for_good_in_the_middle_costs_live_tails_and_nothing_else(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    dsn, driver_dsn = postgres.dsn("orchestrator"), postgres.dsn("orchestrator_driver")
+    (tmp_path / "redis").mkdir()
+    with ExitStack() as stack:
+        redis_url = stack.enter_context(running_valkey(tmp_path / "redis", free_port()))
+        async with site(tmp_path, dsn=dsn, driver_dsn=driver_dsn, redis_url=redis_url, words=8, pause=0.05) as shared:
+            where, model = shared
+            async with where.replica("one") as one:
+                watcher = await execute(shared, one)
+                await watcher.read(one, until=4)
+                stack.close()
+                while watcher.seen[-1].WhichOneof("payload") != "session_finished":
+                    with suppress(grpc.aio.AioRpcError):
+                        await watcher.read(one)
+                    await asyncio.sleep(0.1)
 
     watcher.check(model)
 

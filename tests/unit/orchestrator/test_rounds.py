@@ -307,7 +307,7 @@ async def test_a_turn_is_tried_three_times_with_growing_pauses(world: World) -> 
     session = await world.find(session_id)
     attempts = [event.turn_started.attempt for event in await world.log(session_id) if event.HasField("turn_started")]
     assert attempts == [1, 2, 3]
-    assert [nap for nap in world.naps if nap > 0.1] == [0.5, 1.0]
+    assert [nap for nap in world.naps if nap > 0.3] == [0.5, 1.0]
     assert (session.stop_reason, session.failure.reason) == (
         session_pb2.STOP_REASON_TURN_FAILED,
         Reason.ERROR_REASON_PROVIDER_UNAVAILABLE,
@@ -412,7 +412,7 @@ async def test_a_model_that_is_gone_for_good_fails_the_turn_with_its_reason(worl
 
     session = await world.find(session_id)
     assert session.failure.reason == Reason.ERROR_REASON_MODEL_NOT_FOUND
-    assert len([nap for nap in world.naps if nap > 0.1]) == 0
+    assert len([nap for nap in world.naps if nap > 0.3]) == 0
 
 
 async def test_an_agents_own_model_and_limits_are_asked_for(world: World) -> None:

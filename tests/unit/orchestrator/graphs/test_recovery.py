@@ -104,14 +104,26 @@ async def test_a_death_at_any_write_of_a_twelve_node_graph_changes_nothing_but_t
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_ten_deaths_at_random_in_a_bigger_graph_change_nothing_but_the_owners(seed: int) -> None:
+    await _ten_deaths(seed, size=40)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(100, 120))
+async def test_two_hundred_more_deaths_in_graphs_of_a_hundred_and_twenty_change_nothing_either(seed: int) -> None:
+    await _ten_deaths(seed, size=120)
+
+
+async def _ten_deaths(seed: int, *, size: int) -> None:
     chance = random.Random(seed)
-    nodes = [node(f"n{place}", *{f"n{chance.randrange(place)}" for _ in range(2) if place}) for place in range(40)]
+    nodes = [node(f"n{place}", *{f"n{chance.randrange(place)}" for _ in range(2) if place}) for place in range(size)]
     world = World()
     kept = await world.execute(*nodes, max_parallel_tasks=8)
     watching = Watching(world, kept.session.id)
     for _ in range(10):
         if not await run_until_killed(world, Fate(chance.randrange(1, 25), chance.choice(["before", "after"]))):
             break
+        if kept.session.id not in [session for (_, session), row in world.leases._rows.items() if row.ready]:
+            break  # died with its last write done
         world.clock.advance(TTL * 2)
         await world.leases.claim("nobody", ttl=TTL, limit=0)
         world.leases._rows[TENANT, kept.session.id].takeovers = 0  # ten deaths in a row would set it aside
@@ -119,7 +131,7 @@ async def test_ten_deaths_at_random_in_a_bigger_graph_change_nothing_but_the_own
         await world.drive("last")
 
     await check_told_once(world, kept.session.id, await watching.end())
-    assert len(world.inference.started) == 40
+    assert len(world.inference.started) == size
     shown = await world.graphs.shown(TENANT, kept.graph.id)
     assert {result.status for result in shown.results} == {task_graph_pb2.TASK_STATUS_COMPLETED}
 

@@ -1,0 +1,145 @@
+"""Appending to logs, many at once: what comes while a statement is under way goes together with the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from itertools import accumulate
+from typing import Final
+
+import asyncpg
+from google.protobuf import json_format
+
+from agentnet.orchestrator.v1 import session_pb2, turn_pb2
+from services.orchestrator.errors import LeaseLost
+from services.orchestrator.store import Entry, Lease
+from shared.errors import MeshError
+from shared.postgres import Database
+
+# Statements under way at once, so that one commit's wait for the disk does not hold the next one up.
+_AT_ONCE: Final = 2
+_TOGETHER: Final = 128
+_NO_TURN: Final = (None,) * 9
+_ENDED: Final = (
+    session_pb2.SESSION_STATUS_COMPLETED,
+    session_pb2.SESSION_STATUS_FAILED,
+    session_pb2.SESSION_STATUS_CANCELLED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One transaction's worth of one log."""
+
+    lease: Lease
+    entries: Sequence[Entry]
+    macs: Sequence[bytes]
+    session: session_pb2.Session
+    turn: turn_pb2.Turn | None
+    release: bool
+    signals_taken: int
+    done: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Appends:
+    """All appends of this replica."""
+
+    def __init__(self, database: Database, statement: str) -> None:
+        self._database = database
+        self._statement = statement
+        self._waiting: list[Append] = []
+        self._writers: set[asyncio.Task[None]] = set()
+        self._writing = 0
+
+    async def write(self, append: Append) -> int:
+        """Commits it and tells how many signals the run has by now. Raises LeaseLost, Unavailable, and what Postgres
+        says of this append.
+        """
+        self._waiting.append(append)
+        if self._writing < _AT_ONCE:
+            self._writing += 1
+            writer = asyncio.create_task(self._write(), name="appends")
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        return await append.done
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                together, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
+                try:
+                    await self._together(together)
+                finally:
+                    for append in together:
+                        append.done.cancel()  # of those that were answered nothing changes
+        finally:
+            self._writing -= 1  # at once, and not when the task is done: what comes in between would wait for another
+
+    async def _together(self, appends: Sequence[Append]) -> None:
+        """What Postgres refuses is tried one by one: no log suffers for another."""
+        try:
+            async with self._database.alone() as connection:
+                rows = await connection.fetch(self._statement, *_columns(appends))
+        except MeshError as error:
+            for append in appends:
+                _fail(append, error)
+        except asyncpg.PostgresError as error:
+            if len(appends) == 1:
+                _fail(appends[0], error)
+                return
+            for append in appends:
+                await self._together([append])
+        else:
+            _answer(appends, {row["place"]: row["signals"] for row in rows})
+
+
+def _answer(appends: Sequence[Append], made: dict[int, int]) -> None:
+    for place, append in enumerate(appends, start=1):
+        if place in made and not append.done.done():
+            append.done.set_result(made[place])
+        elif place not in made:
+            _fail(append, LeaseLost("another replica drives the session", session_id=append.lease.session_id))
+
+
+def _fail(append: Append, error: Exception) -> None:
+    if not append.done.done():
+        append.done.set_exception(error)
+
+
+def _columns(appends: Sequence[Append]) -> list[list[object]]:
+    """The arguments of append_logs."""
+    writes = zip(*(_write(append) for append in appends), strict=True)
+    events = zip(
+        *(
+            (entry.sequence, entry.kind, entry.payload, mac)
+            for append in appends
+            for entry, mac in zip(append.entries, append.macs, strict=True)
+        ),
+        strict=True,
+    )
+    turns = zip(*(_turn(append.turn) if append.turn else _NO_TURN for append in appends), strict=True)
+    lasts = list[object](accumulate(len(append.entries) for append in appends))
+    return [*map(list, writes), lasts, *map(list, events), *map(list, turns)]
+
+
+def _write(append: Append) -> tuple[object, ...]:
+    lease, session = append.lease, append.session
+    ended = session.end_time.ToDatetime(UTC) if session.HasField("end_time") else None
+    # As the column `task_graph.status` has it: "pending", "running", "completed", "failed" or "cancelled".
+    graph_status = session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_").lower()
+    return (
+        lease.tenant, lease.session_id, lease.owner, lease.fence, session.status, session.topic_final,
+        session.converged, session.rounds_executed, ended, session.SerializeToString(), append.release,
+        session.status in _ENDED, append.signals_taken, graph_status,
+    )  # fmt: skip
+
+
+def _turn(turn: turn_pb2.Turn) -> tuple[object, ...]:
+    raw = json_format.MessageToDict(turn, preserving_proto_field_name=True)
+    confidence = turn.confidence if turn.HasField("confidence") else None
+    return (
+        turn.id, turn.round, turn.agent.partition("@")[0], turn.prompt, turn.content, confidence, raw,
+        turn.SerializeToString(), turn.end_time.ToDatetime(UTC),
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""Putting together what many ask for at once: while one statement is at work what else is asked waits, and the next
+statement carries all of it. Nobody waits for company: what is asked alone goes alone, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Final, Generic, TypeVar
+
+from shared.errors import MeshError, Unavailable
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+_MOST: Final = 256
+
+
+class Batches(Generic[Asked, Answer]):
+    """One kind of statement. `carry` answers many at once, in their order; `place` says what an asked one is about, and
+    two about the same place never go together.
+
+    When a batch fails by one of the `faults`, which blame something that was asked, each of it is asked again alone:
+    what is wrong with one is no harm to the others. `carry` must bear that, as a transaction does.
+    """
+
+    def __init__(
+        self,
+        carry: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]],
+        *,
+        place: Callable[[Asked], Hashable] = id,
+        at_once: int = 1,
+        most: int = _MOST,
+        faults: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._carry = carry
+        self._place = place
+        self._at_once = at_once
+        self._most = most
+        self._faults = faults
+        self._waiting: deque[tuple[Asked, asyncio.Future[Answer]]] = deque()
+        self._workers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: set[Hashable] = set()
+
+    async def ask(self, asked: Asked) -> Answer:
+        """The answer to one. Raises what `carry` raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((asked, future))
+        if self._workers < self._at_once:
+            self._workers += 1
+            task = loop.create_task(self._work(), name="batch")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def _work(self) -> None:
+        try:
+            await asyncio.sleep(0)  # what others ask in this turn of the loop comes along
+            while batch := self._taken():
+                places = {self._place(asked) for asked, _ in batch}
+                self._busy |= places
+                try:
+                    await self._answer(batch)
+                finally:
+                    self._busy -= places
+        finally:
+            self._workers -= 1  # at once, and not when the task is done: what is asked in between would wait for ever
+
+    def _taken(self) -> list[tuple[Asked, asyncio.Future[Answer]]]:
+        """What goes next, in its order; who gave up meanwhile is left out."""
+        taken: list[tuple[Asked, asyncio.Future[Answer]]] = []
+        later: list[tuple[Asked, asyncio.Future[Answer]]] = []
+        places = set(self._busy)
+        while self._waiting and len(taken) < self._most:
+            one = self._waiting.popleft()
+            if one[1].done():
+                continue
+            place = self._place(one[0])
+            (later if place in places else taken).append(one)
+            places.add(place)
+        self._waiting.extendleft(reversed(later))
+        return taken
+
+    async def _answer(self, batch: Sequence[tuple[Asked, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._carry([asked for asked, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        except self._faults as fault:
+            if len(batch) == 1:
+                _fail(batch, fault)
+            else:
+                for one in batch:
+                    await self._answer([one])
+        except MeshError as error:
+            _fail(batch, error)
+        finally:
+            _fail(batch, Unavailable("what was asked for together broke off"))
+
+
+def _fail(batch: Sequence[tuple[Asked, asyncio.Future[Answer]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
