@@ -51,6 +51,7 @@ class EmbeddedMesh:
         self._launch(parts.model(plan))
         await asyncio.gather(self._stores(), self._up(parts.valkey_store(plan)))
         services = [self._launch(parts.service(plan, name)) for name in SERVICES]
+        services.append(self._launch(parts.evaluation_worker(plan)))
         self._launch(parts.envoy_proxy(plan))
         await asyncio.gather(*(supervised.ready() for supervised in services), self._parts["envoy"].ready())
         while not await asyncio.to_thread(routable, plan.state):  # noqa: ASYNC110 - Envoy has no event for it
@@ -65,7 +66,7 @@ class EmbeddedMesh:
         """Stops in reverse order and waits until every process is gone."""
         running = list(self._parts.values())
         by_name = {supervised.part.name: supervised for supervised in running}
-        for names in (("envoy",), (*SERVICES, "model"), ("valkey", "postgres")):
+        for names in (("envoy", "evaluation"), (*SERVICES, "model"), ("valkey", "postgres")):
             await asyncio.gather(*(by_name[name].stop() for name in names if name in by_name))
         for task in self._tasks:
             task.cancel()

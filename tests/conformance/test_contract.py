@@ -76,7 +76,7 @@ def test_compose_starts_the_same_topology_with_a_health_check_each() -> None:
     from dataclasses import replace
 
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert {*SERVICES, "postgres", "redis", "envoy", "init"} == set(compose)
+    assert {*SERVICES, "evaluation", "postgres", "redis", "envoy", "init"} == set(compose)
     assert "HEALTHCHECK" in (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
     for name in ("postgres", "redis", "envoy"):
         assert "healthcheck" in compose[name]
