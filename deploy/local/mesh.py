@@ -39,6 +39,7 @@ class EmbeddedMesh:
         self._report = report
         self._parts: dict[str, Supervised] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._ready = False
 
     @property
     def edge(self) -> str:
@@ -60,10 +61,12 @@ class EmbeddedMesh:
         await self._parts["model"].ready()
         self._report("the model is loaded")
         write_client_file(plan.state, self.edge)
+        self._ready = True
         self.write_status()
 
     async def stop(self) -> None:
         """Stops in reverse order and waits until every process is gone."""
+        self._ready = False
         running = list(self._parts.values())
         by_name = {supervised.part.name: supervised for supervised in running}
         for names in (("envoy", "evaluation"), (*SERVICES, "model"), ("valkey", "postgres")):
@@ -76,6 +79,7 @@ class EmbeddedMesh:
     def status(self) -> dict[str, Any]:
         """Every address, process and health."""
         return {
+            "ready": self._ready,
             "edge": self.edge,
             "internal": self.plan.address("internal"),
             "supervisor_pid": os.getpid(),

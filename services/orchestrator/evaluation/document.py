@@ -27,7 +27,7 @@ _TYPES: Final = frozenset(
 def read(document: str) -> Suite:
     """The suite a text describes. Raises SuiteInvalid with the line and the path of the first fault."""
     lines = dict(_lines(_tree(document), ()))
-    return parsed(yaml.load(document, _Loader), lines)  # noqa: S506 - a safe loader
+    return parsed(_plain(document), lines)
 
 
 def parsed(data: Any, lines: dict[Path, int] | None = None) -> Suite:
@@ -69,6 +69,15 @@ def _tree(document: str) -> yaml.Node:
     if tree is None:
         raise _invalid("the document is empty", {(): 1}, ())
     return tree
+
+
+def _plain(document: str) -> Any:
+    """The data of a document that parses: a tag nobody knows, or a date that does not exist, shows only here."""
+    try:
+        return yaml.load(document, _Loader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise _invalid("a value is not plain data", {(): mark.line + 1 if mark else 1}, ()) from None
 
 
 def _lines(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
