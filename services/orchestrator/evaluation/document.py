@@ -23,6 +23,8 @@ _TYPES: Final = frozenset(
     field.default for kind in get_args(Criterion) for field in fields(kind) if field.name == "type"
 )
 
+_WORDS: Final = {"tuple_type": "a list is wanted", "dataclass_type": "a mapping is wanted"}
+
 
 def read(document: str) -> Suite:
     """The suite a text describes. Raises SuiteInvalid with the line and the path of the first fault."""
@@ -36,7 +38,8 @@ def parsed(data: Any, lines: dict[Path, int] | None = None) -> Suite:
         suite = _SUITE.validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _invalid(first["msg"].removeprefix("Value error, "), lines, first["loc"]) from None
+        message = _WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+        raise _invalid(message, lines, first["loc"]) from None
     check_size(suite)
     return suite
 
