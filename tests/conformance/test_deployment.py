@@ -63,6 +63,15 @@ def test_the_stack_is_written_in_flow_order_and_waits_for_what_it_needs() -> Non
         assert COMPOSE[service]["volumes"] == [f"{service}:/etc/agentnet:ro"], "its own secrets and no other's"
 
 
+def test_the_container_of_tools_lets_bubblewrap_make_its_sandbox() -> None:
+    """Without the last, the kernel refuses the sandbox its own /proc: every call would be SANDBOX_UNAVAILABLE."""
+    assert set(COMPOSE["tools"]["security_opt"]) == {
+        "seccomp=unconfined",
+        "apparmor=unconfined",
+        "systempaths=unconfined",
+    }
+
+
 def test_only_the_edge_is_published_and_on_loopback_alone() -> None:
     published = {name: service["ports"] for name, service in COMPOSE.items() if "ports" in service}
     assert published == {"envoy": ["127.0.0.1:${AGENTNET_EDGE_PORT:-8080}:8080"]}
