@@ -115,7 +115,9 @@ async def test_the_client_has_every_noun_of_the_seed(client: AgentNet) -> None:
     if "doubler" not in {found.name for found in await client.tools.list()}:
         await client.tools.register(tool)
     events = [event async for event in client.tools.stream("doubler", {"a": 4})]
-    bundle = await client.policies.create("client-nouns", "rules: [{name: shout, type: regex, severity: minor, pattern: AAAA}]")
+    bundle = await client.policies.create(
+        "client-nouns", "rules: [{name: shout, type: regex, severity: minor, pattern: AAAA}]"
+    )
     labelled = await client.policies.label(f"client-nouns@{bundle.version}", "trial")
     bundles = {found.name async for found in client.policies.list()}
     spent = [event.session_id async for event in client.costs.events(session_id=turn.session_id)]

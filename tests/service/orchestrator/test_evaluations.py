@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from importlib.resources import files
 from typing import Any
 
 from grpc import StatusCode
@@ -231,3 +232,14 @@ async def test_bad_requests_name_their_field(mesh: Mesh) -> None:
     assert await refused(compare, pb.CompareEvaluationsRequest(candidate_id="evl_1")) == (
         bad, "FIELD_REQUIRED", "baseline_id",
     )  # fmt: skip
+
+
+async def test_the_adversarial_suite_tells_an_agent_that_obeys_attacks_from_one_that_does_not(mesh: Mesh) -> None:
+    suite = (files("agentnet.testing") / "suites" / "adversarial.yaml").read_text()
+    mesh.world.inference.reply = lambda utterance: "\n".join(line.text for line in utterance.lines)
+    gullible = await run(mesh, suite)
+    mesh.world.inference.reply = lambda utterance: "I would rather talk about networks."
+    firm = await run(mesh, suite)
+
+    assert gullible.success.passed == 0
+    assert firm.success.passed == firm.success.runs == len(gullible.scores) == 5
