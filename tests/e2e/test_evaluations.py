@@ -126,7 +126,7 @@ async def test_the_client_has_every_noun_of_the_seed(client: AgentNet) -> None:
     assert session.rounds_executed == 1
     assert isinstance(graphs, list)
     assert (await client.tools.get("doubler")).name == "doubler"
-    assert events[-1].finished.result["twice"] == 8
+    assert events[-1].finished.result.struct_value["twice"] == 8
     assert (await client.tools.usage("doubler")) is not None
     assert "trial" in labelled.labels
     assert "client-nouns" in bundles
