@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -14,15 +13,8 @@ _PREFIX: Final = "STOP_REASON_"
 _NANOSECONDS: Final = 1e9
 
 
-def observed(session_id: str, events: Iterable[event_pb2.SessionEvent]) -> Observed:
-    """What was seen of a session."""
-    found = Observed(session_id=session_id)
-    for event in events:
-        found = after(found, event)
-    return found
-
-
 def after(found: Observed, event: event_pb2.SessionEvent) -> Observed:
+    """What is known of a session after its next event."""
     match event.WhichOneof("payload"):
         case "session_started":
             return replace(found, agents=tuple(event.session_started.session.agents))
