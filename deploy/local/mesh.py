@@ -39,6 +39,7 @@ class EmbeddedMesh:
         self._report = report
         self._parts: dict[str, Supervised] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._ready = False
 
     @property
     def edge(self) -> str:
@@ -51,6 +52,7 @@ class EmbeddedMesh:
         self._launch(parts.model(plan))
         await asyncio.gather(self._stores(), self._up(parts.valkey_store(plan)))
         services = [self._launch(parts.service(plan, name)) for name in SERVICES]
+        services.append(self._launch(parts.evaluation_worker(plan)))
         self._launch(parts.envoy_proxy(plan))
         await asyncio.gather(*(supervised.ready() for supervised in services), self._parts["envoy"].ready())
         while not await asyncio.to_thread(routable, plan.state):  # noqa: ASYNC110 - Envoy has no event for it
@@ -59,13 +61,15 @@ class EmbeddedMesh:
         await self._parts["model"].ready()
         self._report("the model is loaded")
         write_client_file(plan.state, self.edge)
+        self._ready = True
         self.write_status()
 
     async def stop(self) -> None:
         """Stops in reverse order and waits until every process is gone."""
+        self._ready = False
         running = list(self._parts.values())
         by_name = {supervised.part.name: supervised for supervised in running}
-        for names in (("envoy",), (*SERVICES, "model"), ("valkey", "postgres")):
+        for names in (("envoy", "evaluation"), (*SERVICES, "model"), ("valkey", "postgres")):
             await asyncio.gather(*(by_name[name].stop() for name in names if name in by_name))
         for task in self._tasks:
             task.cancel()
@@ -75,6 +79,7 @@ class EmbeddedMesh:
     def status(self) -> dict[str, Any]:
         """Every address, process and health."""
         return {
+            "ready": self._ready,
             "edge": self.edge,
             "internal": self.plan.address("internal"),
             "supervisor_pid": os.getpid(),

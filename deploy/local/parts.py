@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,7 +123,18 @@ def model(plan: Plan) -> Part:
 
 
 def service(plan: Plan, name: str) -> Part:
-    address = plan.address(name)
+    return _mesh_process(plan, name, module=f"services.{name}", address=plan.address(name))
+
+
+def evaluation_worker(plan: Plan) -> Part:
+    """The orchestrator's second process: it runs evaluations' cases, with the orchestrator's settings and key."""
+    module = "services.orchestrator.evaluation"
+    return replace(
+        _mesh_process(plan, "orchestrator", module=module, address=plan.address("evaluation")), name="evaluation"
+    )
+
+
+def _mesh_process(plan: Plan, name: str, *, module: str, address: str) -> Part:
     own = {
         "AGENTNET_LISTEN": address,
         "AGENTNET_MESH_ADDRESS": plan.address("internal"),
@@ -135,7 +146,7 @@ def service(plan: Plan, name: str) -> Part:
     }
     return Part(
         name=name,
-        command=(sys.executable, "-m", f"services.{name}"),
+        command=(sys.executable, "-m", module),
         probe=_grpc_probe(address),
         address=address,
         environment=_environment(own, provider_keys=name == "inference"),

@@ -47,7 +47,7 @@ class Part:
     address: str
     environment: Mapping[str, str] = field(default_factory=dict)
     death_signal: signal.Signals = signal.SIGKILL
-    start_seconds: float = 60.0
+    start_seconds: float = 120.0
     stop_seconds: float = 8.0
     stop: Callable[[], Awaitable[None]] | None = None
 

@@ -24,6 +24,7 @@ DEFAULT_PORTS: Final = {
     "edge": 8080,
     "internal": 9090,
     **{service: 50051 + place for place, service in enumerate(SERVICES)},
+    "evaluation": 50051 + len(SERVICES),
     "postgres": 55432,
     "valkey": 56379,
     "model": 58080,

@@ -151,3 +151,33 @@ class IterationsExhausted(FailedPrecondition):
     """A turn called tools until its iterations ran out."""
 
     reason = Reason.ERROR_REASON_ITERATIONS_EXHAUSTED
+
+
+class SuiteInvalid(InvalidArgument):
+    """The suite does not parse or breaks its shape. The metadata name the line and the path."""
+
+    reason = Reason.ERROR_REASON_SUITE_INVALID
+
+
+class EvaluationNotFound(NotFound):
+    """No such evaluation in this tenant."""
+
+    reason = Reason.ERROR_REASON_EVALUATION_NOT_FOUND
+
+
+class EvaluationRunning(FailedPrecondition):
+    """It has not ended. Wait for it."""
+
+    reason = Reason.ERROR_REASON_EVALUATION_RUNNING
+
+
+class ScenarioTimedOut(DeadlineExceeded):
+    """The scenario's session took longer than the scenario allows."""
+
+    reason = Reason.ERROR_REASON_SCENARIO_TIMED_OUT
+
+
+class CaseGivenUp(Aborted):
+    """The case broke off too often: its worker died with it again and again."""
+
+    reason = Reason.ERROR_REASON_CASE_GIVEN_UP

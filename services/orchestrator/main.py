@@ -15,7 +15,6 @@ from agentnet.orchestrator.v1 import (
     task_graph_service_pb2_grpc,
     turn_service_pb2_grpc,
 )
-from services.orchestrator import unserved
 from services.orchestrator.agents import Agents, read_agents
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.places import checkpoint_store
@@ -23,6 +22,9 @@ from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.evaluation.evaluations import Evaluations
+from services.orchestrator.evaluation.service import EVALUATIONS, EvaluationService
+from services.orchestrator.evaluation.store_postgres import PostgresEvaluationStore
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.peers_grpc import SERVICES as PEERS
@@ -58,7 +60,7 @@ SERVICES = (
     CHECKPOINTS,
     INPUTS,
     TURNS,
-    "agentnet.orchestrator.v1.EvaluationService",
+    EVALUATIONS,
 )
 
 
@@ -88,7 +90,8 @@ def main() -> None:
         turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(sessions), server)
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(TaskGraphService(graphs, planner), server)
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
-        evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
+        evaluations = Evaluations(PostgresEvaluationStore(database), clock, ids)
+        evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(EvaluationService(evaluations), server)
 
     run("orchestrator", settings, register, service_names=SERVICES)
 

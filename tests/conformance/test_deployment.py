@@ -51,17 +51,30 @@ def test_every_make_command_in_the_docs_is_a_target() -> None:
 
 
 def test_the_stack_is_written_in_flow_order_and_waits_for_what_it_needs() -> None:
-    assert list(COMPOSE) == ["postgres", "redis", "init", *SERVICES, "envoy"]
+    both = [
+        name for service in SERVICES for name in ((service, "evaluation") if service == "orchestrator" else (service,))
+    ]
+    assert list(COMPOSE) == ["postgres", "redis", "init", *both, "envoy"]
     assert COMPOSE["init"]["depends_on"].keys() == {"postgres", "redis"}
     assert set(COMPOSE["envoy"]["depends_on"]) == set(SERVICES)
     for service in SERVICES:
         assert COMPOSE[service]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
         assert COMPOSE[service]["command"][-1].endswith(f"exec python -m services.{service}")
+        assert COMPOSE[service]["volumes"] == [f"{service}:/etc/agentnet:ro"], "its own secrets and no other's"
+
+
+def test_the_container_of_tools_lets_bubblewrap_make_its_sandbox() -> None:
+    """Without the last, the kernel refuses the sandbox its own /proc: every call would be SANDBOX_UNAVAILABLE."""
+    assert set(COMPOSE["tools"]["security_opt"]) == {
+        "seccomp=unconfined",
+        "apparmor=unconfined",
+        "systempaths=unconfined",
+    }
 
 
 def test_only_the_edge_is_published_and_on_loopback_alone() -> None:
     published = {name: service["ports"] for name, service in COMPOSE.items() if "ports" in service}
-    assert published == {"envoy": ["127.0.0.1:8080:8080"]}
+    assert published == {"envoy": ["127.0.0.1:${AGENTNET_EDGE_PORT:-8080}:8080"]}
 
 
 def test_no_secret_stands_in_the_file() -> None:
@@ -102,7 +115,31 @@ def test_the_image_is_built_in_stages_and_runs_as_an_ordinary_user() -> None:
     final = lines[stages[1] :]
     assert any(line.startswith("COPY --from=build") for line in final)
     assert any(line == "USER agentnet" for line in final)
-    assert all("--require-hashes" in line for line in lines if "pip install" in line or "pip sync" in line)
+    installs = [line for line in lines if "pip install" in line or "pip sync" in line]
+    assert all("--require-hashes" in line or "--offline --editable ." in line for line in installs)
     for line in lines:
         if line.startswith("COPY ") and "--from" not in line:
-            assert (ROOT / line.split()[1]).exists()
+            assert all((ROOT / source).exists() for source in line.split()[1:-1])
+
+
+def test_the_development_file_runs_every_process_from_the_tree_and_publishes_the_stores_on_loopback() -> None:
+    development: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.dev.yml").read_text())["services"]
+    assert set(development) == set(COMPOSE) - {"envoy"}
+    for name in set(development) - {"postgres", "redis"}:
+        for mount in development[name]["volumes"]:
+            source, target, how = mount.split(":")
+            assert (ROOT / source).is_dir()
+            assert (target, how) == (f"/app/{source.removeprefix('./')}", "ro")
+    published = [port for name in ("postgres", "redis") for port in development[name]["ports"]]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_what_two_wheels_both_carry_is_written_last_by_its_owner() -> None:
+    """xds-protos has old copies of opentelemetry-proto's files: services of an image with them do not start."""
+    again = "--no-deps --reinstall-package opentelemetry-proto -r"
+    for file in ("deploy/docker/Dockerfile", "deploy/python/setup.sh"):
+        text = (ROOT / file).read_text()
+        assert text.index("uv pip sync") < text.index(again)
+    from opentelemetry.proto.common.v1 import common_pb2
+
+    assert common_pb2.InstrumentationScope(name="agentnet").name == "agentnet"

@@ -292,11 +292,6 @@ async def test_a_path_that_is_not_there_is_not_found(rest: Rest) -> None:
     assert (status, reason_of(body)) == (404, "NOT_SERVED")
 
 
-async def test_what_is_not_served_yet_says_so(rest: Rest) -> None:
-    status, body = await rest("POST", "/v1/eval/run", {})
-    assert (status, reason_of(body)) == (501, "NOT_SERVED")
-
-
 # --- governance on the way ------------------------------------------------------------------------------------------
 
 

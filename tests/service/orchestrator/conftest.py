@@ -20,8 +20,8 @@ from agentnet.orchestrator.v1 import (
     task_graph_service_pb2_grpc,
     turn_service_pb2_grpc,
 )
-from services.orchestrator import unserved
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
+from services.orchestrator.evaluation.service import EvaluationService
 from services.orchestrator.main import SERVICES
 from services.orchestrator.service import AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CheckpointService
@@ -33,6 +33,7 @@ from shared.rpc.server import serving
 from shared.rpc.status import from_rpc
 from shared.settings import MeshSettings
 from shared.tasks import supervised
+from tests.support.evaluation import Laboratory
 from tests.support.identity import Keys, make_keys
 from tests.support.orchestrator import POLL, TTL, World
 
@@ -51,6 +52,7 @@ class Mesh:
     address: str
     inputs: Any
     turns: Any
+    laboratory: Laboratory
 
     def me(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -67,6 +69,7 @@ class Mesh:
 @pytest.fixture
 async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     world, keys = World(), make_keys(tmp_path)
+    laboratory = Laboratory(world)
     given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks}
     settings = MeshSettings.model_validate(given | {"drain_grace": 0})
 
@@ -75,6 +78,9 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
         world.leases.hear.append(driver.wake)
         await stack.enter_async_context(draining(driver))
         await stack.enter_async_context(supervised("claim", driver.claim))
+        worker = laboratory.worker()
+        stack.push_async_callback(worker.drain)
+        await stack.enter_async_context(supervised("cases", worker.claim))
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(world.agents, world.sessions), server)
         add_to_server(SessionService(world.sessions, world.clock), server)
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(
@@ -83,7 +89,9 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
         input_service_pb2_grpc.add_InputServiceServicer_to_server(InputService(world.inputs), server)
         turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(world.sessions), server)
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(world.graphs), server)
-        evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
+        evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(
+            EvaluationService(laboratory.evaluations), server
+        )
 
     async with serving(settings, register, service_names=SERVICES) as address:
         async with mesh_channel(address, services=SERVICES) as channel:
@@ -98,4 +106,5 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 address,
                 input_service_pb2_grpc.InputServiceStub(channel),
                 turn_service_pb2_grpc.TurnServiceStub(channel),
+                laboratory,
             )

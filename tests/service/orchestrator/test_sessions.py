@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from agentnet.orchestrator.v1 import evaluation_service_pb2, session_pb2
+from agentnet.orchestrator.v1 import session_pb2
 from agentnet.orchestrator.v1 import session_service_pb2 as pb
 from shared.errors import MeshError
 from shared.rpc.status import from_rpc
@@ -191,14 +191,3 @@ async def test_turns_and_sessions_are_listed_page_by_page(mesh: Mesh) -> None:
     assert [session.id for session in listed.sessions] == [session_id]
     assert list(foreign.sessions) == []
     assert said(missing) == (StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
-
-
-async def test_what_is_not_served_yet_says_so_and_what_to_use_instead(mesh: Mesh) -> None:
-    evaluations = evaluation_service_pb2
-    for call, request in (
-        (mesh.evaluations.RunEvaluation, evaluations.RunEvaluationRequest(suite="x")),
-        (mesh.evaluations.GetEvaluation, evaluations.GetEvaluationRequest(evaluation_id="evl_1")),
-    ):
-        error = await mesh.refused(call, request)
-        assert said(error) == (StatusCode.UNIMPLEMENTED, "NOT_SERVED")
-        assert "SessionService" in error.message

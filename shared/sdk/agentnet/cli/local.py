@@ -96,7 +96,7 @@ def detach(out: Console) -> None:
     with out.status("starting the mesh"):
         while process.poll() is None and time.monotonic() < deadline:
             found = local_status()
-            if found.get("running") and all(part["health"] == "serving" for part in found["processes"]):
+            if found.get("running") and found.get("ready"):
                 _print_urls(out, found["edge"])
                 return
             time.sleep(0.2)
@@ -150,8 +150,8 @@ def _state() -> State:
 
 
 def _print_urls(out: Console, edge: str) -> None:
-    out.print(f"\n[bold green]the mesh serves[/] on [bold]http://{edge}[/] (gRPC, gRPC-Web, REST)")
-    out.print(f'  agentnet status   ·   agentnet run "..."   ·   curl http://{edge}/health')
+    out.print(f"\n[bold green]the mesh serves[/] on [bold]http://{edge}[/] (gRPC, gRPC-Web, REST)", soft_wrap=True)
+    out.print(f'  agentnet status   ·   agentnet run "..."   ·   curl http://{edge}/health', soft_wrap=True)
     out.print("  Ctrl-C or `agentnet down` stops it")
 
 

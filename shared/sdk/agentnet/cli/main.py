@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from agentnet.cli.audit import audit
+from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
 from agentnet.cli.show import Story
@@ -20,11 +21,12 @@ from agentnet.cli.work import do, err
 from agentnet.client import AgentNet, AgentNetError
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="agentnet: teams of agents, governed, over gRPC.")
+app = typer.Typer(no_args_is_help=True, help="agentnet: teams of agents, governed, over gRPC.")
 agent = typer.Typer(no_args_is_help=True, help="Make and read agents.")
 app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
 app.add_typer(audit, name="audit")
+app.add_typer(evaluation, name="eval")
 
 out = Console(highlight=False)
 
@@ -247,8 +249,9 @@ async def _create_agent(made: agent_pb2.Agent) -> None:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    out.print(f"edge [bold]http://{found['edge']}[/]  (gRPC, gRPC-Web, REST)   state {found['state']}")
-    table = Table("process", "health", "address", "pid", "restarts", "requests", "p50 ms", "p95 ms", "p99 ms", box=None)
+    out.print(f"edge [bold]http://{found['edge']}[/]  (gRPC, gRPC-Web, REST)   state {found['state']}", soft_wrap=True)
+    columns = ("process", "health", "address", "pid", "restarts", "requests", "p50 ms", "p95", "p99")
+    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for part in found["processes"]:
         numbers = part.get("latency_ms") or {}
         table.add_row(

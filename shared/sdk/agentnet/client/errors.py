@@ -103,6 +103,8 @@ _SUGGESTIONS = {
     "TASK_GRAPH_NOT_FOUND": "`agentnet graph list` shows the graphs there are.",
     "PLAN_INVALID": "Plan with a stronger model, or write the graph by hand.",
     "CHECKPOINT_NOT_FOUND": "Checkpoints of other tenants are not visible; the id may be wrong.",
+    "EVALUATION_NOT_FOUND": "`agentnet eval list` shows the evaluations there are.",
+    "EVALUATION_RUNNING": "Wait for it; `agentnet eval show` tells how far it is.",
     "SEQUENCE_OUT_OF_RANGE": "Watch from an earlier sequence.",
 }
 _BY_CODE = {

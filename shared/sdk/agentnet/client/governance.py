@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf import json_format, struct_pb2
 
-from agentnet.client.calls import unary
+from agentnet.client.calls import stream, unary
 from agentnet.client.transport import Transport
 from agentnet.cost.v1 import cost_pb2, cost_service_pb2, cost_service_pb2_grpc
 from agentnet.gateway.v1 import key_service_pb2, key_service_pb2_grpc
@@ -20,7 +20,7 @@ from agentnet.policy.v1 import (
     policy_service_pb2_grpc,
     violation_pb2,
 )
-from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+from agentnet.tools.v1 import governance_pb2, tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 
 
 class Tools:
@@ -35,6 +35,10 @@ class Tools:
         return (
             await unary(self._stub.RegisterTool(tool_service_pb2.RegisterToolRequest(tool=tool), **self._call()))
         ).tool
+
+    async def get(self, name: str) -> tool_pb2.Tool:
+        """One version: `search` or `search@1.0.0`."""
+        return (await unary(self._stub.GetTool(tool_service_pb2.GetToolRequest(name=name), **self._call()))).tool
 
     async def list(self, *, agent: str = "") -> Sequence[tool_pb2.Tool]:
         """The tools an agent may call; all without an agent. At most 500."""
@@ -59,6 +63,32 @@ class Tools:
         )
         return await unary(self._stub.InvokeTool(request, **self._call(timeout=timeout)))
 
+    async def stream(
+        self, name: str, arguments: Mapping[str, Any], *, agent: str = ""
+    ) -> AsyncIterator[tool_service_pb2.StreamToolResponse]:
+        """Invokes a tool and gives its output as it comes; the last event is `finished`."""
+        invocation = tool_service_pb2.InvokeToolRequest(
+            name=name, arguments=json_format.ParseDict(dict(arguments), struct_pb2.Struct()), agent=agent
+        )
+        request = tool_service_pb2.StreamToolRequest(invocation=invocation)
+        async for event in stream(self._stub.StreamTool(request, **self._call(timeout=None))):
+            yield event
+
+    async def set_state(self, name: str, state: tool_pb2.ToolState.ValueType, *, note: str = "") -> tool_pb2.Tool:
+        """Moves a version on, as its governance allows."""
+        request = governance_pb2.SetToolStateRequest(name=name, state=state, note=note)
+        return (await unary(self._stub.SetToolState(request, **self._call()))).tool
+
+    async def review(self, name: str, *, approve: bool, note: str = "") -> governance_pb2.ReviewToolResponse:
+        """Says yes or no to a version that waits for reviews."""
+        request = governance_pb2.ReviewToolRequest(name=name, approve=approve, note=note)
+        return await unary(self._stub.ReviewTool(request, **self._call()))
+
+    async def usage(self, name: str) -> governance_pb2.ToolUsage:
+        """How much a tool was used, beside its quotas."""
+        request = governance_pb2.GetToolUsageRequest(name=name)
+        return (await unary(self._stub.GetToolUsage(request, **self._call()))).usage
+
 
 class Policies:
     """Bundles of rules, and what they caught."""
@@ -74,6 +104,28 @@ class Policies:
         """Stores a bundle from YAML or JSON text. Label it "production" to have it enforced."""
         request = policy_service_pb2.CreateBundleRequest(name=name, version=version, document=document, labels=labels)
         return (await unary(self._stub.CreateBundle(request, **self._call()))).bundle
+
+    async def get(self, name: str) -> bundle_pb2.Bundle:
+        """One version: `default` or `default@1.0.0`."""
+        return (
+            await unary(self._stub.GetBundle(policy_service_pb2.GetBundleRequest(name=name), **self._call()))
+        ).bundle
+
+    async def list(self, *, name: str = "") -> AsyncIterator[bundle_pb2.Bundle]:
+        """All versions of all bundles, or of one, page by page."""
+        token = ""
+        while True:
+            request = policy_service_pb2.ListBundlesRequest(name=name, page_token=token)
+            page = await unary(self._stub.ListBundles(request, **self._call()))
+            for bundle in page.bundles:
+                yield bundle
+            if not (token := page.next_page_token):
+                return
+
+    async def label(self, name: str, label: str, *, remove: bool = False) -> bundle_pb2.Bundle:
+        """Moves a label to a version, such as "production", which is enforced; or takes it off."""
+        request = policy_service_pb2.LabelBundleRequest(name=name, label=label, remove=remove)
+        return (await unary(self._stub.LabelBundle(request, **self._call()))).bundle
 
     async def check(self, text: str) -> policy_service_pb2.CheckResponse:
         """Judges a text by what is enforced."""
@@ -133,6 +185,17 @@ class Costs:
         """Sums, dearest first. `group_by` is a list such as "provider,model"."""
         request = cost_service_pb2.SummarizeCostRequest(group_by=group_by, session_id=session_id, page_size=500)
         return (await unary(self._stub.SummarizeCost(request, **self._call()))).summaries
+
+    async def events(self, *, session_id: str = "", model: str = "") -> AsyncIterator[cost_pb2.CostEvent]:
+        """The ledger's entries, newest first, page by page."""
+        token = ""
+        while True:
+            request = cost_service_pb2.ListCostEventsRequest(session_id=session_id, model=model, page_token=token)
+            page = await unary(self._stub.ListCostEvents(request, **self._call()))
+            for event in page.cost_events:
+                yield event
+            if not (token := page.next_page_token):
+                return
 
     async def budget(self) -> cost_pb2.Budget:
         """The tenant's budget."""

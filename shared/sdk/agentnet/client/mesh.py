@@ -7,6 +7,7 @@ from typing import Self
 
 from agentnet.client.calls import unary
 from agentnet.client.credentials import find_target
+from agentnet.client.evaluations import Evaluations
 from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
 from agentnet.client.inference import Inference
 from agentnet.client.memories import MemoryManager
@@ -34,6 +35,7 @@ class AgentNet:
         self.sessions = Sessions(transport)
         self.task_graphs = TaskGraphs(transport, self.sessions)
         self.checkpoints = Checkpoints(transport)
+        self.evaluations = Evaluations(transport)
         self.inference = Inference(transport)
         self.tools = Tools(transport)
         self.policies = Policies(transport)

@@ -22,34 +22,68 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentnet.common.v1 import failure_pb2 as agentnet_dot_common_dot_v1_dot_failure__pb2
 from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
+from agentnet.orchestrator.v1 import evaluation_pb2 as agentnet_dot_orchestrator_dot_v1_dot_evaluation__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/evaluation_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x14RunEvaluationRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"]\n\x15RunEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\";\n\x14GetEvaluationRequest\x12#\n\revaluation_id\x18\x01 \x01(\tR\x0c\x65valuationId\"]\n\x15GetEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\"\xe5\x01\n\nEvaluation\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05suite\x18\x02 \x01(\tR\x05suite\x12?\n\x06scores\x18\x03 \x03(\x0b\x32\'.agentnet.orchestrator.v1.ScenarioScoreR\x06scores\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"\x83\x02\n\rScenarioScore\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12%\n\x0e\x63overage_score\x18\x03 \x01(\x01R\rcoverageScore\x12#\n\rnovelty_score\x18\x04 \x01(\x01R\x0cnoveltyScore\x12\'\n\x0f\x63oherence_score\x18\x05 \x01(\x01R\x0e\x63oherenceScore\x12\x32\n\x15rule_violations_count\x18\x06 \x01(\x05R\x13ruleViolationsCount\x12\x16\n\x06passed\x18\x07 \x01(\x08R\x06passed2\xbf\x02\n\x11\x45valuationService\x12\x8d\x01\n\rRunEvaluation\x12..agentnet.orchestrator.v1.RunEvaluationRequest\x1a/.agentnet.orchestrator.v1.RunEvaluationResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/eval/run:\x01*\x12\x99\x01\n\rGetEvaluation\x12..agentnet.orchestrator.v1.GetEvaluationRequest\x1a/.agentnet.orchestrator.v1.GetEvaluationResponse\"\'\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/eval/{evaluation_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/evaluation_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a#agentnet/common/v1/permission.proto\x1a)agentnet/orchestrator/v1/evaluation.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x03\n\x14RunEvaluationRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12@\n\tscenarios\x18\x03 \x03(\x0b\x32\".agentnet.orchestrator.v1.ScenarioR\tscenarios\x12^\n\nreferences\x18\x04 \x03(\x0b\x32>.agentnet.orchestrator.v1.RunEvaluationRequest.ReferencesEntryR\nreferences\x12\x1f\n\x0b\x62\x61seline_id\x18\x05 \x01(\tR\nbaselineId\x12R\n\x06\x61gents\x18\x06 \x03(\x0b\x32:.agentnet.orchestrator.v1.RunEvaluationRequest.AgentsEntryR\x06\x61gents\x12\x18\n\x07repeats\x18\x07 \x01(\x05R\x07repeats\x1a=\n\x0fReferencesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a\x39\n\x0b\x41gentsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"]\n\x15RunEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\";\n\x14GetEvaluationRequest\x12#\n\revaluation_id\x18\x01 \x01(\tR\x0c\x65valuationId\"]\n\x15GetEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\"j\n\x16ListEvaluationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05suite\x18\x03 \x01(\tR\x05suite\"\x89\x01\n\x17ListEvaluationsResponse\x12\x46\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\x0b\x65valuations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x01\n\x19\x43ompareEvaluationsRequest\x12!\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\tR\x0b\x63\x61ndidateId\x12!\n\x0b\x62\x61seline_id\x18\x02 \x01(\tH\x00R\nbaselineId\x12\x42\n\x08\x62\x61seline\x18\x03 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationH\x00R\x08\x62\x61selineB\x08\n\x06\x62\x65\x66ore\"b\n\x1a\x43ompareEvaluationsResponse\x12\x44\n\ncomparison\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.ComparisonR\ncomparison\">\n\x17\x43\x61ncelEvaluationRequest\x12#\n\revaluation_id\x18\x01 \x01(\tR\x0c\x65valuationId\"`\n\x18\x43\x61ncelEvaluationResponse\x12\x44\n\nevaluation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.EvaluationR\nevaluation\"\xff\x05\n\nEvaluation\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05suite\x18\x02 \x01(\tR\x05suite\x12?\n\x06scores\x18\x03 \x03(\x0b\x32\'.agentnet.orchestrator.v1.ScenarioScoreR\x06scores\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x42\n\x06status\x18\x06 \x01(\x0e\x32*.agentnet.orchestrator.v1.EvaluationStatusR\x06status\x12\x14\n\x05\x63\x61ses\x18\x07 \x01(\x05R\x05\x63\x61ses\x12%\n\x0e\x63\x61ses_finished\x18\x08 \x01(\x05R\rcasesFinished\x12G\n\tsummaries\x18\t \x03(\x0b\x32).agentnet.orchestrator.v1.ScenarioSummaryR\tsummaries\x12?\n\x07success\x18\n \x01(\x0b\x32%.agentnet.orchestrator.v1.SuccessRateR\x07success\x12\x1f\n\x0b\x62\x61seline_id\x18\x0b \x01(\tR\nbaselineId\x12\x44\n\ncomparison\x18\x0c \x01(\x0b\x32$.agentnet.orchestrator.v1.ComparisonR\ncomparison\x12H\n\x06\x61gents\x18\r \x03(\x0b\x32\x30.agentnet.orchestrator.v1.Evaluation.AgentsEntryR\x06\x61gents\x12!\n\x0csuite_digest\x18\x0e \x01(\tR\x0bsuiteDigest\x1a\x39\n\x0b\x41gentsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xcd\x04\n\rScenarioScore\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12%\n\x0e\x63overage_score\x18\x03 \x01(\x01R\rcoverageScore\x12#\n\rnovelty_score\x18\x04 \x01(\x01R\x0cnoveltyScore\x12\'\n\x0f\x63oherence_score\x18\x05 \x01(\x01R\x0e\x63oherenceScore\x12\x32\n\x15rule_violations_count\x18\x06 \x01(\x05R\x13ruleViolationsCount\x12\x16\n\x06passed\x18\x07 \x01(\x08R\x06passed\x12\x1e\n\nrepetition\x18\x08 \x01(\x05R\nrepetition\x12\x46\n\x08verdicts\x18\t \x03(\x0b\x32*.agentnet.orchestrator.v1.CriterionVerdictR\x08verdicts\x12\x18\n\x07outcome\x18\n \x01(\tR\x07outcome\x12&\n\x0f\x63ost_micros_usd\x18\x0b \x01(\x03R\rcostMicrosUsd\x12\x18\n\x07seconds\x18\x0c \x01(\x01R\x07seconds\x12\x16\n\x06\x61gents\x18\r \x03(\tR\x06\x61gents\x12\x1f\n\x0bstop_reason\x18\x0e \x01(\tR\nstopReason\x12\x35\n\x07\x66\x61ilure\x18\x0f \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12\x14\n\x05score\x18\x10 \x01(\x01R\x05score*\x96\x01\n\x10\x45valuationStatus\x12!\n\x1d\x45VALUATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45VALUATION_STATUS_RUNNING\x10\x01\x12\x1f\n\x1b\x45VALUATION_STATUS_COMPLETED\x10\x02\x12\x1f\n\x1b\x45VALUATION_STATUS_CANCELLED\x10\x03\x32\xa6\x06\n\x11\x45valuationService\x12\x8d\x01\n\rRunEvaluation\x12..agentnet.orchestrator.v1.RunEvaluationRequest\x1a/.agentnet.orchestrator.v1.RunEvaluationResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/eval/run:\x01*\x12\x99\x01\n\rGetEvaluation\x12..agentnet.orchestrator.v1.GetEvaluationRequest\x1a/.agentnet.orchestrator.v1.GetEvaluationResponse\"\'\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/eval/{evaluation_id}\x12\x8f\x01\n\x0fListEvaluations\x12\x30.agentnet.orchestrator.v1.ListEvaluationsRequest\x1a\x31.agentnet.orchestrator.v1.ListEvaluationsResponse\"\x17\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\n\x12\x08/v1/eval\x12\xa3\x01\n\x12\x43ompareEvaluations\x12\x33.agentnet.orchestrator.v1.CompareEvaluationsRequest\x1a\x34.agentnet.orchestrator.v1.CompareEvaluationsResponse\"\"\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x15\"\x10/v1/eval/compare:\x01*\x12\xac\x01\n\x10\x43\x61ncelEvaluation\x12\x31.agentnet.orchestrator.v1.CancelEvaluationRequest\x1a\x32.agentnet.orchestrator.v1.CancelEvaluationResponse\"1\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02$\"\x1f/v1/eval/{evaluation_id}/cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.evaluation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RUNEVALUATIONREQUEST_REFERENCESENTRY']._loaded_options = None
+  _globals['_RUNEVALUATIONREQUEST_REFERENCESENTRY']._serialized_options = b'8\001'
+  _globals['_RUNEVALUATIONREQUEST_AGENTSENTRY']._loaded_options = None
+  _globals['_RUNEVALUATIONREQUEST_AGENTSENTRY']._serialized_options = b'8\001'
+  _globals['_EVALUATION_AGENTSENTRY']._loaded_options = None
+  _globals['_EVALUATION_AGENTSENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATIONSERVICE'].methods_by_name['RunEvaluation']._loaded_options = None
   _globals['_EVALUATIONSERVICE'].methods_by_name['RunEvaluation']._serialized_options = b'\240\273\030\004\202\323\344\223\002\021\"\014/v1/eval/run:\001*'
   _globals['_EVALUATIONSERVICE'].methods_by_name['GetEvaluation']._loaded_options = None
   _globals['_EVALUATIONSERVICE'].methods_by_name['GetEvaluation']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\032\022\030/v1/eval/{evaluation_id}'
-  _globals['_RUNEVALUATIONREQUEST']._serialized_start=179
-  _globals['_RUNEVALUATIONREQUEST']._serialized_end=254
-  _globals['_RUNEVALUATIONRESPONSE']._serialized_start=256
-  _globals['_RUNEVALUATIONRESPONSE']._serialized_end=349
-  _globals['_GETEVALUATIONREQUEST']._serialized_start=351
-  _globals['_GETEVALUATIONREQUEST']._serialized_end=410
-  _globals['_GETEVALUATIONRESPONSE']._serialized_start=412
-  _globals['_GETEVALUATIONRESPONSE']._serialized_end=505
-  _globals['_EVALUATION']._serialized_start=508
-  _globals['_EVALUATION']._serialized_end=737
-  _globals['_SCENARIOSCORE']._serialized_start=740
-  _globals['_SCENARIOSCORE']._serialized_end=999
-  _globals['_EVALUATIONSERVICE']._serialized_start=1002
-  _globals['_EVALUATIONSERVICE']._serialized_end=1321
+  _globals['_EVALUATIONSERVICE'].methods_by_name['ListEvaluations']._loaded_options = None
+  _globals['_EVALUATIONSERVICE'].methods_by_name['ListEvaluations']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\n\022\010/v1/eval'
+  _globals['_EVALUATIONSERVICE'].methods_by_name['CompareEvaluations']._loaded_options = None
+  _globals['_EVALUATIONSERVICE'].methods_by_name['CompareEvaluations']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\025\"\020/v1/eval/compare:\001*'
+  _globals['_EVALUATIONSERVICE'].methods_by_name['CancelEvaluation']._loaded_options = None
+  _globals['_EVALUATIONSERVICE'].methods_by_name['CancelEvaluation']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002$\"\037/v1/eval/{evaluation_id}/cancel:\001*'
+  _globals['_EVALUATIONSTATUS']._serialized_start=3063
+  _globals['_EVALUATIONSTATUS']._serialized_end=3213
+  _globals['_RUNEVALUATIONREQUEST']._serialized_start=257
+  _globals['_RUNEVALUATIONREQUEST']._serialized_end=759
+  _globals['_RUNEVALUATIONREQUEST_REFERENCESENTRY']._serialized_start=639
+  _globals['_RUNEVALUATIONREQUEST_REFERENCESENTRY']._serialized_end=700
+  _globals['_RUNEVALUATIONREQUEST_AGENTSENTRY']._serialized_start=702
+  _globals['_RUNEVALUATIONREQUEST_AGENTSENTRY']._serialized_end=759
+  _globals['_RUNEVALUATIONRESPONSE']._serialized_start=761
+  _globals['_RUNEVALUATIONRESPONSE']._serialized_end=854
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=856
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=915
+  _globals['_GETEVALUATIONRESPONSE']._serialized_start=917
+  _globals['_GETEVALUATIONRESPONSE']._serialized_end=1010
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1012
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1118
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1121
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1258
+  _globals['_COMPAREEVALUATIONSREQUEST']._serialized_start=1261
+  _globals['_COMPAREEVALUATIONSREQUEST']._serialized_end=1436
+  _globals['_COMPAREEVALUATIONSRESPONSE']._serialized_start=1438
+  _globals['_COMPAREEVALUATIONSRESPONSE']._serialized_end=1536
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=1538
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=1600
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_start=1602
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_end=1698
+  _globals['_EVALUATION']._serialized_start=1701
+  _globals['_EVALUATION']._serialized_end=2468
+  _globals['_EVALUATION_AGENTSENTRY']._serialized_start=702
+  _globals['_EVALUATION_AGENTSENTRY']._serialized_end=759
+  _globals['_SCENARIOSCORE']._serialized_start=2471
+  _globals['_SCENARIOSCORE']._serialized_end=3060
+  _globals['_EVALUATIONSERVICE']._serialized_start=3216
+  _globals['_EVALUATIONSERVICE']._serialized_end=4022
 # @@protoc_insertion_point(module_scope)

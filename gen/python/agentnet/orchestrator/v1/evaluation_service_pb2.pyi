@@ -3,11 +3,14 @@
 isort:skip_file
 Evaluation: run scenarios, score them, compare."""
 
+from agentnet.common.v1 import failure_pb2 as _failure_pb2
+from agentnet.orchestrator.v1 import evaluation_pb2 as _evaluation_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,27 +22,123 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _EvaluationStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EvaluationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EvaluationStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVALUATION_STATUS_UNSPECIFIED: _EvaluationStatus.ValueType  # 0
+    """Never sent."""
+    EVALUATION_STATUS_RUNNING: _EvaluationStatus.ValueType  # 1
+    """Cases wait or run."""
+    EVALUATION_STATUS_COMPLETED: _EvaluationStatus.ValueType  # 2
+    """Every case has its score. Terminal."""
+    EVALUATION_STATUS_CANCELLED: _EvaluationStatus.ValueType  # 3
+    """Ended by a caller. Terminal."""
+
+class EvaluationStatus(_EvaluationStatus, metaclass=_EvaluationStatusEnumTypeWrapper):
+    """Where a run is in its life."""
+
+EVALUATION_STATUS_UNSPECIFIED: EvaluationStatus.ValueType  # 0
+"""Never sent."""
+EVALUATION_STATUS_RUNNING: EvaluationStatus.ValueType  # 1
+"""Cases wait or run."""
+EVALUATION_STATUS_COMPLETED: EvaluationStatus.ValueType  # 2
+"""Every case has its score. Terminal."""
+EVALUATION_STATUS_CANCELLED: EvaluationStatus.ValueType  # 3
+"""Ended by a caller. Terminal."""
+Global___EvaluationStatus: _TypeAlias = EvaluationStatus  # noqa: Y015
+
 @_typing.final
 class RunEvaluationRequest(_message.Message):
     """The suite to run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ReferencesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AgentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SUITE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCENARIOS_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    BASELINE_ID_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
     suite: _builtins.str
-    """The suite as YAML or JSON text: suite, scenarios[name, mode, agents, topic, success_criteria]. Required, at most 1 MiB."""
+    """The suite as YAML or JSON text: suite, scenarios[name, mode, agents, topic, success_criteria]. Required, at most 1 MiB. Beside
+    those it may hold `references`, texts by id for semantic_score. With `scenarios` below: only the suite's name.
+    """
     request_id: _builtins.str
     """The same request_id within 24 hours returns the first run. At most 64 characters; empty: none."""
+    baseline_id: _builtins.str
+    """An earlier run to compare with when this one has ended. Empty: none."""
+    repeats: _builtins.int
+    """How often each scenario is run, in place of what it says itself: 0 leaves that, at most 100."""
+    @_builtins.property
+    def scenarios(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Scenario]:
+        """The scenarios themselves, for callers who send the suite as JSON rather than as a text. At most 200."""
+
+    @_builtins.property
+    def references(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With `scenarios`: texts by id for semantic_score. At most 100, each at most 32,768 characters."""
+
+    @_builtins.property
+    def agents(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Who speaks in place of whom, for example "Athena" to "Athena@1.1.0": the same suite on another version. At most 64."""
+
     def __init__(
         self,
         *,
         suite: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        scenarios: _abc.Iterable[_evaluation_pb2.Scenario] | None = ...,
+        references: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        baseline_id: _builtins.str = ...,
+        agents: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        repeats: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "suite", b"suite"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "baseline_id", b"baseline_id", "references", b"references", "repeats", b"repeats", "request_id", b"request_id", "scenarios", b"scenarios", "suite", b"suite"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -116,23 +215,224 @@ class GetEvaluationResponse(_message.Message):
 Global___GetEvaluationResponse: _TypeAlias = GetEvaluationResponse  # noqa: Y015
 
 @_typing.final
+class ListEvaluationsRequest(_message.Message):
+    """Asks for a page of runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SUITE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most: 0 means 50, capped at 500."""
+    page_token: _builtins.str
+    """From the page before; empty: the first."""
+    suite: _builtins.str
+    """Only runs of this suite. Empty: all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        suite: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "suite", b"suite"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationsRequest: _TypeAlias = ListEvaluationsRequest  # noqa: Y015
+
+@_typing.final
+class ListEvaluationsResponse(_message.Message):
+    """A page of runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty at the end."""
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
+        """Newest first, without scores and comparison."""
+
+    def __init__(
+        self,
+        *,
+        evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationsResponse: _TypeAlias = ListEvaluationsResponse  # noqa: Y015
+
+@_typing.final
+class CompareEvaluationsRequest(_message.Message):
+    """What to compare."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    BASELINE_ID_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    candidate_id: _builtins.str
+    """The run to judge. Required."""
+    baseline_id: _builtins.str
+    """An earlier run of this mesh."""
+    @_builtins.property
+    def baseline(self) -> Global___Evaluation:
+        """A run as GetEvaluation gave it, for example kept in a repository: another mesh may have made it."""
+
+    def __init__(
+        self,
+        *,
+        candidate_id: _builtins.str = ...,
+        baseline_id: _builtins.str = ...,
+        baseline: Global___Evaluation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_id", b"baseline_id", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_id", b"baseline_id", "before", b"before", "candidate_id", b"candidate_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_before: _TypeAlias = _typing.Literal["baseline_id", "baseline"]  # noqa: Y015
+    _WhichOneofArgType_before: _TypeAlias = _typing.Literal["before", b"before"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_before) -> _WhichOneofReturnType_before | None: ...
+
+Global___CompareEvaluationsRequest: _TypeAlias = CompareEvaluationsRequest  # noqa: Y015
+
+@_typing.final
+class CompareEvaluationsResponse(_message.Message):
+    """How they differ."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> _evaluation_pb2.Comparison:
+        """The comparison."""
+
+    def __init__(
+        self,
+        *,
+        comparison: _evaluation_pb2.Comparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareEvaluationsResponse: _TypeAlias = CompareEvaluationsResponse  # noqa: Y015
+
+@_typing.final
+class CancelEvaluationRequest(_message.Message):
+    """Names the run to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_ID_FIELD_NUMBER: _builtins.int
+    evaluation_id: _builtins.str
+    """The run. Required."""
+    def __init__(
+        self,
+        *,
+        evaluation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_id", b"evaluation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelEvaluationRequest: _TypeAlias = CancelEvaluationRequest  # noqa: Y015
+
+@_typing.final
+class CancelEvaluationResponse(_message.Message):
+    """The run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluation(self) -> Global___Evaluation:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        evaluation: Global___Evaluation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelEvaluationResponse: _TypeAlias = CancelEvaluationResponse  # noqa: Y015
+
+@_typing.final
 class Evaluation(_message.Message):
     """One run of a suite."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AgentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ID_FIELD_NUMBER: _builtins.int
     SUITE_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    CASES_FINISHED_FIELD_NUMBER: _builtins.int
+    SUMMARIES_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    BASELINE_ID_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    SUITE_DIGEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `evl_01J…`."""
     suite: _builtins.str
     """The suite's name."""
+    status: Global___EvaluationStatus.ValueType
+    """Where it is in its life."""
+    cases: _builtins.int
+    """How many cases it has: scenarios times repetitions."""
+    cases_finished: _builtins.int
+    """How many of them have ended."""
+    baseline_id: _builtins.str
+    """The run it is compared with. Empty: none."""
+    suite_digest: _builtins.str
+    """SHA-256 of what the suite says, without its layout: equal suites have equal digests."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScenarioScore]:
-        """One entry a scenario, in the suite's order."""
+        """One entry a finished case, in the suite's order and by repetition."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -142,6 +442,22 @@ class Evaluation(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended. Absent until then."""
 
+    @_builtins.property
+    def summaries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.ScenarioSummary]:
+        """One entry a scenario that has a score, in the suite's order."""
+
+    @_builtins.property
+    def success(self) -> _evaluation_pb2.SuccessRate:
+        """Over all cases that have ended."""
+
+    @_builtins.property
+    def comparison(self) -> _evaluation_pb2.Comparison:
+        """How it compares with that; set when both have ended."""
+
+    @_builtins.property
+    def agents(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Who speaks in place of whom, as asked."""
+
     def __init__(
         self,
         *,
@@ -150,10 +466,19 @@ class Evaluation(_message.Message):
         scores: _abc.Iterable[Global___ScenarioScore] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        status: Global___EvaluationStatus.ValueType = ...,
+        cases: _builtins.int = ...,
+        cases_finished: _builtins.int = ...,
+        summaries: _abc.Iterable[_evaluation_pb2.ScenarioSummary] | None = ...,
+        success: _evaluation_pb2.SuccessRate | None = ...,
+        baseline_id: _builtins.str = ...,
+        comparison: _evaluation_pb2.Comparison | None = ...,
+        agents: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        suite_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "end_time", b"end_time", "start_time", b"start_time", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "id", b"id", "scores", b"scores", "start_time", b"start_time", "suite", b"suite"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "baseline_id", b"baseline_id", "cases", b"cases", "cases_finished", b"cases_finished", "comparison", b"comparison", "end_time", b"end_time", "id", b"id", "scores", b"scores", "start_time", b"start_time", "status", b"status", "success", b"success", "suite", b"suite", "suite_digest", b"suite_digest", "summaries", b"summaries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,7 +486,7 @@ Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 
 @_typing.final
 class ScenarioScore(_message.Message):
-    """How one scenario went."""
+    """How one case went: one scenario, once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -172,20 +497,55 @@ class ScenarioScore(_message.Message):
     COHERENCE_SCORE_FIELD_NUMBER: _builtins.int
     RULE_VIOLATIONS_COUNT_FIELD_NUMBER: _builtins.int
     PASSED_FIELD_NUMBER: _builtins.int
+    REPETITION_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    COST_MICROS_USD_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The scenario's name."""
     session_id: _builtins.str
     """The session that ran it."""
     coverage_score: _builtins.float
-    """Share of required content that was there, 0 to 1."""
+    """Share of required content that was there, 0 to 1: of the keywords asked for, else of the topic's own words."""
     novelty_score: _builtins.float
-    """Share of content that repeats nothing, 0 to 1."""
+    """Share of content that repeats nothing, 0 to 1: distinct runs of three words among all such runs."""
     coherence_score: _builtins.float
-    """How well the turns hang together, 0 to 1."""
+    """How well the turns hang together, 0 to 1: mean cosine similarity of each turn to the turn before it or to the topic,
+    whichever is nearer.
+    """
     rule_violations_count: _builtins.int
     """Violations raised."""
     passed: _builtins.bool
-    """Whether every criterion was met."""
+    """Whether every criterion was met and the session ended as it may."""
+    repetition: _builtins.int
+    """Which repetition, from 1."""
+    outcome: _builtins.str
+    """What was said: every turn on lines of its own behind its agent's name, cut at 32,768 characters."""
+    cost_micros_usd: _builtins.int
+    """What it cost, in micro-USD."""
+    seconds: _builtins.float
+    """How long the session took, in seconds."""
+    stop_reason: _builtins.str
+    """How the session ended: the name of its StopReason in lower case; empty when it never began."""
+    score: _builtins.float
+    """Mean of coverage, novelty, coherence and the scores of all verdicts, 0 to 1."""
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.CriterionVerdict]:
+        """What came of each criterion, in the suite's order."""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The versions that took part, as `Athena@1.0.0`."""
+
+    @_builtins.property
+    def failure(self) -> _failure_pb2.Failure:
+        """Why there is no session, or why it failed."""
+
     def __init__(
         self,
         *,
@@ -196,10 +556,19 @@ class ScenarioScore(_message.Message):
         coherence_score: _builtins.float = ...,
         rule_violations_count: _builtins.int = ...,
         passed: _builtins.bool = ...,
+        repetition: _builtins.int = ...,
+        verdicts: _abc.Iterable[_evaluation_pb2.CriterionVerdict] | None = ...,
+        outcome: _builtins.str = ...,
+        cost_micros_usd: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        agents: _abc.Iterable[_builtins.str] | None = ...,
+        stop_reason: _builtins.str = ...,
+        failure: _failure_pb2.Failure | None = ...,
+        score: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coherence_score", b"coherence_score", "coverage_score", b"coverage_score", "name", b"name", "novelty_score", b"novelty_score", "passed", b"passed", "rule_violations_count", b"rule_violations_count", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "coherence_score", b"coherence_score", "cost_micros_usd", b"cost_micros_usd", "coverage_score", b"coverage_score", "failure", b"failure", "name", b"name", "novelty_score", b"novelty_score", "outcome", b"outcome", "passed", b"passed", "repetition", b"repetition", "rule_violations_count", b"rule_violations_count", "score", b"score", "seconds", b"seconds", "session_id", b"session_id", "stop_reason", b"stop_reason", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

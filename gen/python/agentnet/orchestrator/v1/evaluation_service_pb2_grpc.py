@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub:
-    """Runs evaluation suites. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED).
+    """Runs evaluation suites. Each scenario's runs are cases on a queue that a worker process of its own takes from; a worker that
+    dies loses nothing: another takes its cases over and goes on with the sessions they began.
     """
 
     def __init__(self, channel):
@@ -45,15 +46,32 @@ class EvaluationServiceStub:
                 request_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.GetEvaluationRequest.SerializeToString,
                 response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.GetEvaluationResponse.FromString,
                 _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/agentnet.orchestrator.v1.EvaluationService/ListEvaluations',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.CompareEvaluations = channel.unary_unary(
+                '/agentnet.orchestrator.v1.EvaluationService/CompareEvaluations',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CompareEvaluationsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CompareEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.CancelEvaluation = channel.unary_unary(
+                '/agentnet.orchestrator.v1.EvaluationService/CancelEvaluation',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CancelEvaluationRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CancelEvaluationResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluationServiceServicer:
-    """Runs evaluation suites. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED).
+    """Runs evaluation suites. Each scenario's runs are cases on a queue that a worker process of its own takes from; a worker that
+    dies loses nothing: another takes its cases over and goes on with the sessions they began.
     """
 
     def RunEvaluation(self, request, context):
         """Accepts a suite and returns at once.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID): the suite's line is in the metadata.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, SUITE_INVALID: the line and the path of the first
+        fault are in the metadata); NOT_FOUND (EVALUATION_NOT_FOUND: the baseline).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,7 +79,33 @@ class EvaluationServiceServicer:
 
     def GetEvaluation(self, request, context):
         """Reads a run and its scores so far.
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND (EVALUATION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluations(self, request, context):
+        """Lists runs without their scores, newest first.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareEvaluations(self, request, context):
+        """Compares a run that has ended with an earlier one: what got worse, by how much, and what is said differently.
+        Errors: NOT_FOUND (EVALUATION_NOT_FOUND); FAILED_PRECONDITION (EVALUATION_RUNNING); INVALID_ARGUMENT (FIELD_REQUIRED,
+        FIELD_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelEvaluation(self, request, context):
+        """Ends a run: cases that wait are not begun, those that run end with their sessions and are not scored. One that has ended
+        stays as it is.
+        Errors: NOT_FOUND (EVALUATION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +124,21 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
                     request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.GetEvaluationRequest.FromString,
                     response_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.GetEvaluationResponse.SerializeToString,
             ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'CompareEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareEvaluations,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CompareEvaluationsRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CompareEvaluationsResponse.SerializeToString,
+            ),
+            'CancelEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelEvaluation,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CancelEvaluationRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CancelEvaluationResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'agentnet.orchestrator.v1.EvaluationService', rpc_method_handlers)
@@ -89,7 +148,8 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService:
-    """Runs evaluation suites. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED).
+    """Runs evaluation suites. Each scenario's runs are cases on a queue that a worker process of its own takes from; a worker that
+    dies loses nothing: another takes its cases over and goes on with the sessions they began.
     """
 
     @staticmethod
@@ -136,6 +196,87 @@ class EvaluationService:
             '/agentnet.orchestrator.v1.EvaluationService/GetEvaluation',
             agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.GetEvaluationRequest.SerializeToString,
             agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.GetEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.EvaluationService/ListEvaluations',
+            agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.ListEvaluationsRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.EvaluationService/CompareEvaluations',
+            agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CompareEvaluationsRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CompareEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.EvaluationService/CancelEvaluation',
+            agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CancelEvaluationRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_evaluation__service__pb2.CancelEvaluationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,20 +13,39 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EvaluationServiceStub:
-    """Runs evaluation suites. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED)."""
+    """Runs evaluation suites. Each scenario's runs are cases on a queue that a worker process of its own takes from; a worker that
+    dies loses nothing: another takes its cases over and goes on with the sessions they began.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RunEvaluation: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.RunEvaluationRequest, _evaluation_service_pb2.RunEvaluationResponse]
     """Accepts a suite and returns at once.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID): the suite's line is in the metadata.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, SUITE_INVALID: the line and the path of the first
+    fault are in the metadata); NOT_FOUND (EVALUATION_NOT_FOUND: the baseline).
     """
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationRequest, _evaluation_service_pb2.GetEvaluationResponse]
     """Reads a run and its scores so far.
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND (EVALUATION_NOT_FOUND).
+    """
+    ListEvaluations: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationsRequest, _evaluation_service_pb2.ListEvaluationsResponse]
+    """Lists runs without their scores, newest first.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
+    """
+    CompareEvaluations: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompareEvaluationsRequest, _evaluation_service_pb2.CompareEvaluationsResponse]
+    """Compares a run that has ended with an earlier one: what got worse, by how much, and what is said differently.
+    Errors: NOT_FOUND (EVALUATION_NOT_FOUND); FAILED_PRECONDITION (EVALUATION_RUNNING); INVALID_ARGUMENT (FIELD_REQUIRED,
+    FIELD_INVALID).
+    """
+    CancelEvaluation: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CancelEvaluationRequest, _evaluation_service_pb2.CancelEvaluationResponse]
+    """Ends a run: cases that wait are not begun, those that run end with their sessions and are not scored. One that has ended
+    stays as it is.
+    Errors: NOT_FOUND (EVALUATION_NOT_FOUND).
     """
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs evaluation suites. A mesh that does not serve it yet answers UNIMPLEMENTED (NOT_SERVED)."""
+    """Runs evaluation suites. Each scenario's runs are cases on a queue that a worker process of its own takes from; a worker that
+    dies loses nothing: another takes its cases over and goes on with the sessions they began.
+    """
 
     @_abc_1.abstractmethod
     def RunEvaluation(
@@ -35,7 +54,8 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_evaluation_service_pb2.RunEvaluationRequest, _abc.Awaitable[_evaluation_service_pb2.RunEvaluationResponse]],
     ) -> _abc.Awaitable[_evaluation_service_pb2.RunEvaluationResponse]:
         """Accepts a suite and returns at once.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID): the suite's line is in the metadata.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, SUITE_INVALID: the line and the path of the first
+        fault are in the metadata); NOT_FOUND (EVALUATION_NOT_FOUND: the baseline).
         """
 
     @_abc_1.abstractmethod
@@ -45,7 +65,39 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_evaluation_service_pb2.GetEvaluationRequest, _abc.Awaitable[_evaluation_service_pb2.GetEvaluationResponse]],
     ) -> _abc.Awaitable[_evaluation_service_pb2.GetEvaluationResponse]:
         """Reads a run and its scores so far.
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND (EVALUATION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvaluations(
+        self,
+        request: _evaluation_service_pb2.ListEvaluationsRequest,
+        context: _aio.ServicerContext[_evaluation_service_pb2.ListEvaluationsRequest, _abc.Awaitable[_evaluation_service_pb2.ListEvaluationsResponse]],
+    ) -> _abc.Awaitable[_evaluation_service_pb2.ListEvaluationsResponse]:
+        """Lists runs without their scores, newest first.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def CompareEvaluations(
+        self,
+        request: _evaluation_service_pb2.CompareEvaluationsRequest,
+        context: _aio.ServicerContext[_evaluation_service_pb2.CompareEvaluationsRequest, _abc.Awaitable[_evaluation_service_pb2.CompareEvaluationsResponse]],
+    ) -> _abc.Awaitable[_evaluation_service_pb2.CompareEvaluationsResponse]:
+        """Compares a run that has ended with an earlier one: what got worse, by how much, and what is said differently.
+        Errors: NOT_FOUND (EVALUATION_NOT_FOUND); FAILED_PRECONDITION (EVALUATION_RUNNING); INVALID_ARGUMENT (FIELD_REQUIRED,
+        FIELD_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelEvaluation(
+        self,
+        request: _evaluation_service_pb2.CancelEvaluationRequest,
+        context: _aio.ServicerContext[_evaluation_service_pb2.CancelEvaluationRequest, _abc.Awaitable[_evaluation_service_pb2.CancelEvaluationResponse]],
+    ) -> _abc.Awaitable[_evaluation_service_pb2.CancelEvaluationResponse]:
+        """Ends a run: cases that wait are not begun, those that run end with their sessions and are not scored. One that has ended
+        stays as it is.
+        Errors: NOT_FOUND (EVALUATION_NOT_FOUND).
         """
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _aio.Server) -> None: ...

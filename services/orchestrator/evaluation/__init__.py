@@ -1,0 +1,1 @@
+"""Evaluation: suites of scenarios, run as cases by workers of their own, scored and compared."""
