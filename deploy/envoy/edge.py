@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.envoy.contract import Method
+from deploy.envoy.contract import Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
@@ -80,6 +80,7 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     }
     refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
     calls = [with_status(_opened(route(method, inputs, retries=True), method), method) for method in methods]
+    calls += [route(method, inputs, retries=False) for method in served_beside(inputs.descriptors)]
     return {
         "name": "edge",
         "virtual_hosts": [

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import aiohttp
 import grpc
+from a2a.types import a2a_pb2_grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 from redis.asyncio import Redis
 
 from agentnet.gateway.v1 import (
+    a2a_service_pb2_grpc,
     anthropic_service_pb2_grpc,
     audit_service_pb2_grpc,
     debug_service_pb2_grpc,
@@ -29,6 +31,14 @@ from agentnet.gateway.v1 import (
 )
 from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from services.gateway import contract, probes
+from services.gateway.a2a.cards import Cards
+from services.gateway.a2a.handler import A2aHandler
+from services.gateway.a2a.push import Push
+from services.gateway.a2a.service import A2aService, grpc_service
+from services.gateway.a2a.store import A2aStore
+from services.gateway.a2a.store_postgres import PostgresA2aStore
+from services.gateway.a2a.tasks import Tasks
+from services.gateway.a2a.work import SessionWork, Work
 from services.gateway.admission import Admission
 from services.gateway.audit import Audit, AuditStore
 from services.gateway.audit_postgres import PostgresAuditStore
@@ -94,6 +104,7 @@ class Stores:
     buckets: Buckets
     events: EventStore
     webhooks: WebhookStore
+    a2a: A2aStore
     redis: Redis | None
     probes: dict[str, Probe]
 
@@ -119,13 +130,21 @@ async def _stores(settings: GatewaySettings, stack: AsyncExitStack) -> Stores:
         buckets=FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock),
         events=PostgresEventStore(database),
         webhooks=PostgresWebhookStore(database),
+        a2a=PostgresA2aStore(database),
         redis=redis,
         probes={"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)},
     )
 
 
-async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
-    """The whole service on the server; what it opens closes with the stack."""
+async def build(
+    settings: GatewaySettings,
+    stores: Stores,
+    server: grpc.aio.Server,
+    stack: AsyncExitStack,
+    *,
+    work: Work | None = None,
+) -> None:
+    """The whole service on the server; what it opens closes with the stack. `work` does A2A's tasks if not sessions"""
     clock, ids = SystemClock(), RandomIds()
     if settings.identity_private_key is None:
         raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
@@ -166,12 +185,28 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
     mcp = mcp_server.server(mcp_server.Offer(channel, answerers.agents))
     mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(mcp), server)
+    handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
+    a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)
+    a2a_pb2_grpc.add_A2AServiceServicer_to_server(grpc_service(handler[0]), server)  # type: ignore[no-untyped-call] # the library's
     run_service_pb2_grpc.add_RunServiceServicer_to_server(RunService(answerers), server)
     debug = DebugService({**DEFAULTS, **rates}, platform=settings.platform_tenant, methods=len(PERMISSIONS))
     debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
     await _add_bus(settings, stores, server, stack, audit)
     health = MeshHealth({**stores.probes, **await _services(settings, stack)})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
+
+
+async def _a2a(
+    settings: GatewaySettings, store: A2aStore, stack: AsyncExitStack, runners: agents.Agents, work: Work | None
+) -> tuple[A2aHandler, Cards]:
+    """Tasks of the Agent2Agent protocol, and who they are for."""
+    ids, private = RandomIds(), settings.webhook_private
+    push = Push(await stack.enter_async_context(sending.session(private=private)), private=private)
+    stack.push_async_callback(push.close)
+    tasks = Tasks(store, work or SessionWork(runners), push, clock=SystemClock(), ids=ids)
+    stack.push_async_callback(tasks.close)
+    cards = Cards(runners, url=settings.public_url, default=settings.a2a_agent)
+    return A2aHandler(tasks, cards, store, push, ids), cards
 
 
 async def _add_bus(
