@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import grpc
 from a2a.types import a2a_pb2_grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
+from mcp.server.lowlevel import Server as McpServer
 from redis.asyncio import Redis
 
 from agentnet.gateway.v1 import (
@@ -61,6 +63,8 @@ from services.gateway.directory import Directory, DirectoryStore
 from services.gateway.directory_postgres import PostgresDirectoryStore
 from services.gateway.documents import Documents, DocumentService
 from services.gateway.facades import agents, mcp_server, models
+from services.gateway.facades.mcp_prompts import SERVICE as PROMPTS
+from services.gateway.facades.mcp_prompts import Prompts
 from services.gateway.facades.router import Answerers
 from services.gateway.facades.service_anthropic import AnthropicService
 from services.gateway.facades.service_mcp import McpService
@@ -88,7 +92,7 @@ from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES)
+PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES, PROMPTS)
 PERMISSIONS = permissions(contract.services())
 # Envoy asks before there is an identity; what the contract calls open is for those who have none.
 OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
@@ -143,8 +147,11 @@ async def build(
     stack: AsyncExitStack,
     *,
     work: Work | None = None,
+    mcp: McpServer[Any, Any] | None = None,
 ) -> None:
-    """The whole service on the server; what it opens closes with the stack. `work` does A2A's tasks if not sessions"""
+    """The whole service on the server; what it opens closes with the stack. `work` does A2A's tasks if not sessions;
+    `mcp` is offered to MCP's clients if not the mesh.
+    """
     clock, ids = SystemClock(), RandomIds()
     if settings.identity_private_key is None:
         raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
@@ -183,8 +190,8 @@ async def build(
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
     openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
-    mcp = mcp_server.server(mcp_server.Offer(channel, answerers.agents))
-    mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(mcp), server)
+    offer = mcp or mcp_server.server(mcp_server.Offer(channel, answerers.agents), Prompts(channel))
+    mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(offer), server)
     handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
     a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)
     a2a_pb2_grpc.add_A2AServiceServicer_to_server(grpc_service(handler[0]), server)  # type: ignore[no-untyped-call] # the library's

@@ -21,6 +21,7 @@ import grpc
 
 from deploy.envoy.inputs import socket, typed
 from tests.support.conformance_agent import ConformanceAgent
+from tests.support.conformance_mcp import conformance_server
 from tests.support.edge import Serve, running_edge
 from tests.support.scripted_inference import ScriptedInference
 from tests.support.scripted_orchestrator import serve_orchestrator
@@ -40,7 +41,7 @@ async def conformance_edge(port: int, serve: Serve = serve_all) -> AsyncIterator
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
         async with running_edge(
-            Path(folder), serve=serve, work=ConformanceAgent(), public_url=address, webhook_private=True,
+            Path(folder), serve=serve, work=ConformanceAgent(), mcp=conformance_server(), public_url=address, webhook_private=True,
             limits={"user": {"per_second": 10_000, "burst": 10_000}, "method": {"per_second": 10_000, "burst": 10_000}},
         ) as edge:  # fmt: skip
             token = edge.token(ttl=timedelta(hours=2))

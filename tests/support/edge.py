@@ -111,6 +111,7 @@ async def running_edge(
     stores: gateway.Stores | None = None,
     serve: Serve = lambda _server: None,
     work: Work | None = None,
+    mcp: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Edge]:
     """Starts both and waits until Envoy routes. `serve` adds the rest of the mesh to gateway's server."""
@@ -133,7 +134,7 @@ async def running_edge(
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         serve(server)
-        await gateway.build(loaded, kept, server, stack, work=work)
+        await gateway.build(loaded, kept, server, stack, work=work, mcp=mcp)
 
     async with serving(loaded, register, service_names=gateway.SERVICES, open_to_all=gateway.OPEN) as address:
         inputs = _inputs(state, address, edge=edge, internal=internal)

@@ -76,8 +76,8 @@ async def client(edge: Edge, binding: str, *, agent: str = "Athena", tenant: str
             yield made
 
 
-def asked(text: str, *, id: str = "m1", **more) -> a2a_pb2.SendMessageRequest:
-    message = a2a_pb2.Message(message_id=id, role=a2a_pb2.ROLE_USER, parts=[a2a_pb2.Part(text=text)], **more)
+def asked(text: str, *, name: str = "m1", **more) -> a2a_pb2.SendMessageRequest:
+    message = a2a_pb2.Message(message_id=name, role=a2a_pb2.ROLE_USER, parts=[a2a_pb2.Part(text=text)], **more)
     return a2a_pb2.SendMessageRequest(message=message)
 
 
@@ -133,12 +133,12 @@ async def test_what_is_not_there_is_told_in_the_protocols_words(edge: Edge, bind
 @pytest.mark.parametrize("binding", BINDINGS)
 async def test_a_task_that_asks_for_more_goes_on_and_its_follower_hears(scripted: Edge, binding: str) -> None:
     async with client(scripted, binding) as agent:
-        begun = await sent(agent, asked("Go.", id="tck-input-required"))
+        begun = await sent(agent, asked("Go.", name="tck-input-required"))
         task = begun[0].task
         assert begun[-1].status_update.status.message.parts[0].text == "Which one?"
         following = asyncio.create_task(_followed(agent, task.id))
         await asyncio.sleep(0.2)
-        await sent(agent, asked("This one.", id="tck-stream", task_id=task.id))
+        await sent(agent, asked("This one.", name="tck-stream", task_id=task.id))
         assert (await following)[-1].status_update.status.state == COMPLETED
         kept = await agent.get_task(a2a_pb2.GetTaskRequest(id=task.id))
         assert [message.parts[0].text for message in kept.history] == ["Go.", "This one.", "Which one?"]
@@ -163,13 +163,13 @@ async def test_a_cancelled_task_says_so(scripted: Edge, binding: str) -> None:
 
 async def test_addresses_are_told_with_their_token_and_private_ones_are_refused(scripted: Edge) -> None:
     async with running_receiver() as receiver, client(scripted, "JSONRPC") as agent:
-        task = (await sent(agent, asked("Go.", id="tck-input-required")))[0].task
+        task = (await sent(agent, asked("Go.", name="tck-input-required")))[0].task
         address = a2a_pb2.TaskPushNotificationConfig(
             task_id=task.id, id="here", url=f"{receiver.url}/a2a", token="t0ken",
             authentication=a2a_pb2.AuthenticationInfo(scheme="Bearer", credentials="mine"),
         )  # fmt: skip
         await agent.create_task_push_notification_config(address)
-        await sent(agent, asked("This one.", id="tck-stream", task_id=task.id))
+        await sent(agent, asked("This one.", name="tck-stream", task_id=task.id))
         got = await receiver.until("/a2a", 2)
         states = [one.body["statusUpdate"]["status"]["state"] for one in got if "statusUpdate" in one.body]
         assert states[0] == "TASK_STATE_WORKING"
