@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import envoy
 import grpc
 
@@ -48,10 +49,24 @@ async def conformance_edge(port: int, serve: Serve = serve_all) -> AsyncIterator
             host, _, upstream = edge.address.rpartition(":")
             process = _front(Path(folder), port, (host, int(upstream)), token)
             try:
+                await answering(f"{address}/livez")
                 yield address
             finally:
                 process.kill()
                 process.wait()
+
+
+async def answering(url: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(200):
+            try:
+                async with session.get(url) as answer:
+                    if answer.ok:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+    raise TimeoutError(url)
 
 
 def _front(folder: Path, port: int, upstream: tuple[str, int], token: str) -> subprocess.Popen[bytes]:
