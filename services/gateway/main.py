@@ -24,6 +24,7 @@ from agentnet.gateway.v1 import (
     identity_service_pb2_grpc,
     key_service_pb2_grpc,
     mcp_service_pb2_grpc,
+    metrics_service_pb2_grpc,
     openai_service_pb2_grpc,
     run_service_pb2_grpc,
     tenant_service_pb2_grpc,
@@ -74,6 +75,7 @@ from services.gateway.health import MeshHealth, Probe
 from services.gateway.issuers import Issuer, Issuers
 from services.gateway.keys import Keys
 from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
+from services.gateway.metrics import MeshMetrics
 from services.gateway.permissions import permissions
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
@@ -199,7 +201,10 @@ async def build(
     debug = DebugService({**DEFAULTS, **rates}, platform=settings.platform_tenant, methods=len(PERMISSIONS))
     debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
     await _add_bus(settings, stores, server, stack, audit)
-    health = MeshHealth({**stores.probes, **await _services(settings, stack)})
+    parts = await _parts(settings, stack)
+    metrics = MeshMetrics(parts, platform=settings.platform_tenant)
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, server)
+    health = MeshHealth({**stores.probes, **{name: probes.of_service(channel) for name, channel in parts.items()}})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
 
 
@@ -248,14 +253,13 @@ def _add_directory(
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(audit), server)
 
 
-async def _services(settings: GatewaySettings, stack: AsyncExitStack) -> dict[str, Probe]:
-    """How to ask each service of the mesh whether it works."""
-    asked: dict[str, Probe] = {}
+async def _parts(settings: GatewaySettings, stack: AsyncExitStack) -> dict[str, grpc.aio.Channel]:
+    """How to reach each service of the mesh itself, for its health and its metrics."""
+    found: dict[str, grpc.aio.Channel] = {}
     for part in filter(None, settings.parts.split(",")):
         name, _, address = part.partition("=")
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-        asked[name] = probes.of_service(channel)
-    return asked
+        found[name] = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+    return found
 
 
 def _issuer(settings: IssuerSettings) -> Issuer:

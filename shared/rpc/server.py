@@ -22,6 +22,7 @@ from shared.clock import SystemClock
 from shared.identity import Verifier
 from shared.log import log
 from shared.rpc.chain import Chain
+from shared.rpc.metrics import add_own_metrics
 from shared.settings import MeshSettings
 from shared.telemetry import telemetry
 
@@ -90,6 +91,7 @@ async def serving(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((*service_names, SERVICE_NAME, reflection.SERVICE_NAME), server)
     async with AsyncExitStack() as resources:
+        add_own_metrics(server)
         await register(server, resources)
         port = server.add_insecure_port(settings.listen)
         await server.start()
