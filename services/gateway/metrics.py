@@ -46,7 +46,8 @@ class MeshMetrics(metrics_service_pb2_grpc.MetricsServiceServicer):
             )
         except grpc.aio.AioRpcError:
             return None
-        return found.data.decode()
+        text: str = found.data.decode()
+        return text
 
 
 def merged(texts: Mapping[str, str | None]) -> bytes:

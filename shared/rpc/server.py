@@ -23,6 +23,7 @@ from shared.identity import Verifier
 from shared.log import log
 from shared.rpc.chain import Chain
 from shared.rpc.metrics import add_own_metrics
+from shared.rpc.middleware import load
 from shared.settings import MeshSettings
 from shared.telemetry import telemetry
 
@@ -85,7 +86,7 @@ async def serving(
     """
     verifier = Verifier.from_file(settings.identity_keys, SystemClock())
     traced: grpc.aio.ServerInterceptor = aio_server_interceptor()  # type: ignore[no-untyped-call] # untyped library
-    chain = Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all)
+    chain = Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all, middleware=load(settings.middleware))
     server = grpc.aio.server(interceptors=[traced, chain], options=_OPTIONS)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
