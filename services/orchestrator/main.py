@@ -22,6 +22,7 @@ from services.orchestrator.drivers.postgres import PostgresDriver, draining, lis
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
+from services.orchestrator.lifecycle import AnnouncedSessionStore
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
 from services.orchestrator.planner import Planner
@@ -36,6 +37,7 @@ from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
+from shared.bus import Emitter
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
@@ -64,7 +66,9 @@ def main() -> None:
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         tail = RedisTail(redis, ttl=settings.tail_ttl)
         await stack.enter_async_context(supervised("tail", tail.listen))
-        store = PostgresSessionStore(database, log_key=settings.log_key.get_secret_value().encode())
+        emitter = Emitter(redis, clock, source="orchestrator")
+        await stack.enter_async_context(emitter.running())
+        store = AnnouncedSessionStore(database, emitter, log_key=settings.log_key.get_secret_value().encode())
         defaults = read_agents(settings.default_agents)
         agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
         watcher = Watcher(store, tail, poll=settings.poll)

@@ -1,6 +1,4 @@
-"""The order of the server's interceptors: log, errors, auth, deadline, the operator's own, then the handler; one wrapper for
-each call.
-"""
+"""The server's interceptors in order: log, errors, auth, deadline, the operator's own; one wrapper for each call."""
 
 from __future__ import annotations
 

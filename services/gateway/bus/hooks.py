@@ -10,7 +10,7 @@ from services.gateway.bus.event import Event
 Function = Callable[[str, Event], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hook:
     """A function as a sink, with a queue of its own: what it raises or how long it takes is nobody else's matter."""
 

@@ -65,7 +65,10 @@ def load(factories: Sequence[str]) -> Sequence[Sink]:
     for name in factories:
         module, _, factory = name.partition(":")
         made: Sink | Hooks = getattr(importlib.import_module(module), factory)()
-        found.extend(made.sinks if isinstance(made, Hooks) else (made,))
+        if isinstance(made, Hooks):
+            found.extend(made.sinks)
+        else:
+            found.append(made)
     return found
 
 
