@@ -20,6 +20,7 @@ from agentnet.gateway.v1 import (
     debug_service_pb2_grpc,
     document_service_pb2_grpc,
     event_service_pb2_grpc,
+    graphql_service_pb2_grpc,
     health_service_pb2_grpc,
     identity_service_pb2_grpc,
     key_service_pb2_grpc,
@@ -68,6 +69,7 @@ from services.gateway.facades.mcp_prompts import SERVICE as PROMPTS
 from services.gateway.facades.mcp_prompts import Prompts
 from services.gateway.facades.router import Answerers
 from services.gateway.facades.service_anthropic import AnthropicService
+from services.gateway.facades.service_graphql import GraphqlService
 from services.gateway.facades.service_mcp import McpService
 from services.gateway.facades.service_openai import OpenaiService
 from services.gateway.fetch import fetch_json
@@ -95,6 +97,7 @@ from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
 PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES, PROMPTS)
+READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
 # Envoy asks before there is an identity; what the contract calls open is for those who have none.
 OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
@@ -197,6 +200,9 @@ async def build(
     handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
     a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)
     a2a_pb2_grpc.add_A2AServiceServicer_to_server(grpc_service(handler[0]), server)  # type: ignore[no-untyped-call] # the library's
+    reading = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=READ))
+    graph = GraphqlService(contract.services(), reading, admission.allow)
+    graphql_service_pb2_grpc.add_GraphqlServiceServicer_to_server(graph, server)
     run_service_pb2_grpc.add_RunServiceServicer_to_server(RunService(answerers), server)
     debug = DebugService({**DEFAULTS, **rates}, platform=settings.platform_tenant, methods=len(PERMISSIONS))
     debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
