@@ -51,6 +51,7 @@ from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
 from services.gateway.bus import sending
 from services.gateway.bus.bus import Bus, LocalLive
 from services.gateway.bus.delivery import Deliverer, Patience
+from services.gateway.bus.nats_jetstream import NatsIntake
 from services.gateway.bus.redis_streams import Intake, RedisLive
 from services.gateway.bus.sending import Sender
 from services.gateway.bus.service import EventService, WebhookService
@@ -242,12 +243,19 @@ async def _add_bus(
     deliverer = Deliverer(stores.webhooks, stores.events, sender, clock=clock, patience=Patience())
     await stack.enter_async_context(supervised("deliver", deliverer.run))
     if stores.redis and isinstance(live, RedisLive):
-        intake = Intake(stores.redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
+        intake = _intake(settings, stores.redis, bus, ids)
         await stack.enter_async_context(supervised("news", live.listen))
         await stack.enter_async_context(supervised("intake", intake.run))
     webhooks = Webhooks(stores.webhooks, sender, seal, clock=clock, ids=ids, private=settings.webhook_private)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(EventService(bus, clock), server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(WebhookService(webhooks, audit, clock), server)
+
+
+def _intake(settings: GatewaySettings, redis: Redis, bus: Bus, ids: RandomIds) -> Intake | NatsIntake:
+    """How what services publish comes in."""
+    if settings.bus_url:
+        return NatsIntake(settings.bus_url, bus, platform=settings.platform_tenant)
+    return Intake(redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
 
 
 def _add_directory(

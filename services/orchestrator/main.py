@@ -37,7 +37,7 @@ from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
-from shared.bus import Emitter
+from shared.bus import Emitter, open_outlet
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
@@ -66,7 +66,8 @@ def main() -> None:
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         tail = RedisTail(redis, ttl=settings.tail_ttl)
         await stack.enter_async_context(supervised("tail", tail.listen))
-        emitter = Emitter(redis, clock, source="orchestrator")
+        outlet = await stack.enter_async_context(open_outlet(settings))
+        emitter = Emitter(outlet, clock, source="orchestrator")
         await stack.enter_async_context(emitter.running())
         store = AnnouncedSessionStore(database, emitter, log_key=settings.log_key.get_secret_value().encode())
         defaults = read_agents(settings.default_agents)

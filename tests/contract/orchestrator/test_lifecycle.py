@@ -11,7 +11,7 @@ from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.lifecycle import AnnouncedSessionStore, event_of
 from services.orchestrator.store import Entry
-from shared.bus import STREAM, Emitter
+from shared.bus import STREAM, Emitter, RedisOutlet
 from shared.clock import SystemClock
 from shared.redis import open_redis
 from tests.contract.orchestrator.conftest import LOG_KEY
@@ -58,7 +58,7 @@ def test_what_only_readers_of_the_log_want_is_not_told() -> None:
 async def test_what_is_committed_is_told_once_under_its_place_in_the_log(stores: Any, valkey_url: str) -> None:
     async with open_redis(valkey_url) as redis:
         await redis.delete(STREAM)
-        emitter = Emitter(redis, SystemClock(), source="orchestrator")
+        emitter = Emitter(RedisOutlet(redis), SystemClock(), source="orchestrator")
         async with emitter.running():
             store = AnnouncedSessionStore(stores.sessions._database, emitter, log_key=LOG_KEY)
             await start(stores)
