@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -38,6 +38,12 @@ test: setup ## unit, contract, service, conformance, then end to end through the
 
 test-heavy: setup ## What takes minutes: kills of real processes, attacks as an ordinary user
 	@$(PYTEST) -m heavy tests
+
+test-clients: setup ## Clients and suites that others publish, from npm and PyPI, unchanged
+	@cd tests/conformance/clients/node && npm ci --silent --ignore-scripts --omit=optional --no-audit --no-fund
+	@uv venv --quiet --allow-existing .agentnet/clients
+	@uv pip install --quiet --python .agentnet/clients/bin/python -r tests/conformance/clients/python/requirements.in
+	@$(PYTEST) -m heavy tests/conformance/clients
 
 test-unit test-contract test-service test-e2e test-conformance: setup ## One folder of tests
 	@$(PYTEST) tests/$(@:test-%=%)

@@ -1,14 +1,15 @@
-"""How a service tells the event bus: by a Redis Stream that gateway reads. Telling never waits and never fails."""
+"""How a service tells the event bus: by a stream that gateway reads. Telling never waits and never fails."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from importlib import import_module
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 
@@ -31,11 +32,47 @@ _PAUSE_SECONDS: Final = 0.1
 _lost = meter.create_counter("bus_lost", description="events that were not told: the queue was full")
 
 
+class Outlet(Protocol):
+    """Where events go: Redis Streams, NATS JetStream."""
+
+    async def put(self, stream: str, entries: Sequence[Mapping[str, str]]) -> int:
+        """How many went, in order; fewer than given when the other side is away, and the rest waits on."""
+
+
+class RedisOutlet:
+    """A pipeline of all of them, or none."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def put(self, stream: str, entries: Sequence[Mapping[str, str]]) -> int:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for entry in entries:
+                    pipe.xadd(stream, dict(entry), maxlen=_KEPT, approximate=True)  # type: ignore[arg-type]
+                await pipe.execute()
+        except RedisLost:
+            return 0
+        return len(entries)
+
+
+@asynccontextmanager
+async def open_outlet(settings: MeshSettings) -> AsyncIterator[Outlet]:
+    """The way to the bus that the setting bus_url names; empty: Redis."""
+    if settings.bus_url.startswith("nats://"):
+        bus_nats = import_module("shared.bus_nats")  # loaded where it is wanted
+        async with bus_nats.connected(settings.bus_url) as client:
+            yield bus_nats.NatsOutlet(await bus_nats.stream_of(client))
+        return
+    async with open_redis(settings.redis_url.get_secret_value()) as redis:
+        yield RedisOutlet(redis)
+
+
 class Emitter:
     """Events wait in a bounded queue and go in batches; when it is full the newest are lost and counted."""
 
-    def __init__(self, redis: Redis, clock: Clock, *, source: str, stream: str = STREAM) -> None:
-        self._redis = redis
+    def __init__(self, outlet: Outlet, clock: Clock, *, source: str, stream: str = STREAM) -> None:
+        self._outlet = outlet
         self._clock = clock
         self._source = source
         self._stream = stream
@@ -65,17 +102,13 @@ class Emitter:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _send(self) -> None:
-        """Sends what waits, in order. When Redis is away it waits on."""
+        """Sends what waits, in order. What does not go waits on."""
         while batch := list(islice(self._waiting, _BATCH)):
-            try:
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for entry in batch:
-                        pipe.xadd(self._stream, entry, maxlen=_KEPT, approximate=True)  # type: ignore[arg-type]
-                    await pipe.execute()
-            except RedisLost:
-                return
-            for _ in batch:
+            sent = await self._outlet.put(self._stream, batch)
+            for _ in range(sent):
                 self._waiting.popleft()
+            if sent < len(batch):
+                return
 
 
 @asynccontextmanager
@@ -84,8 +117,8 @@ async def bridged_logs(service: str, settings: MeshSettings) -> AsyncIterator[No
     if not settings.log_bus:
         yield
         return
-    async with open_redis(settings.redis_url.get_secret_value()) as redis:
-        emitter = Emitter(redis, SystemClock(), source=service, stream=LOGS)
+    async with open_outlet(settings) as outlet:
+        emitter = Emitter(outlet, SystemClock(), source=service, stream=LOGS)
         async with emitter.running():
             configure(service, settings.log_level, bridge=LogBridge(emitter))
             try:

@@ -39,6 +39,10 @@ class MeshSettings(BaseSettings):
     identity_private_key: Path | None = Field(default=None, description="PEM; only services that sign have one")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_bus: bool = Field(default=False, description="publish warnings and errors to the Redis stream log:events too")
+    bus_url: str = Field(default="", description="nats://host:port of JetStream for events; empty: Redis Streams")
+    middleware: list[str] = Field(
+        default_factory=list, description="around every call, in this order, as JSON: package.module:factory"
+    )
     drain_grace: timedelta = Field(default=timedelta(seconds=5), description="from SIGTERM to cutting calls")
     otlp_endpoint: str | None = Field(default=None, description="host:port of an OTLP collector; none: no export")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,40 +11,48 @@ from typing import Any
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from prometheus_client import REGISTRY, generate_latest
 
 tracer = trace.get_tracer("agentnet")
 meter = metrics.get_meter("agentnet")
 
 _EXPORT_MILLISECONDS = 15_000
+# The exporter adds the unit to names; those of the mesh that end in it have theirs already.
+_TWICE = re.compile(r"_ms_milliseconds(?=[_ {]|$)", re.MULTILINE)
+
+
+def exposition() -> str:
+    """All metrics of this process, as Prometheus reads them."""
+    return _TWICE.sub("_ms", generate_latest(REGISTRY).decode())
 
 
 @contextmanager
 def telemetry(service: str, *, otlp_endpoint: str | None) -> Iterator[None]:
-    """Sets the process up to trace and measure, and flushes at the end. Without an endpoint nothing is recorded,
-    and only the ids of traces are kept and handed on.
+    """Sets the process up to trace and measure, and flushes at the end. Metrics can always be read (`exposition`).
+    Without an endpoint nothing leaves the process by itself, and only the ids of traces are kept and handed on.
     """
-    if not otlp_endpoint:
-        trace.set_tracer_provider(Unrecorded())
-        yield
-        return
     resource = Resource.create({"service.name": service, "service.namespace": "agentnet"})
-    traces = TracerProvider(resource=resource)
-    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
-    exporter = OTLPMetricExporter(endpoint=otlp_endpoint, insecure=True)
-    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_MILLISECONDS)
-    measures = MeterProvider(resource=resource, metric_readers=[reader])
-    trace.set_tracer_provider(traces)
+    readers: list[MetricReader] = [PrometheusMetricReader()]
+    traces = TracerProvider(resource=resource) if otlp_endpoint else None
+    if traces:
+        traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
+        exporter = OTLPMetricExporter(endpoint=otlp_endpoint, insecure=True)
+        readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_MILLISECONDS))
+    measures = MeterProvider(resource=resource, metric_readers=readers)
+    trace.set_tracer_provider(traces or Unrecorded())
     metrics.set_meter_provider(measures)
     try:
         yield
     finally:
-        traces.shutdown()
+        if traces:
+            traces.shutdown()
         measures.shutdown()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
@@ -28,6 +28,19 @@ class Method:
     @property
     def path(self) -> str:
         return f"/{self.service}/{self.name}"
+
+
+def served_beside(descriptors: Path) -> Iterator[Method]:
+    """Methods of other protocols' gRPC services that a service of the contract is also served as."""
+    files = FileDescriptorSet.FromString(descriptors.read_bytes()).file
+    others = {
+        f"{file.package}.{service.name}": service.options.Extensions[permission_pb2.also_as]
+        for file in files
+        for service in file.service
+    }
+    for method in methods(descriptors):
+        if (other := others[method.service]) and not method.open:
+            yield replace(method, service=other, output="")
 
 
 def methods(descriptors: Path) -> Iterator[Method]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.envoy.contract import Method
+from deploy.envoy.contract import Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
 
 CLAIMS = "claims"
 FAILURE = "failure"
+_MCP = "agentnet.gateway.v1.McpService"
 _JWT = "envoy.filters.http.jwt_authn"
 # Set by the mesh alone; a client's copies are taken off before anything reads them.
 _ALLOWED = (
@@ -80,6 +81,7 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     }
     refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
     calls = [with_status(_opened(route(method, inputs, retries=True), method), method) for method in methods]
+    calls += [route(method, inputs, retries=False) for method in served_beside(inputs.descriptors)]
     return {
         "name": "edge",
         "virtual_hosts": [
@@ -88,10 +90,24 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
                 "domains": ["*"],
                 "typed_per_filter_config": {"envoy.filters.http.cors": cors},
                 "response_headers_to_add": [_added(name, value) for name, value in _SECURITY.items()],
-                "routes": [preflight, *calls, reflection, refuse],
+                "routes": [preflight, *_strange_pages(inputs, methods), *calls, reflection, refuse],
             }
         ],
     }
+
+
+def _strange_pages(inputs: EnvoyInputs, methods: Sequence[Method]) -> list[Config]:
+    """MCP's servers refuse pages of origins they do not know: a name that was bound anew leads nowhere."""
+    known = "|".join(f"(?:{origin})" for origin in inputs.cors_origins)
+    strange = [
+        {"name": "origin", "present_match": True},
+        {"name": "origin", "string_match": {"safe_regex": {"regex": known}}, "invert_match": True},
+    ]
+    return [
+        {"match": {"path": method.path, "headers": strange}, "direct_response": {"status": 403}}
+        for method in methods
+        if method.service == _MCP
+    ]
 
 
 def _added(name: str, value: str) -> Config:

@@ -159,6 +159,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
             return {
                 "AGENTNET_GATEWAY_KEY_PEPPER": plan.state.secret("api_keys"),
                 "AGENTNET_GATEWAY_PARTS": ",".join(f"{other}={plan.address(other)}" for other in SERVICES),
+                "AGENTNET_GATEWAY_PUBLIC_URL": f"http://{plan.address('edge')}",
             }
         case "orchestrator":
             return {

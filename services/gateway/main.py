@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import grpc
+from a2a.types import a2a_pb2_grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
+from mcp.server.lowlevel import Server as McpServer
 from redis.asyncio import Redis
 
 from agentnet.gateway.v1 import (
+    a2a_service_pb2_grpc,
     anthropic_service_pb2_grpc,
     audit_service_pb2_grpc,
     debug_service_pb2_grpc,
     document_service_pb2_grpc,
     event_service_pb2_grpc,
+    graphql_service_pb2_grpc,
     health_service_pb2_grpc,
     identity_service_pb2_grpc,
     key_service_pb2_grpc,
     mcp_service_pb2_grpc,
+    metrics_service_pb2_grpc,
     openai_service_pb2_grpc,
     run_service_pb2_grpc,
     tenant_service_pb2_grpc,
@@ -29,6 +35,14 @@ from agentnet.gateway.v1 import (
 )
 from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from services.gateway import contract, probes
+from services.gateway.a2a.cards import Cards
+from services.gateway.a2a.handler import A2aHandler
+from services.gateway.a2a.push import Push
+from services.gateway.a2a.service import A2aService, grpc_service
+from services.gateway.a2a.store import A2aStore
+from services.gateway.a2a.store_postgres import PostgresA2aStore
+from services.gateway.a2a.tasks import Tasks
+from services.gateway.a2a.work import SessionWork, Work
 from services.gateway.admission import Admission
 from services.gateway.audit import Audit, AuditStore
 from services.gateway.audit_postgres import PostgresAuditStore
@@ -37,6 +51,7 @@ from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
 from services.gateway.bus import sending
 from services.gateway.bus.bus import Bus, LocalLive
 from services.gateway.bus.delivery import Deliverer, Patience
+from services.gateway.bus.nats_jetstream import NatsIntake
 from services.gateway.bus.redis_streams import Intake, RedisLive
 from services.gateway.bus.sending import Sender
 from services.gateway.bus.service import EventService, WebhookService
@@ -51,8 +66,11 @@ from services.gateway.directory import Directory, DirectoryStore
 from services.gateway.directory_postgres import PostgresDirectoryStore
 from services.gateway.documents import Documents, DocumentService
 from services.gateway.facades import agents, mcp_server, models
+from services.gateway.facades.mcp_prompts import SERVICE as PROMPTS
+from services.gateway.facades.mcp_prompts import Prompts
 from services.gateway.facades.router import Answerers
 from services.gateway.facades.service_anthropic import AnthropicService
+from services.gateway.facades.service_graphql import GraphqlService
 from services.gateway.facades.service_mcp import McpService
 from services.gateway.facades.service_openai import OpenaiService
 from services.gateway.fetch import fetch_json
@@ -60,6 +78,7 @@ from services.gateway.health import MeshHealth, Probe
 from services.gateway.issuers import Issuer, Issuers
 from services.gateway.keys import Keys
 from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
+from services.gateway.metrics import MeshMetrics
 from services.gateway.permissions import permissions
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
@@ -78,7 +97,8 @@ from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES)
+PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES, PROMPTS)
+READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
 # Envoy asks before there is an identity; what the contract calls open is for those who have none.
 OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
@@ -94,6 +114,7 @@ class Stores:
     buckets: Buckets
     events: EventStore
     webhooks: WebhookStore
+    a2a: A2aStore
     redis: Redis | None
     probes: dict[str, Probe]
 
@@ -119,13 +140,24 @@ async def _stores(settings: GatewaySettings, stack: AsyncExitStack) -> Stores:
         buckets=FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock),
         events=PostgresEventStore(database),
         webhooks=PostgresWebhookStore(database),
+        a2a=PostgresA2aStore(database),
         redis=redis,
         probes={"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)},
     )
 
 
-async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
-    """The whole service on the server; what it opens closes with the stack."""
+async def build(
+    settings: GatewaySettings,
+    stores: Stores,
+    server: grpc.aio.Server,
+    stack: AsyncExitStack,
+    *,
+    work: Work | None = None,
+    mcp: McpServer[Any, Any] | None = None,
+) -> None:
+    """The whole service on the server; what it opens closes with the stack. `work` does A2A's tasks if not sessions;
+    `mcp` is offered to MCP's clients if not the mesh.
+    """
     clock, ids = SystemClock(), RandomIds()
     if settings.identity_private_key is None:
         raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
@@ -164,14 +196,36 @@ async def build(settings: GatewaySettings, stores: Stores, server: grpc.aio.Serv
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
     openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
-    mcp = mcp_server.server(mcp_server.Offer(channel, answerers.agents))
-    mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(mcp), server)
+    offer = mcp or mcp_server.server(mcp_server.Offer(channel, answerers.agents), Prompts(channel))
+    mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(offer), server)
+    handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
+    a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)
+    a2a_pb2_grpc.add_A2AServiceServicer_to_server(grpc_service(handler[0]), server)  # type: ignore[no-untyped-call] # the library's
+    reading = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=READ))
+    graph = GraphqlService(contract.services(), reading, admission.allow)
+    graphql_service_pb2_grpc.add_GraphqlServiceServicer_to_server(graph, server)
     run_service_pb2_grpc.add_RunServiceServicer_to_server(RunService(answerers), server)
     debug = DebugService({**DEFAULTS, **rates}, platform=settings.platform_tenant, methods=len(PERMISSIONS))
     debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
     await _add_bus(settings, stores, server, stack, audit)
-    health = MeshHealth({**stores.probes, **await _services(settings, stack)})
+    parts = await _parts(settings, stack)
+    metrics = MeshMetrics(parts, platform=settings.platform_tenant)
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, server)
+    health = MeshHealth({**stores.probes, **{name: probes.of_service(channel) for name, channel in parts.items()}})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
+
+
+async def _a2a(
+    settings: GatewaySettings, store: A2aStore, stack: AsyncExitStack, runners: agents.Agents, work: Work | None
+) -> tuple[A2aHandler, Cards]:
+    """Tasks of the Agent2Agent protocol, and who they are for."""
+    ids, private = RandomIds(), settings.webhook_private
+    push = Push(await stack.enter_async_context(sending.session(private=private)), private=private)
+    stack.push_async_callback(push.close)
+    tasks = Tasks(store, work or SessionWork(runners), push, clock=SystemClock(), ids=ids)
+    stack.push_async_callback(tasks.close)
+    cards = Cards(runners, url=settings.public_url, default=settings.a2a_agent)
+    return A2aHandler(tasks, cards, store, push, ids), cards
 
 
 async def _add_bus(
@@ -189,12 +243,19 @@ async def _add_bus(
     deliverer = Deliverer(stores.webhooks, stores.events, sender, clock=clock, patience=Patience())
     await stack.enter_async_context(supervised("deliver", deliverer.run))
     if stores.redis and isinstance(live, RedisLive):
-        intake = Intake(stores.redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
+        intake = _intake(settings, stores.redis, bus, ids)
         await stack.enter_async_context(supervised("news", live.listen))
         await stack.enter_async_context(supervised("intake", intake.run))
     webhooks = Webhooks(stores.webhooks, sender, seal, clock=clock, ids=ids, private=settings.webhook_private)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(EventService(bus, clock), server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(WebhookService(webhooks, audit, clock), server)
+
+
+def _intake(settings: GatewaySettings, redis: Redis, bus: Bus, ids: RandomIds) -> Intake | NatsIntake:
+    """How what services publish comes in."""
+    if settings.bus_url:
+        return NatsIntake(settings.bus_url, bus, platform=settings.platform_tenant)
+    return Intake(redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
 
 
 def _add_directory(
@@ -206,14 +267,13 @@ def _add_directory(
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(audit), server)
 
 
-async def _services(settings: GatewaySettings, stack: AsyncExitStack) -> dict[str, Probe]:
-    """How to ask each service of the mesh whether it works."""
-    asked: dict[str, Probe] = {}
+async def _parts(settings: GatewaySettings, stack: AsyncExitStack) -> dict[str, grpc.aio.Channel]:
+    """How to reach each service of the mesh itself, for its health and its metrics."""
+    found: dict[str, grpc.aio.Channel] = {}
     for part in filter(None, settings.parts.split(",")):
         name, _, address = part.partition("=")
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-        asked[name] = probes.of_service(channel)
-    return asked
+        found[name] = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+    return found
 
 
 def _issuer(settings: IssuerSettings) -> Issuer:

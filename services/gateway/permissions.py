@@ -54,7 +54,12 @@ _REFLECTION: Final = {
 
 def permissions(services: Iterable[ServiceDescriptor]) -> Permissions:
     """By gRPC path. What is not in it may not be called. Raises PermissionMissing."""
-    found = {f"/{service.full_name}/{method.name}": _read(method) for service in services for method in service.methods}
+    found: dict[str, Permission] = {}
+    for service in services:
+        read = {method.name: _read(method) for method in service.methods}
+        found |= {f"/{service.full_name}/{name}": said for name, said in read.items()}
+        if other := service.GetOptions().Extensions[pb.also_as]:
+            found |= {f"/{other}/{name}": said for name, said in read.items() if not said.open}
     return found | _REFLECTION
 
 

@@ -50,6 +50,10 @@ class GatewaySettings(MeshSettings):
     descriptors: Path = Field(default=_DESCRIPTORS, description="the contract with its comments, for the documents")
     webhook_private: bool = Field(default=False, description="webhooks may name http and private addresses")
     sinks: list[str] = Field(default_factory=list, description="sinks of events, as JSON: package.module:factory")
+    public_url: str = Field(
+        default="http://127.0.0.1:8080", description="of the edge, as clients reach it; for A2A's cards"
+    )
+    a2a_agent: str = Field(default="", description="who answers A2A messages that name no agent; empty: the only one")
     platform_tenant: str = Field(default="default", description="its admins keep the records of all tenants")
     directory_cache_ttl: timedelta = Field(default=timedelta(seconds=5), description="until a suspension holds")
     key_cache_ttl: timedelta = Field(default=timedelta(seconds=5), description="until a revoked key is refused")

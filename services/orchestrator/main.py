@@ -27,6 +27,7 @@ from services.orchestrator.evaluation.service import EVALUATIONS, EvaluationServ
 from services.orchestrator.evaluation.store_postgres import PostgresEvaluationStore
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
+from services.orchestrator.lifecycle import AnnouncedSessionStore
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
 from services.orchestrator.peers_tools import GrpcTools
@@ -44,6 +45,7 @@ from services.orchestrator.tasks import Tasks
 from services.orchestrator.toolwork import ToolWork
 from services.orchestrator.turns import Limits, Turns
 from services.orchestrator.watch import Watcher
+from shared.bus import Emitter, open_outlet
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
@@ -74,7 +76,10 @@ def main() -> None:
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         tail = RedisTail(redis, ttl=settings.tail_ttl)
         await stack.enter_async_context(supervised("tail", tail.listen))
-        store = PostgresSessionStore(database, log_key=settings.log_key.get_secret_value().encode())
+        outlet = await stack.enter_async_context(open_outlet(settings))
+        emitter = Emitter(outlet, clock, source="orchestrator")
+        await stack.enter_async_context(emitter.running())
+        store = AnnouncedSessionStore(database, emitter, log_key=settings.log_key.get_secret_value().encode())
         defaults = read_agents(settings.default_agents)
         agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
         watcher = Watcher(store, tail, poll=settings.poll)

@@ -19,6 +19,7 @@ from services.tools.errors import (
     ToolArgumentsInvalid,
     ToolCircuitOpen,
     ToolModeUnavailable,
+    ToolNotAllowed,
     ToolQuotaExhausted,
     ToolSchemaChanged,
 )
@@ -101,6 +102,7 @@ class Flow:
     async def admit(self, caller: Principal, request: Request) -> None:
         """Everything that can be said before it runs; counts it against the rates. Raises what the contract names."""
         tool = request.tool
+        _check_grant(caller, tool)
         permission = self._authorizer.authorize(caller, tool, agent=request.agent)
         lifecycle.check_callable(tool, agent=request.agent)
         executor = self._executor(tool)
@@ -269,6 +271,13 @@ def _digest(request: Request) -> bytes:
 
 def _told(error: MeshError) -> str:
     return "UNKNOWN" if error.reason_name == "TOOL_OUTCOME_UNKNOWN" else error.reason_name
+
+
+def _check_grant(caller: Principal, tool: Tool) -> None:
+    """A delegated credential reaches only the tools it was narrowed to, by name or by `name@version`."""
+    allowed = caller.grant.tools if caller.grant else None
+    if allowed is not None and not allowed & {tool.name, tool.reference}:
+        raise ToolNotAllowed(f"the credential was not delegated for {tool.name}", tool=tool.name)
 
 
 def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:

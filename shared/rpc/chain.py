@@ -1,18 +1,19 @@
-"""The order of the server's interceptors: log, errors, auth, deadline, then the handler; one wrapper for each call."""
+"""The server's interceptors in order: log, errors, auth, deadline, the operator's own; one wrapper for each call."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
 
-from shared.identity import Verifier
+from shared.identity import HEADER, Verifier
 from shared.rpc.auth import authenticate
 from shared.rpc.deadline import deadline
 from shared.rpc.errors import errors
 from shared.rpc.log import logged
+from shared.rpc.middleware import Call, Middleware
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -25,9 +26,12 @@ class Chain(grpc.aio.ServerInterceptor):
     Requests are parsed inside the chain: a malformed message is an error like any other.
     """
 
-    def __init__(self, verifier: Verifier, *, open_to_all: tuple[str, ...]) -> None:
+    def __init__(
+        self, verifier: Verifier, *, open_to_all: tuple[str, ...], middleware: tuple[Middleware, ...] = ()
+    ) -> None:
         self._verifier = verifier
         self._open = open_to_all
+        self._middleware = middleware
 
     async def intercept_service(
         self,
@@ -74,5 +78,16 @@ class Chain(grpc.aio.ServerInterceptor):
         async with logged(method, context), errors(method, context):
             if not method.startswith(self._open):
                 authenticate(context, self._verifier)
-            async with deadline(context, streaming=streaming):
+            async with deadline(context, streaming=streaming), self._own(method, context):
                 yield
+
+    @asynccontextmanager
+    async def _own(self, method: str, context: Context) -> AsyncIterator[None]:
+        if not self._middleware or method.startswith(self._open):
+            yield
+            return
+        given = {key: str(value) for key, value in context.invocation_metadata() or () if key != HEADER}
+        async with AsyncExitStack() as stack:
+            for middleware in self._middleware:
+                await stack.enter_async_context(middleware(Call(method, given)))
+            yield

@@ -22,6 +22,8 @@ from shared.clock import SystemClock
 from shared.identity import Verifier
 from shared.log import log
 from shared.rpc.chain import Chain
+from shared.rpc.metrics import add_own_metrics
+from shared.rpc.middleware import load
 from shared.settings import MeshSettings
 from shared.telemetry import recorded, telemetry
 
@@ -83,7 +85,8 @@ async def serving(
     On leaving: health says NOT_SERVING, running calls get `drain_grace`, then what they used is closed.
     """
     verifier = Verifier.from_file(settings.identity_keys, SystemClock())
-    interceptors: list[grpc.aio.ServerInterceptor] = [Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all)]
+    chain = Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all, middleware=load(settings.middleware))
+    interceptors: list[grpc.aio.ServerInterceptor] = [chain]
     if recorded():
         interceptors.insert(0, aio_server_interceptor())  # type: ignore[no-untyped-call] # untyped library
     server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
@@ -91,6 +94,7 @@ async def serving(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((*service_names, SERVICE_NAME, reflection.SERVICE_NAME), server)
     async with AsyncExitStack() as resources:
+        add_own_metrics(server)
         await register(server, resources)
         port = server.add_insecure_port(settings.listen)
         await server.start()

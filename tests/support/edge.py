@@ -21,6 +21,8 @@ from deploy.envoy.config import EnvoyInputs, write_config
 from deploy.local.state import State
 from deploy.local.tokens import AUDIENCE, ISSUER, mint
 from services.gateway import main as gateway
+from services.gateway.a2a.store_memory import MemoryA2aStore
+from services.gateway.a2a.work import Work
 from services.gateway.audit_memory import MemoryAuditStore
 from services.gateway.buckets_local import LocalBuckets
 from services.gateway.bus.store_memory import MemoryEventStore, MemoryWebhookStore
@@ -96,6 +98,7 @@ def memory_stores() -> gateway.Stores:
         buckets=LocalBuckets(SystemClock()),
         events=MemoryEventStore(),
         webhooks=MemoryWebhookStore(),
+        a2a=MemoryA2aStore(),
         redis=None,
         probes={},
     )
@@ -107,6 +110,8 @@ async def running_edge(
     *,
     stores: gateway.Stores | None = None,
     serve: Serve = lambda _server: None,
+    work: Work | None = None,
+    mcp: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Edge]:
     """Starts both and waits until Envoy routes. `serve` adds the rest of the mesh to gateway's server."""
@@ -118,6 +123,7 @@ async def running_edge(
         "postgres_dsn": "postgres://nowhere",
         "identity_keys": state.key("mesh.jwks"),
         "identity_private_key": state.key("gateway.pem"),
+        "public_url": f"http://127.0.0.1:{edge}",
         "mesh_address": f"127.0.0.1:{internal}",
         "key_pepper": "pepper",
         "drain_grace": 0.2,
@@ -128,7 +134,7 @@ async def running_edge(
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         serve(server)
-        await gateway.build(loaded, kept, server, stack)
+        await gateway.build(loaded, kept, server, stack, work=work, mcp=mcp)
 
     async with serving(loaded, register, service_names=gateway.SERVICES, open_to_all=gateway.OPEN) as address:
         inputs = _inputs(state, address, edge=edge, internal=internal)

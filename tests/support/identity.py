@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from shared.clock import SystemClock
-from shared.identity import HEADER, CredentialKind, Principal, Signer
+from shared.identity import HEADER, CredentialKind, Grant, Principal, Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,16 @@ class Keys:
     private_key: Path
 
     def metadata(
-        self, tenant: str = "acme", *, subject: str = "ada", roles: tuple[str, ...] = ("admin",), kind: str = "token"
+        self,
+        tenant: str = "acme",
+        *,
+        subject: str = "ada",
+        roles: tuple[str, ...] = ("admin",),
+        kind: str = "token",
+        grant: Grant | None = None,
     ) -> tuple[tuple[str, str], ...]:
         """Metadata for a call of this caller's."""
-        principal = Principal(tenant, subject, frozenset(roles), CredentialKind(kind))
+        principal = Principal(tenant, subject, frozenset(roles), CredentialKind(kind), grant=grant)
         return ((HEADER, self.signer.sign(principal, timedelta(minutes=5))),)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from services.gateway.bus.bus import Bus, LocalLive
-from services.gateway.bus.event import NAME, Event
-from shared.bus import LOGS, MESH, STREAM
+from services.gateway.bus.intake import Published, take
+from shared.bus import LOGS, STREAM
 from shared.log import log
 from shared.redis import RedisLost
 
@@ -81,17 +80,8 @@ class Intake:
                 await self._take(stream.decode(), entries)
 
     async def _take(self, stream: str, entries: Sequence[Entry]) -> None:
-        """Publishes a batch, tenant by tenant; an entry that cannot be read is logged and dropped."""
-        by_tenant: dict[str, list[Event]] = {}
-        for entry_id, fields in entries:
-            read = _read(f"{stream}-{entry_id.decode()}", fields)
-            if read is None:
-                log.error("bus.entry_dropped", stream=stream)
-                continue
-            tenant, event = read
-            by_tenant.setdefault(self._platform if tenant == MESH else tenant, []).append(event)
-        for tenant, events in by_tenant.items():
-            await self._bus.publish(tenant, events)
+        found = [_published(f"{stream}-{entry_id.decode()}", fields) for entry_id, fields in entries]
+        await take(self._bus, self._platform, found)
         if entries:
             await self._redis.xack(stream, _GROUP, *(entry_id for entry_id, _ in entries))
 
@@ -103,23 +93,8 @@ class Intake:
                 raise
 
 
-def _read(default_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, Event] | None:
-    try:
-        said = json.loads(fields[b"event"])
-        event = Event(
-            id=str(said.get("id") or default_id),
-            name=str(said["name"]),
-            occurred_at=datetime.fromisoformat(said["time"]).astimezone(UTC),
-            source=str(said["source"]),
-            subject=str(said.get("subject", "")),
-            session_id=str(said.get("session_id", "")),
-            agent=str(said.get("agent", "")),
-            data=dict(said.get("data", {})),
-        )
-        tenant = fields[b"tenant"].decode()
-    except (KeyError, ValueError, TypeError):
-        return None
-    return (tenant, event) if NAME.fullmatch(event.name) else None
+def _published(default_id: str, fields: Mapping[bytes, bytes]) -> Published:
+    return Published(default_id, fields.get(b"tenant", b"").decode(), fields.get(b"event", b"").decode())
 
 
 async def pause_when_lost(work: Any) -> None:

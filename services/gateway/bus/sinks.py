@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from services.gateway.bus.event import Event, matches
+from services.gateway.bus.hooks import Hooks
 from shared.log import log
 from shared.tasks import supervised
 from shared.telemetry import meter
@@ -59,11 +60,15 @@ class Sinks:
 
 
 def load(factories: Sequence[str]) -> Sequence[Sink]:
-    """Sinks by name, each `package.module:factory`. Raises ImportError and AttributeError."""
+    """Sinks by name, each `package.module:factory` of a sink or of hooks. Raises ImportError and AttributeError."""
     found: list[Sink] = []
     for name in factories:
         module, _, factory = name.partition(":")
-        found.append(getattr(importlib.import_module(module), factory)())
+        made: Sink | Hooks = getattr(importlib.import_module(module), factory)()
+        if isinstance(made, Hooks):
+            found.extend(made.sinks)
+        else:
+            found.append(made)
     return found
 
 

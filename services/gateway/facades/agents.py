@@ -49,12 +49,11 @@ class Agents:
     async def answer(self, ask: Ask) -> Pieces:
         """A caller who leaves early ends the session."""
         tenant = current().tenant_id
-        await self._limits.use_model(tenant, ask.model)
-        session = await self._start(ask)
+        session = await self.start(ask)
         finished = False
         try:
             yield Began(session.id, PREFIX + session.agents[0], session.start_time.seconds)
-            async with aclosing(self._watch(session.id)) as events, aclosing(_pieces(events)) as pieces:
+            async with aclosing(self.watch(session.id)) as events, aclosing(_pieces(events)) as pieces:
                 async for piece in pieces:
                     finished = finished or isinstance(piece, Ended)
                     yield piece
@@ -62,7 +61,7 @@ class Agents:
                         await self._limits.spent(tenant, piece.spent.total)
         finally:
             if not finished:
-                await self._cancel(session.id)
+                await self._leave(session.id)
 
     async def agents(self) -> Sequence[agent_pb2.Agent]:
         """Every version that can be run."""
@@ -70,14 +69,17 @@ class Agents:
         found: agent_service_pb2.ListAgentsResponse = await self._unary(self._agents.ListAgents(request))
         return found.agents
 
-    async def _start(self, ask: Ask) -> session_pb2.Session:
+    async def start(self, ask: Ask) -> session_pb2.Session:
+        """A session of the agent, counted as a call of it. Raises MeshError."""
+        await self._limits.use_model(current().tenant_id, ask.model)
         request = session_service_pb2.StartSessionRequest(
             topic=prompt(ask), mode="single", agents=[ask.model.removeprefix(PREFIX)], request_id=ask.generation_id
         )
         started: session_service_pb2.StartSessionResponse = await self._unary(self._sessions.StartSession(request))
         return started.session
 
-    async def _watch(self, session_id: str) -> Events:
+    async def watch(self, session_id: str) -> Events:
+        """The session's log, from its first event to its last. Raises MeshError."""
         call = self._sessions.WatchSession(session_service_pb2.WatchSessionRequest(session_id=session_id))
         try:
             async for answer in call:
@@ -88,10 +90,14 @@ class Agents:
         finally:
             call.cancel()
 
-    async def _cancel(self, session_id: str) -> None:
+    async def cancel(self, session_id: str) -> None:
+        """Ends the session. Raises MeshError."""
         request = session_service_pb2.CancelSessionRequest(session_id=session_id)
+        await self._unary(self._sessions.CancelSession(request))
+
+    async def _leave(self, session_id: str) -> None:
         try:
-            await self._unary(self._sessions.CancelSession(request))
+            await self.cancel(session_id)
         except MeshError as error:
             log.info("facade.cancel_failed", session_id=session_id, reason=error.reason_name)
 

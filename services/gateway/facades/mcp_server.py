@@ -22,6 +22,7 @@ from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from services.gateway.facades.agents import PREFIX as AGENT_MODEL
 from services.gateway.facades.agents import Agents
 from services.gateway.facades.ask import Ask, Message, Role, whole
+from services.gateway.facades.mcp_prompts import Prompts
 from shared.errors import InvalidArgument, MeshError, NotFound, Reason
 from shared.rpc.status import from_rpc
 
@@ -76,6 +77,11 @@ class Offer:
         found = await _call(self._sessions.ListSessions(session_service_pb2.ListSessionsRequest(page_size=_RECENT)))
         return [_resource(session) for session in found.sessions]
 
+    async def templates(self) -> list[types.ResourceTemplate]:
+        """Any session, by its id."""
+        template = "agentnet://sessions/{id}"
+        return [types.ResourceTemplate(uriTemplate=template, name="session", mimeType="application/json")]
+
     async def read(self, uri: AnyUrl) -> Iterable[ReadResourceContents]:
         """A session and its turns, as JSON."""
         named = _SESSION.fullmatch(str(uri))
@@ -110,13 +116,16 @@ class Offer:
         return types.CallToolResult(content=content, structuredContent=structured)
 
 
-def server(offer: Offer) -> Server[Any, Any]:
+def server(offer: Offer, prompts: Prompts) -> Server[Any, Any]:
     """The official library's server over what is offered."""
     made: Server[Any, Any] = Server("agentnet", version=version("agentnet"))
     made.list_tools()(offer.tools)  # type: ignore[no-untyped-call] # the library's decorators have no types
     made.call_tool(validate_input=False)(offer.call)
     made.list_resources()(offer.resources)  # type: ignore[no-untyped-call]
     made.read_resource()(offer.read)  # type: ignore[no-untyped-call]
+    made.list_resource_templates()(offer.templates)  # type: ignore[no-untyped-call]
+    made.list_prompts()(prompts.list)  # type: ignore[no-untyped-call]
+    made.get_prompt()(prompts.get)  # type: ignore[no-untyped-call]
     return made
 
 

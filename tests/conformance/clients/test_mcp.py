@@ -15,9 +15,11 @@ from mcp import ClientSession, McpError
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
+from agentnet.inference.v1 import message_pb2, prompt_pb2, prompt_service_pb2, prompt_service_pb2_grpc
 from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 from shared import errors
 from shared.errors import Reason
+from tests.support.conformance_mcp import conformance_server
 from tests.support.edge import Edge, running_edge
 from tests.support.scripted_inference import ScriptedInference
 from tests.support.scripted_orchestrator import serve_orchestrator
@@ -27,6 +29,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 class ToolNotFound(errors.NotFound):
     reason = Reason.ERROR_REASON_TOOL_NOT_FOUND
+
+
+class PromptNotFound(errors.NotFound):
+    reason = Reason.ERROR_REASON_PROMPT_NOT_FOUND
 
 
 class Tools(tool_service_pb2_grpc.ToolServiceServicer):
@@ -45,9 +51,42 @@ class Tools(tool_service_pb2_grpc.ToolServiceServicer):
         return tool_service_pb2.InvokeToolResponse(finished=tool_service_pb2.ToolFinished(result=result))
 
 
+class Prompts(prompt_service_pb2_grpc.PromptServiceServicer):
+    """One, with a text and a list."""
+
+    VERSION = prompt_pb2.PromptVersion(
+        name="greet",
+        comment="Greets people.",
+        content=prompt_pb2.PromptContent(
+            variables=[
+                prompt_pb2.PromptVariable(name="tone", type=prompt_pb2.PROMPT_VARIABLE_TYPE_STRING),
+                prompt_pb2.PromptVariable(
+                    name="people", type=prompt_pb2.PROMPT_VARIABLE_TYPE_STRING_LIST,
+                    default_value=struct_pb2.Value(string_value=""),
+                ),
+            ]
+        ),
+    )  # fmt: skip
+
+    async def ListPrompts(self, request, context):
+        return prompt_service_pb2.ListPromptsResponse(prompts=[self.VERSION])
+
+    async def GetPrompt(self, request, context):
+        if request.reference != "greet":
+            raise PromptNotFound(f"no prompt {request.reference}")
+        return prompt_service_pb2.GetPromptResponse(version=self.VERSION)
+
+    async def Render(self, request, context):
+        given = json_format.MessageToDict(request.variables)
+        part = message_pb2.ContentPart(text=f"{given['tone']}: {', '.join(given['people'])}")
+        said = message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, content=[part])
+        return prompt_service_pb2.RenderResponse(messages=[said])
+
+
 def serve(server: grpc.aio.Server) -> None:
     ScriptedInference().serve(server)
     serve_orchestrator(server)
+    prompt_service_pb2_grpc.add_PromptServiceServicer_to_server(Prompts(), server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(Tools(), server)
 
 
@@ -120,3 +159,39 @@ async def test_the_transports_statuses_are_the_protocols(edge: Edge) -> None:
     unknown = await edge.bearer("POST", "/mcp", token, {"jsonrpc": "2.0", "id": 7, "method": "no/such"})
     assert (unknown.status, unknown.body["id"]) == (200, 7)
     assert "error" in unknown.body
+
+
+async def test_the_meshs_prompts_are_listed_and_rendered(edge: Edge) -> None:
+    async with connected(edge, edge.token()) as session:
+        (listed,) = (await session.list_prompts()).prompts
+        assert (listed.name, listed.description) == ("greet", "Greets people.")
+        assert [(one.name, one.required) for one in listed.arguments] == [("tone", True), ("people", False)]
+        found = await session.get_prompt("greet", {"tone": "warm", "people": '["Ada", "Bob"]'})
+        assert (found.messages[0].role, found.messages[0].content.text) == ("assistant", "warm: Ada, Bob")
+        for name, arguments, why in (("none", {}, "no prompt none"), ("greet", {"people": "["}, "must be JSON")):
+            with pytest.raises(McpError, match=why):
+                await session.get_prompt(name, arguments)
+        (template,) = (await session.list_resource_templates()).resourceTemplates
+        assert template.uriTemplate == "agentnet://sessions/{id}"
+
+
+async def test_what_a_tool_tells_on_its_way_comes_before_its_result(tmp_path_factory: pytest.TempPathFactory) -> None:
+    heard: list[tuple[float, float | None]] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total))
+
+    async with running_edge(tmp_path_factory.mktemp("mcp"), serve=serve, mcp=conformance_server()) as edge:
+        async with connected(edge, edge.token()) as session:
+            done = await session.call_tool("test_tool_with_progress", {}, progress_callback=hear)
+    assert done.content[0].text == "done"
+    assert heard == [(0, 100), (50, 100), (100, 100)]
+
+
+async def test_a_page_of_a_strange_origin_is_refused(edge: Edge) -> None:
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    token = f"Bearer {edge.token()}"
+    strange = await edge.rest("POST", "/mcp", message, authorization=token, origin="http://evil.example")
+    assert strange.status == 403
+    ours = await edge.rest("POST", "/mcp", message, authorization=token, origin="http://localhost:3000")
+    assert ours.status == 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,12 +15,13 @@ import pytest
 
 from services.gateway.bus.bus import Bus, Heard, LocalLive
 from services.gateway.bus.event import Event, Wanted
+from services.gateway.bus.nats_jetstream import NatsIntake
 from services.gateway.bus.redis_streams import Intake, RedisLive
 from services.gateway.bus.sinks import Sinks
 from services.gateway.bus.store import Delivery, Due, Format, Status, Webhook
 from services.gateway.bus.store_memory import MemoryEventStore, MemoryWebhookStore
 from services.gateway.bus.store_postgres import PostgresEventStore, PostgresWebhookStore
-from shared.bus import LOGS, Emitter, LogBridge, bridged_logs
+from shared.bus import LOGS, Emitter, LogBridge, RedisOutlet, bridged_logs, open_outlet
 from shared.clock import SystemClock
 from shared.ids import RandomIds
 from shared.log import log
@@ -29,6 +30,7 @@ from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.settings import MeshSettings
 from shared.tasks import supervised
+from tests.support.nats import running_nats
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 EVENT = Event("evt_1", "session.started", NOON, "test", "subject", "ses_1", "Athena@1.0.0", {"größe": [1, {"a": None}]})
@@ -207,13 +209,27 @@ async def test_replicas_hear_of_one_another_through_valkey(valkey_url: str, tena
         assert asyncio.get_running_loop().time() - started < 1
 
 
-async def test_what_services_emit_is_taken_into_the_bus_once(valkey_url: str, tenant: str) -> None:
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_nats(tmp_path_factory.mktemp("nats")) as url:
+        yield url
+
+
+@pytest.mark.parametrize("way", ["redis", "nats"])
+async def test_what_services_emit_is_taken_into_the_bus_once(
+    way: str, valkey_url: str, request: pytest.FixtureRequest, tenant: str
+) -> None:
     async with AsyncExitStack() as stack:
-        redis = [await stack.enter_async_context(open_redis(valkey_url)) for _ in range(2)]
+        given = {"listen": "127.0.0.1:0", "postgres_dsn": "x", "identity_keys": "x", "redis_url": valkey_url}
+        url = request.getfixturevalue("nats_url") if way == "nats" else ""
+        settings = MeshSettings.model_validate({**given, "bus_url": url})
+        outlet = await stack.enter_async_context(open_outlet(settings))
+        redis = await stack.enter_async_context(open_redis(valkey_url))
         bus = bus_of(LocalLive())
-        intake = Intake(redis[0], bus, consumer="one", platform="platform")
+        of_redis = Intake(redis, bus, consumer="one", platform="platform")
+        intake = NatsIntake(url, bus, platform="platform") if url else of_redis
         await stack.enter_async_context(supervised("intake", intake.run))
-        emitter = Emitter(redis[1], SystemClock(), source="orchestrator")
+        emitter = Emitter(outlet, SystemClock(), source="orchestrator")
         async with emitter.running():
             for _ in range(2):
                 emitter.emit(
@@ -228,6 +244,17 @@ async def test_what_services_emit_is_taken_into_the_bus_once(valkey_url: str, te
     assert found[0].data == {"n": 1}
 
 
+async def test_what_nats_could_not_take_waits_and_goes_when_it_is_back(tmp_path: Path) -> None:
+    from shared.bus_nats import NatsOutlet, connected, stream_of
+
+    with running_nats(tmp_path) as url:
+        async with connected(url) as client:
+            outlet = NatsOutlet(await stream_of(client))
+            assert await outlet.put("bus:events", [{"tenant": "a", "event": "{}"}] * 3) == 3
+            await client.close()
+            assert await outlet.put("bus:events", [{"tenant": "a", "event": "{}"}]) == 0
+
+
 async def test_warnings_and_errors_of_the_log_reach_the_platforms_tenant(valkey_url: str) -> None:
     platform = f"platform-{uuid4()}"
     async with AsyncExitStack() as stack:
@@ -236,7 +263,7 @@ async def test_warnings_and_errors_of_the_log_reach_the_platforms_tenant(valkey_
         await stack.enter_async_context(
             supervised("intake", Intake(redis[0], bus, consumer="two", platform=platform).run)
         )
-        emitter = Emitter(redis[1], SystemClock(), source="cost", stream=LOGS)
+        emitter = Emitter(RedisOutlet(redis[1]), SystemClock(), source="cost", stream=LOGS)
         bridge = LogBridge(emitter)
         async with emitter.running():
             bridge(None, "info", {"level": "info", "event": "rpc.finished"})
@@ -254,7 +281,7 @@ async def test_warnings_and_errors_of_the_log_reach_the_platforms_tenant(valkey_
 
 async def test_an_emitter_never_waits_and_loses_the_newest_when_redis_is_away() -> None:
     async with open_redis("redis://127.0.0.1:1/0") as redis:
-        emitter = Emitter(redis, SystemClock(), source="x")
+        emitter = Emitter(RedisOutlet(redis), SystemClock(), source="x")
         started = asyncio.get_running_loop().time()
         for _ in range(12_000):
             emitter.emit("acme", "a.b")

@@ -33,7 +33,9 @@ async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(delivery, "_FIRST_PAUSE", timedelta(milliseconds=20))
         folder = tmp_path_factory.mktemp("edge")
-        async with running_edge(folder, webhook_private=True, sinks=["tests.support.sinks:make"]) as running:
+        async with running_edge(
+            folder, webhook_private=True, sinks=["tests.support.sinks:make", "tests.support.sinks:hooks"]
+        ) as running:
             yield running
 
 
@@ -230,6 +232,25 @@ async def test_a_sink_of_the_operators_own_is_told_and_its_faults_stay_its_own(e
             break
         await asyncio.sleep(0.02)
     assert sinks.TAKEN == ["hook.first", "hook.last"]
+
+
+async def test_hooks_are_called_by_the_events_they_wait_for_whatever_others_do(edge: Edge) -> None:
+    from tests.support import sinks
+
+    told = [
+        {"name": "session.started", "session_id": "ses_1"}, {"name": "session.paused", "session_id": "ses_1"},
+        {"name": "agent.error", "agent": "Athena@1.0.0"}, {"name": "session.finished", "session_id": "ses_1"},
+    ]  # fmt: skip
+    await publish(edge, "hooked", *told)
+    for _ in range(200):
+        if len(mine := [hooked for hooked in sinks.HOOKED if hooked[0] == "hooked"]) == 3:
+            break
+        await asyncio.sleep(0.02)
+    assert sorted(mine) == [
+        ("hooked", "agent.error", "Athena@1.0.0"), ("hooked", "session.finished", "ses_1"),
+        ("hooked", "session.started", "ses_1"),
+    ]  # fmt: skip
+    assert [name for _, name, _ in mine if name.startswith("session")] == ["session.started", "session.finished"]
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "http://user:secret@example.com/", "nothing", "http://"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from shared import identity
 from shared.errors import STATUS_TRAILER, InvalidArgument, NotFound, Reason, ResourceExhausted, from_status
 from shared.rpc import log as calls
 from shared.rpc.channel import mesh_channel, retry_config
+from shared.rpc.middleware import Call
 from shared.rpc.server import serving
 from shared.rpc.status import from_rpc
 from shared.settings import MeshSettings
@@ -196,3 +197,49 @@ def test_an_error_survives_the_wire() -> None:
     back = from_status(error.status())
     assert isinstance(back, NotFound)
     assert (back.reason_name, back.facts) == ("AGENT_NOT_FOUND", {"agent": "Zeus"})
+
+
+ORDER: list[str] = []
+
+
+def traced(name: str, *, refuses: str = "") -> Any:
+    """Middleware that writes down when it is entered and left."""
+
+    @asynccontextmanager
+    async def around(call: Call) -> AsyncIterator[None]:
+        ORDER.append(f"{name} in {call.method.rpartition('/')[2]} {identity.current().subject}")
+        assert identity.HEADER not in call.metadata
+        if call.metadata.get(calls.REQUEST_ID) == refuses:
+            raise NotFound(f"{name} hides it")
+        try:
+            yield
+        finally:
+            ORDER.append(f"{name} out")
+
+    return around
+
+
+def outer() -> Any:
+    return traced("outer")
+
+
+def inner() -> Any:
+    return traced("inner", refuses="hidden")
+
+
+async def test_the_operators_middleware_runs_in_its_order_around_calls_that_were_admitted(keys: Keys) -> None:
+    ORDER.clear()
+    named = {"middleware": [f"{__name__}:outer", f"{__name__}:inner"]}
+    async with (
+        serving(settings(keys).model_copy(update=named), register, service_names=SERVICES) as bound,
+        mesh_channel(bound, services=SERVICES) as channel,
+    ):
+        stub = rpc.IdentityServiceStub(channel)
+        await error_of(stub.GetCaller(pb.GetCallerRequest()))
+        assert ORDER == []
+        await stub.GetCaller(pb.GetCallerRequest(), metadata=keys.metadata())
+        assert ORDER == ["outer in GetCaller ada", "inner in GetCaller ada", "inner out", "outer out"]
+        hidden = await error_of(
+            stub.GetCaller(pb.GetCallerRequest(), metadata=(*keys.metadata(), (calls.REQUEST_ID, "hidden")))
+        )
+        assert (from_rpc(hidden).message, ORDER[-1]) == ("inner hides it", "outer out")

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from services.tools.store_memory import MemoryToolStore
 from shared.clock import FakeClock
+from shared.identity import Grant
 from tests.service.tools.calls import Code, events, invocation, refusal, register, said, tool
 from tests.support.identity import Keys
 
@@ -49,6 +50,23 @@ async def test_a_tool_says_which_roles_may_call_it(
 ) -> None:
     await register(stub, keys, tool(allowed_roles=allowed))
     asked = call(stub, keys, agent=agent, roles=roles)
+    if admitted:
+        assert (await asked).finished.result.number_value == 2
+    else:
+        assert said(await refusal(asked)) == (Code.PERMISSION_DENIED, "TOOL_NOT_ALLOWED")
+
+
+@pytest.mark.parametrize(
+    ("tools", "admitted"),
+    [(None, True), ({"adder"}, True), ({"adder@1.0.0"}, True), ({"other"}, False), (set(), False)],
+)
+async def test_a_delegated_credential_reaches_the_tools_it_was_given_for(
+    stub: Any, keys: Keys, tools: set[str] | None, admitted: bool
+) -> None:
+    await register(stub, keys, tool())
+    grant = Grant(tools=None if tools is None else frozenset(tools), delegators=("ada",))
+    given = invocation(arguments={"a": 1, "b": 1})
+    asked = stub.InvokeTool(given, metadata=keys.metadata(subject="agent:Athena", grant=grant))
     if admitted:
         assert (await asked).finished.result.number_value == 2
     else:

@@ -52,4 +52,8 @@ def test_only_health_and_documents_are_open() -> None:
     assert {path.split("/")[1].rpartition(".")[2] for path, found in FOUND.items() if found.open} == {
         "HealthService",
         "DocumentService",
+        "A2aService",
     }
+    assert [path for path, found in FOUND.items() if found.open and "A2a" in path] == [
+        "/agentnet.gateway.v1.A2aService/GetPublicAgentCard"
+    ]

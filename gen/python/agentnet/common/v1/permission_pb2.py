@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/common/v1/permission.proto\x12\x12\x61gentnet.common.v1\x1a google/protobuf/descriptor.proto*\xce\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_OPEN\x10\x01\x12\x17\n\x13PERMISSION_EVERYONE\x10\x02\x12\x16\n\x12PERMISSION_WORKERS\x10\x03\x12\x18\n\x14PERMISSION_OPERATORS\x10\x04\x12\x18\n\x14PERMISSION_OVERSEERS\x10\x05\x12\x15\n\x11PERMISSION_ADMINS\x10\x06\x12\x13\n\x0fPERMISSION_MESH\x10\x07:`\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0e\x32\x1e.agentnet.common.v1.PermissionR\npermissionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/common/v1/permission.proto\x12\x12\x61gentnet.common.v1\x1a google/protobuf/descriptor.proto*\xce\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_OPEN\x10\x01\x12\x17\n\x13PERMISSION_EVERYONE\x10\x02\x12\x16\n\x12PERMISSION_WORKERS\x10\x03\x12\x18\n\x14PERMISSION_OPERATORS\x10\x04\x12\x18\n\x14PERMISSION_OVERSEERS\x10\x05\x12\x15\n\x11PERMISSION_ADMINS\x10\x06\x12\x13\n\x0fPERMISSION_MESH\x10\x07:`\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0e\x32\x1e.agentnet.common.v1.PermissionR\npermission::\n\x07\x61lso_as\x12\x1f.google.protobuf.ServiceOptions\x18\xb5\x87\x03 \x01(\tR\x06\x61lsoAsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

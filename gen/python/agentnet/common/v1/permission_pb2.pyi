@@ -66,5 +66,10 @@ PERMISSION_MESH: Permission.ValueType  # 7
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 PERMISSION_FIELD_NUMBER: _builtins.int
+ALSO_AS_FIELD_NUMBER: _builtins.int
 permission: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Permission.ValueType]
 """Who may call this method."""
+also_as: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, _builtins.str]
+"""The full name of another protocol's gRPC service that is served beside this one: its methods are open to the callers of
+the methods here that have the same names.
+"""
