@@ -274,6 +274,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A turn that had to answer in a given form did not, after one repair (ABORTED). Metadata: `form`, `path`."""
     ERROR_REASON_ITERATIONS_EXHAUSTED: _ErrorReason.ValueType  # 203
     """A turn called tools until its iterations ran out and gave no answer (FAILED_PRECONDITION). Metadata: `max_iterations`."""
+    ERROR_REASON_SUITE_INVALID: _ErrorReason.ValueType  # 230
+    """The suite does not parse or breaks its shape (INVALID_ARGUMENT). Metadata: `line`, `path`."""
+    ERROR_REASON_EVALUATION_NOT_FOUND: _ErrorReason.ValueType  # 231
+    """No such evaluation in this tenant (NOT_FOUND). Metadata: `evaluation_id`."""
+    ERROR_REASON_EVALUATION_RUNNING: _ErrorReason.ValueType  # 232
+    """The evaluation has not ended, so there is nothing to compare yet (FAILED_PRECONDITION). Metadata: `evaluation_id`."""
+    ERROR_REASON_SCENARIO_TIMED_OUT: _ErrorReason.ValueType  # 233
+    """A scenario's session took longer than the scenario allows (DEADLINE_EXCEEDED). Metadata: `timeout_seconds`."""
+    ERROR_REASON_CASE_GIVEN_UP: _ErrorReason.ValueType  # 234
+    """A case broke off too often and is given up (ABORTED). Metadata: `tries`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -533,4 +543,14 @@ ERROR_REASON_TURN_OUTPUT_INVALID: ErrorReason.ValueType  # 202
 """A turn that had to answer in a given form did not, after one repair (ABORTED). Metadata: `form`, `path`."""
 ERROR_REASON_ITERATIONS_EXHAUSTED: ErrorReason.ValueType  # 203
 """A turn called tools until its iterations ran out and gave no answer (FAILED_PRECONDITION). Metadata: `max_iterations`."""
+ERROR_REASON_SUITE_INVALID: ErrorReason.ValueType  # 230
+"""The suite does not parse or breaks its shape (INVALID_ARGUMENT). Metadata: `line`, `path`."""
+ERROR_REASON_EVALUATION_NOT_FOUND: ErrorReason.ValueType  # 231
+"""No such evaluation in this tenant (NOT_FOUND). Metadata: `evaluation_id`."""
+ERROR_REASON_EVALUATION_RUNNING: ErrorReason.ValueType  # 232
+"""The evaluation has not ended, so there is nothing to compare yet (FAILED_PRECONDITION). Metadata: `evaluation_id`."""
+ERROR_REASON_SCENARIO_TIMED_OUT: ErrorReason.ValueType  # 233
+"""A scenario's session took longer than the scenario allows (DEADLINE_EXCEEDED). Metadata: `timeout_seconds`."""
+ERROR_REASON_CASE_GIVEN_UP: ErrorReason.ValueType  # 234
+"""A case broke off too often and is given up (ABORTED). Metadata: `tries`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
