@@ -51,9 +51,10 @@ class AnnouncedSessionStore(PostgresSessionStore):
         turn: turn_pb2.Turn | None = None,
         release: bool = False,
         signals_taken: int = 0,
-    ) -> None:
-        await super().append(lease, entries, session=session, turn=turn, release=release, signals_taken=signals_taken)
+    ) -> int:
+        signals = await super().append(lease, entries, session=session, turn=turn, release=release, signals_taken=signals_taken)
         self._tell(lease.tenant, lease.session_id, entries)
+        return signals
 
     def _tell(self, tenant: str, session_id: str, entries: Sequence[Entry]) -> None:
         for entry in entries:
