@@ -15,6 +15,8 @@ from agentnet.orchestrator.v1 import (
 )
 from services.orchestrator import unserved
 from services.orchestrator.agents import Agents, read_agents
+from services.orchestrator.agents.cache import Versions
+from services.orchestrator.agents.cache import listen as agents_changed
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.places import checkpoint_store
 from services.orchestrator.drivers.graph import GraphDriver
@@ -25,6 +27,10 @@ from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
 from services.orchestrator.planner import Planner
+from services.orchestrator.reasoning.governance import SERVICE as POLICY
+from services.orchestrator.reasoning.governance import GrpcPolicy
+from services.orchestrator.reasoning.skills import Skills
+from services.orchestrator.reasoning.thinking import Thinking
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
 from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
@@ -66,7 +72,10 @@ def main() -> None:
         await stack.enter_async_context(supervised("tail", tail.listen))
         store = PostgresSessionStore(database, log_key=settings.log_key.get_secret_value().encode())
         defaults = read_agents(settings.default_agents)
-        agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
+        agent_store = PostgresAgentStore(database)
+        versions = Versions(agent_store, clock)
+        await stack.enter_async_context(supervised("agents", lambda: agents_changed(dsn, versions)))
+        agents = Agents(agent_store, defaults, clock=clock, ids=ids, versions=versions)
         watcher = Watcher(store, tail, poll=settings.poll)
         sessions = Sessions(store, agents, watcher, clock, ids, settings.heartbeat)
         checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
@@ -96,16 +105,23 @@ async def _drive(
     if settings.identity_private_key is None:
         raise ValueError("orchestrator needs AGENTNET_IDENTITY_PRIVATE_KEY")
     signer = Signer.from_file("orchestrator", settings.identity_private_key, clock)
-    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(*PEERS, POLICY)))
     driver_dsn = settings.driver_dsn.get_secret_value()
     leases: Database = await stack.enter_async_context(open_database(driver_dsn, pool=2))
     owner = f"orchestrator-{secrets.token_hex(6)}"
-    inference = GrpcInference(channel, signer)
+    memory = GrpcMemory(channel, signer)
+    inference = Thinking(
+        GrpcInference(channel, signer),
+        memory,
+        GrpcPolicy(channel, signer),
+        clock,
+        Skills(settings.skills),
+    )
     tasks = Tasks(agents, inference, clock, settings.max_output_tokens)
     turns = Turns(
         agents=agents,
         inference=inference,
-        memory=GrpcMemory(channel, signer),
+        memory=memory,
         clock=clock,
         ids=RandomIds(),
         max_output_tokens=settings.max_output_tokens,

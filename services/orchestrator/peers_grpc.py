@@ -112,7 +112,15 @@ def _request(utterance: Utterance) -> inference.GenerateRequest:
         session_id=utterance.session_id,
         agent=f"{utterance.agent.name}@{utterance.agent.version}",
         bundles=utterance.agent.monitors,
+        response_format=_form(utterance.agent),
     )
+
+
+def _form(agent: agent_pb2.Agent) -> message_pb2.ResponseFormat | None:
+    """The form inference judges the output by: it asks once more for what does not fit, then fails (OUTPUT_INVALID)."""
+    if not agent.output_schema.fields:
+        return None
+    return message_pb2.ResponseFormat(name=agent.name, json_schema=agent.output_schema)
 
 
 def _sampling(found: agent_pb2.SamplingConfig) -> message_pb2.Sampling:
