@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from shared.clock import Clock, SystemClock
+from shared.errors import Unavailable
 from shared.log import configure
 from shared.redis import RedisLost, open_redis
 from shared.settings import MeshSettings
@@ -48,9 +50,8 @@ class Emitter:
         if len(self._waiting) >= _WAITING:
             _lost.add(1, {"stream": self._stream})
             return
-        time = self._clock.now().isoformat()
-        event = {"id": event_id, "name": name, "time": time, "source": self._source, **fields}
-        self._waiting.append({"tenant": tenant, "event": json.dumps(event, ensure_ascii=False, default=str)})
+        told = entry(tenant, name, source=self._source, time=self._clock.now(), event_id=event_id, **fields)
+        self._waiting.append(told)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -76,6 +77,23 @@ class Emitter:
                 return
             for _ in batch:
                 self._waiting.popleft()
+
+
+def entry(tenant: str, name: str, *, source: str, time: datetime, event_id: str = "", **fields: Any) -> dict[str, str]:
+    """An event in the form the stream has. `fields` as in Emitter.emit."""
+    event = {"id": event_id, "name": name, "time": time.isoformat(), "source": source, **fields}
+    return {"tenant": tenant, "event": json.dumps(event, ensure_ascii=False, default=str)}
+
+
+async def tell(redis: Redis, entries: Sequence[dict[str, str]]) -> None:
+    """Sends events and returns when the stream has them: for those who keep them until then. Raises Unavailable."""
+    try:
+        async with redis.pipeline(transaction=False) as pipe:
+            for told in entries:
+                pipe.xadd(STREAM, told, maxlen=_KEPT, approximate=True)  # type: ignore[arg-type]
+            await pipe.execute()
+    except RedisLost as error:
+        raise Unavailable("the bus does not answer", dependency="redis") from error
 
 
 @asynccontextmanager

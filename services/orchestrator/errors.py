@@ -169,7 +169,7 @@ class RelationshipInvalid(FailedPrecondition):
     reason = Reason.ERROR_REASON_RELATIONSHIP_INVALID
 
 
-class ChainLimitReached(ResourceExhausted):
+class ChainLimitReached(FailedPrecondition):
     """A chain of agents reached one of its limits. Raise the limit, or shorten the chain."""
 
     reason = Reason.ERROR_REASON_CHAIN_LIMIT_REACHED

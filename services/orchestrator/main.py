@@ -17,6 +17,8 @@ from services.orchestrator import unserved
 from services.orchestrator.agents import Agents, read_agents
 from services.orchestrator.agents.cache import Versions
 from services.orchestrator.agents.cache import listen as agents_changed
+from services.orchestrator.agents.herald import RedisHerald
+from services.orchestrator.agents.history_postgres import PostgresHappeningStore, PostgresHistoryStore
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.places import checkpoint_store
 from services.orchestrator.drivers.graph import GraphDriver
@@ -31,6 +33,8 @@ from services.orchestrator.reasoning.governance import SERVICE as POLICY
 from services.orchestrator.reasoning.governance import GrpcPolicy
 from services.orchestrator.reasoning.skills import Skills
 from services.orchestrator.reasoning.thinking import Thinking
+from services.orchestrator.registration import SERVICES as AGENT_SIDE
+from services.orchestrator.registration import AgentSide
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
 from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
@@ -56,6 +60,7 @@ SERVICES = (
     SESSIONS,
     TASK_GRAPHS,
     CHECKPOINTS,
+    *AGENT_SIDE,
     "agentnet.orchestrator.v1.EvaluationService",
 )
 
@@ -86,6 +91,17 @@ def main() -> None:
         add_to_server(SessionService(sessions, clock), server)
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(TaskGraphService(graphs, planner), server)
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
+        follow_dsn = settings.driver_dsn.get_secret_value()
+        following = await stack.enter_async_context(open_database(follow_dsn, pool=1))
+        side = AgentSide(
+            sessions=sessions,
+            graphs=graphs,
+            history_store=PostgresHistoryStore(database),
+            happenings=PostgresHappeningStore(following, database),
+            herald=RedisHerald(redis),
+        )
+        side.add_to_server(server)
+        await stack.enter_async_context(supervised("follow", side.follower(settings.poll).run))
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
     run("orchestrator", settings, register, service_names=SERVICES)

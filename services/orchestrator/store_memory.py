@@ -226,6 +226,10 @@ class MemorySessionStore:
             if owner == tenant and kept.graph is not None
         ]
 
+    def committed(self) -> dict[Place, list[Entry]]:
+        """All logs."""
+        return {place: kept.log for place, kept in self._kept.items()}
+
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         kept = self._kept.get((tenant, session_id))
         return kept.session if kept else None

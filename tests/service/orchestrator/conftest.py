@@ -30,6 +30,7 @@ from shared.rpc.server import serving
 from shared.rpc.status import from_rpc
 from shared.settings import MeshSettings
 from shared.tasks import supervised
+from tests.support.agents import Surroundings
 from tests.support.identity import Keys, make_keys
 from tests.support.orchestrator import POLL, TTL, World
 
@@ -46,6 +47,8 @@ class Mesh:
     evaluations: Any
     checkpoints: Any
     address: str
+    channel: Any
+    around: Surroundings
 
     def me(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -62,6 +65,7 @@ class Mesh:
 @pytest.fixture
 async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     world, keys = World(), make_keys(tmp_path)
+    around = Surroundings(world)
     given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks}
     settings = MeshSettings.model_validate(given | {"drain_grace": 0})
 
@@ -76,6 +80,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
             TaskGraphService(world.graphs, world.planner), server
         )
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(world.graphs), server)
+        around.side.add_to_server(server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
     async with serving(settings, register, service_names=SERVICES) as address:
@@ -89,4 +94,6 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 evaluation_service_pb2_grpc.EvaluationServiceStub(channel),
                 checkpoint_service_pb2_grpc.CheckpointServiceStub(channel),
                 address,
+                channel,
+                around,
             )

@@ -273,7 +273,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `path`, for example `a > b > a`.
     """
     ERROR_REASON_CHAIN_LIMIT_REACHED: _ErrorReason.ValueType  # 214
-    """A chain of agents reached its depth, time, cost or number of runs (RESOURCE_EXHAUSTED). Metadata: `limit`, `kind`."""
+    """A chain of agents reached its time, cost or number of runs (FAILED_PRECONDITION). Metadata: `limit`, `kind`."""
     ERROR_REASON_AGENT_TEMPLATE_NOT_FOUND: _ErrorReason.ValueType  # 215
     """No such template of agents, or version of it (NOT_FOUND). Metadata: `template`."""
     ERROR_REASON_NO_AGENT_ABLE: _ErrorReason.ValueType  # 216
@@ -542,7 +542,7 @@ ERROR_REASON_RELATIONSHIP_INVALID: ErrorReason.ValueType  # 213
 Metadata: `path`, for example `a > b > a`.
 """
 ERROR_REASON_CHAIN_LIMIT_REACHED: ErrorReason.ValueType  # 214
-"""A chain of agents reached its depth, time, cost or number of runs (RESOURCE_EXHAUSTED). Metadata: `limit`, `kind`."""
+"""A chain of agents reached its time, cost or number of runs (FAILED_PRECONDITION). Metadata: `limit`, `kind`."""
 ERROR_REASON_AGENT_TEMPLATE_NOT_FOUND: ErrorReason.ValueType  # 215
 """No such template of agents, or version of it (NOT_FOUND). Metadata: `template`."""
 ERROR_REASON_NO_AGENT_ABLE: ErrorReason.ValueType  # 216
