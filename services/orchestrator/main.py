@@ -17,8 +17,14 @@ from services.orchestrator import unserved
 from services.orchestrator.agents import Agents, read_agents
 from services.orchestrator.agents.cache import Versions
 from services.orchestrator.agents.cache import listen as agents_changed
+from services.orchestrator.agents.delegations import DelegationGate
 from services.orchestrator.agents.herald import RedisHerald
 from services.orchestrator.agents.history_postgres import PostgresHappeningStore, PostgresHistoryStore
+from services.orchestrator.agents.stores_postgres import (
+    PostgresDelegationStore,
+    PostgresRelationshipStore,
+    PostgresTemplateStore,
+)
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.places import checkpoint_store
 from services.orchestrator.drivers.graph import GraphDriver
@@ -84,7 +90,9 @@ def main() -> None:
         watcher = Watcher(store, tail, poll=settings.poll)
         sessions = Sessions(store, agents, watcher, clock, ids, settings.heartbeat)
         checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
-        tasks = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints)
+        delegations = PostgresDelegationStore(database)
+        gate = DelegationGate(delegations, sessions, clock)
+        tasks = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate)
         graphs = TaskGraphs(store, tail, agents, checkpoints, clock, ids)
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
@@ -99,6 +107,9 @@ def main() -> None:
             history_store=PostgresHistoryStore(database),
             happenings=PostgresHappeningStore(following, database),
             herald=RedisHerald(redis),
+            relationship_store=PostgresRelationshipStore(database),
+            delegation_store=delegations,
+            template_store=PostgresTemplateStore(database),
         )
         side.add_to_server(server)
         await stack.enter_async_context(supervised("follow", side.follower(settings.poll).run))
@@ -115,6 +126,7 @@ async def _drive(
     agents: Agents,
     *,
     checkpoints: Checkpoints,
+    gate: DelegationGate,
 ) -> Tasks:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
@@ -132,6 +144,7 @@ async def _drive(
         GrpcPolicy(channel, signer),
         clock,
         Skills(settings.skills),
+        gate,
     )
     tasks = Tasks(agents, inference, clock, settings.max_output_tokens)
     turns = Turns(

@@ -13,6 +13,7 @@ from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.agents.inputs import check_input
 from services.orchestrator.errors import BudgetExhausted, SessionEnded, SessionNotFound, SessionStateInvalid
+from services.orchestrator.narrowing import carry
 from services.orchestrator.store import Entry, SessionStore, Signal
 from services.orchestrator.watch import Watcher
 from shared.clock import Clock
@@ -52,7 +53,8 @@ class Sessions:
             check_input(await self.agents.find(starter.tenant_id, *pinned[0].split("@")), session.topic_start)
         del session.agents[:]
         session.agents.extend(pinned)
-        session.id = self.ids.new("ses")
+        session.id = session.id or self.ids.new("ses")
+        carry(starter, session)
         session.status = session_pb2.SESSION_STATUS_PENDING
         session.topic_final = session.topic_start
         session.last_sequence = 1

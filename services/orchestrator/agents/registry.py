@@ -76,7 +76,7 @@ class Agents:
         self, tenant: str, name: str, changes: agent_pb2.Agent, *, request_id: str | None
     ) -> agent_pb2.Agent:
         """The next version: what is set in the changes replaces, the rest stays."""
-        newest = await self._newest(tenant, name)
+        newest = await self.newest(tenant, name)
         made = agent_pb2.Agent()
         made.CopyFrom(newest)
         for field, _ in changes.ListFields():
@@ -148,14 +148,15 @@ class Agents:
     async def _stored(self, tenant: str, name: str, version: str) -> agent_pb2.Agent:
         """As `find`, from the store itself, to be changed. A bare name means the newest version."""
         if not version:
-            return await self._newest(tenant, name)
+            return await self.newest(tenant, name)
         await self.welcome(tenant)
         fitting = [agent for agent in await self._store.versions(tenant, name) if agent.version == version]
         if not fitting:
             raise AgentNotFound(f"no agent {name}@{version}", agent=f"{name}@{version}")
         return fitting[0]
 
-    async def _newest(self, tenant: str, name: str) -> agent_pb2.Agent:
+    async def newest(self, tenant: str, name: str) -> agent_pb2.Agent:
+        """The highest version in any state, from the store itself. Raises AgentNotFound."""
         await self.welcome(tenant)
         versions = await self._store.versions(tenant, name)
         if not versions:

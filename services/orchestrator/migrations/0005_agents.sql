@@ -94,8 +94,16 @@ create table agent_template (
   name text not null,
   version text not null,
   domain text not null,
-  uses bigint not null default 0,
-  data bytea,
+  data bytea not null,
+  primary key (tenant_id, name, version)
+);
+
+-- How often a template was used, those of the mesh too.
+create table agent_template_use (
+  tenant_id text not null,
+  name text not null,
+  version text not null,
+  uses bigint not null,
   primary key (tenant_id, name, version)
 );
 
@@ -112,6 +120,7 @@ create table delegation (
   request_id text,
   data bytea not null,
   created_at timestamptz not null,
+  expires_at timestamptz not null,
   primary key (tenant_id, id)
 );
 create unique index delegation_request_idx on delegation (tenant_id, request_id) where request_id is not null;
@@ -126,7 +135,7 @@ declare
   name text;
 begin
   foreach name in array array['happening', 'agent_execution', 'reasoning_tree', 'agent_evidence', 'agent_rating',
-    'agent_relationship', 'agent_template', 'delegation'] loop
+    'agent_relationship', 'agent_template', 'agent_template_use', 'delegation'] loop
     execute format('alter table %I enable row level security', name);
     execute format('alter table %I force row level security', name);
     execute format(

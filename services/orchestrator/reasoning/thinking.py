@@ -5,15 +5,17 @@ Wraps inference for all that ask it (turns, tasks, plans): to them an agent with
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Final, Protocol
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2
 from services.orchestrator.agents.inputs import output_fault
-from services.orchestrator.errors import EngineFailed, OutputInvalid
+from services.orchestrator.errors import DelegationEnded, EngineFailed, OutputInvalid
 from services.orchestrator.peers import InferencePeer, MemoryPeer, Utterance
 from services.orchestrator.prompts import Known, Line
 from services.orchestrator.reasoning import styles
@@ -34,15 +36,18 @@ _FAULTS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeEr
 class Gate(Protocol):
     """Whether somebody may still act for whom they act."""
 
-    async def admit(self, caller: Principal, *, session_id: str) -> None:
-        """Raises DelegationEnded when what the caller acts by was revoked, has expired or is spent."""
+    async def admit(self, caller: Principal, *, session_id: str) -> timedelta | None:
+        """How long it may still take; None without a limit. Raises DelegationEnded when what the caller acts by was
+        revoked, has expired or is spent, and ChainLimitReached.
+        """
 
 
 class OpenGate:
     """Admits everybody: for callers that are never delegated."""
 
-    async def admit(self, caller: Principal, *, session_id: str) -> None:
+    async def admit(self, caller: Principal, *, session_id: str) -> timedelta | None:
         del caller, session_id
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +62,18 @@ class Thinking:
     gate: Gate = field(default_factory=OpenGate)
 
     async def generate(self, caller: Principal, utterance: Utterance) -> AsyncGenerator[Generated, None]:
-        await self.gate.admit(caller, session_id=utterance.session_id)
+        left = await self.gate.admit(caller, session_id=utterance.session_id)
         prepared = self._prepared(utterance)
         by_model = thinks_by_model(utterance.agent)
         events = self.inference.generate(caller, prepared) if by_model else self._by_engine(caller, prepared)
         async with aclosing(events):
-            async for event in events:
-                yield event
+            if left is None:
+                async for event in events:
+                    yield event
+                return
+            async with aclosing(self._within(caller, utterance, events, self.clock.monotonic() + left)) as limited:
+                async for event in limited:
+                    yield event
 
     async def attach(self, caller: Principal, generation_id: str, *, after: int) -> AsyncGenerator[Generated, None]:
         """An engine's generation lives as long as its call: who attaches to it is told it is gone, and asks anew."""
@@ -73,6 +83,22 @@ class Thinking:
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         await self.inference.cancel(caller, generation_id)
+
+    async def _within(
+        self, caller: Principal, utterance: Utterance, events: AsyncGenerator[Generated, None], ends: timedelta
+    ) -> AsyncGenerator[Generated, None]:
+        """The events that come in time. Raises what the gate says of a caller whose time is over."""
+        while True:
+            try:
+                async with asyncio.timeout(max((ends - self.clock.monotonic()).total_seconds(), 0)):
+                    event = await anext(events, None)
+            except TimeoutError:
+                await self.inference.cancel(caller, utterance.generation_id)
+                await self.gate.admit(caller, session_id=utterance.session_id)
+                raise DelegationEnded("its time is over", delegation_id="", state="EXPIRED") from None
+            if event is None:
+                return
+            yield event
 
     def _prepared(self, utterance: Utterance) -> Utterance:
         """The prompt with the agent's style and skills in its system message."""

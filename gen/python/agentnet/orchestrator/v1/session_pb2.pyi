@@ -262,6 +262,7 @@ class Delegated(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NO_TOOLS_FIELD_NUMBER: _builtins.int
     delegation_id: _builtins.str
     """The delegation."""
     source: _builtins.str
@@ -270,6 +271,8 @@ class Delegated(_message.Message):
     """Who has it, as `Apollo@1.0.0`."""
     reason: _builtins.str
     """Why that one, in one sentence."""
+    no_tools: _builtins.bool
+    """True: it may have no tool invoked. (An empty list in `grant` means those of its agents.)"""
     def __init__(
         self,
         *,
@@ -277,10 +280,11 @@ class Delegated(_message.Message):
         source: _builtins.str = ...,
         target: _builtins.str = ...,
         reason: _builtins.str = ...,
+        no_tools: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation_id", b"delegation_id", "reason", b"reason", "source", b"source", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation_id", b"delegation_id", "no_tools", b"no_tools", "reason", b"reason", "source", b"source", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
