@@ -13,7 +13,7 @@ from services.orchestrator.errors import NoAgentAble
 _WEIGHTS: Final = {"relevance": 0.5, "reputation": 0.25, "availability": 0.15, "affinity": 0.1}
 _ROOM: Final = 8
 _SHOWN: Final = 20
-_STEM: Final = 5
+_STEM: Final = 4
 _WORD: Final = re.compile(r"[a-z0-9]{3,}")
 # A capability named is worth as much as this many words of a description.
 _NAMED: Final = 3
