@@ -17,6 +17,7 @@ from services.orchestrator.modes import mode
 from services.orchestrator.peers import InferencePeer, MemoryPeer, TurnMemory, Utterance
 from services.orchestrator.plan import StartTurn, worth_another_try
 from services.orchestrator.prompts import prompt
+from services.orchestrator.reasoning.styles import insights
 from services.orchestrator.record import SessionLog
 from services.orchestrator.state import Speaking
 from shared.clock import Clock
@@ -140,6 +141,7 @@ class Turns:
                 return
             turn = _turn(record, last.finished)
             turn.end_time.FromDatetime(self.clock.now())
+            turn.style_insights.extend(insights(await self._agent(record, turn.agent), turn.content))
             await record.commit(
                 [Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")], turn=turn
             )

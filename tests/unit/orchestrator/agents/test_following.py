@@ -105,11 +105,17 @@ async def test_the_tree_holds_what_the_turn_held(around: Surroundings) -> None:
     assert list(before) == list(after), "what is kept is what the log says"
     first, second = after
     assert [node.kind for node in first.nodes] == [
-        Kind.Value(f"REASONING_NODE_KIND_{name}") for name in ("QUESTION", "MEMORY", "ANSWER", "STEP")
+        Kind.Value(f"REASONING_NODE_KIND_{name}")
+        for name in ("QUESTION", "MEMORY", "ANSWER", "STYLE", "STYLE", "STYLE", "STEP")
     ]
     assert first.nodes[1].source == "mem_1"
     assert first.nodes[0].text == "The topic is: Zero-loss failover. Give your idea."
-    assert first.nodes[3].text == "Athena has one idea about it."
+    (turn, _) = [
+        event.turn_finished.turn for event in await around.world.log(session_id) if event.HasField("turn_finished")
+    ]
+    assert [node.text for node in first.nodes[3:6]] == list(turn.style_insights)
+    assert turn.style_insights[2] == "logic 0.9: 0 words of reasoning in 1 sentences"
+    assert first.nodes[6].text == "Athena has one idea about it."
     assert (edges[0].from_turn_id, edges[0].to_turn_id, edges[0].kind) == (first.turn_id, second.turn_id, "read")
     assert first.confidence_basis == "evidence"
     assert first.factors["memory"] == pytest.approx(0.8)
