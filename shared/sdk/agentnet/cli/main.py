@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agentnet.cli.agents import add_to as add_agent_commands
 from agentnet.cli.graphs import graph
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
 from agentnet.cli.show import Story
@@ -21,6 +22,7 @@ from agentnet.orchestrator.v1 import agent_pb2, session_pb2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="agentnet: teams of agents, governed, over gRPC.")
 agent = typer.Typer(no_args_is_help=True, help="Make and read agents.")
+add_agent_commands(agent)
 app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
 
