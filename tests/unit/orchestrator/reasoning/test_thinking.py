@@ -154,6 +154,32 @@ async def test_an_engine_of_ones_own_that_breaks_fails_its_turn_by_name(installe
     assert "IndexError" in failure.message
 
 
+DICE = """
+from services.orchestrator.reasoning.engines.contract import text
+
+
+class Dice:
+    def __init__(self, config):
+        self.sides = int(config.get("sides", 6))
+
+    async def generate(self, question):
+        yield text(f"{len(question.asked) % self.sides + 1}")
+"""
+
+
+async def test_an_engine_of_ones_own_is_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dice_engine.py").write_text(DICE)
+    info = tmp_path / "dice_engine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dice-engine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[agentnet.reasoning_engines]\ndice = dice_engine:Dice\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check(made("dice", {"sides": 4}))
+    with pytest.raises(InvalidArgument):
+        check(made("dice", {"sides": "many"}))
+    assert said(await Mind().answer(made("dice", {"sides": 4}), "123456")) == "3"
+
+
 def test_an_engine_is_checked_when_the_agent_is_made() -> None:
     with pytest.raises(NameUnknown) as raised:
         check(made("abacus"))
