@@ -160,6 +160,8 @@ class Delegations:
 
     async def _open(self, caller: Principal, task: Task, request_id: str | None) -> Delegation:
         tenant, now = caller.tenant_id, self.clock.now()
+        if request_id and (earlier := await self.store.of_request(tenant, request_id)):
+            return earlier
         parent = await self._parent(caller, task.parent_id)
         choice = await self.route(caller, task, parent=parent)
         made = Delegation(

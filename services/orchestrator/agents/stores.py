@@ -52,6 +52,9 @@ class DelegationStore(Protocol):
         nobody changes meanwhile, and refuses by raising.
         """
 
+    async def of_request(self, tenant: str, request_id: str) -> Delegation | None:
+        """The one an earlier request opened."""
+
     async def find(self, tenant: str, delegation_id: str) -> Delegation | None:
         """One."""
 

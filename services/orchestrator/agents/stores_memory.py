@@ -63,6 +63,10 @@ class MemoryDelegationStore:
             self._requested[tenant, request_id] = delegation.id
         return delegation
 
+    async def of_request(self, tenant: str, request_id: str) -> Delegation | None:
+        earlier = self._requested.get((tenant, request_id))
+        return await self.find(tenant, earlier) if earlier else None
+
     async def find(self, tenant: str, delegation_id: str) -> Delegation | None:
         data = self._kept.get((tenant, delegation_id))
         return Delegation.FromString(data) if data is not None else None

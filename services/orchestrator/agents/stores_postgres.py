@@ -73,6 +73,11 @@ class PostgresDelegationStore:
                 return Delegation.FromString(earlier)
         return delegation
 
+    async def of_request(self, tenant: str, request_id: str) -> Delegation | None:
+        async with self._database.tenant(tenant) as connection:
+            data = await connection.fetchval(SQL["delegation_of_request"], request_id)
+        return Delegation.FromString(data) if data is not None else None
+
     async def find(self, tenant: str, delegation_id: str) -> Delegation | None:
         async with self._database.tenant(tenant) as connection:
             data = await connection.fetchval(SQL["find_delegation"], delegation_id)

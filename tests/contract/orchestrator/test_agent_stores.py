@@ -124,6 +124,8 @@ async def test_a_delegation_comes_back_as_it_was_opened_and_once_a_request(kept:
     first = await kept.delegations.open("acme", delegation("d1"), request_id="r1", fits=fitting)
     again = await kept.delegations.open("acme", delegation("d2"), request_id="r1", fits=fitting)
     assert first == again == await kept.delegations.find("acme", "d1") == delegation("d1")
+    assert await kept.delegations.of_request("acme", "r1") == first
+    assert await kept.delegations.of_request("other", "r1") is None
     assert await kept.delegations.find("acme", "d2") is None
     assert await kept.delegations.find("other", "d1") is None
 

@@ -87,6 +87,17 @@ async def test_work_finds_its_agent_and_comes_back(around: Surroundings) -> None
     assert len(around.world.inference.started) == 1
 
 
+async def test_a_repeated_request_attaches_also_when_nobody_has_room(around: Surroundings) -> None:
+    changes = agent_pb2.Agent(max_concurrent_tasks=1)
+    await around.world.agents.update(TENANT, "Athena", changes, request_id=None)
+    wanted, delegations = task(agents=("Athena",)), around.side.delegations
+    first, _ = await delegations.dispatch(ADA, wanted, request_id="r1", patience=None)
+    again, _ = await delegations.dispatch(ADA, wanted, request_id="r1", patience=None)
+    assert first.id == again.id
+    with pytest.raises(NoAgentAble):
+        await given(around, wanted)
+
+
 async def test_who_answered_before_is_preferred(around: Surroundings) -> None:
     await worked(around, await given(around, task("Hello", agents=("Hermes",))))
     choice = await around.side.delegations.route(ADA, task("Hello"))
