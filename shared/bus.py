@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from importlib import import_module
 from itertools import islice
 from typing import Any, Final, Protocol
@@ -85,9 +86,8 @@ class Emitter:
         if len(self._waiting) >= _WAITING:
             _lost.add(1, {"stream": self._stream})
             return
-        time = self._clock.now().isoformat()
-        event = {"id": event_id, "name": name, "time": time, "source": self._source, **fields}
-        self._waiting.append({"tenant": tenant, "event": json.dumps(event, ensure_ascii=False, default=str)})
+        told = entry(tenant, name, source=self._source, time=self._clock.now(), event_id=event_id, **fields)
+        self._waiting.append(told)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -109,6 +109,12 @@ class Emitter:
                 self._waiting.popleft()
             if sent < len(batch):
                 return
+
+
+def entry(tenant: str, name: str, *, source: str, time: datetime, event_id: str = "", **fields: Any) -> dict[str, str]:
+    """An event in the form the stream has. `fields` as in Emitter.emit."""
+    event = {"id": event_id, "name": name, "time": time.isoformat(), "source": source, **fields}
+    return {"tenant": tenant, "event": json.dumps(event, ensure_ascii=False, default=str)}
 
 
 @asynccontextmanager

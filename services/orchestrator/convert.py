@@ -13,6 +13,7 @@ from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
 from agentnet.orchestrator.v1 import agent_service_pb2 as agents
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
 from services.orchestrator import convergence, modes
+from services.orchestrator.agents.checks import as_text, check
 from services.orchestrator.store import AgentFilter
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
@@ -62,10 +63,8 @@ def agent(found: agent_pb2.Agent, *, partial: bool = False) -> agent_pb2.Agent:
         _json(getattr(found, name), f"agent.{name}", limit=limit)
     fields.text(found.model, "agent.model", limit=_NAME)
     _state(found.state, "agent.state")
-    fields.within(found.max_chain_depth, "agent.max_chain_depth", low=0, high=16)
-    if found.chain_strategy not in ("", "sequential", "parallel"):
-        raise InvalidArgument("chain_strategy is sequential or parallel", field="agent.chain_strategy")
-    _sampling(found.sampling)
+    made.ClearField("template")
+    check(made)
     return made
 
 
@@ -115,19 +114,6 @@ def move(request: agents.SetAgentStateRequest) -> tuple[str, str, agent_pb2.Agen
     return name, version, request.state
 
 
-def _sampling(found: agent_pb2.SamplingConfig) -> None:
-    limits = {
-        "temperature": (0, 2),
-        "top_p": (0, 1),
-        "presence_penalty": (-2, 2),
-        "frequency_penalty": (-2, 2),
-        "max_output_tokens": (1, 131_072),
-    }
-    for name, (low, high) in limits.items():
-        if found.HasField(name):  # type: ignore[arg-type]
-            fields.within(getattr(found, name), f"agent.sampling.{name}", low=low, high=high)
-
-
 def reference(value: str, field: str) -> tuple[str, str]:
     """`Athena@1.0.0` into name and version; the version may be absent."""
     if not value:
@@ -155,8 +141,10 @@ def agents_response(found: Sequence[agent_pb2.Agent], asked: Listing) -> agents.
 
 def single(request: agents.RunAgentRequest) -> session_pb2.Session:
     reference(request.name, "name")
+    given = request.HasField("input") and not request.prompt
+    prompt = as_text(fields.mapping(request.input, "input", limit=_PROMPT)) if given else request.prompt
     return session_pb2.Session(
-        topic_start=fields.required(request.prompt, "prompt", limit=_PROMPT),
+        topic_start=fields.required(prompt, "prompt", limit=_PROMPT),
         mode="single",
         strategy="round_robin",
         agents=[request.name],

@@ -10,6 +10,7 @@ from shared.errors import (
     InvalidArgument,
     NotFound,
     OutOfRange,
+    PermissionDenied,
     Reason,
     ResourceExhausted,
 )
@@ -181,3 +182,78 @@ class CaseGivenUp(Aborted):
     """The case broke off too often: its worker died with it again and again."""
 
     reason = Reason.ERROR_REASON_CASE_GIVEN_UP
+
+
+class AgentFileInvalid(InvalidArgument):
+    """A file of agents does not parse or breaks a rule. The message has every fault with its line."""
+
+    reason = Reason.ERROR_REASON_AGENT_FILE_INVALID
+
+    def __init__(self, message: str, *, line: str, path: str) -> None:
+        super().__init__(message, field="document", line=line, path=path)
+
+
+class AgentInputInvalid(InvalidArgument):
+    """The prompt does not fit the agent's input_schema."""
+
+    reason = Reason.ERROR_REASON_AGENT_INPUT_INVALID
+
+
+class OutputInvalid(FailedPrecondition):
+    """The output does not fit the agent's output_schema, and asking again did not mend it."""
+
+    reason = Reason.ERROR_REASON_OUTPUT_INVALID
+
+
+class EngineFailed(FailedPrecondition):
+    """The agent's reasoning engine is not installed, or failed. Its message says which and why."""
+
+    reason = Reason.ERROR_REASON_ENGINE_FAILED
+
+
+class RelationshipNotFound(NotFound):
+    """No such relationship between agents in this tenant."""
+
+    reason = Reason.ERROR_REASON_RELATIONSHIP_NOT_FOUND
+
+
+class RelationshipInvalid(FailedPrecondition):
+    """The relationship would close a circle of chains, or joins an agent with itself."""
+
+    reason = Reason.ERROR_REASON_RELATIONSHIP_INVALID
+
+
+class ChainLimitReached(FailedPrecondition):
+    """A chain of agents reached one of its limits. Raise the limit, or shorten the chain."""
+
+    reason = Reason.ERROR_REASON_CHAIN_LIMIT_REACHED
+
+
+class TemplateNotFound(NotFound):
+    """No such template of agents, or version of it."""
+
+    reason = Reason.ERROR_REASON_AGENT_TEMPLATE_NOT_FOUND
+
+
+class NoAgentAble(FailedPrecondition):
+    """No active agent can take the work. Make one with the capabilities named, or wait until one is free."""
+
+    reason = Reason.ERROR_REASON_NO_AGENT_ABLE
+
+
+class DelegationNotFound(NotFound):
+    """No such delegation in this tenant."""
+
+    reason = Reason.ERROR_REASON_DELEGATION_NOT_FOUND
+
+
+class DelegationEnded(PermissionDenied):
+    """The delegation was revoked, has expired, or spent its budget."""
+
+    reason = Reason.ERROR_REASON_DELEGATION_ENDED
+
+
+class DelegationTooWide(PermissionDenied):
+    """A delegation asks for more than the capability it comes from."""
+
+    reason = Reason.ERROR_REASON_DELEGATION_TOO_WIDE

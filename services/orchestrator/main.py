@@ -16,6 +16,16 @@ from agentnet.orchestrator.v1 import (
     turn_service_pb2_grpc,
 )
 from services.orchestrator.agents import Agents, read_agents
+from services.orchestrator.agents.cache import Versions
+from services.orchestrator.agents.cache import listen as agents_changed
+from services.orchestrator.agents.delegations import DelegationGate
+from services.orchestrator.agents.herald import BusHerald
+from services.orchestrator.agents.history_postgres import PostgresHappeningStore, PostgresHistoryStore
+from services.orchestrator.agents.stores_postgres import (
+    PostgresDelegationStore,
+    PostgresRelationshipStore,
+    PostgresTemplateStore,
+)
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.places import checkpoint_store
 from services.orchestrator.drivers.graph import GraphDriver
@@ -27,11 +37,16 @@ from services.orchestrator.evaluation.service import EVALUATIONS, EvaluationServ
 from services.orchestrator.evaluation.store_postgres import PostgresEvaluationStore
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
-from services.orchestrator.lifecycle import AnnouncedSessionStore
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
 from services.orchestrator.peers_tools import GrpcTools
 from services.orchestrator.planner import Planner
+from services.orchestrator.reasoning.governance import SERVICE as POLICY
+from services.orchestrator.reasoning.governance import GrpcPolicy
+from services.orchestrator.reasoning.skills import Skills
+from services.orchestrator.reasoning.thinking import Thinking
+from services.orchestrator.registration import SERVICES as AGENT_SIDE
+from services.orchestrator.registration import AgentSide
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
 from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
@@ -45,7 +60,7 @@ from services.orchestrator.tasks import Tasks
 from services.orchestrator.toolwork import ToolWork
 from services.orchestrator.turns import Limits, Turns
 from services.orchestrator.watch import Watcher
-from shared.bus import Emitter, open_outlet
+from shared.bus import open_outlet
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
@@ -63,6 +78,7 @@ SERVICES = (
     INPUTS,
     TURNS,
     EVALUATIONS,
+    *AGENT_SIDE,
 )
 
 
@@ -77,15 +93,18 @@ def main() -> None:
         tail = RedisTail(redis, ttl=settings.tail_ttl)
         await stack.enter_async_context(supervised("tail", tail.listen))
         outlet = await stack.enter_async_context(open_outlet(settings))
-        emitter = Emitter(outlet, clock, source="orchestrator")
-        await stack.enter_async_context(emitter.running())
-        store = AnnouncedSessionStore(database, emitter, log_key=settings.log_key.get_secret_value().encode())
+        store = PostgresSessionStore(database, log_key=settings.log_key.get_secret_value().encode())
         defaults = read_agents(settings.default_agents)
-        agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
+        agent_store = PostgresAgentStore(database)
+        versions = Versions(agent_store, clock)
+        await stack.enter_async_context(supervised("agents", lambda: agents_changed(dsn, versions)))
+        agents = Agents(agent_store, defaults, clock=clock, ids=ids, versions=versions)
         watcher = Watcher(store, tail, poll=settings.poll)
         sessions = Sessions(store, agents, watcher, clock, ids, settings.heartbeat)
         checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
-        tasks = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints)
+        delegations = PostgresDelegationStore(database)
+        gate = DelegationGate(delegations, sessions, clock)
+        tasks = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate)
         graphs = TaskGraphs(store, tail, agents, checkpoints, clock, ids)
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
@@ -97,6 +116,20 @@ def main() -> None:
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
         evaluations = Evaluations(PostgresEvaluationStore(database), clock, ids)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(EvaluationService(evaluations), server)
+        follow_dsn = settings.driver_dsn.get_secret_value()
+        following = await stack.enter_async_context(open_database(follow_dsn, pool=1))
+        side = AgentSide(
+            sessions=sessions,
+            graphs=graphs,
+            history_store=PostgresHistoryStore(database),
+            happenings=PostgresHappeningStore(following, database),
+            herald=BusHerald(outlet),
+            relationship_store=PostgresRelationshipStore(database),
+            delegation_store=delegations,
+            template_store=PostgresTemplateStore(database),
+        )
+        side.add_to_server(server)
+        await stack.enter_async_context(supervised("follow", side.follower(settings.poll).run))
 
     run("orchestrator", settings, register, service_names=SERVICES)
 
@@ -109,22 +142,31 @@ async def _drive(
     agents: Agents,
     *,
     checkpoints: Checkpoints,
+    gate: DelegationGate,
 ) -> Tasks:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
     if settings.identity_private_key is None:
         raise ValueError("orchestrator needs AGENTNET_IDENTITY_PRIVATE_KEY")
     signer = Signer.from_file("orchestrator", settings.identity_private_key, clock)
-    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(*PEERS, POLICY)))
     driver_dsn = settings.driver_dsn.get_secret_value()
     leases: Database = await stack.enter_async_context(open_database(driver_dsn, pool=2))
     owner = f"orchestrator-{secrets.token_hex(6)}"
-    inference = GrpcInference(channel, signer)
+    memory = GrpcMemory(channel, signer)
+    inference = Thinking(
+        GrpcInference(channel, signer),
+        memory,
+        GrpcPolicy(channel, signer),
+        clock,
+        Skills(settings.skills),
+        gate,
+    )
     tasks = Tasks(agents, inference, clock, settings.max_output_tokens)
     turns = Turns(
         agents=agents,
         inference=inference,
-        memory=GrpcMemory(channel, signer),
+        memory=memory,
         tools=ToolWork(GrpcTools(channel, signer), clock),
         clock=clock,
         ids=RandomIds(),

@@ -4,6 +4,10 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict do nothing
 returning id;
 
+-- name: import_agent
+insert into agent (tenant_id, id, name, version, style, config, monitors, capabilities, state, data, request_id, created_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+
 -- name: agent_made_by
 select data from agent where request_id = $1;
 
@@ -12,6 +16,9 @@ select place, data from versions_of_agents($1, $2);
 
 -- name: set_agent_state
 update agent set state = $2, archived = $3, data = $4 where id = $1;
+
+-- name: notify_agent
+select pg_notify('orchestrator_agents', $1);
 
 -- name: every_agent
 select data from agent

@@ -14,6 +14,7 @@ from agentnet.orchestrator.v1 import agent_service_pb2_grpc, session_service_pb2
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
 from services.orchestrator import convert
 from services.orchestrator.agents import Agents
+from services.orchestrator.agents.definition import parse_agents
 from services.orchestrator.sessions import Sessions
 from shared import fields
 from shared.clock import Clock
@@ -56,6 +57,12 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def SetAgentState(self, request: agents.SetAgentStateRequest, context: Any) -> agents.SetAgentStateResponse:
         moved = await self._agents.set_state(current().tenant_id, *convert.move(request))
         return agents.SetAgentStateResponse(agent=moved)
+
+    async def ImportAgents(self, request: agents.ImportAgentsRequest, context: Any) -> agents.ImportAgentsResponse:
+        document = fields.required(request.document, "document", limit=1 << 20)
+        wanted = [convert.agent(found) for found in parse_agents(document)]
+        found, made = await self._agents.import_all(current().tenant_id, wanted, dry_run=request.dry_run)
+        return agents.ImportAgentsResponse(agents=found, created=made)
 
     async def RunAgent(self, request: agents.RunAgentRequest, context: Any) -> agents.RunAgentResponse:
         session, request_id = convert.single(request), fields.request_id(request.request_id)

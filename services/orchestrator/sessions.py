@@ -11,8 +11,10 @@ from typing import Final
 
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.agents import Agents
+from services.orchestrator.agents.inputs import check_input
 from services.orchestrator.errors import BudgetExhausted, SessionEnded, SessionNotFound, SessionStateInvalid
 from services.orchestrator.modes import cast
+from services.orchestrator.narrowing import carry
 from services.orchestrator.store import Entry, SessionStore, Signal
 from services.orchestrator.watch import Watcher
 from shared.clock import Clock
@@ -44,12 +46,17 @@ class Sessions:
     async def start(
         self, starter: Principal, session: session_pb2.Session, *, request_id: str | None
     ) -> session_pb2.Session:
-        """Accepts a session: agents are resolved and pinned. Raises AgentNotFound and AgentArchived."""
+        """Accepts a session: agents are resolved and pinned. Raises AgentNotFound, AgentArchived and
+        AgentInputInvalid.
+        """
         pinned = [await self._pinned(starter.tenant_id, reference) for reference in session.agents]
+        if session.mode == "single":
+            check_input(await self.agents.find(starter.tenant_id, *pinned[0].split("@")), session.topic_start)
         del session.agents[:]
         session.agents.extend(pinned)
         cast.pin(session)
-        session.id = self.ids.new("ses")
+        session.id = session.id or self.ids.new("ses")
+        carry(starter, session)
         session.status = session_pb2.SESSION_STATUS_PENDING
         session.topic_final = session.topic_start
         session.last_sequence = 1

@@ -18,6 +18,7 @@ class OrchestratorSettings(MeshSettings):
     driver_dsn: SecretStr = Field(description="the role that sees leases of all tenants and nothing else")
     log_key: SecretStr = Field(description="keys the chain of hashes over each session's log")
     default_agents: Path = Path(__file__).with_name("agents.yaml")
+    skills: Path | None = Field(default=None, description="the folder below which agents name folders of skills")
     lease_ttl: timedelta = Field(
         default=timedelta(seconds=3), description="an owner that cannot renew for this long lost"
     )

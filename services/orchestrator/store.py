@@ -71,6 +71,9 @@ class AgentStore(Protocol):
     async def add(self, tenant: str, agent: agent_pb2.Agent, *, request_id: str | None) -> bool:
         """Stores a version. False when it, or one of this request_id, exists."""
 
+    async def add_all(self, tenant: str, agents: Sequence[agent_pb2.Agent]) -> bool:
+        """Stores all of these versions, or none and False when one of them exists."""
+
     async def made_by(self, tenant: str, request_id: str) -> agent_pb2.Agent | None:
         """The version an earlier request made."""
 

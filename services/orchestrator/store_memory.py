@@ -29,9 +29,10 @@ Place = tuple[str, str]
 
 
 class MemoryAgentStore:
-    """Versions by tenant and id, as bytes: nobody changes a stored one by accident."""
+    """Versions by tenant and id, as bytes: nobody changes a stored one by accident. `hear` stands for NOTIFY."""
 
     def __init__(self) -> None:
+        self.hear: list[Callable[[str, str], None]] = []
         self._agents: dict[Place, bytes] = {}
         self._made: dict[Place, str] = {}
 
@@ -42,6 +43,16 @@ class MemoryAgentStore:
         self._agents[tenant, agent.id] = agent.SerializeToString()
         if request_id:
             self._made[tenant, request_id] = agent.id
+        self._notify(tenant, agent.name)
+        return True
+
+    async def add_all(self, tenant: str, agents: Sequence[agent_pb2.Agent]) -> bool:
+        known = {(agent.name, agent.version) for agent in self._of(tenant)}
+        if any((agent.name, agent.version) in known for agent in agents):
+            return False
+        self._agents |= {(tenant, agent.id): agent.SerializeToString() for agent in agents}
+        for agent in agents:
+            self._notify(tenant, agent.name)
         return True
 
     async def made_by(self, tenant: str, request_id: str) -> agent_pb2.Agent | None:
@@ -53,6 +64,7 @@ class MemoryAgentStore:
 
     async def set_state(self, tenant: str, agent: agent_pb2.Agent) -> None:
         self._agents[tenant, agent.id] = agent.SerializeToString()
+        self._notify(tenant, agent.name)
 
     async def every(self, tenant: str, chosen: AgentFilter, *, page: Page) -> Sequence[agent_pb2.Agent]:
         skip = int(page.cursor[0]) if page.cursor else 0
@@ -63,6 +75,10 @@ class MemoryAgentStore:
         if chosen.order != "name":
             found.sort(key=lambda agent: agent.create_time.ToNanoseconds(), reverse=chosen.order.endswith("desc"))
         return found[skip : skip + page.size + 1]
+
+    def _notify(self, tenant: str, name: str) -> None:
+        for heard in self.hear:
+            heard(tenant, name)
 
     def _of(self, tenant: str) -> list[agent_pb2.Agent]:
         return [agent_pb2.Agent.FromString(data) for (owner, _), data in self._agents.items() if owner == tenant]
@@ -209,6 +225,10 @@ class MemorySessionStore:
             for (owner, _), kept in self._kept.items()
             if owner == tenant and kept.graph is not None
         ]
+
+    def committed(self) -> dict[Place, list[Entry]]:
+        """All logs."""
+        return {place: kept.log for place, kept in self._kept.items()}
 
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         kept = self._kept.get((tenant, session_id))

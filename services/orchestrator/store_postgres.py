@@ -34,13 +34,20 @@ class PostgresAgentStore:
 
     async def add(self, tenant: str, agent: agent_pb2.Agent, *, request_id: str | None) -> bool:
         async with self._database.tenant(tenant) as connection:
-            added = await connection.fetchval(
-                SQL["add_agent"], tenant, agent.id, agent.name, agent.version,
-                json_format.MessageToDict(agent.style), json_format.MessageToDict(agent.config), list(agent.monitors),
-                list(agent.capabilities), agent.state, agent.SerializeToString(), request_id,
-                agent.create_time.ToDatetime(UTC),
-            )  # fmt: skip
+            added = await connection.fetchval(SQL["add_agent"], *_agent(tenant, agent, request_id))
+            if added is not None:
+                await connection.execute(SQL["notify_agent"], f"{tenant}/{agent.name}")
         return added is not None
+
+    async def add_all(self, tenant: str, agents: Sequence[agent_pb2.Agent]) -> bool:
+        try:
+            async with self._database.tenant(tenant) as connection:
+                await connection.executemany(SQL["import_agent"], [_agent(tenant, agent, None) for agent in agents])
+                for agent in agents:
+                    await connection.execute(SQL["notify_agent"], f"{tenant}/{agent.name}")
+        except asyncpg.UniqueViolationError:
+            return False
+        return True
 
     async def made_by(self, tenant: str, request_id: str) -> agent_pb2.Agent | None:
         async with self._database.tenant(tenant) as connection:
@@ -64,6 +71,7 @@ class PostgresAgentStore:
         archived = agent.state == agent_pb2.AGENT_STATE_ARCHIVED
         async with self._database.tenant(tenant) as connection:
             await connection.execute(SQL["set_agent_state"], agent.id, agent.state, archived, agent.SerializeToString())
+            await connection.execute(SQL["notify_agent"], f"{tenant}/{agent.name}")
 
     async def every(self, tenant: str, chosen: AgentFilter, *, page: Page) -> Sequence[agent_pb2.Agent]:
         skip = int(page.cursor[0]) if page.cursor else 0
@@ -215,3 +223,13 @@ def _kept_graph(row: asyncpg.Record) -> KeptGraph:
 
 def _payloads(entries: Sequence[Entry]) -> list[bytes]:
     return [entry.payload for entry in entries]
+
+
+def _agent(tenant: str, agent: agent_pb2.Agent, request_id: str | None) -> tuple[object, ...]:
+    """A version in the order of its columns."""
+    return (
+        tenant, agent.id, agent.name, agent.version,
+        json_format.MessageToDict(agent.style), json_format.MessageToDict(agent.config), list(agent.monitors),
+        list(agent.capabilities), agent.state, agent.SerializeToString(), request_id,
+        agent.create_time.ToDatetime(UTC),
+    )  # fmt: skip

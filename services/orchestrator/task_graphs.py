@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from google.protobuf import struct_pb2
+
 from agentnet.orchestrator.v1 import checkpoint_pb2, event_pb2, session_pb2, task_graph_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.checkpoints import form
@@ -16,6 +18,7 @@ from services.orchestrator.errors import SessionEnded, TaskGraphNotFound
 from services.orchestrator.graphs import outcome, validate
 from services.orchestrator.graphs.picture import Drawn
 from services.orchestrator.graphs.state import GraphState, fold
+from services.orchestrator.narrowing import carry
 from services.orchestrator.sessions import ENDED
 from services.orchestrator.store import Entry, KeptGraph, LogTail, SessionStore, Signal
 from shared.clock import Clock
@@ -68,6 +71,7 @@ class TaskGraphs:
         *,
         request_id: str | None,
         resume_from: str = "",
+        metadata: struct_pb2.Struct | None = None,
     ) -> KeptGraph:
         """Accepts a graph: it is checked, its agents are resolved and pinned. With `resume_from` it goes on from that
         checkpoint, in the checkpoint's own graph when none is wanted.
@@ -82,6 +86,9 @@ class TaskGraphs:
         graph.status = task_graph_pb2.TASK_STATUS_PENDING
         graph.create_time.FromDatetime(self.clock.now())
         session = self._session(graph)
+        if metadata is not None:
+            session.metadata.CopyFrom(metadata)
+        carry(starter, session)
         started = event_pb2.SessionStarted(
             session=session, task_graph=graph, task_results=begun.results, task_keys=begun.keys
         )

@@ -20,6 +20,7 @@ from services.orchestrator.modes.contract import Part
 from services.orchestrator.peers import Exchange, InferencePeer, MemoryPeer, Utterance
 from services.orchestrator.plan import StartTurn, worth_another_try
 from services.orchestrator.prompts import Brief, Line, Prompt
+from services.orchestrator.reasoning.styles import insights
 from services.orchestrator.record import SessionLog
 from services.orchestrator.speech import Speaking
 from services.orchestrator.toolwork import ToolWork
@@ -276,6 +277,7 @@ class Turns:
             return None
         turn = _turn(record, speaking, finished)
         turn.content = speaking.text if form is None else speaking.latest
+        turn.style_insights.extend(insights(agent, turn.content))
         turn.end_time.FromDatetime(self.clock.now())
         finish = Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")
         await record.commit([finish], turn=turn)

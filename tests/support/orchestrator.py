@@ -238,7 +238,7 @@ class World:
 
     @property
     def agents(self) -> Agents:
-        defaults = registry.read_agents(Path(registry.__file__).with_name("agents.yaml"))
+        defaults = registry.read_agents(Path(registry.__file__).parents[1] / "agents.yaml")
         return Agents(self.agent_store, defaults, clock=self.clock, ids=self.ids)
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentnet.orchestrator.v1 import event_pb2, input_pb2
+from services.orchestrator.narrowing import acting
 from services.orchestrator.record import RunLog, State
 from services.orchestrator.store import Lease, Signal
 from shared.identity import Principal
@@ -41,7 +42,7 @@ async def begin(record: RunLog[State]) -> Principal:
     if lease.takeovers > record.state.takeovers:
         taken = event_pb2.SessionTakenOver(takeovers=lease.takeovers)
         await record.commit([Event(session_taken_over=taken)])
-    return await record.store.starter(lease.tenant, lease.session_id)
+    return acting(await record.store.starter(lease.tenant, lease.session_id), record.state.session)
 
 
 async def signals_received(record: RunLog[State]) -> list[Event]:

@@ -26,7 +26,7 @@ from tests.support.valkey import valkey_url
 __all__ = ("valkey_url",)
 
 LOG_KEY = b"a key of the tests"
-_TABLES = ("checkpoint", "signal", "event", "turn", "task_graph", "session_lease", "session", "agent")
+_TABLES = ("happening", "checkpoint", "signal", "event", "turn", "task_graph", "session_lease", "session", "agent")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from agentnet.orchestrator.v1 import agent_pb2
+from deploy.local.postgres import Cluster
+from services.orchestrator.agents.cache import Versions, listen
 from services.orchestrator.store import AgentFilter
+from services.orchestrator.store_postgres import PostgresAgentStore
+from shared.clock import FakeClock
 from shared.paging import Page
+from shared.postgres import open_database
+from shared.tasks import supervised
 from tests.contract.orchestrator.conftest import Stores
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -90,3 +97,31 @@ async def test_agents_are_filtered_ordered_and_paged(stores: Stores) -> None:
     assert await names(stores, AgentFilter(capability="athena")) == ["Athena@1.0.0"]
     assert await names(stores, AgentFilter(name="Hera")) == ["Hera@1.0.0"]
     assert await names(stores, AgentFilter(state=agent_pb2.AGENT_STATE_ARCHIVED)) == ["Zeus@1.0.0"]
+
+
+async def test_a_file_of_versions_is_stored_whole_or_not_at_all(stores: Stores) -> None:
+    await stores.agents.add("acme", agent("Hera"), request_id=None)
+
+    assert not await stores.agents.add_all("acme", [agent("Athena"), agent("Hera")])
+    assert await names(stores, AgentFilter()) == ["Hera@1.0.0"]
+    assert await stores.agents.add_all("acme", [agent("Athena"), agent("Apollo")])
+    assert await names(stores, AgentFilter()) == ["Apollo@1.0.0", "Athena@1.0.0", "Hera@1.0.0"]
+
+
+async def test_replicas_are_told_over_postgres_what_changed(postgres: Cluster) -> None:
+    """NOTIFY reaches a cache that another connection filled."""
+    async with open_database(postgres.dsn("orchestrator"), pool=2) as database:
+        store = PostgresAgentStore(database)
+        versions, told = Versions(store, FakeClock()), asyncio.Event()
+        tenant = "notified"
+        first = agent("Nyx")
+        await store.add(tenant, first, request_id=None)
+        dsn = postgres.dsn("orchestrator")
+        async with supervised("agents", lambda: listen(dsn, versions, heard=told.set)):
+            while not told.is_set():
+                await versions.versions(tenant, "Nyx")
+                first.state = agent_pb2.AGENT_STATE_ARCHIVED
+                await store.set_state(tenant, first)
+                await asyncio.sleep(0.01)
+            (found,) = await versions.versions(tenant, "Nyx")
+        assert found.state == agent_pb2.AGENT_STATE_ARCHIVED

@@ -33,6 +33,7 @@ from shared.rpc.server import serving
 from shared.rpc.status import from_rpc
 from shared.settings import MeshSettings
 from shared.tasks import supervised
+from tests.support.agents import Surroundings
 from tests.support.evaluation import Laboratory
 from tests.support.identity import Keys, make_keys
 from tests.support.orchestrator import POLL, TTL, World
@@ -53,6 +54,8 @@ class Mesh:
     inputs: Any
     turns: Any
     laboratory: Laboratory
+    channel: Any
+    around: Surroundings
 
     def me(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -70,6 +73,7 @@ class Mesh:
 async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     world, keys = World(), make_keys(tmp_path)
     laboratory = Laboratory(world)
+    around = Surroundings(world)
     given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks}
     settings = MeshSettings.model_validate(given | {"drain_grace": 0})
 
@@ -92,6 +96,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(
             EvaluationService(laboratory.evaluations), server
         )
+        around.side.add_to_server(server)
 
     async with serving(settings, register, service_names=SERVICES) as address:
         async with mesh_channel(address, services=SERVICES) as channel:
@@ -107,4 +112,6 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 input_service_pb2_grpc.InputServiceStub(channel),
                 turn_service_pb2_grpc.TurnServiceStub(channel),
                 laboratory,
+                channel,
+                around,
             )

@@ -131,3 +131,43 @@ async def test_a_run_that_takes_too_long_goes_on_under_the_id_it_names(mesh: Mes
     again = await mesh.ask(mesh.agents.RunAgent, request)
     assert said(error) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
     assert again.session_id == error.facts["session_id"]
+
+
+FILE = """
+agents:
+  - name: Scout
+    prompt: You look ahead.
+    input_schema: {type: object, required: [where], properties: {where: {type: string}}}
+    config_data: {capabilities: [search], temperature: 0.2}
+"""
+
+
+async def test_a_file_of_agents_is_imported_once(mesh: Mesh) -> None:
+    tried = await mesh.ask(mesh.agents.ImportAgents, pb.ImportAgentsRequest(document=FILE, dry_run=True))
+    assert list(tried.created) == ["Scout@1.0.0"]
+    first = await mesh.ask(mesh.agents.ImportAgents, pb.ImportAgentsRequest(document=FILE))
+    again = await mesh.ask(mesh.agents.ImportAgents, pb.ImportAgentsRequest(document=FILE))
+    assert list(first.created) == ["Scout@1.0.0"]
+    assert list(again.created) == []
+    assert again.agents[0] == first.agents[0]
+    other = FILE.replace("look ahead", "look back")
+    error = await mesh.refused(mesh.agents.ImportAgents, pb.ImportAgentsRequest(document=other))
+    assert said(error) == (StatusCode.ALREADY_EXISTS, "AGENT_VERSION_EXISTS")
+
+
+async def test_a_file_with_a_fault_is_refused_with_its_line(mesh: Mesh) -> None:
+    broken = FILE.replace("0.2", "9")
+    error = await mesh.refused(mesh.agents.ImportAgents, pb.ImportAgentsRequest(document=broken))
+    assert said(error) == (StatusCode.INVALID_ARGUMENT, "AGENT_FILE_INVALID")
+    assert (error.facts["line"], error.facts["path"]) == ("6", "agents.0.config_data.temperature")
+
+
+async def test_an_agent_that_takes_data_is_asked_with_data_that_fits(mesh: Mesh) -> None:
+    await mesh.ask(mesh.agents.ImportAgents, pb.ImportAgentsRequest(document=FILE))
+    for prompt, path in (("Paris", "$"), ('{"where": 7}', "$.where"), ("{}", "$")):
+        error = await mesh.refused(mesh.agents.RunAgent, pb.RunAgentRequest(name="Scout", prompt=prompt))
+        assert (*said(error), error.facts["path"]) == (StatusCode.INVALID_ARGUMENT, "AGENT_INPUT_INVALID", path)
+    request = pb.RunAgentRequest(name="Scout")
+    request.input["where"] = "Paris"
+    turn = (await mesh.ask(mesh.agents.RunAgent, request)).turn
+    assert turn.prompt == '{"where": "Paris"}'

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from agentnet.orchestrator.v1 import agent_pb2
 from services.orchestrator.agents import Agents, next_patch, read_agents, version_key
-from services.orchestrator.errors import AgentArchived, AgentNotFound, AgentVersionExists
+from services.orchestrator.errors import AgentArchived, AgentFileInvalid, AgentNotFound, AgentVersionExists
 from services.orchestrator.store import AgentFilter
 from shared.paging import Page
 from tests.support.orchestrator import TENANT, World
@@ -108,9 +107,11 @@ async def test_an_archived_agent_starts_nothing_new(agents: Agents) -> None:
 def test_the_file_of_agents_is_checked_at_start(tmp_path: Path) -> None:
     file = tmp_path / "agents.yaml"
     file.write_text("agents: [{name: 1Athena, version: 1.0.0, system_prompt: x, colour: blue}]")
-    with pytest.raises(ValidationError) as raised:
+    with pytest.raises(AgentFileInvalid) as raised:
         read_agents(file)
-    assert {error["loc"][-1] for error in raised.value.errors()} == {"name", "colour"}
+    assert "agents.0.name" in raised.value.message
+    assert "agents.0.colour" in raised.value.message
+    assert str(file) in raised.value.message
 
 
 def test_versions_are_numbers() -> None:

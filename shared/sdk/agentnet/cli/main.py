@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from agentnet.cli.agents import add_to as add_agent_commands
 from agentnet.cli.audit import audit
 from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
@@ -23,6 +24,7 @@ from agentnet.orchestrator.v1 import agent_pb2, session_pb2
 
 app = typer.Typer(no_args_is_help=True, help="agentnet: teams of agents, governed, over gRPC.")
 agent = typer.Typer(no_args_is_help=True, help="Make and read agents.")
+add_agent_commands(agent)
 app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
 app.add_typer(audit, name="audit")

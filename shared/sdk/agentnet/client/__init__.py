@@ -14,6 +14,16 @@ from agentnet.client.orchestrator import (
     create_orchestrator,
     run_with_checkpointing,
 )
+from agentnet.client.registry import (
+    Agent,
+    AgentRegistry,
+    AgentResponse,
+    AIMessage,
+    FunctionStore,
+    HumanMessage,
+    Message,
+    RegisteredAgent,
+)
 from agentnet.client.streaming import (
     StreamEvent,
     StreamEventType,
@@ -24,14 +34,22 @@ from agentnet.client.streaming import (
 )
 
 __all__ = [
+    "AIMessage",
+    "Agent",
     "AgentNet",
     "AgentNetError",
     "AgentOrchestrator",
+    "AgentRegistry",
+    "AgentResponse",
     "AgentTask",
     "CheckpointManager",
+    "FunctionStore",
+    "HumanMessage",
     "InvalidGraph",
     "MeshNotFound",
+    "Message",
     "PlannerAgent",
+    "RegisteredAgent",
     "RunFailed",
     "RunResult",
     "StreamEvent",

@@ -92,6 +92,9 @@ def _from_status(status: Any, code: grpc.StatusCode) -> AgentNetError:
 _SUGGESTIONS = {
     "MESH_NOT_FOUND": "Start one with `agentnet up`, or set AGENTNET_ADDRESS.",
     "AGENT_NOT_FOUND": "`agentnet agent list` shows the agents there are.",
+    "AGENT_TEMPLATE_NOT_FOUND": "`agentnet agent templates` shows the templates there are.",
+    "NO_AGENT_ABLE": "`agentnet agent minions` shows who takes work.",
+    "DELEGATION_TOO_WIDE": "Ask for less than what it comes from has.",
     "AGENT_VERSION_EXISTS": "Versions never change; choose a new one.",
     "SESSION_NOT_FOUND": "Check the id; sessions of other tenants are not visible.",
     "CREDENTIALS_MISSING": "Set AGENTNET_TOKEN or AGENTNET_API_KEY; `agentnet token` prints one for the local mesh.",

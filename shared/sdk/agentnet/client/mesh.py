@@ -7,6 +7,7 @@ from typing import Self
 
 from agentnet.client.calls import unary
 from agentnet.client.credentials import find_target
+from agentnet.client.dispatch import Dispatch, History, Relationships, Templates
 from agentnet.client.evaluations import Evaluations
 from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
 from agentnet.client.inference import Inference
@@ -42,6 +43,10 @@ class AgentNet:
         self.memories = Memories(transport)
         self.costs = Costs(transport)
         self.keys = Keys(transport)
+        self.dispatch = Dispatch(transport)
+        self.relationships = Relationships(transport)
+        self.history = History(transport)
+        self.templates = Templates(transport)
 
     @classmethod
     def connect(cls, address: str | None = None, *, credential: str | None = None) -> Self:
@@ -51,6 +56,10 @@ class AgentNet:
         by the first call.
         """
         return cls(Transport(find_target(address, credential)))
+
+    def again(self) -> Self:
+        """Another client of the same mesh and caller, over a connection of its own."""
+        return type(self)(Transport(self._transport.target))
 
     @property
     def address(self) -> str:

@@ -65,6 +65,13 @@ class Agents:
         request = agent_service_pb2.SetAgentStateRequest(name=name, state=state)
         return (await unary(self._stub.SetAgentState(request, **self._call()))).agent
 
+    async def import_document(self, document: str, *, dry_run: bool = False) -> agent_service_pb2.ImportAgentsResponse:
+        """Makes the agents of a YAML or JSON document, all or none. Raises AgentNetError (AGENT_FILE_INVALID), whose
+        facts name `line` and `path`.
+        """
+        request = agent_service_pb2.ImportAgentsRequest(document=document, dry_run=dry_run)
+        return await unary(self._stub.ImportAgents(request, **self._call()))
+
     async def run(self, name: str, prompt: str, *, timeout: float = 120.0) -> turn_pb2.Turn:
         """One agent, one prompt, one finished turn. `timeout` is in seconds; the session goes on without the caller."""
         request = agent_service_pb2.RunAgentRequest(name=name, prompt=prompt)

@@ -284,6 +284,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A scenario's session took longer than the scenario allows (DEADLINE_EXCEEDED). Metadata: `timeout_seconds`."""
     ERROR_REASON_CASE_GIVEN_UP: _ErrorReason.ValueType  # 234
     """A case broke off too often and is given up (ABORTED). Metadata: `tries`."""
+    ERROR_REASON_AGENT_INPUT_INVALID: _ErrorReason.ValueType  # 210
+    """The prompt does not fit the agent's input_schema (INVALID_ARGUMENT). Metadata: `agent`, `path`."""
+    ERROR_REASON_AGENT_FILE_INVALID: _ErrorReason.ValueType  # 211
+    """A file of agents does not parse or breaks a rule (INVALID_ARGUMENT). Metadata: `line`, `path`."""
+    ERROR_REASON_RELATIONSHIP_NOT_FOUND: _ErrorReason.ValueType  # 212
+    """No such relationship between agents in this tenant (NOT_FOUND)."""
+    ERROR_REASON_RELATIONSHIP_INVALID: _ErrorReason.ValueType  # 213
+    """The relationship cannot be: it would close a circle of chains, or joins an agent with itself (FAILED_PRECONDITION).
+    Metadata: `path`, for example `a > b > a`.
+    """
+    ERROR_REASON_CHAIN_LIMIT_REACHED: _ErrorReason.ValueType  # 214
+    """A chain of agents reached its time, cost or number of runs (FAILED_PRECONDITION). Metadata: `limit`, `kind`."""
+    ERROR_REASON_AGENT_TEMPLATE_NOT_FOUND: _ErrorReason.ValueType  # 215
+    """No such template of agents, or version of it (NOT_FOUND). Metadata: `template`."""
+    ERROR_REASON_NO_AGENT_ABLE: _ErrorReason.ValueType  # 216
+    """No active agent can take the work (FAILED_PRECONDITION). Metadata: `capabilities`, `why`."""
+    ERROR_REASON_DELEGATION_NOT_FOUND: _ErrorReason.ValueType  # 217
+    """No such delegation in this tenant (NOT_FOUND)."""
+    ERROR_REASON_DELEGATION_ENDED: _ErrorReason.ValueType  # 218
+    """The delegation was revoked, has expired or spent its budget (PERMISSION_DENIED). Metadata: `delegation_id`, `state`."""
+    ERROR_REASON_ENGINE_FAILED: _ErrorReason.ValueType  # 219
+    """The agent's reasoning engine is not installed, or failed (FAILED_PRECONDITION). Metadata: `engine`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -553,4 +575,26 @@ ERROR_REASON_SCENARIO_TIMED_OUT: ErrorReason.ValueType  # 233
 """A scenario's session took longer than the scenario allows (DEADLINE_EXCEEDED). Metadata: `timeout_seconds`."""
 ERROR_REASON_CASE_GIVEN_UP: ErrorReason.ValueType  # 234
 """A case broke off too often and is given up (ABORTED). Metadata: `tries`."""
+ERROR_REASON_AGENT_INPUT_INVALID: ErrorReason.ValueType  # 210
+"""The prompt does not fit the agent's input_schema (INVALID_ARGUMENT). Metadata: `agent`, `path`."""
+ERROR_REASON_AGENT_FILE_INVALID: ErrorReason.ValueType  # 211
+"""A file of agents does not parse or breaks a rule (INVALID_ARGUMENT). Metadata: `line`, `path`."""
+ERROR_REASON_RELATIONSHIP_NOT_FOUND: ErrorReason.ValueType  # 212
+"""No such relationship between agents in this tenant (NOT_FOUND)."""
+ERROR_REASON_RELATIONSHIP_INVALID: ErrorReason.ValueType  # 213
+"""The relationship cannot be: it would close a circle of chains, or joins an agent with itself (FAILED_PRECONDITION).
+Metadata: `path`, for example `a > b > a`.
+"""
+ERROR_REASON_CHAIN_LIMIT_REACHED: ErrorReason.ValueType  # 214
+"""A chain of agents reached its time, cost or number of runs (FAILED_PRECONDITION). Metadata: `limit`, `kind`."""
+ERROR_REASON_AGENT_TEMPLATE_NOT_FOUND: ErrorReason.ValueType  # 215
+"""No such template of agents, or version of it (NOT_FOUND). Metadata: `template`."""
+ERROR_REASON_NO_AGENT_ABLE: ErrorReason.ValueType  # 216
+"""No active agent can take the work (FAILED_PRECONDITION). Metadata: `capabilities`, `why`."""
+ERROR_REASON_DELEGATION_NOT_FOUND: ErrorReason.ValueType  # 217
+"""No such delegation in this tenant (NOT_FOUND)."""
+ERROR_REASON_DELEGATION_ENDED: ErrorReason.ValueType  # 218
+"""The delegation was revoked, has expired or spent its budget (PERMISSION_DENIED). Metadata: `delegation_id`, `state`."""
+ERROR_REASON_ENGINE_FAILED: ErrorReason.ValueType  # 219
+"""The agent's reasoning engine is not installed, or failed (FAILED_PRECONDITION). Metadata: `engine`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

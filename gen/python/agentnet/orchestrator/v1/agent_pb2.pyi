@@ -5,6 +5,7 @@ An agent: a name, a version, and everything that makes it answer as it does."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -76,6 +77,14 @@ class Agent(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINE_CONFIG_FIELD_NUMBER: _builtins.int
+    SKILLS_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    SUBAGENTS_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_TASKS_FIELD_NUMBER: _builtins.int
+    CHAIN_LIMITS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `agt_01J…`."""
     name: _builtins.str
@@ -94,6 +103,16 @@ class Agent(_message.Message):
     """How chained agents run: "sequential" (also when empty) or "parallel"."""
     state: Global___AgentState.ValueType
     """Where it is in its life."""
+    type: _builtins.str
+    """What kind of worker it is, as the seeds' `type`: "agent" (also when empty), "minion" (takes dispatched work only) or
+    "planner". At most 64 characters.
+    """
+    engine: _builtins.str
+    """What thinks for it: "llm" (also when empty), "rules", "retrieval" or an engine of one's own (docs/agents.md)."""
+    max_concurrent_tasks: _builtins.int
+    """Tasks it takes at once when work is dispatched: 0 means 8, at most 1,000."""
+    template: _builtins.str
+    """The template it was made from, as `coder@1.0.0`; empty: none. Set by the mesh."""
     @_builtins.property
     def style(self) -> _struct_pb2.Struct:
         """How it reasons and writes, by trait and weight from 0 to 1, for example {"logic": 0.9}."""
@@ -134,6 +153,22 @@ class Agent(_message.Message):
     def config(self) -> _struct_pb2.Struct:
         """Anything else that belongs to it. At most 64 KiB as JSON."""
 
+    @_builtins.property
+    def engine_config(self) -> _struct_pb2.Struct:
+        """Settings of that engine, checked by it when the agent is made. At most 64 KiB as JSON."""
+
+    @_builtins.property
+    def skills_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Folders of skills it may use, relative to the mesh's own folder of skills, for example "writing". At most 16."""
+
+    @_builtins.property
+    def subagents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents it may delegate to, by name: its sub-agents. Empty: none but those its relationships name. At most 64."""
+
+    @_builtins.property
+    def chain_limits(self) -> Global___ChainLimits:
+        """What bounds a chain that starts with it."""
+
     def __init__(
         self,
         *,
@@ -156,14 +191,54 @@ class Agent(_message.Message):
         state: Global___AgentState.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         config: _struct_pb2.Struct | None = ...,
+        type: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        engine_config: _struct_pb2.Struct | None = ...,
+        skills_directories: _abc.Iterable[_builtins.str] | None = ...,
+        subagents: _abc.Iterable[_builtins.str] | None = ...,
+        max_concurrent_tasks: _builtins.int = ...,
+        chain_limits: Global___ChainLimits | None = ...,
+        template: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "input_schema", b"input_schema", "output_schema", b"output_schema", "sampling", b"sampling", "style", b"style"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chain_limits", b"chain_limits", "config", b"config", "create_time", b"create_time", "engine_config", b"engine_config", "input_schema", b"input_schema", "output_schema", b"output_schema", "sampling", b"sampling", "style", b"style"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "chain_strategy", b"chain_strategy", "config", b"config", "create_time", b"create_time", "description", b"description", "functions", b"functions", "id", b"id", "input_schema", b"input_schema", "max_chain_depth", b"max_chain_depth", "model", b"model", "monitors", b"monitors", "name", b"name", "output_schema", b"output_schema", "sampling", b"sampling", "state", b"state", "style", b"style", "system_prompt", b"system_prompt", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "chain_limits", b"chain_limits", "chain_strategy", b"chain_strategy", "config", b"config", "create_time", b"create_time", "description", b"description", "engine", b"engine", "engine_config", b"engine_config", "functions", b"functions", "id", b"id", "input_schema", b"input_schema", "max_chain_depth", b"max_chain_depth", "max_concurrent_tasks", b"max_concurrent_tasks", "model", b"model", "monitors", b"monitors", "name", b"name", "output_schema", b"output_schema", "sampling", b"sampling", "skills_directories", b"skills_directories", "state", b"state", "style", b"style", "subagents", b"subagents", "system_prompt", b"system_prompt", "template", b"template", "tools", b"tools", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
+
+@_typing.final
+class ChainLimits(_message.Message):
+    """What bounds a chain of agents, beside the depth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    COST_MICROS_USD_FIELD_NUMBER: _builtins.int
+    MAX_RUNS_FIELD_NUMBER: _builtins.int
+    cost_micros_usd: _builtins.int
+    """What it may cost in all, in micro-USD, up to 1,000,000,000,000. 0: as much as its caller may spend."""
+    max_runs: _builtins.int
+    """Runs of agents in it at most: 0 means 32, at most 256."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long the whole chain may take, at most 24 hours. Absent: 10 minutes."""
+
+    def __init__(
+        self,
+        *,
+        timeout: _duration_pb2.Duration | None = ...,
+        cost_micros_usd: _builtins.int = ...,
+        max_runs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros_usd", b"cost_micros_usd", "max_runs", b"max_runs", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChainLimits: _TypeAlias = ChainLimits  # noqa: Y015
 
 @_typing.final
 class SamplingConfig(_message.Message):

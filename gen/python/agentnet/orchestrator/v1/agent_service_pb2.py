@@ -26,9 +26,10 @@ from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_
 from agentnet.orchestrator.v1 import agent_pb2 as agentnet_dot_orchestrator_dot_v1_dot_agent__pb2
 from agentnet.orchestrator.v1 import turn_pb2 as agentnet_dot_orchestrator_dot_v1_dot_turn__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentnet/orchestrator/v1/agent_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a$agentnet/orchestrator/v1/agent.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\"j\n\x12\x43reateAgentRequest\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"L\n\x13\x43reateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"%\n\x0fGetAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"I\n\x10GetAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"\xda\x01\n\x11ListAgentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1e\n\ncapability\x18\x04 \x01(\tR\ncapability\x12:\n\x05state\x18\x05 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\x12\x19\n\x08order_by\x18\x06 \x01(\tR\x07orderBy\"u\n\x12ListAgentsResponse\x12\x37\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n\x12UpdateAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"L\n\x13UpdateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"f\n\x14SetAgentStateRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12:\n\x05state\x18\x02 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\"N\n\x15SetAgentStateResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"\\\n\x0fRunAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"e\n\x10RunAgentResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x32\n\x04turn\x18\x02 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn2\xe2\x06\n\x0c\x41gentService\x12\x89\x01\n\x0b\x43reateAgent\x12,.agentnet.orchestrator.v1.CreateAgentRequest\x1a-.agentnet.orchestrator.v1.CreateAgentResponse\"\x1d\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x13\"\n/v1/agents:\x05\x61gent\x12\x83\x01\n\x08GetAgent\x12).agentnet.orchestrator.v1.GetAgentRequest\x1a*.agentnet.orchestrator.v1.GetAgentResponse\" \x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/agents/{name}\x12\x82\x01\n\nListAgents\x12+.agentnet.orchestrator.v1.ListAgentsRequest\x1a,.agentnet.orchestrator.v1.ListAgentsResponse\"\x19\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agents\x12\x90\x01\n\x0bUpdateAgent\x12,.agentnet.orchestrator.v1.UpdateAgentRequest\x1a-.agentnet.orchestrator.v1.UpdateAgentResponse\"$\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1a\x32\x11/v1/agents/{name}:\x05\x61gent\x12\x9b\x01\n\rSetAgentState\x12..agentnet.orchestrator.v1.SetAgentStateRequest\x1a/.agentnet.orchestrator.v1.SetAgentStateResponse\")\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/state:\x01*\x12\x89\x01\n\x08RunAgent\x12).agentnet.orchestrator.v1.RunAgentRequest\x1a*.agentnet.orchestrator.v1.RunAgentResponse\"&\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/infer:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentnet/orchestrator/v1/agent_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a$agentnet/orchestrator/v1/agent.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"j\n\x12\x43reateAgentRequest\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"L\n\x13\x43reateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"%\n\x0fGetAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"I\n\x10GetAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"\xda\x01\n\x11ListAgentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1e\n\ncapability\x18\x04 \x01(\tR\ncapability\x12:\n\x05state\x18\x05 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\x12\x19\n\x08order_by\x18\x06 \x01(\tR\x07orderBy\"u\n\x12ListAgentsResponse\x12\x37\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n\x12UpdateAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"L\n\x13UpdateAgentResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"f\n\x14SetAgentStateRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12:\n\x05state\x18\x02 \x01(\x0e\x32$.agentnet.orchestrator.v1.AgentStateR\x05state\"N\n\x15SetAgentStateResponse\x12\x35\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x05\x61gent\"J\n\x13ImportAgentsRequest\x12\x1a\n\x08\x64ocument\x18\x01 \x01(\tR\x08\x64ocument\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\"i\n\x14ImportAgentsResponse\x12\x37\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1f.agentnet.orchestrator.v1.AgentR\x06\x61gents\x12\x18\n\x07\x63reated\x18\x02 \x03(\tR\x07\x63reated\"\x8b\x01\n\x0fRunAgentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x05input\"e\n\x10RunAgentResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x32\n\x04turn\x18\x02 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn2\xf4\x07\n\x0c\x41gentService\x12\x89\x01\n\x0b\x43reateAgent\x12,.agentnet.orchestrator.v1.CreateAgentRequest\x1a-.agentnet.orchestrator.v1.CreateAgentResponse\"\x1d\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x13\"\n/v1/agents:\x05\x61gent\x12\x83\x01\n\x08GetAgent\x12).agentnet.orchestrator.v1.GetAgentRequest\x1a*.agentnet.orchestrator.v1.GetAgentResponse\" \x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/agents/{name}\x12\x82\x01\n\nListAgents\x12+.agentnet.orchestrator.v1.ListAgentsRequest\x1a,.agentnet.orchestrator.v1.ListAgentsResponse\"\x19\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agents\x12\x90\x01\n\x0bUpdateAgent\x12,.agentnet.orchestrator.v1.UpdateAgentRequest\x1a-.agentnet.orchestrator.v1.UpdateAgentResponse\"$\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1a\x32\x11/v1/agents/{name}:\x05\x61gent\x12\x9b\x01\n\rSetAgentState\x12..agentnet.orchestrator.v1.SetAgentStateRequest\x1a/.agentnet.orchestrator.v1.SetAgentStateResponse\")\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/state:\x01*\x12\x8f\x01\n\x0cImportAgents\x12-.agentnet.orchestrator.v1.ImportAgentsRequest\x1a..agentnet.orchestrator.v1.ImportAgentsResponse\" \xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x16\"\x11/v1/agents:import:\x01*\x12\x89\x01\n\x08RunAgent\x12).agentnet.orchestrator.v1.RunAgentRequest\x1a*.agentnet.orchestrator.v1.RunAgentResponse\"&\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/agents/{name}/infer:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,32 +46,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['UpdateAgent']._serialized_options = b'\240\273\030\004\202\323\344\223\002\0322\021/v1/agents/{name}:\005agent'
   _globals['_AGENTSERVICE'].methods_by_name['SetAgentState']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['SetAgentState']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\034\"\027/v1/agents/{name}/state:\001*'
+  _globals['_AGENTSERVICE'].methods_by_name['ImportAgents']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ImportAgents']._serialized_options = b'\240\273\030\004\202\323\344\223\002\026\"\021/v1/agents:import:\001*'
   _globals['_AGENTSERVICE'].methods_by_name['RunAgent']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['RunAgent']._serialized_options = b'\240\273\030\003\202\323\344\223\002\034\"\027/v1/agents/{name}/infer:\001*'
-  _globals['_CREATEAGENTREQUEST']._serialized_start=216
-  _globals['_CREATEAGENTREQUEST']._serialized_end=322
-  _globals['_CREATEAGENTRESPONSE']._serialized_start=324
-  _globals['_CREATEAGENTRESPONSE']._serialized_end=400
-  _globals['_GETAGENTREQUEST']._serialized_start=402
-  _globals['_GETAGENTREQUEST']._serialized_end=439
-  _globals['_GETAGENTRESPONSE']._serialized_start=441
-  _globals['_GETAGENTRESPONSE']._serialized_end=514
-  _globals['_LISTAGENTSREQUEST']._serialized_start=517
-  _globals['_LISTAGENTSREQUEST']._serialized_end=735
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=737
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=854
-  _globals['_UPDATEAGENTREQUEST']._serialized_start=856
-  _globals['_UPDATEAGENTREQUEST']._serialized_end=982
-  _globals['_UPDATEAGENTRESPONSE']._serialized_start=984
-  _globals['_UPDATEAGENTRESPONSE']._serialized_end=1060
-  _globals['_SETAGENTSTATEREQUEST']._serialized_start=1062
-  _globals['_SETAGENTSTATEREQUEST']._serialized_end=1164
-  _globals['_SETAGENTSTATERESPONSE']._serialized_start=1166
-  _globals['_SETAGENTSTATERESPONSE']._serialized_end=1244
-  _globals['_RUNAGENTREQUEST']._serialized_start=1246
-  _globals['_RUNAGENTREQUEST']._serialized_end=1338
-  _globals['_RUNAGENTRESPONSE']._serialized_start=1340
-  _globals['_RUNAGENTRESPONSE']._serialized_end=1441
-  _globals['_AGENTSERVICE']._serialized_start=1444
-  _globals['_AGENTSERVICE']._serialized_end=2310
+  _globals['_CREATEAGENTREQUEST']._serialized_start=246
+  _globals['_CREATEAGENTREQUEST']._serialized_end=352
+  _globals['_CREATEAGENTRESPONSE']._serialized_start=354
+  _globals['_CREATEAGENTRESPONSE']._serialized_end=430
+  _globals['_GETAGENTREQUEST']._serialized_start=432
+  _globals['_GETAGENTREQUEST']._serialized_end=469
+  _globals['_GETAGENTRESPONSE']._serialized_start=471
+  _globals['_GETAGENTRESPONSE']._serialized_end=544
+  _globals['_LISTAGENTSREQUEST']._serialized_start=547
+  _globals['_LISTAGENTSREQUEST']._serialized_end=765
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=767
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=884
+  _globals['_UPDATEAGENTREQUEST']._serialized_start=886
+  _globals['_UPDATEAGENTREQUEST']._serialized_end=1012
+  _globals['_UPDATEAGENTRESPONSE']._serialized_start=1014
+  _globals['_UPDATEAGENTRESPONSE']._serialized_end=1090
+  _globals['_SETAGENTSTATEREQUEST']._serialized_start=1092
+  _globals['_SETAGENTSTATEREQUEST']._serialized_end=1194
+  _globals['_SETAGENTSTATERESPONSE']._serialized_start=1196
+  _globals['_SETAGENTSTATERESPONSE']._serialized_end=1274
+  _globals['_IMPORTAGENTSREQUEST']._serialized_start=1276
+  _globals['_IMPORTAGENTSREQUEST']._serialized_end=1350
+  _globals['_IMPORTAGENTSRESPONSE']._serialized_start=1352
+  _globals['_IMPORTAGENTSRESPONSE']._serialized_end=1457
+  _globals['_RUNAGENTREQUEST']._serialized_start=1460
+  _globals['_RUNAGENTREQUEST']._serialized_end=1599
+  _globals['_RUNAGENTRESPONSE']._serialized_start=1601
+  _globals['_RUNAGENTRESPONSE']._serialized_end=1702
+  _globals['_AGENTSERVICE']._serialized_start=1705
+  _globals['_AGENTSERVICE']._serialized_end=2717
 # @@protoc_insertion_point(module_scope)

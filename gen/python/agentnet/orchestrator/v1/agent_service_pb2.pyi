@@ -8,6 +8,7 @@ from agentnet.orchestrator.v1 import turn_pb2 as _turn_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -295,6 +296,62 @@ class SetAgentStateResponse(_message.Message):
 Global___SetAgentStateResponse: _TypeAlias = SetAgentStateResponse  # noqa: Y015
 
 @_typing.final
+class ImportAgentsRequest(_message.Message):
+    """The agents to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """YAML or JSON: a mapping with a list `agents`. Required, at most 1 MiB and 200 agents."""
+    dry_run: _builtins.bool
+    """True: checks everything and makes nothing."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAgentsRequest: _TypeAlias = ImportAgentsRequest  # noqa: Y015
+
+@_typing.final
+class ImportAgentsResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Agent]:
+        """The agents of the file as they are stored now, or would be, in its order."""
+
+    @_builtins.property
+    def created(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of these, the ones that were made, or would be, as `Athena@1.0.0`."""
+
+    def __init__(
+        self,
+        *,
+        agents: _abc.Iterable[_agent_pb2.Agent] | None = ...,
+        created: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "created", b"created"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAgentsResponse: _TypeAlias = ImportAgentsResponse  # noqa: Y015
+
+@_typing.final
 class RunAgentRequest(_message.Message):
     """One prompt for one agent."""
 
@@ -303,22 +360,28 @@ class RunAgentRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`Athena` or `Athena@1.0.0`. Required."""
     prompt: _builtins.str
-    """What it is asked. Required, at most 32,768 characters."""
+    """What it is asked: any text, or JSON that fits its input_schema. Required without `input`, at most 32,768 characters."""
     request_id: _builtins.str
     """The same request_id within 24 hours attaches to the first run. At most 64 characters; empty: none."""
+    @_builtins.property
+    def input(self) -> _struct_pb2.Struct:
+        """What it is asked as data, for an agent with an input_schema, in place of the prompt. At most 32 KiB as JSON."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         prompt: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        input: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "prompt", b"prompt", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "prompt", b"prompt", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

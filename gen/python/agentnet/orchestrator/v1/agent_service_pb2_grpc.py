@@ -60,6 +60,11 @@ class AgentServiceStub:
                 request_serializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.SetAgentStateRequest.SerializeToString,
                 response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.SetAgentStateResponse.FromString,
                 _registered_method=True)
+        self.ImportAgents = channel.unary_unary(
+                '/agentnet.orchestrator.v1.AgentService/ImportAgents',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.ImportAgentsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.ImportAgentsResponse.FromString,
+                _registered_method=True)
         self.RunAgent = channel.unary_unary(
                 '/agentnet.orchestrator.v1.AgentService/RunAgent',
                 request_serializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.RunAgentRequest.SerializeToString,
@@ -73,7 +78,7 @@ class AgentServiceServicer:
 
     def CreateAgent(self, request, context):
         """Makes a version of an agent.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG): mend the field named.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
         ALREADY_EXISTS (AGENT_VERSION_EXISTS): choose a new version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -113,10 +118,22 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportAgents(self, request, context):
+        """Makes agents of a file in the form of agents.yaml: all of them, or none when anything in it is wrong. Versions that exist
+        and say the same are left alone. The file's fields are those of Agent and those of the seeds (`prompt`, `config_data`,
+        `type`, `temperature` and the others beside the name).
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG, AGENT_FILE_INVALID): metadata names `line` and `path`.
+        ALREADY_EXISTS (AGENT_VERSION_EXISTS): a version exists and says something else; raise its number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunAgent(self, request, context):
         """Runs one agent on one prompt as a session of mode "single" and returns its turn. The session lives on in the log.
-        Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, POLICY_BLOCKED); RESOURCE_EXHAUSTED
-        (BUDGET_EXHAUSTED); DEADLINE_EXCEEDED: the session goes on, watch it by the session_id in the metadata.
+        Errors: INVALID_ARGUMENT (AGENT_INPUT_INVALID): the prompt does not fit the agent's input_schema; metadata names the path.
+        NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, POLICY_BLOCKED, OUTPUT_INVALID, ENGINE_FAILED);
+        RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED); PERMISSION_DENIED (DELEGATION_ENDED); DEADLINE_EXCEEDED: the session goes on, watch it by the session_id in the metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +166,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.SetAgentState,
                     request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.SetAgentStateRequest.FromString,
                     response_serializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.SetAgentStateResponse.SerializeToString,
+            ),
+            'ImportAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportAgents,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.ImportAgentsRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.ImportAgentsResponse.SerializeToString,
             ),
             'RunAgent': grpc.unary_unary_rpc_method_handler(
                     servicer.RunAgent,
@@ -292,6 +314,33 @@ class AgentService:
             '/agentnet.orchestrator.v1.AgentService/SetAgentState',
             agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.SetAgentStateRequest.SerializeToString,
             agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.SetAgentStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.AgentService/ImportAgents',
+            agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.ImportAgentsRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_agent__service__pb2.ImportAgentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,7 +18,7 @@ class AgentServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.CreateAgentRequest, _agent_service_pb2.CreateAgentResponse]
     """Makes a version of an agent.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG): mend the field named.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
     ALREADY_EXISTS (AGENT_VERSION_EXISTS): choose a new version.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
@@ -38,10 +38,18 @@ class AgentServiceStub:
     """Moves an agent on in its life: draft → active → archived, never back.
     Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED).
     """
+    ImportAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ImportAgentsRequest, _agent_service_pb2.ImportAgentsResponse]
+    """Makes agents of a file in the form of agents.yaml: all of them, or none when anything in it is wrong. Versions that exist
+    and say the same are left alone. The file's fields are those of Agent and those of the seeds (`prompt`, `config_data`,
+    `type`, `temperature` and the others beside the name).
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG, AGENT_FILE_INVALID): metadata names `line` and `path`.
+    ALREADY_EXISTS (AGENT_VERSION_EXISTS): a version exists and says something else; raise its number.
+    """
     RunAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RunAgentRequest, _agent_service_pb2.RunAgentResponse]
     """Runs one agent on one prompt as a session of mode "single" and returns its turn. The session lives on in the log.
-    Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, POLICY_BLOCKED); RESOURCE_EXHAUSTED
-    (BUDGET_EXHAUSTED); DEADLINE_EXCEEDED: the session goes on, watch it by the session_id in the metadata.
+    Errors: INVALID_ARGUMENT (AGENT_INPUT_INVALID): the prompt does not fit the agent's input_schema; metadata names the path.
+    NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, POLICY_BLOCKED, OUTPUT_INVALID, ENGINE_FAILED);
+    RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED); PERMISSION_DENIED (DELEGATION_ENDED); DEADLINE_EXCEEDED: the session goes on, watch it by the session_id in the metadata.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -54,7 +62,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_service_pb2.CreateAgentRequest, _abc.Awaitable[_agent_service_pb2.CreateAgentResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.CreateAgentResponse]:
         """Makes a version of an agent.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG): mend the field named.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
         ALREADY_EXISTS (AGENT_VERSION_EXISTS): choose a new version.
         """
 
@@ -100,14 +108,28 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ImportAgents(
+        self,
+        request: _agent_service_pb2.ImportAgentsRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.ImportAgentsRequest, _abc.Awaitable[_agent_service_pb2.ImportAgentsResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.ImportAgentsResponse]:
+        """Makes agents of a file in the form of agents.yaml: all of them, or none when anything in it is wrong. Versions that exist
+        and say the same are left alone. The file's fields are those of Agent and those of the seeds (`prompt`, `config_data`,
+        `type`, `temperature` and the others beside the name).
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG, AGENT_FILE_INVALID): metadata names `line` and `path`.
+        ALREADY_EXISTS (AGENT_VERSION_EXISTS): a version exists and says something else; raise its number.
+        """
+
+    @_abc_1.abstractmethod
     def RunAgent(
         self,
         request: _agent_service_pb2.RunAgentRequest,
         context: _aio.ServicerContext[_agent_service_pb2.RunAgentRequest, _abc.Awaitable[_agent_service_pb2.RunAgentResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.RunAgentResponse]:
         """Runs one agent on one prompt as a session of mode "single" and returns its turn. The session lives on in the log.
-        Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, POLICY_BLOCKED); RESOURCE_EXHAUSTED
-        (BUDGET_EXHAUSTED); DEADLINE_EXCEEDED: the session goes on, watch it by the session_id in the metadata.
+        Errors: INVALID_ARGUMENT (AGENT_INPUT_INVALID): the prompt does not fit the agent's input_schema; metadata names the path.
+        NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, POLICY_BLOCKED, OUTPUT_INVALID, ENGINE_FAILED);
+        RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED); PERMISSION_DENIED (DELEGATION_ENDED); DEADLINE_EXCEEDED: the session goes on, watch it by the session_id in the metadata.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

@@ -4,6 +4,7 @@ isort:skip_file
 A session: agents on a topic until they converge or stop."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
+from agentnet.common.v1 import principal_pb2 as _principal_pb2
 from agentnet.common.v1 import usage_pb2 as _usage_pb2
 from agentnet.orchestrator.v1 import decision_pb2 as _decision_pb2
 from agentnet.orchestrator.v1 import input_pb2 as _input_pb2
@@ -164,6 +165,9 @@ class Session(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     STOP_MEASURE_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DELEGATED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `ses_01J…`."""
     topic_start: _builtins.str
@@ -248,6 +252,18 @@ class Session(_message.Message):
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_input_pb2.HumanInput]:
         """What people are asked and have not answered."""
 
+    @_builtins.property
+    def grant(self) -> _principal_pb2.Grant:
+        """How far what it does is narrowed: from the credential that started it, its chain or its delegation. Absent: not at all."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When whatever it does has to end. Absent: never."""
+
+    @_builtins.property
+    def delegated(self) -> Global___Delegated:
+        """The delegation it works on. Absent: none."""
+
     def __init__(
         self,
         *,
@@ -279,14 +295,55 @@ class Session(_message.Message):
         decision: _decision_pb2.Decision | None = ...,
         stop_measure: _builtins.str = ...,
         inputs: _abc.Iterable[_input_pb2.HumanInput] | None = ...,
+        grant: _principal_pb2.Grant | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        delegated: Global___Delegated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "decision", b"decision", "end_time", b"end_time", "failure", b"failure", "limits", b"limits", "metadata", b"metadata", "options", b"options", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "decision", b"decision", "delegated", b"delegated", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "limits", b"limits", "metadata", b"metadata", "options", b"options", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "decision", b"decision", "end_time", b"end_time", "failure", b"failure", "id", b"id", "inputs", b"inputs", "last_sequence", b"last_sequence", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "require_approval", b"require_approval", "result", b"result", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_measure", b"stop_measure", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "decision", b"decision", "delegated", b"delegated", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "id", b"id", "inputs", b"inputs", "last_sequence", b"last_sequence", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "require_approval", b"require_approval", "result", b"result", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_measure", b"stop_measure", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class Delegated(_message.Message):
+    """Whose work a session does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELEGATION_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NO_TOOLS_FIELD_NUMBER: _builtins.int
+    delegation_id: _builtins.str
+    """The delegation."""
+    source: _builtins.str
+    """Who gave the work: "user:<subject>" or `agent:Athena@1.0.0`."""
+    target: _builtins.str
+    """Who has it, as `Apollo@1.0.0`."""
+    reason: _builtins.str
+    """Why that one, in one sentence."""
+    no_tools: _builtins.bool
+    """True: it may have no tool invoked. (An empty list in `grant` means those of its agents.)"""
+    def __init__(
+        self,
+        *,
+        delegation_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        no_tools: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation_id", b"delegation_id", "no_tools", b"no_tools", "reason", b"reason", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delegated: _TypeAlias = Delegated  # noqa: Y015
 
 @_typing.final
 class SessionOptions(_message.Message):

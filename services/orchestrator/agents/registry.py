@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Final
 
 from agentnet.orchestrator.v1 import agent_pb2
+from services.orchestrator.agents.cache import Versions
 from services.orchestrator.errors import AgentArchived, AgentNotFound, AgentVersionExists
 from services.orchestrator.store import AgentFilter, AgentStore
-from shared import fields
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.paging import Page
@@ -21,45 +17,21 @@ ACTIVE: Final = agent_pb2.AGENT_STATE_ACTIVE
 ARCHIVED: Final = agent_pb2.AGENT_STATE_ARCHIVED
 
 
-class _Definition(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")
-    version: str
-    description: str = ""
-    system_prompt: str
-    style: dict[str, float] = {}
-    capabilities: list[str] = []
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    agents: list[_Definition]
-
-
-def read_agents(path: Path) -> list[agent_pb2.Agent]:
-    """Agents of a YAML file. Raises pydantic's ValidationError at start."""
-    data: Any = yaml.safe_load(path.read_text())
-    return [
-        agent_pb2.Agent(
-            name=found.name,
-            version=found.version,
-            description=found.description,
-            system_prompt=found.system_prompt,
-            style=fields.struct(dict(found.style)),
-            capabilities=found.capabilities,
-            state=ACTIVE,
-        )
-        for found in _File.model_validate(data).agents
-    ]
-
-
 class Agents:
     """The registry of all tenants, one tenant a call. Each tenant starts with the default agents."""
 
-    def __init__(self, store: AgentStore, defaults: Sequence[agent_pb2.Agent], *, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        store: AgentStore,
+        defaults: Sequence[agent_pb2.Agent],
+        *,
+        clock: Clock,
+        ids: Ids,
+        versions: Versions | None = None,
+    ) -> None:
+        """`versions` keeps what was found; without it every look-up asks the store."""
         self._store = store
+        self._versions = versions
         self._defaults = defaults
         self._clock = clock
         self._ids = ids
@@ -70,6 +42,7 @@ class Agents:
         await self.welcome(tenant)
         made = self._made(agent)
         if await self._store.add(tenant, made, request_id=request_id):
+            self._forget(tenant, agent.name)
             return made
         if request_id and (earlier := await self._store.made_by(tenant, request_id)):
             return earlier
@@ -80,7 +53,7 @@ class Agents:
     async def find(self, tenant: str, name: str, version: str = "") -> agent_pb2.Agent:
         """One version, or the newest active one; without an active one the newest. Raises AgentNotFound."""
         await self.welcome(tenant)
-        versions = await self._store.versions(tenant, name)
+        versions = await (self._versions or self._store).versions(tenant, name)
         if version:
             fitting = [agent for agent in versions if agent.version == version]
         else:
@@ -103,7 +76,7 @@ class Agents:
         self, tenant: str, name: str, changes: agent_pb2.Agent, *, request_id: str | None
     ) -> agent_pb2.Agent:
         """The next version: what is set in the changes replaces, the rest stays."""
-        newest = await self._newest(tenant, name)
+        newest = await self.newest(tenant, name)
         made = agent_pb2.Agent()
         made.CopyFrom(newest)
         for field, _ in changes.ListFields():
@@ -118,12 +91,42 @@ class Agents:
         self, tenant: str, name: str, version: str, state: agent_pb2.AgentState.ValueType
     ) -> agent_pb2.Agent:
         """Moves a version, or the newest one, on and never back. Raises AgentNotFound and AgentArchived."""
-        agent = await (self.find(tenant, name, version) if version else self._newest(tenant, name))
+        agent = await self._stored(tenant, name, version)
         if state < agent.state:
             raise AgentArchived(f"{agent.name}@{agent.version} cannot go back", agent=f"{agent.name}@{agent.version}")
         agent.state = state
         await self._store.set_state(tenant, agent)
+        self._forget(tenant, name)
         return agent
+
+    async def import_all(
+        self, tenant: str, wanted: Sequence[agent_pb2.Agent], *, dry_run: bool
+    ) -> tuple[Sequence[agent_pb2.Agent], Sequence[str]]:
+        """Makes what is not there yet: the agents as they are stored, and which of them were made. All or none: raises
+        AgentVersionExists before anything is made when a version exists and says something else.
+        """
+        await self.welcome(tenant)
+        known = [await self._same(tenant, agent) for agent in wanted]
+        made = [f"{agent.name}@{agent.version}" for agent, found in zip(wanted, known, strict=True) if found is None]
+        if dry_run:
+            return [found or agent for agent, found in zip(wanted, known, strict=True)], made
+        added = [self._made(agent) for agent, found in zip(wanted, known, strict=True) if found is None]
+        if added and not await self._store.add_all(tenant, added):
+            raise AgentVersionExists("one of these versions was made meanwhile; import again", agent=made[0])
+        for agent in added:
+            self._forget(tenant, agent.name)
+        fresh = iter(added)
+        return [found or next(fresh) for found in known], made
+
+    async def _same(self, tenant: str, wanted: agent_pb2.Agent) -> agent_pb2.Agent | None:
+        """The version as it is stored, if it is. Raises AgentVersionExists when it says something else."""
+        for found in await self._store.versions(tenant, wanted.name):
+            if found.version == wanted.version:
+                if _says(found) != _says(wanted):
+                    reference = f"{wanted.name}@{wanted.version}"
+                    raise AgentVersionExists(f"{reference} exists and says something else", agent=reference)
+                return found
+        return None
 
     async def every(self, tenant: str, chosen: AgentFilter, *, page: Page) -> Sequence[agent_pb2.Agent]:
         """Versions in the order asked for, at most `page.size` + 1."""
@@ -138,7 +141,22 @@ class Agents:
             await self._store.add(tenant, self._made(agent), request_id=None)
         self._welcomed.add(tenant)
 
-    async def _newest(self, tenant: str, name: str) -> agent_pb2.Agent:
+    def _forget(self, tenant: str, name: str) -> None:
+        if self._versions:
+            self._versions.forget(tenant, name)
+
+    async def _stored(self, tenant: str, name: str, version: str) -> agent_pb2.Agent:
+        """As `find`, from the store itself, to be changed. A bare name means the newest version."""
+        if not version:
+            return await self.newest(tenant, name)
+        await self.welcome(tenant)
+        fitting = [agent for agent in await self._store.versions(tenant, name) if agent.version == version]
+        if not fitting:
+            raise AgentNotFound(f"no agent {name}@{version}", agent=f"{name}@{version}")
+        return fitting[0]
+
+    async def newest(self, tenant: str, name: str) -> agent_pb2.Agent:
+        """The highest version in any state, from the store itself. Raises AgentNotFound."""
         await self.welcome(tenant)
         versions = await self._store.versions(tenant, name)
         if not versions:
@@ -161,3 +179,12 @@ def version_key(version: str) -> tuple[int, ...]:
 def next_patch(version: str) -> str:
     major, minor, patch = version_key(version)
     return f"{major}.{minor}.{patch + 1}"
+
+
+def _says(agent: agent_pb2.Agent) -> bytes:
+    """What a version says, without what the mesh sets and what may change."""
+    said = agent_pb2.Agent()
+    said.CopyFrom(agent)
+    for name in ("id", "create_time", "state", "template"):
+        said.ClearField(name)
+    return said.SerializeToString(deterministic=True)

@@ -1,0 +1,123 @@
+"""Who fits a task best: by capability, reputation, room and conversation. Pure, and it says why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2
+from services.orchestrator.errors import NoAgentAble
+
+_WEIGHTS: Final = {"relevance": 0.5, "reputation": 0.25, "availability": 0.15, "affinity": 0.1}
+_ROOM: Final = 8
+_SHOWN: Final = 20
+_STEM: Final = 4
+_WORD: Final = re.compile(r"[a-z0-9]{3,}")
+# A capability named is worth as much as this many words of a description.
+_NAMED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be done. Empty capabilities: whatever the words ask for; empty agents: everybody may."""
+
+    words: str
+    capabilities: frozenset[str] = frozenset()
+    agents: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+
+
+def choose(
+    agents: Sequence[agent_pb2.Agent],
+    wanted: Wanted,
+    *,
+    reputations: Mapping[str, float],
+    running: Mapping[str, int],
+    allowed: Collection[str] | None = None,
+) -> delegation_pb2.Choice:
+    """The best of the agents. `allowed`: the only ones there may be, by name. Raises NoAgentAble with who could not and
+    why.
+    """
+    rejected = {agent.name: why for agent in agents if (why := _refusal(agent, wanted, running, allowed))}
+    fitting = [agent for agent in agents if agent.name not in rejected]
+    if not fitting:
+        raise _nobody(wanted, rejected)
+    found = [_candidate(agent, wanted, reputations, running) for agent in fitting]
+    found.sort(key=lambda one: (-one.score, one.agent))
+    best = found[0]
+    return delegation_pb2.Choice(
+        agent=best.agent,
+        score=best.score,
+        reason=_reason(best, found[1:]),
+        candidates=found[:_SHOWN],
+        rejected=dict(sorted(rejected.items())[:_SHOWN]),
+    )
+
+
+def room(agent: agent_pb2.Agent) -> int:
+    """How many tasks it takes at once."""
+    return agent.max_concurrent_tasks or _ROOM
+
+
+def _refusal(
+    agent: agent_pb2.Agent, wanted: Wanted, running: Mapping[str, int], allowed: Collection[str] | None
+) -> str:
+    missing = wanted.capabilities - set(agent.capabilities)
+    if wanted.agents and agent.name not in wanted.agents:
+        return "it was not asked for"
+    if allowed is not None and agent.name not in allowed:
+        return "the one who delegates may not delegate to it"
+    if missing:
+        return f"it lacks {', '.join(sorted(missing))}"
+    if running.get(agent.name, 0) >= room(agent):
+        return f"it works on {running[agent.name]} tasks, as many as it takes"
+    return ""
+
+
+def _candidate(
+    agent: agent_pb2.Agent, wanted: Wanted, reputations: Mapping[str, float], running: Mapping[str, int]
+) -> delegation_pb2.Candidate:
+    words = _stems(wanted.words)
+    matched = [name for name in agent.capabilities if _stems(name) & words]
+    made = delegation_pb2.Candidate(
+        agent=f"{agent.name}@{agent.version}",
+        relevance=_relevance(agent, wanted, words, len(matched)),
+        reputation=reputations.get(agent.name, 0.5),
+        availability=1 - running.get(agent.name, 0) / room(agent),
+        affinity=float(agent.name in wanted.known),
+        matched=sorted({*matched, *wanted.capabilities}),
+    )
+    made.score = sum(weight * getattr(made, part) for part, weight in _WEIGHTS.items())
+    return made
+
+
+def _relevance(agent: agent_pb2.Agent, wanted: Wanted, words: frozenset[str], matched: int) -> float:
+    """Capabilities asked for are there already; beyond them words of the task count that the agent's have, too."""
+    described = len(words & _stems(f"{agent.name} {agent.description}"))
+    points = _NAMED * (matched + len(wanted.capabilities)) + described
+    return points / (points + _NAMED) if points else 0.0
+
+
+def _stems(text: str) -> frozenset[str]:
+    """Words by their beginnings, so that "reviewing" names "review"."""
+    return frozenset(word[:_STEM] for word in _WORD.findall(text.lower().replace("_", " ")))
+
+
+def _reason(best: delegation_pb2.Candidate, others: Sequence[delegation_pb2.Candidate]) -> str:
+    name = best.agent.partition("@")[0]
+    fits = f"can do {', '.join(best.matched)}" if best.matched else "fits the words" if best.relevance else "is there"
+    told = [f"{name} {fits}", f"reputation {best.reputation:.2f}", f"{best.availability:.0%} of its room free"]
+    if best.affinity:
+        told.append("it answered in this conversation before")
+    if others:
+        told.append(f"next best {others[0].agent.partition('@')[0]} ({others[0].score:.2f} to {best.score:.2f})")
+    return ", ".join(told) + "."
+
+
+def _nobody(wanted: Wanted, rejected: Mapping[str, str]) -> NoAgentAble:
+    asked = ", ".join(sorted(wanted.capabilities))
+    relevant = {name: why for name, why in rejected.items() if not wanted.agents or name in wanted.agents}
+    why = "; ".join(f"{name}: {why}" for name, why in sorted(relevant.items())[:_SHOWN]) or "there is no active agent"
+    return NoAgentAble(f"no agent can take this: {why}"[:1000], capabilities=asked, why=why[:1000])

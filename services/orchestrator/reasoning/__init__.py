@@ -1,0 +1,1 @@
+"""How agents reason: engines, styles, skills, and the tree of what a turn rested on."""

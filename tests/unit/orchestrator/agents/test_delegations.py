@@ -1,0 +1,223 @@
+"""Delegations: run within their capability, end with their session, and are revoked with all below them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+
+import pytest
+
+from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, session_pb2
+from services.orchestrator.agents.conversation import Message
+from services.orchestrator.agents.delegations import Task
+from services.orchestrator.errors import DelegationEnded, DelegationTooWide, NoAgentAble
+from services.orchestrator.peers import Utterance
+from shared.errors import DeadlineExceeded, MeshError, PermissionDenied, Reason
+from shared.identity import Principal
+from tests.support.agents import Surroundings
+from tests.support.orchestrator import ADA, TENANT, Generated, ScriptedInference, World
+
+EVE = Principal(TENANT, "eve", frozenset({"tenant_user"}))
+ROOT = Principal(TENANT, "root", frozenset({"admin"}))
+Capability = delegation_pb2.Capability
+State = delegation_pb2.DelegationState
+
+
+@pytest.fixture
+def around() -> Surroundings:
+    return Surroundings(World())
+
+
+def task(words: str = "Analysis, please", *, parent: str = "", agents: tuple[str, ...] = (), **may: object) -> Task:
+    capability = Capability(**may)  # type: ignore[arg-type]
+    return Task((Message("user", words),), capability, "con_1", agents=agents, parent_id=parent)
+
+
+async def given(around: Surroundings, wanted: Task) -> delegation_pb2.Delegation:
+    """Given to somebody, and not waited for."""
+    opened, _ = await around.side.delegations.dispatch(ADA, wanted, request_id=None, patience=None)
+    return opened
+
+
+async def worked(around: Surroundings, opened: delegation_pb2.Delegation) -> delegation_pb2.Delegation:
+    await around.world.drive()
+    await around.follow()
+    return await around.side.delegations.find(TENANT, opened.id)
+
+
+async def allow(around: Surroundings, source: str, *targets: str) -> None:
+    changes = agent_pb2.Agent(subagents=targets)
+    await around.world.agents.update(TENANT, source, changes, request_id=None)
+
+
+class Noting(ScriptedInference):
+    """Notes who asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: list[Principal] = []
+
+    async def generate(self, caller: Principal, utterance: Utterance) -> AsyncGenerator[Generated, None]:
+        self.callers.append(caller)
+        async for event in super().generate(caller, utterance):
+            yield event
+
+
+async def test_work_finds_its_agent_and_comes_back(around: Surroundings) -> None:
+    asking = asyncio.create_task(
+        around.side.delegations.dispatch(ADA, task(), request_id="r1", patience=timedelta(seconds=5))
+    )
+    await asyncio.sleep(0.01)
+    await around.world.drive()
+    opened, turn = await asking
+    assert turn is not None
+    assert (opened.target, opened.source, opened.state) == (
+        "Athena@1.0.0",
+        "user:ada",
+        State.Value("DELEGATION_STATE_COMPLETED"),
+    )
+    assert (opened.output, opened.cost_micros_usd) == (turn.content, 7)
+    session = await around.world.find(opened.session_id)
+    assert (session.delegated.source, session.delegated.target) == ("user:ada", "Athena@1.0.0")
+    await around.follow()
+    assert "agent.handoff" in around.herald.names
+    again, _ = await around.side.delegations.dispatch(ADA, task(), request_id="r1", patience=timedelta(seconds=5))
+    assert again.id == opened.id
+    assert len(around.world.inference.started) == 1
+
+
+async def test_a_repeated_request_attaches_also_when_nobody_has_room(around: Surroundings) -> None:
+    changes = agent_pb2.Agent(max_concurrent_tasks=1)
+    await around.world.agents.update(TENANT, "Athena", changes, request_id=None)
+    wanted, delegations = task(agents=("Athena",)), around.side.delegations
+    first, _ = await delegations.dispatch(ADA, wanted, request_id="r1", patience=None)
+    again, _ = await delegations.dispatch(ADA, wanted, request_id="r1", patience=None)
+    assert first.id == again.id
+    with pytest.raises(NoAgentAble):
+        await given(around, wanted)
+
+
+async def test_who_answered_before_is_preferred(around: Surroundings) -> None:
+    await worked(around, await given(around, task("Hello", agents=("Hermes",))))
+    choice = await around.side.delegations.route(ADA, task("Hello"))
+    assert choice.agent == "Hermes@1.0.0"
+    assert "in this conversation before" in choice.reason
+
+
+async def test_a_delegation_ends_with_its_session_whoever_waits(around: Surroundings) -> None:
+    around.world.inference.failures = [PermissionDenied("no")]
+    failed = await worked(around, await given(around, task()))
+    assert (failed.state, failed.failure.message) == (State.Value("DELEGATION_STATE_FAILED"), "no")
+    done = await worked(around, await given(around, task()))
+    assert (done.state, done.output) == (State.Value("DELEGATION_STATE_COMPLETED"), "Athena has one idea about it.")
+    assert await around.delegations.running(TENANT, now=around.world.clock.now()) == {}
+
+
+async def test_waiting_too_long_leaves_the_work_going_on(around: Surroundings) -> None:
+    with pytest.raises(DeadlineExceeded) as raised:
+        await around.side.delegations.dispatch(ADA, task(), request_id=None, patience=timedelta())
+    assert raised.value.facts["delegation_id"].startswith("del_")
+    found = await around.side.delegations.find(TENANT, raised.value.facts["delegation_id"])
+    assert found.state == State.Value("DELEGATION_STATE_RUNNING")
+
+
+async def test_a_session_acts_within_its_capability_wherever_it_is_driven(around: Surroundings) -> None:
+    opened = await given(around, task(tools=["search"], budget_micros_usd=50, depth=1))
+    around.world.inference = noting = Noting()
+    await worked(around, opened)
+    (caller,) = noting.callers
+    assert caller.grant is not None
+    assert (caller.grant.tools, caller.grant.budget_micros_usd, caller.grant.depth) == (frozenset({"search"}), 50, 1)
+    assert caller.grant.delegators == ("user:ada",)
+    assert caller.expires_at == around.world.clock.now() + timedelta(hours=1)
+
+
+async def test_a_sub_agent_gets_less_and_only_helpers_get_anything(around: Surroundings) -> None:
+    await allow(around, "Athena", "Hermes")
+    await allow(around, "Hermes", "Apollo")
+    parent = await given(around, task(agents=("Athena",), tools=["search"], budget_micros_usd=50, depth=1))
+    child = await given(around, task(parent=parent.id, agents=("Hermes",)))
+    assert (child.source, child.capability.depth) == ("agent:Athena@1.0.1", 0)
+    assert (list(child.capability.tools), child.capability.budget_micros_usd) == (["search"], 50)
+    with pytest.raises(NoAgentAble):
+        await given(around, task(parent=parent.id, agents=("Apollo",)))
+    with pytest.raises(DelegationTooWide):
+        await given(around, task(parent=child.id, agents=("Apollo",)))
+
+
+async def test_sub_agents_share_one_budget(around: Surroundings) -> None:
+    await allow(around, "Athena", "Hermes")
+    parent = await given(around, task(agents=("Athena",), budget_micros_usd=50))
+    await given(around, task(parent=parent.id, budget_micros_usd=30))
+    with pytest.raises(DelegationTooWide) as raised:
+        await given(around, task(parent=parent.id, budget_micros_usd=30))
+    assert raised.value.field == "capability.budget_micros_usd"
+    last = await given(around, task(parent=parent.id))
+    assert last.capability.budget_micros_usd == 20
+    with pytest.raises(DelegationEnded):
+        await given(around, task(parent=parent.id))
+
+
+async def test_revoking_a_delegation_revokes_the_tree(around: Surroundings) -> None:
+    model = around.governed()
+    await allow(around, "Athena", "Hermes")
+    await allow(around, "Hermes", "Apollo")
+    first = await given(around, task(agents=("Athena",)))
+    second = await given(around, task(parent=first.id))
+    third = await given(around, task(parent=second.id))
+    other = await given(around, task(agents=("Apollo",)))
+
+    revoked = await around.side.delegations.revoke(ADA, first.id)
+    assert revoked == [first.id, second.id, third.id]
+    assert await around.side.delegations.revoke(ADA, first.id) == []
+    with pytest.raises(DelegationEnded):
+        await given(around, task(parent=second.id))
+    for _ in range(4):
+        await around.world.drive()
+    assert [utterance.session_id for utterance in model.started] == [other.session_id]
+    session = await around.world.find(third.session_id)
+    assert session.status == session_pb2.SESSION_STATUS_CANCELLED
+
+
+async def test_a_revoked_session_says_nothing_more_even_before_it_is_cancelled(around: Surroundings) -> None:
+    model = around.governed()
+    opened = await given(around, task())
+    await around.delegations.revoke(TENANT, opened.id, at=around.world.clock.now())
+    await around.world.drive()
+    session = await around.world.find(opened.session_id)
+    assert session.failure.reason == Reason.ERROR_REASON_DELEGATION_ENDED
+    assert model.started == []
+
+
+async def test_a_delegation_that_expires_stops_its_session(around: Surroundings) -> None:
+    model = around.governed()
+    opened = await given(around, task())
+    around.world.clock.advance(timedelta(hours=1))
+    await around.world.drive()
+    session = await around.world.find(opened.session_id)
+    assert (session.failure.reason, session.failure.metadata["state"]) == (
+        Reason.ERROR_REASON_DELEGATION_ENDED,
+        "EXPIRED",
+    )
+    assert model.started == []
+    assert await around.delegations.running(TENANT, now=around.world.clock.now()) == {}
+
+
+async def test_only_those_it_concerns_may_use_or_revoke_a_delegation(around: Surroundings) -> None:
+    await allow(around, "Athena", "Hermes")
+    opened = await given(around, task(agents=("Athena",)))
+
+    async def refused(call: object) -> str:
+        with pytest.raises(MeshError) as raised:
+            await call  # type: ignore[misc]
+        return raised.value.reason_name
+
+    delegations = around.side.delegations
+    assert await refused(delegations.revoke(EVE, opened.id)) == "ROLE_INSUFFICIENT"
+    wanted = task(parent=opened.id)
+    assert await refused(delegations.dispatch(EVE, wanted, request_id=None, patience=None)) == "ROLE_INSUFFICIENT"
+    assert await refused(delegations.revoke(ADA, "del_none")) == "DELEGATION_NOT_FOUND"
+    agent = Principal(TENANT, "agent:Athena@1.0.1", frozenset({"tenant_user"}))
+    below, _ = await delegations.dispatch(agent, wanted, request_id=None, patience=None)
+    assert await delegations.revoke(ROOT, opened.id) == [opened.id, below.id]
