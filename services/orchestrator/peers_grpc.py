@@ -168,7 +168,7 @@ def _request(utterance: Utterance) -> inference.GenerateRequest:
         bundles=utterance.agent.monitors,
         tools=utterance.tools,
         tool_choice=None if utterance.may_call else message_pb2.ToolChoice(mode=message_pb2.TOOL_MODE_NONE),
-        response_format=_response_format(utterance.form) if utterance.form else None,
+        response_format=_response_format(utterance),
     )
 
 
@@ -192,10 +192,13 @@ def _exchanged(utterance: Utterance) -> Iterator[message_pb2.Message]:
         yield message_pb2.Message(role=message_pb2.ROLE_TOOL, content=parts)
 
 
-def _response_format(form: Form) -> message_pb2.ResponseFormat:
-    return message_pb2.ResponseFormat(
-        json_schema=json_format.ParseDict(dict(form.schema), struct_pb2.Struct()), name=form.name
-    )
+def _response_format(utterance: Utterance) -> message_pb2.ResponseFormat | None:
+    """The form inference judges the output by: what was asked for, or else what the agent always gives."""
+    if utterance.form:
+        schema = json_format.ParseDict(dict(utterance.form.schema), struct_pb2.Struct())
+        return message_pb2.ResponseFormat(json_schema=schema, name=utterance.form.name)
+    schema, name = utterance.agent.output_schema, utterance.agent.name
+    return message_pb2.ResponseFormat(json_schema=schema, name=name) if schema.fields else None
 
 
 def _sampling(found: agent_pb2.SamplingConfig) -> message_pb2.Sampling:
