@@ -7,25 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Final
 
 from agentnet.orchestrator.v1 import decision_pb2, event_pb2, input_pb2, progress_pb2, session_pb2
 from services.orchestrator.speech import Call, Interrupted, Speaking, Spoken
 
 Event = event_pb2.SessionEvent
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_NANOS: Final = 1_000_000_000
 
 __all__ = ["Call", "Interrupted", "SessionState", "Speaking", "Spoken", "fold"]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """Everything `next_step` looks at. `speaking` are the turns in flight, by id."""
+    """Everything `next_step` looks at.
+
+    `speaking` are the turns in flight, by id; `now` is the time of the last event, in nanoseconds since 1970.
+    """
 
     session: session_pb2.Session = field(default_factory=session_pb2.Session)
     last_sequence: int = 0
-    now: datetime = _LONG_AGO
+    now: int = 0
     spoken: tuple[Spoken, ...] = ()
     speaking: Mapping[str, Speaking] = field(default_factory=dict)
     interrupted: tuple[Interrupted, ...] = ()
@@ -65,7 +68,7 @@ class SessionState:
     @property
     def age(self) -> timedelta:
         """Time from the start to the last event."""
-        return self.now - self.session.start_time.ToDatetime(UTC)
+        return timedelta(microseconds=(self.now - self.session.start_time.ToNanoseconds()) / 1_000)
 
 
 def fold(state: SessionState, events: Iterable[Event]) -> SessionState:
@@ -76,10 +79,23 @@ def fold(state: SessionState, events: Iterable[Event]) -> SessionState:
 
 
 def _after(state: SessionState, event: Event) -> SessionState:
-    now = event.time.ToDatetime(UTC) if event.HasField("time") else state.now
-    state = replace(state, last_sequence=event.sequence, now=now)
+    if event.HasField("tokens_produced") and event.tokens_produced.turn_id in state.speaking:
+        return _tokens_heard(state, event)
+    state = replace(state, last_sequence=event.sequence, now=_instant(state, event))
     change = _CHANGES.get(event.WhichOneof("payload") or "")
     return change(state, event) if change else state
+
+
+def _tokens_heard(state: SessionState, event: Event) -> SessionState:
+    """By far the most frequent change, so the state is copied once."""
+    tokens = event.tokens_produced
+    heard = state.speaking[tokens.turn_id].said(tokens.text, tokens.generation_sequence)
+    speaking = {**state.speaking, tokens.turn_id: heard}
+    return replace(state, last_sequence=event.sequence, now=_instant(state, event), speaking=speaking)
+
+
+def _instant(state: SessionState, event: Event) -> int:
+    return event.time.seconds * _NANOS + event.time.nanos if event.HasField("time") else state.now
 
 
 def _session_started(state: SessionState, event: Event) -> SessionState:
@@ -102,11 +118,6 @@ def _turn_started(state: SessionState, event: Event) -> SessionState:
     )
     others = tuple(broken for broken in state.interrupted if broken.turn_id != started.turn_id)
     return replace(state, speaking={**state.speaking, started.turn_id: speaking}, interrupted=others, waiting=False)
-
-
-def _tokens_produced(state: SessionState, event: Event) -> SessionState:
-    tokens = event.tokens_produced
-    return _speech(state, tokens.turn_id, lambda one: one.said(tokens.text, tokens.generation_sequence))
 
 
 def _monitor_verdict(state: SessionState, event: Event) -> SessionState:
@@ -258,7 +269,6 @@ def _session_finished(state: SessionState, event: Event) -> SessionState:
 _CHANGES: Final[dict[str, Callable[[SessionState, Event], SessionState]]] = {
     "session_started": _session_started,
     "turn_started": _turn_started,
-    "tokens_produced": _tokens_produced,
     "monitor_verdict": _monitor_verdict,
     "failed_over": _failed_over,
     "progressed": _progressed,

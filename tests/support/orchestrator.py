@@ -60,7 +60,7 @@ class ScriptedInference:
 
     A reply is streamed word by word. `refusals` meet the next calls to start. `held_at` stops every stream before that
     sequence until `release`. `interludes` come after each
-    reply's first word. `breaks` cuts the connection once, before a sequence. `forgotten` loses everything.
+    reply's first word, `epilogue` before its end. `breaks` cuts the connection once, before a sequence. `forgotten` loses everything.
     """
 
     reply: Reply = lambda utterance: f"{utterance.agent.name} has one idea about it."
@@ -76,6 +76,7 @@ class ScriptedInference:
     meaning: Callable[[str], Sequence[float]] = lambda text: (1.0, 0.0)
     window: int = 0
     monitors: list[generation_pb2.MonitorTiming] = field(default_factory=list)
+    epilogue: list[Generated] = field(default_factory=list)
     _generations: dict[str, _Generation] = field(default_factory=dict)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -86,7 +87,7 @@ class ScriptedInference:
             self.started.append(utterance)
             failure = self.failures.pop(0) if self.failures else None
             self._generations[utterance.generation_id] = _Generation(
-                _events(self.reply(utterance), failure, self.interludes, self.monitors)
+                _events(self.reply(utterance), failure, self.interludes, self.monitors, self.epilogue)
             )
         async with aclosing(self._read(utterance.generation_id, 0)) as events:
             async for event in events:
@@ -137,6 +138,7 @@ def _events(
     failure: MeshError | None,
     interludes: Sequence[Generated],
     monitors: Sequence[generation_pb2.MonitorTiming] = (),
+    epilogue: Sequence[Generated] = (),
 ) -> list[Generated]:
     asked = [] if isinstance(said, str) else said
     words = said.split(" ") if isinstance(said, str) else ["Looking", "it", "up."]
@@ -147,6 +149,7 @@ def _events(
         Generated(tool_call=generation_pb2.ToolCallProduced(index=place, tool_call=call))
         for place, call in enumerate(asked)
     ]
+    events += [Generated.FromString(event.SerializeToString()) for event in epilogue]
     events[2:2] = [Generated.FromString(event.SerializeToString()) for event in interludes]
     if failure:
         events.append(Generated(failed=generation_pb2.GenerationFailed(failure=failure.failure())))

@@ -301,6 +301,8 @@ async def test_a_second_answer_not_of_its_form_is_a_typed_failure() -> None:
     )
     assert session.failure.reason == Reason.ERROR_REASON_TURN_OUTPUT_INVALID
     assert dict(session.failure.metadata) == {"form": "vote", "path": "$"}
+    voted = [one for one in world.inference.started if one.agent.name == "Hermes" and one.form]
+    assert len(voted) == 2
 
 
 async def test_priority_speaks_first_who_has_the_higher_number() -> None:

@@ -20,7 +20,7 @@ from services.orchestrator.state import SessionState, fold
 from shared.errors import FieldRequired, PermissionDenied, Reason, Unavailable
 from shared.paging import Page
 from tests.support.mortal import Fate, Killed, Moment, MortalStore, MortalTail
-from tests.support.orchestrator import ADA, TENANT, TTL, ScriptedInference, World
+from tests.support.orchestrator import ADA, TENANT, TTL, ScriptedInference, Watching, World, driving
 
 
 def call(tool: str, **arguments: Any) -> message_pb2.ToolCall:
@@ -142,6 +142,23 @@ async def test_the_next_try_of_a_turn_asks_for_the_same_effect() -> None:
     assert world.tools.done == ['book {"seat": 1}']
     assert [one.outcome.replayed for one in await events(world, session_id, "tool_finished")] == [False, True]
     assert (await world.find(session_id)).cost_micros_usd == 7 + 7 + 7
+
+
+async def test_what_a_model_asked_for_before_the_last_event_in_the_log_is_not_forgotten() -> None:
+    world, session_id = await asked([call("search", q="raft")], "Raft.")
+    world.inference.epilogue = [generation_pb2.GenerationEvent(verdict=generation_pb2.PolicyVerdict(rule="pii"))]
+    world.inference.held_at = 7
+    watching = Watching(world, session_id)
+    async with driving(world, "one"):
+        await watching.until(5)
+    assert (await world.tail.read(TENANT, session_id, 2))[-1].payload.count(b"pii") == 1
+    world.clock.advance(TTL * 2)
+
+    world.inference.release()
+    await world.drive("two")
+
+    assert world.tools.done == ['search {"q": "raft"}']
+    assert (await only_turn(world, session_id)).content == "Looking it up.Raft."
 
 
 async def test_a_governance_error_is_a_result_the_agent_reads() -> None:
