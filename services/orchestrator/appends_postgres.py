@@ -114,7 +114,7 @@ def _columns(appends: Sequence[Append]) -> list[list[object]]:
         ),
         strict=True,
     )
-    turns = zip(*(_turn(append.turn) if append.turn else _NO_TURN for append in appends), strict=True)
+    turns = zip(*(turn_columns(append.turn) if append.turn else _NO_TURN for append in appends), strict=True)
     lasts = list[object](accumulate(len(append.entries) for append in appends))
     return [*map(list, writes), lasts, *map(list, events), *map(list, turns)]
 
@@ -131,7 +131,8 @@ def _write(append: Append) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _turn(turn: turn_pb2.Turn) -> tuple[object, ...]:
+def turn_columns(turn: turn_pb2.Turn) -> tuple[object, ...]:
+    """What of a turn stands in columns, in the order of append_logs and add_turn."""
     raw = json_format.MessageToDict(turn, preserving_proto_field_name=True)
     confidence = turn.confidence if turn.HasField("confidence") else None
     return (

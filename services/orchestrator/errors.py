@@ -127,3 +127,21 @@ class CheckpointIncompatible(FailedPrecondition):
     """The checkpoint is of a version this mesh cannot read or upgrade."""
 
     reason = Reason.ERROR_REASON_CHECKPOINT_INCOMPATIBLE
+
+
+class ReplayUnsupported(FailedPrecondition):
+    """Only the log of agents on a topic can be run again."""
+
+    reason = Reason.ERROR_REASON_REPLAY_UNSUPPORTED
+
+
+class ForkUnsupported(FailedPrecondition):
+    """Only agents on a topic can be forked. A task graph is resumed from a checkpoint."""
+
+    reason = Reason.ERROR_REASON_FORK_UNSUPPORTED
+
+
+class DocumentInvalid(InvalidArgument):
+    """The document is not an exported session. The field says where."""
+
+    reason = Reason.ERROR_REASON_DOCUMENT_INVALID

@@ -11,6 +11,7 @@ from agentnet.orchestrator.v1 import (
     agent_service_pb2_grpc,
     checkpoint_service_pb2_grpc,
     evaluation_service_pb2_grpc,
+    history_service_pb2_grpc,
     task_graph_service_pb2_grpc,
 )
 from services.orchestrator import unserved
@@ -21,6 +22,7 @@ from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.histories import Histories
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
@@ -28,6 +30,7 @@ from services.orchestrator.planner import Planner
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
 from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
+from services.orchestrator.service_histories import HISTORIES, HistoryService
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
@@ -48,6 +51,7 @@ from shared.tasks import supervised
 SERVICES = (
     AGENTS,
     SESSIONS,
+    HISTORIES,
     TASK_GRAPHS,
     CHECKPOINTS,
     "agentnet.orchestrator.v1.EvaluationService",
@@ -75,6 +79,8 @@ def main() -> None:
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
         add_to_server(SessionService(sessions, clock), server)
+        histories = Histories(store, agents, clock, ids, settings.max_takeovers)
+        history_service_pb2_grpc.add_HistoryServiceServicer_to_server(HistoryService(histories), server)
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(TaskGraphService(graphs, planner), server)
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from shared.identity import Principal
 from shared.paging import Page
 
@@ -125,6 +125,24 @@ class SessionStore(Protocol):
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
         """Committed events after a sequence, in order."""
+
+    async def adopt(
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        log: Sequence[Entry],
+        turns: Sequence[turn_pb2.Turn],
+        *,
+        request_id: str | None,
+    ) -> session_pb2.Session:
+        """Stores a session with a log that others wrote; or returns the earlier one of this request_id.
+
+        It is ready to be claimed unless it has ended.
+        """
+
+    async def check_chain(self, tenant: str, session_id: str) -> history_pb2.ChainReport:
+        """Whether the log of a session that exists is as it was written."""
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
         """Who started the session."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 from google.protobuf import json_format
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
-from services.orchestrator.appends_postgres import Append, Appends
+from services.orchestrator.appends_postgres import Append, Appends, turn_columns
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
 from shared.identity import CredentialKind, Principal
@@ -87,10 +87,8 @@ class PostgresSessionStore:
         (mac,) = chain.macs(self._key, chain.START, [first.payload])
         async with self._database.alone() as connection:
             earlier = await connection.fetchval(
-                SQL["start_run"], tenant, session.id, session.topic_start, session.mode, session.strategy,
-                list(session.agents), json_format.MessageToDict(session.metadata), session.status, starter.subject,
-                sorted(starter.roles), request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC),
-                first.kind, first.payload, mac, graph.id if graph is not None else None, plain,
+                SQL["start_run"], *_started(session, starter, first, mac, request_id=request_id),
+                graph.id if graph is not None else None, plain,
             )  # fmt: skip
         return session_pb2.Session.FromString(earlier) if earlier else session
 
@@ -122,6 +120,44 @@ class PostgresSessionStore:
         async with self._database.alone() as connection:
             rows = await connection.fetch(SQL["read_events"], tenant, session_id, after, limit)
         return [Entry(**row) for row in rows]
+
+    async def adopt(
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        log: Sequence[Entry],
+        turns: Sequence[turn_pb2.Turn],
+        *,
+        request_id: str | None,
+    ) -> session_pb2.Session:
+        macs = list(chain.macs(self._key, chain.START, _payloads(log)))
+        async with self._database.tenant(tenant) as connection:
+            earlier = await connection.fetchval(
+                SQL["start_run"], *_started(session, starter, log[0], macs[0], request_id=request_id), None, None
+            )
+            if earlier:
+                return session_pb2.Session.FromString(earlier)
+            await connection.execute(
+                SQL["add_events"], tenant, session.id, [entry.sequence for entry in log[1:]],
+                [entry.kind for entry in log[1:]], _payloads(log[1:]), macs[1:],
+            )  # fmt: skip
+            await connection.executemany(SQL["add_turn"], [(tenant, session.id, *turn_columns(turn)) for turn in turns])
+            if session.HasField("end_time"):
+                await connection.execute(
+                    SQL["end_adopted"], session.id, session.topic_final, session.converged, session.rounds_executed,
+                    session.end_time.ToDatetime(UTC),
+                )  # fmt: skip
+        return session
+
+    async def check_chain(self, tenant: str, session_id: str) -> history_pb2.ChainReport:
+        check = chain.Check(self._key)
+        async with self._database.tenant(tenant) as connection:
+            session = session_pb2.Session.FromString(await connection.fetchval(SQL["find_session"], session_id))
+            async for row in connection.cursor(SQL["read_chain"], session_id, prefetch=500):
+                if not check.look(row["sequence"], row["payload"], row["mac"]):
+                    break
+        return check.end(session)
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
         async with self._database.alone() as connection:
@@ -204,6 +240,17 @@ class PostgresSessionStore:
 def _kept_graph(row: asyncpg.Record) -> KeptGraph:
     graph = json_format.ParseDict(row["graph_json"], task_graph_pb2.TaskGraph())
     return KeptGraph(graph, session_pb2.Session.FromString(row["data"]))
+
+
+def _started(
+    session: session_pb2.Session, starter: Principal, first: Entry, mac: bytes, *, request_id: str | None
+) -> tuple[object, ...]:
+    """The arguments of start_run, without a graph."""
+    return (
+        starter.tenant_id, session.id, session.topic_start, session.mode, session.strategy, list(session.agents),
+        json_format.MessageToDict(session.metadata), session.status, starter.subject, sorted(starter.roles),
+        request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC), first.kind, first.payload, mac,
+    )  # fmt: skip
 
 
 def _payloads(entries: Sequence[Entry]) -> list[bytes]:

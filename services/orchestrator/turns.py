@@ -12,6 +12,7 @@ from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, turn_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.errors import LeaseLost
+from services.orchestrator.forks.fork import overridden
 from services.orchestrator.hearing import Events, Hearing
 from services.orchestrator.modes import mode
 from services.orchestrator.peers import InferencePeer, MemoryPeer, TurnMemory, Utterance
@@ -164,7 +165,7 @@ class Turns:
 
     async def _agent(self, record: SessionLog, reference: str) -> agent_pb2.Agent:
         name, _, version = reference.partition("@")
-        return await self.agents.find(record.lease.tenant, name, version)
+        return overridden(await self.agents.find(record.lease.tenant, name, version), record.state.session)
 
 
 def _labels(record: SessionLog, speaking: Speaking) -> dict[str, str | int]:

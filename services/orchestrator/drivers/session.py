@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,10 +33,11 @@ class SessionDriver:
     turns: Turns
     clock: Clock
     max_takeovers: int
+    opened: Callable[[Lease, SessionStore, LogTail, Clock], SessionLog] = SessionLog
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the session as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
-        record = SessionLog(lease, self.store, self.tail, self.clock)
+        record = self.opened(lease, self.store, self.tail, self.clock)
         caller = await begin(record)
         while True:
             if record.signals_due or signalled.is_set():

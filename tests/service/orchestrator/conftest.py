@@ -15,6 +15,7 @@ from agentnet.orchestrator.v1 import (
     agent_service_pb2_grpc,
     checkpoint_service_pb2_grpc,
     evaluation_service_pb2_grpc,
+    history_service_pb2_grpc,
     session_service_pb2_grpc,
     task_graph_service_pb2_grpc,
 )
@@ -24,6 +25,7 @@ from services.orchestrator.main import SERVICES
 from services.orchestrator.service import AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CheckpointService
 from services.orchestrator.service_graphs import TaskGraphService
+from services.orchestrator.service_histories import HistoryService
 from shared.errors import MeshError
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -45,6 +47,7 @@ class Mesh:
     task_graphs: Any
     evaluations: Any
     checkpoints: Any
+    histories: Any
     address: str
 
     def me(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
@@ -76,6 +79,8 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
             TaskGraphService(world.graphs, world.planner), server
         )
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(world.graphs), server)
+        histories = HistoryService(world.histories)
+        history_service_pb2_grpc.add_HistoryServiceServicer_to_server(histories, server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(unserved.EvaluationService(), server)
 
     async with serving(settings, register, service_names=SERVICES) as address:
@@ -88,5 +93,6 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 task_graph_service_pb2_grpc.TaskGraphServiceStub(channel),
                 evaluation_service_pb2_grpc.EvaluationServiceStub(channel),
                 checkpoint_service_pb2_grpc.CheckpointServiceStub(channel),
+                history_service_pb2_grpc.HistoryServiceStub(channel),
                 address,
             )

@@ -262,6 +262,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DOCUMENT_UNREADABLE: _ErrorReason.ValueType  # 182
     """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
+    ERROR_REASON_REPLAY_UNSUPPORTED: _ErrorReason.ValueType  # 220
+    """What is not driven as agents on a topic cannot be replayed from its log (FAILED_PRECONDITION). Metadata: `mode`."""
+    ERROR_REASON_FORK_UNSUPPORTED: _ErrorReason.ValueType  # 221
+    """What is not driven as agents on a topic cannot be forked (FAILED_PRECONDITION). Metadata: `mode`."""
+    ERROR_REASON_DOCUMENT_INVALID: _ErrorReason.ValueType  # 222
+    """An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
+    ERROR_REASON_EFFECTS_OFF: _ErrorReason.ValueType  # 223
+    """The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -509,4 +517,12 @@ ERROR_REASON_PROMPT_INVALID: ErrorReason.ValueType  # 181
 """
 ERROR_REASON_DOCUMENT_UNREADABLE: ErrorReason.ValueType  # 182
 """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
+ERROR_REASON_REPLAY_UNSUPPORTED: ErrorReason.ValueType  # 220
+"""What is not driven as agents on a topic cannot be replayed from its log (FAILED_PRECONDITION). Metadata: `mode`."""
+ERROR_REASON_FORK_UNSUPPORTED: ErrorReason.ValueType  # 221
+"""What is not driven as agents on a topic cannot be forked (FAILED_PRECONDITION). Metadata: `mode`."""
+ERROR_REASON_DOCUMENT_INVALID: ErrorReason.ValueType  # 222
+"""An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
+ERROR_REASON_EFFECTS_OFF: ErrorReason.ValueType  # 223
+"""The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

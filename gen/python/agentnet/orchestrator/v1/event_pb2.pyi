@@ -57,6 +57,7 @@ class SessionEvent(_message.Message):
     TASK_INTERRUPTED_FIELD_NUMBER: _builtins.int
     TASK_FINISHED_FIELD_NUMBER: _builtins.int
     GRAPH_GROWN_FIELD_NUMBER: _builtins.int
+    SESSION_FORKED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session it belongs to."""
     sequence: _builtins.int
@@ -157,6 +158,10 @@ class SessionEvent(_message.Message):
     def graph_grown(self) -> _task_event_pb2.GraphGrown:
         """Nodes joined the graph."""
 
+    @_builtins.property
+    def session_forked(self) -> Global___SessionForked:
+        """What stands before was taken over from another session."""
+
     def __init__(
         self,
         *,
@@ -187,16 +192,41 @@ class SessionEvent(_message.Message):
         task_interrupted: _task_event_pb2.TaskInterrupted | None = ...,
         task_finished: _task_event_pb2.TaskFinished | None = ...,
         graph_grown: _task_event_pb2.GraphGrown | None = ...,
+        session_forked: Global___SessionForked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "session_finished", b"session_finished", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "session_finished", b"session_finished", "session_forked", b"session_forked", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "sequence", b"sequence", "session_finished", b"session_finished", "session_id", b"session_id", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "trace_id", b"trace_id", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "checkpoint_saved", b"checkpoint_saved", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "monitor_verdict", b"monitor_verdict", "payload", b"payload", "round_finished", b"round_finished", "sequence", b"sequence", "session_finished", b"session_finished", "session_forked", b"session_forked", "session_id", b"session_id", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "trace_id", b"trace_id", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_started", "turn_started", "tokens_produced", "turn_finished", "turn_interrupted", "monitor_verdict", "round_finished", "signal_received", "session_waiting", "session_finished", "session_taken_over", "failed_over", "tool_started", "tool_finished", "handed_off", "input_requested", "input_given", "checkpoint_saved", "task_started", "task_interrupted", "task_finished", "graph_grown"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_started", "turn_started", "tokens_produced", "turn_finished", "turn_interrupted", "monitor_verdict", "round_finished", "signal_received", "session_waiting", "session_finished", "session_taken_over", "failed_over", "tool_started", "tool_finished", "handed_off", "input_requested", "input_given", "checkpoint_saved", "task_started", "task_interrupted", "task_finished", "graph_grown", "session_forked"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___SessionEvent: _TypeAlias = SessionEvent  # noqa: Y015
+
+@_typing.final
+class SessionForked(_message.Message):
+    """What stands before was taken over from another session; a turn that was in flight there is void."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> _session_pb2.Session:
+        """The session as it goes on."""
+
+    def __init__(
+        self,
+        *,
+        session: _session_pb2.Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionForked: _TypeAlias = SessionForked  # noqa: Y015
 
 @_typing.final
 class SessionStarted(_message.Message):

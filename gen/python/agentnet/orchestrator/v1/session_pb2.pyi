@@ -142,6 +142,9 @@ class Session(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     MANUAL_ADVANCE_FIELD_NUMBER: _builtins.int
     ROUND_SIMILARITIES_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    EFFECTS_OFF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `ses_01J…`."""
     topic_start: _builtins.str
@@ -168,6 +171,8 @@ class Session(_message.Message):
     """Money of all finished turns, in micro-USD."""
     manual_advance: _builtins.bool
     """True when each round waits for AdvanceSession."""
+    effects_off: _builtins.bool
+    """True when calls of tools do not act on the world: an answer comes from the log of its origin, or the call is refused."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who takes part, as `Athena@1.0.0`: versions are pinned at the start."""
@@ -200,6 +205,14 @@ class Session(_message.Message):
     def round_similarities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """How alike each finished round was to the one before it, 0 to 1, in order; the first is always 0."""
 
+    @_builtins.property
+    def origin(self) -> Global___SessionOrigin:
+        """Where it came from, of a fork or an import. Absent otherwise."""
+
+    @_builtins.property
+    def overrides(self) -> Global___SessionOverrides:
+        """What holds instead of what its agents say. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -224,14 +237,131 @@ class Session(_message.Message):
         failure: _failure_pb2.Failure | None = ...,
         manual_advance: _builtins.bool = ...,
         round_similarities: _abc.Iterable[_builtins.float] | None = ...,
+        origin: Global___SessionOrigin | None = ...,
+        overrides: Global___SessionOverrides | None = ...,
+        effects_off: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "end_time", b"end_time", "failure", b"failure", "metadata", b"metadata", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "end_time", b"end_time", "failure", b"failure", "metadata", b"metadata", "origin", b"origin", "overrides", b"overrides", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "end_time", b"end_time", "failure", b"failure", "id", b"id", "last_sequence", b"last_sequence", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "effects_off", b"effects_off", "end_time", b"end_time", "failure", b"failure", "id", b"id", "last_sequence", b"last_sequence", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "origin", b"origin", "overrides", b"overrides", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class SessionOrigin(_message.Message):
+    """Where a session came from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session it was forked from or that was exported."""
+    sequence: _builtins.int
+    """The last event that was taken over; 0: all of them."""
+    kind: _builtins.str
+    """"fork" or "import"."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "sequence", b"sequence", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOrigin: _TypeAlias = SessionOrigin  # noqa: Y015
+
+@_typing.final
+class SessionOverrides(_message.Message):
+    """What holds for a session instead of what its agents say. Empty fields change nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SystemPromptsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AgentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BUNDLES_FIELD_NUMBER: _builtins.int
+    SYSTEM_PROMPTS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    MAX_ROUNDS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model of every agent."""
+    max_rounds: _builtins.int
+    """Rounds at most: 0 keeps the number, at most 50."""
+    @_builtins.property
+    def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The policy bundles of every agent, instead of their own."""
+
+    @_builtins.property
+    def system_prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """System prompts by agent name; "*": of every agent that is not named."""
+
+    @_builtins.property
+    def agents(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Agents that take the place of others: by name as it was, as `Athena` or `Athena@2.0.0`."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        bundles: _abc.Iterable[_builtins.str] | None = ...,
+        system_prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        agents: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        max_rounds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "bundles", b"bundles", "max_rounds", b"max_rounds", "model", b"model", "system_prompts", b"system_prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOverrides: _TypeAlias = SessionOverrides  # noqa: Y015
 
 @_typing.final
 class ConvergencePolicy(_message.Message):

@@ -45,6 +45,7 @@ class Turn(_message.Message):
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    COPIED_FROM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `trn_01J…`; also the id of the generation that produced it."""
     session_id: _builtins.str
@@ -61,6 +62,8 @@ class Turn(_message.Message):
     """How sure the agent is, 0 to 1. Absent where the model gives no measure."""
     attempt: _builtins.int
     """Which try produced it, from 1."""
+    copied_from: _builtins.str
+    """In a fork or an import: the turn this is a copy of. Its tokens and money were spent there."""
     @_builtins.property
     def context(self) -> Global___TurnContext:
         """What it was given to know."""
@@ -117,10 +120,11 @@ class Turn(_message.Message):
         time_to_first_token: _duration_pb2.Duration | None = ...,
         failure: _failure_pb2.Failure | None = ...,
         attempt: _builtins.int = ...,
+        copied_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "content", b"content", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "monitors", b"monitors", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "content", b"content", "context", b"context", "copied_from", b"copied_from", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "monitors", b"monitors", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
