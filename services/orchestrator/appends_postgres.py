@@ -125,9 +125,9 @@ def _write(append: Append) -> tuple[object, ...]:
     # As the column `task_graph.status` has it: "pending", "running", "completed", "failed" or "cancelled".
     graph_status = session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_").lower()
     return (
-        lease.tenant, lease.session_id, lease.owner, lease.fence, session.status, session.topic_final,
-        session.converged, session.rounds_executed, ended, session.SerializeToString(), append.release,
-        session.status in _ENDED, append.signals_taken, graph_status,
+        lease.tenant, lease.session_id, lease.owner, lease.fence, session.status, session.stop_reason,
+        session.topic_final, session.converged, session.rounds_executed, ended, session.SerializeToString(),
+        append.release, session.status in _ENDED, append.signals_taken, graph_status,
     )  # fmt: skip
 
 

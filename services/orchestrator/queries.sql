@@ -39,7 +39,7 @@ limit $4;
 
 -- name: append_logs
 select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-  $20, $21, $22, $23, $24, $25, $26, $27, $28);
+  $20, $21, $22, $23, $24, $25, $26, $27, $28, $29);
 
 -- name: add_events
 insert into event (tenant_id, session_id, sequence, kind, payload, mac)
@@ -52,7 +52,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: end_adopted
 with over as (update session_lease set ready = false where session_id = $1)
-update session set topic_final = $2, converged = $3, rounds_executed = $4, ended_at = $5 where id = $1;
+update session set topic_final = $2, converged = $3, rounds_executed = $4, ended_at = $5, stop_reason = $6 where id = $1;
 
 -- name: read_chain
 select sequence, payload, mac from event where session_id = $1 order by sequence;
@@ -67,6 +67,10 @@ select starter_subject, starter_roles from run_starter($1, $2);
 select data from session
 where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and ($3::timestamptz is null or (started_at, id) < ($3, $4))
+  and ($6::text = '' or exists (select from unnest(participants) p where split_part(p, '@', 1) = $6))
+  and ($7::int = 0 or stop_reason = $7)
+  and ($8::timestamptz is null or started_at >= $8) and ($9::timestamptz is null or started_at < $9)
+  and metadata @> $10::jsonb
 order by started_at desc, id desc
 limit $5;
 
@@ -74,6 +78,10 @@ limit $5;
 select data from session
 where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and ($3::timestamptz is null or (started_at, id) > ($3, $4))
+  and ($6::text = '' or exists (select from unnest(participants) p where split_part(p, '@', 1) = $6))
+  and ($7::int = 0 or stop_reason = $7)
+  and ($8::timestamptz is null or started_at >= $8) and ($9::timestamptz is null or started_at < $9)
+  and metadata @> $10::jsonb
 order by started_at, id
 limit $5;
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Protocol
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from shared.identity import Principal
@@ -22,6 +22,20 @@ class AgentFilter:
     capability: str = ""
     state: int = 0
     order: str = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions, in which order. Empty means all."""
+
+    status: int = 0
+    mode: str = ""
+    agent: str = ""
+    stop_reason: int = 0
+    since: datetime | None = None
+    until: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    newest_first: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +127,7 @@ class SessionStore(Protocol):
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         """The summary."""
 
-    async def every(
-        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
-    ) -> Sequence[session_pb2.Session]:
+    async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         """Summaries by start, at most `page.size` + 1. The cursor is (time, id) of the last one seen."""
 
     async def turns(

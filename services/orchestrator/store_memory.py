@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Final
 
+from google.protobuf import json_format
+
 from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
 from shared.clock import Clock
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
@@ -228,16 +230,14 @@ class MemorySessionStore:
         kept = self._kept.get((tenant, session_id))
         return kept.session if kept else None
 
-    async def every(
-        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
-    ) -> Sequence[session_pb2.Session]:
+    async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         of_tenant = (kept.session for (owner, _), kept in self._kept.items() if owner == tenant)
-        chosen = [one for one in of_tenant if status in (0, one.status) and mode in ("", one.mode)]
-        chosen.sort(key=_started, reverse=newest_first)
+        found = [one for one in of_tenant if _chosen(one, chosen)]
+        found.sort(key=_started, reverse=chosen.newest_first)
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-            chosen = [one for one in chosen if (_started(one) < seen if newest_first else _started(one) > seen)]
-        return chosen[: page.size + 1]
+            found = [one for one in found if (_started(one) < seen if chosen.newest_first else _started(one) > seen)]
+        return found[: page.size + 1]
 
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
@@ -329,6 +329,28 @@ def _fits(agent: agent_pb2.Agent, chosen: AgentFilter) -> bool:
     by_state = agent.state == chosen.state if chosen.state else agent.state in _LISTED
     by_name = chosen.name in ("", agent.name)
     return by_state and by_name and (not chosen.capability or chosen.capability in agent.capabilities)
+
+
+def _chosen(session: session_pb2.Session, chosen: SessionFilter) -> bool:
+    began = session.start_time.ToDatetime(UTC)
+    return (
+        chosen.status in (0, session.status)
+        and chosen.mode in ("", session.mode)
+        and chosen.agent in ("", *(reference.partition("@")[0] for reference in session.agents))
+        and chosen.stop_reason in (0, session.stop_reason)
+        and (chosen.since is None or began >= chosen.since)
+        and (chosen.until is None or began < chosen.until)
+        and _holds(json_format.MessageToDict(session.metadata), dict(chosen.metadata))
+    )
+
+
+def _holds(whole: object, part: object) -> bool:
+    """As Postgres' @> on jsonb."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return all(key in whole and _holds(whole[key], value) for key, value in part.items())
+    if isinstance(whole, list) and isinstance(part, list):
+        return all(any(_holds(one, value) for one in whole) for value in part)
+    return whole == part
 
 
 def _started(session: session_pb2.Session) -> tuple[datetime, str]:

@@ -14,7 +14,7 @@ from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_g
 from services.orchestrator import chain
 from services.orchestrator.appends_postgres import Append, Appends, turn_columns
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
 from shared.postgres import Database, load_queries
@@ -87,7 +87,7 @@ class PostgresSessionStore:
         (mac,) = chain.macs(self._key, chain.START, [first.payload])
         async with self._database.alone() as connection:
             earlier = await connection.fetchval(
-                SQL["start_run"], *_started(session, starter, first, mac, request_id=request_id),
+                SQL["start_run"], *_started(tenant, session, starter, first, mac=mac, request_id=request_id),
                 graph.id if graph is not None else None, plain,
             )  # fmt: skip
         return session_pb2.Session.FromString(earlier) if earlier else session
@@ -97,15 +97,16 @@ class PostgresSessionStore:
             data = await connection.fetchval(SQL["find_session"], session_id)
         return session_pb2.Session.FromString(data) if data else None
 
-    async def every(
-        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
-    ) -> Sequence[session_pb2.Session]:
+    async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         seen: tuple[datetime | None, str] = (None, "")
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-        query = SQL["newest_sessions" if newest_first else "oldest_sessions"]
+        query = SQL["newest_sessions" if chosen.newest_first else "oldest_sessions"]
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(query, status, mode, *seen, page.size + 1)
+            rows = await connection.fetch(
+                query, chosen.status, chosen.mode, *seen, page.size + 1, chosen.agent, chosen.stop_reason, chosen.since,
+                chosen.until, dict(chosen.metadata),
+            )  # fmt: skip
         return [session_pb2.Session.FromString(row["data"]) for row in rows]
 
     async def turns(
@@ -134,7 +135,10 @@ class PostgresSessionStore:
         macs = list(chain.macs(self._key, chain.START, _payloads(log)))
         async with self._database.tenant(tenant) as connection:
             earlier = await connection.fetchval(
-                SQL["start_run"], *_started(session, starter, log[0], macs[0], request_id=request_id), None, None
+                SQL["start_run"],
+                *_started(tenant, session, starter, log[0], mac=macs[0], request_id=request_id),
+                None,
+                None,
             )
             if earlier:
                 return session_pb2.Session.FromString(earlier)
@@ -146,7 +150,7 @@ class PostgresSessionStore:
             if session.HasField("end_time"):
                 await connection.execute(
                     SQL["end_adopted"], session.id, session.topic_final, session.converged, session.rounds_executed,
-                    session.end_time.ToDatetime(UTC),
+                    session.end_time.ToDatetime(UTC), session.stop_reason,
                 )  # fmt: skip
         return session
 
@@ -243,11 +247,17 @@ def _kept_graph(row: asyncpg.Record) -> KeptGraph:
 
 
 def _started(
-    session: session_pb2.Session, starter: Principal, first: Entry, mac: bytes, *, request_id: str | None
+    tenant: str,
+    session: session_pb2.Session,
+    starter: Principal,
+    first: Entry,
+    *,
+    mac: bytes,
+    request_id: str | None,
 ) -> tuple[object, ...]:
     """The arguments of start_run, without a graph."""
     return (
-        starter.tenant_id, session.id, session.topic_start, session.mode, session.strategy, list(session.agents),
+        tenant, session.id, session.topic_start, session.mode, session.strategy, list(session.agents),
         json_format.MessageToDict(session.metadata), session.status, starter.subject, sorted(starter.roles),
         request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC), first.kind, first.payload, mac,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agentnet.cli.graphs import graph
+from agentnet.cli.histories import history
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
 from agentnet.cli.show import Story
 from agentnet.cli.work import do, err
@@ -23,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="agentnet: te
 agent = typer.Typer(no_args_is_help=True, help="Make and read agents.")
 app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
+app.add_typer(history)
 
 out = Console(highlight=False)
 

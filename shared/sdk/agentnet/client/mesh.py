@@ -8,6 +8,7 @@ from typing import Self
 from agentnet.client.calls import unary
 from agentnet.client.credentials import find_target
 from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
+from agentnet.client.histories import Histories
 from agentnet.client.inference import Inference
 from agentnet.client.memories import MemoryManager
 from agentnet.client.sessions import Agents, Sessions
@@ -32,6 +33,7 @@ class AgentNet:
         self._transport = transport
         self.agents = Agents(transport)
         self.sessions = Sessions(transport)
+        self.histories = Histories(transport)
         self.task_graphs = TaskGraphs(transport, self.sessions)
         self.checkpoints = Checkpoints(transport)
         self.inference = Inference(transport)
