@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii
+.PHONY: help setup run demo up down gen lock check test test-heavy test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-sessions bench-policy bench-policy-splits bench-policy-pii
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -47,6 +47,9 @@ bench: setup ## Measure the mesh's overhead and print the table
 
 bench-streaming: setup ## Streamed tokens beside plain Envoy; LITELLM=path of its command adds LiteLLM
 	@python -m tests.bench.streaming --write $(if $(LITELLM),--litellm $(LITELLM))
+
+bench-sessions: setup ## 500 sessions at once; LANGGRAPH=python of a venv with LangGraph adds it
+	@python -m tests.bench.sessions $(if $(LANGGRAPH),--langgraph $(LANGGRAPH))
 
 bench-policy: setup ## What policy costs a streamed token, beside re, google-re2 and hyperscan
 	@python -m tests.bench.policy_stream

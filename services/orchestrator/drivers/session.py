@@ -18,7 +18,8 @@ from shared.identity import Principal
 from shared.log import log
 from shared.telemetry import meter
 
-_SIGNAL_POLL_SECONDS: Final = 1.0
+# The safety net under notifications: hundreds of turns that are under way must not ask all the time.
+_SIGNAL_POLL_SECONDS: Final = 5.0
 _rounds = meter.create_histogram("session_rounds", description="rounds of ended sessions, by mode and converged")
 
 Event = event_pb2.SessionEvent
