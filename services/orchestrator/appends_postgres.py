@@ -119,7 +119,7 @@ def _columns(appends: Sequence[Append]) -> list[list[object]]:
         ),
         strict=True,
     )
-    turns = zip(*(_turn(append.turn) if append.turn else _NO_TURN for append in appends), strict=True)
+    turns = zip(*(turn_columns(append.turn) if append.turn else _NO_TURN for append in appends), strict=True)
     lasts = list[object](accumulate(len(append.entries) for append in appends))
     return [*map(list, writes), lasts, *map(list, events), *map(list, turns)]
 
@@ -130,13 +130,14 @@ def _write(append: Append) -> tuple[object, ...]:
     # As the column `task_graph.status` has it: "pending", "running", "completed", "failed" or "cancelled".
     graph_status = session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_").lower()
     return (
-        lease.tenant, lease.session_id, lease.owner, lease.fence, session.status, session.topic_final,
-        session.converged, session.rounds_executed, ended, session.SerializeToString(), append.release,
-        session.status in _ENDED, append.signals_taken, graph_status,
+        lease.tenant, lease.session_id, lease.owner, lease.fence, session.status, session.stop_reason,
+        session.topic_final, session.converged, session.rounds_executed, ended, session.SerializeToString(),
+        append.release, session.status in _ENDED, append.signals_taken, graph_status,
     )  # fmt: skip
 
 
-def _turn(turn: turn_pb2.Turn) -> tuple[object, ...]:
+def turn_columns(turn: turn_pb2.Turn) -> tuple[object, ...]:
+    """What of a turn stands in columns, in the order of append_logs and add_turn."""
     raw = json_format.MessageToDict(turn, preserving_proto_field_name=True)
     confidence = turn.confidence if turn.HasField("confidence") else None
     return (

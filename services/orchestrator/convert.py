@@ -14,7 +14,7 @@ from agentnet.orchestrator.v1 import agent_service_pb2 as agents
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
 from services.orchestrator import convergence, modes
 from services.orchestrator.agents.checks import as_text, check
-from services.orchestrator.store import AgentFilter
+from services.orchestrator.store import AgentFilter, SessionFilter
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import Page, next_page_token, page
@@ -224,13 +224,34 @@ def _convergence(request: sessions.StartSessionRequest) -> session_pb2.Convergen
     return policy
 
 
-def list_sessions(request: sessions.ListSessionsRequest) -> tuple[bool, Listing]:
+def list_sessions(request: sessions.ListSessionsRequest) -> tuple[SessionFilter, Listing]:
     if request.order_by not in _SESSION_ORDERS:
         raise InvalidArgument("order_by is start_time or start_time desc", field="order_by")
     fields.text(request.mode, "mode", limit=_NAME)
-    scope = f"sessions|{request.status}|{request.mode}|{request.order_by}"
-    listing = Listing(page(request.page_size, request.page_token, scope=scope), scope)
-    return _SESSION_ORDERS[request.order_by], listing
+    fields.text(request.agent, "agent", limit=_NAME)
+    _json(request.metadata, "metadata", limit=4_096)
+    chosen = SessionFilter(
+        status=request.status,
+        mode=request.mode,
+        agent=request.agent,
+        stop_reason=request.stop_reason,
+        since=_time(request, "start_time_from"),
+        until=_time(request, "start_time_until"),
+        metadata=json_format.MessageToDict(request.metadata),
+        newest_first=_SESSION_ORDERS[request.order_by],
+    )
+    scope = f"sessions|{chosen}"
+    return chosen, Listing(page(request.page_size, request.page_token, scope=scope), scope)
+
+
+def _time(request: sessions.ListSessionsRequest, field: str) -> datetime | None:
+    if not request.HasField(field):  # type: ignore[arg-type] # a name from the message itself
+        return None
+    try:
+        found: datetime = getattr(request, field).ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(f"{field} is no time", field=field) from None
+    return found
 
 
 def sessions_response(found: Sequence[session_pb2.Session], asked: Listing) -> sessions.ListSessionsResponse:

@@ -257,3 +257,21 @@ class DelegationTooWide(PermissionDenied):
     """A delegation asks for more than the capability it comes from."""
 
     reason = Reason.ERROR_REASON_DELEGATION_TOO_WIDE
+
+
+class ReplayUnsupported(FailedPrecondition):
+    """Only the log of agents on a topic can be run again."""
+
+    reason = Reason.ERROR_REASON_REPLAY_UNSUPPORTED
+
+
+class ForkUnsupported(FailedPrecondition):
+    """Only agents on a topic can be forked. A task graph is resumed from a checkpoint."""
+
+    reason = Reason.ERROR_REASON_FORK_UNSUPPORTED
+
+
+class DocumentInvalid(InvalidArgument):
+    """The document is not an exported session. The field says where."""
+
+    reason = Reason.ERROR_REASON_DOCUMENT_INVALID

@@ -11,6 +11,7 @@ from agentnet.orchestrator.v1 import (
     agent_service_pb2_grpc,
     checkpoint_service_pb2_grpc,
     evaluation_service_pb2_grpc,
+    history_service_pb2_grpc,
     input_service_pb2_grpc,
     task_graph_service_pb2_grpc,
     turn_service_pb2_grpc,
@@ -35,6 +36,7 @@ from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.evaluation.evaluations import Evaluations
 from services.orchestrator.evaluation.service import EVALUATIONS, EvaluationService
 from services.orchestrator.evaluation.store_postgres import PostgresEvaluationStore
+from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.peers_grpc import SERVICES as PEERS
@@ -50,6 +52,7 @@ from services.orchestrator.registration import AgentSide
 from services.orchestrator.service import AGENTS, SESSIONS, AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CHECKPOINTS, CheckpointService
 from services.orchestrator.service_graphs import TASK_GRAPHS, TaskGraphService
+from services.orchestrator.service_histories import HISTORIES, HistoryService
 from services.orchestrator.service_inputs import INPUTS, TURNS, InputService, TurnService
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.settings import OrchestratorSettings
@@ -73,6 +76,7 @@ from shared.tasks import supervised
 SERVICES = (
     AGENTS,
     SESSIONS,
+    HISTORIES,
     TASK_GRAPHS,
     CHECKPOINTS,
     INPUTS,
@@ -112,6 +116,8 @@ def main() -> None:
         inputs = Inputs(sessions, store, ids)
         input_service_pb2_grpc.add_InputServiceServicer_to_server(InputService(inputs), server)
         turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(sessions), server)
+        histories = Histories(store, agents, clock, ids, settings.max_takeovers)
+        history_service_pb2_grpc.add_HistoryServiceServicer_to_server(HistoryService(histories), server)
         task_graph_service_pb2_grpc.add_TaskGraphServiceServicer_to_server(TaskGraphService(graphs, planner), server)
         checkpoint_service_pb2_grpc.add_CheckpointServiceServicer_to_server(CheckpointService(graphs), server)
         evaluations = Evaluations(PostgresEvaluationStore(database), clock, ids)

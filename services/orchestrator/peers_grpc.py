@@ -18,7 +18,6 @@ from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from agentnet.memory.v1 import memory_service_pb2 as memory
 from agentnet.memory.v1 import memory_service_pb2_grpc as memory_rpc
 from agentnet.orchestrator.v1 import agent_pb2
-from services.orchestrator.forms import Form
 from services.orchestrator.peers import TurnMemory, Utterance
 from services.orchestrator.prompts import Known
 from shared import identity

@@ -46,7 +46,23 @@ limit $4;
 
 -- name: append_logs
 select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-  $20, $21, $22, $23, $24, $25, $26, $27, $28);
+  $20, $21, $22, $23, $24, $25, $26, $27, $28, $29);
+
+-- name: add_events
+insert into event (tenant_id, session_id, sequence, kind, payload, mac)
+select $1, $2, e.sequence, e.kind, e.payload, e.mac
+from unnest($3::bigint[], $4::text[], $5::bytea[], $6::bytea[]) as e(sequence, kind, payload, mac);
+
+-- name: add_turn
+insert into turn (tenant_id, session_id, id, round, agent_name, prompt, content, confidence, raw, data, created_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: end_adopted
+with over as (update session_lease set ready = false where session_id = $1)
+update session set topic_final = $2, converged = $3, rounds_executed = $4, ended_at = $5, stop_reason = $6 where id = $1;
+
+-- name: read_chain
+select sequence, payload, mac from event where session_id = $1 order by sequence;
 
 -- name: find_session
 select data from session where id = $1;
@@ -58,6 +74,10 @@ select run, starter_subject, starter_roles from run_starters($1, $2);
 select data from session
 where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and ($3::timestamptz is null or (started_at, id) < ($3, $4))
+  and ($6::text = '' or exists (select from unnest(participants) p where split_part(p, '@', 1) = $6))
+  and ($7::int = 0 or stop_reason = $7)
+  and ($8::timestamptz is null or started_at >= $8) and ($9::timestamptz is null or started_at < $9)
+  and metadata @> $10::jsonb
 order by started_at desc, id desc
 limit $5;
 
@@ -65,6 +85,10 @@ limit $5;
 select data from session
 where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and ($3::timestamptz is null or (started_at, id) > ($3, $4))
+  and ($6::text = '' or exists (select from unnest(participants) p where split_part(p, '@', 1) = $6))
+  and ($7::int = 0 or stop_reason = $7)
+  and ($8::timestamptz is null or started_at >= $8) and ($9::timestamptz is null or started_at < $9)
+  and metadata @> $10::jsonb
 order by started_at, id
 limit $5;
 

@@ -192,17 +192,20 @@ class RunLog(ABC, Generic[State]):
         self.sum_up(session)
         return session
 
+    def stamp(self, event: Event) -> None:
+        """Writes into an event what every event has."""
+        event.session_id = self.lease.session_id
+        event.sequence = self.state.last_sequence + 1
+        _time(event, self.clock.now())
+        event.trace_id = _trace_id()
+        event.actor = event.actor or "mesh"
+        if event.HasField("session_finished"):
+            event.session_finished.session.last_sequence = event.sequence
+
     def _numbered(self, events: Sequence[Event]) -> list[Entry]:
         entries: list[Entry] = []
-        now, trace_id = self.clock.now(), _trace_id()
         for event in events:
-            event.session_id = self.lease.session_id
-            event.sequence = self.state.last_sequence + 1
-            _stamp(event, now)
-            event.trace_id = trace_id
-            event.actor = event.actor or "mesh"
-            if event.HasField("session_finished"):
-                event.session_finished.session.last_sequence = event.sequence
+            self.stamp(event)
             self.state = self.fold([event])
             entries.append(_entry(event, event.SerializeToString()))
         return entries
@@ -250,7 +253,7 @@ def _entry(event: Event, payload: bytes) -> Entry:
     return Entry(event.sequence, event.WhichOneof("payload") or "", payload)
 
 
-def _stamp(event: Event, now: datetime) -> None:
+def _time(event: Event, now: datetime) -> None:
     """What Timestamp.FromDatetime does, at a tenth of its cost: every event is stamped."""
     since = now - _EPOCH
     event.time.seconds = since.days * 86_400 + since.seconds

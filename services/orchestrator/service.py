@@ -89,10 +89,8 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         return sessions.GetSessionResponse(session=await self._sessions.find(current().tenant_id, session_id))
 
     async def ListSessions(self, request: sessions.ListSessionsRequest, context: Any) -> sessions.ListSessionsResponse:
-        newest_first, asked = convert.list_sessions(request)
-        found = await self._sessions.every(
-            current().tenant_id, status=request.status, mode=request.mode, newest_first=newest_first, page=asked.page
-        )
+        chosen, asked = convert.list_sessions(request)
+        found = await self._sessions.every(current().tenant_id, chosen, page=asked.page)
         return convert.sessions_response(found, asked)
 
     async def ListTurns(self, request: sessions.ListTurnsRequest, context: Any) -> sessions.ListTurnsResponse:

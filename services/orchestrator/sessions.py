@@ -15,7 +15,7 @@ from services.orchestrator.agents.inputs import check_input
 from services.orchestrator.errors import BudgetExhausted, SessionEnded, SessionNotFound, SessionStateInvalid
 from services.orchestrator.modes import cast
 from services.orchestrator.narrowing import carry
-from services.orchestrator.store import Entry, SessionStore, Signal
+from services.orchestrator.store import Entry, SessionFilter, SessionStore, Signal
 from services.orchestrator.watch import Watcher
 from shared.clock import Clock
 from shared.errors import DeadlineExceeded, MeshError, Reason, from_failure
@@ -76,11 +76,9 @@ class Sessions:
             raise SessionNotFound(f"no session {session_id}", session_id=session_id)
         return session
 
-    async def every(
-        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
-    ) -> Sequence[session_pb2.Session]:
+    async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         """Summaries by start."""
-        return await self.store.every(tenant, status=status, mode=mode, newest_first=newest_first, page=page)
+        return await self.store.every(tenant, chosen, page=page)
 
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page

@@ -266,6 +266,22 @@ def _session_finished(state: SessionState, event: Event) -> SessionState:
     return replace(state, session=event.session_finished.session, finished=True, speaking={}, inputs={})
 
 
+def _session_forked(state: SessionState, event: Event) -> SessionState:
+    """Goes on as another session: no turn is in flight, no signal of the source's counts."""
+    return replace(
+        state,
+        session=event.session_forked.session,
+        speaking={},
+        interrupted=(),
+        paused=False,
+        cancelled=False,
+        waiting=False,
+        converged=False,
+        takeovers=0,
+        signals=frozenset(),
+    )
+
+
 _CHANGES: Final[dict[str, Callable[[SessionState, Event], SessionState]]] = {
     "session_started": _session_started,
     "turn_started": _turn_started,
@@ -289,4 +305,5 @@ _CHANGES: Final[dict[str, Callable[[SessionState, Event], SessionState]]] = {
     "session_waiting": _session_waiting,
     "session_taken_over": _session_taken_over,
     "session_finished": _session_finished,
+    "session_forked": _session_forked,
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Protocol
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from shared.identity import Principal
 from shared.paging import Page
 
@@ -22,6 +22,20 @@ class AgentFilter:
     capability: str = ""
     state: int = 0
     order: str = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions, in which order. Empty means all."""
+
+    status: int = 0
+    mode: str = ""
+    agent: str = ""
+    stop_reason: int = 0
+    since: datetime | None = None
+    until: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    newest_first: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +132,7 @@ class SessionStore(Protocol):
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         """The summary."""
 
-    async def every(
-        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
-    ) -> Sequence[session_pb2.Session]:
+    async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         """Summaries by start, at most `page.size` + 1. The cursor is (time, id) of the last one seen."""
 
     async def turns(
@@ -130,6 +142,24 @@ class SessionStore(Protocol):
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
         """Committed events after a sequence, in order."""
+
+    async def adopt(
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        log: Sequence[Entry],
+        turns: Sequence[turn_pb2.Turn],
+        *,
+        request_id: str | None,
+    ) -> session_pb2.Session:
+        """Stores a session with a log that others wrote; or returns the earlier one of this request_id.
+
+        It is ready to be claimed unless it has ended.
+        """
+
+    async def check_chain(self, tenant: str, session_id: str) -> history_pb2.ChainReport:
+        """Whether the log of a session that exists is as it was written."""
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
         """Who started the session."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Final
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
+from google.protobuf import json_format
+
+from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
+from services.orchestrator import chain
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
 from shared.clock import Clock
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
@@ -26,6 +27,8 @@ _ENDED: Final = (
     session_pb2.SESSION_STATUS_CANCELLED,
 )
 Place = tuple[str, str]
+
+_LOG_KEY: Final = b"of the memory stores"
 
 
 class MemoryAgentStore:
@@ -134,6 +137,10 @@ class MemoryLeaseStore:
         self._rows[tenant, session_id] = _Row(next(self._turn), kind=kind)
         self.notify(session_id)
 
+    def close(self, tenant: str, session_id: str) -> None:
+        """Nobody drives it any more."""
+        self._rows[tenant, session_id].ready = False
+
     def check(self, lease: Lease) -> None:
         """Raises LeaseLost."""
         row = self._rows[lease.tenant, lease.session_id]
@@ -171,6 +178,15 @@ class _Kept:
     turns: list[turn_pb2.Turn] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     signalled: set[str] = field(default_factory=set)
+
+    macs: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.macs += chain.macs(_LOG_KEY, chain.START, [entry.payload for entry in self.log])
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        self.log += entries
+        self.macs += chain.macs(_LOG_KEY, self.macs[-1], [entry.payload for entry in entries])
 
     @property
     def session(self) -> session_pb2.Session:
@@ -234,16 +250,14 @@ class MemorySessionStore:
         kept = self._kept.get((tenant, session_id))
         return kept.session if kept else None
 
-    async def every(
-        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
-    ) -> Sequence[session_pb2.Session]:
+    async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         of_tenant = (kept.session for (owner, _), kept in self._kept.items() if owner == tenant)
-        chosen = [one for one in of_tenant if status in (0, one.status) and mode in ("", one.mode)]
-        chosen.sort(key=_started, reverse=newest_first)
+        found = [one for one in of_tenant if _chosen(one, chosen)]
+        found.sort(key=_started, reverse=chosen.newest_first)
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-            chosen = [one for one in chosen if (_started(one) < seen if newest_first else _started(one) > seen)]
-        return chosen[: page.size + 1]
+            found = [one for one in found if (_started(one) < seen if chosen.newest_first else _started(one) > seen)]
+        return found[: page.size + 1]
 
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
@@ -261,6 +275,35 @@ class MemorySessionStore:
         kept = self._kept.get((tenant, session_id))
         return [entry for entry in (kept.log if kept else []) if entry.sequence > after][:limit]
 
+    async def adopt(
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        log: Sequence[Entry],
+        turns: Sequence[turn_pb2.Turn],
+        *,
+        request_id: str | None,
+    ) -> session_pb2.Session:
+        first, *others = log
+        stored = await self.start(tenant, session, starter, first, request_id=request_id)
+        if stored is not session:
+            return stored
+        kept = self._kept[tenant, session.id]
+        kept.turns += turns
+        kept.add(others)
+        if session.status in _ENDED:
+            self._leases.close(tenant, session.id)
+        return session
+
+    async def check_chain(self, tenant: str, session_id: str) -> history_pb2.ChainReport:
+        kept = self._kept[tenant, session_id]
+        check = chain.Check(_LOG_KEY)
+        for entry, mac in zip(kept.log, kept.macs, strict=False):
+            if not check.look(entry.sequence, entry.payload, mac):
+                break
+        return check.end(kept.session)
+
     async def starter(self, tenant: str, session_id: str) -> Principal:
         return self._kept[tenant, session_id].starter
 
@@ -276,7 +319,7 @@ class MemorySessionStore:
     ) -> int:
         self._leases.check(lease)
         kept = self._kept[lease.tenant, lease.session_id]
-        kept.log += entries
+        kept.add(entries)
         kept.data = session.SerializeToString()
         if turn is not None:
             kept.turns.append(turn)
@@ -302,76 +345,32 @@ class MemorySessionStore:
         return list(self._kept[tenant, session_id].signals)
 
 
-@dataclass(slots=True)
-class _Live:
-    """One live stream and the highest fence that wrote it."""
-
-    fence: int = 0
-    payloads: dict[int, bytes] = field(default_factory=dict)
-
-
-class MemoryTail:
-    """The live end of logs. `flush` loses it, as Redis can."""
-
-    def __init__(self) -> None:
-        self._live: dict[Place, _Live] = {}
-        self._waiting: dict[Place, list[asyncio.Event]] = {}
-
-    async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> int | None:
-        live = self._live.setdefault((lease.tenant, lease.session_id), _Live())
-        if lease.fence < live.fence:
-            return None
-        if lease.fence > live.fence:
-            live.payloads.clear()
-        live.fence = lease.fence
-        top = max(live.payloads, default=0)
-        live.payloads.update({entry.sequence: entry.payload for entry in entries if entry.sequence > top})
-        for sequence in [known for known in live.payloads if known < keep_from]:
-            del live.payloads[sequence]
-        self.wake(lease.tenant, lease.session_id)
-        return len(self._waiting.get((lease.tenant, lease.session_id), ()))
-
-    def wake(self, tenant: str, session_id: str) -> None:
-        for waiting in self._waiting.get((tenant, session_id), ()):
-            waiting.set()
-
-    async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:
-        live = self._live.setdefault((lease.tenant, lease.session_id), _Live())
-        if lease.fence < live.fence:
-            raise LeaseLost("another replica drives the session", session_id=lease.session_id)
-        live.fence = lease.fence
-        kept = await self.read(lease.tenant, lease.session_id, after)
-        live.payloads = {entry.sequence: entry.payload for entry in kept}
-        return kept
-
-    async def read(self, tenant: str, session_id: str, after: int) -> Sequence[Entry]:
-        payloads = self._live.get((tenant, session_id), _Live()).payloads
-        kept: list[Entry] = []
-        while payload := payloads.get(after + 1 + len(kept)):
-            kept.append(Entry(after + 1 + len(kept), "", payload))
-        return kept
-
-    async def holds(self, tenant: str, session_id: str, sequence: int) -> bool:
-        return sequence in self._live.get((tenant, session_id), _Live()).payloads
-
-    @contextmanager
-    def woken(self, tenant: str, session_id: str) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        waiting = self._waiting.setdefault((tenant, session_id), [])
-        waiting.append(event)
-        try:
-            yield event
-        finally:
-            waiting.remove(event)
-
-    def flush(self) -> None:
-        self._live.clear()
-
-
 def _fits(agent: agent_pb2.Agent, chosen: AgentFilter) -> bool:
     by_state = agent.state == chosen.state if chosen.state else agent.state in _LISTED
     by_name = chosen.name in ("", agent.name)
     return by_state and by_name and (not chosen.capability or chosen.capability in agent.capabilities)
+
+
+def _chosen(session: session_pb2.Session, chosen: SessionFilter) -> bool:
+    began = session.start_time.ToDatetime(UTC)
+    return (
+        chosen.status in (0, session.status)
+        and chosen.mode in ("", session.mode)
+        and chosen.agent in ("", *(reference.partition("@")[0] for reference in session.agents))
+        and chosen.stop_reason in (0, session.stop_reason)
+        and (chosen.since is None or began >= chosen.since)
+        and (chosen.until is None or began < chosen.until)
+        and _holds(json_format.MessageToDict(session.metadata), dict(chosen.metadata))
+    )
+
+
+def _holds(whole: object, part: object) -> bool:
+    """As Postgres' @> on jsonb."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return all(key in whole and _holds(whole[key], value) for key, value in part.items())
+    if isinstance(whole, list) and isinstance(part, list):
+        return all(any(_holds(one, value) for one in whole) for value in part)
+    return whole == part
 
 
 def _started(session: session_pb2.Session) -> tuple[datetime, str]:

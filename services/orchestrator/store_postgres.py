@@ -10,13 +10,13 @@ from pathlib import Path
 import asyncpg
 from google.protobuf import json_format
 
-from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
-from services.orchestrator.appends_postgres import Append, Appends
+from services.orchestrator.appends_postgres import Append, Appends, turn_columns
 from services.orchestrator.batches import Batches
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
 from shared.identity import Principal
 from shared.paging import Page
 from shared.postgres import Database, load_queries
@@ -112,15 +112,16 @@ class PostgresSessionStore:
             data = await connection.fetchval(SQL["find_session"], session_id)
         return session_pb2.Session.FromString(data) if data else None
 
-    async def every(
-        self, tenant: str, *, status: int, mode: str, newest_first: bool, page: Page
-    ) -> Sequence[session_pb2.Session]:
+    async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         seen: tuple[datetime | None, str] = (None, "")
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-        query = SQL["newest_sessions" if newest_first else "oldest_sessions"]
+        query = SQL["newest_sessions" if chosen.newest_first else "oldest_sessions"]
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(query, status, mode, *seen, page.size + 1)
+            rows = await connection.fetch(
+                query, chosen.status, chosen.mode, *seen, page.size + 1, chosen.agent, chosen.stop_reason, chosen.since,
+                chosen.until, dict(chosen.metadata),
+            )  # fmt: skip
         return [session_pb2.Session.FromString(row["data"]) for row in rows]
 
     async def turns(
@@ -133,6 +134,47 @@ class PostgresSessionStore:
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
         return (await self._runs.read(Range((tenant, session_id), after, limit))).entries
+
+    async def adopt(
+        self,
+        tenant: str,
+        session: session_pb2.Session,
+        starter: Principal,
+        log: Sequence[Entry],
+        turns: Sequence[turn_pb2.Turn],
+        *,
+        request_id: str | None,
+    ) -> session_pb2.Session:
+        macs = list(chain.macs(self._key, chain.START, _payloads(log)))
+        async with self._database.tenant(tenant) as connection:
+            earlier = await connection.fetchval(
+                SQL["start_run"],
+                *_started(tenant, session, starter, log[0], mac=macs[0], request_id=request_id),
+                None,
+                None,
+            )
+            if earlier:
+                return session_pb2.Session.FromString(earlier)
+            await connection.execute(
+                SQL["add_events"], tenant, session.id, [entry.sequence for entry in log[1:]],
+                [entry.kind for entry in log[1:]], _payloads(log[1:]), macs[1:],
+            )  # fmt: skip
+            await connection.executemany(SQL["add_turn"], [(tenant, session.id, *turn_columns(turn)) for turn in turns])
+            if session.HasField("end_time"):
+                await connection.execute(
+                    SQL["end_adopted"], session.id, session.topic_final, session.converged, session.rounds_executed,
+                    session.end_time.ToDatetime(UTC), session.stop_reason,
+                )  # fmt: skip
+        return session
+
+    async def check_chain(self, tenant: str, session_id: str) -> history_pb2.ChainReport:
+        check = chain.Check(self._key)
+        async with self._database.tenant(tenant) as connection:
+            session = session_pb2.Session.FromString(await connection.fetchval(SQL["find_session"], session_id))
+            async for row in connection.cursor(SQL["read_chain"], session_id, prefetch=500):
+                if not check.look(row["sequence"], row["payload"], row["mac"]):
+                    break
+        return check.end(session)
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
         return await self._runs.starter((tenant, session_id))
@@ -219,6 +261,23 @@ class PostgresSessionStore:
 def _kept_graph(row: asyncpg.Record) -> KeptGraph:
     graph = json_format.ParseDict(row["graph_json"], task_graph_pb2.TaskGraph())
     return KeptGraph(graph, session_pb2.Session.FromString(row["data"]))
+
+
+def _started(
+    tenant: str,
+    session: session_pb2.Session,
+    starter: Principal,
+    first: Entry,
+    *,
+    mac: bytes,
+    request_id: str | None,
+) -> tuple[object, ...]:
+    """The arguments of start_run, without a graph."""
+    return (
+        tenant, session.id, session.topic_start, session.mode, session.strategy, list(session.agents),
+        json_format.MessageToDict(session.metadata), session.status, starter.subject, sorted(starter.roles),
+        request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC), first.kind, first.payload, mac,
+    )  # fmt: skip
 
 
 def _payloads(entries: Sequence[Entry]) -> list[bytes]:

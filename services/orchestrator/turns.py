@@ -14,6 +14,7 @@ from agentnet.orchestrator.v1 import agent_pb2, event_pb2, progress_pb2, turn_pb
 from services.orchestrator import forms, modes, prompts, toolwork
 from services.orchestrator.agents import Agents
 from services.orchestrator.errors import IterationsExhausted, LeaseLost
+from services.orchestrator.forks.fork import overridden
 from services.orchestrator.forms import Form
 from services.orchestrator.hearing import Events, Hearing, ToolCalls
 from services.orchestrator.modes.contract import Part
@@ -298,7 +299,7 @@ class Turns:
 
     async def _agent(self, record: SessionLog, reference: str) -> agent_pb2.Agent:
         name, _, version = reference.partition("@")
-        return await self.agents.find(record.lease.tenant, name, version)
+        return overridden(await self.agents.find(record.lease.tenant, name, version), record.state.session)
 
     async def _room(self, caller: Principal, agent: agent_pb2.Agent) -> int:
         """Tokens a prompt of the agent may have: the mesh's limit, and what its model leaves beside the answer."""

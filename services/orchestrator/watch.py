@@ -37,7 +37,7 @@ class Watcher:
         with self._tail.woken(tenant, session_id) as woken:
             while True:
                 woken.clear()
-                entries = await self._next(tenant, session_id, after)
+                entries, more = await self._next(tenant, session_id, after)
                 for entry in entries:
                     yield entry
                     after = entry.sequence
@@ -45,15 +45,20 @@ class Watcher:
                         return
                 if entries:
                     heard_at = loop.time()
+                if more:
                     continue
                 if loop.time() - heard_at >= heartbeat.total_seconds():
                     heard_at = loop.time()
                     yield None
                 await _wait(woken, self._poll)
 
-    async def _next(self, tenant: str, session_id: str, after: int) -> list[Entry]:
+    async def _next(self, tenant: str, session_id: str, after: int) -> tuple[list[Entry], bool]:
+        """What follows, and whether to look again at once: a live tail that was read to its end says when it grows."""
         live = await self._tail.read(tenant, session_id, after)
-        return list(live or await self._store.read(tenant, session_id, after, limit=_PAGE))
+        if live:
+            return list(live), len(live) >= _PAGE
+        committed = await self._store.read(tenant, session_id, after, limit=_PAGE)
+        return list(committed), bool(committed)
 
     async def _check(self, tenant: str, session_id: str, after: int) -> None:
         session = await self._store.find(tenant, session_id)

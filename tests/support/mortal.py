@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.orchestrator.store import Entry, Lease
-from services.orchestrator.store_memory import MemorySessionStore, MemoryTail
+from services.orchestrator.store_memory import MemorySessionStore
+from services.orchestrator.tail_memory import MemoryTail
 
 Moment = Literal["before", "after"]
 

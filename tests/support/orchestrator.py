@@ -21,6 +21,7 @@ from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.graphs import shapes
+from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
 from services.orchestrator.planner import Planner
@@ -28,7 +29,8 @@ from services.orchestrator.prompts import Known
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.speech import Call
 from services.orchestrator.store import KeptGraph, Lease, LogTail, SessionStore
-from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore, MemoryTail
+from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore
+from services.orchestrator.tail_memory import MemoryTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
 from services.orchestrator.toolwork import ToolWork
@@ -280,6 +282,10 @@ class World:
     @property
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.checkpoint_store, self.clock, self.ids)
+
+    @property
+    def histories(self) -> Histories:
+        return Histories(self.store, self.agents, self.clock, self.ids, 5)
 
     @property
     def planner(self) -> Planner:

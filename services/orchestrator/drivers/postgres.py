@@ -63,6 +63,12 @@ class PostgresDriver:
             self._signals[session_id].set()
         self._wake.set()
 
+    def wake_all(self) -> None:
+        """Something may have changed about any session."""
+        for signalled in self._signals.values():
+            signalled.set()
+        self._wake.set()
+
     async def guard(self, renewal: Renewal) -> None:
         """Stops driving when the leases could not be renewed: before anyone else may take them."""
         while True:
@@ -108,7 +114,7 @@ class PostgresDriver:
 
 
 async def listen(dsn: str, driver: PostgresDriver) -> None:
-    """Hears NOTIFY for as long as the connection holds; polling covers the rest."""
+    """Hears NOTIFY for as long as the connection holds; who listens again looks everywhere first."""
     connection = await asyncpg.connect(dsn)
     lost = asyncio.Event()
 
@@ -118,6 +124,7 @@ async def listen(dsn: str, driver: PostgresDriver) -> None:
     try:
         connection.add_termination_listener(lambda _: lost.set())
         await connection.add_listener(_CHANNEL, heard)
+        driver.wake_all()  # nobody heard what came while there was no connection
         await lost.wait()
     finally:
         await connection.close()

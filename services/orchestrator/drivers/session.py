@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,8 +24,9 @@ from shared.identity import Principal
 from shared.log import log
 from shared.telemetry import meter
 
-_SIGNAL_POLL_SECONDS: Final = 1.0
 _RESULT_CHARACTERS: Final = 32_768
+# The safety net under notifications: hundreds of turns that are under way must not ask all the time.
+_SIGNAL_POLL_SECONDS: Final = 5.0
 _rounds = meter.create_histogram("session_rounds", description="rounds of ended sessions, by mode and converged")
 
 Event = event_pb2.SessionEvent
@@ -40,10 +42,11 @@ class SessionDriver:
     turns: Turns
     clock: Clock
     max_takeovers: int
+    opened: Callable[[Lease, SessionStore, LogTail, Clock], SessionLog] = SessionLog
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the session as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
-        record = SessionLog(lease, self.store, self.tail, self.clock)
+        record = self.opened(lease, self.store, self.tail, self.clock)
         caller = await begin(record)
         drive = _Drive(self, record, caller, signalled)
         try:

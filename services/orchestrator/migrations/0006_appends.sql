@@ -1,10 +1,14 @@
+-- Why a session stopped, for those who look for it; 0 until it ends.
+alter table session add column stop_reason int not null default 0;
+create index session_metadata_idx on session using gin (metadata jsonb_path_ops);
+
 -- Appends to any number of logs in one round trip and one transaction: what append_log did for one, turns included. Each
 -- write is checked against its lease by itself: one that is not held is left out and does not come back. The leases are
 -- locked in their order, as whoever renews them locks them, so that no two wait for each other. Each write that was made
 -- comes back by its place, with how many signals its run has: so a driver need not ask for them.
 create function append_logs(
   p_tenants text[], p_sessions text[], p_owners text[], p_fences bigint[],
-  p_statuses int[], p_topics text[], p_converged boolean[], p_rounds int[], p_ended timestamptz[], p_data bytea[],
+  p_statuses int[], p_stop_reasons int[], p_topics text[], p_converged boolean[], p_rounds int[], p_ended timestamptz[], p_data bytea[],
   p_releases boolean[], p_over boolean[], p_taken int[], p_graph_statuses text[],
   p_lasts int[], p_sequences bigint[], p_kinds text[], p_payloads bytea[], p_macs bytea[],
   p_turns text[], p_turn_rounds int[], p_turn_agents text[], p_turn_prompts text[], p_turn_contents text[],
@@ -31,7 +35,7 @@ begin
       select tenant, p_sessions[i], e.sequence, e.kind, e.payload, e.mac
       from unnest(p_sequences[first:final], p_kinds[first:final], p_payloads[first:final], p_macs[first:final])
         as e(sequence, kind, payload, mac);
-    update session set status = p_statuses[i], topic_final = p_topics[i], converged = p_converged[i],
+    update session set status = p_statuses[i], stop_reason = p_stop_reasons[i], topic_final = p_topics[i], converged = p_converged[i],
       rounds_executed = p_rounds[i], ended_at = p_ended[i], data = p_data[i]
       where id = p_sessions[i];
     if p_turns[i] is not null then

@@ -15,9 +15,10 @@ from redis.asyncio import Redis
 from deploy.local.postgres import Cluster
 from services.orchestrator.leases_postgres import PostgresLeaseStore
 from services.orchestrator.store import AgentStore, LeaseStore, LogTail, SessionStore
-from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore, MemoryTail
+from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
 from services.orchestrator.tail import RedisTail
+from services.orchestrator.tail_memory import MemoryTail
 from shared.clock import FakeClock
 from shared.postgres import open_database
 from shared.redis import open_redis

@@ -9,7 +9,7 @@ import pytest
 
 from agentnet.orchestrator.v1 import session_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.store import Entry, Lease, Signal
+from services.orchestrator.store import Entry, Lease, SessionFilter, Signal
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
 from tests.contract.orchestrator.conftest import Stores
@@ -137,7 +137,9 @@ async def test_sessions_are_listed_by_start_from_either_end(stores: Stores) -> N
         await start(stores, session(f"ses_{place}", minute=place, mode=mode))
 
     async def listed(*, mode: str = "", newest: bool = True, page: Page, status: int = 0) -> list[str]:
-        found = await stores.sessions.every("acme", status=status, mode=mode, newest_first=newest, page=page)
+        found = await stores.sessions.every(
+            "acme", SessionFilter(status=status, mode=mode, newest_first=newest), page=page
+        )
         return [one.id for one in found]
 
     cursor = ((NOON + timedelta(minutes=2)).isoformat(), "ses_2")
@@ -273,3 +275,39 @@ async def test_what_a_person_said_is_kept_with_its_signal(stores: Stores) -> Non
     await stores.sessions.signal("acme", "ses_1", Signal("sig_2", "input", "ada", "inp_1", "Oslo"), request_id="once")
 
     assert await stores.sessions.signals("acme", "ses_1") == [said]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        (SessionFilter(agent="Athena"), ["ses_3", "ses_2", "ses_1"]),
+        (SessionFilter(agent="Zeus"), ["ses_3"]),
+        (SessionFilter(agent="Zeu"), []),
+        (SessionFilter(since=NOON + timedelta(minutes=2)), ["ses_3", "ses_2"]),
+        (SessionFilter(until=NOON + timedelta(minutes=2)), ["ses_1"]),
+        (SessionFilter(since=NOON, until=NOON + timedelta(minutes=3), newest_first=False), ["ses_1", "ses_2"]),
+        (SessionFilter(metadata={"project": "edgeX"}), ["ses_3", "ses_2", "ses_1"]),
+        (SessionFilter(metadata={"team": {"name": "core"}}), ["ses_3"]),
+        (SessionFilter(metadata={"tags": ["b"]}), ["ses_3"]),
+        (SessionFilter(metadata={"project": "edgeY"}), []),
+        (SessionFilter(stop_reason=session_pb2.STOP_REASON_CONVERGED), ["ses_2"]),
+        (SessionFilter(stop_reason=session_pb2.STOP_REASON_CONVERGED, agent="Zeus"), []),
+    ],
+)
+async def test_sessions_are_found_by_who_when_why_and_what_was_noted(
+    stores: Stores, chosen: SessionFilter, found: list[str]
+) -> None:
+    await start(stores, session("ses_1", minute=1))
+    await start(stores, session("ses_2", minute=2))
+    ended = session("ses_2", minute=2)
+    ended.stop_reason, ended.status = session_pb2.STOP_REASON_CONVERGED, session_pb2.SESSION_STATUS_COMPLETED
+    (lease,) = [one for one in await stores.leases.claim("one", ttl=stores.ttl, limit=2) if one.session_id == "ses_2"]
+    await stores.sessions.append(lease, [Entry(2, "x", b"x")], session=ended, release=True)
+    third = session("ses_3", minute=3)
+    third.agents.append("Zeus@2.0.0")
+    third.metadata.update({"team": {"name": "core", "size": 3}, "tags": ["a", "b"]})
+    await start(stores, third)
+
+    listed = await stores.sessions.every("acme", chosen, page=Page())
+
+    assert [one.id for one in listed] == found

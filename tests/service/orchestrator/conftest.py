@@ -15,6 +15,7 @@ from agentnet.orchestrator.v1 import (
     agent_service_pb2_grpc,
     checkpoint_service_pb2_grpc,
     evaluation_service_pb2_grpc,
+    history_service_pb2_grpc,
     input_service_pb2_grpc,
     session_service_pb2_grpc,
     task_graph_service_pb2_grpc,
@@ -26,6 +27,7 @@ from services.orchestrator.main import SERVICES
 from services.orchestrator.service import AgentService, SessionService, add_to_server
 from services.orchestrator.service_checkpoints import CheckpointService
 from services.orchestrator.service_graphs import TaskGraphService
+from services.orchestrator.service_histories import HistoryService
 from services.orchestrator.service_inputs import InputService, TurnService
 from shared.errors import MeshError
 from shared.rpc.channel import mesh_channel
@@ -50,6 +52,7 @@ class Mesh:
     task_graphs: Any
     evaluations: Any
     checkpoints: Any
+    histories: Any
     address: str
     inputs: Any
     turns: Any
@@ -97,6 +100,8 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
             EvaluationService(laboratory.evaluations), server
         )
         around.side.add_to_server(server)
+        histories = HistoryService(world.histories)
+        history_service_pb2_grpc.add_HistoryServiceServicer_to_server(histories, server)
 
     async with serving(settings, register, service_names=SERVICES) as address:
         async with mesh_channel(address, services=SERVICES) as channel:
@@ -108,6 +113,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
                 task_graph_service_pb2_grpc.TaskGraphServiceStub(channel),
                 evaluation_service_pb2_grpc.EvaluationServiceStub(channel),
                 checkpoint_service_pb2_grpc.CheckpointServiceStub(channel),
+                history_service_pb2_grpc.HistoryServiceStub(channel),
                 address,
                 input_service_pb2_grpc.InputServiceStub(channel),
                 turn_service_pb2_grpc.TurnServiceStub(channel),

@@ -167,3 +167,24 @@ async def test_two_replicas_share_many_sessions_and_repeat_none(shared: Shared) 
     for reader in readers:
         check_whole(reader, model)
     assert len(model.started) == 20
+
+
+async def test_fifty_sessions_of_a_killed_replica_each_at_another_event_end_whole_and_pay_once(shared: Shared) -> None:
+    where, model = shared
+    model.words = 60
+    async with where.replica("one") as one, where.replica("two") as two:
+        with two.frozen():
+            readers = [await start(shared, one) for _ in range(50)]
+            await readers[-1].read(one, until=5)
+            await asyncio.gather(*(reader.read(one, until=3) for reader in readers))
+            one.kill()
+        died = {len(reader.seen) for reader in readers}
+        await asyncio.gather(*(reader.read(two) for reader in readers))
+
+    for reader in readers:
+        check_whole(reader, model)
+    taken_over = [reader for reader in readers if "session_taken_over" in reader.kinds]
+    assert len(taken_over) > 25
+    assert died
+    assert len(model.started) == 50
+    assert max(reader.longest_silence for reader in taken_over) < 5

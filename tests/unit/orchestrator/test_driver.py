@@ -82,6 +82,21 @@ async def test_a_cancel_reaches_a_turn_in_flight_by_the_wake_up() -> None:
     assert (await world.find(session_id)).stop_reason == session_pb2.STOP_REASON_CANCELLED
 
 
+async def test_a_cancel_that_nobody_heard_reaches_a_turn_when_the_replica_listens_again() -> None:
+    world = World()
+    world.inference.held_at = 3
+    async with replica(world) as driver:
+        session_id = await world.start()
+        watching = Watching(world, session_id)
+        await watching.until(3)
+        world.leases.hear.clear()
+        await world.signal(session_id, "cancel")
+        driver.wake_all()
+        async with asyncio.timeout(2):
+            await watching.end()
+    assert (await world.find(session_id)).stop_reason == session_pb2.STOP_REASON_CANCELLED
+
+
 async def test_draining_frees_a_session_at_once_and_another_replica_goes_on() -> None:
     world = World()
     world.inference.held_at = 4

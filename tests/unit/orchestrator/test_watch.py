@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 
 from services.orchestrator.errors import SequenceOutOfRange, SessionNotFound
 from services.orchestrator.store import Entry
+from services.orchestrator.watch import Watcher
 from tests.support.orchestrator import TENANT, TTL, Watching, World, driving
 
 SOON = timedelta(milliseconds=1)
@@ -81,3 +83,28 @@ async def test_a_place_far_out_in_an_uncommitted_turn_is_in_range() -> None:
         entry = await anext(entries)
     assert entry is not None
     assert entry.sequence == 1501
+
+
+async def test_a_reader_of_a_live_turn_leaves_the_database_alone() -> None:
+    world = World()
+    session_id = await world.start()
+    (lease,) = await world.leases.claim("one", ttl=TTL, limit=1)
+    reads = 0
+    read = world.store.read
+
+    async def counted(tenant: str, session: str, after: int, *, limit: int) -> Sequence[Entry]:
+        nonlocal reads
+        reads += 1
+        return await read(tenant, session, after, limit=limit)
+
+    world.store.read = counted  # type: ignore[method-assign] # it only counts
+    watcher = Watcher(world.store, world.tail, poll=timedelta(minutes=1))
+    async with aclosing(watcher.watch(TENANT, session_id, after=1, heartbeat=timedelta(minutes=1))) as entries:
+        for sequence in range(2, 52):
+            waiting = asyncio.ensure_future(anext(entries))
+            await asyncio.sleep(0.001)
+            await world.tail.append(lease, [Entry(sequence, "", b"\x12\x00")])
+            entry = await asyncio.wait_for(waiting, 1)
+            assert entry is not None
+            assert entry.sequence == sequence
+    assert reads == 1  # before there was anything to follow

@@ -16,6 +16,7 @@ from agentnet.cli.agents import add_to as add_agent_commands
 from agentnet.cli.audit import audit
 from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
+from agentnet.cli.histories import history
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
 from agentnet.cli.show import Story
 from agentnet.cli.work import do, err
@@ -29,6 +30,7 @@ app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
 app.add_typer(audit, name="audit")
 app.add_typer(evaluation, name="eval")
+app.add_typer(history)
 
 out = Console(highlight=False)
 

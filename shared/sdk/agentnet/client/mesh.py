@@ -10,6 +10,7 @@ from agentnet.client.credentials import find_target
 from agentnet.client.dispatch import Dispatch, History, Relationships, Templates
 from agentnet.client.evaluations import Evaluations
 from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
+from agentnet.client.histories import Histories
 from agentnet.client.inference import Inference
 from agentnet.client.memories import MemoryManager
 from agentnet.client.sessions import Agents, Sessions
@@ -34,6 +35,7 @@ class AgentNet:
         self._transport = transport
         self.agents = Agents(transport)
         self.sessions = Sessions(transport)
+        self.histories = Histories(transport)
         self.task_graphs = TaskGraphs(transport, self.sessions)
         self.checkpoints = Checkpoints(transport)
         self.evaluations = Evaluations(transport)

@@ -306,6 +306,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The delegation was revoked, has expired or spent its budget (PERMISSION_DENIED). Metadata: `delegation_id`, `state`."""
     ERROR_REASON_ENGINE_FAILED: _ErrorReason.ValueType  # 219
     """The agent's reasoning engine is not installed, or failed (FAILED_PRECONDITION). Metadata: `engine`."""
+    ERROR_REASON_REPLAY_UNSUPPORTED: _ErrorReason.ValueType  # 220
+    """What is not driven as agents on a topic cannot be replayed from its log (FAILED_PRECONDITION). Metadata: `mode`."""
+    ERROR_REASON_FORK_UNSUPPORTED: _ErrorReason.ValueType  # 221
+    """What is not driven as agents on a topic cannot be forked (FAILED_PRECONDITION). Metadata: `mode`."""
+    ERROR_REASON_DOCUMENT_INVALID: _ErrorReason.ValueType  # 222
+    """An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
+    ERROR_REASON_EFFECTS_OFF: _ErrorReason.ValueType  # 223
+    """The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -597,4 +605,12 @@ ERROR_REASON_DELEGATION_ENDED: ErrorReason.ValueType  # 218
 """The delegation was revoked, has expired or spent its budget (PERMISSION_DENIED). Metadata: `delegation_id`, `state`."""
 ERROR_REASON_ENGINE_FAILED: ErrorReason.ValueType  # 219
 """The agent's reasoning engine is not installed, or failed (FAILED_PRECONDITION). Metadata: `engine`."""
+ERROR_REASON_REPLAY_UNSUPPORTED: ErrorReason.ValueType  # 220
+"""What is not driven as agents on a topic cannot be replayed from its log (FAILED_PRECONDITION). Metadata: `mode`."""
+ERROR_REASON_FORK_UNSUPPORTED: ErrorReason.ValueType  # 221
+"""What is not driven as agents on a topic cannot be forked (FAILED_PRECONDITION). Metadata: `mode`."""
+ERROR_REASON_DOCUMENT_INVALID: ErrorReason.ValueType  # 222
+"""An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
+ERROR_REASON_EFFECTS_OFF: ErrorReason.ValueType  # 223
+"""The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -168,6 +168,9 @@ class Session(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     DELEGATED_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    EFFECTS_OFF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `ses_01J…`."""
     topic_start: _builtins.str
@@ -200,6 +203,8 @@ class Session(_message.Message):
     """What decided the end: a measure of convergence ("jaccard", "semantic", "stagnation", …), "votes", "contested_points", or
     the cap that was reached ("max_rounds", "max_turns", "max_tokens", "max_cost_micros_usd", "max_duration"). Empty: neither.
     """
+    effects_off: _builtins.bool
+    """True when calls of tools do not act on the world: an answer comes from the log of its origin, or the call is refused."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who takes part, as `Athena@1.0.0`: versions are pinned at the start."""
@@ -264,6 +269,14 @@ class Session(_message.Message):
     def delegated(self) -> Global___Delegated:
         """The delegation it works on. Absent: none."""
 
+    @_builtins.property
+    def origin(self) -> Global___SessionOrigin:
+        """Where it came from, of a fork or an import. Absent otherwise."""
+
+    @_builtins.property
+    def overrides(self) -> Global___SessionOverrides:
+        """What holds instead of what its agents say. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -298,14 +311,131 @@ class Session(_message.Message):
         grant: _principal_pb2.Grant | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         delegated: Global___Delegated | None = ...,
+        origin: Global___SessionOrigin | None = ...,
+        overrides: Global___SessionOverrides | None = ...,
+        effects_off: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "decision", b"decision", "delegated", b"delegated", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "limits", b"limits", "metadata", b"metadata", "options", b"options", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "decision", b"decision", "delegated", b"delegated", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "limits", b"limits", "metadata", b"metadata", "options", b"options", "origin", b"origin", "overrides", b"overrides", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "decision", b"decision", "delegated", b"delegated", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "id", b"id", "inputs", b"inputs", "last_sequence", b"last_sequence", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "require_approval", b"require_approval", "result", b"result", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_measure", b"stop_measure", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "decision", b"decision", "delegated", b"delegated", "effects_off", b"effects_off", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "id", b"id", "inputs", b"inputs", "last_sequence", b"last_sequence", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "origin", b"origin", "overrides", b"overrides", "require_approval", b"require_approval", "result", b"result", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_measure", b"stop_measure", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class SessionOrigin(_message.Message):
+    """Where a session came from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session it was forked from or that was exported."""
+    sequence: _builtins.int
+    """The last event that was taken over; 0: all of them."""
+    kind: _builtins.str
+    """"fork" or "import"."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "sequence", b"sequence", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOrigin: _TypeAlias = SessionOrigin  # noqa: Y015
+
+@_typing.final
+class SessionOverrides(_message.Message):
+    """What holds for a session instead of what its agents say. Empty fields change nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SystemPromptsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AgentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BUNDLES_FIELD_NUMBER: _builtins.int
+    SYSTEM_PROMPTS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    MAX_ROUNDS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model of every agent."""
+    max_rounds: _builtins.int
+    """Rounds at most: 0 keeps the number, at most 50."""
+    @_builtins.property
+    def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The policy bundles of every agent, instead of their own."""
+
+    @_builtins.property
+    def system_prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """System prompts by agent name; "*": of every agent that is not named."""
+
+    @_builtins.property
+    def agents(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Agents that take the place of others: by name as it was, as `Athena` or `Athena@2.0.0`."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        bundles: _abc.Iterable[_builtins.str] | None = ...,
+        system_prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        agents: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        max_rounds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "bundles", b"bundles", "max_rounds", b"max_rounds", "model", b"model", "system_prompts", b"system_prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOverrides: _TypeAlias = SessionOverrides  # noqa: Y015
 
 @_typing.final
 class Delegated(_message.Message):

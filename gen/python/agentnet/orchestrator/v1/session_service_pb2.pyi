@@ -193,6 +193,11 @@ class ListSessionsRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    START_TIME_FROM_FIELD_NUMBER: _builtins.int
+    START_TIME_UNTIL_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -203,6 +208,22 @@ class ListSessionsRequest(_message.Message):
     """Only sessions of this mode; empty: all."""
     order_by: _builtins.str
     """"start_time desc" (default) or "start_time"."""
+    agent: _builtins.str
+    """Only sessions this agent takes part in, by name; empty: all."""
+    stop_reason: _session_pb2.StopReason.ValueType
+    """Only sessions that stopped for this reason; unspecified: all."""
+    @_builtins.property
+    def start_time_from(self) -> _timestamp_pb2.Timestamp:
+        """Only sessions started at this time or later. Absent: all."""
+
+    @_builtins.property
+    def start_time_until(self) -> _timestamp_pb2.Timestamp:
+        """Only sessions started before this time. Absent: all."""
+
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """Only sessions whose metadata holds all of this; lists hold in any order. At most 4 KiB as JSON; absent: all."""
+
     def __init__(
         self,
         *,
@@ -211,10 +232,15 @@ class ListSessionsRequest(_message.Message):
         status: _session_pb2.SessionStatus.ValueType = ...,
         mode: _builtins.str = ...,
         order_by: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        stop_reason: _session_pb2.StopReason.ValueType = ...,
+        start_time_from: _timestamp_pb2.Timestamp | None = ...,
+        start_time_until: _timestamp_pb2.Timestamp | None = ...,
+        metadata: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "start_time_from", b"start_time_from", "start_time_until", b"start_time_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "metadata", b"metadata", "mode", b"mode", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "start_time_from", b"start_time_from", "start_time_until", b"start_time_until", "status", b"status", "stop_reason", b"stop_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,7 @@ class Turn(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     ITERATIONS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    COPIED_FROM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `trn_01J…`; also the id of the generation that produced it."""
     session_id: _builtins.str
@@ -68,6 +69,8 @@ class Turn(_message.Message):
     """Its part in the mode, as in TurnStarted."""
     iterations: _builtins.int
     """How often the model was called in the try; more than once when it asked for tools."""
+    copied_from: _builtins.str
+    """In a fork or an import: the turn this is a copy of. Its tokens and money were spent there."""
     @_builtins.property
     def context(self) -> Global___TurnContext:
         """What it was given to know."""
@@ -131,10 +134,11 @@ class Turn(_message.Message):
         phase: _builtins.str = ...,
         iterations: _builtins.int = ...,
         tool_calls: _abc.Iterable[Global___ToolUse] | None = ...,
+        copied_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "content", b"content", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "iterations", b"iterations", "monitors", b"monitors", "phase", b"phase", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "content", b"content", "context", b"context", "copied_from", b"copied_from", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "iterations", b"iterations", "monitors", b"monitors", "phase", b"phase", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Running a session again from its log."""

@@ -1,0 +1,180 @@
+"""A session as it is audited, carried away and taken in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf import json_format
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.orchestrator.v1 import history_pb2, session_pb2
+from services.orchestrator.errors import DocumentInvalid, ReplayUnsupported, SessionNotFound
+from services.orchestrator.store import Entry
+from shared.errors import Reason, Unavailable
+from tests.support.graphs import node
+from tests.support.orchestrator import ADA, TENANT, TTL, World
+
+Document = history_pb2.SessionDocument
+
+
+async def told(world: World) -> str:
+    verdict = generation_pb2.PolicyVerdict(rule="pii", bundle="default@1.0.0", action="redact", severity="major")
+    world.inference.interludes = [generation_pb2.GenerationEvent(verdict=verdict)]
+    world.inference.failures = [Unavailable("away", reason=Reason.ERROR_REASON_PROVIDER_UNAVAILABLE)]
+    session_id = await world.start()
+    await world.drive()
+    return session_id
+
+
+async def test_an_audit_tells_turns_violations_costs_incidents_and_that_the_log_is_whole() -> None:
+    world = World()
+    session_id = await told(world)
+
+    found = await world.histories.audit(TENANT, session_id)
+
+    assert found.session == await world.find(session_id)
+    assert [turn.agent for turn in found.turns] == ["Athena@1.0.0", "Apollo@1.0.0"] * 2
+    assert found.turns[1].context.short_term[0] == "Athena: Athena has one idea about it."
+    assert {(one.agent, one.verdict.rule) for one in found.violations} == {
+        ("Athena@1.0.0", "pii"),
+        ("Apollo@1.0.0", "pii"),
+    }
+    assert [(line.agent, line.turns, line.micros_usd) for line in found.costs] == [
+        ("Apollo@1.0.0", 2, 14),
+        ("Athena@1.0.0", 2, 14),
+    ]
+    assert [event.WhichOneof("payload") for event in found.incidents] == ["turn_interrupted"]
+    assert found.chain == history_pb2.ChainReport(intact=True, events=len(await world.log(session_id)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "tamper"),
+    [
+        ("edited", lambda log: log.__setitem__(3, Entry(4, log[3].kind, log[3].payload + b"\x2a\x01x"))),
+        (
+            "edited",
+            lambda log: log.__setitem__(slice(4, 6), [Entry(5, "", log[5].payload), Entry(6, "", log[4].payload)]),
+        ),
+        ("missing", lambda log: log.pop(4)),
+        ("truncated", lambda log: log.pop()),
+    ],
+)
+async def test_what_was_done_to_a_log_is_found(fault: str, tamper: Callable[[list[Entry]], object]) -> None:
+    world = World()
+    session_id = await told(world)
+    kept = world.store._kept[TENANT, session_id]
+    before = list(kept.log)
+
+    tamper(kept.log)
+
+    wrong = next((place for place, entry in enumerate(before) if kept.log[place : place + 1] != [entry]), 0)
+    if fault == "missing":
+        kept.macs.pop(4)
+    chain = (await world.histories.audit(TENANT, session_id)).chain
+    assert (chain.intact, chain.fault, chain.sequence) == (False, fault, wrong + 1)
+
+
+async def test_a_session_is_carried_away_as_json_and_taken_in_elsewhere() -> None:
+    world, other = World(), World()
+    session_id = await told(world)
+    document = await world.histories.export(TENANT, session_id)
+
+    text = json_format.MessageToJson(document)
+    taken = await other.histories.take_in(ADA, json_format.Parse(text, Document()), request_id=None)
+
+    assert taken.id != session_id
+    assert (taken.origin.session_id, taken.origin.kind) == (session_id, "import")
+    assert await other.find(taken.id) == taken
+    before = [event.WhichOneof("payload") for event in await world.log(session_id)]
+    assert [event.WhichOneof("payload") for event in await other.log(taken.id)] == before
+    found = await other.histories.audit(TENANT, taken.id)
+    assert found.chain.intact
+    assert [turn.content for turn in found.turns] == [
+        event.turn_finished.turn.content for event in document.events if event.HasField("turn_finished")
+    ]
+    assert await other.leases.claim("one", ttl=TTL, limit=9) == []
+
+
+async def test_what_was_taken_in_can_be_exported_and_taken_in_again() -> None:
+    world = World()
+    first = await world.histories.export(TENANT, await told(world))
+    second = await world.histories.export(TENANT, (await world.histories.take_in(ADA, first, request_id=None)).id)
+    third = await world.histories.take_in(ADA, second, request_id="again")
+    assert (await world.histories.take_in(ADA, second, request_id="again")).id == third.id
+    assert len(second.events) == len(first.events)
+
+
+def _version(document: Document) -> None:
+    document.schema_version = 9
+
+
+def _empty(document: Document) -> None:
+    del document.events[:]
+
+
+def _gap(document: Document) -> None:
+    del document.events[3]
+
+
+def _stranger(document: Document) -> None:
+    document.events[2].session_id = "ses_other"
+
+
+def _silent(document: Document) -> None:
+    document.events[2].ClearField("turn_started")
+    document.events[2].ClearField("tokens_produced")
+    document.events[2].ClearField(document.events[2].WhichOneof("payload") or "time")
+
+
+def _running(document: Document) -> None:
+    document.session.status = session_pb2.SESSION_STATUS_RUNNING
+
+
+def _unfinished(document: Document) -> None:
+    del document.events[-1]
+
+
+def _edited(document: Document) -> None:
+    document.events[1].turn_started.prompt = "Another."
+
+
+def _summary(document: Document) -> None:
+    document.session.cost_micros_usd = 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "field"),
+    [
+        (_version, "document.schema_version"),
+        (_empty, "document.events"),
+        (_gap, "document.events[3].sequence"),
+        (_stranger, "document.events[2].session_id"),
+        (_silent, "document.events[2]"),
+        (_running, "document.session.status"),
+        (_unfinished, "document.events[{last}]"),
+        (_edited, "document.log_hash"),
+        (_summary, "document.session.cost_micros_usd"),
+    ],
+)
+async def test_a_broken_document_is_refused_with_the_field_at_fault(
+    spoil: Callable[[Document], None], field: str
+) -> None:
+    world = World()
+    document = await world.histories.export(TENANT, await told(world))
+    last = len(document.events) - 2
+    spoil(document)
+
+    with pytest.raises(DocumentInvalid) as raised:
+        await world.histories.take_in(ADA, document, request_id=None)
+
+    assert raised.value.field == field.format(last=last)
+
+
+async def test_a_graph_is_neither_replayed_nor_is_a_stranger_found() -> None:
+    world = World()
+    graph = await world.execute(node("a"))
+    with pytest.raises(ReplayUnsupported):
+        await world.histories.replay(TENANT, graph.session.id)
+    with pytest.raises(SessionNotFound):
+        await world.histories.audit("other", graph.session.id)
