@@ -183,7 +183,9 @@ def answer(found: Answer, *, explain: bool) -> pb.RecallResponse:
         match.neighbours.extend(memory(near) for near in found.around.get(one.memory.place, ()))
         if explain:
             match.explanation.CopyFrom(_explanation(one.explanation))
-    return pb.RecallResponse(matches=matches, degraded=found.degraded, withheld=found.withheld)
+    return pb.RecallResponse(
+        matches=matches, degraded=found.degraded, coverage=recall_pb2.RecallCoverage(withheld=found.withheld)
+    )
 
 
 def scored(found: Iterable[Ranked]) -> list[pb.ScoredMemory]:

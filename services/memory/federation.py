@@ -12,6 +12,7 @@ from typing import Final
 import grpc
 
 from agentnet.memory.v1 import memory_service_pb2 as pb
+from agentnet.memory.v1 import recall_pb2
 from agentnet.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from shared import fields
 from shared.errors import InvalidArgument
@@ -65,12 +66,12 @@ class Federation:
         known = [(name, answer) for name, answer in zip(asked, answers, strict=True) if answer]
         for name, answer in known:
             for match in answer.matches:
-                match.cluster = name
+                match.memory.cluster = name
         return Elsewhere(
             [match for _, answer in known for match in answer.matches],
             [name for name, answer in zip(asked, answers, strict=True) if answer is None],
             any(answer.degraded for _, answer in known),
-            sum(answer.withheld for _, answer in known),
+            sum(answer.coverage.withheld for _, answer in known),
         )
 
     def _asked(self, request: pb.RecallRequest) -> Sequence[str]:
@@ -103,4 +104,9 @@ def merged(own: pb.RecallResponse, others: Elsewhere, *, limit: int) -> pb.Recal
     best = sorted((*own.matches, *others.matches), key=lambda match: -match.relevance)
     once = {match.memory.content: match for match in reversed(best)}
     chosen = [match for match in best if once[match.memory.content] is match][:limit]
-    return pb.RecallResponse(matches=chosen, degraded=own.degraded or others.degraded, missing_clusters=others.missing)
+    withheld = own.coverage.withheld + others.withheld
+    return pb.RecallResponse(
+        matches=chosen,
+        degraded=own.degraded or others.degraded,
+        coverage=recall_pb2.RecallCoverage(missing_clusters=others.missing, withheld=withheld),
+    )

@@ -95,8 +95,7 @@ class ToolAuthorizer:
     def authorize(self, caller: Principal, tool: Tool, *, agent: str) -> ToolPermission:
         """The permission that the call goes by. Raises ToolNotAllowed."""
         permission, roles = self.permission(tool), roles_of(caller, agent)
-        granted = caller.grant is None or caller.grant.tools is None or tool.name in caller.grant.tools
-        allowed = granted and bool(roles & permission.allowed_roles) and (not agent or permission.admits(agent))
+        allowed = bool(roles & permission.allowed_roles) and (not agent or permission.admits(agent))
         if not allowed:
             raise ToolNotAllowed(
                 f"{agent or 'the caller'} may not call {tool.name}",

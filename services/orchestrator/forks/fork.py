@@ -51,7 +51,7 @@ class Forking:
             session_id=session.id,
             sequence=session.last_sequence,
             actor=f"user:{forker.subject}",
-            session_forked=event_pb2.SessionForked(session=session),
+            session_forked=fork_pb2.SessionForked(session=session),
         )
         forked.time.CopyFrom(session.start_time)
         return session, [*log, forked]

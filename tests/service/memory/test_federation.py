@@ -40,7 +40,7 @@ def silent() -> Any:
 
 
 def found(answer: Any) -> list[tuple[str, str]]:
-    return [(match.cluster, match.memory.content) for match in answer.matches]
+    return [(match.memory.cluster, match.memory.content) for match in answer.matches]
 
 
 async def test_the_best_of_all_clusters_come_in_one_order(clusters: dict[str, Served]) -> None:
@@ -51,7 +51,7 @@ async def test_the_best_of_all_clusters_come_in_one_order(clusters: dict[str, Se
     assert {place for place, _ in found(answer)[:2]} == {"", "eu"}
     relevances = [match.relevance for match in answer.matches]
     assert relevances == sorted(relevances, reverse=True)
-    assert list(answer.missing_clusters) == []
+    assert list(answer.coverage.missing_clusters) == []
 
 
 async def test_without_being_named_no_cluster_is_asked(clusters: dict[str, Served]) -> None:
@@ -63,7 +63,7 @@ async def test_a_cluster_that_does_not_answer_is_named_and_the_others_answer(clu
     await remember(clusters["us"], "The rocket launch is in May.")
     answer = await recall(clusters["home"], "rocket launch", clusters=["*"])
     assert found(answer) == [("us", "The rocket launch is in May.")]
-    assert list(answer.missing_clusters) == ["gone"]
+    assert list(answer.coverage.missing_clusters) == ["gone"]
 
 
 async def test_what_two_clusters_keep_is_there_once_and_the_limit_holds(clusters: dict[str, Served]) -> None:

@@ -77,7 +77,7 @@ async def test_what_may_be_stored_and_not_be_part_of_a_prompt_is_withheld(govern
     await remember(governed, "Ada likes tea.")
     answer = await recall(governed, "What about Ada's tea and salary?")
     assert [match.memory.content for match in answer.matches] == ["Ada likes tea."]
-    assert answer.withheld == 1
+    assert answer.coverage.withheld == 1
 
 
 async def test_the_corpus_that_policy_compares_with_is_kept_as_it_is(governed: Served) -> None:

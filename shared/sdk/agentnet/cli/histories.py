@@ -16,8 +16,6 @@ from agentnet.client import AgentNet
 from agentnet.orchestrator.v1 import history_pb2, session_pb2
 
 history = typer.Typer()
-audit = typer.Typer(no_args_is_help=True, help="Audit sessions.")
-history.add_typer(audit, name="audit")
 
 out = Console(highlight=False)
 
@@ -59,18 +57,6 @@ def fork(
 def diff(session_id: Identifier, other: Annotated[str, typer.Argument(help="The other session.")]) -> None:
     """Compare two sessions turn by turn."""
     do(_diff(session_id, other), what="session")
-
-
-@audit.command("verify")
-def audit_verify(session_id: Identifier) -> None:
-    """Check that a session's log is as it was written; 1 when it is not."""
-    do(_verify(session_id), what="session")
-
-
-@audit.command("show")
-def audit_show(session_id: Identifier) -> None:
-    """Show who said what, what policy did, what it cost and what went wrong."""
-    do(_audit(session_id), what="session")
 
 
 @history.command("export")
@@ -131,38 +117,8 @@ async def _diff(session_id: str, other: str) -> None:
     table = Table("session", "ended with", "turns", "tokens out", "USD", "verdicts", box=None)
     for side in (found.left, found.right):
         tokens, money = str(side.usage.output_tokens), f"{side.cost_micros_usd / _MICROS:.6f}"
-        table.add_row(side.session_id, _reason(side.stop_reason), str(side.turns), tokens, money, str(side.verdicts))
+        table.add_row(side.session_id, reason(side.stop_reason), str(side.turns), tokens, money, str(side.verdicts))
     out.print(table)
-
-
-async def _verify(session_id: str) -> None:
-    async with AgentNet.connect() as mesh:
-        chain = (await mesh.histories.audit(session_id)).chain
-    if chain.intact:
-        out.print(f"[green]intact[/] {chain.events} events, each as it was written")
-        return
-    err.print(f"[red]{chain.fault}[/] at event {chain.sequence}; the {chain.events} before it are as they were written")
-    sys.exit(1)
-
-
-async def _audit(session_id: str) -> None:
-    async with AgentNet.connect() as mesh:
-        found = await mesh.histories.audit(session_id)
-    out.print(f"[bold]{escape(found.session.topic_start)}[/] ended with {_reason(found.session.stop_reason)}")
-    for turn in found.turns:
-        out.print(f"[bold]round {turn.round} {escape(turn.agent)}[/] {escape(turn.content)}")
-    for one in found.violations:
-        out.print(
-            f"event {one.sequence}: {one.verdict.action} by {one.verdict.rule} of {one.verdict.bundle}, {one.agent}"
-        )
-    for event in found.incidents:
-        out.print(f"event {event.sequence}: {event.WhichOneof('payload')} by {escape(event.actor)}")
-    table = Table("agent", "provider", "model", "turns", "tokens out", "USD", box=None)
-    for line in found.costs:
-        money = f"{line.micros_usd / _MICROS:.6f}"
-        table.add_row(line.agent, line.provider, line.model, str(line.turns), str(line.usage.output_tokens), money)
-    out.print(table)
-    out.print("the log is intact" if found.chain.intact else f"[red]the log is not intact: {found.chain.fault}[/]")
 
 
 async def _export(session_id: str, found: list[str]) -> None:
@@ -186,5 +142,5 @@ def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _reason(reason: session_pb2.StopReason.ValueType) -> str:
+def reason(reason: session_pb2.StopReason.ValueType) -> str:
     return session_pb2.StopReason.Name(reason).removeprefix("STOP_REASON_").lower()

@@ -257,7 +257,7 @@ def _print_status(found: dict[str, Any]) -> None:
     columns = ("process", "health", "address", "pid", "restarts", "requests", "p50 ms", "p95", "p99")
     table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for part in found["processes"]:
-        numbers = part.get("latency_ms") or {}
+        numbers: dict[str, Any] = part.get("latency_ms") or {}
         table.add_row(
             part["name"], part["health"], part["address"], str(part["pid"] or "-"), str(part["restarts"]),
             str(part.get("requests", "")), *(str(numbers.get(name, "")) for name in ("p50", "p95", "p99")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class AgentsUnderTest:
         return heard
 
     @asynccontextmanager
-    async def draft(self, name: str, *, prompt: str, model: str = "") -> AsyncIterator[str]:
+    async def draft(self, name: str, *, prompt: str, model: str = "") -> AsyncGenerator[str]:
         """A throw-away agent, archived at the end of the block. Yields its reference."""
         own = f"{name}-{secrets.token_hex(4)}"
         agent = agent_pb2.Agent(name=own, version="1.0.0", system_prompt=prompt, model=model)

@@ -97,9 +97,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TASK_GRAPH_NOT_FOUND: _ErrorReason.ValueType  # 50
     """No such task graph in this tenant (NOT_FOUND)."""
     ERROR_REASON_GRAPH_INVALID: _ErrorReason.ValueType  # 51
-    """The graph has a cycle, a missing dependency, an unreachable node or a condition that does not compile
-    (INVALID_ARGUMENT). Metadata: `fault`, `path`, for example `a > b > a`.
-    """
+    """The graph cannot be run: cycle, missing dependency, unreachable node, bad condition (INVALID_ARGUMENT). Metadata: `path`."""
     ERROR_REASON_PLAN_INVALID: _ErrorReason.ValueType  # 52
     """The planner's answer was no valid graph, after one repair (FAILED_PRECONDITION). Metadata: `fault`, `path`."""
     ERROR_REASON_TASK_TIMED_OUT: _ErrorReason.ValueType  # 53
@@ -173,9 +171,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 91
     """No such recorded decision (NOT_FOUND)."""
     ERROR_REASON_CLASSIFIER_UNAVAILABLE: _ErrorReason.ValueType  # 92
-    """A rule names an ONNX model that is not in policy's folder of classifiers, or is no classifier (FAILED_PRECONDITION).
-    Metadata: `model`.
-    """
+    """A rule names an ONNX model that is not there or no classifier (FAILED_PRECONDITION). Metadata: `model`."""
     ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 100
     """No such memory in this tenant (NOT_FOUND)."""
     ERROR_REASON_EMBEDDING_WIDTH_INVALID: _ErrorReason.ValueType  # 101
@@ -217,9 +213,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOOL_CIRCUIT_OPEN: _ErrorReason.ValueType  # 132
     """The tool failed too often and is left alone for a while (UNAVAILABLE). RetryInfo says when to come back."""
     ERROR_REASON_TOOL_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 133
-    """A call with this request_id began and nobody knows whether its effect happened (FAILED_PRECONDITION). It is not
-    repeated; find out, then use a new request_id.
-    """
+    """Nobody knows whether the effect of this request_id happened (FAILED_PRECONDITION). It is not repeated; find out."""
     ERROR_REASON_TOOL_CALL_IN_PROGRESS: _ErrorReason.ValueType  # 134
     """A call with this request_id is running (ABORTED). Ask again later."""
     ERROR_REASON_TOOL_FAILED: _ErrorReason.ValueType  # 135
@@ -261,9 +255,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PROMPT_NOT_FOUND: _ErrorReason.ValueType  # 180
     """No such prompt, version or label in this tenant (NOT_FOUND). Metadata: `reference`."""
     ERROR_REASON_PROMPT_INVALID: _ErrorReason.ValueType  # 181
-    """A template does not parse, or asks for what is not declared (INVALID_ARGUMENT). BadRequest names the template; metadata:
-    `line`, `column`, from 1.
-    """
+    """A template does not parse or is not whole (INVALID_ARGUMENT). Metadata: `line`, `column`, from 1."""
     ERROR_REASON_DOCUMENT_UNREADABLE: _ErrorReason.ValueType  # 182
     """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
     ERROR_REASON_OPTIONS_CONTRADICT: _ErrorReason.ValueType  # 200
@@ -291,9 +283,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RELATIONSHIP_NOT_FOUND: _ErrorReason.ValueType  # 212
     """No such relationship between agents in this tenant (NOT_FOUND)."""
     ERROR_REASON_RELATIONSHIP_INVALID: _ErrorReason.ValueType  # 213
-    """The relationship cannot be: it would close a circle of chains, or joins an agent with itself (FAILED_PRECONDITION).
-    Metadata: `path`, for example `a > b > a`.
-    """
+    """The relationship closes a circle of chains or joins an agent with itself (FAILED_PRECONDITION). Metadata: `path`."""
     ERROR_REASON_CHAIN_LIMIT_REACHED: _ErrorReason.ValueType  # 214
     """A chain of agents reached its time, cost or number of runs (FAILED_PRECONDITION). Metadata: `limit`, `kind`."""
     ERROR_REASON_AGENT_TEMPLATE_NOT_FOUND: _ErrorReason.ValueType  # 215
@@ -396,9 +386,7 @@ ERROR_REASON_SESSION_POISONED: ErrorReason.ValueType  # 49
 ERROR_REASON_TASK_GRAPH_NOT_FOUND: ErrorReason.ValueType  # 50
 """No such task graph in this tenant (NOT_FOUND)."""
 ERROR_REASON_GRAPH_INVALID: ErrorReason.ValueType  # 51
-"""The graph has a cycle, a missing dependency, an unreachable node or a condition that does not compile
-(INVALID_ARGUMENT). Metadata: `fault`, `path`, for example `a > b > a`.
-"""
+"""The graph cannot be run: cycle, missing dependency, unreachable node, bad condition (INVALID_ARGUMENT). Metadata: `path`."""
 ERROR_REASON_PLAN_INVALID: ErrorReason.ValueType  # 52
 """The planner's answer was no valid graph, after one repair (FAILED_PRECONDITION). Metadata: `fault`, `path`."""
 ERROR_REASON_TASK_TIMED_OUT: ErrorReason.ValueType  # 53
@@ -472,9 +460,7 @@ ERROR_REASON_RISK_NOT_FOUND: ErrorReason.ValueType  # 90
 ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 91
 """No such recorded decision (NOT_FOUND)."""
 ERROR_REASON_CLASSIFIER_UNAVAILABLE: ErrorReason.ValueType  # 92
-"""A rule names an ONNX model that is not in policy's folder of classifiers, or is no classifier (FAILED_PRECONDITION).
-Metadata: `model`.
-"""
+"""A rule names an ONNX model that is not there or no classifier (FAILED_PRECONDITION). Metadata: `model`."""
 ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 100
 """No such memory in this tenant (NOT_FOUND)."""
 ERROR_REASON_EMBEDDING_WIDTH_INVALID: ErrorReason.ValueType  # 101
@@ -516,9 +502,7 @@ ERROR_REASON_TOOL_QUOTA_EXHAUSTED: ErrorReason.ValueType  # 131
 ERROR_REASON_TOOL_CIRCUIT_OPEN: ErrorReason.ValueType  # 132
 """The tool failed too often and is left alone for a while (UNAVAILABLE). RetryInfo says when to come back."""
 ERROR_REASON_TOOL_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 133
-"""A call with this request_id began and nobody knows whether its effect happened (FAILED_PRECONDITION). It is not
-repeated; find out, then use a new request_id.
-"""
+"""Nobody knows whether the effect of this request_id happened (FAILED_PRECONDITION). It is not repeated; find out."""
 ERROR_REASON_TOOL_CALL_IN_PROGRESS: ErrorReason.ValueType  # 134
 """A call with this request_id is running (ABORTED). Ask again later."""
 ERROR_REASON_TOOL_FAILED: ErrorReason.ValueType  # 135
@@ -560,9 +544,7 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 165
 ERROR_REASON_PROMPT_NOT_FOUND: ErrorReason.ValueType  # 180
 """No such prompt, version or label in this tenant (NOT_FOUND). Metadata: `reference`."""
 ERROR_REASON_PROMPT_INVALID: ErrorReason.ValueType  # 181
-"""A template does not parse, or asks for what is not declared (INVALID_ARGUMENT). BadRequest names the template; metadata:
-`line`, `column`, from 1.
-"""
+"""A template does not parse or is not whole (INVALID_ARGUMENT). Metadata: `line`, `column`, from 1."""
 ERROR_REASON_DOCUMENT_UNREADABLE: ErrorReason.ValueType  # 182
 """The document is damaged, encrypted, larger inside than allowed or of a kind not read (INVALID_ARGUMENT). Metadata: `problem`."""
 ERROR_REASON_OPTIONS_CONTRADICT: ErrorReason.ValueType  # 200
@@ -590,9 +572,7 @@ ERROR_REASON_AGENT_FILE_INVALID: ErrorReason.ValueType  # 211
 ERROR_REASON_RELATIONSHIP_NOT_FOUND: ErrorReason.ValueType  # 212
 """No such relationship between agents in this tenant (NOT_FOUND)."""
 ERROR_REASON_RELATIONSHIP_INVALID: ErrorReason.ValueType  # 213
-"""The relationship cannot be: it would close a circle of chains, or joins an agent with itself (FAILED_PRECONDITION).
-Metadata: `path`, for example `a > b > a`.
-"""
+"""The relationship closes a circle of chains or joins an agent with itself (FAILED_PRECONDITION). Metadata: `path`."""
 ERROR_REASON_CHAIN_LIMIT_REACHED: ErrorReason.ValueType  # 214
 """A chain of agents reached its time, cost or number of runs (FAILED_PRECONDITION). Metadata: `limit`, `kind`."""
 ERROR_REASON_AGENT_TEMPLATE_NOT_FOUND: ErrorReason.ValueType  # 215

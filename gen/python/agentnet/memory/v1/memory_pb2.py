@@ -26,15 +26,15 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/memory/v1/memory.proto\x12\x12\x61gentnet.memory.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x05\n\x06Memory\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12?\n\x0bmemory_type\x18\x03 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x12\n\x04tags\x18\x06 \x03(\tR\x04tags\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12#\n\nimportance\x18\x08 \x01(\x01H\x00R\nimportance\x88\x01\x01\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x17\n\x07turn_id\x18\x0b \x01(\tR\x06turnId\x12;\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12%\n\x0epolicy_version\x18\r \x01(\tR\rpolicyVersion\x12\'\n\x0f\x65mbedding_model\x18\x0e \x01(\tR\x0e\x65mbeddingModel\x12#\n\rembedding_set\x18\x0f \x01(\tR\x0c\x65mbeddingSet\x12\x1c\n\tembedding\x18\x10 \x03(\x02R\tembeddingB\r\n\x0b_importance*\x94\x01\n\nMemoryType\x12\x1b\n\x17MEMORY_TYPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16MEMORY_TYPE_SHORT_TERM\x10\x01\x12\x18\n\x14MEMORY_TYPE_EPISODIC\x10\x02\x12\x18\n\x14MEMORY_TYPE_SEMANTIC\x10\x03\x12\x19\n\x15MEMORY_TYPE_LONG_TERM\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/memory/v1/memory.proto\x12\x12\x61gentnet.memory.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x05\n\x06Memory\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12?\n\x0bmemory_type\x18\x03 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x12\n\x04tags\x18\x06 \x03(\tR\x04tags\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12#\n\nimportance\x18\x08 \x01(\x01H\x00R\nimportance\x88\x01\x01\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x17\n\x07turn_id\x18\x0b \x01(\tR\x06turnId\x12;\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12%\n\x0epolicy_version\x18\r \x01(\tR\rpolicyVersion\x12\'\n\x0f\x65mbedding_model\x18\x0e \x01(\tR\x0e\x65mbeddingModel\x12#\n\rembedding_set\x18\x0f \x01(\tR\x0c\x65mbeddingSet\x12\x1c\n\tembedding\x18\x10 \x03(\x02R\tembedding\x12\x18\n\x07\x63luster\x18\x11 \x01(\tR\x07\x63lusterB\r\n\x0b_importance*\x94\x01\n\nMemoryType\x12\x1b\n\x17MEMORY_TYPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16MEMORY_TYPE_SHORT_TERM\x10\x01\x12\x18\n\x14MEMORY_TYPE_EPISODIC\x10\x02\x12\x18\n\x14MEMORY_TYPE_SEMANTIC\x10\x03\x12\x19\n\x15MEMORY_TYPE_LONG_TERM\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.memory.v1.memory_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMORYTYPE']._serialized_start=770
-  _globals['_MEMORYTYPE']._serialized_end=918
+  _globals['_MEMORYTYPE']._serialized_start=796
+  _globals['_MEMORYTYPE']._serialized_end=944
   _globals['_MEMORY']._serialized_start=119
-  _globals['_MEMORY']._serialized_end=767
+  _globals['_MEMORY']._serialized_end=793
 # @@protoc_insertion_point(module_scope)

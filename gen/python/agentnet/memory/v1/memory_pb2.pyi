@@ -75,6 +75,7 @@ class Memory(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     EMBEDDING_SET_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `mem_01J…`."""
     content: _builtins.str
@@ -95,6 +96,8 @@ class Memory(_message.Message):
     """The model whose vector finds it."""
     embedding_set: _builtins.str
     """The embedding set it belongs to, see EmbeddingSetService; empty: it is an ordinary memory."""
+    cluster: _builtins.str
+    """The cluster that keeps it, where a recall asked several. Empty: the one that was asked."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For finding it again without its meaning. At most 32, each at most 64 characters."""
@@ -138,10 +141,11 @@ class Memory(_message.Message):
         embedding_model: _builtins.str = ...,
         embedding_set: _builtins.str = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
+        cluster: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "create_time", b"create_time", "expire_time", b"expire_time", "importance", b"importance", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "agent", b"agent", "content", b"content", "create_time", b"create_time", "embedding", b"embedding", "embedding_model", b"embedding_model", "embedding_set", b"embedding_set", "expire_time", b"expire_time", "id", b"id", "importance", b"importance", "memory_type", b"memory_type", "metadata", b"metadata", "policy_version", b"policy_version", "session_id", b"session_id", "tags", b"tags", "turn_id", b"turn_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "agent", b"agent", "cluster", b"cluster", "content", b"content", "create_time", b"create_time", "embedding", b"embedding", "embedding_model", b"embedding_model", "embedding_set", b"embedding_set", "expire_time", b"expire_time", "id", b"id", "importance", b"importance", "memory_type", b"memory_type", "metadata", b"metadata", "policy_version", b"policy_version", "session_id", b"session_id", "tags", b"tags", "turn_id", b"turn_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__importance: _TypeAlias = _typing.Literal["importance"]  # noqa: Y015
     _WhichOneofArgType__importance: _TypeAlias = _typing.Literal["_importance", b"_importance"]  # noqa: Y015

@@ -343,9 +343,7 @@ class RecallRequest(_message.Message):
 
     @_builtins.property
     def filters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further conditions, all of which hold. Keys: `metadata.<key>` (the text of a top-level value), `turn_id`,
-        `policy_version`. At most 16.
-        """
+        """More conditions, all of which hold, by `metadata.<key>`, `turn_id` or `policy_version`. At most 16."""
 
     @_builtins.property
     def half_life(self) -> _duration_pb2.Duration:
@@ -357,9 +355,7 @@ class RecallRequest(_message.Message):
 
     @_builtins.property
     def clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other clusters to ask as well, by the names the operator gave them, or `*` for all; the tenant is the same there. At
-        most 16; empty: this cluster alone.
-        """
+        """Other clusters to ask as well, by name, or `*` for all; at most 16. Empty: this cluster alone."""
 
     def __init__(
         self,
@@ -401,31 +397,27 @@ class RecallResponse(_message.Message):
 
     MATCHES_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
-    MISSING_CLUSTERS_FIELD_NUMBER: _builtins.int
-    WITHHELD_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     degraded: _builtins.bool
     """True when no embedding could be had and words alone decided, here or in a cluster that was asked."""
-    withheld: _builtins.int
-    """Matches that policy does not let this agent be shown, by rules over prompts. What they redact is redacted in the rest."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredMemory]:
         """The matches, best first."""
 
     @_builtins.property
-    def missing_clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Clusters that were asked and gave no answer in time; the matches are those of the others."""
+    def coverage(self) -> _recall_pb2.RecallCoverage:
+        """What is not among the matches, and why."""
 
     def __init__(
         self,
         *,
         matches: _abc.Iterable[Global___ScoredMemory] | None = ...,
         degraded: _builtins.bool = ...,
-        missing_clusters: _abc.Iterable[_builtins.str] | None = ...,
-        withheld: _builtins.int = ...,
+        coverage: _recall_pb2.RecallCoverage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "matches", b"matches", "missing_clusters", b"missing_clusters", "withheld", b"withheld"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "degraded", b"degraded", "matches", b"matches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,13 +434,10 @@ class ScoredMemory(_message.Message):
     RELEVANCE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
-    CLUSTER_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Cosine similarity, 0 to 1."""
     relevance: _builtins.float
     """What the order follows: similarity, words, neighbours, time and importance in one number, 0 to 1."""
-    cluster: _builtins.str
-    """The cluster that keeps it, where others were asked; empty: this one."""
     @_builtins.property
     def memory(self) -> _memory_pb2.Memory:
         """The memory."""
@@ -469,11 +458,10 @@ class ScoredMemory(_message.Message):
         relevance: _builtins.float = ...,
         explanation: _recall_pb2.Explanation | None = ...,
         neighbours: _abc.Iterable[_memory_pb2.Memory] | None = ...,
-        cluster: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "explanation", b"explanation", "memory", b"memory", "neighbours", b"neighbours", "relevance", b"relevance", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "memory", b"memory", "neighbours", b"neighbours", "relevance", b"relevance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,22 +26,16 @@ class MemoryServiceStub:
     Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]
-    """Reads one memory.
-    Errors: NOT_FOUND (MEMORY_NOT_FOUND).
-    """
+    """Reads one memory. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
     ListMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListMemoriesRequest, _memory_service_pb2.ListMemoriesResponse]
-    """Lists memories, without search.
-    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
-    """
+    """Lists memories, without search. Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID)."""
     Recall: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RecallRequest, _memory_service_pb2.RecallResponse]
     """Finds memories by meaning and by words, best first. When no embedding can be had, words alone decide and degraded is true.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, FILTER_UNKNOWN, EMBEDDING_WIDTH_INVALID);
     a cluster nobody named is FIELD_INVALID. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
     """
     Forget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ForgetRequest, _memory_service_pb2.ForgetResponse]
-    """Deletes a memory for good, with its vector and its words, and hands out a receipt.
-    Errors: NOT_FOUND (MEMORY_NOT_FOUND).
-    """
+    """Deletes a memory for good, vector and words and all, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
     AppendTurn: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.AppendTurnRequest, _memory_service_pb2.AppendTurnResponse]
     """Appends a finished turn to a session's short-term memory. The same turn_id again changes nothing.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG).
@@ -80,9 +74,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.GetMemoryRequest,
         context: _aio.ServicerContext[_memory_service_pb2.GetMemoryRequest, _abc.Awaitable[_memory_service_pb2.GetMemoryResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.GetMemoryResponse]:
-        """Reads one memory.
-        Errors: NOT_FOUND (MEMORY_NOT_FOUND).
-        """
+        """Reads one memory. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListMemories(
@@ -90,9 +82,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.ListMemoriesRequest,
         context: _aio.ServicerContext[_memory_service_pb2.ListMemoriesRequest, _abc.Awaitable[_memory_service_pb2.ListMemoriesResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.ListMemoriesResponse]:
-        """Lists memories, without search.
-        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
-        """
+        """Lists memories, without search. Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID)."""
 
     @_abc_1.abstractmethod
     def Recall(
@@ -111,9 +101,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.ForgetRequest,
         context: _aio.ServicerContext[_memory_service_pb2.ForgetRequest, _abc.Awaitable[_memory_service_pb2.ForgetResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.ForgetResponse]:
-        """Deletes a memory for good, with its vector and its words, and hands out a receipt.
-        Errors: NOT_FOUND (MEMORY_NOT_FOUND).
-        """
+        """Deletes a memory for good, vector and words and all, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def AppendTurn(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/memory/v1/recall.proto\x12\x12\x61gentnet.memory.v1\"\x94\x02\n\x0b\x45xplanation\x12@\n\x05parts\x18\x01 \x03(\x0b\x32*.agentnet.memory.v1.Explanation.PartsEntryR\x05parts\x12\x16\n\x06\x63osine\x18\x02 \x01(\x01R\x06\x63osine\x12\x12\n\x04\x62m25\x18\x03 \x01(\x01R\x04\x62m25\x12#\n\rmatched_terms\x18\x04 \x03(\tR\x0cmatchedTerms\x12\x18\n\x07recency\x18\x05 \x01(\x01R\x07recency\x12\x1e\n\nimportance\x18\x06 \x01(\x01R\nimportance\x1a\x38\n\nPartsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01*\x85\x01\n\x0eSearchStrategy\x12\x1f\n\x1bSEARCH_STRATEGY_UNSPECIFIED\x10\x00\x12\x1a\n\x16SEARCH_STRATEGY_HYBRID\x10\x01\x12\x19\n\x15SEARCH_STRATEGY_DENSE\x10\x02\x12\x1b\n\x17SEARCH_STRATEGY_LEXICAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/memory/v1/recall.proto\x12\x12\x61gentnet.memory.v1\"\x94\x02\n\x0b\x45xplanation\x12@\n\x05parts\x18\x01 \x03(\x0b\x32*.agentnet.memory.v1.Explanation.PartsEntryR\x05parts\x12\x16\n\x06\x63osine\x18\x02 \x01(\x01R\x06\x63osine\x12\x12\n\x04\x62m25\x18\x03 \x01(\x01R\x04\x62m25\x12#\n\rmatched_terms\x18\x04 \x03(\tR\x0cmatchedTerms\x12\x18\n\x07recency\x18\x05 \x01(\x01R\x07recency\x12\x1e\n\nimportance\x18\x06 \x01(\x01R\nimportance\x1a\x38\n\nPartsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"W\n\x0eRecallCoverage\x12)\n\x10missing_clusters\x18\x01 \x03(\tR\x0fmissingClusters\x12\x1a\n\x08withheld\x18\x02 \x01(\x05R\x08withheld*\x85\x01\n\x0eSearchStrategy\x12\x1f\n\x1bSEARCH_STRATEGY_UNSPECIFIED\x10\x00\x12\x1a\n\x16SEARCH_STRATEGY_HYBRID\x10\x01\x12\x19\n\x15SEARCH_STRATEGY_DENSE\x10\x02\x12\x1b\n\x17SEARCH_STRATEGY_LEXICAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXPLANATION_PARTSENTRY']._loaded_options = None
   _globals['_EXPLANATION_PARTSENTRY']._serialized_options = b'8\001'
-  _globals['_SEARCHSTRATEGY']._serialized_start=335
-  _globals['_SEARCHSTRATEGY']._serialized_end=468
+  _globals['_SEARCHSTRATEGY']._serialized_start=424
+  _globals['_SEARCHSTRATEGY']._serialized_end=557
   _globals['_EXPLANATION']._serialized_start=56
   _globals['_EXPLANATION']._serialized_end=332
   _globals['_EXPLANATION_PARTSENTRY']._serialized_start=276
   _globals['_EXPLANATION_PARTSENTRY']._serialized_end=332
+  _globals['_RECALLCOVERAGE']._serialized_start=334
+  _globals['_RECALLCOVERAGE']._serialized_end=421
 # @@protoc_insertion_point(module_scope)

@@ -112,3 +112,31 @@ class Explanation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class RecallCoverage(_message.Message):
+    """What is not among the matches of a recall."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_CLUSTERS_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
+    withheld: _builtins.int
+    """Matches that policy does not let this agent be shown, by rules over prompts. What they redact is redacted in the rest."""
+    @_builtins.property
+    def missing_clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clusters that were asked and gave no answer in time; the matches are those of the others."""
+
+    def __init__(
+        self,
+        *,
+        missing_clusters: _abc.Iterable[_builtins.str] | None = ...,
+        withheld: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_clusters", b"missing_clusters", "withheld", b"withheld"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecallCoverage: _TypeAlias = RecallCoverage  # noqa: Y015
