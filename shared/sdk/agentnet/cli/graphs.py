@@ -112,6 +112,8 @@ def _tell(event: event_pb2.SessionEvent) -> bool:
             out.print(f"[dim]checkpoint {event.checkpoint_saved.checkpoint_id}[/]")
         case "session_finished":
             return _tell_end(event.session_finished.session)
+        case _:  # of what goes on within a task the session's own watchers are told
+            pass
     return False
 
 
