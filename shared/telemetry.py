@@ -6,11 +6,10 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from opentelemetry import metrics, trace
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -42,8 +41,11 @@ def telemetry(service: str, *, otlp_endpoint: str | None) -> Iterator[None]:
     readers: list[MetricReader] = [PrometheusMetricReader()]
     traces = TracerProvider(resource=resource) if otlp_endpoint else None
     if traces:
-        traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
-        exporter = OTLPMetricExporter(endpoint=otlp_endpoint, insecure=True)
+        otlp = import_module("opentelemetry.exporter.otlp.proto.grpc")  # a tenth of a start: loaded where it is wanted
+        spans, metered = (import_module(f"{otlp.__name__}.{name}") for name in ("trace_exporter", "metric_exporter"))
+        exporter = spans.OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)
+        traces.add_span_processor(BatchSpanProcessor(exporter))
+        exporter = metered.OTLPMetricExporter(endpoint=otlp_endpoint, insecure=True)
         readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_MILLISECONDS))
     measures = MeterProvider(resource=resource, metric_readers=readers)
     trace.set_tracer_provider(traces or Unrecorded())

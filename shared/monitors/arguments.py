@@ -12,8 +12,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
 
-import cel
-
+from shared.expressions import cel
 from shared.monitors.pattern import PatternInvalid
 from shared.monitors.rules import Bundle, Rule, RuleType, Target, Verdict
 from shared.monitors.stream import eased

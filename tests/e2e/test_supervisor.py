@@ -69,6 +69,7 @@ def test_a_mesh_starts_twice_keeps_its_data_and_leaves_nothing_when_its_supervis
     assert not again.status()["running"]
 
 
+@pytest.mark.heavy
 def test_taken_ports_are_no_obstacle(mesh: Mesh, folder: Path) -> None:
     """The mesh of the other tests holds the default ports, or others do."""
     beside = start_mesh(folder / "state")

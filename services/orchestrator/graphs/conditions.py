@@ -8,10 +8,9 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-import cel
-
 from agentnet.orchestrator.v1 import task_graph_pb2
 from services.orchestrator.errors import ConditionFailed
+from shared.expressions import cel
 
 LIMIT: Final = 2_000
 _WORDS: Final = re.compile(r"[A-Za-z0-9_-]+")

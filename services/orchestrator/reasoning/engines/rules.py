@@ -11,12 +11,12 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
-import cel
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.orchestrator.errors import EngineFailed
 from services.orchestrator.graphs.conditions import parsed
 from services.orchestrator.reasoning.engines.contract import Generated, Question, text
+from shared.expressions import cel
 
 _TROUBLE: Final = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError)
 _SLOT: Final = re.compile(r"\{\{\s*(json|asked)((?:\.[A-Za-z0-9_]+)*)\s*\}\}")
