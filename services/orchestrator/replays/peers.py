@@ -200,6 +200,8 @@ def _asked_for_tools(cassette: Cassette, progress: progress_pb2.Progressed, foll
             calls.append(message_pb2.ToolCall(id=call.call_id, name=call.tool, arguments=call.arguments))
         elif not event.HasField("input_requested"):
             break
+    # A log that was cut off right here does not tell which tools were asked for, only that some were.
+    calls = calls or [message_pb2.ToolCall()]
     events = [
         Generated(
             sequence=following + place,
