@@ -271,6 +271,12 @@ class ForkUnsupported(FailedPrecondition):
     reason = Reason.ERROR_REASON_FORK_UNSUPPORTED
 
 
+class EffectsOff(FailedPrecondition):
+    """A tool is not called in a session whose effects are off, and its origin never made this call."""
+
+    reason = Reason.ERROR_REASON_EFFECTS_OFF
+
+
 class DocumentInvalid(InvalidArgument):
     """The document is not an exported session. The field says where."""
 

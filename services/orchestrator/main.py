@@ -36,6 +36,7 @@ from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.evaluation.evaluations import Evaluations
 from services.orchestrator.evaluation.service import EVALUATIONS, EvaluationService
 from services.orchestrator.evaluation.store_postgres import PostgresEvaluationStore
+from services.orchestrator.forks.effects import Origins
 from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
@@ -43,6 +44,7 @@ from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
 from services.orchestrator.peers_tools import GrpcTools
 from services.orchestrator.planner import Planner
+from services.orchestrator.preparing import Limits
 from services.orchestrator.reasoning.governance import SERVICE as POLICY
 from services.orchestrator.reasoning.governance import GrpcPolicy
 from services.orchestrator.reasoning.skills import Skills
@@ -61,7 +63,7 @@ from services.orchestrator.tail import RedisTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
 from services.orchestrator.toolwork import ToolWork
-from services.orchestrator.turns import Limits, Turns
+from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
 from shared.bus import open_outlet
 from shared.clock import SystemClock
@@ -173,7 +175,7 @@ async def _drive(
         agents=agents,
         inference=inference,
         memory=memory,
-        tools=ToolWork(GrpcTools(channel, signer), clock),
+        tools=ToolWork(GrpcTools(channel, signer), Origins(store), clock),
         clock=clock,
         ids=RandomIds(),
         limits=Limits(settings.max_output_tokens, settings.prompt_tokens, settings.memory_tokens),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import agent_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
 from services.orchestrator.forms import Form
 from services.orchestrator.prompts import Known, Line
 from services.orchestrator.speech import Call
@@ -94,3 +94,15 @@ class ToolsPeer(Protocol):
 
     async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
         """Has the effect of a call, once for its request_id. Raises the service's MeshError."""
+
+
+class Recorded(Protocol):
+    """What calls came to before, for sessions whose tools do not act on the world."""
+
+    async def find(
+        self, tenant: str, session: session_pb2.Session, turn_id: str, call: Call, *, place: int
+    ) -> event_pb2.ToolFinished | None:
+        """The answer of the same call in the session this one comes from; None: it was never made.
+
+        `place` says how many such calls came before in the turn.
+        """

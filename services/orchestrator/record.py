@@ -90,6 +90,13 @@ class RunLog(ABC, Generic[State]):
         """Whether there may be signals that are not in the log."""
         return self.signals_stored is None or self.signals_stored > len(self.state.signals)
 
+    async def went_on(self) -> bool:
+        """Asked before a driver does what it decided; True when the log went on meanwhile and it has to decide anew.
+
+        Here a driver acts at once; who writes a log again lets it act where it did.
+        """
+        return False
+
     @abstractmethod
     def fold(self, events: Iterable[Event]) -> State:
         """The state after these events."""

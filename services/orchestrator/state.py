@@ -267,12 +267,14 @@ def _session_finished(state: SessionState, event: Event) -> SessionState:
 
 
 def _session_forked(state: SessionState, event: Event) -> SessionState:
-    """Goes on as another session: no turn is in flight, no signal of the source's counts."""
+    """Goes on as another session: no turn is in flight, nobody is asked, no signal of the source's counts."""
     return replace(
         state,
         session=event.session_forked.session,
         speaking={},
         interrupted=(),
+        inputs={},
+        measure="",
         paused=False,
         cancelled=False,
         waiting=False,

@@ -22,11 +22,12 @@ from grpc import StatusCode
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, input_pb2, progress_pb2, session_pb2, turn_pb2
-from services.orchestrator.peers import ToolAnswer, ToolsPeer
+from services.orchestrator.errors import EffectsOff
+from services.orchestrator.peers import Recorded, ToolAnswer, ToolsPeer
 from services.orchestrator.record import SessionLog
 from services.orchestrator.speech import Call, Speaking
 from shared.clock import Clock
-from shared.errors import InvalidArgument, MeshError, NotFound, PermissionDenied, Reason
+from shared.errors import InvalidArgument, MeshError, NotFound, PermissionDenied, Reason, from_failure
 from shared.identity import Principal
 from shared.log import log
 from shared.telemetry import meter, tracer
@@ -49,6 +50,7 @@ class ToolWork:
     """Runs the tool calls of all sessions of this replica."""
 
     tools: ToolsPeer
+    recorded: Recorded
     clock: Clock
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -105,12 +107,25 @@ class ToolWork:
             raise InvalidArgument(
                 "the arguments are not a JSON object", reason=Reason.ERROR_REASON_TOOL_ARGUMENTS_INVALID
             )
+        if record.state.session.effects_off:
+            return await self._without_effect(record, speaking, call)
         if call.tool == ASK_HUMAN:
             return ToolAnswer(call.answer.answer if call.answer else "")
         if call.answer is not None and not call.answer.approved:
             said = f": {call.answer.answer}" if call.answer.answer else ""
             raise PermissionDenied(f"a person refused the call{said}", reason=Reason.ERROR_REASON_TOOL_NOT_ALLOWED)
         return await self._invoke(record, speaking, call, caller)
+
+    async def _without_effect(self, record: SessionLog, speaking: Speaking, call: Call) -> ToolAnswer:
+        """What the session this one comes from was answered. Raises EffectsOff when it never made the call."""
+        same = [one.request_id for one in speaking.calls if (one.tool, one.digest) == (call.tool, call.digest)]
+        place = same.index(call.request_id)
+        found = await self.recorded.find(record.lease.tenant, record.state.session, speaking.turn_id, call, place=place)
+        if found is None:
+            raise EffectsOff(
+                f"{call.tool} was not called: tools do not act on the world in this session", tool=call.tool
+            )
+        return answered(found)
 
     async def _invoke(self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal) -> ToolAnswer:
         """Asks again, under the same key, while tools is away or the call, asked for before, still runs."""
@@ -126,6 +141,15 @@ class ToolWork:
                     raise
             await self.sleep(_PAUSES[min(number, len(_PAUSES) - 1)])
         raise AssertionError  # pragma: no cover - it counts without end
+
+
+def answered(finished: event_pb2.ToolFinished) -> ToolAnswer:
+    """The answer that an event tells of. Raises the failure it tells of."""
+    if finished.HasField("failure"):
+        raise from_failure(finished.failure)
+    # A result that was cut is cut again.
+    cut = "\N{HORIZONTAL ELLIPSIS}" if finished.outcome.truncated else ""
+    return ToolAnswer(finished.outcome.result + cut, finished.invocation_id, finished.outcome.replayed)
 
 
 def names(agent: agent_pb2.Agent) -> list[str]:
@@ -220,7 +244,7 @@ def _question(
 ) -> input_pb2.HumanInput | None:
     """What a person is asked before a call; None: nothing."""
     arguments = _object(call.arguments)
-    if arguments is None:
+    if arguments is None or record.state.session.effects_off:
         return None
     gated = record.state.session.require_approval
     if call.tool == ASK_HUMAN:

@@ -10,17 +10,17 @@ from typing import Final
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2
-from agentnet.orchestrator.v1 import agent_pb2, event_pb2, progress_pb2, turn_pb2
-from services.orchestrator import forms, modes, prompts, toolwork
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, turn_pb2
+from services.orchestrator import prompts, toolwork
 from services.orchestrator.agents import Agents
 from services.orchestrator.errors import IterationsExhausted, LeaseLost
-from services.orchestrator.forks.fork import overridden
 from services.orchestrator.forms import Form
 from services.orchestrator.hearing import Events, Hearing, ToolCalls
 from services.orchestrator.modes.contract import Part
 from services.orchestrator.peers import Exchange, InferencePeer, MemoryPeer, Utterance
-from services.orchestrator.plan import StartTurn, worth_another_try
-from services.orchestrator.prompts import Brief, Line, Prompt
+from services.orchestrator.plan import worth_another_try
+from services.orchestrator.preparing import Compose, Limits, Preparing, output_form, speaker
+from services.orchestrator.prompts import Line
 from services.orchestrator.reasoning.styles import insights
 from services.orchestrator.record import SessionLog
 from services.orchestrator.speech import Speaking
@@ -33,29 +33,9 @@ from shared.log import log
 from shared.telemetry import tracer
 
 _LONGEST_PAUSE: Final = timedelta(seconds=10)
-# An answer of a given form needs room for all of it.
-_FORM_TOKENS: Final = 512
 
 Event = event_pb2.SessionEvent
 Ended = generation_pb2.GenerationFinished | generation_pb2.GenerationFailed
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What turns may have, in tokens, when their agents and models do not say."""
-
-    output: int
-    prompt: int = 6_000
-    memory: int = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A try that is to start: what goes into the log first, then what is asked of the model."""
-
-    turn_id: str
-    events: tuple[Event, ...]
-    utterance: Utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,54 +80,17 @@ class Turns:
     ids: Ids
     limits: Limits
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    compose: Compose = prompts.prompt
 
     @property
     def hearing(self) -> Hearing:
         return Hearing(self.inference, self.sleep)
 
-    async def prepare(self, record: SessionLog, step: StartTurn, caller: Principal) -> Prepared:
-        """A new try of a turn: whom it asks what, knowing what."""
-        state, part = record.state, step.part
-        agent = await self._agent(record, part.agent)
-        mode = modes.mode(state.session.mode)
-        asked = mode.question(state, step.round, part) if not modes.led(part) else state.session.topic_start
-        known = await self.memory.recall(caller, session_id=state.session.id, agent=agent.name, query=asked)
-        offered = () if modes.led(part) else await self.tools.offered(caller, agent)
-        brief = Brief(
-            part,
-            step.round,
-            system_prompt=agent.system_prompt,
-            known=known.known,
-            broken=step.broken,
-            limit_tokens=await self._room(caller, agent),
-            memory_tokens=self.limits.memory,
-            output_form=_output_form(agent),
+    @property
+    def preparing(self) -> Preparing:
+        return Preparing(
+            self.agents, self.inference, self.memory, self.tools, self.ids, limits=self.limits, compose=self.compose
         )
-        made = prompts.prompt(record.state, brief)
-        turn_id = step.turn_id or self.ids.new("trn")
-        started = event_pb2.TurnStarted(
-            turn_id=turn_id,
-            round=step.round,
-            agent=part.agent,
-            prompt=made.question,
-            attempt=step.attempt,
-            context=_context(made),
-            phase=part.phase,
-        )
-        if offered:
-            started.max_iterations = toolwork.iterations(state.session)
-            started.messages.extend(turn_pb2.PromptMessage(role=line.role, text=line.text) for line in made.lines)
-        utterance = Utterance(
-            generation_id=f"{turn_id}-{step.attempt}",
-            session_id=state.session.id,
-            agent=agent,
-            model=agent.model,
-            lines=made.lines,
-            max_output_tokens=self._room_to_answer(agent, made.form),
-            tools=offered,
-            form=made.form,
-        )
-        return Prepared(turn_id, tuple(_opening(started, part, made)), utterance)
 
     async def run(
         self, record: SessionLog, turn_id: str, caller: Principal, utterance: Utterance | None = None
@@ -187,7 +130,7 @@ class Turns:
         self, record: SessionLog, turn_id: str, caller: Principal, utterance: Utterance | None
     ) -> turn_pb2.Turn | None:
         """The finished turn; None when it broke off or waits for a person. Raises why it broke off."""
-        agent = await self._agent(record, record.state.speaking[turn_id].agent)
+        agent = await self._agent(record, record.state.speaking[turn_id])
         while True:
             speaking = record.state.speaking[turn_id]
             if speaking.open:
@@ -242,7 +185,7 @@ class Turns:
 
     async def _again(self, record: SessionLog, speaking: Speaking, caller: Principal) -> Utterance:
         """The call of the model that the log asks for: the prompt, then what was said between it and its tools."""
-        agent = await self._agent(record, speaking.agent)
+        agent = await self._agent(record, speaking)
         form = _form(record, speaking, agent)
         exchanges = tuple(
             Exchange(text, tuple(call for call in speaking.calls if call.iteration == number))
@@ -254,7 +197,7 @@ class Turns:
             agent=agent,
             model=agent.model,
             lines=tuple(Line(role, text) for role, text in speaking.messages),
-            max_output_tokens=self._room_to_answer(agent, form),
+            max_output_tokens=self.limits.answer(agent, form),
             exchanges=exchanges,
             tools=await self.tools.offered(caller, agent),
             may_call=speaking.iteration < speaking.max_iterations,
@@ -297,48 +240,13 @@ class Turns:
             pause = error.retry_after or timedelta(milliseconds=250 * 2**speaking.attempt)
             await self.sleep(min(pause, _LONGEST_PAUSE).total_seconds())
 
-    async def _agent(self, record: SessionLog, reference: str) -> agent_pb2.Agent:
-        name, _, version = reference.partition("@")
-        return overridden(await self.agents.find(record.lease.tenant, name, version), record.state.session)
-
-    async def _room(self, caller: Principal, agent: agent_pb2.Agent) -> int:
-        """Tokens a prompt of the agent may have: the mesh's limit, and what its model leaves beside the answer."""
-        window = await self.inference.context_tokens(caller, agent.model)
-        if not window:
-            return self.limits.prompt
-        return min(self.limits.prompt, max(window - self._room_to_answer(agent, None), window // 2))
-
-    def _room_to_answer(self, agent: agent_pb2.Agent, form: Form | None) -> int:
-        output = agent.sampling.max_output_tokens or self.limits.output
-        return max(output, _FORM_TOKENS) if form is not None else output
-
-
-def _opening(started: event_pb2.TurnStarted, part: Part, made: Prompt) -> list[Event]:
-    """What goes into the log before the model is asked."""
-    actor = f"agent:{part.agent}"
-    events = [Event(turn_started=started, actor=actor)]
-    if part.handed_by:
-        handed = event_pb2.HandedOff(source=part.handed_by, target=part.agent, reason=part.why)
-        events.insert(0, Event(handed_off=handed, actor=f"agent:{part.handed_by}"))
-    if made.reduced is not None:
-        reduced = progress_pb2.PromptReduced(
-            turn_id=started.turn_id,
-            tokens_before=made.reduced.before,
-            tokens_after=made.reduced.after,
-            limit_tokens=made.reduced.limit,
-            parts=made.reduced.parts,
-        )
-        events.append(Event(prompt_reduced=reduced))
-    return events
+    async def _agent(self, record: SessionLog, speaking: Speaking) -> agent_pb2.Agent:
+        return await speaker(self.agents, record, speaking.agent)
 
 
 def _form(record: SessionLog, speaking: Speaking, agent: agent_pb2.Agent) -> Form | None:
     part = Part(speaking.agent, speaking.phase)
-    return prompts.form_of(record.state, speaking.round, part) or _output_form(agent)
-
-
-def _output_form(agent: agent_pb2.Agent) -> Form | None:
-    return forms.from_struct("output", agent.output_schema) if agent.HasField("output_schema") else None
+    return prompts.form_of(record.state, speaking.round, part) or output_form(agent)
 
 
 def _watched(last: generation_pb2.GenerationEvent) -> None:
@@ -397,8 +305,3 @@ def _add_up(usage: usage_pb2.Usage, cost: usage_pb2.Cost, speaking: Speaking, la
     usage.input_tokens += speaking.input_tokens
     usage.output_tokens += speaking.output_tokens
     cost.micros_usd += speaking.cost_micros_usd
-
-
-def _context(made: Prompt) -> turn_pb2.TurnContext:
-    found = [turn_pb2.MemoryReference(id=known.id, score=known.score) for known in made.known]
-    return turn_pb2.TurnContext(short_term=made.short_term, semantic_refs=found)

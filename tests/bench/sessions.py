@@ -30,20 +30,25 @@ import psutil
 import structlog
 import uvloop
 
-from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
 from services.orchestrator.agents import ACTIVE, Agents
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.forks.effects import Origins
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
-from services.orchestrator.peers import TurnMemory, Utterance
+from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
+from services.orchestrator.preparing import Limits
 from services.orchestrator.sessions import Sessions
+from services.orchestrator.speech import Call
 from services.orchestrator.store import Lease
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
 from services.orchestrator.tail import RedisTail
+from services.orchestrator.toolwork import ToolWork
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import SystemClock
+from shared.errors import NotFound, Reason
 from shared.identity import Principal
 from shared.ids import RandomIds
 from shared.postgres import open_database
@@ -113,6 +118,22 @@ class Model:
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         return None
+
+    async def embed(self, caller: Principal, texts: Sequence[str]) -> list[Sequence[float]]:
+        return [(1.0,) for _ in texts]
+
+    async def context_tokens(self, caller: Principal, model: str) -> int:
+        return 0
+
+
+class Toolless:
+    """Has no tools."""
+
+    async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
+        return ()
+
+    async def invoke(self, caller: Principal, call: Call, **_: Any) -> ToolAnswer:
+        raise NotFound(f"there is no tool {call.tool}", reason=Reason.ERROR_REASON_TOOL_NOT_FOUND)
 
 
 class Forgetful:
@@ -250,7 +271,8 @@ async def replica(dsn: str, driver_dsn: str, redis_url: str, processes: dict[str
         experts = [agent_pb2.Agent(name=f"Expert{place}", version="1.0.0", state=ACTIVE) for place in range(AGENTS)]
         agents = Agents(PostgresAgentStore(database), experts, clock=clock, ids=ids)
         turns = Turns(
-            agents=agents, inference=model, memory=Forgetful(), clock=clock, ids=ids, max_output_tokens=96,
+            agents=agents, inference=model, memory=Forgetful(), tools=ToolWork(Toolless(), Origins(store), clock),
+            clock=clock, ids=ids, limits=Limits(96),
         )  # fmt: skip
         counting = Counting(SessionDriver(store, tail, turns, clock, max_takeovers=5))
         driver = PostgresDriver(PostgresLeaseStore(leases), counting, "bench", TTL, timedelta(milliseconds=500), 500)

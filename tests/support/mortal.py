@@ -27,7 +27,8 @@ class Fate:
 
     def before(self) -> None:
         self.writes += 1
-        if self.writes >= self.at and self.moment == "before":
+        last = self.at - 1 if self.moment == "before" else self.at
+        if self.writes > last:
             raise Killed
 
     def after(self) -> None:

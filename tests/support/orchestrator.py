@@ -20,11 +20,13 @@ from services.orchestrator.checkpoints.store_memory import MemoryCheckpointStore
 from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.forks.effects import Origins
 from services.orchestrator.graphs import shapes
 from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
 from services.orchestrator.planner import Planner
+from services.orchestrator.preparing import Limits
 from services.orchestrator.prompts import Known
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.speech import Call
@@ -34,7 +36,7 @@ from services.orchestrator.tail_memory import MemoryTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
 from services.orchestrator.toolwork import ToolWork
-from services.orchestrator.turns import Limits, Turns
+from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import FakeClock
 from shared.errors import Aborted, MeshError, NotFound, Reason
@@ -263,7 +265,7 @@ class World:
             agents=self.agents,
             inference=self.inference,
             memory=self.memory,
-            tools=ToolWork(self.tools, self.clock, self._nap),
+            tools=ToolWork(self.tools, Origins(self.store), self.clock, self._nap),
             clock=self.clock,
             ids=self.ids,
             limits=Limits(96, self.prompt_tokens),

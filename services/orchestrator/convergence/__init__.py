@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from agentnet.orchestrator.v1 import event_pb2, progress_pb2, session_pb2
-from services.orchestrator.convergence.contract import Measure, Rounds, Vector
+from services.orchestrator.convergence.contract import UNASKED, Meaning, Measure, Rounds
 from services.orchestrator.convergence.jaccard import Jaccard, similarity
 from services.orchestrator.convergence.semantic import Semantic
 from services.orchestrator.convergence.stagnation import Stagnation
@@ -14,6 +14,7 @@ from services.orchestrator.modes.named import Named
 from services.orchestrator.state import SessionState
 
 _DEFAULT: Final = "jaccard"
+_NONE: Final[Mapping[str, progress_pb2.MeasureScore]] = {}
 
 measure: Final[Named[Measure]] = Named(
     "measure", "agentnet.measures", {_DEFAULT: Jaccard(), "semantic": Semantic(), "stagnation": Stagnation()}
@@ -42,15 +43,23 @@ def judged(
     state: SessionState,
     number: int,
     *,
-    before: Sequence[Vector] = (),
-    now: Sequence[Vector] = (),
-    degraded: bool = False,
+    meaning: Meaning = UNASKED,
+    told: Mapping[str, progress_pb2.MeasureScore] = _NONE,
 ) -> event_pb2.RoundFinished:
-    """What is said about a round that is over. The first measure that decides is the one that did."""
+    """What is said about a round that is over. The first measure that decides is the one that did.
+
+    `told` are scores by measure that are known already and are not computed.
+    """
     policy = state.session.convergence_policy
-    rounds = Rounds(tuple(state.text(one) for one in range(1, number + 1)), tuple(before), tuple(now))
-    alike = similarity(*rounds.texts[-2:]) if number > 1 else 0.0
-    scores = [_score(state, rule, rounds, degraded=degraded) for rule in rules(policy)]
+    texts = tuple(state.text(one) for one in range(1, number + 1))
+    rounds = Rounds(texts, meaning.before, meaning.now)
+    alike = similarity(*texts[-2:]) if number > 1 else 0.0
+    scores = []
+    for rule in rules(policy):
+        known = told.get(rule.measure)
+        lost = known.degraded if known else meaning.degraded and measure(rule.measure).by_meaning
+        score = known.score if known else 0.0 if lost else measure(rule.measure).score(rounds)
+        scores.append(_score(state, rule, score, lost=lost))
     decided = next((score for score in scores if score.decided), None)
     ends = measure(decided.measure).ends if decided else None
     return event_pb2.RoundFinished(
@@ -63,11 +72,8 @@ def judged(
 
 
 def _score(
-    state: SessionState, rule: session_pb2.MeasureRule, rounds: Rounds, *, degraded: bool
+    state: SessionState, rule: session_pb2.MeasureRule, score: float, *, lost: bool
 ) -> progress_pb2.MeasureScore:
-    found = measure(rule.measure)
-    lost = degraded and found.by_meaning
-    score = 0.0 if lost else found.score(rounds)
     earlier = [scores.get(rule.measure, 0.0) for scores in state.scores[max(len(state.scores) - rule.rounds + 1, 0) :]]
     enough = len(earlier) == rule.rounds - 1 and all(one >= rule.threshold for one in (*earlier, score))
     return progress_pb2.MeasureScore(

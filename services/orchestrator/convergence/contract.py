@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from agentnet.orchestrator.v1 import session_pb2
 
@@ -18,6 +18,18 @@ class Rounds:
     texts: tuple[str, ...]
     before: tuple[Vector, ...] = ()
     now: tuple[Vector, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """Vectors of the turns of the last two rounds. Degraded means nobody could say."""
+
+    before: tuple[Vector, ...] = ()
+    now: tuple[Vector, ...] = ()
+    degraded: bool = False
+
+
+UNASKED: Final = Meaning()
 
 
 class Measure(Protocol):

@@ -9,17 +9,16 @@ from typing import Final
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.orchestrator.v1 import event_pb2, progress_pb2, session_pb2
-from services.orchestrator import convergence, modes
-from services.orchestrator.convergence.contract import Vector
+from services.orchestrator import modes
+from services.orchestrator.drivers.measuring import ByInference, Measuring
 from services.orchestrator.drivers.runs import begin, signals_received
 from services.orchestrator.peers import Utterance
-from services.orchestrator.plan import Await, Begin, Done, EndRound, Finish, Note, Wait, next_step
+from services.orchestrator.plan import Await, Begin, Done, EndRound, Finish, Note, Step, Wait, next_step
 from services.orchestrator.record import SessionLog
 from services.orchestrator.state import SessionState
 from services.orchestrator.store import Lease, LogTail, SessionStore
 from services.orchestrator.turns import Turns
 from shared.clock import Clock
-from shared.errors import MeshError
 from shared.identity import Principal
 from shared.log import log
 from shared.telemetry import meter
@@ -30,6 +29,7 @@ _SIGNAL_POLL_SECONDS: Final = 5.0
 _rounds = meter.create_histogram("session_rounds", description="rounds of ended sessions, by mode and converged")
 
 Event = event_pb2.SessionEvent
+_ENDS: Final = (Wait, Finish, Done)
 Work = asyncio.Task[None]
 
 
@@ -43,6 +43,7 @@ class SessionDriver:
     clock: Clock
     max_takeovers: int
     opened: Callable[[Lease, SessionStore, LogTail, Clock], SessionLog] = SessionLog
+    measuring: Measuring | None = None
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the session as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
@@ -69,29 +70,31 @@ class _Drive:
         await self._hear_signals()
         while True:
             step = next_step(self.record.state, max_takeovers=self.driver.max_takeovers)
-            match step:
-                case Begin():
-                    await self._begin(step)
-                case Note():
-                    await self.record.commit(step.events)
-                case EndRound():
-                    self.record.stage(await self._round(step.round))
-                case Await():
-                    self._go_on()
-                    await self._await()
-                case Wait():
-                    await self._rest()
-                    waiting = event_pb2.SessionWaiting(status=step.status)
-                    await self.record.commit([Event(session_waiting=waiting)], release=True)
-                    return
-                case Finish():
-                    await self._call_off()
-                    await self._finish(step)
-                    return
-                case Done():
+            if isinstance(step, Await) or not await self.record.went_on():
+                await self._take(step)
+                if isinstance(step, _ENDS):
                     return
             if self.signalled.is_set() or self.record.signals_due:
                 await self._hear_signals()
+
+    async def _take(self, step: Step) -> None:
+        match step:
+            case Begin():
+                await self._begin(step)
+            case Note():
+                await self.record.commit(step.events)
+            case EndRound():
+                self.record.stage(await self._round(step.round))
+            case Await():
+                self._go_on()
+                await self._await()
+            case Wait():
+                await self._rest()
+                waiting = event_pb2.SessionWaiting(status=step.status)
+                await self.record.commit([Event(session_waiting=waiting)], release=True)
+            case Finish():
+                await self._call_off()
+                await self._finish(step)
 
     async def stop(self) -> None:
         """Leaves what is generated to whoever drives next."""
@@ -105,9 +108,16 @@ class _Drive:
             await self.record.commit(received)
 
     async def _begin(self, step: Begin) -> None:
-        """Turns that start together are in the log together, before any model is asked."""
-        turns = self.driver.turns
-        prepared = await asyncio.gather(*(turns.prepare(self.record, start, self.caller) for start in step.turns))
+        """Turns that start together are in the log together, before any model is asked.
+
+        What a prompt is made of is the log where its turn starts: when the log went on while others were asked, it is
+        decided anew.
+        """
+        preparing = self.driver.turns.preparing
+        learned = await asyncio.gather(*(preparing.learn(self.record, start, self.caller) for start in step.turns))
+        if next_step(self.record.state, max_takeovers=self.driver.max_takeovers) != step:
+            return
+        prepared = [preparing.prepared(self.record, one) for one in learned]
         await self.record.commit([event for one in prepared for event in one.events])
         for one in prepared:
             self._start(one.turn_id, one.utterance)
@@ -156,8 +166,8 @@ class _Drive:
     async def _round(self, number: int) -> list[Event]:
         """What there is to say about a round whose parts are all spoken."""
         state = self.record.state
-        before, now, degraded = await self._vectors(state, number)
-        done = convergence.judged(state, number, before=before, now=now, degraded=degraded)
+        measuring = self.driver.measuring or ByInference(self.driver.turns.inference)
+        done = await measuring.judged(self.caller, state, number)
         mode = modes.mode(state.session.mode)
         own = mode.ending(state, number)
         events = [Event(round_finished=done)]
@@ -175,19 +185,6 @@ class _Drive:
         )
         partial = progress_pb2.PartialResult(round=number, content=result[:_RESULT_CHARACTERS])
         return [Event(progressed=progressed), Event(partial_result=partial)]
-
-    async def _vectors(self, state: SessionState, number: int) -> tuple[list[Vector], list[Vector], bool]:
-        """What the turns of the last two rounds mean, where a measure asks, and whether nobody could say."""
-        if number == 1 or not convergence.by_meaning(state.session.convergence_policy):
-            return [], [], False
-        talk = [turn for turn in state.spoken if not turn.formal and not turn.by_person and turn.content.strip()]
-        earlier, last = ([turn.content for turn in talk if turn.round == one] for one in (number - 1, number))
-        try:
-            vectors = await self.driver.turns.inference.embed(self.caller, [*earlier, *last])
-        except MeshError as error:
-            log.warning("convergence.no_embeddings", reason=error.reason_name)
-            return [], [], True
-        return vectors[: len(earlier)], vectors[len(earlier) :], False
 
     async def _finish(self, step: Finish) -> None:
         session = self.record.summary()

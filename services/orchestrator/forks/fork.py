@@ -9,6 +9,7 @@ from agentnet.orchestrator.v1 import agent_pb2, event_pb2, fork_pb2, session_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.errors import ForkUnsupported, SequenceOutOfRange
 from services.orchestrator.forks.copy import copied
+from services.orchestrator.modes import cast
 from shared.clock import Clock
 from shared.errors import InvalidArgument
 from shared.identity import Principal
@@ -72,6 +73,7 @@ class Forking:
         for field, value in source.ListFields():
             if field.name in _SAME:
                 _copy(session, field.name, value)
+        _recast(session.options, dict(zip(source.agents, agents, strict=True)))
         session.start_time.FromDatetime(self.clock.now())
         return session
 
@@ -119,6 +121,17 @@ _SAME = frozenset(
         "overrides", "effects_off", "result", "decision", "stop_measure", "inputs",
     }
 )  # fmt: skip
+
+
+def _recast(options: session_pb2.SessionOptions, instead: Mapping[str, str]) -> None:
+    """Who takes an agent's place has its part and its priority."""
+    for role in cast.ROLES:
+        named = getattr(options, role)
+        setattr(options, role, instead.get(named, named))
+    names = {cast.short(before): cast.short(after) for before, after in instead.items()}
+    priorities = {names.get(name, name): priority for name, priority in options.priorities.items()}
+    options.priorities.clear()
+    options.priorities.update(priorities)
 
 
 def _copy(session: session_pb2.Session, name: str, value: object) -> None:

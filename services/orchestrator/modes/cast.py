@@ -8,7 +8,7 @@ from agentnet.orchestrator.v1 import session_pb2
 from services.orchestrator.errors import OptionsContradict
 
 _ADAPTIVE: Final = "adaptive"
-_ROLES: Final = ("judge", "moderator", "planner")
+ROLES: Final = ("judge", "moderator", "planner")
 _LETTERS: Final = "ABCDEFGHIJKLMNOP"
 # A mode that needs a judge finds one among this many.
 _ENOUGH_FOR_A_JUDGE: Final = 3
@@ -46,14 +46,14 @@ def lettered(agents: tuple[str, ...]) -> dict[str, str]:
 
 def pin(session: session_pb2.Session) -> None:
     """Names the roles as the session's agents are named, versions pinned."""
-    for role in _ROLES:
+    for role in ROLES:
         setattr(session.options, role, of(session, role))
 
 
 def check(session: session_pb2.Session, *, judged: bool) -> None:
     """Raises OptionsContradict, whatever the mode."""
     options = session.options
-    for role in _ROLES:
+    for role in ROLES:
         named = getattr(options, role)
         if named and not of(session, role):
             raise contradiction(session, f"options.{role}", f"the {role} {named} is none of the agents")

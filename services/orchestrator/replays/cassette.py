@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import hashlib
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -39,6 +38,8 @@ class Cassette:
         self.replayed: list[Event] = list(log[: self.given])
         self.difference: history_pb2.Difference | None = None
         self.stopped = asyncio.Event()
+        self.signalled = asyncio.Event()
+        self._move = asyncio.Event()
 
     @property
     def position(self) -> int:
@@ -65,7 +66,7 @@ class Cassette:
         and where its writer died.
         """
         logged = self.following
-        if logged is None or (_kind(logged) == "session_taken_over" != _kind(event)):
+        if self.difference is not None or logged is None or (_kind(logged) == "session_taken_over" != _kind(event)):
             raise self.stop()
         _by_its_clock(event, logged)
         if canonical(event) != canonical(logged):
@@ -74,22 +75,54 @@ class Cassette:
         self.replayed.append(event)
         if self.following is None:
             self.stopped.set()
+        elif self.following.HasField("signal_received"):
+            self.signalled.set()
+        moved, self._move = self._move, asyncio.Event()
+        moved.set()
 
     def stop(self, difference: history_pb2.Difference | None = None) -> ReplayStopped:
         """Ends this driver's part."""
-        self.difference = difference
+        self.difference = self.difference or difference
         self.stopped.set()
         return ReplayStopped()
 
-    async def moved(self) -> None:
+    async def until(self, wanted: Callable[[Event], bool], instead: Event | None = None) -> Event:
+        """Waits until the log has such an event next, and returns it.
+
+        Raises ReplayStopped when that cannot be any more, and when nothing is replayed meanwhile: then what was to come
+        `instead` is the difference.
+        """
+        while True:
+            logged = self.following
+            if logged is None or self.difference is not None or logged.HasField("session_taken_over"):
+                raise self.stop()
+            if wanted(logged):
+                return logged
+            await self.moved(instead)
+
+    async def moved(self, instead: Event | None = None) -> None:
         """Waits until something was replayed. Raises ReplayStopped when nothing is."""
-        before, ends = self.position, time.monotonic() + _PATIENCE_SECONDS
-        rounds = 0
-        while self.position == before:
-            if time.monotonic() > ends:
-                raise self.stop(differ(self.following, None))
-            rounds += 1
-            await asyncio.sleep(0 if rounds < 100 else 0.001)  # noqa: PLR2004 - a turn of the loop is mostly enough
+        try:
+            await asyncio.wait_for(self._move.wait(), _PATIENCE_SECONDS)
+        except TimeoutError:
+            raise self.stop(differ(self.following, instead)) from None
+
+
+def writer(event: Event) -> str:
+    """Who of a driver puts an event into the log: a call of a tool, a turn, or itself; tasks that do not wait for each
+    other have different ones.
+    """
+    match event.WhichOneof("payload"):
+        case "tool_finished":
+            return event.tool_finished.call.request_id
+        case "progressed":
+            return event.progressed.turn_id
+        case "turn_finished":
+            return event.turn_finished.turn.id
+        case "tokens_produced" | "monitor_verdict" | "failed_over" | "turn_interrupted" as kind:
+            return str(getattr(event, kind).turn_id)
+        case _:
+            return ""
 
 
 def canonical(event: Event) -> bytes:

@@ -9,15 +9,17 @@ from functools import partial
 from agentnet.orchestrator.v1 import event_pb2, history_service_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.preparing import Limits
 from services.orchestrator.replays.cassette import Cassette, ReplayStopped, differ, log_hash
 from services.orchestrator.replays.peers import (
-    ReplayClock,
-    ReplayIds,
     ReplayInference,
-    ReplayLog,
+    ReplayMeasuring,
     ReplayMemory,
-    ReplayStore,
+    ReplayPrompts,
+    ReplayTools,
+    ReplayToolWork,
 )
+from services.orchestrator.replays.writing import ReplayClock, ReplayIds, ReplayLog, ReplayStore
 from services.orchestrator.store import Lease
 from services.orchestrator.tail_memory import MemoryTail
 from services.orchestrator.turns import Turns
@@ -51,26 +53,28 @@ async def replay(
 
 async def _drive(cassette: Cassette, starter: Principal, agents: Agents, *, fence: int, max_takeovers: int) -> None:
     """One owner's part: until it ends, waits, or the log says that it died."""
-    clock, inference = ReplayClock(cassette), ReplayInference(cassette)
+    clock, tools = ReplayClock(cassette), ReplayTools(cassette)
     turns = Turns(
         agents=agents,
-        inference=inference,
+        inference=ReplayInference(cassette),
         memory=ReplayMemory(cassette),
+        tools=ReplayToolWork(tools=tools, recorded=tools, clock=clock, sleep=_at_once, cassette=cassette),
         clock=clock,
         ids=ReplayIds(cassette),
-        max_output_tokens=1,
+        limits=Limits(output=1),
         sleep=_at_once,
+        compose=ReplayPrompts(cassette),
     )
     store = ReplayStore(cassette, starter, clock)
     opened = partial(ReplayLog, cassette=cassette)
-    driver = SessionDriver(store, MemoryTail(), turns, clock, max_takeovers, opened)
+    driver = SessionDriver(store, MemoryTail(), turns, clock, max_takeovers, opened, ReplayMeasuring(cassette))
     following = cassette.following
     taken = [
         event.session_taken_over.takeovers for event in (following,) if event and event.HasField("session_taken_over")
     ]
     lease = Lease(starter.tenant_id, cassette.log[0].session_id, "replay", fence, max(taken, default=0))
     cassette.stopped.clear()
-    working = asyncio.create_task(driver.drive(lease, inference.signalled))
+    working = asyncio.create_task(driver.drive(lease, cassette.signalled))
     stopped = asyncio.create_task(cassette.stopped.wait())
     await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
     working.cancel()

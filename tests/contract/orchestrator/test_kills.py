@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from services.orchestrator.replays.replay import replay
 from services.orchestrator.store import Entry, Lease, LogTail, SessionStore
 from services.orchestrator.tail import RedisTail
 from services.orchestrator.tail_memory import MemoryTail
-from services.orchestrator.turns import Turns
 from shared.ids import RandomIds
 from shared.paging import Page
 from tests.contract.orchestrator.conftest import Stores
@@ -51,10 +51,7 @@ def tail(stores: Stores, request: pytest.FixtureRequest) -> LogTail:
 
 
 def driver(world: World, store: SessionStore, tail: LogTail) -> SessionDriver:
-    turns = Turns(
-        agents=world.agents, inference=world.inference, memory=world.memory, clock=world.clock, ids=RandomIds(),
-        max_output_tokens=96, sleep=world._nap,
-    )  # fmt: skip
+    turns = replace(world.driver().turns, ids=RandomIds())
     return SessionDriver(store, tail, turns, world.clock, max_takeovers=5)
 
 
