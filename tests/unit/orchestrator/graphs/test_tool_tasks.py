@@ -16,6 +16,7 @@ from services.orchestrator.store import KeptGraph
 from services.orchestrator.tool_tasks import REMEMBERED
 from shared import fields
 from shared.errors import (
+    Aborted,
     FailedPrecondition,
     InvalidArgument,
     MeshError,
@@ -32,7 +33,7 @@ DONE = task_graph_pb2.EFFECT_OUTCOME_DONE
 FAILED = task_graph_pb2.EFFECT_OUTCOME_FAILED
 UNKNOWN = task_graph_pb2.EFFECT_OUTCOME_UNKNOWN
 IN_DOUBT = FailedPrecondition("nobody knows", reason=Reason.ERROR_REASON_TOOL_OUTCOME_UNKNOWN)
-RUNNING = Unavailable("it runs", reason=Reason.ERROR_REASON_TOOL_CALL_IN_PROGRESS)
+RUNNING = Aborted("it runs", reason=Reason.ERROR_REASON_TOOL_CALL_IN_PROGRESS)
 AWAY = Unavailable("away", reason=Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE)
 REFUSED = PermissionDenied("no", reason=Reason.ERROR_REASON_TOOL_NOT_ALLOWED)
 BROKE = FailedPrecondition("it raised", reason=Reason.ERROR_REASON_FUNCTION_FAILED)
