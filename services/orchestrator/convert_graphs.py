@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Final
@@ -15,6 +15,7 @@ from agentnet.orchestrator.v1 import task_graph_service_pb2 as pb
 from services.orchestrator.checkpoints.store import CheckpointFilter
 from services.orchestrator.convert import Listing, reference
 from services.orchestrator.graphs import conditions, picture, shapes
+from services.orchestrator.graphs.effects import ARGUMENT_CHARACTERS
 from services.orchestrator.graphs.picture import Drawn
 from services.orchestrator.graphs.validate import MAX_NODES
 from services.orchestrator.store import KeptGraph
@@ -30,6 +31,7 @@ _MAX_ATTEMPTS: Final = 10
 _LONGEST_SECONDS: Final = 3600
 _MAX_EDGES: Final = 10_000
 _MAX_AGENTS: Final = 100
+_MAX_EXPRESSIONS: Final = 100
 _PLANNED_AT_MOST: Final = 20
 
 
@@ -73,10 +75,20 @@ def _check(node: task_graph_pb2.TaskNode, field: str) -> None:
             reference(value, f"{field}.{name}")
     fields.within(node.max_attempts, f"{field}.max_attempts", low=1, high=_MAX_ATTEMPTS)
     fields.within(node.timeout.ToNanoseconds() / 1e9, f"{field}.timeout", low=0.001, high=_LONGEST_SECONDS)
-    for name, value in (("condition", node.condition), ("score", node.score), *node.edge_conditions.items()):
+    if node.tool:
+        reference(node.tool, f"{field}.tool")
+    fields.mapping(node.arguments, f"{field}.arguments", limit=ARGUMENT_CHARACTERS)
+    fields.at_most(len(node.argument_expressions), f"{field}.argument_expressions", limit=_MAX_EXPRESSIONS)
+    for name, value in _expressions(node):
         fields.text(value, f"{field}.{name}", limit=conditions.LIMIT)
     _known(node.kind, task_graph_pb2.TaskKind, f"{field}.kind")
     _known(node.aggregation, task_graph_pb2.Aggregation, f"{field}.aggregation")
+
+
+def _expressions(node: task_graph_pb2.TaskNode) -> Iterator[tuple[str, str]]:
+    """Everything in CEL, by where it stands."""
+    yield from (("condition", node.condition), ("score", node.score), *node.edge_conditions.items())
+    yield from ((f"argument_expressions[{name}]", value) for name, value in node.argument_expressions.items())
 
 
 def _known(value: int, enum: type, field: str) -> None:

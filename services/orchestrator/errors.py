@@ -118,6 +118,12 @@ class TaskOutputInvalid(Aborted):
     reason = Reason.ERROR_REASON_TASK_OUTPUT_INVALID
 
 
+class EffectUnknown(FailedPrecondition):
+    """The call of a tool may have happened, and nobody can tell. It is not repeated."""
+
+    reason = Reason.ERROR_REASON_TOOL_OUTCOME_UNKNOWN
+
+
 class CheckpointNotFound(NotFound):
     """No such checkpoint in this tenant."""
 

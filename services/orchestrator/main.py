@@ -62,6 +62,7 @@ from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSes
 from services.orchestrator.tail import RedisTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
+from services.orchestrator.tool_tasks import ToolTasks
 from services.orchestrator.toolwork import ToolWork
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
@@ -110,8 +111,8 @@ def main() -> None:
         checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
         delegations = PostgresDelegationStore(database)
         gate = DelegationGate(delegations, sessions, clock)
-        tasks = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate)
-        graphs = TaskGraphs(store, tail, agents, checkpoints, clock, ids)
+        tasks, tools = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate)
+        graphs = TaskGraphs(store, tail, agents, tools, checkpoints, clock, ids)
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
         add_to_server(SessionService(sessions, clock), server)
@@ -151,7 +152,7 @@ async def _drive(
     *,
     checkpoints: Checkpoints,
     gate: DelegationGate,
-) -> Tasks:
+) -> tuple[Tasks, GrpcTools]:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
     if settings.identity_private_key is None:
@@ -171,11 +172,12 @@ async def _drive(
         gate,
     )
     tasks = Tasks(agents, inference, clock, settings.max_output_tokens)
+    tools = GrpcTools(channel, signer)
     turns = Turns(
         agents=agents,
         inference=inference,
         memory=memory,
-        tools=ToolWork(GrpcTools(channel, signer), Origins(store), clock),
+        tools=ToolWork(tools, Origins(store), clock),
         clock=clock,
         ids=RandomIds(),
         limits=Limits(settings.max_output_tokens, settings.prompt_tokens, settings.memory_tokens),
@@ -185,7 +187,9 @@ async def _drive(
         runs=Runs(
             {
                 "session": SessionDriver(store, tail, turns, clock, settings.max_takeovers),
-                "graph": GraphDriver(store, tail, tasks, checkpoints, clock, settings.max_takeovers),
+                "graph": GraphDriver(
+                    store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, settings.max_takeovers
+                ),
             }
         ),
         owner=owner,
@@ -198,4 +202,4 @@ async def _drive(
     await stack.enter_async_context(supervised("guard", lambda: driver.guard(renewal)))
     await stack.enter_async_context(supervised("listen", lambda: listen(driver_dsn, driver)))
     await stack.enter_async_context(supervised("claim", driver.claim))
-    return tasks
+    return tasks, tools

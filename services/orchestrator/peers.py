@@ -8,6 +8,7 @@ from typing import Protocol
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
+from agentnet.tools.v1 import tool_pb2
 from services.orchestrator.forms import Form
 from services.orchestrator.prompts import Known, Line
 from services.orchestrator.speech import Call
@@ -45,6 +46,13 @@ class ToolAnswer:
     result: str
     invocation_id: str = ""
     replayed: bool = False
+
+
+class ToolIndex(Protocol):
+    """What tools there are."""
+
+    async def find(self, caller: Principal, reference: str) -> tool_pb2.Tool:
+        """A version of a tool, of `name` alone the newest one in use. Raises the service's NotFound, TOOL_NOT_FOUND."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,15 @@ class GrpcTools:
         found = [await self._definition(caller, name) for name in names]
         return tuple(definition for definition in found if definition is not None)
 
+    async def find(self, caller: Principal, reference: str) -> tool_pb2.Tool:
+        """See ToolIndex."""
+        request = tools.GetToolRequest(name=reference)
+        metadata = signed(self._signer, caller)
+        found: tools.GetToolResponse = await called(
+            self._stub.GetTool(request, metadata=metadata, timeout=_LOOK_SECONDS)
+        )
+        return found.tool
+
     async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
         request = tools.InvokeToolRequest(
             name=call.tool,

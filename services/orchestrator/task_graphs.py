@@ -9,20 +9,22 @@ from typing import Final
 from google.protobuf import struct_pb2
 
 from agentnet.orchestrator.v1 import checkpoint_pb2, event_pb2, session_pb2, task_graph_pb2
+from agentnet.tools.v1 import tool_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.checkpoints import form
 from services.orchestrator.checkpoints.form import Resumption
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.store import Data
 from services.orchestrator.errors import SessionEnded, TaskGraphNotFound
-from services.orchestrator.graphs import outcome, validate
+from services.orchestrator.graphs import arguments, outcome, validate
 from services.orchestrator.graphs.picture import Drawn
 from services.orchestrator.graphs.state import GraphState, fold
 from services.orchestrator.narrowing import carry
+from services.orchestrator.peers import ToolIndex
 from services.orchestrator.sessions import ENDED
 from services.orchestrator.store import Entry, KeptGraph, LogTail, SessionStore, Signal
 from shared.clock import Clock
-from shared.errors import FieldRequired, InvalidArgument
+from shared.errors import FieldRequired, InvalidArgument, PermissionDenied, Reason
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.paging import Page
@@ -40,6 +42,7 @@ _STATUSES: Final = {
 }
 
 Event = event_pb2.SessionEvent
+Effects = Mapping[str, task_graph_pb2.ToolEffect]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class TaskGraphs:
     store: SessionStore
     tail: LogTail
     agents: Agents
+    tools: ToolIndex
     checkpoints: Checkpoints
     clock: Clock
     ids: Ids
@@ -73,15 +77,17 @@ class TaskGraphs:
         resume_from: str = "",
         metadata: struct_pb2.Struct | None = None,
     ) -> KeptGraph:
-        """Accepts a graph: it is checked, its agents are resolved and pinned. With `resume_from` it goes on from that
-        checkpoint, in the checkpoint's own graph when none is wanted.
+        """Accepts a graph: it is checked, its agents and tools are resolved and pinned. With `resume_from` it goes on
+        from that checkpoint, in the checkpoint's own graph when none is wanted.
 
-        Raises GraphInvalid, AgentNotFound, AgentArchived, CheckpointNotFound and CheckpointIncompatible.
+        Raises GraphInvalid, AgentNotFound, AgentArchived, CheckpointNotFound, CheckpointIncompatible and, of tools,
+        NotFound.
         """
         begun = await self._begun(starter.tenant_id, wanted, resume_from)
         graph = begun.graph
         validate.check(graph.nodes)
         await self._pin(starter.tenant_id, graph)
+        await self._pin_tools(starter, graph, begun.effects)
         graph.id = self.ids.new("tgr")
         graph.status = task_graph_pb2.TASK_STATUS_PENDING
         graph.create_time.FromDatetime(self.clock.now())
@@ -90,7 +96,11 @@ class TaskGraphs:
             session.metadata.CopyFrom(metadata)
         carry(starter, session)
         started = event_pb2.SessionStarted(
-            session=session, task_graph=graph, task_results=begun.results, task_keys=begun.keys
+            session=session,
+            task_graph=graph,
+            task_results=begun.results,
+            task_keys=begun.keys,
+            task_effects=begun.effects,
         )
         event = Event(session_id=session.id, sequence=1, actor=f"user:{starter.subject}", session_started=started)
         event.time.CopyFrom(session.start_time)
@@ -198,6 +208,31 @@ class TaskGraphs:
             node.agent = pinned.get(node.agent, "")
             node.fallback_agent = pinned.get(node.fallback_agent, "")
 
+    async def _pin_tools(self, starter: Principal, graph: task_graph_pb2.TaskGraph, begun: Effects) -> None:
+        """Tools at one version, which fit what they are given; a call that has begun keeps the version it had."""
+        found: dict[str, tool_pb2.Tool] = {}
+        for node in graph.nodes:
+            if not node.tool:
+                continue
+            if node.id in begun:
+                node.tool = begun[node.id].tool
+            if node.tool not in found:
+                found[node.tool] = await self.tools.find(starter, node.tool)
+            tool = found[node.tool]
+            arguments.check(node, tool)
+            await self._allow(starter.tenant_id, node)
+            node.tool = f"{tool.name}@{tool.version}"
+
+    async def _allow(self, tenant: str, node: task_graph_pb2.TaskNode) -> None:
+        """An agent calls what it was given and nothing else; whom no agent stands for, tools itself judges."""
+        if not node.agent:
+            return
+        name, _, version = node.agent.partition("@")
+        agent = await self.agents.find(tenant, name, version)
+        if node.tool.partition("@")[0] not in {own.partition("@")[0] for own in (*agent.tools, *agent.functions)}:
+            told = f"{node.id}: {agent.name} has no tool {node.tool}"
+            raise PermissionDenied(told, reason=Reason.ERROR_REASON_TOOL_NOT_ALLOWED, agent=agent.name, tool=node.tool)
+
     async def _pinned(self, tenant: str, reference: str) -> str:
         name, _, version = reference.partition("@")
         agent = await self.agents.runnable(tenant, name, version)
@@ -225,7 +260,8 @@ def _now(state: GraphState, node: task_graph_pb2.TaskNode) -> task_graph_pb2.Tas
 
 def _agent(state: GraphState, name: str) -> str:
     result: Mapping[str, task_graph_pb2.TaskResult] = state.results
-    return (result[name].agent if name in result else "") or state.nodes[name].agent
+    own = state.nodes[name]
+    return own.tool or (result[name].agent if name in result else "") or own.agent
 
 
 def _state(state: GraphState, name: str) -> str:

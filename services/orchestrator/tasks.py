@@ -110,7 +110,7 @@ class Tasks:
             await self.sleep(pause.total_seconds())
         with tracer.start_as_current_span("graph.task", attributes=labels):
             try:
-                async with asyncio.timeout(_left(trying, limit, pause, self.clock).total_seconds()):
+                async with asyncio.timeout(time_left(trying, limit, pause, self.clock).total_seconds()):
                     events = await self._events(record, node_id, trying, caller)
                     last = await self._hearing.hear(caller, _Speech(record, node_id, trying), events)
             except TimeoutError:
@@ -187,6 +187,6 @@ def failure_of(error: MeshError) -> failure_pb2.Failure:
     return failure
 
 
-def _left(trying: Trying, limit: timedelta, pause: timedelta, clock: Clock) -> timedelta:
+def time_left(trying: Trying, limit: timedelta, pause: timedelta, clock: Clock) -> timedelta:
     """Of a try's time, what is left when it is gone on with."""
     return max(limit + pause - (clock.now() - trying.started_at), timedelta(milliseconds=1))

@@ -43,11 +43,13 @@ from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSes
 from services.orchestrator.tail import RedisTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
+from services.orchestrator.tool_tasks import ToolTasks
 from shared.clock import SystemClock
 from shared.identity import Principal
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
+from tests.support.orchestrator import ScriptedTools
 from tests.support.postgres import running_cluster
 from tests.support.valkey import free_port, running_valkey
 
@@ -126,10 +128,12 @@ async def replica(dsn: str, driver_dsn: str, redis_url: str) -> AsyncIterator[Be
         defaults = read_agents(ROOT / "services/orchestrator/agents.yaml")
         agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
         checkpoints = Checkpoints(PostgresCheckpointStore(database), clock, ids)
-        tasks = Tasks(agents, inference, clock, 96)
-        counting = Counting(GraphDriver(store, tail, tasks, checkpoints, clock, max_takeovers=5))
+        tasks, tools = Tasks(agents, inference, clock, 96), ScriptedTools()
+        counting = Counting(
+            GraphDriver(store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, max_takeovers=5)
+        )
         driver = PostgresDriver(PostgresLeaseStore(leases), counting, "bench", TTL, timedelta(milliseconds=500), 500)
-        graphs = TaskGraphs(store, tail, agents, checkpoints, clock, ids)
+        graphs = TaskGraphs(store, tail, agents, tools, checkpoints, clock, ids)
         with Renewal(driver_dsn, "bench", ttl=TTL, driven=driver.driven):
             async with draining(driver):
                 background = [asyncio.create_task(driver.claim()), asyncio.create_task(listen(driver_dsn, driver))]

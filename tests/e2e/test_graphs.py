@@ -8,7 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agentnet.client import AgentNet, AgentNetError, AgentTask, CheckpointManager, TaskGraph, run_with_checkpointing
+from agentnet.client import (
+    AgentNet,
+    AgentNetError,
+    AgentTask,
+    Cel,
+    CheckpointManager,
+    TaskGraph,
+    ToolTask,
+    run_with_checkpointing,
+)
 from agentnet.orchestrator.v1 import agent_pb2
 from tests.e2e.conftest import Mesh
 
@@ -31,6 +40,24 @@ QUICK = {
         {"id": "c", "agent": "Quick", "prompt": "three", "deps": ["a"], "condition": "results.a.success"},
         {"id": "all", "kind": "TASK_KIND_AGGREGATOR", "aggregation": "AGGREGATION_CONCAT", "deps": ["b", "c"]},
     ],
+}
+
+
+PLAN = """
+{"nodes": [
+  {"id": "look", "prompt": "Look around.", "agent": "Quick", "depends_on": []},
+  {"id": "tell", "prompt": "Tell it.", "agent": "Quick", "depends_on": ["look"]}
+]}
+"""
+# A planner without chance: its first answer is a cycle, what it answers to a fault is whole.
+SCHEMER = {
+    "name": "Schemer",
+    "system_prompt": "You plan.",
+    "engine": "rules",
+    "engine_config": {
+        "rules": [{"when": "asked.contains('It cannot be run: there is a cycle: look > look')", "answer": PLAN}],
+        "otherwise": PLAN.replace('"depends_on": []', '"depends_on": ["look"]'),
+    },
 }
 
 
@@ -61,6 +88,38 @@ async def test_the_seeds_graph_runs_over_rest_as_it_stands(mesh: Mesh, client: A
     assert found["graph"]["status"] == "TASK_STATUS_COMPLETED"
     assert all(result["output"] for result in found["results"])
     assert picture["mermaid"].count(":::completed") == 4
+
+
+async def test_a_goal_becomes_a_graph_over_rest_and_the_graph_runs(mesh: Mesh, client: AgentNet) -> None:
+    await quick(client)
+    rest(mesh, "POST", "/v1/agents", SCHEMER)
+    goal = {"goal": "Know the place", "agents": ["Quick"], "planner": "Schemer", "max_nodes": 5}
+    planned = rest(mesh, "POST", "/v1/tasks/plan", goal)
+    assert planned["repaired"] is True
+    assert planned["graph"]["goal"] == "Know the place"
+    assert [(node["id"], node.get("depends_on", [])) for node in planned["graph"]["nodes"]] == [
+        ("look", []),
+        ("tell", ["look"]),
+    ]
+    accepted = rest(mesh, "POST", "/v1/tasks/execute", {"graph": planned["graph"]})
+    async for _ in client.sessions.watch(accepted.get("sessionId") or accepted["session_id"]):
+        pass
+    found = rest(mesh, "GET", f"/v1/tasks/{accepted['graph']['id']}")
+    assert found["graph"]["status"] == "TASK_STATUS_COMPLETED"
+
+
+async def test_a_node_calls_a_tool_in_the_sandbox_with_what_another_one_found(mesh: Mesh, client: AgentNet) -> None:
+    for name, code in (("finder", "return {'id': 20}"), ("doubler", "return {'twice': 2 * a}")):
+        function = {"code": f"def {name}({'a' if name == 'doubler' else ''}):\n    {code}"}
+        rest(mesh, "POST", "/v1/tools", {"name": name, "exec_mode": "python", "function": function})
+    graph = TaskGraph(goal="Twice the id")
+    graph.add_task(ToolTask("find", "finder"))
+    graph.add_task(ToolTask("double", "doubler", {"a": Cel("results.find.json.id + 1")}, dependencies=["find"]))
+    results = await client.task_graphs.run(graph)
+    assert [(result.output, result.effect) for result in results.values()] == [
+        ('{"id": 20}', "done"),
+        ('{"twice": 42}', "done"),
+    ]
 
 
 async def test_the_command_line_runs_and_shows_a_graph(mesh: Mesh, client: AgentNet, tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import struct_pb2
+
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
+from agentnet.tools.v1 import tool_pb2
 from services.orchestrator import agents as registry
 from services.orchestrator.agents import Agents
 from services.orchestrator.checkpoints.keeper import Checkpoints
@@ -35,6 +38,7 @@ from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStor
 from services.orchestrator.tail_memory import MemoryTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks
+from services.orchestrator.tool_tasks import ToolTasks
 from services.orchestrator.toolwork import ToolWork
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
@@ -182,10 +186,17 @@ class ScriptedTools:
     at_once: int = 0
     most_at_once: int = 0
     held: asyncio.Event | None = None
+    schemas: dict[str, struct_pb2.Struct] = field(default_factory=dict)
     _effects: dict[str, str] = field(default_factory=dict)
 
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
         return tuple(message_pb2.ToolDefinition(name=name) for name in names if name in self.names)
+
+    async def find(self, caller: Principal, reference: str) -> tool_pb2.Tool:
+        name, _, version = reference.partition("@")
+        if name not in self.names:
+            raise NotFound(f"no tool {reference}", reason=Reason.ERROR_REASON_TOOL_NOT_FOUND)
+        return tool_pb2.Tool(name=name, version=version or "1.0.0", input_schema=self.schemas.get(name))
 
     async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
         if self.refusals.get(call.tool):
@@ -278,8 +289,12 @@ class World:
         return Tasks(self.agents, self.inference, self.clock, 96, self._nap)
 
     @property
+    def tool_tasks(self) -> ToolTasks:
+        return ToolTasks(self.tools, self.clock, self._nap)
+
+    @property
     def graphs(self) -> TaskGraphs:
-        return TaskGraphs(self.store, self.tail, self.agents, self.checkpoints, self.clock, self.ids)
+        return TaskGraphs(self.store, self.tail, self.agents, self.tools, self.checkpoints, self.clock, self.ids)
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -295,7 +310,7 @@ class World:
 
     def graph_driver(self, *, store: SessionStore | None = None, tail: LogTail | None = None) -> GraphDriver:
         own, live = store or self.store, tail or self.tail
-        return GraphDriver(own, live, self.tasks, self.checkpoints, self.clock, max_takeovers=5)
+        return GraphDriver(own, live, self.tasks, self.tool_tasks, self.checkpoints, self.clock, max_takeovers=5)
 
     def runs(self) -> Runs:
         return Runs({"session": self.driver(), "graph": self.graph_driver()})

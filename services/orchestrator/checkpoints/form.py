@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agentnet.orchestrator.v1 import checkpoint_pb2, task_graph_pb2
 from services.orchestrator.checkpoints.store import Data
 from services.orchestrator.errors import CheckpointIncompatible
-from services.orchestrator.graphs import outcome
+from services.orchestrator.graphs import effects, outcome
 from services.orchestrator.graphs.state import COMPLETED, GraphState
 
 VERSION: Final = "1.1"
@@ -23,6 +23,7 @@ _MICROS: Final = 1_000_000
 Checkpoint = checkpoint_pb2.Checkpoint
 TaskGraph = task_graph_pb2.TaskGraph
 TaskResult = task_graph_pb2.TaskResult
+ToolEffect = task_graph_pb2.ToolEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Resumption:
     graph: task_graph_pb2.TaskGraph
     results: tuple[task_graph_pb2.TaskResult, ...]
     keys: Mapping[str, str]
+    effects: Mapping[str, task_graph_pb2.ToolEffect] = field(default_factory=dict)
 
 
 class Plain:
@@ -82,7 +84,8 @@ def of_graph(
         "metadata": {
             **(notes or {}),
             "graph": plain.graph(state),
-            "partial": {name: trying.turn_id for name, trying in state.trying.items()},
+            "partial": {name: trying.turn_id for name, trying in state.trying.items() if trying.effect is None},
+            "effects": {name: _plain(effect) for name, effect in _open_effects(state).items()},
         },
         "version": VERSION,
     }
@@ -122,7 +125,9 @@ def resumption(checkpoint: Checkpoint, wanted: task_graph_pb2.TaskGraph | None) 
     same = {node.id for node in graph.nodes if node.id in before and _same(node, before[node.id])}
     held = _held({node.id: tuple(node.depends_on) for node in graph.nodes}, same, results)
     keys = {name: key for name, key in notes.get("partial", {}).items() if name in same and wanted is None}
-    return Resumption(graph, tuple(results[name] for name in results if name in held), keys)
+    open_ = {name: json_format.ParseDict(effect, ToolEffect()) for name, effect in notes.get("effects", {}).items()}
+    calls = {name: effect for name, effect in open_.items() if name in same}
+    return Resumption(graph, tuple(results[name] for name in results if name in held), keys, calls)
 
 
 def _held(depends_on: Mapping[str, tuple[str, ...]], same: set[str], results: Mapping[str, TaskResult]) -> set[str]:
@@ -145,13 +150,13 @@ def _grounded(wanted: tuple[str, ...], held: set[str], results: Mapping[str, Tas
 
 
 def _same(node: task_graph_pb2.TaskNode, before: task_graph_pb2.TaskNode) -> bool:
-    """The same work, whichever version of the agent does it."""
-    return (node.prompt, node.agent.partition("@")[0], set(node.depends_on), node.kind) == (
-        before.prompt,
-        before.agent.partition("@")[0],
-        set(before.depends_on),
-        before.kind,
-    )
+    """The same work, whichever version of the agent or the tool does it."""
+    return _work(node) == _work(before)
+
+
+def _work(node: task_graph_pb2.TaskNode) -> tuple[object, ...]:
+    called = (node.tool.partition("@")[0], json_format.MessageToDict(node.arguments), dict(node.argument_expressions))
+    return (node.prompt, node.agent.partition("@")[0], set(node.depends_on), node.kind, *called)
 
 
 def _grown(state: GraphState) -> TaskGraph:
@@ -167,11 +172,19 @@ def _grown(state: GraphState) -> TaskGraph:
     return graph
 
 
+def _open_effects(state: GraphState) -> dict[str, task_graph_pb2.ToolEffect]:
+    """Calls of tools that a later run has to ask for again: at work, between two tries, or of unknown outcome."""
+    at_work = {**{name: broken.last for name, broken in state.broken.items()}, **state.trying}
+    begun = {name: trying.effect for name, trying in at_work.items() if trying.effect is not None}
+    waiting = {name: effect for name, effect in state.effects.items() if name not in state.results}
+    return {**waiting, **effects.open_in(state.results), **begun}
+
+
 def _result(stored: struct_pb2.Struct) -> TaskResult:
     return json_format.ParseDict(json_format.MessageToDict(stored), TaskResult())
 
 
-def _plain(message: TaskGraph | TaskResult) -> dict[str, Any]:
+def _plain(message: TaskGraph | TaskResult | ToolEffect) -> dict[str, Any]:
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 from agentnet.inference.v1 import generation_pb2
@@ -16,9 +18,11 @@ from services.orchestrator.drivers.runs import begin, signals_received
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import outcome
 from services.orchestrator.graphs.schedule import Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
+from services.orchestrator.peers import ToolAnswer
 from services.orchestrator.record import GraphLog
 from services.orchestrator.store import Lease, LogTail, SessionStore
 from services.orchestrator.tasks import Tasks, failure_of, pause_before
+from services.orchestrator.tool_tasks import ToolTasks
 from shared.clock import Clock
 from shared.errors import MeshError
 from shared.identity import Principal
@@ -29,7 +33,7 @@ _SIGNAL_POLL_SECONDS: Final = 1.0
 _nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
 
 Event = event_pb2.SessionEvent
-Work = asyncio.Task[generation_pb2.GenerationFinished]
+Work = asyncio.Task[generation_pb2.GenerationFinished | ToolAnswer]
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class GraphDriver:
     store: SessionStore
     tail: LogTail
     tasks: Tasks
+    tool_tasks: ToolTasks
     checkpoints: Checkpoints
     clock: Clock
     max_takeovers: int
@@ -117,7 +122,7 @@ class _Drive:
             step = next_step(self.record.state, max_takeovers=self.driver.max_takeovers)
             match step:
                 case Begin():
-                    self.record.stage([await self.driver.tasks.begin(self.record, step, self.caller)])
+                    self.record.stage([await self._begun(step)])
                     begun.append(step)
                 case Settle():
                     self._ended(outcome.settled(self.record.state, step, now=self.driver.clock.now()))
@@ -126,17 +131,27 @@ class _Drive:
                 case Await() | Wait() | Finish() | Done():
                     return begun, step
 
+    async def _begun(self, step: Begin) -> Event:
+        """The event that reserves a try's effect."""
+        if step.effect is not None:
+            return self.driver.tool_tasks.begin(self.record, step, step.effect)
+        return await self.driver.tasks.begin(self.record, step, self.caller)
+
     def _start(self, name: str, step: Begin | None) -> None:
         trying = self.record.state.trying.get(name)
         if trying is None:
             return
         if step is None:
             log.info("task.gone_on_with", node=name, turn_id=trying.turn_id, after=trying.heard)
-            work = self.driver.tasks.run(self.record, name, self.caller)
+        pause = pause_before(step) if step else timedelta()
+        work: Coroutine[Any, Any, generation_pb2.GenerationFinished | ToolAnswer]
+        if trying.effect is not None:
+            work = self.driver.tool_tasks.run(self.record, name, self.caller, pause=pause, again=step is None)
         else:
-            work = self.driver.tasks.run(self.record, name, self.caller, pause=pause_before(step))
-        self.working[name] = task = asyncio.create_task(work, name=f"task {name}")
-        self.turns[name] = trying.turn_id
+            work = self.driver.tasks.run(self.record, name, self.caller, pause=pause)
+            self.turns[name] = trying.turn_id
+        task: Work = asyncio.create_task(work, name=f"task {name}")
+        self.working[name] = task
         task.add_done_callback(lambda done: self._over(name, done))
 
     def _over(self, name: str, work: Work) -> None:
@@ -169,6 +184,9 @@ class _Drive:
             log.warning("task.interrupted", node=name, turn_id=trying.turn_id, reason=error.reason_name)
             self.record.stage([outcome.broke_off(name, trying, failure_of(error))])
             return
+        if isinstance(finished, ToolAnswer):
+            self._ended(self.driver.tool_tasks.answered(self.record, name, finished))
+            return
         agents = await self.driver.tasks.planners_agents(self.record.state.nodes[name], self.caller)
         now = self.driver.clock.now()
         for event in outcome.answered(self.record.state, name, finished, agents=agents, now=now):
@@ -186,7 +204,8 @@ class _Drive:
             work = self.working.pop(name)
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            await self.driver.tasks.cancel(self.turns[name], self.caller)
+            if generation := self.turns.pop(name, ""):
+                await self.driver.tasks.cancel(generation, self.caller)
 
     async def _finish(self, step: Finish) -> None:
         await self.saving.last(always=step.status != session_pb2.SESSION_STATUS_COMPLETED)

@@ -31,20 +31,23 @@ def trouble(expression: str) -> str:
 
 def holds(expression: str, results: Results, *, node_id: str, depends_on: Collection[str]) -> bool:
     """Whether a condition is true. Raises ConditionFailed when it cannot be computed or is no bool."""
-    named = {*depends_on, *_WORDS.findall(expression)}
-    seen = {name: facts(results[name]) for name in named if name in results}
-    value = _value(expression, {"results": seen}, node_id)
-    if not isinstance(value, bool):
+    found = value(expression, results, node_id=node_id, depends_on=depends_on)
+    if not isinstance(found, bool):
         raise ConditionFailed("the condition is not true or false", node_id=node_id)
-    return value
+    return found
+
+
+def value(expression: str, results: Results, *, node_id: str, depends_on: Collection[str]) -> Any:
+    """What an expression over results comes to. Raises ConditionFailed when it cannot be computed."""
+    return _value(expression, {"results": _seen(expression, results, depends_on)}, node_id)
 
 
 def score(expression: str, result: task_graph_pb2.TaskResult, *, node_id: str) -> float:
     """The score of one result. Raises ConditionFailed when it cannot be computed or is no number."""
-    value = _value(expression, {"result": facts(result)}, node_id)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    found = _value(expression, {"result": facts(result)}, node_id)
+    if isinstance(found, bool) or not isinstance(found, int | float):
         raise ConditionFailed("the score is not a number", node_id=node_id)
-    return float(value)
+    return float(found)
 
 
 def facts(result: task_graph_pb2.TaskResult) -> dict[str, Any]:
@@ -67,6 +70,12 @@ def parsed(text: str) -> Any:
         except (ValueError, RecursionError):
             continue
     return None
+
+
+def _seen(expression: str, results: Results, depends_on: Collection[str]) -> dict[str, Any]:
+    """The results an expression may read: of what the node depends on, and of what it names."""
+    named = {*depends_on, *_WORDS.findall(expression)}
+    return {name: facts(results[name]) for name in named if name in results}
 
 
 def _value(expression: str, seen: dict[str, Any], node_id: str) -> Any:

@@ -10,12 +10,14 @@ from agentnet.common.v1 import failure_pb2
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.errors import GraphInvalid, TaskOutputInvalid, TaskRejected
-from services.orchestrator.graphs import conditions, planning
+from services.orchestrator.graphs import conditions, effects, planning
 from services.orchestrator.graphs.schedule import Settle
 from services.orchestrator.graphs.state import COMPLETED, FAILED, GraphState, Trying
+from services.orchestrator.peers import ToolAnswer
 
 Event = event_pb2.SessionEvent
 _ACCEPTED: Final = "PASS"
+_TOOL_CHARACTERS: Final = 65_536
 
 
 def answered(
@@ -50,10 +52,25 @@ def answered(
     return [*before, _finished(result, f"agent:{trying.agent}")]
 
 
+def called(state: GraphState, node_id: str, answer: ToolAnswer, *, now: datetime) -> Event:
+    """The event of a node whose tool has answered."""
+    trying = state.trying[node_id]
+    result = _result(node_id, trying, now)
+    result.output = answer.result[:_TOOL_CHARACTERS]
+    result.effect.outcome = effects.DONE
+    result.effect.invocation_id, result.effect.replayed = answer.invocation_id, answer.replayed
+    return _finished(result, actor(trying))
+
+
+def actor(trying: Trying) -> str:
+    """Whose a try is, as events name it."""
+    return f"agent:{trying.agent}" if trying.agent else "mesh"
+
+
 def broke_off(node_id: str, trying: Trying, failure: failure_pb2.Failure) -> Event:
     """The event of a try that broke off."""
     broke = task_event_pb2.TaskInterrupted(node_id=node_id, turn_id=trying.turn_id, failure=failure)
-    return Event(task_interrupted=broke, actor=f"agent:{trying.agent}")
+    return Event(task_interrupted=broke, actor=actor(trying))
 
 
 def settled(state: GraphState, step: Settle, *, now: datetime) -> Event:
@@ -63,6 +80,8 @@ def settled(state: GraphState, step: Settle, *, now: datetime) -> Event:
     result = _result(step.node_id, last, now) if last else task_graph_pb2.TaskResult(node_id=step.node_id)
     result.status = step.status
     result.output = step.output or (last.text if last else "")
+    if step.node_id in state.trying and result.HasField("effect"):
+        result.effect.CopyFrom(effects.after(result.effect, None))
     if step.failure is not None:
         result.failure.CopyFrom(step.failure)
         if state.checkpoint_id:
@@ -94,6 +113,8 @@ def _result(node_id: str, last: Trying, now: datetime) -> task_graph_pb2.TaskRes
         node_id=node_id, agent=last.agent, status=COMPLETED, output=last.text, retries=last.retries
     )
     result.elapsed.FromTimedelta(now - last.first_started_at)
+    if last.effect is not None:
+        result.effect.CopyFrom(last.effect)
     return result
 
 

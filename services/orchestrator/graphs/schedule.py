@@ -8,7 +8,7 @@ from typing import Final
 from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import session_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.errors import ConditionFailed
-from services.orchestrator.graphs import aggregate, conditions
+from services.orchestrator.graphs import aggregate, conditions, effects
 from services.orchestrator.graphs.state import CANCELLED, COMPLETED, FAILED, SKIPPED, Broken, GraphState
 from services.orchestrator.graphs.validate import MAX_NODES
 from shared.errors import Reason
@@ -16,13 +16,14 @@ from shared.errors import Reason
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """An agent tries a node. `after` is what ended the try before."""
+    """An agent, or the call `effect` of a tool, tries a node. `after` is what ended the try before."""
 
     node_id: str
     agent: str
     attempt: int = 1
     fallback: bool = False
     after: failure_pb2.Failure | None = None
+    effect: task_graph_pb2.ToolEffect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +111,31 @@ def _try_again(state: GraphState, name: str, broken: Broken) -> Step:
     node, last = state.nodes[name], broken.last
     if broken.failure.reason in FINAL:
         return Settle(name, FAILED, failure=broken.failure)
-    if broken.failure.retryable and last.attempt < node.max_attempts:
-        return Begin(name, last.agent, last.attempt + 1, fallback=last.fallback, after=broken.failure)
+    if _worth_another(broken) and last.attempt < node.max_attempts:
+        return Begin(
+            name, last.agent, last.attempt + 1, fallback=last.fallback, after=broken.failure, effect=last.effect
+        )
     if node.fallback_agent and not last.fallback:
         return Begin(name, node.fallback_agent, fallback=True)
+    if last.effect is not None and last.effect.outcome == effects.UNKNOWN:
+        return Settle(name, FAILED, failure=effects.unknown(last.effect, broken.failure))
     return Settle(name, FAILED, failure=broken.failure)
+
+
+def _worth_another(broken: Broken) -> bool:
+    """What may pass; and an unknown outcome, which is asked for again under its key."""
+    return broken.failure.retryable or (
+        broken.last.effect is not None and broken.failure.reason == Reason.ERROR_REASON_TOOL_OUTCOME_UNKNOWN
+    )
 
 
 def _start(state: GraphState, name: str) -> Step:
     """What becomes of a node whose dependencies have all ended."""
     node = state.nodes[name]
     try:
-        settled = _settled(state, node)
+        return _settled(state, node) or _at_work(state, node)
     except ConditionFailed as error:
-        settled = Settle(name, FAILED, failure=error.failure())
-    return settled or _with_agent(state, node)
+        return Settle(name, FAILED, failure=error.failure())
 
 
 def _settled(state: GraphState, node: task_graph_pb2.TaskNode) -> Settle | None:
@@ -137,11 +148,16 @@ def _settled(state: GraphState, node: task_graph_pb2.TaskNode) -> Settle | None:
     return Settle(node.id, COMPLETED, aggregate.combined(node, found))
 
 
-def _with_agent(state: GraphState, node: task_graph_pb2.TaskNode) -> Step:
+def _at_work(state: GraphState, node: task_graph_pb2.TaskNode) -> Step:
+    """Raises ConditionFailed when an argument of a tool cannot be computed."""
     if len(state.trying) >= state.graph.max_parallel_tasks:
         return Await()
     if state.paused:
         return Await() if state.trying else Wait(session_pb2.SESSION_STATUS_PAUSED)
+    if node.tool:
+        wanted, before = state.depends_on[node.id], state.effects.get(node.id)
+        effect = effects.reserved(state.graph.id, node, state.results, depends_on=wanted, before=before)
+        return Begin(node.id, node.agent, effect=effect)
     room = MAX_NODES - len(state.nodes)
     grown = aggregate.reducers(node, taken=completed(state, node.id), room=room)
     if grown and not any(made.id in state.nodes for made in grown.nodes):

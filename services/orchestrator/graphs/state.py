@@ -13,6 +13,7 @@ from typing import Final
 
 from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_event_pb2, task_graph_pb2
+from services.orchestrator.graphs import effects
 
 COMPLETED: Final = task_graph_pb2.TASK_STATUS_COMPLETED
 FAILED: Final = task_graph_pb2.TASK_STATUS_FAILED
@@ -27,7 +28,9 @@ Queue = dict[str, None]
 
 @dataclass(slots=True)
 class Trying:
-    """A try of a node, at work. `heard` is the last event of its generation that is in the log."""
+    """A try of a node, at work. `heard` is the last event of its generation that is in the log; `effect` the call of a
+    tool it is instead.
+    """
 
     turn_id: str
     agent: str
@@ -39,6 +42,7 @@ class Trying:
     retries: int
     text: str = ""
     heard: int = 0
+    effect: task_graph_pb2.ToolEffect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class GraphState:
     signals: set[str] = field(default_factory=set)
     finished: bool = False
     keys: dict[str, str] = field(default_factory=dict)
+    # Calls of tools that an earlier run began and whose outcome it never knew.
+    effects: dict[str, task_graph_pb2.ToolEffect] = field(default_factory=dict)
     checkpoint_id: str = ""
     calls: int = 0
     input_tokens: int = 0
@@ -140,6 +146,7 @@ def _session_started(state: GraphState, event: Event) -> None:
     state.results = {result.node_id: result for result in began.task_results}
     state.started = dict.fromkeys(state.results)
     state.keys = dict(began.task_keys)
+    state.effects = dict(began.task_effects)
     _joined(state, began.task_graph.nodes, rewired=())
 
 
@@ -178,6 +185,7 @@ def _task_started(state: GraphState, event: Event) -> None:
         first_started_at=before.last.first_started_at if before else now,
         started_at=now,
         retries=before.last.retries + 1 if before else 0,
+        effect=began.effect if began.HasField("effect") else None,
     )
     state.began(began.node_id, trying)
     state.waiting = False
@@ -210,6 +218,8 @@ def _task_interrupted(state: GraphState, event: Event) -> None:
     broke = event.task_interrupted
     last = state.stopped(broke.node_id)
     if last is not None:
+        if last.effect is not None:
+            last.effect = effects.after(last.effect, broke.failure)
         state.broken[broke.node_id] = Broken(last, broke.failure)
         state.calls += 1
 

@@ -55,6 +55,7 @@ def faults(nodes: Nodes) -> Iterator[Fault]:
     yield from _doubles(nodes)
     yield from _cycles_and_gaps(nodes)
     yield from _agents(nodes)
+    yield from _tools(nodes)
     yield from _conditions(nodes)
 
 
@@ -104,6 +105,8 @@ def _unreachable(graph: nx.DiGraph[str], stuck: set[str]) -> Iterator[Fault]:
 def _agents(nodes: Nodes) -> Iterator[Fault]:
     for node in nodes:
         agentless = node.kind == task_graph_pb2.TASK_KIND_AGGREGATOR and node.aggregation in AGENTLESS
+        if node.tool:
+            continue
         if not node.agent and not agentless:
             yield Fault("agent", node.id, f"{node.id} names no agent")
         if not node.prompt.strip() and not agentless:
@@ -115,9 +118,25 @@ def _agents(nodes: Nodes) -> Iterator[Fault]:
             yield Fault("dependencies", node.id, f"{node.id} has nothing to work on: it depends on no node")
 
 
+def _tools(nodes: Nodes) -> Iterator[Fault]:
+    for node in nodes:
+        given = [*node.arguments, *node.argument_expressions]
+        if not node.tool:
+            if given:
+                yield Fault("tool", node.id, f"{node.id} has arguments and names no tool")
+            continue
+        if node.kind not in (task_graph_pb2.TASK_KIND_UNSPECIFIED, task_graph_pb2.TASK_KIND_WORKER):
+            yield Fault("tool", f"{node.id}.kind", f"{node.id} calls a tool and can only be a worker")
+        if node.fallback_agent:
+            path = f"{node.id}.fallback_agent"
+            yield Fault("tool", path, f"{node.id} calls a tool, whose effect no agent can have in its place")
+        for name in (name for name, count in Counter(given).items() if count > 1):
+            yield Fault("arguments", f"{node.id}.{name}", f"the argument {name} of {node.id} is given twice")
+
+
 def _conditions(nodes: Nodes) -> Iterator[Fault]:
     for node in nodes:
-        for where, expression in (("condition", node.condition), ("score", node.score), *node.edge_conditions.items()):
+        for where, expression in _expressions(node):
             if expression and (trouble := conditions.trouble(expression)):
                 yield Fault(
                     "condition", f"{node.id}.{where}", f"the condition {where} of {node.id} does not compile: {trouble}"
@@ -128,6 +147,12 @@ def _conditions(nodes: Nodes) -> Iterator[Fault]:
                 yield Fault(
                     "missing dependency", path, f"{node.id} has a condition for {name}, on which it does not depend"
                 )
+
+
+def _expressions(node: task_graph_pb2.TaskNode) -> Iterator[tuple[str, str]]:
+    """Everything in CEL, by where it stands."""
+    yield from (("condition", node.condition), ("score", node.score))
+    yield from (*node.edge_conditions.items(), *node.argument_expressions.items())
 
 
 def _digraph(depends_on: Mapping[str, Sequence[str]]) -> nx.DiGraph[str]:

@@ -105,10 +105,10 @@ def clock_pause(clock: FakeClock) -> Pause:
 
 
 @pytest.fixture
-async def stub(
+async def channel(
     keys: Keys, clock: FakeClock, store: MemoryToolStore, executors: dict[str, Executor], narrowed: dict[str, Any],
     policy: ArgumentPolicy,
-) -> AsyncIterator[Any]:  # fmt: skip
+) -> AsyncIterator[grpc.aio.Channel]:  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 1}
     )
@@ -126,4 +126,9 @@ async def stub(
         serving(settings, register, service_names=SERVICES) as address,
         mesh_channel(address, services=SERVICES) as channel,
     ):
-        yield rpc.ToolServiceStub(channel)
+        yield channel
+
+
+@pytest.fixture
+def stub(channel: grpc.aio.Channel) -> Any:
+    return rpc.ToolServiceStub(channel)

@@ -10,10 +10,12 @@ import pytest
 
 from agentnet.client import (
     AgentTask,
+    Cel,
     CheckpointManager,
     InvalidGraph,
     TaskGraph,
     TaskResult,
+    ToolTask,
     create_task_graph_from_dict,
 )
 from agentnet.common.v1 import failure_pb2
@@ -34,6 +36,34 @@ def test_levels_are_what_may_run_at_once() -> None:
     assert diamond().topological_sort() == [["a"], ["b", "c"], ["d"]]
     assert diamond().edges == {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
     assert diamond().validate()
+
+
+def test_a_call_of_a_tool_is_the_node_the_mesh_takes_and_comes_back_as_it_was() -> None:
+    book = ToolTask(
+        "book",
+        "book@1.0.0",
+        {"who": "Ada", "seats": 2, "flight": Cel("results.find.json.id")},
+        dependencies=["find"],
+        condition="results.find.success",
+        timeout_seconds=30.0,
+        agent_name="Clerk",
+    )
+    graph = TaskGraph()
+    graph.add_task(ToolTask("find", "search"))
+    graph.add_task(book)
+    node = graph.to_proto().nodes[1]
+    validate.check([shapes.node(one) for one in graph.to_proto().nodes])
+    assert dict(node.argument_expressions) == {"flight": "results.find.json.id"}
+    assert dict(node.arguments) == {"who": "Ada", "seats": 2}
+    assert (node.tool, node.max_attempts, book.prompt) == ("book@1.0.0", 3, "book@1.0.0(who, seats, flight)")
+    assert TaskGraph.from_proto(graph.to_proto()).tasks == graph.tasks
+
+
+def test_a_result_tells_what_is_known_of_a_call() -> None:
+    found = task_graph_pb2.TaskResult(node_id="a")
+    assert TaskResult.from_proto(found).effect == ""
+    found.effect.outcome = task_graph_pb2.EFFECT_OUTCOME_UNKNOWN
+    assert TaskResult.from_proto(found).effect == "unknown"
 
 
 def test_a_cycle_a_gap_and_a_double_are_named() -> None:

@@ -155,12 +155,12 @@ async def _show(graph_id: str) -> None:
     async with AgentNet.connect() as mesh:
         found = await mesh.task_graphs.get(graph_id)
     results = {result.node_id: TaskResult.from_proto(result) for result in found.results}
-    table = Table("task", "agent", "state", "seconds", "retries", "after", box=None)
+    table = Table("task", "by", "state", "seconds", "retries", "after", box=None)
     for node in found.graph.nodes:
         result = results.get(node.id)
         state = result.status if result else "pending"
         seconds, retries = (f"{result.duration_seconds:.1f}", str(result.retries)) if result else ("", "")
-        table.add_row(node.id, node.agent, state, seconds, retries, ", ".join(node.depends_on))
+        table.add_row(node.id, node.tool or node.agent, state, seconds, retries, ", ".join(node.depends_on))
     out.print(table)
     progress = found.progress
     out.print(

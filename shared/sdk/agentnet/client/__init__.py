@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from agentnet.client.errors import AgentNetError, MeshNotFound
-from agentnet.client.graph import AgentTask, InvalidGraph, TaskGraph, TaskResult, create_task_graph_from_dict
+from agentnet.client.graph import (
+    AgentTask,
+    Cel,
+    InvalidGraph,
+    TaskGraph,
+    TaskResult,
+    ToolTask,
+    create_task_graph_from_dict,
+)
 from agentnet.client.mesh import AgentNet
 from agentnet.client.orchestrator import (
     AgentOrchestrator,
@@ -42,6 +50,7 @@ __all__ = [
     "AgentRegistry",
     "AgentResponse",
     "AgentTask",
+    "Cel",
     "CheckpointManager",
     "FunctionStore",
     "HumanMessage",
@@ -57,6 +66,7 @@ __all__ = [
     "TaskGraph",
     "TaskResult",
     "ToolCall",
+    "ToolTask",
     "create_orchestrator",
     "create_task_graph_from_dict",
     "run_stream",

@@ -19,6 +19,11 @@ _FREQUENCIES = {
     "iteration": task_graph_pb2.CHECKPOINT_FREQUENCY_ITERATION,
     "tool_call": task_graph_pb2.CHECKPOINT_FREQUENCY_TOOL_CALL,
 }
+_EFFECTS: dict[int, str] = {
+    task_graph_pb2.EFFECT_OUTCOME_DONE: "done",
+    task_graph_pb2.EFFECT_OUTCOME_FAILED: "failed",
+    task_graph_pb2.EFFECT_OUTCOME_UNKNOWN: "unknown",
+}
 
 
 class InvalidGraph(ValueError):
@@ -93,8 +98,79 @@ class AgentTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Cel:
+    """An argument that is computed when the task starts, for example `Cel("results.find.json.id")`."""
+
+    expression: str
+
+
+@dataclass(slots=True)
+class ToolTask:
+    """One call of a tool, whose effect happens once, whatever dies.
+
+    `tool_name` may name a version. `arguments` are values as they are or `Cel`. `agent_name` says on whose behalf;
+    empty: of who executes the graph, which tools allow to few. `max_retries` are times the mesh asks again under the
+    same key.
+    """
+
+    task_id: str
+    tool_name: str
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+    dependencies: list[str] = field(default_factory=list[str])
+    condition: str | None = None
+    max_retries: int = 2
+    timeout_seconds: float | None = None
+    agent_name: str = ""
+    edge_conditions: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def prompt(self) -> str:
+        """What is asked, in words."""
+        return f"{self.tool_name}({', '.join(self.arguments)})"
+
+    def to_node(self) -> task_graph_pb2.TaskNode:
+        """As the mesh takes it."""
+        computed = {name: value.expression for name, value in self.arguments.items() if isinstance(value, Cel)}
+        node = task_graph_pb2.TaskNode(
+            id=self.task_id,
+            tool=self.tool_name,
+            argument_expressions=computed,
+            agent=self.agent_name,
+            depends_on=self.dependencies,
+            max_attempts=self.max_retries + 1,
+            condition=self.condition or "",
+            edge_conditions=self.edge_conditions,
+        )
+        literal = {name: value for name, value in self.arguments.items() if name not in computed}
+        json_format.ParseDict(literal, node.arguments)
+        if self.timeout_seconds is not None:
+            node.timeout.FromNanoseconds(int(self.timeout_seconds * 1e9))
+        return node
+
+    @classmethod
+    def from_node(cls, node: task_graph_pb2.TaskNode) -> ToolTask:
+        """From what the mesh answers, or from a node in any of its shapes."""
+        task = AgentTask.from_node(node)
+        computed = {name: Cel(expression) for name, expression in node.argument_expressions.items()}
+        return cls(
+            task_id=task.task_id,
+            tool_name=node.tool,
+            arguments={**json_format.MessageToDict(node.arguments), **computed},
+            dependencies=task.dependencies,
+            condition=task.condition,
+            max_retries=task.max_retries if task.retry_on_failure else 0,
+            timeout_seconds=task.timeout_seconds,
+            agent_name=task.agent_name,
+            edge_conditions=task.edge_conditions,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What one task came to. `status` is "completed", "failed", "skipped", "cancelled", "running" or "pending"."""
+    """What one task came to. `status` is "completed", "failed", "skipped", "cancelled", "running" or "pending".
+
+    `effect` is what is known of a tool's call: "done", "failed", "unknown"; empty when there was none or it is at work.
+    """
 
     task_id: str
     agent_name: str
@@ -105,6 +181,7 @@ class TaskResult:
     retries: int = 0
     status: str = ""
     cost_micros_usd: int = 0
+    effect: str = ""
 
     @classmethod
     def from_proto(cls, found: task_graph_pb2.TaskResult) -> TaskResult:
@@ -119,6 +196,7 @@ class TaskResult:
             retries=found.retries,
             status=task_graph_pb2.TaskStatus.Name(found.status).removeprefix("TASK_STATUS_").lower(),
             cost_micros_usd=found.cost_micros_usd,
+            effect=_EFFECTS.get(found.effect.outcome, ""),
         )
 
 
@@ -130,14 +208,14 @@ class TaskGraph:
         self.goal = goal
         self.max_parallel_tasks = max_parallel_tasks
         self.checkpoint_frequency = checkpoint_frequency
-        self.tasks: dict[str, AgentTask] = {}
+        self.tasks: dict[str, AgentTask | ToolTask] = {}
 
     @property
     def edges(self) -> dict[str, list[str]]:
         """What each task depends on."""
         return {name: list(task.dependencies) for name, task in self.tasks.items()}
 
-    def add_task(self, task: AgentTask) -> None:
+    def add_task(self, task: AgentTask | ToolTask) -> None:
         """Adds a task. Raises InvalidGraph when its id is taken."""
         if task.task_id in self.tasks:
             raise InvalidGraph(f"two tasks are called {task.task_id}", path=task.task_id)
@@ -221,7 +299,7 @@ class TaskGraph:
 
     def _take(self, nodes: Iterable[task_graph_pb2.TaskNode]) -> None:
         for node in nodes:
-            self.add_task(AgentTask.from_node(node))
+            self.add_task(ToolTask.from_node(node) if node.tool else AgentTask.from_node(node))
 
     def _check_dependencies(self) -> None:
         for name, wanted in self.edges.items():

@@ -282,10 +282,32 @@ class SessionStarted(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TaskEffectsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _task_graph_pb2.ToolEffect: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _task_graph_pb2.ToolEffect | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SESSION_FIELD_NUMBER: _builtins.int
     TASK_GRAPH_FIELD_NUMBER: _builtins.int
     TASK_RESULTS_FIELD_NUMBER: _builtins.int
     TASK_KEYS_FIELD_NUMBER: _builtins.int
+    TASK_EFFECTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The session as it begins, versions pinned."""
@@ -302,6 +324,12 @@ class SessionStarted(_message.Message):
     def task_keys(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """With them: effect keys by node, of tries that were in flight. They are asked for again under the same key."""
 
+    @_builtins.property
+    def task_effects(self) -> _containers.MessageMap[_builtins.str, _task_graph_pb2.ToolEffect]:
+        """With them: calls of tools by node, whose outcome was unknown or which were in flight. They are asked for again under
+        the same key.
+        """
+
     def __init__(
         self,
         *,
@@ -309,10 +337,11 @@ class SessionStarted(_message.Message):
         task_graph: _task_graph_pb2.TaskGraph | None = ...,
         task_results: _abc.Iterable[_task_graph_pb2.TaskResult] | None = ...,
         task_keys: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        task_effects: _abc.Mapping[_builtins.str, _task_graph_pb2.ToolEffect] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_graph", b"task_graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_graph", b"task_graph", "task_keys", b"task_keys", "task_results", b"task_results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "task_effects", b"task_effects", "task_graph", b"task_graph", "task_keys", b"task_keys", "task_results", b"task_results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

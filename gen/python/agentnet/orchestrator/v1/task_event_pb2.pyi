@@ -32,6 +32,7 @@ class TaskStarted(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     agent: _builtins.str
@@ -46,6 +47,10 @@ class TaskStarted(_message.Message):
     """
     prompt: _builtins.str
     """The last message of the agent's prompt."""
+    @_builtins.property
+    def effect(self) -> _task_graph_pb2.ToolEffect:
+        """Of a node that calls a tool: the call, whose key is `turn_id` too. Absent: an agent is asked."""
+
     def __init__(
         self,
         *,
@@ -55,10 +60,11 @@ class TaskStarted(_message.Message):
         fallback: _builtins.bool = ...,
         turn_id: _builtins.str = ...,
         prompt: _builtins.str = ...,
+        effect: _task_graph_pb2.ToolEffect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "fallback", b"fallback", "node_id", b"node_id", "prompt", b"prompt", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "effect", b"effect", "fallback", b"fallback", "node_id", b"node_id", "prompt", b"prompt", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

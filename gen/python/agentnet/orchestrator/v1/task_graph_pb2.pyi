@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -94,6 +95,38 @@ AGGREGATION_MAP_REDUCE: Aggregation.ValueType  # 4
 AGGREGATION_AGENT: Aggregation.ValueType  # 5
 """The agent reads all of them at once."""
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
+
+class _EffectOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffectOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EffectOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFECT_OUTCOME_UNSPECIFIED: _EffectOutcome.ValueType  # 0
+    """Nothing yet: it is reserved or at work."""
+    EFFECT_OUTCOME_DONE: _EffectOutcome.ValueType  # 1
+    """It happened, and the tool's answer is the node's output, cut after 65,536 characters."""
+    EFFECT_OUTCOME_FAILED: _EffectOutcome.ValueType  # 2
+    """The call was refused, or the tool answered that it failed."""
+    EFFECT_OUTCOME_UNKNOWN: _EffectOutcome.ValueType  # 3
+    """It may have happened: the node failed (TOOL_OUTCOME_UNKNOWN) or was cancelled under way, after it was asked for again
+    under its key as often as `max_attempts` allows. It is not repeated. ExecuteTasks with `resume_from` asks again.
+    """
+
+class EffectOutcome(_EffectOutcome, metaclass=_EffectOutcomeEnumTypeWrapper):
+    """What is known of the effect of a call."""
+
+EFFECT_OUTCOME_UNSPECIFIED: EffectOutcome.ValueType  # 0
+"""Nothing yet: it is reserved or at work."""
+EFFECT_OUTCOME_DONE: EffectOutcome.ValueType  # 1
+"""It happened, and the tool's answer is the node's output, cut after 65,536 characters."""
+EFFECT_OUTCOME_FAILED: EffectOutcome.ValueType  # 2
+"""The call was refused, or the tool answered that it failed."""
+EFFECT_OUTCOME_UNKNOWN: EffectOutcome.ValueType  # 3
+"""It may have happened: the node failed (TOOL_OUTCOME_UNKNOWN) or was cancelled under way, after it was asked for again
+under its key as often as `max_attempts` allows. It is not repeated. ExecuteTasks with `resume_from` asks again.
+"""
+Global___EffectOutcome: _TypeAlias = EffectOutcome  # noqa: Y015
 
 class _CheckpointFrequency:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -217,7 +250,7 @@ Global___TaskGraph: _TypeAlias = TaskGraph  # noqa: Y015
 
 @_typing.final
 class TaskNode(_message.Message):
-    """One piece of work for one agent. Fields 20 to 27 are other names of the same things, accepted in requests and never
+    """One piece of work for one agent, or one call of a tool. Fields 20 to 27 are other names of the same things, accepted in requests and never
     answered; where both are set, the first name wins.
     """
 
@@ -225,6 +258,26 @@ class TaskNode(_message.Message):
 
     @_typing.final
     class EdgeConditionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ArgumentExpressionsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -255,6 +308,9 @@ class TaskNode(_message.Message):
     AGGREGATION_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     EDGE_CONDITIONS_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ARGUMENT_EXPRESSIONS_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     ASSIGNED_AGENT_FIELD_NUMBER: _builtins.int
     AGENT_NAME_FIELD_NUMBER: _builtins.int
@@ -284,6 +340,11 @@ class TaskNode(_message.Message):
     """How an aggregator makes one result of many. Unspecified means by its agent."""
     score: _builtins.str
     """For BEST_OF: a CEL expression over `result` that scores one dependency. Empty: `result.json.score`."""
+    tool: _builtins.str
+    """A tool to call instead of asking an agent: `adder` or `adder@1.0.0`; a graph that is accepted has it with the version.
+    `agent` then says on whose behalf; empty: of who executes the graph. `prompt`, `fallback_agent` and kinds other than
+    worker have no part in it. The call has its effect once, whatever dies: see ToolEffect. Empty: an agent's work.
+    """
     task_id: _builtins.str
     """Another name of `id`."""
     assigned_agent: _builtins.str
@@ -311,6 +372,16 @@ class TaskNode(_message.Message):
         """
 
     @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """Arguments of the tool as they are. With `argument_expressions` at most 65,536 characters of JSON."""
+
+    @_builtins.property
+    def argument_expressions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Arguments that are computed when the node starts: from an argument's name to a CEL expression as in `condition`, for
+        example `results.find.json.id`. One that cannot be computed fails the node (CONDITION_FAILED) and nothing is called.
+        """
+
+    @_builtins.property
     def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Another name of `depends_on`."""
 
@@ -333,6 +404,9 @@ class TaskNode(_message.Message):
         aggregation: Global___Aggregation.ValueType = ...,
         score: _builtins.str = ...,
         edge_conditions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tool: _builtins.str = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+        argument_expressions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_id: _builtins.str = ...,
         assigned_agent: _builtins.str = ...,
         agent_name: _builtins.str = ...,
@@ -342,9 +416,9 @@ class TaskNode(_message.Message):
         max_retries: _builtins.int | None = ...,
         timeout_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "max_retries", b"max_retries", "retry_on_failure", b"retry_on_failure", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "arguments", b"arguments", "max_retries", b"max_retries", "retry_on_failure", b"retry_on_failure", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "agent", b"agent", "agent_name", b"agent_name", "aggregation", b"aggregation", "assigned_agent", b"assigned_agent", "condition", b"condition", "dependencies", b"dependencies", "depends_on", b"depends_on", "deps", b"deps", "edge_conditions", b"edge_conditions", "fallback_agent", b"fallback_agent", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "max_retries", b"max_retries", "prompt", b"prompt", "retry_on_failure", b"retry_on_failure", "score", b"score", "task_id", b"task_id", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "agent", b"agent", "agent_name", b"agent_name", "aggregation", b"aggregation", "argument_expressions", b"argument_expressions", "arguments", b"arguments", "assigned_agent", b"assigned_agent", "condition", b"condition", "dependencies", b"dependencies", "depends_on", b"depends_on", "deps", b"deps", "edge_conditions", b"edge_conditions", "fallback_agent", b"fallback_agent", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "max_retries", b"max_retries", "prompt", b"prompt", "retry_on_failure", b"retry_on_failure", "score", b"score", "task_id", b"task_id", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
     _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
@@ -376,6 +450,7 @@ class TaskResult(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     COST_MICROS_USD_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     agent: _builtins.str
@@ -400,6 +475,10 @@ class TaskResult(_message.Message):
     def usage(self) -> _usage_pb2.Usage:
         """Tokens of all tries."""
 
+    @_builtins.property
+    def effect(self) -> Global___ToolEffect:
+        """The call of a tool and what is known of it. Absent: the node calls none, or ended before its call was reserved."""
+
     def __init__(
         self,
         *,
@@ -412,14 +491,69 @@ class TaskResult(_message.Message):
         retries: _builtins.int = ...,
         usage: _usage_pb2.Usage | None = ...,
         cost_micros_usd: _builtins.int = ...,
+        effect: Global___ToolEffect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "elapsed", b"elapsed", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cost_micros_usd", b"cost_micros_usd", "elapsed", b"elapsed", "failure", b"failure", "node_id", b"node_id", "output", b"output", "retries", b"retries", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cost_micros_usd", b"cost_micros_usd", "effect", b"effect", "elapsed", b"elapsed", "failure", b"failure", "node_id", b"node_id", "output", b"output", "retries", b"retries", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskResult: _TypeAlias = TaskResult  # noqa: Y015
+
+@_typing.final
+class ToolEffect(_message.Message):
+    """The call a node makes. It is in the log before it is made, under a key that all tries share and that the tools service
+    does once; whoever goes on with the node, also from a checkpoint, asks again under that key and makes no other call.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
+    RESERVE_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    """The tool, as `adder@1.0.0`."""
+    request_id: _builtins.str
+    """The key: a digest of the graph, the node and the arguments; the `request_id` of InvokeTool."""
+    arguments: _builtins.str
+    """The arguments, as JSON with sorted keys."""
+    arguments_digest: _builtins.str
+    """SHA-256 of the tool and the arguments, in hex."""
+    outcome: Global___EffectOutcome.ValueType
+    """What is known of the effect."""
+    invocation_id: _builtins.str
+    """The invocation that answered; empty: none did."""
+    replayed: _builtins.bool
+    """True when the effect was another try's and this one only heard of it."""
+    @_builtins.property
+    def reserve_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key was first in the log. The tools service remembers a key for 24 hours; after 23 it is asked no more."""
+
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+        arguments_digest: _builtins.str = ...,
+        reserve_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___EffectOutcome.ValueType = ...,
+        invocation_id: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reserve_time", b"reserve_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_digest", b"arguments_digest", "invocation_id", b"invocation_id", "outcome", b"outcome", "replayed", b"replayed", "request_id", b"request_id", "reserve_time", b"reserve_time", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolEffect: _TypeAlias = ToolEffect  # noqa: Y015
 
 @_typing.final
 class GraphProgress(_message.Message):

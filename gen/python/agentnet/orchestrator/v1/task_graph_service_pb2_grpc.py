@@ -86,7 +86,8 @@ class TaskGraphServiceServicer:
         """Accepts a graph for execution and returns at once.
         Errors: INVALID_ARGUMENT (GRAPH_INVALID) for a cycle, a missing dependency, an unreachable node or a condition that
         does not compile, with metadata `fault` and `path`; (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); NOT_FOUND
-        (AGENT_NOT_FOUND, CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, CHECKPOINT_INCOMPATIBLE).
+        (AGENT_NOT_FOUND, TOOL_NOT_FOUND, CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED,
+        CHECKPOINT_INCOMPATIBLE). Arguments that cannot fit their tool's schema are GRAPH_INVALID too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,8 @@ class TaskGraphServiceStub:
     """Accepts a graph for execution and returns at once.
     Errors: INVALID_ARGUMENT (GRAPH_INVALID) for a cycle, a missing dependency, an unreachable node or a condition that
     does not compile, with metadata `fault` and `path`; (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); NOT_FOUND
-    (AGENT_NOT_FOUND, CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, CHECKPOINT_INCOMPATIBLE).
+    (AGENT_NOT_FOUND, TOOL_NOT_FOUND, CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED,
+    CHECKPOINT_INCOMPATIBLE). Arguments that cannot fit their tool's schema are GRAPH_INVALID too.
     """
     GetTaskGraph: _aio.UnaryUnaryMultiCallable[_task_graph_service_pb2.GetTaskGraphRequest, _task_graph_service_pb2.GetTaskGraphResponse]
     """Reads a graph and its results so far.
@@ -72,7 +73,8 @@ class TaskGraphServiceServicer(metaclass=_abc_1.ABCMeta):
         """Accepts a graph for execution and returns at once.
         Errors: INVALID_ARGUMENT (GRAPH_INVALID) for a cycle, a missing dependency, an unreachable node or a condition that
         does not compile, with metadata `fault` and `path`; (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); NOT_FOUND
-        (AGENT_NOT_FOUND, CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED, CHECKPOINT_INCOMPATIBLE).
+        (AGENT_NOT_FOUND, TOOL_NOT_FOUND, CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (AGENT_ARCHIVED,
+        CHECKPOINT_INCOMPATIBLE). Arguments that cannot fit their tool's schema are GRAPH_INVALID too.
         """
 
     @_abc_1.abstractmethod
