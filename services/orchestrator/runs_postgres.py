@@ -83,22 +83,8 @@ class Runs:
         return await self._signals.ask(place)
 
     async def _start(self, batch: Sequence[Start]) -> Sequence[bytes | None]:
-        sessions = [one.session for one in batch]
         async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                self._sql["start_runs"],
-                [one.tenant for one in batch], [found.id for found in sessions],
-                [found.topic_start for found in sessions], [found.mode for found in sessions],
-                [found.strategy for found in sessions], [json.dumps(list(found.agents)) for found in sessions],
-                [json_format.MessageToJson(found.metadata) for found in sessions],
-                [found.status for found in sessions],
-                [one.starter.subject for one in batch], [json.dumps(sorted(one.starter.roles)) for one in batch],
-                [one.request_id for one in batch], [found.SerializeToString() for found in sessions],
-                [found.start_time.ToDatetime(UTC) for found in sessions],
-                [one.first.kind for one in batch], [one.first.payload for one in batch], [one.mac for one in batch],
-                [one.graph.id if one.graph is not None else None for one in batch],
-                [_plain(one.graph) if one.graph is not None else None for one in batch],
-            )  # fmt: skip
+            rows = await connection.fetch(self._sql["start_runs"], *started(batch))
         earlier: dict[int, bytes] = {row["run"]: row["earlier"] for row in rows}
         return [earlier.get(run) for run in range(1, len(batch) + 1)]
 
@@ -126,6 +112,24 @@ class Runs:
         for run, *signal in rows:
             found[run].append(Signal(*signal))
         return [found[run] for run in range(1, len(batch) + 1)]
+
+
+def started(batch: Sequence[Start]) -> tuple[object, ...]:
+    """The arguments of start_runs."""
+    sessions = [one.session for one in batch]
+    return (
+        [one.tenant for one in batch], [found.id for found in sessions],
+        [found.topic_start for found in sessions], [found.mode for found in sessions],
+        [found.strategy for found in sessions], [json.dumps(list(found.agents)) for found in sessions],
+        [json_format.MessageToJson(found.metadata) for found in sessions],
+        [found.status for found in sessions],
+        [one.starter.subject for one in batch], [json.dumps(sorted(one.starter.roles)) for one in batch],
+        [one.request_id for one in batch], [found.SerializeToString() for found in sessions],
+        [found.start_time.ToDatetime(UTC) for found in sessions],
+        [one.first.kind for one in batch], [one.first.payload for one in batch], [one.mac for one in batch],
+        [one.graph.id if one.graph is not None else None for one in batch],
+        [_plain(one.graph) if one.graph is not None else None for one in batch],
+    )  # fmt: skip
 
 
 def _plain(graph: task_graph_pb2.TaskGraph) -> str:

@@ -15,7 +15,7 @@ from services.orchestrator import chain
 from services.orchestrator.appends_postgres import Append, Appends, turn_columns
 from services.orchestrator.batches import Batches
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns
+from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns, started
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
 from shared.identity import Principal
 from shared.paging import Page
@@ -147,14 +147,10 @@ class PostgresSessionStore:
     ) -> session_pb2.Session:
         macs = list(chain.macs(self._key, chain.START, _payloads(log)))
         async with self._database.tenant(tenant) as connection:
-            earlier = await connection.fetchval(
-                SQL["start_run"],
-                *_started(tenant, session, starter, log[0], mac=macs[0], request_id=request_id),
-                None,
-                None,
-            )
-            if earlier:
-                return session_pb2.Session.FromString(earlier)
+            start = Start(tenant, session, starter, log[0], macs[0], request_id, None)
+            (row, *_) = await connection.fetch(SQL["start_runs"], *started([start])) or (None,)
+            if row is not None:
+                return session_pb2.Session.FromString(row["earlier"])
             await connection.execute(
                 SQL["add_events"], tenant, session.id, [entry.sequence for entry in log[1:]],
                 [entry.kind for entry in log[1:]], _payloads(log[1:]), macs[1:],
@@ -261,23 +257,6 @@ class PostgresSessionStore:
 def _kept_graph(row: asyncpg.Record) -> KeptGraph:
     graph = json_format.ParseDict(row["graph_json"], task_graph_pb2.TaskGraph())
     return KeptGraph(graph, session_pb2.Session.FromString(row["data"]))
-
-
-def _started(
-    tenant: str,
-    session: session_pb2.Session,
-    starter: Principal,
-    first: Entry,
-    *,
-    mac: bytes,
-    request_id: str | None,
-) -> tuple[object, ...]:
-    """The arguments of start_run, without a graph."""
-    return (
-        tenant, session.id, session.topic_start, session.mode, session.strategy, list(session.agents),
-        json_format.MessageToDict(session.metadata), session.status, starter.subject, sorted(starter.roles),
-        request_id, session.SerializeToString(), session.start_time.ToDatetime(UTC), first.kind, first.payload, mac,
-    )  # fmt: skip
 
 
 def _payloads(entries: Sequence[Entry]) -> list[bytes]:

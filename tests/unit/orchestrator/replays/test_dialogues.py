@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, history_service_pb2, session_pb2
+from services.orchestrator.peers import TurnMemory
 from services.orchestrator.prompts import Known
 from services.orchestrator.replays.replay import replay
 from shared import fields
 from shared.errors import Reason, Unavailable
+from shared.identity import Principal
 from tests.support.mortal import Fate, Killed, Moment, MortalStore, MortalTail
-from tests.support.orchestrator import ADA, TENANT, TTL, Watching, World, driving
+from tests.support.orchestrator import ADA, TENANT, TTL, ScriptedMemory, Watching, World, driving
 from tests.unit.orchestrator.test_modes import PLAN, THREE, VERDICT, ballot, points, scripted
 from tests.unit.orchestrator.test_toolwork import TWO, asked, call
 
@@ -80,6 +82,25 @@ async def tries_at_the_same_time() -> tuple[World, str]:
     world.inference.failures = [None, away, None, away]
     world.inference.reply = lambda utterance: " ".join(["word"] * (3 + 4 * len(utterance.agent.name)))
     return await driven(world, agents=THREE, strategy="parallel")
+
+
+class SlowMemory(ScriptedMemory):
+    """Takes so long that other turns go on meanwhile."""
+
+    async def recall(self, caller: Principal, *, session_id: str, agent: str, query: str) -> TurnMemory:
+        for _ in range(40):
+            await asyncio.sleep(0)
+        return await super().recall(caller, session_id=session_id, agent=agent, query=query)
+
+
+async def tries_while_the_log_goes_on() -> tuple[World, str]:
+    world = World(memory=SlowMemory())
+    away = Unavailable("away", reason=Reason.ERROR_REASON_PROVIDER_UNAVAILABLE)
+    world.inference.failures = [away, away, None]
+    world.inference.reply = lambda utterance: " ".join(
+        ["word"] * {"Athena": 2, "Apollo": 12, "Hermes": 16}[utterance.agent.name]
+    )
+    return await driven(world, agents=THREE, strategy="parallel", max_rounds=1)
 
 
 async def a_try_that_fails_all() -> tuple[World, str]:
@@ -194,7 +215,7 @@ async def speaks_in_a_style() -> tuple[World, str]:
 
 
 STORIES = [
-    debate, consensus_with_votes, ensemble, planning, adaptive, moderated, tries_at_the_same_time, a_try_that_fails_all,
+    debate, consensus_with_votes, ensemble, planning, adaptive, moderated, tries_at_the_same_time, tries_while_the_log_goes_on, a_try_that_fails_all,
     two_calls_at_the_same_time, calls_that_come_to_nothing, a_person_answers, a_person_refuses, people_talk_in_between,
     meaning, a_small_window, much_to_remember, taken_over_between_tools, cancelled_with_turns_in_flight,
     speaks_in_a_style,
