@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agentnet.orchestrator.v1 import agent_pb2, event_pb2, fork_pb2, session_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.errors import ForkUnsupported, SequenceOutOfRange
 from services.orchestrator.forks.copy import copied
@@ -52,7 +52,7 @@ class Forking:
             session_id=session.id,
             sequence=session.last_sequence,
             actor=f"user:{forker.subject}",
-            session_forked=fork_pb2.SessionForked(session=session),
+            session_forked=session_pb2.SessionForked(session=session),
         )
         forked.time.CopyFrom(session.start_time)
         return session, [*log, forked]

@@ -5,7 +5,6 @@ The session log: everything that happens in a session is one event in one append
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
 from agentnet.common.v1 import usage_pb2 as _usage_pb2
-from agentnet.orchestrator.v1 import fork_pb2 as _fork_pb2
 from agentnet.orchestrator.v1 import input_pb2 as _input_pb2
 from agentnet.orchestrator.v1 import progress_pb2 as _progress_pb2
 from agentnet.orchestrator.v1 import session_pb2 as _session_pb2
@@ -203,7 +202,7 @@ class SessionEvent(_message.Message):
         """A planner cut the topic into tasks."""
 
     @_builtins.property
-    def session_forked(self) -> _fork_pb2.SessionForked:
+    def session_forked(self) -> _session_pb2.SessionForked:
         """What stands before was taken over from another session."""
 
     def __init__(
@@ -244,7 +243,7 @@ class SessionEvent(_message.Message):
         prompt_reduced: _progress_pb2.PromptReduced | None = ...,
         message_injected: _input_pb2.MessageInjected | None = ...,
         plan_made: _progress_pb2.PlanMade | None = ...,
-        session_forked: _fork_pb2.SessionForked | None = ...,
+        session_forked: _session_pb2.SessionForked | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_saved", b"checkpoint_saved", "decision_reached", b"decision_reached", "failed_over", b"failed_over", "graph_grown", b"graph_grown", "handed_off", b"handed_off", "input_given", b"input_given", "input_requested", b"input_requested", "message_injected", b"message_injected", "monitor_verdict", b"monitor_verdict", "partial_result", b"partial_result", "payload", b"payload", "plan_made", b"plan_made", "points_contested", b"points_contested", "progressed", b"progressed", "prompt_reduced", b"prompt_reduced", "round_finished", b"round_finished", "session_finished", b"session_finished", "session_forked", b"session_forked", "session_started", b"session_started", "session_taken_over", b"session_taken_over", "session_waiting", b"session_waiting", "signal_received", b"signal_received", "strategy_chosen", b"strategy_chosen", "task_finished", b"task_finished", "task_interrupted", b"task_interrupted", "task_started", b"task_started", "time", b"time", "tokens_produced", b"tokens_produced", "tool_finished", b"tool_finished", "tool_started", b"tool_started", "turn_finished", b"turn_finished", "turn_interrupted", b"turn_interrupted", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -326,9 +325,7 @@ class SessionStarted(_message.Message):
 
     @_builtins.property
     def task_effects(self) -> _containers.MessageMap[_builtins.str, _task_graph_pb2.ToolEffect]:
-        """With them: calls of tools by node, whose outcome was unknown or which were in flight. They are asked for again under
-        the same key.
-        """
+        """With them: calls of tools by node that were in flight or of unknown outcome, asked for again under the same key."""
 
     def __init__(
         self,
