@@ -109,12 +109,12 @@ async def test_a_goal_becomes_a_graph_over_rest_and_the_graph_runs(mesh: Mesh, c
 
 
 async def test_a_node_calls_a_tool_in_the_sandbox_with_what_another_one_found(mesh: Mesh, client: AgentNet) -> None:
-    for name, code in (("finder", "return {'id': 20}"), ("doubler", "return {'twice': 2 * a}")):
-        function = {"code": f"def {name}({'a' if name == 'doubler' else ''}):\n    {code}"}
+    for name, code in (("place_finder", "return {'id': 20}"), ("id_doubler", "return {'twice': 2 * a}")):
+        function = {"code": f"def {name}({'a' if name == 'id_doubler' else ''}):\n    {code}"}
         rest(mesh, "POST", "/v1/tools", {"name": name, "exec_mode": "python", "function": function})
     graph = TaskGraph(goal="Twice the id")
-    graph.add_task(ToolTask("find", "finder"))
-    graph.add_task(ToolTask("double", "doubler", {"a": Cel("results.find.json.id + 1")}, dependencies=["find"]))
+    graph.add_task(ToolTask("find", "place_finder"))
+    graph.add_task(ToolTask("double", "id_doubler", {"a": Cel("results.find.json.id + 1")}, dependencies=["find"]))
     results = await client.task_graphs.run(graph)
     assert [(result.output, result.effect) for result in results.values()] == [
         ('{"id": 20}', "done"),
