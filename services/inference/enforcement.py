@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Final
 
 from services.inference.errors import PolicyBlocked, PolicyUnavailable
-from services.inference.peers import Payer, PolicyPeer, Snapshot
+from services.inference.peers import Payer, PolicyPeer
 from services.inference.sentences import SentenceRules, with_sentence_rules
 from shared.errors import MeshError
 from shared.log import log
+from shared.monitors.enforced import Enforced
 from shared.monitors.rules import Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 from shared.monitors.windowed import WindowedMonitor
@@ -40,6 +41,9 @@ class Held:
             prompt_sentences=with_sentence_rules(bundles, Target.PROMPT),
             output_sentences=with_sentence_rules(bundles, Target.OUTPUT),
         )
+
+
+_NOTHING: Final = Held.of(())
 
 
 class Guard:
@@ -92,38 +96,34 @@ class Guard:
 class Enforcement:
     """Monitors by tenant."""
 
-    def __init__(self, policy: PolicyPeer, *, strict: bool) -> None:
+    def __init__(self, enforced: Enforced[Held], policy: PolicyPeer, *, strict: bool) -> None:
+        self._enforced = enforced
         self._policy = policy
         self._strict = strict
-        self._snapshot: Snapshot | None = None
-        self._compiled: dict[tuple[Bundle, ...], Held] = {}
-        self._known: dict[tuple[str, str, tuple[str, ...]], Held] = {}
-
-    async def follow(self) -> None:
-        """Takes every snapshot policy publishes, for as long as the stream holds."""
-        held = self._snapshot.revision if self._snapshot else 0
-        async for snapshot in self._policy.watch(held):
-            self._snapshot = snapshot
-            self._compiled, self._known = {}, {}
-            log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
+        self._named: dict[tuple[str, str, tuple[str, ...]], Held] = {}
+        self._named_under = 0
 
     async def held(self, payer: Payer, named: tuple[str, ...]) -> Held:
         """What holds for a call: its agent's bundles and those it names itself. Raises PolicyUnavailable, and policy's
         BUNDLE_NOT_FOUND.
         """
-        snapshot, tenant = self._snapshot, payer.principal.tenant_id
-        if snapshot is None and self._strict:
+        tenant, agent = payer.principal.tenant_id, payer.agent
+        held = self._enforced.held(tenant, agent)
+        if held is None and self._strict:
             raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
-        whose = (tenant, payer.agent.partition("@")[0], named)
-        if whose in self._known:
-            return self._known[whose]
-        of_agent = snapshot.in_force(*whose[:2]) if snapshot else ()
-        bundles = (*of_agent, *[await self._policy.bundle(payer, name) for name in named])
-        if bundles not in self._compiled:
-            self._compiled[bundles] = Held.of(bundles)
-        found = self._compiled[bundles]
-        if snapshot is self._snapshot:  # another one may have come while policy was asked
-            self._remember(whose, found)
+        return await self._with(payer, named) if named else held or _NOTHING
+
+    async def _with(self, payer: Payer, named: tuple[str, ...]) -> Held:
+        """Asked of policy once a snapshot."""
+        if self._named_under != self.revision or len(self._named) >= _KNOWN_AT_MOST:
+            self._named, self._named_under = {}, self.revision
+        whose, revision = (payer.principal.tenant_id, payer.agent, named), self.revision
+        if whose in self._named:
+            return self._named[whose]
+        more = [await self._policy.bundle(payer, name) for name in named]
+        found = self._enforced.with_more(payer.principal.tenant_id, payer.agent, more)
+        if revision == self.revision:  # another one may have come while policy was asked
+            self._named[whose] = found
         return found
 
     async def check_prompt(
@@ -151,13 +151,7 @@ class Enforcement:
     @property
     def revision(self) -> int:
         """Which policy is enforced: another one may judge the same answer otherwise."""
-        return self._snapshot.revision if self._snapshot else 0
-
-    def _remember(self, whose: tuple[str, str, tuple[str, ...]], found: Held) -> None:
-        """Looked up once a snapshot; tenants and agents with the same bundles share what was compiled."""
-        if len(self._known) >= _KNOWN_AT_MOST:
-            self._known.clear()
-        self._known[whose] = found
+        return self._enforced.revision
 
 
 async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], *, at: datetime) -> None:

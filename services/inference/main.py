@@ -18,7 +18,7 @@ from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
 from services.inference.embeddings.main import embedded_embedder
 from services.inference.embeddings.settings import EmbeddingSettings
-from services.inference.enforcement import Enforcement
+from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.exporting import exported
 from services.inference.langfuse.main import langfuse
@@ -39,6 +39,7 @@ from services.inference.tokenizers import known_tokenizers
 from shared.clock import Clock, SystemClock
 from shared.identity import Signer, current
 from shared.ids import RandomIds
+from shared.monitors.enforced import Enforced, published
 from shared.outbox import Outbox
 from shared.postgres import open_database
 from shared.redis import open_redis
@@ -65,7 +66,8 @@ def main() -> None:
             raise ValueError("inference needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("inference", settings.identity_private_key, clock)
         policy = GrpcPolicy(channel, signer)
-        enforcement = Enforcement(policy, strict=settings.strict)
+        enforced = Enforced(published(channel, signer, "inference"), Held.of)
+        enforcement = Enforcement(enforced, policy, strict=settings.strict)
         embedder = await stack.enter_async_context(
             embedded_embedder(embeddings, redis=redis, clock=clock, tenant=lambda: current().tenant_id)
         )
@@ -97,7 +99,7 @@ def main() -> None:
             clock=clock,
             limit=settings.max_generations,
         )
-        await stack.enter_async_context(supervised("policy", enforcement.follow))
+        await stack.enter_async_context(supervised("policy", enforced.follow))
         await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.running)))
         providers = {model.provider for model in admission.router.models()}
         await stack.enter_async_context(supervised("downgrades", admission.downgrades.watch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -84,21 +84,6 @@ class Cost:
     price_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What is enforced: bundles by tenant, "*" for all others. `chosen` tells an agent's where agents differ."""
-
-    revision: int
-    tenants: dict[str, tuple[Bundle, ...]]
-    chosen: Callable[[str, str], Sequence[Bundle]] | None = None
-
-    def in_force(self, tenant: str, agent: str) -> Sequence[Bundle]:
-        """What holds for an agent of a tenant; an empty name stands for calls without one."""
-        if self.chosen:
-            return self.chosen(tenant, agent)
-        return self.tenants.get(tenant) or self.tenants.get("*", ())
-
-
 class CostPeer(Protocol):
     """cost, on behalf of the payer."""
 
@@ -114,9 +99,6 @@ class CostPeer(Protocol):
 
 class PolicyPeer(Protocol):
     """policy."""
-
-    def watch(self, after: int) -> AsyncIterator[Snapshot]:
-        """What is enforced, now and after every change. Ends with a MeshError when the stream breaks."""
 
     async def bundle(self, payer: Payer, name: str) -> Bundle:
         """The bundle of this name, as `default` or `default@1.0.0`. Raises BUNDLE_NOT_FOUND."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -20,7 +20,7 @@ from agentnet.policy.v1 import policy_service_pb2 as policy
 from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
 from agentnet.policy.v1 import risk_service_pb2 as risks
 from agentnet.policy.v1 import risk_service_pb2_grpc as risks_rpc
-from services.inference.peers import Cost, Ending, Measure, Notice, Payer, Settlement, Snapshot
+from services.inference.peers import Cost, Ending, Measure, Notice, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
@@ -138,15 +138,6 @@ class GrpcPolicy(_OnBehalf):
         self._stub = policy_rpc.PolicyServiceStub(channel)
         self._risks = risks_rpc.RiskServiceStub(channel)
 
-    async def watch(self, after: int) -> AsyncIterator[Snapshot]:
-        request = policy.WatchBundlesRequest(after_revision=after)
-        try:
-            async for answer in self._stub.WatchBundles(request, metadata=self.metadata(_MESH)):
-                if not answer.heartbeat:
-                    yield _snapshot(answer)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from None
-
     async def bundle(self, payer: Payer, name: str) -> Bundle:
         request = policy.GetBundleRequest(name=name)
         answer = await _called(self._stub.GetBundle(request, metadata=self.metadata(payer.principal)))
@@ -200,11 +191,6 @@ def _finding(found: policy.Finding, rule: Rule | None, target: Target) -> Findin
 
 def _notice(notice: cost_pb2.Notice) -> Notice:
     return Notice(notice.explanation, cheaper=notice.action == cost_pb2.SOFT_ACTION_DOWNGRADE)
-
-
-def _snapshot(answer: policy.WatchBundlesResponse) -> Snapshot:
-    tenants = {one.tenant_id: tuple(wire.bundle(bundle) for bundle in one.bundles) for one in answer.tenants}
-    return Snapshot(answer.revision, tenants, lambda tenant, agent: wire.in_force(answer.tenants, tenant, agent))
 
 
 def _violation(name: str, verdict: Verdict, payer: Payer, at: datetime) -> violation_pb2.Violation:

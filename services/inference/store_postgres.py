@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import asyncpg
+
 from services.inference.providers.contract import Usage
 from services.inference.store import GenerationRecord
-from shared.batches import Batches
+from shared.batches import TenantBatches
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
@@ -20,7 +22,7 @@ class PostgresGenerationStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._finished: Batches[GenerationRecord, None] = Batches(self._finish, most=_MOST)
+        self._finished = TenantBatches(self._finish, most=_MOST, faults=(asyncpg.PostgresError,))
 
     async def finish(self, tenant: str, record: GenerationRecord) -> None:
         await self._finished.ask(tenant, record)

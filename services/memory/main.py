@@ -26,7 +26,7 @@ from services.memory.fact_store import FactStore
 from services.memory.fact_store_postgres import PostgresFactStore
 from services.memory.facts import Facts
 from services.memory.federation import Federation
-from services.memory.policy import MemoryPolicy
+from services.memory.policy import Held, MemoryPolicy
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
 from services.memory.service import MemoryService
@@ -120,7 +120,7 @@ def main() -> None:
         if settings.identity_private_key is None:
             raise ValueError("memory needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("memory", settings.identity_private_key, clock)
-        enforced = Enforced(published(channel, signer, "memory"))
+        enforced = Enforced(published(channel, signer, "memory"), Held.of)
         await stack.enter_async_context(supervised("policy", enforced.follow))
         embedder = CachedEmbedder(
             MeshEmbedder(channel, model=settings.embedding_model),

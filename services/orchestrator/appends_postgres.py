@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC
 from itertools import accumulate
 from typing import Final
@@ -15,7 +14,7 @@ from google.protobuf import json_format
 from agentnet.orchestrator.v1 import session_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
-from shared.errors import MeshError
+from shared.batches import Batches
 from shared.postgres import Database
 
 # Statements under way at once, so that one commit's wait for the disk does not hold the next one up.
@@ -40,7 +39,6 @@ class Append:
     turn: turn_pb2.Turn | None
     release: bool
     signals_taken: int
-    done: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Appends:
@@ -49,63 +47,26 @@ class Appends:
     def __init__(self, database: Database, statement: str) -> None:
         self._database = database
         self._statement = statement
-        self._waiting: list[Append] = []
-        self._writers: set[asyncio.Task[None]] = set()
-        self._writing = 0
+        # What Postgres refuses is tried one by one: no log suffers for another.
+        self._batches = Batches(
+            self._together, at_once=_AT_ONCE, most=_TOGETHER, faults=(asyncpg.PostgresError,), binding=True
+        )
 
     async def write(self, append: Append) -> int:
         """Commits it and tells how many signals the run has by now. Raises LeaseLost, Unavailable, and what Postgres
         says of this append.
         """
-        self._waiting.append(append)
-        if self._writing < _AT_ONCE:
-            self._writing += 1
-            writer = asyncio.create_task(self._write(), name="appends")
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
-        return await append.done
+        signals = await self._batches.ask(append)
+        if signals is None:
+            raise LeaseLost("another replica drives the session", session_id=append.lease.session_id)
+        return signals
 
-    async def _write(self) -> None:
-        try:
-            while self._waiting:
-                together, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
-                try:
-                    await self._together(together)
-                finally:
-                    for append in together:
-                        append.done.cancel()  # of those that were answered nothing changes
-        finally:
-            self._writing -= 1  # at once, and not when the task is done: what comes in between would wait for another
-
-    async def _together(self, appends: Sequence[Append]) -> None:
-        """What Postgres refuses is tried one by one: no log suffers for another."""
-        try:
-            async with self._database.alone() as connection:
-                rows = await connection.fetch(self._statement, *_columns(appends))
-        except MeshError as error:
-            for append in appends:
-                _fail(append, error)
-        except asyncpg.PostgresError as error:
-            if len(appends) == 1:
-                _fail(appends[0], error)
-                return
-            for append in appends:
-                await self._together([append])
-        else:
-            _answer(appends, {row["place"]: row["signals"] for row in rows})
-
-
-def _answer(appends: Sequence[Append], made: dict[int, int]) -> None:
-    for place, append in enumerate(appends, start=1):
-        if place in made and not append.done.done():
-            append.done.set_result(made[place])
-        elif place not in made:
-            _fail(append, LeaseLost("another replica drives the session", session_id=append.lease.session_id))
-
-
-def _fail(append: Append, error: Exception) -> None:
-    if not append.done.done():
-        append.done.set_exception(error)
+    async def _together(self, appends: Sequence[Append]) -> list[int | None]:
+        """The signals of each run; None where the lease is lost."""
+        async with self._database.alone() as connection:
+            rows = await connection.fetch(self._statement, *_columns(appends))
+        made: dict[int, int] = {row["place"]: row["signals"] for row in rows}
+        return [made.get(place) for place in range(1, len(appends) + 1)]
 
 
 def _columns(appends: Sequence[Append]) -> list[list[object]]:

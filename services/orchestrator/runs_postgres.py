@@ -12,8 +12,8 @@ import asyncpg
 from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import session_pb2, task_graph_pb2
-from services.orchestrator.batches import Batches
 from services.orchestrator.store import Entry, Signal
+from shared.batches import Batches
 from shared.identity import CredentialKind, Principal
 from shared.postgres import Database, Queries
 

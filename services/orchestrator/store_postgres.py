@@ -13,10 +13,10 @@ from google.protobuf import json_format
 from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
 from services.orchestrator.appends_postgres import Append, Appends, turn_columns
-from services.orchestrator.batches import Batches
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns, started
 from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
+from shared.batches import Batches
 from shared.identity import Principal
 from shared.paging import Page
 from shared.postgres import Database, load_queries

@@ -19,7 +19,7 @@ from services.tools.isolation import MODULES, PROGRAMS
 from services.tools.mcp_servers import McpExecutor
 from services.tools.modules import ModuleExecutor
 from services.tools.permissions import ToolAuthorizer
-from services.tools.policy import ArgumentPolicy
+from services.tools.policy import ArgumentPolicy, Held
 from services.tools.programs import ProgramExecutor
 from services.tools.rates import RedisRates
 from services.tools.registry import Registry
@@ -58,7 +58,7 @@ def main() -> None:
         if settings.identity_private_key is None:
             raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("tools", settings.identity_private_key, clock)
-        enforced = Enforced(published(channel, signer, "tools"))
+        enforced = Enforced(published(channel, signer, "tools"), Held.of)
         await stack.enter_async_context(supervised("policy", enforced.follow))
         policy = ArgumentPolicy(enforced, strict=settings.strict)
         inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import Final
 
 from services.tools.errors import PolicyBlocked, PolicyUnavailable
 from shared.monitors.arguments import Call, judge_arguments
 from shared.monitors.enforced import Enforced
-from shared.monitors.rules import Action, Target, Verdict
-from shared.monitors.stream import judge
+from shared.monitors.rules import Action, Bundle, Target, Verdict
+from shared.monitors.stream import CompiledRules, compile_rules, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The bundles that hold for an agent, and what of them reads arguments as text."""
+
+    bundles: tuple[Bundle, ...]
+    texts: CompiledRules
+
+    @classmethod
+    def of(cls, bundles: tuple[Bundle, ...]) -> Held:
+        return cls(bundles, compile_rules(bundles, Target.TOOL_ARGUMENTS))
 
 
 class ArgumentPolicy:
     """Judges calls by the last snapshot, which stays in force when policy is away."""
 
-    def __init__(self, enforced: Enforced, *, strict: bool) -> None:
+    def __init__(self, enforced: Enforced[Held], *, strict: bool) -> None:
         self._enforced = enforced
         self._strict = strict
 
@@ -22,22 +36,22 @@ class ArgumentPolicy:
         """By what the call says and by conditions over its arguments. Raises PolicyBlocked, and PolicyUnavailable when
         a strict mesh has no policy yet.
         """
-        bundles = self._enforced.bundles(tenant, call.agent)
-        if bundles is None:
+        held = self._enforced.held(tenant, call.agent)
+        if held is None:
             if self._strict:
                 raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
             return
         text = f"{call.tool} {json.dumps(dict(call.arguments), ensure_ascii=False, sort_keys=True)}"
-        ruling = judge(self._enforced.rules(bundles, Target.TOOL_ARGUMENTS), Target.TOOL_ARGUMENTS, text)
+        ruling = judge(held.texts, Target.TOOL_ARGUMENTS, text)
         if ruling.blocked:
             raise _blocked(ruling.verdicts[-1], call)
-        for verdict in judge_arguments(bundles, call):
+        for verdict in judge_arguments(held.bundles, call):
             if verdict.action in _STOPPING:
                 raise _blocked(verdict, call)
 
 
 # Arguments cannot be shown with a part taken out: what would redact them stops the call.
-_STOPPING = frozenset({Action.BLOCK, Action.REDACT, Action.REQUIRE_APPROVAL})
+_STOPPING: Final = frozenset({Action.BLOCK, Action.REDACT, Action.REQUIRE_APPROVAL})
 
 
 def _blocked(verdict: Verdict, call: Call) -> PolicyBlocked:

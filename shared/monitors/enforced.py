@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import grpc
 
@@ -13,51 +14,77 @@ from agentnet.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
 from shared import identity
 from shared.identity import CredentialKind, Principal, Signer
 from shared.log import log
-from shared.monitors.rules import Bundle, Target
-from shared.monitors.stream import CompiledRules, compile_rules
-from shared.monitors.wire import in_force
+from shared.monitors.rules import Bundle
+from shared.monitors.wire import bundle, in_force
 from shared.rpc.status import from_rpc
 
 NAME: Final = "agentnet.policy.v1.PolicyService"
 _TTL: Final = timedelta(minutes=5)
 _KNOWN_AT_MOST: Final = 10_000
 
+Held = TypeVar("Held")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is enforced: bundles by tenant, "*" for all others. `chosen` tells an agent's where agents differ."""
+
+    revision: int
+    tenants: Mapping[str, Sequence[Bundle]]
+    chosen: Callable[[str, str], Sequence[Bundle]] | None = None
+
+    def in_force(self, tenant: str, agent: str) -> Sequence[Bundle]:
+        """What holds for an agent of a tenant; an empty name stands for calls without one."""
+        if self.chosen:
+            return self.chosen(tenant, agent)
+        return self.tenants.get(tenant) or self.tenants.get("*", ())
+
+
 # The snapshots after a revision: now and after every change. Ends with a MeshError when the stream breaks.
-Watch = Callable[[int], AsyncIterator[pb.WatchBundlesResponse]]
+Watch = Callable[[int], AsyncIterator[Snapshot]]
 
 
-class Enforced:
-    """The rules of every tenant's agents. Each service says itself what it does when there are none yet."""
+class Enforced(Generic[Held]):
+    """What holds for every tenant's agents, made ready once by `hold`. What is done while there is nothing yet, each
+    service says itself.
+    """
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, hold: Callable[[tuple[Bundle, ...]], Held]) -> None:
         self._watch = watch
-        self._snapshot: pb.WatchBundlesResponse | None = None
-        self._bundles: dict[tuple[str, str], tuple[Bundle, ...]] = {}
-        self._compiled: dict[tuple[tuple[Bundle, ...], Target], CompiledRules] = {}
+        self._hold = hold
+        self._snapshot: Snapshot | None = None
+        self._ready: dict[tuple[Bundle, ...], Held] = {}
+        self._of_agents: dict[tuple[str, str], Held] = {}
 
     async def follow(self) -> None:
         """Takes every snapshot policy publishes, for as long as the stream holds."""
-        async for snapshot in self._watch(self._snapshot.revision if self._snapshot else 0):
-            if not snapshot.heartbeat:
-                self._snapshot, self._bundles, self._compiled = snapshot, {}, {}
-                log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
+        async for snapshot in self._watch(self.revision):
+            self._snapshot, self._ready, self._of_agents = snapshot, {}, {}
+            log.info("policy.snapshot", revision=snapshot.revision, tenants=len(snapshot.tenants))
 
-    def bundles(self, tenant: str, agent: str) -> tuple[Bundle, ...] | None:
-        """What holds for an agent, looked up once a snapshot; None when none was ever received."""
-        if self._snapshot is None:
-            return None
+    @property
+    def revision(self) -> int:
+        """Which policy is enforced; 0 before the first snapshot."""
+        return self._snapshot.revision if self._snapshot else 0
+
+    def held(self, tenant: str, agent: str) -> Held | None:
+        """What holds for an agent, looked up once a snapshot: to hash a thousand rules takes longer than to judge by
+        them. None when no snapshot was ever received.
+        """
         whose = (tenant, agent.partition("@")[0])
-        if whose not in self._bundles:
-            if len(self._bundles) >= _KNOWN_AT_MOST:
-                self._bundles.clear()
-            self._bundles[whose] = tuple(in_force(self._snapshot.tenants, *whose))
-        return self._bundles[whose]
+        if self._snapshot and whose not in self._of_agents:
+            if len(self._of_agents) >= _KNOWN_AT_MOST:
+                self._of_agents.clear()
+            self._of_agents[whose] = self.with_more(tenant, agent, ())
+        return self._of_agents.get(whose)
 
-    def rules(self, bundles: tuple[Bundle, ...], target: Target) -> CompiledRules:
-        """Their rules for a target. Tenants and agents with the same bundles share what was compiled."""
-        if (bundles, target) not in self._compiled:
-            self._compiled[bundles, target] = compile_rules(bundles, target)
-        return self._compiled[bundles, target]
+    def with_more(self, tenant: str, agent: str, more: Sequence[Bundle]) -> Held:
+        """The same with further bundles. Whoever has equal bundles shares what was made of them."""
+        of_agent = self._snapshot.in_force(tenant, agent.partition("@")[0]) if self._snapshot else ()
+        bundles = (*of_agent, *more)
+        if bundles not in self._ready:
+            self._ready[bundles] = self._hold(bundles)
+        return self._ready[bundles]
 
 
 def published(channel: grpc.aio.Channel, signer: Signer, service: str) -> Watch:
@@ -65,12 +92,18 @@ def published(channel: grpc.aio.Channel, signer: Signer, service: str) -> Watch:
     stub = PolicyServiceStub(channel)
     caller = Principal("mesh", service, frozenset({"operator"}), CredentialKind.SERVICE)
 
-    async def watch(after: int) -> AsyncIterator[pb.WatchBundlesResponse]:
+    async def watch(after: int) -> AsyncIterator[Snapshot]:
         metadata = ((identity.HEADER, signer.sign(caller, _TTL)),)
         try:
             async for answer in stub.WatchBundles(pb.WatchBundlesRequest(after_revision=after), metadata=metadata):
-                yield answer
+                if not answer.heartbeat:
+                    yield snapshot_of(answer)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
 
     return watch
+
+
+def snapshot_of(answer: pb.WatchBundlesResponse) -> Snapshot:
+    tenants = {one.tenant_id: tuple(bundle(found) for found in one.bundles) for one in answer.tenants}
+    return Snapshot(answer.revision, tenants, lambda tenant, agent: in_force(answer.tenants, tenant, agent))

@@ -25,10 +25,10 @@ from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
 from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
-from services.inference.enforcement import Enforcement
+from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.measures import Measures
-from services.inference.peers import Cost, Measure, Notice, Payer, Settlement, Snapshot
+from services.inference.peers import Cost, Measure, Notice, Payer, Settlement
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
@@ -43,6 +43,7 @@ from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
 from shared.errors import MeshError, NotFound, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
+from shared.monitors.enforced import Enforced, Snapshot
 from shared.monitors.pipeline import Outcome
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.rpc.channel import mesh_channel
@@ -209,7 +210,8 @@ async def replica(
     """A replica in the block. Those with one Redis and one store are replicas of one service."""
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
     others = {name: ScriptedModel(name=name) for name in ("backup", "continuing", "roomy")}
-    enforcement = Enforcement(policy, strict=True)
+    enforced = Enforced(policy.watch, Held.of)
+    enforcement = Enforcement(enforced, policy, strict=True)
     prompts, ended = PromptRegistry(MemoryPromptStore(), SystemClock()), list[tuple[str, Order, Ended]]()
     breakers = breakers or LocalBreakers(SystemClock())
     admission = Admission(
@@ -241,7 +243,7 @@ async def replica(
         policy.snapshots.put_nowait(snapshot)
     tail_task = asyncio.create_task(engine.tail.write(engine.running))
     async with (
-        supervised("policy", enforcement.follow),
+        supervised("policy", enforced.follow),
         serving(settings, register, service_names=(NAME,)) as address,
         mesh_channel(address, services=(NAME,)) as channel,
     ):

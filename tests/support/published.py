@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
 
 from agentnet.policy.v1 import policy_service_pb2 as pb
-from shared.monitors.enforced import Enforced
+from shared.monitors.enforced import Enforced, Snapshot, snapshot_of
+from shared.monitors.rules import Bundle
+
+Held = TypeVar("Held")
 
 
 async def enforcing(
-    *rules: dict[str, Any], tenant: str = "*", attached: Sequence[dict[str, Any]] = (), agent: str = "*"
-) -> Enforced:
+    hold: Callable[[tuple[Bundle, ...]], Held],
+    *rules: dict[str, Any],
+    tenant: str = "*",
+    attached: Sequence[dict[str, Any]] = (),
+    agent: str = "*",
+) -> Enforced[Held]:
     """A bundle `default@1.0.0` of these rules in force, and one of `attached` for an agent."""
     bundles = [{"name": "default", "version": "1.0.0", "rules": list(rules)}]
     given: dict[str, Any] = {"tenantId": tenant, "bundles": bundles}
@@ -21,19 +28,19 @@ async def enforcing(
         given["attached"] = [{"name": "own", "version": "2.0.0", "rules": list(attached)}]
         given["attachments"] = [{"bundle": "own@2.0.0", "agent": agent}]
 
-    async def watch(_after: int) -> AsyncIterator[pb.WatchBundlesResponse]:
-        yield json_format.ParseDict({"revision": 1, "tenants": [given]}, pb.WatchBundlesResponse())
+    async def watch(_after: int) -> AsyncIterator[Snapshot]:
+        yield snapshot_of(json_format.ParseDict({"revision": 1, "tenants": [given]}, pb.WatchBundlesResponse()))
 
-    enforced = Enforced(watch)
+    enforced = Enforced(watch, hold)
     await enforced.follow()
     return enforced
 
 
-def unheard() -> Enforced:
+def unheard(hold: Callable[[tuple[Bundle, ...]], Held]) -> Enforced[Held]:
     """Before the first snapshot."""
 
-    async def watch(_after: int) -> AsyncIterator[pb.WatchBundlesResponse]:
+    async def watch(_after: int) -> AsyncIterator[Snapshot]:
         return
         yield
 
-    return Enforced(watch)
+    return Enforced(watch, hold)

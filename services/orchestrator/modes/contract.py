@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -53,7 +54,7 @@ class Ending:
     measure: str
 
 
-class Mode:
+class Mode(ABC):
     """How agents work together. What is not overridden is as in a talk of equals without a decision."""
 
     rounds: int = 0
@@ -65,11 +66,12 @@ class Mode:
     """Whether one of the agents may be the judge."""
 
     def check(self, session: session_pb2.Session) -> None:
-        """Raises OptionsContradict for what only this mode can tell."""
+        """Raises OptionsContradict for what only this mode can tell; most can tell nothing."""
+        del session
 
+    @abstractmethod
     def phases(self, state: SessionState, number: int) -> Sequence[Phase]:
         """The phases of a round, as far as they are known, in order."""
-        raise NotImplementedError
 
     def closing(self, state: SessionState) -> Sequence[Phase]:
         """Phases after the last round, in that round."""
@@ -86,13 +88,13 @@ class Mode:
         del state, number
         return None
 
+    @abstractmethod
     def directive(self, state: SessionState, number: int, part: Part) -> str:
         """What an agent is told about its part, after who it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def question(self, state: SessionState, number: int, part: Part) -> str:
         """What an agent is asked."""
-        raise NotImplementedError
 
     def form(self, state: SessionState, number: int, part: Part) -> Form | None:
         """The form its answer must have; None: any."""
@@ -104,9 +106,9 @@ class Mode:
         del part
         return tuple(turn for turn in state.spoken if not turn.formal)
 
+    @abstractmethod
     def result(self, state: SessionState) -> str:
         """What the session has come to so far."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
@@ -31,14 +32,16 @@ class _Rivals(Mode):
     takes_strategy = False
     judged = True
 
+    @abstractmethod
     def judge(self, session: session_pb2.Session) -> str:
-        raise NotImplementedError
+        """Who judges; nobody: empty."""
 
     def rivals(self, session: session_pb2.Session) -> tuple[str, ...]:
         return cast.speakers(session, self.judge(session))
 
+    @abstractmethod
     def decide(self, state: SessionState, number: int) -> decision_pb2.Decision:
-        raise NotImplementedError
+        """What the answers of a round come to."""
 
     def check(self, session: session_pb2.Session) -> None:
         if len(self.rivals(session)) < _RIVALS:

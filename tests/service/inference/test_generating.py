@@ -13,9 +13,9 @@ from agentnet.common.v1 import error_reason_pb2
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from services.inference.errors import ProviderRateLimited, StreamBroken
-from services.inference.peers import Snapshot
 from services.inference.providers.contract import Usage
 from shared.errors import Reason, ResourceExhausted, Unavailable
+from shared.monitors.enforced import Snapshot
 from shared.monitors.rules import Action
 from tests.service.inference.calls import Code, generated, refusal, said, until
 from tests.support.identity import Keys

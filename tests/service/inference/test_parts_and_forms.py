@@ -10,7 +10,6 @@ from google.protobuf import json_format, struct_pb2
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
-from services.inference.peers import Snapshot
 from services.inference.providers.contract import (
     Chunk,
     FinishReason,
@@ -24,6 +23,7 @@ from services.inference.providers.contract import (
     ToolResult,
 )
 from shared.errors import Reason
+from shared.monitors.enforced import Snapshot
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target
 from tests.service.inference.calls import Code, generated, refusal, said, until
 from tests.support.identity import Keys

@@ -11,9 +11,10 @@ from redis.asyncio import Redis
 from agentnet.common.v1 import error_reason_pb2
 from services.inference.errors import PolicyBlocked
 from services.inference.measures import Measures
-from services.inference.peers import Measure, Payer, Snapshot
+from services.inference.peers import Measure, Payer
 from shared.clock import FakeClock
 from shared.identity import Principal
+from shared.monitors.enforced import Snapshot
 from shared.monitors.pipeline import Finding, Outcome
 from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Severity, Target, Verdict
 from tests.service.inference.calls import Code, generated, refusal, said

@@ -22,7 +22,7 @@ from services.memory.conversations_memory import InMemoryConversations
 from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.federation import Federation
 from services.memory.main import SERVICES, Chores, Stores, add_to_server
-from services.memory.policy import MemoryPolicy
+from services.memory.policy import Held, MemoryPolicy
 from services.memory.settings import MemorySettings
 from services.memory.store_memory import InMemoryStore
 from shared.clock import FakeClock
@@ -67,10 +67,10 @@ async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Serv
 
 @asynccontextmanager
 async def serve(
-    keys: Keys, settings: dict[str, Any], *rules: dict[str, Any], enforced: Enforced | None = None
+    keys: Keys, settings: dict[str, Any], *rules: dict[str, Any], enforced: Enforced[Held] | None = None
 ) -> AsyncIterator[Served]:
     """A memory service that trusts these keys and enforces these rules."""
-    enforced = enforced or await enforcing(*rules)
+    enforced = enforced or await enforcing(Held.of, *rules)
     given = {
         "listen": "127.0.0.1:0",
         "postgres_dsn": "postgres://nowhere",

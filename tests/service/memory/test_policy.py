@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentnet.memory.v1 import change_pb2
+from services.memory.policy import Held
 from tests.service.memory.calls import recall, record, refused, remember, remember_many
 from tests.service.memory.conftest import Served, serve
 from tests.service.memory.test_sets import add, compare
@@ -86,7 +87,7 @@ async def test_the_corpus_that_policy_compares_with_is_kept_as_it_is(governed: S
 
 
 async def test_a_strict_mesh_without_any_policy_stores_and_recalls_nothing(tmp_path: Path) -> None:
-    async with serve(make_keys(tmp_path), {}, enforced=unheard()) as served:
+    async with serve(make_keys(tmp_path), {}, enforced=unheard(Held.of)) as served:
         unavailable = ("UNAVAILABLE", "POLICY_UNAVAILABLE", None)
         assert await refused(remember(served, "anything")) == unavailable
         assert await refused(recall(served, "anything")) == unavailable

@@ -20,7 +20,7 @@ from services.tools.flow import Flow, Pause
 from services.tools.functions import FunctionExecutor
 from services.tools.main import SERVICES
 from services.tools.permissions import ToolAuthorizer
-from services.tools.policy import ArgumentPolicy
+from services.tools.policy import ArgumentPolicy, Held
 from services.tools.rates import LocalRates
 from services.tools.registry import Registry
 from services.tools.sandbox import Sandbox
@@ -94,7 +94,7 @@ def narrowed() -> dict[str, Any]:
 @pytest.fixture
 async def policy() -> ArgumentPolicy:
     """No rule at all; a test has its own."""
-    return ArgumentPolicy(await enforcing(), strict=True)
+    return ArgumentPolicy(await enforcing(Held.of), strict=True)
 
 
 def clock_pause(clock: FakeClock) -> Pause:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.tools.policy import ArgumentPolicy
+from services.tools.policy import ArgumentPolicy, Held
 from tests.service.tools.calls import Code, invocation, refusal, register, said, tool
 from tests.support.identity import Keys
 from tests.support.published import enforcing, unheard
@@ -38,7 +38,9 @@ class TestRules:
 
     @pytest.fixture
     async def policy(self) -> ArgumentPolicy:
-        return ArgumentPolicy(await enforcing(NO_BOMBS, WARNS, BIG, attached=[OF_ATHENA], agent="Athena"), strict=True)
+        return ArgumentPolicy(
+            await enforcing(Held.of, NO_BOMBS, WARNS, BIG, attached=[OF_ATHENA], agent="Athena"), strict=True
+        )
 
     async def test_what_the_arguments_say_is_judged(self, stub: Any, keys: Keys) -> None:
         await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
@@ -64,7 +66,7 @@ class TestRules:
 class TestNoPolicyYet:
     @pytest.fixture
     def policy(self) -> ArgumentPolicy:
-        return ArgumentPolicy(unheard(), strict=True)
+        return ArgumentPolicy(unheard(Held.of), strict=True)
 
     async def test_a_strict_mesh_refuses(self, stub: Any, keys: Keys) -> None:
         await register(stub, keys, tool())
@@ -75,7 +77,7 @@ class TestNoPolicyYet:
 class TestPermissive:
     @pytest.fixture
     def policy(self) -> ArgumentPolicy:
-        return ArgumentPolicy(unheard(), strict=False)
+        return ArgumentPolicy(unheard(Held.of), strict=False)
 
     async def test_a_mesh_that_is_not_strict_goes_on(self, stub: Any, keys: Keys) -> None:
         await register(stub, keys, tool())

@@ -13,7 +13,7 @@ from services.memory.conversation import Conversations
 from services.memory.conversations_memory import InMemoryConversations
 from services.memory.errors import MemoryNotFound
 from services.memory.filters import fits
-from services.memory.policy import MemoryPolicy
+from services.memory.policy import Held, MemoryPolicy
 from services.memory.remember import Change, Remembering
 from services.memory.store import Conversation, Entry, Filter, Memory, MemoryType, Receipt, ShortTermTurn
 from services.memory.store_memory import InMemoryStore
@@ -91,7 +91,7 @@ class VanishingStore(InMemoryStore):
 
 async def test_what_vanishes_meanwhile_is_not_found() -> None:
     store, clock = VanishingStore(), FakeClock(NOW)
-    policy, limits = MemoryPolicy(await enforcing(), strict=True), Limits(store, clock, memories=9)
+    policy, limits = MemoryPolicy(await enforcing(Held.of), strict=True), Limits(store, clock, memories=9)
     remembering = Remembering(store, HashingEmbedder(), limits, policy=policy, clock=clock, ids=SequentialIds())
     (kept,) = await store.add("t", [entry("here")])
     with pytest.raises(MemoryNotFound):

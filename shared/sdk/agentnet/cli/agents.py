@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agentnet.cli.work import do, err
+from agentnet.cli.work import do
 from agentnet.client import AgentNet, AgentRegistry, HumanMessage
 
 out = Console(highlight=False)
@@ -36,17 +35,12 @@ def add_to(agent: typer.Typer) -> None:
 
 
 def agent_import(
-    file: Annotated[Path, typer.Argument(help="YAML or JSON in the form of agents.yaml.", dir_okay=False)],
+    file: Annotated[typer.FileText, typer.Argument(help="YAML or JSON in the form of agents.yaml; - for the input.")],
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, make nothing.")] = False,
 ) -> None:
     """Make the agents of a file, all or none."""
-    try:
-        document = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
-    do(_import(document, dry_run=dry_run), what="agents")
+    do(_import(file.read(), dry_run=dry_run), what="agents")
 
 
 def agent_templates(domain: Annotated[str, typer.Option(help="coding, writing, research.")] = "") -> None:
@@ -106,11 +100,12 @@ def agent_chain(name: Name, prompt: Annotated[str, typer.Argument(help="What the
 async def _import(document: str, *, dry_run: bool) -> None:
     async with AgentNet.connect() as mesh:
         found = await mesh.agents.import_document(document, dry_run=dry_run)
-    made = set(found.created)
+    made, table = set(found.created), Table("agent", "", box=None)
     for agent in found.agents:
         reference = f"{agent.name}@{agent.version}"
-        word = ("would make" if dry_run else "made") if reference in made else "there already"
-        out.print(f"{word} [bold]{escape(reference)}[/]")
+        word = ("would be made" if dry_run else "made") if reference in made else "there already"
+        table.add_row(reference, word)
+    out.print(table)
 
 
 async def _templates(domain: str) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from services.orchestrator.batches import Batches
+from shared.batches import Batches, TenantBatches
 from shared.errors import Unavailable
+from shared.rpc import deadline
 
 
 class Faulty(Exception):
@@ -108,3 +109,70 @@ async def test_whoever_asks_as_the_last_one_is_answered_is_answered_too() -> Non
 
     async with asyncio.timeout(2):
         assert await asyncio.gather(*(chain(number) for number in (1, 2, 3))) == [1, 2, 3]
+
+
+async def test_what_is_binding_is_carried_though_its_asker_is_gone() -> None:
+    statement = Statement(held=asyncio.Event())
+    batches = Batches(statement.carry, binding=True)
+    first = asyncio.create_task(batches.ask(1))
+    while not statement.carried:
+        await asyncio.sleep(0)
+    late = asyncio.create_task(batches.ask(2))
+    await asyncio.sleep(0)
+    late.cancel()
+    await asyncio.gather(late, return_exceptions=True)
+    assert late.cancelled()
+    assert statement.held is not None
+    statement.held.set()
+    assert await first == 10
+    while not batches.idle:
+        await asyncio.sleep(0)
+    assert statement.carried == [[1], [2]]
+
+
+async def test_a_fault_of_ours_is_told_as_it_is_and_holds_nobody_up() -> None:
+    class Broken(Exception):
+        pass
+
+    async def carry(batch: Sequence[int]) -> Sequence[int]:
+        if 1 in batch:
+            raise Broken
+        return batch
+
+    batches: Batches[int, int] = Batches(carry, most=1)
+    async with asyncio.timeout(2):
+        answers = await asyncio.gather(batches.ask(1), batches.ask(2), return_exceptions=True)
+    assert isinstance(answers[0], Broken)
+    assert answers[1] == 2
+
+
+async def test_tenants_never_go_together_nor_wait_for_each_other() -> None:
+    carried: list[tuple[str, list[int]]] = []
+    held = asyncio.Event()
+
+    async def carry(tenant: str, batch: Sequence[int]) -> Sequence[int]:
+        carried.append((tenant, list(batch)))
+        if tenant == "slow":
+            await held.wait()
+        return [asked * 10 for asked in batch]
+
+    batches = TenantBatches(carry, most=8)
+    slow = asyncio.create_task(batches.ask("slow", 1))
+    assert await asyncio.gather(batches.ask("acme", 2), batches.ask("acme", 3)) == [20, 30]
+    behind = asyncio.create_task(batches.ask("slow", 4))
+    await asyncio.sleep(0)
+    held.set()
+    assert await asyncio.gather(slow, behind) == [10, 40]
+    assert sorted(carried) == [("acme", [2, 3]), ("slow", [1]), ("slow", [4])]
+
+
+async def test_no_deadline_of_the_first_asker_holds_for_all() -> None:
+    left: list[float | None] = []
+
+    async def carry(batch: Sequence[int]) -> Sequence[int]:
+        left.append(deadline.remaining())
+        return batch
+
+    deadline._ends_at.set(asyncio.get_running_loop().time() + 5)
+    await Batches(carry).ask(1)
+    assert left == [None]
