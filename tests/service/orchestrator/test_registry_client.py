@@ -92,9 +92,9 @@ async def test_the_commands_of_agents_work(
         assert result.exit_code == code, result.output
         return result.output
 
-    assert "would make Scout@1.0.0" in await run("import", str(file), "--dry-run")
-    assert "made Scout@1.0.0" in await run("import", str(file))
-    assert "there already Scout@1.0.0" in await run("import", str(file))
+    assert "Scout@1.0.0  would be made" in await run("import", str(file), "--dry-run")
+    assert "Scout@1.0.0  made" in await run("import", str(file))
+    assert "Scout@1.0.0  there already" in await run("import", str(file))
     assert "coder@1.0.0" in await run("templates", "--domain", "coding")
     assert "made Coder@1.0.0 of coder@1.0.0" in await run("from-template", "coder", "--set", "language=Go")
     assert "Hermes can do" in await run("ask", "Review the operations")
