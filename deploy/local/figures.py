@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from typing import Any
 
 from deploy.local.parts import admin_socket
+from deploy.local.probes import UnixConnection
 from deploy.local.state import State
 from shared.settings import SERVICES
 
 _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over Envoy's admin socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("admin", timeout=2)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(2)
-        self.sock.connect(self._path)
 
 
 def figures(state: State) -> dict[str, dict[str, Any]]:
@@ -66,7 +53,7 @@ def _add_histograms(found: dict[str, dict[str, Any]], histograms: dict[str, Any]
 
 
 def _stats(state: State, names: str) -> list[dict[str, Any]]:
-    connection = _UnixConnection(str(admin_socket(state)))
+    connection = UnixConnection(admin_socket(state))
     connection.request("GET", f"/stats?format=json&usedonly&filter={names}")
     stats: list[dict[str, Any]] = json.loads(connection.getresponse().read())["stats"]
     return stats

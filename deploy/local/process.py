@@ -11,7 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
+
+from deploy.local.forked import Forked, fork
+from deploy.local.probes import Probe
 
 _CHILD: Final = Path(__file__).with_name("child.py")
 _FIRST_PAUSE_SECONDS: Final = 0.1
@@ -19,8 +22,6 @@ _LONGEST_PAUSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 0.05
 _WATCH_SECONDS: Final = 1.0
-
-Probe = Callable[[], Awaitable[bool]]
 
 
 class Health(StrEnum):
@@ -38,18 +39,34 @@ class StartFailed(Exception):
 class Part:
     """What to run and how to tell that it works.
 
-    `stop` sends a polite request to end, for programs that want another one than SIGTERM.
+    A part with a `forkserver`, the path of its socket, is a Python module, the last word of its command; it is forked
+    there. `stop` sends a polite request to end, for programs that want another one than SIGTERM.
     """
 
     name: str
     command: tuple[str, ...]
     probe: Probe
     address: str
+    forkserver: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     death_signal: signal.Signals = signal.SIGKILL
     start_seconds: float = 120.0
     stop_seconds: float = 8.0
     stop: Callable[[], Awaitable[None]] | None = None
+
+
+class Process(Protocol):
+    """What a supervisor needs of a running process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def send_signal(self, signal: int) -> None: ...
+
+    async def wait(self) -> int: ...
 
 
 class Supervised:
@@ -61,7 +78,7 @@ class Supervised:
         self.restarts = 0
         self._log = log
         self._on_change = on_change
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._stopping = False
         self._ready = asyncio.Event()
 
@@ -75,7 +92,7 @@ class Supervised:
         loop = asyncio.get_running_loop()
         while not self._stopping:
             born = loop.time()
-            self._process = await self._spawn()
+            self._process = await self._start()
             watch = asyncio.create_task(self._watch())
             await self._process.wait()
             watch.cancel()
@@ -110,6 +127,18 @@ class Supervised:
             _send(process, signal.SIGKILL)
             await process.wait()
 
+    async def _start(self) -> Process:
+        if self.part.forkserver:
+            return await self._fork(self.part.forkserver)
+        return await self._spawn()
+
+    async def _fork(self, server: Path) -> Forked:
+        module, environment = self.part.command[-1], self.part.environment
+        while True:
+            with self._log.open("ab") as log, contextlib.suppress(OSError):
+                return await fork(server, module, name=self.part.name, environment=environment, log=log.fileno())
+            await asyncio.sleep(_PROBE_SECONDS)  # it is starting
+
     async def _spawn(self) -> asyncio.subprocess.Process:
         wrapper = (sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()), str(int(self.part.death_signal)))
         with self._log.open("ab") as log:
@@ -139,6 +168,6 @@ class Supervised:
             self._on_change()
 
 
-def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _send(process: Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
