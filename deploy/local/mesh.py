@@ -15,8 +15,8 @@ from deploy.local import parts
 from deploy.local.figures import routable
 from deploy.local.parts import Plan
 from deploy.local.process import Part, Supervised
-from deploy.local.state import State, choose_ports, write_private
-from deploy.local.tokens import write_client_file
+from deploy.local.state import State, reserved_ports, write_private
+from deploy.local.tokens import forget_client_file, write_client_file
 from shared.migrate import migrate, migrations
 from shared.settings import SERVICES
 
@@ -67,6 +67,7 @@ class EmbeddedMesh:
     async def stop(self) -> None:
         """Stops in reverse order and waits until every process is gone."""
         self._ready = False
+        forget_client_file(self.plan.state)
         running = list(self._parts.values())
         by_name = {supervised.part.name: supervised for supervised in running}
         for names in (("envoy", "evaluation"), (*SERVICES, "model"), ("valkey", "postgres", "forkserver")):
@@ -119,9 +120,9 @@ class EmbeddedMesh:
 async def embedded_mesh(options: Options) -> AsyncIterator[EmbeddedMesh]:
     """A mesh that runs inside the block. Raises AlreadyRunning and StartFailed."""
     state = options.state
-    with state.lock():
+    with state.lock(), reserved_ports() as ports:
         state.prepare()
-        mesh = EmbeddedMesh(Plan(state=state, ports=choose_ports()), options.report)
+        mesh = EmbeddedMesh(Plan(state=state, ports=ports), options.report)
         try:
             await mesh.start()
             yield mesh

@@ -113,7 +113,7 @@ def forkserver(plan: Plan) -> Part:
         name="forkserver",
         command=(sys.executable, "-m", "deploy.local.forkserver", str(path)),
         probe=probe,
-        address=str(path),
+        address=path.name,
         environment=_environment(),
     )
 

@@ -9,7 +9,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ DEFAULT_PORTS: Final = {
     "valkey": 56379,
     "model": 58080,
 }
+_TRIES: Final = 8
 SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy", "memory", "tools")
 
 
@@ -112,27 +113,42 @@ def write_private(file: Path, text: str) -> None:
     Path(name).replace(file)
 
 
-def choose_ports() -> dict[str, int]:
-    """The default ports, or free ones where they are taken. AGENTNET_EDGE_PORT is taken at its word."""
+@contextmanager
+def reserved_ports() -> Iterator[dict[str, int]]:
+    """The default ports, or free ones where they are taken. AGENTNET_EDGE_PORT is taken at its word.
+
+    Seconds pass before a part listens on its port. Until the block ends no other mesh of this machine chooses it: each
+    port has a name among Linux's abstract sockets, which like ports belong to a network and end with their process.
+    """
     chosen: dict[str, int] = {}
-    for name, default in DEFAULT_PORTS.items():
-        told = os.environ.get("AGENTNET_EDGE_PORT") if name == "edge" else None
-        chosen[name] = int(told) if told else _free_port(default, taken=set(chosen.values()))
-    return chosen
+    with ExitStack() as held:
+        for name, default in DEFAULT_PORTS.items():
+            told = os.environ.get("AGENTNET_EDGE_PORT") if name == "edge" else None
+            chosen[name] = int(told) if told else _reserve(default, held)
+        yield chosen
 
 
-def _free_port(wanted: int, *, taken: set[int]) -> int:
-    for port in (wanted, 0, 0, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found: int = probe.getsockname()[1]
-            if found not in taken:
-                return found
+def _reserve(wanted: int, held: ExitStack) -> int:
+    for port in (wanted, *(0 for _ in range(_TRIES))):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            found = free_port(port)
+            claim.bind(f"\0agentnet-port-{found}")
+        except OSError:
+            claim.close()
+            continue
+        held.enter_context(claim)
+        return found
     raise OSError("no free port on 127.0.0.1")
+
+
+def free_port(wanted: int = 0) -> int:
+    """The port wanted, or any; free at this moment. Raises OSError when it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", wanted))
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def _make_edge_key(state: State) -> None:

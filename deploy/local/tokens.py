@@ -40,3 +40,8 @@ def mint(
 def write_client_file(state: State, address: str) -> None:
     """What the CLI and the Python client need to find the local mesh by themselves."""
     write_private(state.folder / "client.json", json.dumps({"address": address, "token": mint(state)}))
+
+
+def forget_client_file(state: State) -> None:
+    """A mesh that is stopping is not to be found any more."""
+    (state.folder / "client.json").unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.local.postgres import Cluster
-from deploy.local.state import State, choose_ports
+from deploy.local.state import State, free_port
 from services.cost.budget import EACH, Level, Window
 from services.cost.prices import Usage
 from services.cost.redo import Redo
@@ -44,7 +44,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     with tempfile.TemporaryDirectory() as folder:
         state = State(Path(folder) / "state")
         state.prepare()
-        found = Cluster(state, port=choose_ports()["postgres"])
+        found = Cluster(state, port=free_port())
         found.initialise()
         process = subprocess.Popen(found.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

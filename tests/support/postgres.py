@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deploy.local.postgres import Cluster
-from deploy.local.state import State, choose_ports
+from deploy.local.state import State, free_port
 from shared.migrate import migrate, migrations
 
 
@@ -30,7 +30,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster in the block, with every migration applied."""
     state = State(folder)
     state.prepare()
-    cluster = Cluster(state, port=choose_ports()["postgres"])
+    cluster = Cluster(state, port=free_port())
     cluster.initialise()
     with (state.logs / "postgres.log").open("wb") as log:
         process = subprocess.Popen(cluster.command(), stdout=log, stderr=log)

@@ -19,7 +19,7 @@ from agentnet.common.v1 import usage_pb2
 from agentnet.cost.v1 import cost_service_pb2 as pb
 from agentnet.cost.v1 import cost_service_pb2_grpc as rpc
 from deploy.local.postgres import Cluster
-from deploy.local.state import State, choose_ports
+from deploy.local.state import State, free_port
 from shared.migrate import migrate, migrations
 from tests.support.identity import Keys, make_keys
 
@@ -36,9 +36,8 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         state = State(folder / "state")
         state.prepare()
-        ports = choose_ports()
-        self.cluster = Cluster(state, port=ports["postgres"])
-        self.address = f"127.0.0.1:{ports['cost']}"
+        self.cluster = Cluster(state, port=free_port())
+        self.address = f"127.0.0.1:{free_port()}"
         self.keys = make_keys(folder)
         self.folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}

@@ -34,7 +34,7 @@ def told(*, ready: bool, count: int) -> dict[str, Any]:
             "restarts": 0,
             "requests": 12345,
         }
-        | {"latency_ms": {"p50": 1.05, "p95": 12.5, "p99": 120.5}}
+        | {"latency_ms": {"p50": 4.066666666666666, "p95": 72.5, "p99": 1205.0000000000002}}
         for name in NAMES[:count]
     ]
     return {"running": True, "ready": ready, "edge": "127.0.0.1:8080", "state": "/x", "processes": parts}

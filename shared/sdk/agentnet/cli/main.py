@@ -18,6 +18,7 @@ from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
 from agentnet.cli.histories import history
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
+from agentnet.cli.projects import init
 from agentnet.cli.show import Story
 from agentnet.cli.work import do, err
 from agentnet.client import AgentNet, AgentNetError
@@ -31,12 +32,14 @@ app.add_typer(graph, name="graph")
 app.add_typer(audit, name="audit")
 app.add_typer(evaluation, name="eval")
 app.add_typer(history)
+app.command()(init)
 
 out = Console(highlight=False)
 
 
 DEFAULT_TOPIC = "Designing resilient edge network"
 DEFAULT_AGENTS = "Athena,Apollo"
+_LONG_MILLISECONDS = 100
 
 
 @app.command()
@@ -257,12 +260,17 @@ def _print_status(found: dict[str, Any]) -> None:
     columns = ("process", "health", "address", "pid", "restarts", "requests", "p50 ms", "p95", "p99")
     table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for part in found["processes"]:
-        numbers: dict[str, Any] = part.get("latency_ms") or {}
+        measured: dict[str, float] = part.get("latency_ms") or {}
+        latency = (_milliseconds(measured.get(name)) for name in ("p50", "p95", "p99"))
         table.add_row(
             part["name"], part["health"], part["address"], str(part["pid"] or "-"), str(part["restarts"]),
-            str(part.get("requests", "")), *(str(numbers.get(name, "")) for name in ("p50", "p95", "p99")),
+            str(part.get("requests", "")), *latency,
         )  # fmt: skip
     out.print(table)
+
+
+def _milliseconds(measured: float | None) -> str:
+    return "" if measured is None else f"{measured:.0f}" if measured >= _LONG_MILLISECONDS else f"{measured:.1f}"
 
 
 if __name__ == "__main__":
