@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from services.inference.errors import PolicyBlocked, PolicyUnavailable
+from services.inference.numbers import with_number_rules
 from services.inference.peers import Payer, PolicyPeer
 from services.inference.sentences import SentenceRules, with_sentence_rules
 from shared.errors import MeshError
@@ -24,13 +25,16 @@ _KNOWN_AT_MOST: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Rules by what they judge: those that read as text flows, compiled, and the bundles with rules for sentences."""
+    """Rules by what they judge: those that read as text flows, compiled, and the bundles with rules for sentences and
+    for numbers.
+    """
 
     prompt: tuple[CompiledRule, ...]
     output: tuple[CompiledRule, ...]
     arguments: tuple[CompiledRule, ...]
     prompt_sentences: tuple[Bundle, ...]
     output_sentences: tuple[Bundle, ...]
+    numbers: tuple[Bundle, ...]
 
     @classmethod
     def of(cls, bundles: Sequence[Bundle]) -> Held:
@@ -40,6 +44,7 @@ class Held:
             arguments=compile_rules(bundles, Target.TOOL_ARGUMENTS),
             prompt_sentences=with_sentence_rules(bundles, Target.PROMPT),
             output_sentences=with_sentence_rules(bundles, Target.OUTPUT),
+            numbers=with_number_rules(bundles),
         )
 
 
@@ -166,5 +171,8 @@ async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], 
 
 def blocked(ruling: Ruling, what: str) -> PolicyBlocked:
     """The error that says which rule stopped it."""
-    verdict = ruling.verdicts[-1]
+    return stopped_by(ruling.verdicts[-1], what)
+
+
+def stopped_by(verdict: Verdict, what: str) -> PolicyBlocked:
     return PolicyBlocked(f"{what} is blocked by policy", rule=verdict.rule.name, bundle=verdict.bundle)

@@ -16,6 +16,7 @@ from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
 from services.inference.generation import Generation
 from services.inference.measures import Measures
+from services.inference.numbers import NumberRules
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
 from services.inference.store import GenerationStore
@@ -157,6 +158,7 @@ class Engine:
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
+            numbers=NumberRules(held.numbers, order.messages),
             prompt_version=order.prompt_version, kept=admitted.kept,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip

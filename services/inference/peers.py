@@ -84,11 +84,20 @@ class Cost:
     price_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What cost answers beside the money: what it asks, and the prices it reckoned with, in micro-USD a million."""
+
+    notices: Sequence[Notice] = ()
+    input_price: int = 0
+    output_price: int = 0
+
+
 class CostPeer(Protocol):
     """cost, on behalf of the payer."""
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
-        """What it asks beside. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
+        """What it answers beside the money. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         """More output tokens, in all; `spent` is what was so far. Raises as `reserve` does."""

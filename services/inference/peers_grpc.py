@@ -20,7 +20,7 @@ from agentnet.policy.v1 import policy_service_pb2 as policy
 from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
 from agentnet.policy.v1 import risk_service_pb2 as risks
 from agentnet.policy.v1 import risk_service_pb2_grpc as risks_rpc
-from services.inference.peers import Cost, Ending, Measure, Notice, Payer, Settlement
+from services.inference.peers import Cost, Ending, Leased, Measure, Notice, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
@@ -88,7 +88,7 @@ class GrpcCost(_OnBehalf):
         super().__init__(signer)
         self._stub = cost_rpc.CostServiceStub(channel)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
         request = cost.ReserveRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -99,7 +99,8 @@ class GrpcCost(_OnBehalf):
             agent=payer.agent,
         )
         answer = await _called(self._stub.Reserve(request, metadata=self.metadata(payer.principal)))
-        return [_notice(notice) for notice in answer.notices]
+        notices = [_notice(notice) for notice in answer.notices]
+        return Leased(notices, answer.input_micros_usd_per_million, answer.output_micros_usd_per_million)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         request = cost.ExtendLeaseRequest(generation_id=payer.generation_id, output_tokens=output_tokens)

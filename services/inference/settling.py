@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from services.inference.peers import Cost, CostPeer, Ending, Notice, Payer, Settlement
+from services.inference.peers import Cost, CostPeer, Ending, Leased, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared.errors import MeshError
 from shared.identity import CredentialKind, Principal
@@ -31,10 +30,10 @@ class KeptCost:
         self._running: dict[tuple[str, str], int] = {}
         self._leaving: dict[tuple[str, str], int] = {}
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
-        notices = await self._cost.reserve(payer, input_tokens=input_tokens, output_tokens=output_tokens)
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
+        leased = await self._cost.reserve(payer, input_tokens=input_tokens, output_tokens=output_tokens)
         self._note(Settlement(payer, Usage(input_tokens, 0, estimated=True), Ending.CUT))
-        return notices
+        return leased
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         self._note(Settlement(payer, spent, Ending.CUT))

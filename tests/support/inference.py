@@ -28,7 +28,7 @@ from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.measures import Measures
-from services.inference.peers import Cost, Measure, Notice, Payer, Settlement
+from services.inference.peers import Cost, Leased, Measure, Notice, Payer, Settlement
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
@@ -73,14 +73,14 @@ class ScriptedCost:
     settlements: list[Settlement] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
+    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
         await asyncio.sleep(0)
         if self.refusals:
             raise self.refusals.pop(0)
         if len(self.reserved) >= self.refuse_after:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
-        return self.notices
+        return Leased(self.notices, 1_000_000, 2_000_000)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         if output_tokens > self.limit:
