@@ -26,6 +26,8 @@ class Payer:
     agent: str
     turn_id: str = ""
     attempt: int = 0
+    team: str = ""
+    sub_agent: str = ""
 
 
 class Ending(StrEnum):
@@ -112,8 +114,17 @@ class PolicyPeer(Protocol):
     async def bundle(self, payer: Payer, name: str) -> Bundle:
         """The bundle of this name, as `default` or `default@1.0.0`. Raises BUNDLE_NOT_FOUND."""
 
-    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
-        """What rules of these bundles say of a text that are too slow for each of its characters."""
+    async def excused(self, payer: Payer, text: str, token: str) -> frozenset[str]:
+        """The rules an override lets pass for this call, whose prompt is the text. Raises OVERRIDE_INVALID and
+        OVERRIDE_EXPIRED. Counts and audits the use.
+        """
+
+    async def check(
+        self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""
+    ) -> Outcome:
+        """What rules of these bundles say of a text that are too slow for each of its characters; `override` is the
+        token that excuses some.
+        """
 
     async def measures(self, payer: Payer) -> Sequence[Measure]:
         """What enforcement rules ordered in the payer's tenant and still holds."""

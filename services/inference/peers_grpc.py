@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import grpc
+import jwt
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.cost.v1 import cost_pb2
@@ -97,6 +98,8 @@ class GrpcCost(_OnBehalf):
             output_tokens=output_tokens,
             session_id=payer.session_id,
             agent=payer.agent,
+            team=payer.team,
+            sub_agent=payer.sub_agent,
         )
         answer = await _called(self._stub.Reserve(request, metadata=self.metadata(payer.principal)))
         notices = [_notice(notice) for notice in answer.notices]
@@ -114,6 +117,8 @@ class GrpcCost(_OnBehalf):
             model=payer.model,
             session_id=payer.session_id,
             agent=payer.agent,
+            team=payer.team,
+            sub_agent=payer.sub_agent,
             turn_id=payer.turn_id,
             attempt=payer.attempt,
             outcome=_OUTCOMES[settlement.outcome],
@@ -144,13 +149,28 @@ class GrpcPolicy(_OnBehalf):
         answer = await _called(self._stub.GetBundle(request, metadata=self.metadata(payer.principal)))
         return wire.bundle(answer.bundle)
 
-    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+    async def excused(self, payer: Payer, text: str, token: str) -> frozenset[str]:
+        request = policy.CheckRequest(
+            text=text or " ",
+            target=bundle_pb2.RULE_TARGET_PROMPT,
+            agent=payer.agent,
+            session_id=payer.session_id,
+            override_token=token,
+        )
+        await _called(self._stub.Check(request, metadata=self.metadata(payer.principal)))
+        # Policy found the token good; what it excuses stands in it.
+        return frozenset(jwt.decode(token, options={"verify_signature": False})["rules"])
+
+    async def check(
+        self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""
+    ) -> Outcome:
         request = policy.CheckRequest(
             text=text,
             target=_TARGETS[target],
             bundles=[bundle.label for bundle in bundles],
             agent=payer.agent,
             session_id=payer.session_id,
+            override_token=override,
         )
         answer = await _called(self._stub.Check(request, metadata=self.metadata(payer.principal)))
         rules = {(bundle.label, rule.name): rule for bundle in bundles for rule in bundle.rules}

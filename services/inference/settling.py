@@ -90,7 +90,7 @@ def _written(settlement: Settlement) -> bytes:
         "principal": [principal.tenant_id, principal.subject, sorted(principal.roles), principal.kind.value],
         "payer": [
             payer.generation_id, payer.provider, payer.model, payer.session_id, payer.agent, payer.turn_id,
-            payer.attempt,
+            payer.attempt, payer.team, payer.sub_agent,
         ],
         "usage": asdict(settlement.usage),
         "outcome": settlement.outcome.value,

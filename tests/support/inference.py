@@ -41,7 +41,7 @@ from services.inference.store_memory import MemoryGenerationStore
 from services.inference.tail import GenerationTail
 from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
-from shared.errors import MeshError, NotFound, Reason, ResourceExhausted, Unavailable
+from shared.errors import MeshError, NotFound, PermissionDenied, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
 from shared.monitors.enforced import Enforced, Snapshot
 from shared.monitors.pipeline import Outcome
@@ -106,6 +106,8 @@ class ScriptedPolicy:
     bundles: dict[str, Bundle] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     orders: list[Measure] = field(default_factory=list)
+    overrides: dict[str, frozenset[str]] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
     checked: list[tuple[str, Target, tuple[str, ...]]] = field(default_factory=list)
 
     async def watch(self, after: int) -> AsyncIterator[Snapshot]:
@@ -117,10 +119,20 @@ class ScriptedPolicy:
             raise NotFound(f"no bundle {name}", reason=Reason.ERROR_REASON_BUNDLE_NOT_FOUND)
         return self.bundles[name]
 
-    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+    async def excused(self, payer: Payer, text: str, token: str) -> frozenset[str]:
+        if self.away:
+            raise Unavailable("policy is away")
+        if token not in self.overrides:
+            raise PermissionDenied("the override was taken back", reason=Reason.ERROR_REASON_OVERRIDE_INVALID)
+        return self.overrides[token]
+
+    async def check(
+        self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""
+    ) -> Outcome:
         if self.away:
             raise Unavailable("policy is away")
         self.checked.append((text, target, tuple(bundle.label for bundle in bundles)))
+        self.sent.append(override)
         return self.outcomes.get(text, Outcome(text))
 
     async def measures(self, payer: Payer) -> Sequence[Measure]:
