@@ -48,6 +48,7 @@ class Settlement:
     usage: Usage
     outcome: Ending = Ending.COMPLETED
     ended_at: datetime | None = None
+    embedding_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,9 @@ class Leased:
 class CostPeer(Protocol):
     """cost, on behalf of the payer."""
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
         """What it answers beside the money. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:

@@ -89,7 +89,9 @@ class GrpcCost(_OnBehalf):
         super().__init__(signer)
         self._stub = cost_rpc.CostServiceStub(channel)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
         request = cost.ReserveRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -100,6 +102,7 @@ class GrpcCost(_OnBehalf):
             agent=payer.agent,
             team=payer.team,
             sub_agent=payer.sub_agent,
+            metered=_metered(embedding_tokens),
         )
         answer = await _called(self._stub.Reserve(request, metadata=self.metadata(payer.principal)))
         notices = [_notice(notice) for notice in answer.notices]
@@ -122,6 +125,7 @@ class GrpcCost(_OnBehalf):
             turn_id=payer.turn_id,
             attempt=payer.attempt,
             outcome=_OUTCOMES[settlement.outcome],
+            metered=_metered(settlement.embedding_tokens),
             usage=usage_pb2.Usage(
                 input_tokens=usage.input_tokens,
                 output_tokens=usage.output_tokens,
@@ -199,6 +203,10 @@ async def _called(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from None
+
+
+def _metered(embedding_tokens: int) -> cost_pb2.Metered | None:
+    return cost_pb2.Metered(embedding_tokens=embedding_tokens) if embedding_tokens else None
 
 
 def _finding(found: policy.Finding, rule: Rule | None, target: Target) -> Finding:

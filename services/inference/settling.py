@@ -30,9 +30,14 @@ class KeptCost:
         self._running: dict[tuple[str, str], int] = {}
         self._leaving: dict[tuple[str, str], int] = {}
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
-        leased = await self._cost.reserve(payer, input_tokens=input_tokens, output_tokens=output_tokens)
-        self._note(Settlement(payer, Usage(input_tokens, 0, estimated=True), Ending.CUT))
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
+        leased = await self._cost.reserve(
+            payer, input_tokens=input_tokens, output_tokens=output_tokens, embedding_tokens=embedding_tokens
+        )
+        spent = Usage(input_tokens, 0, estimated=True)
+        self._note(Settlement(payer, spent, Ending.CUT, embedding_tokens=embedding_tokens))
         return leased
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
@@ -94,6 +99,7 @@ def _written(settlement: Settlement) -> bytes:
         ],
         "usage": asdict(settlement.usage),
         "outcome": settlement.outcome.value,
+        "embedding_tokens": settlement.embedding_tokens,
         "ended_at": settlement.ended_at.isoformat() if settlement.ended_at else "",
     }  # fmt: skip
     return json.dumps(record).encode()
@@ -108,4 +114,5 @@ def _read(record: bytes) -> Settlement:
         usage=Usage(**found["usage"]),
         outcome=Ending(found["outcome"]),
         ended_at=datetime.fromisoformat(found["ended_at"]) if found["ended_at"] else None,
+        embedding_tokens=found.get("embedding_tokens", 0),
     )

@@ -25,6 +25,7 @@ from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
 from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.models import EmbeddingModels
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.measures import Measures
@@ -69,17 +70,21 @@ class ScriptedCost:
     refuse_after: int = 1_000_000
     reserved: list[str] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
+    leased_embeddings: list[int] = field(default_factory=list)
     settled: list[tuple[str, Usage]] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Leased:
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
         await asyncio.sleep(0)
         if self.refusals:
             raise self.refusals.pop(0)
         if len(self.reserved) >= self.refuse_after:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
+        self.leased_embeddings.append(embedding_tokens)
         return Leased(self.notices, 1_000_000, 2_000_000)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
@@ -243,7 +248,7 @@ async def replica(
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
         service = InferenceService(
             engine,
-            CountingEmbedder(),
+            EmbeddingModels({EMBEDDING_MODEL: CountingEmbedder()}, default=EMBEDDING_MODEL),
             TokenCounter(Tokenizers({})),
             SequentialIds(),
             reader=DocumentReader(),

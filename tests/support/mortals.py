@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ class Processes:
         self.address = f"127.0.0.1:{self.ports['cost']}"
         self.inference = f"127.0.0.1:{self.ports['inference']}"
         self.keys = make_keys(folder)
+        _vouch_for("inference", self.keys.jwks)
         self.folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -103,6 +105,12 @@ class Processes:
         for process in self.running.values():
             process.kill()
             process.wait()
+
+
+def _vouch_for(name: str, jwks: Path) -> None:
+    """The one key is also this signer's."""
+    (key,) = json.loads(jwks.read_text())["keys"]
+    jwks.write_text(json.dumps({"keys": [key, key | {"kid": name}]}))
 
 
 async def until(ready: Callable[[], Any]) -> None:
