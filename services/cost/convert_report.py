@@ -10,10 +10,12 @@ from google.api import httpbody_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from agentnet.cost.v1 import report_service_pb2 as pb
+from services.cost import export_parquet
 from services.cost.anomalies import Anomaly, Point
 from services.cost.budget import Window
 from services.cost.convert import TO_ACTION, instant, time
 from services.cost.convert_budget import window
+from services.cost.export import Format
 from services.cost.forecast import Forecast
 from services.cost.report_store import Alert, AlertKind, Pattern
 from services.cost.store import Filter
@@ -27,7 +29,11 @@ _LONGEST_SERIES: Final = timedelta(days=92)
 _LONGEST_ANALYSIS: Final = timedelta(days=31)
 _LONGEST_EXPORT: Final = timedelta(days=366)
 _GROUPS: Final = ("", "provider", "model", "agent", "user", "team")
-_MIME: Final = {"": "text/csv", "csv": "text/csv", "jsonl": "application/x-ndjson"}
+_MIME: Final = {
+    Format.CSV: "text/csv",
+    Format.LINES: "application/x-ndjson",
+    Format.PARQUET: "application/vnd.apache.parquet",
+}
 
 
 def series(request: pb.GetSpendSeriesRequest, now: datetime) -> Filter:
@@ -152,22 +158,21 @@ def _alert(one: Alert) -> pb.Alert:
     )
 
 
-def export(request: pb.ExportCostEventsRequest, now: datetime) -> tuple[Filter, str]:
-    """Which entries, and the type of the file."""
-    if request.format not in _MIME:
-        raise InvalidArgument("format is csv or jsonl", field="format")
+def export(request: pb.ExportCostEventsRequest, now: datetime) -> tuple[Filter, Format]:
+    """Which entries, and as what."""
+    if request.format and request.format not in set(Format):
+        raise InvalidArgument(f"format is one of {', '.join(Format)}", field="format")
+    kind = Format(request.format or Format.CSV)
+    if kind is Format.PARQUET and not export_parquet.available():
+        raise InvalidArgument("parquet needs the extra `parquet` where cost runs", field="format")
     start, end = _span(request, default_end=now, default=_LONGEST_ANALYSIS, longest=_LONGEST_EXPORT)
     session = fields.text(request.session_id, "session_id", limit=64)
     model = fields.text(request.model, "model", limit=128)
-    return Filter(start=start, end=end, session_id=session, model=model), _MIME[request.format]
+    return Filter(start=start, end=end, session_id=session, model=model), kind
 
 
-def is_lines(mime: str) -> bool:
-    return mime == _MIME["jsonl"]
-
-
-def piece(data: bytes, mime: str) -> httpbody_pb2.HttpBody:
-    return httpbody_pb2.HttpBody(content_type=mime, data=data)
+def piece(data: bytes, kind: Format) -> httpbody_pb2.HttpBody:
+    return httpbody_pb2.HttpBody(content_type=_MIME[kind], data=data)
 
 
 def _span(

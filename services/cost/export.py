@@ -5,41 +5,52 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 from services.cost.store import CostEvent
 
-COLUMNS: Final = (
-    "id",
-    "time",
-    "generation_id",
-    "attempt",
-    "outcome",
-    "provider",
-    "model",
-    "tier",
-    "region",
-    "team",
-    "user",
-    "agent",
-    "session_id",
-    "sub_agent",
-    "turn_id",
-    "input_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "images",
-    "audio_input_tokens",
-    "audio_output_tokens",
-    "embedding_tokens",
-    "tokens_estimated",
-    "micros_usd",
-    "price_version",
-    "price_estimated",
-)
+# What each column holds, in the order of every kind of file.
+COLUMNS: Final[Mapping[str, type]] = {
+    "id": str,
+    "time": datetime,
+    "generation_id": str,
+    "attempt": int,
+    "outcome": str,
+    "provider": str,
+    "model": str,
+    "tier": str,
+    "region": str,
+    "team": str,
+    "user": str,
+    "agent": str,
+    "session_id": str,
+    "sub_agent": str,
+    "turn_id": str,
+    "input_tokens": int,
+    "cached_input_tokens": int,
+    "cache_write_tokens": int,
+    "output_tokens": int,
+    "reasoning_tokens": int,
+    "images": int,
+    "audio_input_tokens": int,
+    "audio_output_tokens": int,
+    "embedding_tokens": int,
+    "tokens_estimated": bool,
+    "micros_usd": int,
+    "price_version": str,
+    "price_estimated": bool,
+}
+
+
+class Format(StrEnum):
+    """What a file of entries may be."""
+
+    CSV = "csv"
+    LINES = "jsonl"
+    PARQUET = "parquet"
 
 
 def as_csv(events: Sequence[CostEvent], *, header: bool) -> bytes:
@@ -48,26 +59,29 @@ def as_csv(events: Sequence[CostEvent], *, header: bool) -> bytes:
     writer = csv.writer(text)
     if header:
         writer.writerow(COLUMNS)
-    writer.writerows([_harmless(value) for value in _values(event)] for event in events)
+    writer.writerows([_harmless(value) for value in values(event)] for event in events)
     return text.getvalue().encode()
 
 
 def _harmless(value: object) -> object:
     """A text that a spreadsheet would take for a formula is shown as a text."""
+    if isinstance(value, datetime):
+        return value.isoformat()
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def as_lines(events: Sequence[CostEvent]) -> bytes:
     """A JSON object a line."""
-    return "".join(json.dumps(dict(zip(COLUMNS, _values(event), strict=True))) + "\n" for event in events).encode()
+    rows = (dict(zip(COLUMNS, values(event), strict=True)) for event in events)
+    return "".join(json.dumps(row, default=datetime.isoformat) + "\n" for row in rows).encode()
 
 
-def _values(event: CostEvent) -> tuple[str | int, ...]:
+def values(event: CostEvent) -> tuple[str | int | datetime, ...]:
     """In the order of COLUMNS."""
     call, usage, path = event.call, event.usage, event.call.path
     return (
         event.id,
-        event.created_at.isoformat(),
+        event.created_at,
         call.generation_id,
         call.attempt,
         call.outcome.value,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from services.cost.anomalies import HISTORY, HOUR, Anomaly, Point, anomalies, explained, judge
 from services.cost.budget import Level, Window
-from services.cost.export import as_csv, as_lines
+from services.cost.export import Format, as_csv, as_lines
+from services.cost.export_parquet import as_parquet
 from services.cost.forecast import Forecast, forecast
 from services.cost.report_store import Pattern, ReportStore
 from services.cost.segments import EARLIEST
-from services.cost.store import CostStore, Filter
+from services.cost.store import CostEvent, CostStore, Filter
 from shared.clock import Clock
 from shared.paging import MAX_PAGE_SIZE, Page
 
@@ -73,17 +75,28 @@ class Reports:
         """How groups use tokens, those with the most first."""
         return await self._reports.patterns(tenant, group, start, end)
 
-    async def export(self, tenant: str, chosen: Filter, *, lines: bool) -> AsyncGenerator[bytes, None]:
-        """The entries as CSV with a header, or as lines of JSON; oldest first, in pieces."""
+    async def export(self, tenant: str, chosen: Filter, kind: Format) -> AsyncGenerator[bytes, None]:
+        """The entries as a file, oldest first, in pieces; a file of no entries still says what its columns are."""
+        async with aclosing(self._pages(tenant, chosen)) as pages:
+            if kind is Format.PARQUET:
+                async with aclosing(as_parquet(pages)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            header = True
+            async for page in pages:
+                yield as_lines(page) if kind is Format.LINES else as_csv(page, header=header)
+                header = False
+
+    async def _pages(self, tenant: str, chosen: Filter) -> AsyncGenerator[Sequence[CostEvent], None]:
+        """At least one, which may be empty."""
         cursor: tuple[str, ...] = ()
-        header = not lines
         while True:
             found = await self._store.events(tenant, chosen, newest_first=False, page=Page(MAX_PAGE_SIZE, cursor))
             shown = found[:MAX_PAGE_SIZE]
-            yield as_lines(shown) if lines else as_csv(shown, header=header)
+            yield shown
             if len(found) <= MAX_PAGE_SIZE:
                 return
-            header = False
             cursor = (shown[-1].created_at.isoformat(), shown[-1].id)
 
     async def _explained(self, tenant: str, chosen: Filter, found: Anomaly) -> Anomaly:

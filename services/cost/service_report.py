@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from google.api import httpbody_pb2
@@ -44,7 +45,7 @@ class ReportService(rpc.ReportServiceServicer):
     async def ExportCostEvents(
         self, request: pb.ExportCostEventsRequest, context: Any
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
-        chosen, mime = convert_report.export(request, self._clock.now())
-        lines = convert_report.is_lines(mime)
-        async for data in self._reports.export(current().tenant_id, chosen, lines=lines):
-            yield convert_report.piece(data, mime)
+        chosen, kind = convert_report.export(request, self._clock.now())
+        async with aclosing(self._reports.export(current().tenant_id, chosen, kind)) as pieces:
+            async for data in pieces:
+                yield convert_report.piece(data, kind)

@@ -67,6 +67,9 @@ class Order:
     prompt: PromptVersion | None = None
     packing: bool = False
     bundles: tuple[str, ...] = ()
+    override_token: str = ""
+    team: str = ""
+    sub_agent: str = ""
     fresh: bool = False
     """Its id was made here: nobody can have started it before."""
 

@@ -44,6 +44,9 @@ class Kind(StrEnum):
     SYNTHETIC = "synthetic"
 
 
+EMBEDDING_KINDS: Final = (Kind.OPENAI, Kind.OPENAI_RESPONSES, Kind.OPENAI_COMPATIBLE)
+
+
 class Ability(StrEnum):
     """What a model takes beside text."""
 
@@ -116,11 +119,24 @@ class ModelEntry(_Strict):
     tokenizer: str = Field(default="", description="which tokenizer counts for it; empty: found by its name")
 
 
+class EmbeddingEntry(_Strict):
+    """One embedding model behind OpenAI's wire format."""
+
+    provider: Name
+    model: str = Field(default="", description="the provider's name; empty: the same")
+    width: int = Field(default=0, ge=0, le=8192, description="asked for as `dimensions`; 0: the model's own")
+    window: int = Field(
+        default=0, ge=0, description="tokens a text is cut to; 0: long texts are refused by the provider"
+    )
+    timeout: Span = timedelta(seconds=30)
+
+
 class Catalog(_Strict):
     """All providers and models, and the default model."""
 
     providers: dict[Name, ProviderEntry] = Field(default_factory=dict)
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
+    embeddings: dict[Name, EmbeddingEntry] = Field(default_factory=dict)
     default: str = ""
 
     @model_validator(mode="after")
@@ -140,6 +156,14 @@ class Catalog(_Strict):
             f"models.{name}.cheaper: there is no other model {model.cheaper}"
             for name, model in self.models.items()
             if model.cheaper and (model.cheaper == name or model.cheaper not in self.models)
+        ]
+        faults += [
+            f"embeddings.{name}.provider: {entry.provider} is no provider that speaks OpenAI's embeddings"
+            for name, entry in self.embeddings.items()
+            if entry.provider not in self.providers or self.providers[entry.provider].kind not in EMBEDDING_KINDS
+        ]
+        faults += [
+            f"embeddings.{name}: there is a model {name} already" for name in self.embeddings if name in self.models
         ]
         if self.default and self.default not in self.models:
             faults.append(f"default: there is no model {self.default}")

@@ -17,7 +17,6 @@ from services.inference.breakers import BreakerState
 from services.inference.downgrades import Downgrade
 from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
-from services.inference.errors import ModelNotFound
 from services.inference.providers.contract import Message
 from services.inference.route import Model
 from shared import fields
@@ -37,6 +36,7 @@ _LONGEST_DOWNGRADE: Final = timedelta(days=31)
 _MAX_FALLBACK: Final = 8
 _MAX_BUNDLES: Final = 16
 _MAX_BUNDLE_NAME: Final = 128
+_MAX_OVERRIDE: Final = 4096
 
 
 def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) -> Order:
@@ -62,6 +62,9 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         cache=_cache(request.cache),
         packing=request.packing,
         bundles=_bundles(request),
+        override_token=fields.text(request.override_token, "override_token", limit=_MAX_OVERRIDE),
+        team=fields.text(request.team, "team", limit=100),
+        sub_agent=fields.text(request.sub_agent, "sub_agent", limit=255),
         fresh=not request.generation_id,
     )
 
@@ -91,22 +94,16 @@ def downgrade(request: downgrade_pb2.DowngradeModelRequest) -> tuple[str, Downgr
 
 
 def texts(request: pb.EmbedRequest) -> Sequence[str]:
-    if request.model not in ("", EMBEDDING_MODEL):
-        raise ModelNotFound(
-            f"no embedding model {request.model}; there is {EMBEDDING_MODEL}",
-            model=request.model,
-            known=EMBEDDING_MODEL,
-        )
     if not request.texts:
         raise FieldRequired("texts")
     fields.at_most(len(request.texts), "texts", limit=_MAX_TEXTS)
     return [fields.text(text, f"texts[{place}]", limit=_MAX_TEXT) for place, text in enumerate(request.texts)]
 
 
-def embed_response(found: Embedded) -> pb.EmbedResponse:
+def embed_response(found: Embedded, model: str) -> pb.EmbedResponse:
     return pb.EmbedResponse(
         embeddings=[pb.Embedding(values=vector) for vector in found.vectors],
-        model=EMBEDDING_MODEL,
+        model=model,
         usage=usage_pb2.Usage(input_tokens=found.tokens),
         truncated=found.truncated,
     )

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Final
 
 from services.inference.errors import PolicyBlocked, PolicyUnavailable
+from services.inference.numbers import with_number_rules
 from services.inference.peers import Payer, PolicyPeer
 from services.inference.sentences import SentenceRules, with_sentence_rules
-from shared.errors import MeshError
+from shared.errors import MeshError, Unavailable
 from shared.log import log
 from shared.monitors.enforced import Enforced
 from shared.monitors.rules import Bundle, Target, Verdict
@@ -24,13 +25,16 @@ _KNOWN_AT_MOST: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Rules by what they judge: those that read as text flows, compiled, and the bundles with rules for sentences."""
+    """Rules by what they judge: those that read as text flows, compiled, and the bundles with rules for sentences and
+    for numbers.
+    """
 
     prompt: tuple[CompiledRule, ...]
     output: tuple[CompiledRule, ...]
     arguments: tuple[CompiledRule, ...]
     prompt_sentences: tuple[Bundle, ...]
     output_sentences: tuple[Bundle, ...]
+    numbers: tuple[Bundle, ...]
 
     @classmethod
     def of(cls, bundles: Sequence[Bundle]) -> Held:
@@ -40,6 +44,7 @@ class Held:
             arguments=compile_rules(bundles, Target.TOOL_ARGUMENTS),
             prompt_sentences=with_sentence_rules(bundles, Target.PROMPT),
             output_sentences=with_sentence_rules(bundles, Target.OUTPUT),
+            numbers=with_number_rules(bundles),
         )
 
 
@@ -100,39 +105,48 @@ class Enforcement:
         self._enforced = enforced
         self._policy = policy
         self._strict = strict
-        self._named: dict[tuple[str, str, tuple[str, ...]], Held] = {}
+        self._named: dict[tuple[str, str, tuple[str, ...], frozenset[str]], Held] = {}
         self._named_under = 0
 
-    async def held(self, payer: Payer, named: tuple[str, ...]) -> Held:
-        """What holds for a call: its agent's bundles and those it names itself. Raises PolicyUnavailable, and policy's
-        BUNDLE_NOT_FOUND.
+    async def held(self, payer: Payer, named: tuple[str, ...], excused: frozenset[str] = frozenset()) -> Held:
+        """What holds for a call: its agent's bundles and those it names itself, without the rules it is excused from.
+        Raises PolicyUnavailable, and policy's BUNDLE_NOT_FOUND.
         """
         tenant, agent = payer.principal.tenant_id, payer.agent
         held = self._enforced.held(tenant, agent)
         if held is None and self._strict:
             raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
-        return await self._with(payer, named) if named else held or _NOTHING
+        return await self._with(payer, named, excused) if named or excused else held or _NOTHING
 
-    async def _with(self, payer: Payer, named: tuple[str, ...]) -> Held:
+    async def _with(self, payer: Payer, named: tuple[str, ...], excused: frozenset[str]) -> Held:
         """Asked of policy once a snapshot."""
         if self._named_under != self.revision or len(self._named) >= _KNOWN_AT_MOST:
             self._named, self._named_under = {}, self.revision
-        whose, revision = (payer.principal.tenant_id, payer.agent, named), self.revision
+        whose, revision = (payer.principal.tenant_id, payer.agent, named, excused), self.revision
         if whose in self._named:
             return self._named[whose]
         more = [await self._policy.bundle(payer, name) for name in named]
-        found = self._enforced.with_more(payer.principal.tenant_id, payer.agent, more)
+        found = self._enforced.with_more(payer.principal.tenant_id, payer.agent, more, without=excused)
         if revision == self.revision:  # another one may have come while policy was asked
             self._named[whose] = found
         return found
 
+    async def excused(self, payer: Payer, texts: Sequence[str], token: str) -> frozenset[str]:
+        """The rules that an override excuses this call from. Without policy's word none is."""
+        if not token:
+            return frozenset()
+        try:
+            return await self._policy.excused(payer, texts[0] if texts else "", token)
+        except Unavailable as error:
+            raise PolicyUnavailable("the override cannot be checked", dependency="policy") from error
+
     async def check_prompt(
-        self, held: Held, payer: Payer, texts: Sequence[str]
+        self, held: Held, payer: Payer, texts: Sequence[str], *, override: str = ""
     ) -> tuple[list[Verdict], PolicyBlocked | None]:
         """What rules say of a prompt, and the refusal when one blocks it. Raises PolicyUnavailable."""
         rulings = [judge(held.prompt, Target.PROMPT, text) for text in texts]
         if held.prompt_sentences and not any(ruling.blocked for ruling in rulings):
-            slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT)
+            slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT, override)
             outcomes = [await slow.judge(text) for text in texts]
             rulings += [
                 Ruling(outcome.text, tuple(one.verdict for one in outcome.findings), outcome.blocked)
@@ -142,11 +156,11 @@ class Enforcement:
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
         return verdicts, refusals[0] if refusals else None
 
-    def guard(self, held: Held, payer: Payer) -> Guard:
+    def guard(self, held: Held, payer: Payer, *, override: str = "") -> Guard:
         """Fresh monitors for one generation."""
         if not held.output_sentences:
             return Guard(held, None)
-        return Guard(held, SentenceRules(self._policy, payer, held.output_sentences, Target.OUTPUT))
+        return Guard(held, SentenceRules(self._policy, payer, held.output_sentences, Target.OUTPUT, override))
 
     @property
     def revision(self) -> int:
@@ -166,5 +180,8 @@ async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], 
 
 def blocked(ruling: Ruling, what: str) -> PolicyBlocked:
     """The error that says which rule stopped it."""
-    verdict = ruling.verdicts[-1]
+    return stopped_by(ruling.verdicts[-1], what)
+
+
+def stopped_by(verdict: Verdict, what: str) -> PolicyBlocked:
     return PolicyBlocked(f"{what} is blocked by policy", rule=verdict.rule.name, bundle=verdict.bundle)

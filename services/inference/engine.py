@@ -16,6 +16,7 @@ from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
 from services.inference.generation import Generation
 from services.inference.measures import Measures
+from services.inference.numbers import NumberRules
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
 from services.inference.store import GenerationStore
@@ -136,15 +137,18 @@ class Engine:
         tenant = principal.tenant_id
         model = self.admission.model(order)
         payer = Payer(
-            principal, order.generation_id, "", model.name, order.session_id, order.agent, turn_id=order.generation_id
-        )
+            principal, order.generation_id, "", model.name, order.session_id, order.agent, order.generation_id,
+            team=order.team, sub_agent=order.sub_agent,
+        )  # fmt: skip
         cheaper = await self.measures.admit(payer)
-        held = await self.enforcement.held(payer, order.bundles)
-        verdicts, refusal = await self.enforcement.check_prompt(held, payer, order.texts)
+        token = order.override_token
+        excused = await self.enforcement.excused(payer, order.texts, token)
+        held = await self.enforcement.held(payer, order.bundles, excused)
+        verdicts, refusal = await self.enforcement.check_prompt(held, payer, order.texts, override=token)
         if refusal:
             await report(self.policy, payer, verdicts, at=self.clock.now())
             raise refusal
-        guard = self.enforcement.guard(held, payer)
+        guard = self.enforcement.guard(held, payer, override=token)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
         if cheaper and not admitted.before:
             admitted = await self.admission.cheaper(order, admitted, cheaper) or admitted
@@ -157,6 +161,7 @@ class Engine:
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
+            numbers=NumberRules(held.numbers, order.messages),
             prompt_version=order.prompt_version, kept=admitted.kept,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -16,7 +17,8 @@ from services.inference.cache import AnswerCache
 from services.inference.counting import TokenCounter
 from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
-from services.inference.embeddings.main import embedded_embedder
+from services.inference.embeddings.main import embedded_embedder, with_remote
+from services.inference.embeddings.paid import PaidEmbedder
 from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
@@ -73,8 +75,9 @@ def main() -> None:
         )
         limits = BreakerLimits(failures=settings.breaker_failures, cooldown=settings.breaker_cooldown)
         breakers = RedisBreakers(redis, clock=clock, limits=limits)
+        router, remote = await wiring.wired(settings, session)
         admission = Admission(
-            router=await wiring.router(settings, session),
+            router=router,
             breakers=breakers,
             downgrades=Downgrades(redis),
             cache=AnswerCache(redis, embedder, clock=clock, capacity=settings.cache_answers),
@@ -86,12 +89,13 @@ def main() -> None:
             if exporter:
                 exporter.offer(exported(tenant, order, how, at=clock.now()))
 
+        cost = await _cost(stack, settings, GrpcCost(channel, signer), clock)
         engine = Engine(
             ended=ended,
             admission=admission,
             enforcement=enforcement,
             breakers=breakers,
-            cost=await _cost(stack, settings, GrpcCost(channel, signer), clock),
+            cost=cost,
             policy=policy,
             measures=Measures(policy, clock),
             store=PostgresGenerationStore(database),
@@ -105,9 +109,23 @@ def main() -> None:
         await stack.enter_async_context(supervised("downgrades", admission.downgrades.watch))
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
-        counter = TokenCounter(known_tokenizers(settings.tokenizers))
+        tokenizers = known_tokenizers(settings.tokenizers)
+        paid = partial(
+            PaidEmbedder,
+            cost=cost,
+            policy=policy,
+            enforcement=enforcement,
+            caller=current,
+            clock=clock,
+            ids=RandomIds(),
+        )
+        models = with_remote(
+            embedder, remote, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
+            tenant=lambda: current().tenant_id,
+        )  # fmt: skip
+        counter = TokenCounter(tokenizers)
         prompts = register_prompts(server, database, clock)
-        service = InferenceService(engine, embedder, counter, RandomIds(), reader=DocumentReader(), prompts=prompts)
+        service = InferenceService(engine, models, counter, RandomIds(), reader=DocumentReader(), prompts=prompts)
         add_to_server(service, server)
 
     run("inference", settings, register, service_names=(NAME, PROMPTS))

@@ -26,6 +26,8 @@ class Payer:
     agent: str
     turn_id: str = ""
     attempt: int = 0
+    team: str = ""
+    sub_agent: str = ""
 
 
 class Ending(StrEnum):
@@ -46,6 +48,7 @@ class Settlement:
     usage: Usage
     outcome: Ending = Ending.COMPLETED
     ended_at: datetime | None = None
+    embedding_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,22 @@ class Cost:
     price_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What cost answers beside the money: what it asks, and the prices it reckoned with, in micro-USD a million."""
+
+    notices: Sequence[Notice] = ()
+    input_price: int = 0
+    output_price: int = 0
+
+
 class CostPeer(Protocol):
     """cost, on behalf of the payer."""
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
-        """What it asks beside. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
+        """What it answers beside the money. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         """More output tokens, in all; `spent` is what was so far. Raises as `reserve` does."""
@@ -103,8 +117,17 @@ class PolicyPeer(Protocol):
     async def bundle(self, payer: Payer, name: str) -> Bundle:
         """The bundle of this name, as `default` or `default@1.0.0`. Raises BUNDLE_NOT_FOUND."""
 
-    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
-        """What rules of these bundles say of a text that are too slow for each of its characters."""
+    async def excused(self, payer: Payer, text: str, token: str) -> frozenset[str]:
+        """The rules an override lets pass for this call, whose prompt is the text. Raises OVERRIDE_INVALID and
+        OVERRIDE_EXPIRED. Counts and audits the use.
+        """
+
+    async def check(
+        self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""
+    ) -> Outcome:
+        """What rules of these bundles say of a text that are too slow for each of its characters; `override` is the
+        token that excuses some.
+        """
 
     async def measures(self, payer: Payer) -> Sequence[Measure]:
         """What enforcement rules ordered in the payer's tenant and still holds."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import grpc
+import jwt
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.cost.v1 import cost_pb2
@@ -20,7 +21,7 @@ from agentnet.policy.v1 import policy_service_pb2 as policy
 from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
 from agentnet.policy.v1 import risk_service_pb2 as risks
 from agentnet.policy.v1 import risk_service_pb2_grpc as risks_rpc
-from services.inference.peers import Cost, Ending, Measure, Notice, Payer, Settlement
+from services.inference.peers import Cost, Ending, Leased, Measure, Notice, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
@@ -88,7 +89,9 @@ class GrpcCost(_OnBehalf):
         super().__init__(signer)
         self._stub = cost_rpc.CostServiceStub(channel)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
         request = cost.ReserveRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -97,9 +100,13 @@ class GrpcCost(_OnBehalf):
             output_tokens=output_tokens,
             session_id=payer.session_id,
             agent=payer.agent,
+            team=payer.team,
+            sub_agent=payer.sub_agent,
+            metered=_metered(embedding_tokens),
         )
         answer = await _called(self._stub.Reserve(request, metadata=self.metadata(payer.principal)))
-        return [_notice(notice) for notice in answer.notices]
+        notices = [_notice(notice) for notice in answer.notices]
+        return Leased(notices, answer.input_micros_usd_per_million, answer.output_micros_usd_per_million)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         request = cost.ExtendLeaseRequest(generation_id=payer.generation_id, output_tokens=output_tokens)
@@ -113,9 +120,12 @@ class GrpcCost(_OnBehalf):
             model=payer.model,
             session_id=payer.session_id,
             agent=payer.agent,
+            team=payer.team,
+            sub_agent=payer.sub_agent,
             turn_id=payer.turn_id,
             attempt=payer.attempt,
             outcome=_OUTCOMES[settlement.outcome],
+            metered=_metered(settlement.embedding_tokens),
             usage=usage_pb2.Usage(
                 input_tokens=usage.input_tokens,
                 output_tokens=usage.output_tokens,
@@ -143,13 +153,28 @@ class GrpcPolicy(_OnBehalf):
         answer = await _called(self._stub.GetBundle(request, metadata=self.metadata(payer.principal)))
         return wire.bundle(answer.bundle)
 
-    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+    async def excused(self, payer: Payer, text: str, token: str) -> frozenset[str]:
+        request = policy.CheckRequest(
+            text=text or " ",
+            target=bundle_pb2.RULE_TARGET_PROMPT,
+            agent=payer.agent,
+            session_id=payer.session_id,
+            override_token=token,
+        )
+        await _called(self._stub.Check(request, metadata=self.metadata(payer.principal)))
+        # Policy found the token good; what it excuses stands in it.
+        return frozenset(jwt.decode(token, options={"verify_signature": False})["rules"])
+
+    async def check(
+        self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""
+    ) -> Outcome:
         request = policy.CheckRequest(
             text=text,
             target=_TARGETS[target],
             bundles=[bundle.label for bundle in bundles],
             agent=payer.agent,
             session_id=payer.session_id,
+            override_token=override,
         )
         answer = await _called(self._stub.Check(request, metadata=self.metadata(payer.principal)))
         rules = {(bundle.label, rule.name): rule for bundle in bundles for rule in bundle.rules}
@@ -178,6 +203,10 @@ async def _called(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from None
+
+
+def _metered(embedding_tokens: int) -> cost_pb2.Metered | None:
+    return cost_pb2.Metered(embedding_tokens=embedding_tokens) if embedding_tokens else None
 
 
 def _finding(found: policy.Finding, rule: Rule | None, target: Target) -> Finding:

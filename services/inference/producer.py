@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from services.inference import events, structured
 from services.inference.breakers import Breakers
 from services.inference.course import Course, Step
-from services.inference.enforcement import Guard, blocked, report
+from services.inference.enforcement import Guard, blocked, report, stopped_by
 from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancelled, OutputInvalid, ProviderTimeout
 from services.inference.generation import Generation
+from services.inference.numbers import NumberRules
 from services.inference.peers import Cost, CostPeer, Ending, Payer, PolicyPeer
 from services.inference.providers.contract import Chunk, ModelCall, Role, ToolCall, estimate_input, said
 from services.inference.route import Target
@@ -23,6 +24,7 @@ from services.inference.transcript import Transcript
 from shared.clock import Clock
 from shared.errors import Internal, MeshError
 from shared.log import log
+from shared.monitors.rules import Target as Judged
 from shared.monitors.rules import Verdict
 from shared.monitors.stream import Ruling
 from shared.rpc.deadline import without_deadline
@@ -69,6 +71,7 @@ class Producer:
     store: GenerationStore
     breakers: Breakers
     clock: Clock
+    numbers: NumberRules
     prompt_version: str = ""
     kept: Callable[[Answered], None] = lambda _: None
     ended: Callable[[Ended], None] = lambda _: None
@@ -78,11 +81,13 @@ class Producer:
     _attempts: int = 0
     _repaired: bool = False
     _costs: list[Cost] = field(default_factory=list)
+    _began: timedelta = timedelta()
+    _asked: bool = False
 
     async def run(self, prompt_verdicts: Sequence[Verdict], before: Sequence[events.Event]) -> None:
         """To the end. Being cancelled is an outcome too."""
         without_deadline()
-        started_at = self.clock.now()
+        started_at, self._began = self.clock.now(), self.clock.monotonic()
         self._started(prompt_verdicts, before)
         failure: MeshError | None = Internal("the generation failed", generation_id=self.generation.id)
         with tracer.start_as_current_span("agent.inference", attributes=self._labels()):
@@ -118,6 +123,7 @@ class Producer:
         """One target asked, shown and judged to its end."""
         call = target.call(self.call)
         self._attempts += not target.free
+        self._weigh(Judged.PROMPT)
         try:
             await self._stream(target, call)
         except PROVIDER_FAULTS:
@@ -130,6 +136,7 @@ class Producer:
         self._think(await self.guard.end_of_reasoning(), 0)
         for index, tool in enumerate(self._transcript.tool_calls):
             self._ask(index, tool)
+        self._weigh(Judged.OUTPUT, shown=len(self._transcript.shown), asked=len(self._transcript.tool_calls))
         self._check_form(call)
 
     def _check_form(self, call: ModelCall) -> None:
@@ -140,6 +147,7 @@ class Producer:
             raise found
 
     async def _stream(self, target: Target, call: ModelCall) -> None:
+        self._asked = True
         try:
             async with (
                 asyncio.timeout(call.timeouts.total.total_seconds()),
@@ -147,10 +155,29 @@ class Producer:
             ):
                 async for chunk in chunks:
                     await self._take(chunk)
+                    self._weigh(Judged.OUTPUT)
                     if self.tab:
                         await self.tab.cover(self._transcript.counted)
         except TimeoutError as error:
             raise ProviderTimeout("the model's time is up", provider=target.provider.name) from error
+
+    def _weigh(self, target: Judged, *, shown: int | None = None, asked: int = 0) -> None:
+        """Judges what the generation used, cost and took so far; with `shown` it has ended. Raises PolicyBlocked."""
+        if not self.numbers:
+            return
+        tokens, micros = self.tab.so_far(self._transcript.counted) if self.tab else (self._transcript.counted, 0)
+        before = self._transcript.spent()
+        facts: dict[str, float] = {
+            "tokens": tokens + before.input_tokens + before.output_tokens,
+            "cost_micros_usd": micros + sum(cost.micros_usd for cost in self._costs),
+            "seconds": (self.clock.monotonic() - self._began).total_seconds(),
+            "tool_calls": self.numbers.round["tool_calls"] + asked,
+        }
+        told, stops = self.numbers.judge(facts if shown is None else facts | {"output_characters": shown}, target)
+        for verdict in told:
+            self._judged(verdict)
+        if stops:
+            raise stopped_by(stops, f"the turn's {stops.kind}")
 
     async def _take(self, chunk: Chunk) -> None:
         self._transcript.take(chunk, self.clock.now())
@@ -254,7 +281,8 @@ class Producer:
 
     async def _settle(self, outcome: Ending, *, refused: bool = False) -> None:
         """Pays for the attempt that is over, once. One that the provider refused costs nothing."""
-        usage, tab, self.tab = self._transcript.end(free=refused or self.tab is None), self.tab, None
+        free = refused or self.tab is None or not self._asked
+        usage, tab, self.tab, self._asked = self._transcript.end(free=free), self.tab, None, False
         if tab and (cost := await tab.settle(usage, outcome, ended_at=self.clock.now())):
             self._costs.append(cost)
 

@@ -30,13 +30,14 @@ class SentenceRules:
     payer: Payer
     bundles: tuple[Bundle, ...]
     target: Target
+    override: str = ""
 
     async def judge(self, text: str) -> Outcome:
         """What policy makes of the text. When it does not answer, strict bundles let nothing pass: raises
         PolicyUnavailable.
         """
         try:
-            return await self.policy.check(self.payer, text, self.target, self.bundles)
+            return await self.policy.check(self.payer, text, self.target, self.bundles, override=self.override)
         except MeshError as error:
             if any(bundle.mode is Mode.STRICT for bundle in self.bundles):
                 problem = "sentences cannot be judged and the policy is strict"

@@ -17,7 +17,7 @@ from services.inference import convert, prompt
 from services.inference.admission import Order
 from services.inference.counting import TokenCounter
 from services.inference.document_reader import DocumentReader
-from services.inference.embeddings.contract import Embedder
+from services.inference.embeddings.models import EmbeddingModels
 from services.inference.engine import Engine
 from services.inference.prompts.convert import reference
 from services.inference.prompts.registry import PromptRegistry
@@ -36,7 +36,7 @@ class InferenceService(rpc.InferenceServiceServicer):
     def __init__(
         self,
         engine: Engine,
-        embedder: Embedder,
+        embeddings: EmbeddingModels,
         counter: TokenCounter,
         ids: Ids,
         *,
@@ -46,7 +46,7 @@ class InferenceService(rpc.InferenceServiceServicer):
         self._engine = engine
         self._reader = reader
         self._prompts = prompts
-        self._embedder = embedder
+        self._embeddings = embeddings
         self._counter = counter
         self._ids = ids
 
@@ -98,7 +98,8 @@ class InferenceService(rpc.InferenceServiceServicer):
         return downgrade_pb2.RestoreModelResponse()
 
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
-        return convert.embed_response(await self._embedder.embed(convert.texts(request)))
+        name, embedder = self._embeddings.find(request.model)
+        return convert.embed_response(await embedder.embed(convert.texts(request)), name)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         admission = self._engine.admission

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from services.inference.peers import Cost, CostPeer, Ending, Notice, Payer, Settlement
+from services.inference.peers import Cost, CostPeer, Ending, Leased, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared.errors import MeshError
 from shared.identity import CredentialKind, Principal
@@ -31,10 +30,15 @@ class KeptCost:
         self._running: dict[tuple[str, str], int] = {}
         self._leaving: dict[tuple[str, str], int] = {}
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
-        notices = await self._cost.reserve(payer, input_tokens=input_tokens, output_tokens=output_tokens)
-        self._note(Settlement(payer, Usage(input_tokens, 0, estimated=True), Ending.CUT))
-        return notices
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
+        leased = await self._cost.reserve(
+            payer, input_tokens=input_tokens, output_tokens=output_tokens, embedding_tokens=embedding_tokens
+        )
+        spent = Usage(input_tokens, 0, estimated=True)
+        self._note(Settlement(payer, spent, Ending.CUT, embedding_tokens=embedding_tokens))
+        return leased
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         self._note(Settlement(payer, spent, Ending.CUT))
@@ -91,10 +95,11 @@ def _written(settlement: Settlement) -> bytes:
         "principal": [principal.tenant_id, principal.subject, sorted(principal.roles), principal.kind.value],
         "payer": [
             payer.generation_id, payer.provider, payer.model, payer.session_id, payer.agent, payer.turn_id,
-            payer.attempt,
+            payer.attempt, payer.team, payer.sub_agent,
         ],
         "usage": asdict(settlement.usage),
         "outcome": settlement.outcome.value,
+        "embedding_tokens": settlement.embedding_tokens,
         "ended_at": settlement.ended_at.isoformat() if settlement.ended_at else "",
     }  # fmt: skip
     return json.dumps(record).encode()
@@ -109,4 +114,5 @@ def _read(record: bytes) -> Settlement:
         usage=Usage(**found["usage"]),
         outcome=Ending(found["outcome"]),
         ended_at=datetime.fromisoformat(found["ended_at"]) if found["ended_at"] else None,
+        embedding_tokens=found.get("embedding_tokens", 0),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.inference.peers import Cost, CostPeer, Ending, Notice, Payer, Settlement
+from services.inference.peers import Cost, CostPeer, Ending, Leased, Notice, Payer, Settlement
 from services.inference.providers.contract import ModelCall, Usage, estimate_input
 from shared.errors import MeshError
 from shared.log import log
@@ -15,6 +15,7 @@ from shared.log import log
 _FIRST_LEASE_TOKENS: Final = 256
 _EXTEND_AT: Final = 0.75
 _RENEW_SECONDS: Final = 30.0  # a lease lasts two minutes
+_MILLION: Final = 1_000_000
 _SETTLE_TRIES: Final = 5
 _SETTLE_PAUSE: Final = timedelta(milliseconds=200)
 
@@ -30,11 +31,19 @@ class Tab:
         self._most = call.max_output_tokens
         self._covered = min(call.max_output_tokens, _FIRST_LEASE_TOKENS)
         self._held_at = 0.0
+        self._leased = Leased()
 
     async def open(self) -> Sequence[Notice]:
         """Sets the first money aside; what cost asks beside. Raises the cost service's errors."""
         self._held_at = asyncio.get_running_loop().time()
-        return await self._cost.reserve(self.payer, input_tokens=self._input, output_tokens=self._covered)
+        self._leased = await self._cost.reserve(self.payer, input_tokens=self._input, output_tokens=self._covered)
+        return self._leased.notices
+
+    def so_far(self, counted: int) -> tuple[int, int]:
+        """The tokens of an attempt that has produced so many, and what they cost in micro-USD, rounded up."""
+        leased = self._leased
+        millionths = self._input * leased.input_price + counted * leased.output_price
+        return self._input + counted, -(-millionths // _MILLION)
 
     async def cover(self, counted: int) -> None:
         """Keeps the lease ahead of what is streamed, doubling it, and from running out. Raises BUDGET_EXHAUSTED."""

@@ -14,6 +14,7 @@ from services.inference.catalog import (
     Ability,
     Catalog,
     CatalogInvalid,
+    EmbeddingEntry,
     Kind,
     ModelEntry,
     ProviderEntry,
@@ -22,6 +23,8 @@ from services.inference.catalog import (
 )
 from services.inference.credentials import CredentialMissing, Credentials
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.models import RemoteEmbeddings
+from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
 from services.inference.providers.anthropic import MessagesDialect
 from services.inference.providers.contract import Provider, Timeouts
 from services.inference.providers.http import Dialect, Endpoint, HttpProvider
@@ -50,13 +53,21 @@ _SYNTHETIC_ABILITIES: Final = frozenset(Ability)
 
 async def router(settings: InferenceSettings, session: aiohttp.ClientSession) -> Router:
     """The mesh's models. Raises CatalogInvalid and CredentialMissing, before anything is served."""
+    return (await wired(settings, session))[0]
+
+
+async def wired(
+    settings: InferenceSettings, session: aiohttp.ClientSession
+) -> tuple[Router, Mapping[str, RemoteEmbeddings]]:
+    """The same, and the embedding models of the catalogue."""
     wiring = _Wiring(settings, session)
     wiring.built_in()
     default = wiring.from_environment()
     if settings.catalog:
         default = await wiring.from_catalog(checked(_completed(settings.catalog, wiring))) or default
     providers = _replayed(wiring.providers, settings)
-    return Router(list(wiring.models.values()), providers, default=settings.default_model or default)
+    models = list(wiring.models.values())
+    return Router(models, providers, default=settings.default_model or default), wiring.embeddings
 
 
 class _Wiring:
@@ -68,6 +79,7 @@ class _Wiring:
             settings.connect_timeout, settings.first_token_timeout, settings.idle_timeout, settings.total_timeout
         )
         self.models: dict[str, Model] = {}
+        self.embeddings: dict[str, RemoteEmbeddings] = {}
         self.providers: dict[str, Provider] = {}
 
     def built_in(self) -> None:
@@ -109,7 +121,18 @@ class _Wiring:
         for name, model in catalog.models.items():
             if name not in self.models:
                 self._add(self._model(name, model))
+        for name, embedding in catalog.embeddings.items():
+            self.embeddings[name] = await self._embedding(name, embedding, catalog.providers[embedding.provider])
+            self._add(Model(name, embedding.provider, remote=embedding.model, embedding=True))
         return catalog.default
+
+    async def _embedding(self, name: str, entry: EmbeddingEntry, provider: ProviderEntry) -> RemoteEmbeddings:
+        key = await self._key(entry.provider, provider)
+        url = provider.base_url or _BASE_URLS[provider.kind]
+        endpoint = EmbeddingEndpoint(
+            entry.provider, url, key.get_secret_value(), entry.model or name, entry.timeout, entry.width
+        )
+        return RemoteEmbeddings(endpoint, entry.window)
 
     async def _provider(self, name: str, entry: ProviderEntry) -> Provider:
         if entry.kind is Kind.SYNTHETIC:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
@@ -78,10 +78,18 @@ class Enforced(Generic[Held]):
             self._of_agents[whose] = self.with_more(tenant, agent, ())
         return self._of_agents.get(whose)
 
-    def with_more(self, tenant: str, agent: str, more: Sequence[Bundle]) -> Held:
-        """The same with further bundles. Whoever has equal bundles shares what was made of them."""
+    def with_more(
+        self, tenant: str, agent: str, more: Sequence[Bundle], *, without: frozenset[str] = frozenset()
+    ) -> Held:
+        """The same with further bundles, and without some rules. Whoever has equal bundles shares what was made of
+        them.
+        """
         of_agent = self._snapshot.in_force(tenant, agent.partition("@")[0]) if self._snapshot else ()
         bundles = (*of_agent, *more)
+        if without:
+            bundles = tuple(
+                replace(one, rules=tuple(rule for rule in one.rules if rule.name not in without)) for one in bundles
+            )
         if bundles not in self._ready:
             self._ready[bundles] = self._hold(bundles)
         return self._ready[bundles]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import gt, lt
 from typing import Any, Final
 
 from shared.monitors.rules import MEASURED, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
@@ -58,8 +59,8 @@ def _broken(rule: Rule, params: Mapping[str, Any], value: float) -> tuple[float 
         if value > limit:
             return limit, False
         return (limit, True) if value >= limit * share else (None, False)
-    for name, broken in (("max", value.__gt__), ("min", value.__lt__)):
-        if name in params and broken(float(params[name])) is True:
+    for name, broken in (("max", gt), ("min", lt)):
+        if name in params and broken(value, float(params[name])):
             return float(params[name]), False
     return None, False
 

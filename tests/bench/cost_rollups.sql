@@ -18,17 +18,18 @@ alter table cost.cost_event add constraint cost_event_attempt_key unique (tenant
 create index cost_event_time_idx on cost.cost_event (tenant_id, created_at, id);
 
 -- name: hours
+-- In the order of time, as the service writes them.
 insert into cost.cost_hour
 select tenant_id, date_trunc('hour', created_at, 'UTC'), provider, model, agent_name, count(*),
   count(*) filter (where estimated), sum(tokens_input), sum(tokens_output), sum(tokens_cached_input),
   sum(tokens_reasoning), sum(cost_micros_usd)
-from cost.cost_event group by 1, 2, 3, 4, 5;
+from cost.cost_event group by 1, 2, 3, 4, 5 order by 2;
 
 -- name: days
 insert into cost.cost_day
 select tenant_id, date_trunc('day', hour, 'UTC'), provider, model, agent_name, sum(entries), sum(estimated),
   sum(tokens_input), sum(tokens_output), sum(tokens_cached_input), sum(tokens_reasoning), sum(cost_micros_usd)
-from cost.cost_hour group by 1, 2, 3, 4, 5;
+from cost.cost_hour group by 1, 2, 3, 4, 5 order by 2;
 
 -- name: settle_statistics
 vacuum analyze cost.cost_event, cost.cost_hour, cost.cost_day;

@@ -25,10 +25,11 @@ from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
 from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.models import EmbeddingModels
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.measures import Measures
-from services.inference.peers import Cost, Measure, Notice, Payer, Settlement
+from services.inference.peers import Cost, Leased, Measure, Notice, Payer, Settlement
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
@@ -41,7 +42,7 @@ from services.inference.store_memory import MemoryGenerationStore
 from services.inference.tail import GenerationTail
 from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
-from shared.errors import MeshError, NotFound, Reason, ResourceExhausted, Unavailable
+from shared.errors import MeshError, NotFound, PermissionDenied, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
 from shared.monitors.enforced import Enforced, Snapshot
 from shared.monitors.pipeline import Outcome
@@ -69,18 +70,22 @@ class ScriptedCost:
     refuse_after: int = 1_000_000
     reserved: list[str] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
+    leased_embeddings: list[int] = field(default_factory=list)
     settled: list[tuple[str, Usage]] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
-    async def reserve(self, payer: Payer, *, input_tokens: int, output_tokens: int) -> Sequence[Notice]:
+    async def reserve(
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+    ) -> Leased:
         await asyncio.sleep(0)
         if self.refusals:
             raise self.refusals.pop(0)
         if len(self.reserved) >= self.refuse_after:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
-        return self.notices
+        self.leased_embeddings.append(embedding_tokens)
+        return Leased(self.notices, 1_000_000, 2_000_000)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         if output_tokens > self.limit:
@@ -106,6 +111,8 @@ class ScriptedPolicy:
     bundles: dict[str, Bundle] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     orders: list[Measure] = field(default_factory=list)
+    overrides: dict[str, frozenset[str]] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
     checked: list[tuple[str, Target, tuple[str, ...]]] = field(default_factory=list)
 
     async def watch(self, after: int) -> AsyncIterator[Snapshot]:
@@ -117,10 +124,20 @@ class ScriptedPolicy:
             raise NotFound(f"no bundle {name}", reason=Reason.ERROR_REASON_BUNDLE_NOT_FOUND)
         return self.bundles[name]
 
-    async def check(self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle]) -> Outcome:
+    async def excused(self, payer: Payer, text: str, token: str) -> frozenset[str]:
+        if self.away:
+            raise Unavailable("policy is away")
+        if token not in self.overrides:
+            raise PermissionDenied("the override was taken back", reason=Reason.ERROR_REASON_OVERRIDE_INVALID)
+        return self.overrides[token]
+
+    async def check(
+        self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""
+    ) -> Outcome:
         if self.away:
             raise Unavailable("policy is away")
         self.checked.append((text, target, tuple(bundle.label for bundle in bundles)))
+        self.sent.append(override)
         return self.outcomes.get(text, Outcome(text))
 
     async def measures(self, payer: Payer) -> Sequence[Measure]:
@@ -231,7 +248,7 @@ async def replica(
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
         service = InferenceService(
             engine,
-            CountingEmbedder(),
+            EmbeddingModels({EMBEDDING_MODEL: CountingEmbedder()}, default=EMBEDDING_MODEL),
             TokenCounter(Tokenizers({})),
             SequentialIds(),
             reader=DocumentReader(),

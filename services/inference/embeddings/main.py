@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
+import aiohttp
 from redis.asyncio import Redis
 
 from services.inference.embeddings.batching import Limits, batching
@@ -15,7 +17,9 @@ from services.inference.embeddings.cache import CachingEmbedder, MemoryVectorCac
 from services.inference.embeddings.contract import Embedder
 from services.inference.embeddings.device import Device
 from services.inference.embeddings.minilm import MODEL, here
+from services.inference.embeddings.models import EmbeddingModels, RemoteEmbeddings, remote_embedder
 from services.inference.embeddings.settings import EmbeddingSettings
+from services.inference.tokenizers import Tokenizers
 from shared.clock import Clock
 
 # A CPU computes a few hundred tokens at full speed, measured by tests/bench/embeddings.py; a GPU needs thousands.
@@ -32,6 +36,30 @@ async def embedded_embedder(
     async with batching(model, limits) as embedder:
         cache = _cache(settings, redis, clock)
         yield embedder if cache is None else CachingEmbedder(embedder, cache, model=MODEL, tenant=tenant)
+
+
+def with_remote(
+    embedded: Embedder,
+    remote: Mapping[str, RemoteEmbeddings],
+    settings: EmbeddingSettings,
+    session: aiohttp.ClientSession,
+    *,
+    paid: Callable[..., Embedder],
+    tokenizers: Tokenizers,
+    redis: Redis,
+    clock: Clock,
+    tenant: Callable[[], str],
+) -> EmbeddingModels:
+    """All models by name; `paid` makes one of a provider's pay for itself."""
+    cache = _cache(settings, redis, clock)
+    made = {
+        name: remote_embedder(
+            one.endpoint, session, window=one.window, tokenizers=tokenizers, cache=cache, tenant=tenant,
+            paid=partial(paid, provider=one.endpoint.name, model=name),
+        )
+        for name, one in remote.items()
+    }  # fmt: skip
+    return EmbeddingModels({MODEL: embedded} | made, default=MODEL)
 
 
 def _cache(settings: EmbeddingSettings, redis: Redis, clock: Clock) -> VectorCache | None:

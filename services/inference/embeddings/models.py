@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import aiohttp
 
@@ -12,6 +13,14 @@ from services.inference.embeddings.openai_compatible import EmbeddingEndpoint, O
 from services.inference.embeddings.retrying import Patience, RetryingEmbedder
 from services.inference.errors import ModelNotFound
 from services.inference.tokenizers import Tokenizers
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEmbeddings:
+    """A model of the catalogue's, and the tokens its texts are cut to; 0: they are sent whole."""
+
+    endpoint: EmbeddingEndpoint
+    window: int = 0
 
 
 class EmbeddingModels:
@@ -45,14 +54,17 @@ def remote_embedder(
     tokenizers: Tokenizers,
     cache: VectorCache | None,
     tenant: Callable[[], str],
+    paid: Callable[[Embedder], Embedder] = lambda embedder: embedder,
 ) -> Embedder:
-    """A model behind a URL: texts cut to `window` of its own tokens (0: never), asked again if need be, cached."""
+    """A model behind a URL: texts cut to `window` of its own tokens (0: never), asked again if need be, paid for as
+    `paid` does it, cached.
+    """
 
     def cut(text: str) -> tuple[str, bool]:
         return tokenizers.cut(text, endpoint.model, window)
 
     asked = OpenAICompatibleEmbedder(endpoint, session, cut=cut if window else None)
-    embedder = RetryingEmbedder(asked, Patience())
+    embedder = paid(RetryingEmbedder(asked, Patience()))
     if cache is None:
         return embedder
     return CachingEmbedder(embedder, cache, model=f"{endpoint.name}/{endpoint.model}/{endpoint.width}", tenant=tenant)

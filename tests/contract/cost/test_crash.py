@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,76 +14,19 @@ import pytest
 from agentnet.common.v1 import usage_pb2
 from agentnet.cost.v1 import cost_service_pb2 as pb
 from agentnet.cost.v1 import cost_service_pb2_grpc as rpc
-from deploy.local.postgres import Cluster
-from deploy.local.state import State, free_port
+from agentnet.inference.v1 import inference_service_pb2 as inference
+from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
+from agentnet.inference.v1 import message_pb2
 from shared.migrate import migrate, migrations
-from tests.support.identity import Keys, make_keys
+from tests.support.identity import Keys
+from tests.support.mortals import Processes
 
 pytestmark = pytest.mark.heavy
 
 STREAMS = 150
+WHOLE = 60  # streams through inference, which is a process more
 Code = grpc.StatusCode
 RETRIED = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED)  # of a killed server
-
-
-class Processes:
-    """Postgres and one replica of cost, started and killed at will."""
-
-    def __init__(self, folder: Path) -> None:
-        state = State(folder / "state")
-        state.prepare()
-        self.cluster = Cluster(state, port=free_port())
-        self.address = f"127.0.0.1:{free_port()}"
-        self.keys = make_keys(folder)
-        self.folder = folder
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-
-    async def postgres(self) -> None:
-        """Until it answers. It does not start while children of the killed one still hold its memory."""
-
-        async def started() -> bool:
-            if "postgres" not in self.running or self.running["postgres"].poll() is not None:
-                with (self.folder / "postgres.log").open("ab") as log:
-                    self.running["postgres"] = subprocess.Popen(self.cluster.command(), stdout=log, stderr=log)
-            return await self.cluster.ready()
-
-        await until(started)
-
-    def cost(self) -> None:
-        settings = {
-            "AGENTNET_COST_POSTGRES_DSN": self.cluster.dsn("cost"),
-            "AGENTNET_COST_LISTEN": self.address,
-            "AGENTNET_COST_IDENTITY_KEYS": str(self.keys.jwks),
-        }
-        with (self.folder / "cost.log").open("ab") as log:
-            command = (sys.executable, "-m", "services.cost")
-            self.running["cost"] = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | settings)
-
-    async def kill(self, name: str) -> None:
-        """SIGKILL, for Postgres to all its processes; then it runs again."""
-        if name == "postgres":
-            server = int((self.cluster.data / "postmaster.pid").read_text().splitlines()[0])
-            children = [int(one) for one in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
-            for pid in (server, *children):
-                os.kill(pid, signal.SIGKILL)
-        else:
-            self.running[name].kill()
-        self.running[name].wait()
-        if name == "postgres":
-            await self.postgres()
-
-    async def supervise(self) -> None:
-        """Starts cost, and again whenever it has ended: it does when it starts while Postgres is away."""
-        while True:
-            if "cost" not in self.running or self.running["cost"].poll() is not None:
-                self.cost()
-            await asyncio.sleep(0.1)
-
-
-async def until(ready: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not await ready():
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -95,9 +34,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     found = Processes(tmp_path)
     found.cluster.initialise()
     yield found
-    for process in found.running.values():
-        process.kill()
-        process.wait()
+    found.end()
 
 
 class Caller:
@@ -137,11 +74,15 @@ class Caller:
         await self._channel.close()
 
 
-async def test_the_ledger_has_every_delivered_token_once_after_kills(processes: Processes) -> None:
+async def ready(processes: Processes) -> None:
     await processes.postgres()
     await processes.cluster.bootstrap()
     await migrate(processes.cluster.dsn("owner"), migrations())
-    supervisor = asyncio.create_task(processes.supervise())
+
+
+async def test_the_ledger_has_every_delivered_token_once_after_kills(processes: Processes) -> None:
+    await ready(processes)
+    supervisor = asyncio.create_task(processes.supervise(cost=processes.cost))
     caller, chance = Caller(processes.address, processes.keys), random.Random(3)
     await caller.until_answered(
         rpc.CostServiceStub(caller._channel).SetBudget, pb.SetBudgetRequest(limit_micros_usd=10**9)
@@ -158,3 +99,61 @@ async def test_the_ledger_has_every_delivered_token_once_after_kills(processes: 
     await caller.close()
     supervisor.cancel()
     assert (total.output_tokens, total.generations) == (caller.delivered, STREAMS)
+
+
+class Listener:
+    """A caller of inference: starts a stream, again under its id when it could not begin, and counts what comes."""
+
+    def __init__(self, address: str, keys: Keys) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 200)])
+        self._stub = inference_rpc.InferenceServiceStub(self._channel)
+        self._metadata = keys.metadata()
+        self.delivered = self.began = 0
+
+    async def stream(self, number: int, chance: random.Random) -> None:
+        await asyncio.sleep(chance.random() * 8)
+        said = message_pb2.Message(role=message_pb2.ROLE_USER, content=[message_pb2.ContentPart(text="go on")])
+        request = inference.GenerateRequest(
+            generation_id=f"gen_{number}", model="synthetic-paced", messages=[said],
+            max_output_tokens=chance.randrange(20, 500),
+        )  # fmt: skip
+        begun = False
+        while not begun:
+            try:
+                async for answer in self._stub.Generate(request, metadata=self._metadata):
+                    begun = True
+                    self.delivered += answer.event.text.token_count
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in RETRIED:
+                    raise
+                await asyncio.sleep(0.2)
+        self.began += 1
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+@pytest.mark.timeout(480)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_the_ledger_has_every_token_the_synthetic_provider_streamed(processes: Processes, seed: int) -> None:
+    """Whole streams through inference, while cost, Valkey and Postgres are killed at points drawn by lot."""
+    await ready(processes)
+    kept = {"cost": processes.cost, "valkey": processes.valkey, "inference": processes.generating}
+    supervisor = asyncio.create_task(processes.supervise(**kept))
+    caller, chance = Caller(processes.address, processes.keys), random.Random(seed)
+    limit = pb.SetBudgetRequest(limit_micros_usd=10**9)
+    await caller.until_answered(rpc.CostServiceStub(caller._channel).SetBudget, limit)
+    listener = Listener(processes.inference, processes.keys)
+    streams = asyncio.gather(*(listener.stream(number, random.Random(number)) for number in range(WHOLE)))
+    for name in chance.sample(("cost", "valkey", "postgres") * 2, 6):
+        await asyncio.sleep(0.5 + 1.5 * chance.random())
+        await processes.kill(name)
+    await asyncio.wait_for(streams, 240)
+    async with asyncio.timeout(60):  # settlements that found cost away are in inference's outbox
+        while (total := await caller.total()).generations < WHOLE:
+            await asyncio.sleep(0.2)
+    await caller.close()
+    await listener.close()
+    supervisor.cancel()
+    assert processes.runs("inference")
+    assert (listener.began, total.generations, total.output_tokens) == (WHOLE, WHOLE, listener.delivered)

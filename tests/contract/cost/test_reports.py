@@ -8,7 +8,10 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 
+from arro3.io import read_parquet
+
 from services.cost.budget import SoftAction, Window
+from services.cost.export import Format
 from services.cost.prices import Usage
 from services.cost.report_store import Alert, AlertKind
 from services.cost.store import CostStore, Filter
@@ -153,11 +156,13 @@ async def test_an_export_has_every_entry_once_and_no_formulas(replica: Replica, 
     for number in range(1100):
         paid = call(agent="=1+1" if number == 0 else "A@1")
         await replica.ledger.settle(tenant, paid, Usage(number, 1), ended_at=clock.now() - timedelta(seconds=number))
-    whole = b"".join([data async for data in replica.reports.export(tenant, Filter(), lines=False)]).decode()
+    whole = b"".join([data async for data in replica.reports.export(tenant, Filter(), Format.CSV)]).decode()
     rows = list(csv.DictReader(io.StringIO(whole)))
     assert sorted(int(row["input_tokens"]) for row in rows) == list(range(1100))
     assert rows[-1]["agent"] == "'=1+1"
-    lines = b"".join([data async for data in replica.reports.export(tenant, Filter(), lines=True)]).splitlines()
+    lines = b"".join([data async for data in replica.reports.export(tenant, Filter(), Format.LINES)]).splitlines()
     assert sum(json.loads(line)["micros_usd"] for line in lines) == sum(int(row["micros_usd"]) for row in rows)
-    empty = b"".join([data async for data in replica.reports.export("another", Filter(), lines=False)])
+    parquet = b"".join([data async for data in replica.reports.export(tenant, Filter(), Format.PARQUET)])
+    assert sorted(read_parquet(io.BytesIO(parquet)).read_all()["input_tokens"].to_pylist()) == list(range(1100))
+    empty = b"".join([data async for data in replica.reports.export("another", Filter(), Format.CSV)])
     assert empty.startswith(b"id,time,generation_id")

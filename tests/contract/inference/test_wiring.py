@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import yaml
 from services.inference import wiring
 from services.inference.catalog import CatalogInvalid
 from services.inference.credentials import CredentialMissing
+from services.inference.embeddings.models import RemoteEmbeddings
+from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Role, Sampling, infer, said
 from services.inference.replay import RecordingInvalid
 from services.inference.route import Router
@@ -154,3 +157,36 @@ def test_replay_without_a_folder_is_refused_by_the_settings() -> None:
     given = {"listen": "127.0.0.1:0", "postgres_dsn": "x", "identity_keys": "none", "replay": "strict"}
     with pytest.raises(ValueError, match="replay needs replay_folder"):
         InferenceSettings.model_validate(given)
+
+
+EMBEDDINGS = {
+    "providers": {"house": {"kind": "openai_compatible", "base_url": "http://127.0.0.1:1/v1", "api_key": "env:HOUSE_KEY"}},
+    "embeddings": {"small": {"provider": "house", "model": "e-3-small", "width": 512, "window": 8191, "timeout": "7s"}},
+}  # fmt: skip
+
+
+async def test_embedding_models_of_the_catalogue_are_listed_and_reached(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOUSE_KEY", "k-9")
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump(EMBEDDINGS))
+    given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": "none", "catalog": path}
+    router, found = await wiring.wired(InferenceSettings.model_validate(given | {"openai_api_key": ""}), session)
+    endpoint = EmbeddingEndpoint("house", "http://127.0.0.1:1/v1", "k-9", "e-3-small", timedelta(seconds=7), 512)
+    assert found == {"small": RemoteEmbeddings(endpoint, 8191)}
+    assert [(model.name, model.provider) for model in router.models() if model.embedding and model.name == "small"] == [
+        ("small", "house")
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"provider": "claude"}, {"provider": "nobody"}, {"width": -1}])
+async def test_an_embedding_model_that_cannot_be_stops_the_start(
+    session: aiohttp.ClientSession, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    wrong = {
+        "providers": {"claude": {"kind": "anthropic"}},
+        "embeddings": {"small": EMBEDDINGS["embeddings"]["small"] | changes},
+    }
+    with pytest.raises(CatalogInvalid, match=r"embeddings\.small"):
+        await routed(session, tmp_path, wrong)

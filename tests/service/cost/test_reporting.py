@@ -72,7 +72,11 @@ async def test_a_spike_is_listed_and_makes_reserve_ask_for_a_cheaper_model(serve
 
 async def test_entries_are_exported_as_a_file(served: Served, keys: Keys) -> None:
     await spent(served, 500, hours=0.5)
-    for wanted, mime, first in (("", "text/csv", b"id,time"), ("jsonl", "application/x-ndjson", b'{"id":')):
+    for wanted, mime, first in (
+        ("", "text/csv", b"id,time"),
+        ("jsonl", "application/x-ndjson", b'{"id":'),
+        ("parquet", "application/vnd.apache.parquet", b"PAR1"),
+    ):
         call_ = served.reports.ExportCostEvents(pb.ExportCostEventsRequest(format=wanted), metadata=keys.metadata())
         pieces = [piece async for piece in call_]
         assert {piece.content_type for piece in pieces} == {mime}
@@ -98,6 +102,15 @@ async def test_a_report_that_cannot_be_is_refused_by_its_field(
 ) -> None:
     error = await refusal(getattr(served.reports, method)(request_, metadata=keys.metadata()))
     assert (error.code, error.field) == (Code.INVALID_ARGUMENT, field)
+
+
+async def test_parquet_is_refused_where_it_is_not_installed(
+    served: Served, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    call_ = served.reports.ExportCostEvents(pb.ExportCostEventsRequest(format="parquet"), metadata=keys.metadata())
+    error = await refusal(call_.read())
+    assert (error.code, error.field) == (Code.INVALID_ARGUMENT, "format")
 
 
 async def test_an_unknown_format_is_refused(served: Served, keys: Keys) -> None:

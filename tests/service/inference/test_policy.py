@@ -162,3 +162,26 @@ async def test_orders_are_taken_back_within_about_a_second() -> None:
         await measures.admit(payer)
     await asyncio.sleep(0)
     assert await measures.admit(payer) == ""
+
+
+async def test_an_override_lets_pass_what_its_rules_find_and_nothing_else(keys: Keys, redis: Redis) -> None:
+    both = Bundle("manners", "1.0.0", (MAIL, MOON, TONE))
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (both,)})) as served:
+        served.model.steps = ["Write to a@b.org. ", "To the moon. "]
+        served.policy.overrides = {"ovr": frozenset({"mail"}), "none": frozenset()}
+        told = await generated(served, keys, request(generation_id="gen_1", override_token="ovr"))
+        assert text_of(told).startswith("Write to a@b.org. ")
+        assert told[-1].failed.failure.reason == error_reason_pb2.ERROR_REASON_POLICY_BLOCKED
+        plain = await generated(served, keys, request(generation_id="gen_2"))
+        assert text_of(plain).startswith("Write to [REDACTED:mail]. ")
+        assert (served.policy.sent[0], served.policy.sent[-1]) == ("ovr", "")
+
+
+async def test_an_override_that_does_not_hold_or_cannot_be_checked_starts_nothing(served: Replica, keys: Keys) -> None:
+    asked = request(override_token="taken back")
+    assert said(await refusal(generated(served, keys, asked))) == (Code.PERMISSION_DENIED, "OVERRIDE_INVALID")
+    served.policy.away = True
+    assert said(await refusal(generated(served, keys, asked))) == (Code.UNAVAILABLE, "POLICY_UNAVAILABLE")
+    long = request(override_token="x" * 4097)
+    assert said(await refusal(generated(served, keys, long))) == (Code.INVALID_ARGUMENT, "FIELD_TOO_LONG")
+    assert (served.model.calls, served.cost.reserved) == ([], [])

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from agentnet.client.errors import AgentNetError, MeshNotFound
+from agentnet.client.errors import (
+    AgentNetError,
+    ConfigError,
+    LLMError,
+    LLMRateLimitError,
+    MeshNotFound,
+    RateLimitError,
+    ToolError,
+)
 from agentnet.client.graph import (
     AgentTask,
     Cel,
@@ -52,12 +60,16 @@ __all__ = [
     "AgentTask",
     "Cel",
     "CheckpointManager",
+    "ConfigError",
     "FunctionStore",
     "HumanMessage",
     "InvalidGraph",
+    "LLMError",
+    "LLMRateLimitError",
     "MeshNotFound",
     "Message",
     "PlannerAgent",
+    "RateLimitError",
     "RegisteredAgent",
     "RunFailed",
     "RunResult",
@@ -66,6 +78,7 @@ __all__ = [
     "TaskGraph",
     "TaskResult",
     "ToolCall",
+    "ToolError",
     "ToolTask",
     "create_orchestrator",
     "create_task_graph_from_dict",

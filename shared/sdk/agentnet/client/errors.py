@@ -50,6 +50,26 @@ class AgentNetError(Exception):
         return _SUGGESTIONS.get(self.reason, _BY_CODE.get(self.code, ""))
 
 
+class ConfigError(AgentNetError):
+    """What was given to be kept does not fit its form: agents, bundles, graphs, prices, prompts, suites."""
+
+
+class RateLimitError(AgentNetError):
+    """Too much at once. `retry_after` says when to come back, where the mesh knows."""
+
+
+class ToolError(AgentNetError):
+    """A tool, a function or the sandbox around it."""
+
+
+class LLMError(AgentNetError):
+    """A model or its provider."""
+
+
+class LLMRateLimitError(LLMError, RateLimitError):
+    """A provider that limits us."""
+
+
 class MeshNotFound(AgentNetError):
     """No address was given and no local mesh was found."""
 
@@ -72,14 +92,21 @@ def from_failure(failure: failure_pb2.Failure) -> AgentNetError:
     """A failure inside a stream, as an error."""
     code = grpc.StatusCode.UNAVAILABLE if failure.retryable else grpc.StatusCode.ABORTED
     reason = error_reason_pb2.ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
-    return AgentNetError(failure.message, code=code, reason=reason, facts=dict(failure.metadata))
+    return kind_of(reason)(failure.message, code=code, reason=reason, facts=dict(failure.metadata))
+
+
+def kind_of(reason: str) -> type[AgentNetError]:
+    """The most telling class for a reason: ConfigError, RateLimitError, ToolError, LLMError or AgentNetError itself."""
+    if reason in _KINDS:
+        return _KINDS[reason]
+    return next((kind for prefix, kind in _KINDS_BY_PREFIX.items() if reason.startswith(prefix)), AgentNetError)
 
 
 def _from_status(status: Any, code: grpc.StatusCode) -> AgentNetError:
     info, bad, retry = _error_details.ErrorInfo(), _error_details.BadRequest(), _error_details.RetryInfo()
     for detail in status.details:
         any(detail.Unpack(kind) for kind in (info, bad, retry))
-    return AgentNetError(
+    return kind_of(str(info.reason))(
         str(status.message),
         code=code,
         reason=str(info.reason),
@@ -89,6 +116,26 @@ def _from_status(status: Any, code: grpc.StatusCode) -> AgentNetError:
     )
 
 
+_KINDS: dict[str, type[AgentNetError]] = {
+    "PROVIDER_RATE_LIMITED": LLMRateLimitError,
+    **dict.fromkeys(("RATE_LIMITED", "OVERLOADED", "TOOL_QUOTA_EXHAUSTED"), RateLimitError),
+    **dict.fromkeys(("SANDBOX_UNAVAILABLE", "EGRESS_REFUSED"), ToolError),
+    **dict.fromkeys(("STREAM_BROKEN", "CONTEXT_TOO_LONG", "CONTENT_FILTERED", "OUTPUT_INVALID"), LLMError),
+    **dict.fromkeys(
+        (
+            "AGENT_FILE_INVALID", "BUNDLE_INVALID", "GRAPH_INVALID", "OPTIONS_CONTRADICT", "PRICE_BOOK_INVALID",
+            "PROMPT_INVALID", "RELATIONSHIP_INVALID", "SUITE_INVALID",
+        ),
+        ConfigError,
+    ),
+}  # fmt: skip
+_KINDS_BY_PREFIX: dict[str, type[AgentNetError]] = {
+    "TOOL_": ToolError,
+    "FUNCTION_": ToolError,
+    "MODEL_": LLMError,
+    "PROVIDER_": LLMError,
+    "GENERATION_": LLMError,
+}
 _SUGGESTIONS = {
     "MESH_NOT_FOUND": "Start one with `agentnet up`, or set AGENTNET_ADDRESS.",
     "AGENT_NOT_FOUND": "`agentnet agent list` shows the agents there are.",

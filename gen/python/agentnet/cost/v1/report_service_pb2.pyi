@@ -519,7 +519,7 @@ class ExportCostEventsRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     format: _builtins.str
-    """"csv" (default) or "jsonl"."""
+    """"csv" (default), "jsonl", or "parquet" where the extra of that name is installed: instants in UTC, 64-bit integers, no nulls."""
     session_id: _builtins.str
     """Only of this session; empty: all."""
     model: _builtins.str

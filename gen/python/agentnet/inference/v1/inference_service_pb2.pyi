@@ -47,6 +47,9 @@ class GenerateRequest(_message.Message):
     CACHE_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     PACKING_FIELD_NUMBER: _builtins.int
+    OVERRIDE_TOKEN_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    SUB_AGENT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """Chosen by the caller: the turn's id, or any unique text of letters, digits, `_` and `-`, at most 64 characters. Empty:
     the mesh makes one.
@@ -69,6 +72,14 @@ class GenerateRequest(_message.Message):
     """
     packing: _builtins.bool
     """True: a reader that falls behind gets several events in one message (`more`). For consumers that want throughput."""
+    override_token: _builtins.str
+    """A token of policy's CreateOverride: rules it names let pass what they find. Each use is audited; PERMISSION_DENIED
+    (OVERRIDE_INVALID, OVERRIDE_EXPIRED) when it does not hold. At most 4,096 characters; empty: none.
+    """
+    team: _builtins.str
+    """The team whose budgets this spends from too. At most 100 characters; empty: none."""
+    sub_agent: _builtins.str
+    """The sub-agent it is for, as a path such as `Athena@1.0.0/researcher`: its budgets hold too. At most 255 characters; empty: none."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """The prompt, oldest first. 1 to 512 messages, at most 1,048,576 characters together."""
@@ -126,10 +137,13 @@ class GenerateRequest(_message.Message):
         cache: _cache_pb2.CachePolicy | None = ...,
         prompt_version: _builtins.str = ...,
         packing: _builtins.bool = ...,
+        override_token: _builtins.str = ...,
+        team: _builtins.str = ...,
+        sub_agent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "detach_grace", b"detach_grace", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "cache", b"cache", "detach_grace", b"detach_grace", "fallback_models", b"fallback_models", "generation_id", b"generation_id", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "no_fallback", b"no_fallback", "packing", b"packing", "prompt_version", b"prompt_version", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "cache", b"cache", "detach_grace", b"detach_grace", "fallback_models", b"fallback_models", "generation_id", b"generation_id", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "no_fallback", b"no_fallback", "override_token", b"override_token", "packing", b"packing", "prompt_version", b"prompt_version", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

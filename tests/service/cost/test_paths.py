@@ -1,0 +1,52 @@
+"""A generation's path reaches the budgets: what inference says of it is what cost counts on."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from agentnet.cost.v1 import cost_pb2
+from agentnet.cost.v1 import cost_service_pb2 as pb
+from services.inference.peers import Payer, Settlement
+from services.inference.peers_grpc import GrpcCost
+from services.inference.providers.contract import Usage
+from shared.errors import MeshError
+from shared.identity import CredentialKind, Principal
+from tests.service.cost.conftest import Served
+from tests.support.identity import Keys
+
+ADA = Principal("acme", "ada", frozenset({"tenant_user"}), CredentialKind.TOKEN)
+
+
+@pytest.fixture
+async def peer(served: Served, keys: Keys) -> GrpcCost:
+    found = GrpcCost(grpc.aio.insecure_channel("127.0.0.1:1"), keys.signer)
+    found._stub = served.cost
+    return found
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [
+        (cost_pb2.BUDGET_LEVEL_TEAM, "red"),
+        (cost_pb2.BUDGET_LEVEL_USER, "ada"),
+        (cost_pb2.BUDGET_LEVEL_AGENT, "Athena@1.0.0"),
+        (cost_pb2.BUDGET_LEVEL_SESSION, "ses_1"),
+        (cost_pb2.BUDGET_LEVEL_SUB_AGENT, "Athena@1.0.0/researcher"),
+    ],
+)
+async def test_each_level_of_the_tree_holds_for_a_generation(
+    served: Served, keys: Keys, peer: GrpcCost, level: int, name: str
+) -> None:
+    limit = pb.SetBudgetRequest(limit_micros_usd=20, level=level, name=name)
+    await served.cost.SetBudget(limit, metadata=keys.metadata())
+    path = {"team": "red", "sub_agent": "Athena@1.0.0/researcher"}
+    payer = Payer(ADA, "gen_1", "p", "m", "ses_1", "Athena@1.0.0", "turn_1", **path)
+    await peer.reserve(payer, input_tokens=0, output_tokens=10)
+    with pytest.raises(MeshError, match="no room"):
+        await peer.reserve(
+            Payer(ADA, "gen_2", "p", "m", "ses_1", "Athena@1.0.0", **path), input_tokens=1, output_tokens=1
+        )
+    await peer.settle(Settlement(payer, Usage(2, 3)))
+    budget = await served.cost.GetBudget(pb.GetBudgetRequest(level=level, name=name), metadata=keys.metadata())
+    assert (budget.budget.settled_micros_usd, budget.budget.leased_micros_usd) == (8, 0)
