@@ -23,7 +23,7 @@ from shared.identity import Principal, Signer
 
 SERVICES: Final = ("agentnet.cost.v1.CostService", "agentnet.cost.v1.TillService")
 _MOST: Final = 128
-_AT_ONCE: Final = 2
+_AT_ONCE: Final = 1
 _OUTCOMES: Final = {
     Ending.COMPLETED: cost_pb2.OUTCOME_COMPLETED,
     Ending.CANCELLED: cost_pb2.OUTCOME_CANCELLED,
