@@ -69,6 +69,8 @@ class Order:
     bundles: tuple[str, ...] = ()
     fresh: bool = False
     """Its id was made here: nobody can have started it before."""
+    attachable: bool = True
+    """Others may read along; false where nobody learns of it before it is over."""
 
     @property
     def prompt_version(self) -> str:

@@ -144,6 +144,6 @@ class _NoTill:
     """Cost before it had one: the method is not there."""
 
     def __init__(self, served: Served) -> None:
-        self.Transact = served.channel.unary_unary(
+        self.Transact: Any = served.channel.unary_unary(
             "/agentnet.cost.v1.TillService/NotYet", request_serializer=till.TransactRequest.SerializeToString
         )
