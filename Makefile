@@ -56,14 +56,14 @@ test-backends: setup ## Memory's contract suite on every engine it has an adapte
 bench: setup ## Measure the mesh's overhead and print the table
 	@python -m tests.bench.overhead
 
-bench-streaming: setup ## Streamed tokens beside plain Envoy; LITELLM=path of its command adds LiteLLM
-	@python -m tests.bench.streaming --write $(if $(LITELLM),--litellm $(LITELLM))
+bench-streaming: setup ## Streamed tokens beside plain Envoy; LITELLM=its command and TENSORZERO=a Python with its wheel add them
+	@python -m tests.bench.streaming --write $(if $(LITELLM),--litellm $(LITELLM)) $(if $(TENSORZERO),--tensorzero $(TENSORZERO))
 
 bench-start: setup ## What starting a stream costs: first tokens and CPU of each process
 	@python -m tests.bench.inference_start
 
-bench-unary: setup ## CPU of a whole answer; LITELLM=path of its command adds LiteLLM
-	@python -m tests.bench.unary $(if $(LITELLM),--litellm $(LITELLM))
+bench-unary: setup ## CPU of a whole answer; LITELLM=its command and TENSORZERO=a Python with its wheel add them
+	@python -m tests.bench.unary $(if $(LITELLM),--litellm $(LITELLM)) $(if $(TENSORZERO),--tensorzero $(TENSORZERO))
 
 bench-soak: setup ## 500 streams at 20 ms a token for ten minutes: errors and memory
 	@python -m tests.bench.soak

@@ -173,6 +173,8 @@ def _jwt(inputs: EnvoyInputs) -> Config:
         "payload_in_metadata": CLAIMS,
         "failed_status_in_metadata": FAILURE,
         "clock_skew_seconds": 5,
+        # A signature is verified once; whether the token has ended is looked at on every call.
+        "jwt_cache_config": {"jwt_cache_size": 1000},
     }
     rules = [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": [
         {"provider_name": "edge"}, {"allow_missing_or_failed": {}}]}}}]  # fmt: skip

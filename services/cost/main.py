@@ -11,6 +11,7 @@ from agentnet.cost.v1 import (
     cost_service_pb2_grpc,
     price_service_pb2_grpc,
     report_service_pb2_grpc,
+    till_service_pb2_grpc,
 )
 from services.cost import price_document
 from services.cost.alerts import AlertBoard, Lookout, Watchfulness
@@ -25,17 +26,19 @@ from services.cost.reports_postgres import PostgresReportStore
 from services.cost.service import CostService
 from services.cost.service_budget import BudgetService, PriceService
 from services.cost.service_report import ReportService
+from services.cost.service_till import TillService
 from services.cost.settings import CostSettings
 from services.cost.store_postgres import SQL, PostgresCostStore
 from services.cost.velocity import Rule
 from services.cost.watch import Watch
 from shared.clock import SystemClock
+from shared.identity import Verifier
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.rpc.server import run
 from shared.tasks import supervised
 
-SERVICES = tuple(f"agentnet.cost.v1.{name}Service" for name in ("Cost", "Budget", "Price", "Report"))
+SERVICES = tuple(f"agentnet.cost.v1.{name}Service" for name in ("Cost", "Budget", "Price", "Report", "Till"))
 
 
 def main() -> None:
@@ -62,6 +65,8 @@ def main() -> None:
         ledger = Ledger(store, shelf, board, clock=clock, ids=ids, lease_ttl=settings.lease_ttl)
         cost = CostService(ledger, budgets, SpendMeter(), watch, clock)
         cost_service_pb2_grpc.add_CostServiceServicer_to_server(cost, server)
+        till = TillService(cost, Verifier.from_file(settings.identity_keys, clock))
+        till_service_pb2_grpc.add_TillServiceServicer_to_server(till, server)
         budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetService(budgets, clock), server)
         price_service_pb2_grpc.add_PriceServiceServicer_to_server(PriceService(shelf), server)
         report = ReportService(reports, stored, clock)

@@ -72,6 +72,8 @@ class Order:
     sub_agent: str = ""
     fresh: bool = False
     """Its id was made here: nobody can have started it before."""
+    attachable: bool = True
+    """Others may read along; false where nobody learns of it before it is over."""
 
     @property
     def prompt_version(self) -> str:

@@ -98,8 +98,8 @@ class Engine:
         return list(self._live.values())
 
     def running(self) -> Iterable[Generation]:
-        """Those that have not ended."""
-        return self._running.values()
+        """Of these the ones that have not ended."""
+        return (found for key, found in self._running.items() if key in self._live)
 
     async def drain(self) -> None:
         """Ends what runs; everything is settled when this returns."""
@@ -157,7 +157,8 @@ class Engine:
         if tab:
             admitted = await self._leased(tab, order, admitted)
         key = (tenant, order.generation_id)
-        generation = Generation(*key, grace=order.detach_grace, clock=self.clock, noted=self.tail.note)
+        noted = self.tail.note if order.attachable else _untold
+        generation = Generation(*key, grace=order.detach_grace, clock=self.clock, noted=noted)
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
@@ -165,7 +166,9 @@ class Engine:
             prompt_version=order.prompt_version, kept=admitted.kept,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip
-        self._live[key] = self._running[key] = generation
+        self._running[key] = generation
+        if order.attachable:
+            self._live[key] = generation
         admitted.leads(generation)
         running = producer.run(verdicts, admitted.before)
         generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
@@ -184,7 +187,8 @@ class Engine:
     def _keep_for_a_while(self, key: tuple[str, str]) -> None:
         self._running.pop(key, None)
         loop = asyncio.get_running_loop()
-        loop.call_later(_LOOK_SECONDS, self._let_go, key, loop.time() + _KEEP_SECONDS)
+        if key in self._live:
+            loop.call_later(_LOOK_SECONDS, self._let_go, key, loop.time() + _KEEP_SECONDS)
 
     def _let_go(self, key: tuple[str, str], at_last: float) -> None:
         """Forgets a generation that has ended once the tail has all of it, or when its time is up."""
@@ -193,3 +197,7 @@ class Engine:
             del self._live[key]
         else:
             loop.call_later(_LOOK_SECONDS, self._let_go, key, at_last)
+
+
+def _untold(_: Generation) -> None:
+    """Nobody reads along, so the tail has none of it."""

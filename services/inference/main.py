@@ -14,6 +14,8 @@ from services.inference import wiring
 from services.inference.admission import Admission, Order
 from services.inference.breakers import BreakerLimits, RedisBreakers
 from services.inference.cache import AnswerCache
+from services.inference.cost_grpc import SERVICES as COST
+from services.inference.cost_grpc import GrpcCost
 from services.inference.counting import TokenCounter
 from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
@@ -27,8 +29,8 @@ from services.inference.langfuse.main import langfuse
 from services.inference.langfuse.settings import LangfuseSettings
 from services.inference.measures import Measures
 from services.inference.peers import CostPeer
-from services.inference.peers_grpc import SERVICES as PEERS
-from services.inference.peers_grpc import GrpcCost, GrpcPolicy
+from services.inference.peers_grpc import SERVICES as POLICY
+from services.inference.peers_grpc import GrpcPolicy
 from services.inference.producer import Ended
 from services.inference.prompts.main import SERVICE as PROMPTS
 from services.inference.prompts.main import register_prompts
@@ -62,7 +64,7 @@ def main() -> None:
             open_database(settings.postgres_dsn.get_secret_value(), pool=settings.postgres_pool, stateless=True)
         )
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
-        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=COST + POLICY))
         session = await stack.enter_async_context(_session(settings))
         if settings.identity_private_key is None:
             raise ValueError("inference needs AGENTNET_IDENTITY_PRIVATE_KEY")

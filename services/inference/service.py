@@ -67,7 +67,8 @@ class InferenceService(rpc.InferenceServiceServicer):
                 yield event
 
     async def GenerateText(self, request: pb.GenerateTextRequest, context: Any) -> pb.GenerateTextResponse:
-        order = replace(await self._order(request.generation), detach_grace=timedelta(), packing=False)
+        asked = await self._order(request.generation)
+        order = replace(asked, detach_grace=timedelta(), packing=False, attachable=not asked.fresh)
         data = [event async for event in self._engine.start(current(), order)]
         return convert.whole([pb.GenerateResponse.FromString(event).event for event in data])
 

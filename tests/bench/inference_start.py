@@ -21,7 +21,7 @@ import psutil
 import uvloop
 
 from deploy.local.mesh import EmbeddedMesh
-from tests.bench.streaming import Contender, contenders
+from tests.bench.streaming import Contender, contenders, peers
 
 ALONE = 200
 RUNNING = 64
@@ -86,12 +86,12 @@ def spent(mesh: EmbeddedMesh) -> Mapping[str, float]:
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--litellm", default="")
+    peers(parser)
     asked = parser.parse_args()
     rows: list[First] = []
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
-            running, mesh = await contenders(stack, Path(folder), asked.litellm)
+            running, mesh = await contenders(stack, Path(folder), asked)
             for contender in running:
                 for _ in range(20):
                     await contender.stream(SHORT)

@@ -1,6 +1,7 @@
-"""Streamed tokens side by side: the mesh, plain Envoy and, where it is given, LiteLLM's proxy, on one upstream in one run.
+"""Streamed tokens side by side: the mesh, plain Envoy and, where they are given, other gateways, on one upstream in one run.
 
-`python -m tests.bench.streaming [--litellm PATH]`: PATH is the `litellm` command of an environment of its own. The mesh runs with
+`python -m tests.bench.streaming [--litellm PATH] [--tensorzero PYTHON]`: the `litellm` command and the Python of environments
+of their own. The mesh runs with
 everything on: Envoy, JWT, admission, policy, leases, the live tail. Prints the table; `--write` puts it into streaming.json.
 """
 
@@ -139,11 +140,13 @@ async def listening(running: subprocess.Popen[bytes], port: int) -> None:
     raise RuntimeError(f"{running.args!r} does not listen")
 
 
-def over_http(name: str, url: str, session: aiohttp.ClientSession, processes: Callable[[], Sequence[int]]) -> Contender:
+def over_http(
+    name: str, url: str, session: aiohttp.ClientSession, processes: Callable[[], Sequence[int]], *, model: str = MODEL
+) -> Contender:
     """OpenAI's API, read as bytes: the client must not be what is measured."""
 
     async def stream(prompt: str) -> tuple[float, int]:
-        body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": prompt}]}
+        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": prompt}]}
         began, first, count = time.perf_counter(), 0.0, 0
         async with session.post(url, json=body, headers={"authorization": f"Bearer {KEY}"}) as answer:
             answer.raise_for_status()
@@ -154,7 +157,7 @@ def over_http(name: str, url: str, session: aiohttp.ClientSession, processes: Ca
         return first, count
 
     async def whole(prompt: str) -> None:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}]}
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
         async with session.post(url, json=body, headers={"authorization": f"Bearer {KEY}"}) as answer:
             answer.raise_for_status()
             if b"word" not in await answer.read():
@@ -231,7 +234,15 @@ def envoy_config(port: int, upstream: int) -> dict[str, Any]:
     }
 
 
-async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> tuple[list[Contender], EmbeddedMesh]:
+def peers(parser: argparse.ArgumentParser) -> None:
+    """The arguments that bring other gateways."""
+    parser.add_argument("--litellm", default="", help="its command")
+    parser.add_argument("--tensorzero", default="", help="a Python that has its wheel")
+
+
+async def contenders(
+    stack: AsyncExitStack, folder: Path, asked: argparse.Namespace
+) -> tuple[list[Contender], EmbeddedMesh]:
     """Every way to one upstream, running for as long as the stack is open, and the mesh that is one of them."""
     upstream = free_port()
     await stack.enter_async_context(process(sys.executable, "-m", "tests.bench.upstream", str(upstream), port=upstream))
@@ -242,8 +253,10 @@ async def contenders(stack: AsyncExitStack, folder: Path, litellm: str) -> tuple
     found.append(await plain_envoy(stack, folder, upstream, session))
     mesh, way = await mesh_of(stack, folder, upstream)
     found.append(way)
-    if litellm:
-        found.append(await litellm_proxy(stack, folder, upstream, session, litellm))
+    if asked.litellm:
+        found.append(await litellm_proxy(stack, folder, upstream, session, asked.litellm))
+    if asked.tensorzero:
+        found.append(await tensorzero(stack, folder, upstream, session, asked.tensorzero))
     return found, mesh
 
 
@@ -283,15 +296,36 @@ async def litellm_proxy(
     return over_http("LiteLLM", f"http://127.0.0.1:{port}/v1/chat/completions", session, lambda: [running.pid])
 
 
+async def tensorzero(
+    stack: AsyncExitStack, folder: Path, upstream: int, session: aiohttp.ClientSession, python: str
+) -> Contender:
+    path = folder / "tensorzero.toml"
+    path.write_text(
+        f'[gateway]\nobservability.enabled = false\n[models.{MODEL}]\nrouting = ["up"]\n'
+        f'[models.{MODEL}.providers.up]\ntype = "openai"\nmodel_name = "{MODEL}"\n'
+        f'api_base = "http://127.0.0.1:{upstream}/v1"\napi_key_location = "none"\n'
+    )
+    script = Path(__file__).with_name("tensorzero_gateway.py")
+    running = await asyncio.create_subprocess_exec(python, str(script), str(path), stdout=asyncio.subprocess.PIPE)
+    stack.callback(running.terminate)
+    assert running.stdout  # it is a pipe
+    async with asyncio.timeout(60):
+        while not (line := (await running.stdout.readline()).decode().strip()).startswith("http"):
+            if not line:
+                raise RuntimeError("TensorZero's gateway ended")
+    url, model = f"{line}/chat/completions", f"tensorzero::model_name::{MODEL}"
+    return over_http("TensorZero", url, session, lambda: [running.pid], model=model)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--litellm", default="")
+    peers(parser)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     rows: list[tuple[str, str, Measured]] = []
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
-            running, _ = await contenders(stack, Path(folder), asked.litellm)
+            running, _ = await contenders(stack, Path(folder), asked)
             for load in LOADS:
                 for contender in running:
                     rows.append((load.name, contender.name, await measure(contender, load)))

@@ -1,6 +1,6 @@
-"""One whole answer a call, side by side: CPU of the mesh, plain Envoy and, where it is given, LiteLLM's proxy.
+"""One whole answer a call, side by side: CPU of the mesh, plain Envoy and, where they are given, other gateways.
 
-`python -m tests.bench.unary [--litellm PATH]`: 8 callers, one upstream that costs next to nothing, all ways in one run.
+`python -m tests.bench.unary [--litellm PATH] [--tensorzero PYTHON]`: 8 callers, one upstream that costs next to nothing, all ways in one run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import psutil
 import uvloop
 
 from deploy.local.mesh import EmbeddedMesh
-from tests.bench.streaming import Contender, contenders, cpu
+from tests.bench.streaming import Contender, contenders, cpu, peers
 
 CALLERS = 8
 CALLS = 50
@@ -51,14 +51,14 @@ async def measured(contender: Contender, pids: Sequence[int]) -> tuple[float, fl
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--litellm", default="")
+    peers(parser)
     asked = parser.parse_args()
     sys.stdout.write(
         f"load {psutil.getloadavg()[0]:.1f}\n| way | CPU ms a call | p50 ms | p99 ms |\n|---|---|---|---|\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
-            running, mesh = await contenders(stack, Path(folder), asked.litellm)
+            running, mesh = await contenders(stack, Path(folder), asked)
             for contender in running:
                 ways = [(contender.name, contender.processes())]
                 if contender.name == "agentnet":

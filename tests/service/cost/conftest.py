@@ -16,14 +16,17 @@ from agentnet.cost.v1 import (
     cost_service_pb2_grpc,
     price_service_pb2_grpc,
     report_service_pb2_grpc,
+    till_service_pb2_grpc,
 )
 from services.cost.main import SERVICES
 from services.cost.metrics import SpendMeter
 from services.cost.service import CostService
 from services.cost.service_budget import BudgetService, PriceService
 from services.cost.service_report import ReportService
+from services.cost.service_till import TillService
 from services.cost.store_memory import MemoryCostStore
-from shared.clock import FakeClock
+from shared.clock import FakeClock, SystemClock
+from shared.identity import Verifier
 from shared.ids import SequentialIds
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -40,6 +43,8 @@ class Served:
     budgets: Any
     prices: Any
     reports: Any
+    till: Any
+    channel: grpc.aio.Channel
     replica: Replica
     clock: FakeClock
 
@@ -60,6 +65,8 @@ async def served(keys: Keys) -> AsyncIterator[Served]:
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
         cost = CostService(replica.ledger, replica.budgets, SpendMeter(), replica.watch, clock)
         cost_service_pb2_grpc.add_CostServiceServicer_to_server(cost, server)
+        till = TillService(cost, Verifier.from_file(keys.jwks, SystemClock()))
+        till_service_pb2_grpc.add_TillServiceServicer_to_server(till, server)
         budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetService(replica.budgets, clock), server)
         price_service_pb2_grpc.add_PriceServiceServicer_to_server(PriceService(replica.shelf), server)
         report = ReportService(replica.reports, replica.alerts, clock)
@@ -74,6 +81,8 @@ async def served(keys: Keys) -> AsyncIterator[Served]:
             budget_service_pb2_grpc.BudgetServiceStub(channel),
             price_service_pb2_grpc.PriceServiceStub(channel),
             report_service_pb2_grpc.ReportServiceStub(channel),
+            till_service_pb2_grpc.TillServiceStub(channel),
+            channel,
             replica,
             clock,
         )

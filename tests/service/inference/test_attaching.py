@@ -52,6 +52,22 @@ async def test_a_late_reader_gets_all_or_what_it_has_not_seen(served: Replica, k
     assert await attached(served, keys, after=4) == []
 
 
+async def test_a_whole_answer_can_be_read_again_only_by_an_id_its_caller_gave(
+    served: Replica, keys: Keys, redis: Redis
+) -> None:
+    served.model.steps = ["One ", "two."]
+    unnamed = pb.GenerateTextRequest(generation=request(generation_id=""))
+    answer = await served.stub.GenerateText(unnamed, metadata=keys.metadata())
+    reader = attached(served, keys, answer.generation_id)
+    assert said(await refusal(reader)) == (Code.OUT_OF_RANGE, "GENERATION_EXPIRED")
+
+    named = pb.GenerateTextRequest(generation=request(generation_id="named"))
+    await served.stub.GenerateText(named, metadata=keys.metadata())
+    assert text_of(await attached(served, keys, "named")) == "One two."
+    await until(lambda: all(found.flushed for found in served.engine.live()))
+    assert await redis.keys("gen:*") == [b"gen:acme:named"]
+
+
 async def test_a_reader_of_a_live_generation_follows_it_to_the_end(served: Replica, keys: Keys) -> None:
     gate = asyncio.Event()
     served.model.steps = ["One ", gate, "two."]

@@ -101,7 +101,8 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GenerateText(self, request, context):
-        """Starts a generation and returns when it has ended, for callers that do not stream.
+        """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the
+        caller's can be attached to.
         Errors: as Generate; a `failed` generation is an error here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

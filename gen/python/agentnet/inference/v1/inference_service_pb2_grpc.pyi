@@ -27,7 +27,8 @@ class InferenceServiceStub:
     (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
     """
     GenerateText: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GenerateTextRequest, _inference_service_pb2.GenerateTextResponse]
-    """Starts a generation and returns when it has ended, for callers that do not stream.
+    """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the
+    caller's can be attached to.
     Errors: as Generate; a `failed` generation is an error here.
     """
     Attach: _aio.UnaryStreamMultiCallable[_inference_service_pb2.AttachRequest, _inference_service_pb2.AttachResponse]
@@ -84,7 +85,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.GenerateTextRequest,
         context: _aio.ServicerContext[_inference_service_pb2.GenerateTextRequest, _abc.Awaitable[_inference_service_pb2.GenerateTextResponse]],
     ) -> _abc.Awaitable[_inference_service_pb2.GenerateTextResponse]:
-        """Starts a generation and returns when it has ended, for callers that do not stream.
+        """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the
+        caller's can be attached to.
         Errors: as Generate; a `failed` generation is an error here.
         """
 
