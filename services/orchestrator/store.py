@@ -228,8 +228,8 @@ class LeaseStore(Protocol):
         """Takes sessions that are ready and that nobody, or nobody living, drives; those waiting longest first."""
 
     async def due(self, *, until: timedelta, limit: int) -> Sequence[tuple[str, str]]:
-        """Tenant and session of what `claim` would take, in its order, without taking it: whoever is told sees to it that
-        it is taken, and nobody else is told or may claim it for as long as `until`.
+        """Tenant and session of what `claim` would take, in its order, without taking it: whoever is told sees to it
+        that it is taken, and nobody else is told or may claim it for as long as `until`.
         """
 
     async def take(self, tenant: str, session_id: str, owner: str, *, ttl: timedelta) -> Lease | None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from services.orchestrator.drivers.runs import Drive, Opener
+from services.orchestrator.drivers.runs import Drive, Opener, guard
 from services.orchestrator.drivers.workflow import NOT_HELD, Asked, Home, Run, Stand
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Lease, LeaseStore
@@ -61,6 +61,7 @@ class Homes:
     closing: bool = False
     _held: dict[str, _Held] = field(default_factory=dict)
     _opening: int = 0
+    _doing: set[asyncio.Future[Any]] = field(default_factory=set)
 
     def driven(self) -> list[str]:
         """Asked for by the thread that renews leases."""
@@ -81,7 +82,7 @@ class Homes:
             raise ApplicationError("this replica takes no more", type="Full")
         self._opening += 1
         try:
-            return await _beating(self._taken(run), self.ttl)
+            return await self._beating(self._taken(run))
         finally:
             self._opening -= 1
 
@@ -100,7 +101,7 @@ class Homes:
         """Has a run take all steps that can be taken now; they are in the log when this returns."""
         held = self._find(asked)
         async with held.asked():
-            return await _beating(self._steps(held), self.ttl)
+            return await self._beating(self._steps(held))
 
     @activity.defn(name="turn")
     async def turn(self, asked: Asked) -> Stand:
@@ -108,8 +109,8 @@ class Homes:
         held = self._find(asked)
         async with held.asked():
             if (work := held.drive.working.get(asked.work)) is not None:
-                await _beating(asyncio.wait({work}), self.ttl)
-            return await _beating(self._steps(held), self.ttl)
+                await self._beating(asyncio.wait({work}))
+            return await self._beating(self._steps(held))
 
     async def sweep(self) -> None:
         """Gives back runs whose workflow is gone: it was terminated, or Temporal lost it."""
@@ -123,9 +124,30 @@ class Homes:
         """Gives everything back."""
         await asyncio.gather(*(self._give_back(held) for held in list(self._held.values())))
 
+    async def guard(self, age: Callable[[], timedelta]) -> None:
+        """Stops driving when the leases could not be renewed: before anyone else may take them."""
+        await guard(age, ttl=self.ttl, driven=self.driven, stop=self.crash)
+
     async def crash(self) -> None:
         """Stops driving without giving back: what is left runs out and is taken over."""
         await asyncio.gather(*(self._drop(session_id) for session_id in list(self._held)))
+
+    async def _beating(self, waited: Awaitable[T]) -> T:
+        """Tells Temporal that an activity lives, for as long as it takes. When the activity is cancelled what it began
+        goes on: whoever asks next finds it done.
+        """
+        task = asyncio.ensure_future(waited)
+        self._doing.add(task)
+        task.add_done_callback(self._done)
+        while not task.done():
+            activity.heartbeat()
+            await asyncio.wait({task}, timeout=self.ttl.total_seconds() / _BEATS_PER_TTL)
+        return task.result()
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        self._doing.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     def _find(self, asked: Asked) -> _Held:
         held = self._held.get(asked.run.session_id)
@@ -168,18 +190,3 @@ class Homes:
 
 def _not_held(message: str) -> ApplicationError:
     return ApplicationError(message, type=NOT_HELD, non_retryable=True)
-
-
-async def _beating(waited: Awaitable[T], ttl: timedelta) -> T:
-    """Tells Temporal that this activity lives, for as long as it takes. Being cancelled leaves turns to whoever asks next."""
-    beat = ttl.total_seconds() / _BEATS_PER_TTL
-    task = asyncio.ensure_future(waited)
-    try:
-        while not task.done():
-            activity.heartbeat()
-            await asyncio.wait({task}, timeout=beat)
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        raise
-    return task.result()

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any, Final, Protocol
 
 from agentnet.orchestrator.v1 import event_pb2, input_pb2
 from services.orchestrator.narrowing import acting
 from services.orchestrator.record import RunLog, State
 from services.orchestrator.store import Lease, Signal
 from shared.identity import Principal
+from shared.log import log
 from shared.rpc.log import enter_session
 
+_GUARD_SECONDS: Final = 0.2
+_GIVE_UP_AT: Final = 0.8
+
 Event = event_pb2.SessionEvent
+Driven = Callable[[], Sequence[str]]
+Stop = Callable[[], Awaitable[None]]
 
 
 class Driver(Protocol):
@@ -73,6 +80,15 @@ class Runs:
 
     async def open(self, lease: Lease, signalled: asyncio.Event) -> Drive:
         return await self.by_kind[lease.kind].open(lease, signalled)
+
+
+async def guard(age: Callable[[], timedelta], *, ttl: timedelta, driven: Driven, stop: Stop) -> None:
+    """Stops driving when the leases were not renewed for almost their length: before anyone else may take them."""
+    while True:
+        await asyncio.sleep(_GUARD_SECONDS)
+        if age() > ttl * _GIVE_UP_AT and (held := driven()):
+            log.error("driver.cannot_renew", sessions=len(held))
+            await stop()
 
 
 async def begin(record: RunLog[State]) -> Principal:

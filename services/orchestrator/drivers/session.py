@@ -70,7 +70,7 @@ class _Drive:
         return self.record.state.finished
 
     async def go(self) -> bool:
-        """Takes every step that can be taken at once; True when it rests. Raises what a turn could not put in the log."""
+        """Takes every step that can be taken at once; True when it rests. Raises what a turn could not log."""
         await self._look()
         while True:
             step = next_step(self.record.state, max_takeovers=self.driver.max_takeovers)

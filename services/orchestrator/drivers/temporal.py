@@ -1,6 +1,6 @@
 """The temporal driver: gives every run that is ready a workflow, and is home to some of them.
 
-Postgres stays the truth: the log, who may write it, and which runs are ready. Temporal keeps what is being done about them.
+Postgres stays the truth: the log, who may write it, and which runs are ready. Temporal keeps what is done about them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,24 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
 from services.orchestrator.drivers.homes import Homes
+from services.orchestrator.drivers.postgres import listen
+from services.orchestrator.drivers.runs import Opener
 from services.orchestrator.drivers.workflow import Given, Run, RunWorkflow
+from services.orchestrator.leases_postgres import Renewal
+from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store import LeaseStore
 from shared.log import log
+from shared.tasks import supervised
 
 # Steps are short and turns mostly wait, so slots bound nothing but mistakes.
 _SLOTS_PER_RUN: Final = 110
 _AT_ONCE: Final = 16
+# A home that beats no more is lost a little before its lease runs out: its writes are shut out by then in any case.
+_BEAT_PER_TTL: Final = 2 / 3
+# For how long the workflow of a killed replica waits for it before another one may go on with it.
+_STICKY: Final = timedelta(milliseconds=500)
+# Given, for else the worker hashes every module of the process before it starts.
+_BUILD: Final = "agentnet-1"
 # When a run that got a workflow and has no home yet is looked at again: its workflow may be gone.
 _AGAIN: Final = timedelta(seconds=30)
 
@@ -74,13 +85,13 @@ class TemporalDriver:
 
     async def _see_to(self, run: Run) -> None:
         """A workflow that runs hears of it, else one is started; while Temporal is away everything waits."""
-        given = Given(run, self.homes.ttl.total_seconds(), self.longest_history)
+        given = Given(run, self.homes.ttl.total_seconds() * _BEAT_PER_TTL, self.longest_history)
         while True:
             try:
                 await self.client.start_workflow(
                     RunWorkflow.run,
                     given,
-                    id=f"{run.tenant}/{run.session_id}",
+                    id=f"{self.task_queue}/{run.tenant}/{run.session_id}",
                     task_queue=self.task_queue,
                     start_signal="wake",
                 )
@@ -96,6 +107,11 @@ class TemporalDriver:
 _PASSING: Final = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED)
 
 
+async def connected(address: str, *, namespace: str, tls: bool, api_key: str | None) -> Client:
+    """A client that connects when it is first used, so that a service starts while Temporal is away."""
+    return await Client.connect(address, namespace=namespace, tls=tls, api_key=api_key, lazy=True)
+
+
 @asynccontextmanager
 async def working(client: Client, homes: Homes, *, task_queue: str) -> AsyncIterator[None]:
     """In the block this replica works: on what is for any home by `task_queue`, on what is at home here by its own."""
@@ -105,12 +121,15 @@ async def working(client: Client, homes: Homes, *, task_queue: str) -> AsyncIter
         task_queue=task_queue,
         workflows=[RunWorkflow],
         activities=[homes.take],
+        build_id=_BUILD,
         max_concurrent_activities=homes.limit,
+        sticky_queue_schedule_to_start_timeout=_STICKY,
     )
     this_home = Worker(
         client,
         task_queue=homes.queue,
         activities=[homes.go, homes.turn],
+        build_id=_BUILD,
         max_concurrent_activities=slots,
         max_heartbeat_throttle_interval=homes.ttl / 2,
         default_heartbeat_throttle_interval=homes.ttl / 2,
@@ -123,3 +142,21 @@ async def working(client: Client, homes: Homes, *, task_queue: str) -> AsyncIter
         finally:
             homes.closing = True
             await homes.stop()
+
+
+async def start(
+    settings: OrchestratorSettings, stack: AsyncExitStack, runs: Opener, leases: LeaseStore, owner: str
+) -> None:
+    """Drives by Temporal until the stack unwinds."""
+    homes = Homes(leases, runs, owner, f"{settings.temporal_queue}/{owner}", settings.lease_ttl, settings.max_sessions)
+    key = settings.temporal_api_key.get_secret_value() if settings.temporal_api_key else None
+    client = await connected(
+        settings.temporal_address, namespace=settings.temporal_namespace, tls=settings.temporal_tls, api_key=key
+    )
+    driver = TemporalDriver(client, leases, homes, settings.temporal_queue, settings.poll, settings.temporal_history)
+    dsn = settings.driver_dsn.get_secret_value()
+    renewal = stack.enter_context(Renewal(dsn, owner, ttl=homes.ttl, driven=homes.driven))
+    await stack.enter_async_context(working(client, homes, task_queue=settings.temporal_queue))
+    await stack.enter_async_context(supervised("guard", lambda: homes.guard(lambda: renewal.age)))
+    await stack.enter_async_context(supervised("listen", lambda: listen(dsn, driver)))
+    await stack.enter_async_context(supervised("dispatch", driver.dispatch))

@@ -12,7 +12,8 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import TimeoutError as TimedOut
 
 NOT_HELD = "NotHeld"
 _ONCE = RetryPolicy(maximum_attempts=1)
@@ -93,7 +94,7 @@ class RunWorkflow:
 
     async def _taken(self, given: Given) -> Home | None:
         """The home of a run that is ready to be driven; a worker that is full lets another one try."""
-        return await workflow.execute_activity(
+        home: Home | None = await workflow.execute_activity(
             "take",
             given.run,
             result_type=Home,
@@ -101,6 +102,7 @@ class RunWorkflow:
             heartbeat_timeout=timedelta(seconds=given.beat_seconds),
             retry_policy=_ALWAYS,
         )
+        return home
 
     async def _driven(self, given: Given, home: Home) -> bool:
         """Drives to where the run rests; whether there is more to come. A home that is lost is followed by another."""
@@ -142,7 +144,7 @@ class RunWorkflow:
 
     async def _steps(self, given: Given, home: Home, asked: Asked) -> Stand:
         beat = timedelta(seconds=given.beat_seconds)
-        return await workflow.execute_activity(
+        stand: Stand = await workflow.execute_activity(
             "go",
             asked,
             result_type=Stand,
@@ -152,6 +154,7 @@ class RunWorkflow:
             heartbeat_timeout=beat,
             retry_policy=_ONCE,
         )
+        return stand
 
     def _turn(self, given: Given, home: Home, asked: Asked) -> workflow.ActivityHandle[Any]:
         """An ordinary activity, for with local ones a killed worker repeated what had been completed."""
@@ -168,7 +171,7 @@ class RunWorkflow:
         )
 
     def _continue_as_new(self, given: Given, home: Home) -> None:
-        """Turns go on at home meanwhile; the workflow that continues this one waits for them by activities of its own."""
+        """Turns go on at home meanwhile; the next workflow waits for them by activities of its own."""
         info = workflow.info()
         if info.is_continue_as_new_suggested() or info.get_current_history_length() > given.longest_history:
             workflow.continue_as_new(replace(given, home=home))
@@ -177,4 +180,4 @@ class RunWorkflow:
 def _lost(error: ActivityError) -> bool:
     """Whether the home is gone, or no longer has the run; else it met a fault, and the next one is given time."""
     cause = error.cause
-    return isinstance(cause, TimeoutError) or (isinstance(cause, ApplicationError) and cause.type == NOT_HELD)
+    return isinstance(cause, TimedOut) or (isinstance(cause, ApplicationError) and cause.type == NOT_HELD)
