@@ -107,11 +107,6 @@ class TemporalDriver:
 _PASSING: Final = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED)
 
 
-async def connected(address: str, *, namespace: str, tls: bool, api_key: str | None) -> Client:
-    """A client that connects when it is first used, so that a service starts while Temporal is away."""
-    return await Client.connect(address, namespace=namespace, tls=tls, api_key=api_key, lazy=True)
-
-
 @asynccontextmanager
 async def working(client: Client, homes: Homes, *, task_queue: str) -> AsyncIterator[None]:
     """In the block this replica works: on what is for any home by `task_queue`, on what is at home here by its own."""
@@ -147,16 +142,42 @@ async def working(client: Client, homes: Homes, *, task_queue: str) -> AsyncIter
 async def start(
     settings: OrchestratorSettings, stack: AsyncExitStack, runs: Opener, leases: LeaseStore, owner: str
 ) -> None:
-    """Drives by Temporal until the stack unwinds."""
-    homes = Homes(leases, runs, owner, f"{settings.temporal_queue}/{owner}", settings.lease_ttl, settings.max_sessions)
+    """Drives by Temporal until the stack unwinds. While Temporal is away the service serves, and runs wait."""
+    shift = _Shift()
+    await stack.enter_async_context(supervised("temporal", lambda: _drive(settings, runs, leases, owner, shift)))
+    stack.push_async_callback(shift.end)
+
+
+@dataclass(slots=True)
+class _Shift:
+    """How long this replica drives. It is ended by being told, since who is cancelled could not give back."""
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    at_work: bool = False
+
+    async def end(self) -> None:
+        self.over.set()
+        if self.at_work:
+            await self.left.wait()
+
+
+async def _drive(settings: OrchestratorSettings, runs: Opener, leases: LeaseStore, owner: str, shift: _Shift) -> None:
     key = settings.temporal_api_key.get_secret_value() if settings.temporal_api_key else None
-    client = await connected(
-        settings.temporal_address, namespace=settings.temporal_namespace, tls=settings.temporal_tls, api_key=key
-    )
-    driver = TemporalDriver(client, leases, homes, settings.temporal_queue, settings.poll, settings.temporal_history)
-    dsn = settings.driver_dsn.get_secret_value()
-    renewal = stack.enter_context(Renewal(dsn, owner, ttl=homes.ttl, driven=homes.driven))
-    await stack.enter_async_context(working(client, homes, task_queue=settings.temporal_queue))
-    await stack.enter_async_context(supervised("guard", lambda: homes.guard(lambda: renewal.age)))
-    await stack.enter_async_context(supervised("listen", lambda: listen(dsn, driver)))
-    await stack.enter_async_context(supervised("dispatch", driver.dispatch))
+    address, namespace = settings.temporal_address, settings.temporal_namespace
+    client = await Client.connect(address, namespace=namespace, tls=settings.temporal_tls, api_key=key)
+    queue, dsn = settings.temporal_queue, settings.driver_dsn.get_secret_value()
+    homes = Homes(leases, runs, owner, f"{queue}/{owner}", settings.lease_ttl, settings.max_sessions)
+    driver = TemporalDriver(client, leases, homes, queue, settings.poll, settings.temporal_history)
+    shift.at_work = True
+    try:
+        async with AsyncExitStack() as stack:
+            renewal = stack.enter_context(Renewal(dsn, owner, ttl=homes.ttl, driven=homes.driven))
+            await stack.enter_async_context(working(client, homes, task_queue=queue))
+            await stack.enter_async_context(supervised("guard", lambda: homes.guard(lambda: renewal.age)))
+            await stack.enter_async_context(supervised("listen", lambda: listen(dsn, driver)))
+            await stack.enter_async_context(supervised("dispatch", driver.dispatch))
+            await shift.over.wait()
+    finally:
+        shift.at_work = False
+        shift.left.set()

@@ -239,15 +239,15 @@ async def test_a_workflow_is_continued_as_a_new_one_before_its_history_is_long_a
     temporal_address: str,
 ) -> None:
     world = World()
-    drivers = Drivers(temporal_address, longest_history=60)
-    chain = [node(f"n{place}", *([f"n{place - 2}"] if place > 1 else [])) for place in range(24)]
+    drivers = Drivers(temporal_address, longest_history=50)
+    chain = [node(f"n{place}", *([f"n{place - 2}"] if place > 1 else [])) for place in range(40)]
     async with drivers.replica(world):
         kept = await world.execute(*chain)
         assert (await ended(world, kept.session.id)).status == DONE
         histories = await _histories(temporal_address, drivers.queue)
     assert len(histories) > 2
     assert max(len(history) for history in histories) < 100
-    assert len(world.inference.started) == 24
+    assert len(world.inference.started) == 40
     assert "session_taken_over" not in await world.kinds(kept.session.id)
 
 
