@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,16 +21,33 @@ _FILTERS: Final = "type.googleapis.com/envoy.extensions.filters.http."
 _PROTOCOL: Final = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Network:
-    """The way to a peer. Streams through it are cut after a while in any case."""
+    """The way to a peer."""
 
     address: str
     admin: str
+    command: tuple[str, ...]
+    log: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=output)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     async def cut(self) -> None:
-        """From now on every call is refused."""
-        await self._abort(100)
+        """Ends every stream at once; from now on every call is refused."""
+        self.stop()
+        self.start()
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(aiohttp.ClientConnectionError):
+                    return await self._abort(100)
+                await asyncio.sleep(0.02)
 
     async def mend(self) -> None:
         """Calls pass again."""
@@ -50,28 +68,27 @@ class Network:
 
 
 @asynccontextmanager
-async def network(folder: Path, target: str, *, longest_stream: str) -> AsyncIterator[Network]:
+async def network(folder: Path, target: str) -> AsyncIterator[Network]:
     """A way to `target`, up in the block."""
     port, admin = free_port(), free_port()
     config = folder / "network.json"
-    config.write_text(json.dumps(_config(port, admin, target, longest_stream)))
+    config.write_text(json.dumps(_config(port, admin, target)))
     binary = Path(envoy.__file__).parent / "_bin" / "envoy"
     command = (str(binary), "-c", str(config), "--concurrency", "1", "--log-level", "error", "--disable-hot-restart")
-    with (folder / "network.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    way = Network(f"127.0.0.1:{port}", f"http://127.0.0.1:{admin}", command, folder / "network.log")
+    way.start()
     try:
-        yield Network(f"127.0.0.1:{port}", f"http://127.0.0.1:{admin}")
+        yield way
     finally:
-        process.kill()
-        process.wait()
+        way.stop()
 
 
-def _config(port: int, admin: int, target: str, longest_stream: str) -> dict[str, Any]:
+def _config(port: int, admin: int, target: str) -> dict[str, Any]:
     fault = {
         "@type": f"{_FILTERS}fault.v3.HTTPFault",
         "abort": {"http_status": 503, "percentage": {"numerator": 0, "denominator": "HUNDRED"}},
     }
-    route = {"cluster": "peers", "timeout": "0s", "max_stream_duration": {"max_stream_duration": longest_stream}}
+    route = {"cluster": "peers", "timeout": "0s"}
     manager = {
         "@type": f"{_CONNECTION_MANAGER}HttpConnectionManager",
         "stat_prefix": "network",

@@ -195,7 +195,7 @@ async def site(
 
 
 async def _serving(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(90):
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(240):
         health: Any = health_pb2_grpc.HealthStub(channel)
         while True:
             if process.poll() is not None:

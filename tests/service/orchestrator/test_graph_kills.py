@@ -203,7 +203,7 @@ async def test_a_network_that_is_cut_between_and_in_the_middle_of_streams_costs_
 ) -> None:
     where, model = shared
     model.pause = 0.08
-    async with network(tmp_path, where.mesh_address, longest_stream="0.4s") as way:
+    async with network(tmp_path, where.mesh_address) as way:
         where.mesh_address = way.address
         async with where.replica("one") as one:
             watcher = await execute(shared, one)
