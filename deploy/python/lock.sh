@@ -6,4 +6,4 @@ compile() { uv pip compile --quiet --universal --generate-hashes --no-emit-index
 compile deploy/python/uv.in --no-annotate --output-file deploy/python/uv.lock
 compile pyproject.toml --all-extras --group dev --output-file requirements.lock
 compile pyproject.toml --all-extras --group dev --group backends --output-file deploy/python/backends.lock
-compile pyproject.toml --extra postgres --extra redis --extra orchestrator --extra inference --extra memory --extra policy --extra tools --extra gateway --extra embedded --extra parquet --group build --output-file deploy/docker/requirements.lock
+compile pyproject.toml --extra postgres --extra redis --extra orchestrator --extra temporal --extra inference --extra memory --extra policy --extra tools --extra gateway --extra embedded --extra parquet --group build --output-file deploy/docker/requirements.lock

@@ -26,11 +26,16 @@ class PostgresLeaseStore:
 
     async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(SQL["claim"], owner, ttl, limit)
-        return [
-            Lease(row["tenant_id"], row["session_id"], row["owner"], row["fence"], row["takeovers"], row["kind"])
-            for row in rows
-        ]
+            return [Lease(*row) for row in await connection.fetch(SQL["claim"], owner, ttl, limit)]
+
+    async def due(self, *, until: timedelta, limit: int) -> Sequence[tuple[str, str]]:
+        async with self._database.transaction() as connection:
+            return [(row[0], row[1]) for row in await connection.fetch(SQL["claim"], None, until, limit)]
+
+    async def take(self, tenant: str, session_id: str, owner: str, *, ttl: timedelta) -> Lease | None:
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(SQL["take"], tenant, session_id, owner, ttl)
+        return Lease(*row) if row else None
 
     async def give_back(self, lease: Lease) -> None:
         async with self._database.transaction() as connection:

@@ -29,8 +29,8 @@ from services.orchestrator.agents.stores_postgres import (
 )
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.places import checkpoint_store
+from services.orchestrator.drivers.chosen import start_driver
 from services.orchestrator.drivers.graph import GraphDriver
-from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.evaluation.evaluations import Evaluations
@@ -39,7 +39,7 @@ from services.orchestrator.evaluation.store_postgres import PostgresEvaluationSt
 from services.orchestrator.forks.effects import Origins
 from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
-from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
+from services.orchestrator.leases_postgres import PostgresLeaseStore
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
 from services.orchestrator.peers_tools import GrpcTools
@@ -182,24 +182,7 @@ async def _drive(
         ids=RandomIds(),
         limits=Limits(settings.max_output_tokens, settings.prompt_tokens, settings.memory_tokens),
     )
-    driver = PostgresDriver(
-        leases=PostgresLeaseStore(leases),
-        runs=Runs(
-            {
-                "session": SessionDriver(store, tail, turns, clock, settings.max_takeovers),
-                "graph": GraphDriver(
-                    store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, settings.max_takeovers
-                ),
-            }
-        ),
-        owner=owner,
-        ttl=settings.lease_ttl,
-        poll=settings.poll,
-        limit=settings.max_sessions,
-    )
-    renewal = stack.enter_context(Renewal(driver_dsn, owner, ttl=settings.lease_ttl, driven=driver.driven))
-    await stack.enter_async_context(draining(driver))
-    await stack.enter_async_context(supervised("guard", lambda: driver.guard(renewal)))
-    await stack.enter_async_context(supervised("listen", lambda: listen(driver_dsn, driver)))
-    await stack.enter_async_context(supervised("claim", driver.claim))
+    graphs = GraphDriver(store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, settings.max_takeovers)
+    runs = Runs({"session": SessionDriver(store, tail, turns, clock, settings.max_takeovers), "graph": graphs})
+    await start_driver(settings, stack, runs, PostgresLeaseStore(leases), owner)
     return tasks, tools

@@ -137,11 +137,18 @@ with waiting as (
   for update of l skip locked
 )
 update session_lease l
-set owner = $1, fence = fence + 1, expires_at = clock_timestamp() + $2::interval,
-  takeovers = takeovers + case when owner is null then 0 else 1 end
+set owner = coalesce($1::text, owner), fence = fence + ($1::text is not null)::int,
+  expires_at = clock_timestamp() + $2::interval, takeovers = takeovers + ($1::text is not null and owner is not null)::int
 from chosen c
 where l.tenant_id = c.tenant_id and l.session_id = c.session_id
 returning l.tenant_id, l.session_id, l.owner, l.fence, l.takeovers, l.kind;
+
+-- name: take
+update session_lease
+set owner = $3, fence = fence + 1, expires_at = clock_timestamp() + $4::interval,
+  takeovers = takeovers + (owner is not null)::int
+where tenant_id = $1 and session_id = $2 and ready
+returning tenant_id, session_id, owner, fence, takeovers, kind;
 
 -- name: renew
 with held as (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 
@@ -34,3 +35,14 @@ class OrchestratorSettings(MeshSettings):
     plan_max_output_tokens: int = Field(default=1024, ge=64, description="of a plan whose planner does not say")
     prompt_tokens: int = Field(default=6_000, ge=200, description="of a prompt; what is over it is summarised")
     memory_tokens: int = Field(default=600, ge=0, description="of a prompt, for what memory found")
+    driver: Literal["postgres", "temporal"] = Field(
+        default="postgres", description="what keeps track of runs; temporal is for those who run a cluster of it"
+    )
+    temporal_address: str = Field(default="127.0.0.1:7233", description="host:port of Temporal's frontend")
+    temporal_namespace: str = "default"
+    temporal_queue: str = Field(default="agentnet", description="the task queue that all replicas share")
+    temporal_tls: bool = Field(default=False, description="checked against the system's roots")
+    temporal_api_key: SecretStr | None = Field(default=None, description="for a cluster that asks for one")
+    temporal_history: int = Field(
+        default=8_000, ge=50, description="events, before a workflow continues as a new one; Temporal's limit is 51,200"
+    )

@@ -227,5 +227,13 @@ class LeaseStore(Protocol):
     async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
         """Takes sessions that are ready and that nobody, or nobody living, drives; those waiting longest first."""
 
+    async def due(self, *, until: timedelta, limit: int) -> Sequence[tuple[str, str]]:
+        """Tenant and session of what `claim` would take, in its order, without taking it: whoever is told sees to it
+        that it is taken, and nobody else is told or may claim it for as long as `until`.
+        """
+
+    async def take(self, tenant: str, session_id: str, owner: str, *, ttl: timedelta) -> Lease | None:
+        """Takes one run from whoever drives it, which counts as a takeover; None when it is not ready."""
+
     async def give_back(self, lease: Lease) -> None:
         """Lets another replica go on at once."""

@@ -111,6 +111,22 @@ class MemoryLeaseStore:
 
     async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
         now = self._clock.now()
+        return [self._take(place, row, owner, until=now + ttl) for place, row in self._fair(now)[:limit]]
+
+    async def due(self, *, until: timedelta, limit: int) -> Sequence[Place]:
+        now = self._clock.now()
+        told = self._fair(now)[:limit]
+        for _, row in told:
+            row.expires_at = now + until
+        return [place for place, _ in told]
+
+    async def take(self, tenant: str, session_id: str, owner: str, *, ttl: timedelta) -> Lease | None:
+        place = (tenant, session_id)
+        row = self._rows[place]
+        return self._take(place, row, owner, until=self._clock.now() + ttl) if row.ready else None
+
+    def _fair(self, now: datetime) -> list[tuple[Place, _Row]]:
+        """What is free, tenants in turn, of each what waits longest first."""
         free = [(place, row) for place, row in self._rows.items() if row.ready and row.expires_at < now]
         free.sort(key=lambda found: found[1].waiting_since)
         turn: Counter[str] = Counter()
@@ -119,7 +135,7 @@ class MemoryLeaseStore:
             turn[place[0]] += 1
             fair.append((turn[place[0]], place, row))
         fair.sort(key=lambda found: found[0])
-        return [self._take(place, row, owner, until=now + ttl) for _, place, row in fair[:limit]]
+        return [(place, row) for _, place, row in fair]
 
     async def give_back(self, lease: Lease) -> None:
         row = self._rows[lease.tenant, lease.session_id]

@@ -108,6 +108,8 @@ class Turns:
             except LeaseLost:
                 raise
             except MeshError as error:
+                if turn_id not in record.state.speaking:
+                    raise  # its end is in the log, which could not be written
                 await self._interrupt(record, turn_id, error)
         if turn is None or any(spoken.turn_id == turn.id and spoken.formal for spoken in record.state.spoken[-1:]):
             return

@@ -74,9 +74,11 @@ class Effects:
         return started
 
     async def finish(self, tenant: str, effect: Effect, outcome: Outcome) -> None:
-        """Writes the outcome down for whoever asks again; an unknown one is no outcome."""
-        if outcome.status is Status.UNKNOWN:
-            await self.leave(tenant, effect, happened=True)
+        """Writes the outcome down for whoever asks again; an unknown one is no outcome, and who was not reached did
+        nothing: then whoever asks again makes the call.
+        """
+        if outcome.status in (Status.UNKNOWN, Status.UNREACHABLE):
+            await self.leave(tenant, effect, happened=outcome.status is Status.UNKNOWN)
         else:
             await self._store.advance(tenant, replace(effect, step=Step.DONE, outcome=outcome.as_data()))
 

@@ -128,6 +128,17 @@ class Site:
     keys: Keys
     trusted: Path
     signing_key: Path
+    temporal: str | None = None
+
+    @property
+    def _driver(self) -> dict[str, str]:
+        if self.temporal is None:
+            return {}
+        return {
+            "AGENTNET_ORCHESTRATOR_DRIVER": "temporal",
+            "AGENTNET_ORCHESTRATOR_TEMPORAL_ADDRESS": self.temporal,
+            "AGENTNET_ORCHESTRATOR_TEMPORAL_QUEUE": self.folder.name,
+        }
 
     @asynccontextmanager
     async def replica(self, name: str) -> AsyncIterator[Replica]:
@@ -145,6 +156,7 @@ class Site:
             "AGENTNET_ORCHESTRATOR_LOG_KEY": "a key of the tests",
             "AGENTNET_ORCHESTRATOR_LEASE_TTL": "2",
             "PYTHONPATH": f"{_ROOT}:{_ROOT / 'gen' / 'python'}",
+            **self._driver,
         }
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
@@ -160,7 +172,7 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    folder: Path, *, dsn: str, driver_dsn: str, redis_url: str, words: int, pause: float
+    folder: Path, *, dsn: str, driver_dsn: str, redis_url: str, words: int, pause: float, temporal: str | None = None
 ) -> AsyncIterator[tuple[Site, SlowModel]]:
     """Peers that answer, and all a replica needs to know."""
     gateway, own = make_keys(folder, "gateway"), make_keys(folder, "orchestrator")
@@ -176,13 +188,14 @@ async def site(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield Site(folder, dsn, driver_dsn, redis_url, f"127.0.0.1:{port}", gateway, trusted, own.private_key), model
+        mesh = f"127.0.0.1:{port}"
+        yield Site(folder, dsn, driver_dsn, redis_url, mesh, gateway, trusted, own.private_key, temporal), model
     finally:
         await server.stop(0)
 
 
 async def _serving(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(90):
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(240):
         health: Any = health_pb2_grpc.HealthStub(channel)
         while True:
             if process.poll() is not None:

@@ -14,7 +14,7 @@ from agentnet.orchestrator.v1 import event_pb2, session_pb2
 from services.orchestrator.checkpoints import keeper
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.saving import Saving
-from services.orchestrator.drivers.runs import begin, signals_received
+from services.orchestrator.drivers.runs import begin, drive_on, signals_received
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import outcome
 from services.orchestrator.graphs.schedule import Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
@@ -50,14 +50,16 @@ class GraphDriver:
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the graph as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
+        await drive_on(await self.open(lease, signalled))
+
+    async def open(self, lease: Lease, signalled: asyncio.Event) -> _Drive:
+        """A graph ready to be driven step by step, with what others began gone on with. Raises LeaseLost."""
         record = GraphLog(lease, self.store, self.tail, self.clock)
         caller = await begin(record)
         saving = Saving(self.checkpoints, record, keeper.mark(record.state))
         drive = _Drive(self, record, caller, signalled, saving)
-        try:
-            await drive.run()
-        finally:
-            await drive.stop()
+        drive.enter()
+        return drive
 
 
 @dataclass(slots=True)
@@ -72,34 +74,40 @@ class _Drive:
     working: dict[str, Work] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
     ended: list[tuple[str, Work]] = field(default_factory=list)
-    asked: bool = False
+    asked: bool = True
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _listening: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
+    def enter(self) -> None:
         self._listening = asyncio.create_task(self._listen())
-        self.record.stage(await signals_received(self.record))
         for name in self.record.state.trying:
             self._start(name, None)
-        while True:
-            self.saving.look()
-            begun, step = await self._decide()
-            match step:
-                case Finish():
-                    await self._call_off()
-                    await self._finish(step)
-                    return
-                case Wait():
-                    waiting = event_pb2.SessionWaiting(status=step.status)
-                    await self.record.commit([Event(session_waiting=waiting)], release=True)
-                    return
-                case Done():
-                    return
-            await self.record.commit()
-            await self._call_off()
-            for started in begun:
-                self._start(started.node_id, started)
-            await self._await()
+
+    @property
+    def finished(self) -> bool:
+        return self.record.state.finished
+
+    async def go(self) -> bool:
+        """Puts what ended in the log and takes every step that can be taken at once; True when it rests."""
+        await self._look()
+        self.saving.look()
+        begun, step = await self._decide()
+        match step:
+            case Finish():
+                await self._call_off()
+                await self._finish(step)
+                return True
+            case Wait():
+                waiting = event_pb2.SessionWaiting(status=step.status)
+                await self.record.commit([Event(session_waiting=waiting)], release=True)
+                return True
+            case Done():
+                return True
+        await self.record.commit()
+        await self._call_off()
+        for started in begun:
+            self._start(started.node_id, started)
+        return False
 
     async def stop(self) -> None:
         """Leaves what is generated to whoever drives next."""
@@ -158,14 +166,17 @@ class _Drive:
         self.ended.append((name, work))
         self._woken.set()
 
-    async def _await(self) -> None:
-        """Waits for a try to end or a signal, and puts what that came to in the log."""
+    async def wait(self) -> None:
+        """Waits for a try to end or a signal."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SIGNAL_POLL_SECONDS):
                 await self._woken.wait()
         self._woken.clear()
+        self.asked = self.asked or not self.ended
+
+    async def _look(self) -> None:
         ended, self.ended = self.ended, []
-        if self.asked or not ended:
+        if self.asked:
             self.asked = False
             self.record.stage(await signals_received(self.record))
         for name, work in ended:

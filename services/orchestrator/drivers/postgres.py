@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 
-from services.orchestrator.drivers.runs import Driver
+from services.orchestrator.drivers.runs import Driver, guard
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.leases_postgres import Renewal
 from services.orchestrator.store import Lease, LeaseStore
@@ -19,8 +19,6 @@ from shared.errors import MeshError
 from shared.log import log
 
 _CHANNEL: Final = "orchestrator_wake"
-_GUARD_SECONDS: Final = 0.2
-_GIVE_UP_AT: Final = 0.8
 # A replica takes a few at a time, so that many waiting sessions spread over the replicas.
 _CLAIM_AT_ONCE: Final = 16
 
@@ -71,11 +69,7 @@ class PostgresDriver:
 
     async def guard(self, renewal: Renewal) -> None:
         """Stops driving when the leases could not be renewed: before anyone else may take them."""
-        while True:
-            await asyncio.sleep(_GUARD_SECONDS)
-            if renewal.age > self.ttl * _GIVE_UP_AT and self._running:
-                log.error("driver.cannot_renew", sessions=len(self._running))
-                await self._stop_all()
+        await guard(lambda: renewal.age, ttl=self.ttl, driven=self.driven, stop=self._stop_all)
 
     async def drain(self) -> None:
         """Stops driving; the sessions are free at once."""
@@ -113,7 +107,14 @@ class PostgresDriver:
             log.error("driver.fault", session_id=session_id, exc_info=error)
 
 
-async def listen(dsn: str, driver: PostgresDriver) -> None:
+class Wakeable(Protocol):
+    """Looks at what it is told has changed."""
+
+    def wake(self, session_id: str) -> None: ...
+    def wake_all(self) -> None: ...
+
+
+async def listen(dsn: str, driver: Wakeable) -> None:
     """Hears NOTIFY for as long as the connection holds; who listens again looks everywhere first."""
     connection = await asyncpg.connect(dsn)
     lost = asyncio.Event()

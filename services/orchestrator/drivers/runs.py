@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import timedelta
+from typing import Any, Final, Protocol
 
 from agentnet.orchestrator.v1 import event_pb2, input_pb2
 from services.orchestrator.narrowing import acting
 from services.orchestrator.record import RunLog, State
 from services.orchestrator.store import Lease, Signal
 from shared.identity import Principal
+from shared.log import log
 from shared.rpc.log import enter_session
 
+_GUARD_SECONDS: Final = 0.2
+_GIVE_UP_AT: Final = 0.8
+
 Event = event_pb2.SessionEvent
+Driven = Callable[[], Sequence[str]]
+Stop = Callable[[], Awaitable[None]]
 
 
 class Driver(Protocol):
@@ -24,14 +31,64 @@ class Driver(Protocol):
         """Runs it as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
 
 
+class Drive(Protocol):
+    """One run being driven by one owner, step by step. `working` is its work in flight, by turn or node."""
+
+    @property
+    def working(self) -> Mapping[str, asyncio.Task[Any]]: ...
+    @property
+    def finished(self) -> bool: ...
+
+    async def go(self) -> bool:
+        """Takes every step that can be taken at once; True when the run rests: it ended or waits. Raises LeaseLost."""
+
+    async def wait(self) -> None:
+        """Waits for work to end or a signal."""
+
+    async def stop(self) -> None:
+        """Leaves what is generated to whoever drives next."""
+
+
+class Opener(Protocol):
+    """Makes runs ready to be driven step by step."""
+
+    async def open(self, lease: Lease, signalled: asyncio.Event) -> Drive:
+        """Raises LeaseLost."""
+
+
+async def drive_on(drive: Drive) -> None:
+    """Drives until the run rests."""
+    try:
+        while not await drive.go():
+            await drive.wait()
+    finally:
+        await drive.stop()
+
+
+class Steps(Driver, Opener, Protocol):
+    """Drives a kind of run, at one go or step by step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runs:
     """Every kind of run with its driver."""
 
-    by_kind: Mapping[str, Driver]
+    by_kind: Mapping[str, Steps]
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         await self.by_kind[lease.kind].drive(lease, signalled)
+
+    async def open(self, lease: Lease, signalled: asyncio.Event) -> Drive:
+        return await self.by_kind[lease.kind].open(lease, signalled)
+
+
+async def guard(age: Callable[[], timedelta], *, ttl: timedelta, driven: Driven, stop: Stop) -> None:
+    """Stops driving when the leases were not renewed for almost their length: before anyone else may take them."""
+    while True:
+        await asyncio.sleep(_GUARD_SECONDS)
+        if age() > ttl * _GIVE_UP_AT and (held := driven()):
+            log.error("driver.cannot_renew", sessions=len(held))
+            await stop()
 
 
 async def begin(record: RunLog[State]) -> Principal:

@@ -11,7 +11,7 @@ from agentnet.common.v1 import usage_pb2
 from agentnet.orchestrator.v1 import event_pb2, progress_pb2, session_pb2
 from services.orchestrator import modes
 from services.orchestrator.drivers.measuring import ByInference, Measuring
-from services.orchestrator.drivers.runs import begin, signals_received
+from services.orchestrator.drivers.runs import begin, drive_on, signals_received
 from services.orchestrator.peers import Utterance
 from services.orchestrator.plan import Await, Begin, Done, EndRound, Finish, Note, Step, Wait, next_step
 from services.orchestrator.record import SessionLog
@@ -47,13 +47,12 @@ class SessionDriver:
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the session as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
+        await drive_on(await self.open(lease, signalled))
+
+    async def open(self, lease: Lease, signalled: asyncio.Event) -> _Drive:
+        """A session ready to be driven step by step. Raises LeaseLost."""
         record = self.opened(lease, self.store, self.tail, self.clock)
-        caller = await begin(record)
-        drive = _Drive(self, record, caller, signalled)
-        try:
-            await drive.run()
-        finally:
-            await drive.stop()
+        return _Drive(self, record, await begin(record), signalled)
 
 
 @dataclass(slots=True)
@@ -66,14 +65,22 @@ class _Drive:
     signalled: asyncio.Event
     working: dict[str, Work] = field(default_factory=dict)
 
-    async def run(self) -> None:
-        await self._hear_signals()
+    @property
+    def finished(self) -> bool:
+        return self.record.state.finished
+
+    async def go(self) -> bool:
+        """Takes every step that can be taken at once; True when it rests. Raises what a turn could not log."""
+        await self._look()
         while True:
             step = next_step(self.record.state, max_takeovers=self.driver.max_takeovers)
-            if isinstance(step, Await) or not await self.record.went_on():
+            if isinstance(step, Await):
+                self._go_on()
+                return False
+            if not await self.record.went_on():
                 await self._take(step)
                 if isinstance(step, _ENDS):
-                    return
+                    return True
             if self.signalled.is_set() or self.record.signals_due:
                 await self._hear_signals()
 
@@ -85,9 +92,6 @@ class _Drive:
                 await self.record.commit(step.events)
             case EndRound():
                 self.record.stage(await self._round(step.round))
-            case Await():
-                self._go_on()
-                await self._await()
             case Wait():
                 await self._rest()
                 waiting = event_pb2.SessionWaiting(status=step.status)
@@ -132,8 +136,8 @@ class _Drive:
         work = self.driver.turns.run(self.record, turn_id, self.caller, utterance)
         self.working[turn_id] = asyncio.create_task(work, name=f"turn {turn_id}")
 
-    async def _await(self) -> None:
-        """Waits for a turn to end or a signal. Raises what a turn could not put in the log."""
+    async def wait(self) -> None:
+        """Waits for a turn to end or a signal."""
         nudge = asyncio.create_task(self.signalled.wait())
         try:
             await asyncio.wait(
@@ -141,11 +145,13 @@ class _Drive:
             )
         finally:
             nudge.cancel()
+
+    async def _look(self) -> None:
         ended = [turn_id for turn_id, work in self.working.items() if work.done()]
-        if not ended:
-            await self._hear_signals()
         for turn_id in ended:
             self.working.pop(turn_id).result()
+        if not ended or self.signalled.is_set() or self.record.signals_due:
+            await self._hear_signals()
 
     async def _rest(self) -> None:
         """Turns that wait for a person have put that in the log and end by themselves."""

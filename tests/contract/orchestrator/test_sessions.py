@@ -209,6 +209,39 @@ async def test_an_old_owner_gives_nothing_back(stores: Stores) -> None:
     assert await stores.leases.claim("three", ttl=stores.ttl, limit=1) == []
 
 
+async def test_what_is_due_is_told_to_one_and_taken_by_name(stores: Stores) -> None:
+    await start(stores)
+    told = await stores.leases.due(until=stores.ttl, limit=9)
+    again = await stores.leases.due(until=stores.ttl, limit=9)
+    nothing = await stores.leases.claim("two", ttl=stores.ttl, limit=9)
+
+    lease = await stores.leases.take("acme", "ses_1", "one", ttl=stores.ttl)
+
+    assert (told, again, nothing) == ([("acme", "ses_1")], [], [])
+    assert lease is not None
+    assert (lease.owner, lease.fence, lease.takeovers, lease.kind) == ("one", 1, 0, "session")
+
+
+async def test_who_takes_a_run_from_a_living_owner_shuts_that_one_out(stores: Stores) -> None:
+    await start(stores)
+    old = await claimed(stores, "one")
+    new = await stores.leases.take("acme", "ses_1", "two", ttl=stores.ttl)
+
+    assert new is not None
+    assert (new.fence, new.takeovers) == (2, 1)
+    with pytest.raises(LeaseLost):
+        await stores.sessions.append(old, [Entry(2, "x", b"old")], session=session())
+    await stores.sessions.append(new, [Entry(2, "x", b"new")], session=session())
+
+
+async def test_what_rests_is_neither_due_nor_taken(stores: Stores) -> None:
+    await start(stores)
+    await stores.sessions.append(await claimed(stores), [Entry(2, "x", b"x")], session=session(), release=True)
+
+    assert await stores.leases.due(until=stores.ttl, limit=9) == []
+    assert await stores.leases.take("acme", "ses_1", "two", ttl=stores.ttl) is None
+
+
 async def test_those_waiting_longest_are_claimed_first(stores: Stores) -> None:
     for place in range(3):
         await start(stores, session(f"ses_{place}"))

@@ -165,6 +165,19 @@ async def test_an_outcome_that_nobody_knows_is_not_repeated_without_a_crash_eith
     assert len(world.paid) == 1
 
 
+async def test_who_was_not_reached_is_called_when_asked_again_under_the_same_name(
+    store: ToolStore, caller: Principal
+) -> None:
+    world, clock = World(outcome=Status.UNREACHABLE), FakeClock()
+    assert (await call(flow(store, world, clock), caller)).status is Status.UNREACHABLE
+    world.outcome = Status.OK
+    world.paid.clear()  # whoever was not reached has done nothing
+    outcome = await call(flow(store, world, clock), caller)
+    assert (outcome.status, outcome.replayed) == (Status.OK, False)
+    assert (await call(flow(store, world, clock), caller)).replayed
+    assert len(world.paid) == 1
+
+
 async def test_a_call_that_was_cancelled_on_its_way_out_is_unknown(store: ToolStore, caller: Principal) -> None:
     class Slow(World):
         async def execute(self, work: Work, printed: Printed) -> Outcome:

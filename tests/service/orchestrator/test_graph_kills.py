@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,16 @@ from agentnet.orchestrator.v1 import (
 )
 from agentnet.orchestrator.v1 import task_graph_service_pb2 as pb
 from deploy.local.postgres import Cluster
+from tests.support.cuts import network
 from tests.support.graphs import node
 from tests.support.postgres import postgres
 from tests.support.replicas import Replica, Site, SlowModel, site
+from tests.support.temporal import temporal_address
 from tests.support.valkey import free_port, running_valkey, valkey_url
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
-__all__ = ("postgres", "valkey_url")
+__all__ = ("postgres", "temporal_address", "valkey_url")
 
 Shared = tuple[Site, SlowModel]
 TWELVE = [
@@ -40,18 +43,24 @@ TWELVE = [
 ]  # fmt: skip
 
 
+@pytest.fixture(params=["postgres", "temporal"])
+def driver(request: pytest.FixtureRequest) -> str | None:
+    """Temporal's address when it is to drive."""
+    return request.getfixturevalue("temporal_address") if request.param == "temporal" else None
+
+
 @pytest.fixture
-async def shared(tmp_path: Path, postgres: Cluster, valkey_url: str) -> AsyncIterator[Shared]:
-    dsn, driver_dsn = postgres.dsn("orchestrator"), postgres.dsn("orchestrator_driver")
-    async with site(tmp_path, dsn=dsn, driver_dsn=driver_dsn, redis_url=valkey_url, words=8, pause=0.01) as found:
+async def shared(tmp_path: Path, postgres: Cluster, valkey_url: str, driver: str | None) -> AsyncIterator[Shared]:
+    dsns = {"dsn": postgres.dsn("orchestrator"), "driver_dsn": postgres.dsn("orchestrator_driver")}
+    async with site(tmp_path, **dsns, redis_url=valkey_url, words=8, pause=0.01, temporal=driver) as found:
         yield found
 
 
 class Watcher:
     """Reads a graph's log by one replica after another, and how long nothing came."""
 
-    def __init__(self, keys: Any, session_id: str, graph_id: str) -> None:
-        self.keys, self.session_id, self.graph_id = keys, session_id, graph_id
+    def __init__(self, keys: Any, session_id: str, nodes: Sequence[task_graph_pb2.TaskNode]) -> None:
+        self.keys, self.session_id, self.nodes = keys, session_id, nodes
         self.seen: list[Any] = []
         self.longest_silence = 0.0
 
@@ -62,7 +71,7 @@ class Watcher:
         request = session_service_pb2.WatchSessionRequest(session_id=self.session_id, after_sequence=after)
         async with grpc.aio.insecure_channel(replica.address) as channel:
             stub = session_service_pb2_grpc.SessionServiceStub(channel)
-            async for answer in stub.WatchSession(request, metadata=self.keys.metadata(), timeout=60):
+            async for answer in stub.WatchSession(request, metadata=self.keys.metadata(), timeout=300):
                 if answer.HasField("event"):
                     self.longest_silence = max(self.longest_silence, time.monotonic() - heard_at)
                     heard_at = time.monotonic()
@@ -74,29 +83,34 @@ class Watcher:
     def ended(self) -> int:
         return sum(event.HasField("task_finished") for event in self.seen)
 
-    def check(self, model: SlowModel) -> None:
-        """Every node ended once and well, every effect happened once, and the log has no gap."""
+    def check(self, model: SlowModel, *, tries: int = 0) -> None:
+        """Every node ended once and well, every effect happened once, and the log has no gap. With `tries`, so many at
+        most were reserved: who was not reached did nothing.
+        """
         assert [event.sequence for event in self.seen] == list(range(1, len(self.seen) + 1))
         assert self.seen[-1].WhichOneof("payload") == "session_finished"
         results = [event.task_finished.result for event in self.seen if event.HasField("task_finished")]
-        assert Counter(result.node_id for result in results) == Counter(entry.id for entry in TWELVE)
+        assert Counter(result.node_id for result in results) == Counter(entry.id for entry in self.nodes)
         assert {result.status for result in results} == {task_graph_pb2.TASK_STATUS_COMPLETED}
         assert {result.output for result in results} == {model.text}
         reserved = [event.task_started.turn_id for event in self.seen if event.HasField("task_started")]
-        assert len(reserved) == 12
-        assert set(reserved) == set(model.started)
+        if tries:
+            assert len(self.nodes) <= len(reserved) <= tries
+        else:
+            assert len(reserved) == len(self.nodes)
+            assert set(reserved) <= set(model.started)
 
 
-async def execute(shared: Shared, replica: Replica) -> Watcher:
+async def execute(shared: Shared, replica: Replica, nodes: Sequence[task_graph_pb2.TaskNode] = TWELVE) -> Watcher:
     keys = shared[0].keys
-    request = pb.ExecuteTasksRequest(nodes=TWELVE)
+    request = pb.ExecuteTasksRequest(nodes=nodes)
     async with grpc.aio.insecure_channel(replica.address) as channel:
         stub = task_graph_service_pb2_grpc.TaskGraphServiceStub(channel)
         answer = await stub.ExecuteTasks(request, metadata=keys.metadata(), timeout=10)
-    return Watcher(keys, answer.session_id, answer.graph.id)
+    return Watcher(keys, answer.session_id, nodes)
 
 
-@pytest.mark.parametrize("ended", [0, 2, 5, 9, 11])
+@pytest.mark.parametrize("ended", range(12))
 async def test_a_kill_between_steps_is_taken_over_within_five_seconds_and_nothing_is_repeated(
     shared: Shared, ended: int
 ) -> None:
@@ -109,7 +123,45 @@ async def test_a_kill_between_steps_is_taken_over_within_five_seconds_and_nothin
             await watcher.read(two)
 
     watcher.check(model)
+    assert len(model.started) == 12, "nothing was asked for twice"
     assert watcher.longest_silence < 5
+
+
+GRAPHS = 200
+
+
+def _bigger(chance: random.Random) -> list[task_graph_pb2.TaskNode]:
+    return [node(f"n{place}", *{f"n{chance.randrange(place)}" for _ in range(2) if place}) for place in range(16)]
+
+
+async def test_two_hundred_graphs_each_at_another_point_when_their_replica_is_killed_end_whole_and_pay_once(
+    shared: Shared, postgres: Cluster
+) -> None:
+    where, model = shared
+    chance = random.Random(5)
+    async with where.replica("one") as one, where.replica("two") as two:
+        with two.frozen():
+            watchers = [await execute(shared, one, _bigger(chance)) for _ in range(GRAPHS)]
+            await watchers[-1].read(one, until=3)
+            one.kill()
+        at = await _ended_nodes(postgres, watchers)
+        assert len(set(at)) > 5, "each at another point"
+        assert min(at) < 16, "and not at its end"
+        async with asyncio.timeout(400):
+            await asyncio.gather(*(watcher.read(two) for watcher in watchers))
+    for watcher in watchers:
+        watcher.check(model)
+    reserved = [event.task_started.turn_id for watcher in watchers for event in watcher.seen]
+    assert sorted(filter(None, reserved)) == sorted(model.started), "every effect once, and none that is not in a log"
+
+
+async def _ended_nodes(cluster: Cluster, watchers: list[Watcher]) -> list[int]:
+    admin = await asyncpg.connect(cluster.dsn("postgres"))
+    try:
+        counted = "select count(*) from orchestrator.event where session_id = $1 and kind = 'task_finished'"
+        return [await admin.fetchval(counted, watcher.session_id) for watcher in watchers]
+    finally:
+        await admin.close()
 
 
 async def test_three_kills_in_one_graph_change_nothing_but_the_owners(shared: Shared) -> None:
@@ -146,14 +198,35 @@ async def test_a_postgres_that_restarts_in_the_middle_costs_time_and_nothing_els
     watcher.check(model)
 
 
+async def test_a_network_that_is_cut_between_and_in_the_middle_of_streams_costs_time_and_nothing_else(
+    shared: Shared, tmp_path: Path
+) -> None:
+    where, model = shared
+    model.pause = 0.08
+    async with network(tmp_path, where.mesh_address) as way:
+        where.mesh_address = way.address
+        async with where.replica("one") as one:
+            watcher = await execute(shared, one)
+            await watcher.read(one, until=3)
+            await way.cut()
+            await asyncio.sleep(2)
+            await way.mend()
+            await watcher.read(one)
+        assert await way.aborted() > 0
+
+    watcher.check(model, tries=24)
+    assert len(model.started) == 12, "nothing was asked for twice"
+
+
 async def test_a_redis_that_goes_away_for_good_in_the_middle_costs_live_tails_and_nothing_else(
-    tmp_path: Path, postgres: Cluster
+    tmp_path: Path, postgres: Cluster, driver: str | None
 ) -> None:
     dsn, driver_dsn = postgres.dsn("orchestrator"), postgres.dsn("orchestrator_driver")
     (tmp_path / "redis").mkdir()
     with ExitStack() as stack:
         redis_url = stack.enter_context(running_valkey(tmp_path / "redis", free_port()))
-        async with site(tmp_path, dsn=dsn, driver_dsn=driver_dsn, redis_url=redis_url, words=8, pause=0.05) as shared:
+        stores = {"dsn": dsn, "driver_dsn": driver_dsn, "redis_url": redis_url}
+        async with site(tmp_path, **stores, words=8, pause=0.05, temporal=driver) as shared:
             where, model = shared
             async with where.replica("one") as one:
                 watcher = await execute(shared, one)
