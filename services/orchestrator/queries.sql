@@ -49,16 +49,22 @@ select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 
   $20, $21, $22, $23, $24, $25, $26, $27, $28, $29);
 
 -- name: add_events
-insert into event (tenant_id, session_id, sequence, kind, payload, mac)
-select $1, $2, e.sequence, e.kind, e.payload, e.mac
-from unnest($3::bigint[], $4::text[], $5::bytea[], $6::bytea[]) as e(sequence, kind, payload, mac);
+with made as (
+  insert into event (tenant_id, session_id, sequence, kind, payload, mac)
+  select $1, $2, e.sequence, e.kind, e.payload, e.mac
+  from unnest($3::bigint[], $4::text[], $5::bytea[], $6::bytea[]) as e(sequence, kind, payload, mac)
+  returning session_id, sequence, kind
+)
+insert into happening (tenant_id, session_id, sequence, kind, copied)
+select $1, session_id, sequence, kind, true from made where is_followed(kind) order by sequence;
 
 -- name: add_turn
 insert into turn (tenant_id, session_id, id, round, agent_name, prompt, content, confidence, raw, data, created_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: end_adopted
-with over as (update session_lease set ready = false where session_id = $1)
+with over as (update session_lease set ready = false where session_id = $1),
+  elsewhere as (update happening set copied = true where session_id = $1)
 update session set topic_final = $2, converged = $3, rounds_executed = $4, ended_at = $5, stop_reason = $6 where id = $1;
 
 -- name: read_chain

@@ -180,6 +180,8 @@ class _Kept:
     signalled: set[str] = field(default_factory=set)
 
     macs: list[bytes] = field(default_factory=list)
+    # Which of its first events happened in another session.
+    copied: range = range(0)
 
     def __post_init__(self) -> None:
         self.macs += chain.macs(_LOG_KEY, chain.START, [entry.payload for entry in self.log])
@@ -246,6 +248,10 @@ class MemorySessionStore:
         """All logs."""
         return {place: kept.log for place, kept in self._kept.items()}
 
+    def copied(self, place: Place, sequence: int) -> bool:
+        """Whether an event happened in another session."""
+        return sequence in self._kept[place].copied
+
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         kept = self._kept.get((tenant, session_id))
         return kept.session if kept else None
@@ -292,6 +298,7 @@ class MemorySessionStore:
         kept = self._kept[tenant, session.id]
         kept.turns += turns
         kept.add(others)
+        kept.copied = range(1 if session.HasField("end_time") else 2, len(log) + 1)
         if session.status in _ENDED:
             self._leases.close(tenant, session.id)
         return session
