@@ -46,7 +46,7 @@ limit $4;
 
 -- name: append_logs
 select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-  $20, $21, $22, $23, $24, $25, $26, $27, $28, $29);
+  $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30);
 
 -- name: add_events
 with made as (
@@ -86,6 +86,12 @@ where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and metadata @> $10::jsonb
 order by started_at desc, id desc
 limit $5;
+
+-- name: asking_sessions
+select data from session
+where open_inputs > 0 and ($1::timestamptz is null or (started_at, id) > ($1, $2))
+order by started_at, id
+limit $3;
 
 -- name: oldest_sessions
 select data from session

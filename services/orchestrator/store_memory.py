@@ -265,6 +265,14 @@ class MemorySessionStore:
             found = [one for one in found if (_started(one) < seen if chosen.newest_first else _started(one) > seen)]
         return found[: page.size + 1]
 
+    async def asking(self, tenant: str, *, page: Page) -> Sequence[session_pb2.Session]:
+        found = [kept.session for (owner, _), kept in self._kept.items() if owner == tenant and kept.session.inputs]
+        found.sort(key=_started)
+        if page.cursor:
+            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+            found = [one for one in found if _started(one) > seen]
+        return found[: page.size + 1]
+
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
     ) -> Sequence[turn_pb2.Turn]:

@@ -7,6 +7,10 @@ drop function append_log(text, text, text, bigint, bigint[], text[], bytea[], by
   boolean, boolean, int, text);
 drop function start_run(text, text, text, text, text, text[], jsonb, int, text, text[], text, bytea, timestamptz, text, bytea, bytea,
   text, jsonb);
+-- How many inputs a session waits for, so that a tenant's people have one inbox.
+alter table session add column open_inputs int not null default 0;
+create index session_asking_idx on session (tenant_id, started_at, id) where open_inputs > 0;
+
 alter table happening add column copied boolean not null default false;
 
 create function is_followed(p_kind text) returns boolean language sql immutable parallel safe as $$
@@ -59,13 +63,17 @@ end $$;
 -- costs six statements. Each write is checked against its lease by itself: one that is not held is left out and does not come back.
 -- The leases are locked in their order, as whoever renews them locks them, so that no two wait for each other, and stay locked to
 -- the end, so that no takeover comes between.
-create or replace function append_logs(
+drop function append_logs(text[], text[], text[], bigint[], int[], int[], text[], boolean[], int[], timestamptz[], bytea[], boolean[],
+  boolean[], int[], text[], int[], bigint[], text[], bytea[], bytea[], text[], int[], text[], text[], text[], float8[], jsonb[], bytea[],
+  timestamptz[]);
+create function append_logs(
   p_tenants text[], p_sessions text[], p_owners text[], p_fences bigint[],
   p_statuses int[], p_stop_reasons int[], p_topics text[], p_converged boolean[], p_rounds int[], p_ended timestamptz[], p_data bytea[],
   p_releases boolean[], p_over boolean[], p_taken int[], p_graph_statuses text[],
   p_lasts int[], p_sequences bigint[], p_kinds text[], p_payloads bytea[], p_macs bytea[],
   p_turns text[], p_turn_rounds int[], p_turn_agents text[], p_turn_prompts text[], p_turn_contents text[],
-  p_turn_confidences float8[], p_turn_raws jsonb[], p_turn_data bytea[], p_turn_times timestamptz[]
+  p_turn_confidences float8[], p_turn_raws jsonb[], p_turn_data bytea[], p_turn_times timestamptz[],
+  p_inputs int[] default null
 ) returns table (place int, signals int) language plpgsql as $$
 declare
   v_tenant text;
@@ -95,9 +103,9 @@ begin
     insert into happening (tenant_id, session_id, sequence, kind)
       select v_tenant, session_id, sequence, kind from made where is_followed(kind) order by session_id, sequence;
     update session s set status = r.status, stop_reason = r.stop_reason, topic_final = r.topic, converged = r.converged,
-      rounds_executed = r.rounds, ended_at = r.ended, data = r.data
-      from unnest(p_sessions, p_statuses, p_stop_reasons, p_topics, p_converged, p_rounds, p_ended, p_data) with ordinality
-        as r(session, status, stop_reason, topic, converged, rounds, ended, data, at)
+      rounds_executed = r.rounds, ended_at = r.ended, data = r.data, open_inputs = coalesce(r.inputs, 0)
+      from unnest(p_sessions, p_statuses, p_stop_reasons, p_topics, p_converged, p_rounds, p_ended, p_data, p_inputs)
+        with ordinality as r(session, status, stop_reason, topic, converged, rounds, ended, data, inputs, at)
       where s.tenant_id = v_tenant and s.id = r.session and r.at = any(v_held);
     insert into turn (tenant_id, id, session_id, round, agent_name, prompt, content, confidence, raw, data, created_at)
       select v_tenant, r.id, r.session, r.round, r.agent, r.prompt, r.content, r.confidence, r.raw, r.data, r.time

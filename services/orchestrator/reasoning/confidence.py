@@ -1,6 +1,6 @@
 """How sure an answer is: what can be measured of a turn, and its mean.
 
-No model is asked how sure it is: they say so of anything. A factor of which there was nothing, tools in a turn that called none, does not count.
+No model is asked how sure it is: they say so of anything. What there was nothing of does not count.
 """
 
 from __future__ import annotations
