@@ -9,6 +9,7 @@ from agentnet.inference.v1 import generation_pb2 as pb
 from services.inference.catalog import Ability
 from services.inference.errors import ModelNotFound, ModelUnable
 from services.inference.providers.contract import MediaKind, ModelCall, Provider, Timeouts
+from services.inference.providers.tool_form import ToolForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,32 @@ class Router:
         `fallback` replaces the model's own chain. Raises ModelNotFound, and ModelUnable when the model itself cannot.
         """
         needed = needs(call)
-        if missing := needed - model.abilities:
+        if missing := needed - _able(model):
             names = ", ".join(sorted(ability.value for ability in missing))
             raise ModelUnable(f"{model.name} cannot do: {names}", model=model.name, missing=names)
         others = [self.resolve(name) for name in (model.fallback if fallback is None else fallback)]
-        able = [other for other in others if needed <= other.abilities]
+        able = [other for other in others if needed <= _able(other)]
         distinct = {one.name: one for one in (model, *able)}
-        return tuple(Target(one, self._providers[one.provider]) for one in distinct.values())
+        return tuple(Target(one, self._provider(one, call)) for one in distinct.values())
+
+    def _provider(self, model: Model, call: ModelCall) -> Provider:
+        provider = self._providers[model.provider]
+        own = Ability.TOOLS in model.abilities or not _speaks_of_tools(call)
+        return provider if own else ToolForm(provider)
 
     def models(self) -> Sequence[Model]:
         """All of them, by name."""
         return sorted(self._models.values(), key=lambda model: model.name)
+
+
+def _able(model: Model) -> frozenset[Ability]:
+    """What a model does by itself, and tools where it can be held to a form."""
+    by_form = {Ability.TOOLS} if Ability.JSON_SCHEMA in model.abilities else frozenset[Ability]()
+    return model.abilities | by_form
+
+
+def _speaks_of_tools(call: ModelCall) -> bool:
+    return bool(call.tools) or any(message.tool_calls or message.tool_results for message in call.messages)
 
 
 def needs(call: ModelCall) -> frozenset[Ability]:

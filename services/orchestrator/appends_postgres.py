@@ -82,7 +82,8 @@ def _columns(appends: Sequence[Append]) -> list[list[object]]:
     )
     turns = zip(*(turn_columns(append.turn) if append.turn else _NO_TURN for append in appends), strict=True)
     lasts = list[object](accumulate(len(append.entries) for append in appends))
-    return [*map(list, writes), lasts, *map(list, events), *map(list, turns)]
+    inputs = list[object](len(append.session.inputs) for append in appends)
+    return [*map(list, writes), lasts, *map(list, events), *map(list, turns), inputs]
 
 
 def _write(append: Append) -> tuple[object, ...]:

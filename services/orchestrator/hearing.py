@@ -153,28 +153,42 @@ class _Arrivals:
 def _shown(speech: Speech, batch: Sequence[Generated]) -> list[Event]:
     """Text that came together is one event; verdicts keep their place in it."""
     shown: list[Event] = []
+    together: list[Generated] = []
+    heard = speech.heard
     for event in batch:
-        if event.sequence <= speech.heard:
+        if event.sequence <= heard:
             continue
-        if event.HasField("text"):
-            if shown and shown[-1].HasField("tokens_produced"):
-                _extend(shown[-1].tokens_produced, event)
-            else:
-                tokens = event_pb2.TokensProduced(turn_id=speech.turn_id)
-                _extend(tokens, event)
-                shown.append(Event(tokens_produced=tokens, actor=speech.actor))
-        elif event.HasField("verdict"):
-            shown.append(Event(monitor_verdict=_verdict(speech.turn_id, event), actor="mesh"))
-        elif event.HasField("failover"):
-            shown.append(Event(failed_over=_failed_over(speech.turn_id, event.failover), actor="mesh"))
-    return shown
+        kind = event.WhichOneof("event")
+        if kind == "text":
+            together.append(event)
+        elif other := _beside(speech, event, kind):
+            shown += (*_told(speech, together), other)
+            together = []
+    return [*shown, *_told(speech, together)]
 
 
-def _extend(tokens: event_pb2.TokensProduced, event: Generated) -> None:
-    # Postgres keeps no U+0000.
-    tokens.text += event.text.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    tokens.token_count += event.text.token_count
-    tokens.generation_sequence = event.sequence
+def _beside(speech: Speech, event: Generated, kind: str | None) -> Event | None:
+    """What comes between texts and is shown."""
+    if kind == "verdict":
+        return Event(monitor_verdict=_verdict(speech.turn_id, event), actor="mesh")
+    if kind == "failover":
+        return Event(failed_over=_failed_over(speech.turn_id, event.failover), actor="mesh")
+    return None
+
+
+def _told(speech: Speech, together: Sequence[Generated]) -> list[Event]:
+    """Texts that came one after another, as one event."""
+    if not together:
+        return []
+    texts = [event.text for event in together]
+    tokens = event_pb2.TokensProduced(
+        turn_id=speech.turn_id,
+        # Postgres keeps no U+0000.
+        text="".join([text.text for text in texts]).replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+        token_count=sum([text.token_count for text in texts]),
+        generation_sequence=together[-1].sequence,
+    )
+    return [Event(tokens_produced=tokens, actor=speech.actor)]
 
 
 def _verdict(turn_id: str, event: Generated) -> event_pb2.MonitorVerdict:

@@ -12,6 +12,7 @@ from services.orchestrator.store import SessionStore, Signal
 from shared.errors import FieldRequired
 from shared.identity import Principal
 from shared.ids import Ids
+from shared.paging import Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class Inputs:
     async def every(self, tenant: str, session_id: str) -> Sequence[input_pb2.HumanInput]:
         """What a session waits for, oldest first. Raises SessionNotFound."""
         return (await self.sessions.find(tenant, session_id)).inputs
+
+    async def inbox(self, tenant: str, *, page: Page) -> Sequence[session_pb2.Session]:
+        """Sessions that wait for people, oldest first, one more than the page has when there are more."""
+        return await self.store.asking(tenant, page=page)
 
     async def give(
         self, caller: Principal, session_id: str, input_id: str, *, answer: str, approved: bool, request_id: str | None

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.inference.v1 import inference_service_pb2 as inference
 from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
+from agentnet.memory.v1 import memory_pb2
 from agentnet.memory.v1 import memory_service_pb2 as memory
 from agentnet.memory.v1 import memory_service_pb2_grpc as memory_rpc
 from agentnet.orchestrator.v1 import agent_pb2
@@ -140,8 +141,7 @@ class GrpcMemory:
         except MeshError as error:
             log.warning("memory.away", reason=error.reason_name)
             return TurnMemory(degraded=True)
-        known = tuple(Known(one.memory.id, one.memory.content, one.score) for one in found.semantic)
-        return TurnMemory(known, degraded=found.degraded)
+        return TurnMemory(tuple(map(_known, found.semantic)), degraded=found.degraded)
 
     async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
         request = memory.AppendTurnRequest(
@@ -152,6 +152,11 @@ class GrpcMemory:
             await called(self._stub.AppendTurn(request, metadata=metadata, timeout=_MEMORY_SECONDS))
         except MeshError as error:
             log.warning("memory.turn_not_kept", reason=error.reason_name, turn_id=turn_id)
+
+
+def _known(found: memory.ScoredMemory) -> Known:
+    one = found.memory
+    return Known(one.id, one.content, found.score, episodic=one.memory_type == memory_pb2.MEMORY_TYPE_EPISODIC)
 
 
 def _request(utterance: Utterance) -> inference.GenerateRequest:

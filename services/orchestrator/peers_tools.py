@@ -33,7 +33,7 @@ class GrpcTools:
     def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
         self._stub = tools_rpc.ToolServiceStub(channel)
         self._signer = signer
-        self._known: dict[tuple[str, str], tuple[float, message_pb2.ToolDefinition | None]] = {}
+        self._known: dict[tuple[str, str], tuple[float, message_pb2.ToolDefinition]] = {}
 
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
         found = [await self._definition(caller, name) for name in names]
@@ -64,9 +64,9 @@ class GrpcTools:
         return ToolAnswer(_shown(answer), answer.invocation_id, answer.replayed)
 
     async def _definition(self, caller: Principal, name: str) -> message_pb2.ToolDefinition | None:
-        """A tool as models are told of it; None when it is not there."""
+        """A tool as models are told of it; None when it is not there. That is not remembered: it may come."""
         key = (caller.tenant_id, name)
-        until, known = self._known.get(key, (0.0, None))
+        until, known = self._known.get(key, (0.0, message_pb2.ToolDefinition()))
         if time.monotonic() < until:
             return known
         request = tools.GetToolRequest(name=name)
@@ -76,7 +76,7 @@ class GrpcTools:
             known = _told(found.tool)
         except NotFound:
             log.warning("tool.unknown", tool=name)
-            known = None
+            return None
         self._known[key] = (time.monotonic() + _KNOWN_SECONDS, known)
         return known
 

@@ -136,14 +136,17 @@ def output_form(agent: agent_pb2.Agent) -> Form | None:
 
 
 def _started(turn_id: str, step: StartTurn, made: Prompt) -> event_pb2.TurnStarted:
-    found = [turn_pb2.MemoryReference(id=known.id, score=known.score) for known in made.known]
+    context = turn_pb2.TurnContext(short_term=made.short_term)
+    for known in made.known:
+        found = context.episodic_refs if known.episodic else context.semantic_refs
+        found.add(id=known.id, score=known.score)
     return event_pb2.TurnStarted(
         turn_id=turn_id,
         round=step.round,
         agent=step.part.agent,
         prompt=made.question,
         attempt=step.attempt,
-        context=turn_pb2.TurnContext(short_term=made.short_term, semantic_refs=found),
+        context=context,
         phase=step.part.phase,
     )
 

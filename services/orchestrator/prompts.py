@@ -36,11 +36,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What memory found."""
+    """What memory found. Episodic: it was said in an earlier turn, and is no fact that was stored as such."""
 
     id: str
     content: str
     score: float
+    episodic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

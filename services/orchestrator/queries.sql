@@ -46,19 +46,25 @@ limit $4;
 
 -- name: append_logs
 select place, signals from append_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-  $20, $21, $22, $23, $24, $25, $26, $27, $28, $29);
+  $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30);
 
 -- name: add_events
-insert into event (tenant_id, session_id, sequence, kind, payload, mac)
-select $1, $2, e.sequence, e.kind, e.payload, e.mac
-from unnest($3::bigint[], $4::text[], $5::bytea[], $6::bytea[]) as e(sequence, kind, payload, mac);
+with made as (
+  insert into event (tenant_id, session_id, sequence, kind, payload, mac)
+  select $1, $2, e.sequence, e.kind, e.payload, e.mac
+  from unnest($3::bigint[], $4::text[], $5::bytea[], $6::bytea[]) as e(sequence, kind, payload, mac)
+  returning session_id, sequence, kind
+)
+insert into happening (tenant_id, session_id, sequence, kind, copied)
+select $1, session_id, sequence, kind, true from made where is_followed(kind) order by sequence;
 
 -- name: add_turn
 insert into turn (tenant_id, session_id, id, round, agent_name, prompt, content, confidence, raw, data, created_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: end_adopted
-with over as (update session_lease set ready = false where session_id = $1)
+with over as (update session_lease set ready = false where session_id = $1),
+  elsewhere as (update happening set copied = true where session_id = $1)
 update session set topic_final = $2, converged = $3, rounds_executed = $4, ended_at = $5, stop_reason = $6 where id = $1;
 
 -- name: read_chain
@@ -80,6 +86,12 @@ where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and metadata @> $10::jsonb
 order by started_at desc, id desc
 limit $5;
+
+-- name: asking_sessions
+select data from session
+where open_inputs > 0 and ($1::timestamptz is null or (started_at, id) > ($1, $2))
+order by started_at, id
+limit $3;
 
 -- name: oldest_sessions
 select data from session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any, Final
 
 from google.protobuf import json_format, struct_pb2
@@ -15,10 +16,12 @@ from services.orchestrator.inputs import Inputs
 from services.orchestrator.sessions import Sessions
 from shared import fields
 from shared.identity import current
+from shared.paging import next_page_token, page
 
 INPUTS: Final = "agentnet.orchestrator.v1.InputService"
 TURNS: Final = "agentnet.orchestrator.v1.TurnService"
 _SAID: Final = 32_768
+_NAME: Final = 64
 
 
 class InputService(input_service_pb2_grpc.InputServiceServicer):
@@ -43,6 +46,21 @@ class InputService(input_service_pb2_grpc.InputServiceServicer):
     async def ListInputs(self, request: inputs.ListInputsRequest, context: Any) -> inputs.ListInputsResponse:
         session_id = fields.identifier(request.session_id, "session_id")
         return inputs.ListInputsResponse(inputs=await self._inputs.every(current().tenant_id, session_id))
+
+    async def ListOpenInputs(
+        self, request: inputs.ListOpenInputsRequest, context: Any
+    ) -> inputs.ListOpenInputsResponse:
+        agent = fields.text(request.agent, "agent", limit=_NAME)
+        scope = f"inbox|{agent}"
+        asked = page(request.page_size, request.page_token, scope=scope)
+        found = await self._inputs.inbox(current().tenant_id, page=asked)
+        shown, more = found[: asked.size], len(found) > asked.size
+        last = (shown[-1].start_time.ToDatetime(UTC).isoformat(), shown[-1].id) if more else None
+        waiting = [one for session in shown for one in session.inputs]
+        return inputs.ListOpenInputsResponse(
+            inputs=[one for one in waiting if agent in ("", one.agent.partition("@")[0])],
+            next_page_token=next_page_token(last, scope=scope),
+        )
 
     async def InjectMessage(self, request: inputs.InjectMessageRequest, context: Any) -> inputs.InjectMessageResponse:
         session_id = fields.identifier(request.session_id, "session_id")

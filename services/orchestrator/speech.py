@@ -94,6 +94,7 @@ class Speaking:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_micros_usd: int = 0
+    verdicts: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -122,6 +123,10 @@ class Speaking:
 
     def said(self, text: str, sequence: int) -> Speaking:
         return replace(self, text=self.text + text, heard=max(self.heard, sequence))
+
+    def judged(self, sequence: int) -> Speaking:
+        """Policy acted on its prompt or its text."""
+        return replace(self, heard=max(self.heard, sequence), verdicts=self.verdicts + 1)
 
     def iterated(self, progress: progress_pb2.Progressed) -> Speaking:
         """The model asked for tools; it will be called again."""

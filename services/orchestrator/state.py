@@ -122,7 +122,7 @@ def _turn_started(state: SessionState, event: Event) -> SessionState:
 
 def _monitor_verdict(state: SessionState, event: Event) -> SessionState:
     verdict = event.monitor_verdict
-    return _speech(state, verdict.turn_id, lambda one: one.said("", verdict.generation_sequence))
+    return _speech(state, verdict.turn_id, lambda one: one.judged(verdict.generation_sequence))
 
 
 def _failed_over(state: SessionState, event: Event) -> SessionState:

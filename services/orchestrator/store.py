@@ -135,6 +135,9 @@ class SessionStore(Protocol):
     async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
         """Summaries by start, at most `page.size` + 1. The cursor is (time, id) of the last one seen."""
 
+    async def asking(self, tenant: str, *, page: Page) -> Sequence[session_pb2.Session]:
+        """Summaries of sessions that wait for people, oldest first, at most `page.size` + 1; the cursor as in every."""
+
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
     ) -> Sequence[turn_pb2.Turn]:

@@ -196,6 +196,8 @@ class _Kept:
     signalled: set[str] = field(default_factory=set)
 
     macs: list[bytes] = field(default_factory=list)
+    # Which of its first events happened in another session.
+    copied: range = range(0)
 
     def __post_init__(self) -> None:
         self.macs += chain.macs(_LOG_KEY, chain.START, [entry.payload for entry in self.log])
@@ -262,6 +264,10 @@ class MemorySessionStore:
         """All logs."""
         return {place: kept.log for place, kept in self._kept.items()}
 
+    def copied(self, place: Place, sequence: int) -> bool:
+        """Whether an event happened in another session."""
+        return sequence in self._kept[place].copied
+
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
         kept = self._kept.get((tenant, session_id))
         return kept.session if kept else None
@@ -273,6 +279,14 @@ class MemorySessionStore:
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
             found = [one for one in found if (_started(one) < seen if chosen.newest_first else _started(one) > seen)]
+        return found[: page.size + 1]
+
+    async def asking(self, tenant: str, *, page: Page) -> Sequence[session_pb2.Session]:
+        found = [kept.session for (owner, _), kept in self._kept.items() if owner == tenant and kept.session.inputs]
+        found.sort(key=_started)
+        if page.cursor:
+            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+            found = [one for one in found if _started(one) > seen]
         return found[: page.size + 1]
 
     async def turns(
@@ -308,6 +322,7 @@ class MemorySessionStore:
         kept = self._kept[tenant, session.id]
         kept.turns += turns
         kept.add(others)
+        kept.copied = range(1 if session.HasField("end_time") else 2, len(log) + 1)
         if session.status in _ENDED:
             self._leases.close(tenant, session.id)
         return session

@@ -124,6 +124,14 @@ class PostgresSessionStore:
             )  # fmt: skip
         return [session_pb2.Session.FromString(row["data"]) for row in rows]
 
+    async def asking(self, tenant: str, *, page: Page) -> Sequence[session_pb2.Session]:
+        seen: tuple[datetime | None, str] = (None, "")
+        if page.cursor:
+            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(SQL["asking_sessions"], *seen, page.size + 1)
+        return [session_pb2.Session.FromString(row["data"]) for row in rows]
+
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
     ) -> Sequence[turn_pb2.Turn]:

@@ -21,6 +21,7 @@ from services.orchestrator.peers import Exchange, InferencePeer, MemoryPeer, Utt
 from services.orchestrator.plan import worth_another_try
 from services.orchestrator.preparing import Compose, Limits, Preparing, output_form, speaker
 from services.orchestrator.prompts import Line
+from services.orchestrator.reasoning import confidence
 from services.orchestrator.reasoning.styles import insights
 from services.orchestrator.record import SessionLog
 from services.orchestrator.speech import Speaking
@@ -224,6 +225,7 @@ class Turns:
         turn = _turn(record, speaking, finished)
         turn.content = speaking.text if form is None else speaking.latest
         turn.style_insights.extend(insights(agent, turn.content))
+        confidence.judge(turn, verdicts=speaking.verdicts)
         turn.end_time.FromDatetime(self.clock.now())
         finish = Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")
         await record.commit([finish], turn=turn)

@@ -141,6 +141,8 @@ class HttpProvider:
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError):
             raise
         except aiohttp.ClientError as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
+                raise error.__cause__ from None  # closed under us while the request was being written
             raise ProviderUnavailable("the provider cannot be reached", provider=self.name) from error
 
     async def _refused(self, answer: aiohttp.ClientResponse, timeouts: Timeouts) -> bytes:

@@ -1,4 +1,7 @@
-"""Following the logs: what was committed becomes executions, evidence, trees and news; by their keys once."""
+"""Following the logs: what was committed becomes executions, evidence, trees and news; by their keys once.
+
+What was copied from another session counted there: here it has its tree, and nothing else comes of it.
+"""
 
 from __future__ import annotations
 
@@ -63,10 +66,13 @@ class Follower:
         if not context or context[-1].sequence != one.sequence:
             log.warning("follow.event_gone", session_id=one.session_id, sequence=one.sequence)
             return
-        await self._count(one.tenant, context)
+        if not one.copied:
+            await self._count(one.tenant, context)
         if context[-1].HasField("turn_finished"):
             turn = context[-1].turn_finished.turn
             await self.history.keep_tree(one.tenant, generate_reasoning_tree(turn, context))
+        if one.copied:
+            return
         for hear in self.hears:
             await hear(one.tenant, context)
         if news := outcome.news(context):

@@ -2,7 +2,7 @@
 select pg_try_advisory_xact_lock(hashtext('orchestrator.happening'));
 
 -- name: take_happenings
-select id, tenant_id, session_id, sequence, kind from happening order by id limit $1;
+select id, tenant_id, session_id, sequence, kind, copied from happening order by id limit $1;
 
 -- name: forget_happenings
 delete from happening where id = any($1::bigint[]);

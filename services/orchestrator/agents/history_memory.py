@@ -44,7 +44,7 @@ class MemoryHappeningStore:
 
     def _waiting(self) -> list[Happening]:
         return [
-            Happening(*place, entry.sequence, entry.kind)
+            Happening(*place, entry.sequence, entry.kind, self._sessions.copied(place, entry.sequence))
             for place, log in self._sessions.committed().items()
             for entry in log
             if entry.sequence > self._done.get(place, 0) and entry.kind in FOLLOWED

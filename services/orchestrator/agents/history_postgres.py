@@ -34,7 +34,7 @@ class PostgresHappeningStore:
                 yield []
                 return
             rows = await connection.fetch(SQL["take_happenings"], limit)
-            yield [Happening(row["tenant_id"], row["session_id"], row["sequence"], row["kind"]) for row in rows]
+            yield [Happening(*row[1:]) for row in map(tuple, rows)]
             await connection.execute(SQL["forget_happenings"], [row["id"] for row in rows])
 
     async def context(self, tenant: str, session_id: str, sequence: int) -> Sequence[Entry]:

@@ -25,12 +25,13 @@ FOLLOWED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An event that was committed and not followed up yet."""
+    """An event that was committed and not followed up yet. Copied: it happened in another session and counted there."""
 
     tenant: str
     session_id: str
     sequence: int
     kind: str
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def _verdict(last: Event, _context: Sequence[Event]) -> Sequence[News]:
 
 def _used(last: Event, context: Sequence[Event]) -> Sequence[News]:
     used = last.tool_finished
-    data = {"turn_id": used.turn_id, "tool": _tool(context, used.invocation_id), "ok": not used.failure.reason}
+    data = {"turn_id": used.turn_id, "tool": _tool(context, used), "ok": not used.failure.reason}
     return [_news(last, "tool.invoked", subject=used.invocation_id, data=data)]
 
 
@@ -206,9 +206,9 @@ def _tools(
     since = made.start_time.ToDatetime(UTC)
     for event in context:
         if event.HasField("tool_started") and event.tool_started.turn_id == turn_id:
-            began[event.tool_started.invocation_id] = (event.tool_started.tool, event.time.ToDatetime(UTC))
-        elif event.HasField("tool_finished") and event.tool_finished.invocation_id in began:
-            tool, at = began[event.tool_finished.invocation_id]
+            began[effect(event.tool_started)] = (event.tool_started.tool, event.time.ToDatetime(UTC))
+        elif event.HasField("tool_finished") and effect(event.tool_finished) in began:
+            tool, at = began[effect(event.tool_finished)]
             if at >= since:
                 used[tool].append((bool(event.tool_finished.failure.reason), event.time.ToDatetime(UTC) - at))
     return [tool_use(tool, calls) for tool, calls in sorted(used.items())]
@@ -221,9 +221,14 @@ def tool_use(tool: str, calls: Sequence[tuple[bool, timedelta]]) -> execution_pb
     return made
 
 
-def _tool(context: Sequence[Event], invocation_id: str) -> str:
+def effect(event: event_pb2.ToolStarted | event_pb2.ToolFinished) -> str:
+    """What joins a call's end to its start: only the end knows what tools named the invocation."""
+    return event.call.request_id or event.invocation_id
+
+
+def _tool(context: Sequence[Event], used: event_pb2.ToolFinished) -> str:
     started = (event.tool_started for event in context if event.HasField("tool_started"))
-    return next((found.tool for found in started if found.invocation_id == invocation_id), "")
+    return used.call.tool or next((found.tool for found in started if effect(found) == effect(used)), "")
 
 
 def summed(uses: Sequence[execution_pb2.ToolTally]) -> Sequence[execution_pb2.ToolTally]:

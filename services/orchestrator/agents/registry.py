@@ -61,7 +61,7 @@ class Agents:
         if not fitting:
             asked = f"{name}@{version}" if version else name
             raise AgentNotFound(f"no agent {asked}", agent=asked)
-        return max(fitting, key=lambda agent: version_key(agent.version))
+        return fitting[0] if version else max(fitting, key=lambda agent: version_key(agent.version))
 
     async def runnable(self, tenant: str, name: str, version: str = "") -> agent_pb2.Agent:
         """Raises AgentNotFound, also for a bare name that only drafts have, and AgentArchived."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Final
 
 from agentnet.orchestrator.v1 import event_pb2, reasoning_service_pb2, turn_pb2
+from services.orchestrator.agents.outcome import effect
+from services.orchestrator.reasoning import confidence
 from shared.errors import Reason
 
 Event = event_pb2.SessionEvent
 Node = reasoning_service_pb2.ReasoningNode
 Tree = reasoning_service_pb2.ReasoningTree
 _SHOWN: Final = 2_000
-_STEPS: Final = 100
-_SENTENCE: Final = re.compile(r"[^\s].*?(?:[.!?…](?=\s|$)|\n|$)", re.DOTALL)
-_WORD: Final = re.compile(r"[^\W_]{4,}")
 
 
 def generate_reasoning_tree(turn: turn_pb2.Turn, context: Sequence[Event]) -> Tree:
@@ -28,8 +27,12 @@ def generate_reasoning_tree(turn: turn_pb2.Turn, context: Sequence[Event]) -> Tr
     for place, insight in enumerate(turn.style_insights, start=1):
         kind = reasoning_service_pb2.REASONING_NODE_KIND_STYLE
         tree.nodes.append(_node(f"style-{place}", "answer", kind, insight))
-    tree.nodes.extend(_steps(turn))
-    _judge(tree, turn)
+    supported = confidence.steps(turn)
+    tree.nodes.extend(_steps(supported))
+    verdicts = sum(node.kind == reasoning_service_pb2.REASONING_NODE_KIND_VERDICT for node in tree.nodes)
+    tree.factors.update(confidence.factors(turn, supported, verdicts=verdicts))
+    tree.confidence = turn.confidence if turn.HasField("confidence") else fmean(tree.factors.values())
+    tree.confidence_basis = turn.confidence_basis or confidence.EVIDENCE
     return tree
 
 
@@ -78,9 +81,7 @@ def _given(turn: turn_pb2.Turn) -> list[Node]:
 def _done(turn: turn_pb2.Turn, context: Sequence[Event]) -> list[Node]:
     """Tries that broke off, calls of tools and verdicts of policy, in their order."""
     nodes: list[Node] = []
-    ended = {
-        event.tool_finished.invocation_id: event.tool_finished for event in context if event.HasField("tool_finished")
-    }
+    ended = {effect(event.tool_finished): event.tool_finished for event in context if event.HasField("tool_finished")}
     for event in context:
         place = len(nodes) + 1
         if event.HasField("turn_interrupted") and event.turn_interrupted.turn_id == turn.id:
@@ -90,11 +91,11 @@ def _done(turn: turn_pb2.Turn, context: Sequence[Event]) -> list[Node]:
             source = str(event.turn_interrupted.attempt)
             nodes.append(_node(f"attempt-{place}", "question", kind, why, source=source, score=0))
         elif event.HasField("tool_started") and event.tool_started.turn_id == turn.id:
-            used, last = event.tool_started, ended.get(event.tool_started.invocation_id)
+            used, last = event.tool_started, ended.get(effect(event.tool_started))
             told = f"{used.tool}: {last.failure.message}" if last and last.failure.reason else used.tool
             score = None if last is None else float(not last.failure.reason)
             kind = reasoning_service_pb2.REASONING_NODE_KIND_TOOL
-            nodes.append(_node(f"tool-{place}", "question", kind, told, source=used.invocation_id, score=score))
+            nodes.append(_node(f"tool-{place}", "question", kind, told, source=effect(used), score=score))
         elif event.HasField("monitor_verdict") and event.monitor_verdict.turn_id == turn.id:
             acted = event.monitor_verdict
             told = f"{acted.action} of the {acted.target}, {acted.severity}"
@@ -103,50 +104,17 @@ def _done(turn: turn_pb2.Turn, context: Sequence[Event]) -> list[Node]:
     return nodes
 
 
-def _steps(turn: turn_pb2.Turn) -> list[Node]:
-    """The sentences of the answer, each with the share of its longer words that the agent was given to read."""
-    given = _words(" ".join((turn.prompt, *turn.context.short_term)))
-    nodes: list[Node] = []
-    sentences = [found.strip() for found in _SENTENCE.findall(turn.content) if found.strip()]
-    for place, sentence in enumerate(sentences[:_STEPS], start=1):
-        words = _words(sentence)
-        score = len(words & given) / len(words) if words else None
-        kind = reasoning_service_pb2.REASONING_NODE_KIND_STEP
-        nodes.append(_node(f"step-{place}", "answer", kind, sentence, score=score))
-    return nodes
-
-
-def _judge(tree: Tree, turn: turn_pb2.Turn) -> None:
-    """What was measured, and the confidence: the model's own where it gives one, else the mean of what was measured."""
-    kinds = reasoning_service_pb2
-    verdicts = any(node.kind == kinds.REASONING_NODE_KIND_VERDICT for node in tree.nodes)
-    measured = {
-        "support": _mean(tree, kinds.REASONING_NODE_KIND_STEP),
-        "memory": _mean(tree, kinds.REASONING_NODE_KIND_MEMORY),
-        "tools": _mean(tree, kinds.REASONING_NODE_KIND_TOOL),
-        "attempts": 1 / max(turn.attempt, 1),
-        "policy": 0.0 if verdicts else 1.0,
-    }
-    factors = {name: found for name, found in measured.items() if found is not None}
-    for name, found in factors.items():
-        tree.factors[name] = found
-    by_model = turn.HasField("confidence")
-    tree.confidence = turn.confidence if by_model else sum(factors.values()) / len(factors)
-    tree.confidence_basis = "model" if by_model else "evidence"
-
-
-def _mean(tree: Tree, kind: reasoning_service_pb2.ReasoningNodeKind.ValueType) -> float | None:
-    scores = [node.score for node in tree.nodes if node.kind == kind and node.HasField("score")]
-    return min(max(sum(scores) / len(scores), 0.0), 1.0) if scores else None
+def _steps(supported: Sequence[tuple[str, float | None]]) -> list[Node]:
+    kind = reasoning_service_pb2.REASONING_NODE_KIND_STEP
+    return [
+        _node(f"step-{place}", "answer", kind, sentence, score=share)
+        for place, (sentence, share) in enumerate(supported, start=1)
+    ]
 
 
 def _answer(tree: Tree) -> str:
     kind = reasoning_service_pb2.REASONING_NODE_KIND_ANSWER
     return next((node.text for node in tree.nodes if node.kind == kind), "")
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(word.lower() for word in _WORD.findall(text))
 
 
 def _node(

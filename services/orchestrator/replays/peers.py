@@ -35,8 +35,12 @@ class ReplayMemory:
     async def recall(self, caller: Principal, *, session_id: str, agent: str, query: str) -> TurnMemory:
         starts = [one for one in _starts(self.cassette) if one.agent.partition("@")[0] == agent]
         asked = [one for one in starts if one.prompt.startswith(query)] or starts
-        found = asked[0].context.semantic_refs if asked else ()
-        return TurnMemory(tuple(Known(one.id, "", one.score) for one in found))
+        if not asked:
+            return TurnMemory()
+        context = asked[0].context
+        known = [Known(one.id, "", one.score) for one in context.semantic_refs]
+        known += [Known(one.id, "", one.score, episodic=True) for one in context.episodic_refs]
+        return TurnMemory(tuple(known))
 
     async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
         return None

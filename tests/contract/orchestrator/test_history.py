@@ -77,6 +77,26 @@ def execution(key: str, *, seconds: float = 1, reason: int = 0, minute: int = 0)
     return made
 
 
+@pytest.mark.parametrize("over", [True, False], ids=["import", "fork"])
+async def test_what_was_adopted_is_known_as_copied(kept: Kept, over: bool) -> None:
+    session = session_pb2.Session(id="ses_9", mode="single", status=session_pb2.SESSION_STATUS_PENDING)
+    session.start_time.FromDatetime(NOON)
+    if over:
+        session.status = session_pb2.SESSION_STATUS_COMPLETED
+        session.end_time.FromDatetime(NOON)
+    kinds = ("session_started", "turn_started", "turn_finished", "handed_off")
+    log = [
+        Entry(place, kind, event_pb2.SessionEvent(session_id="ses_9", sequence=place).SerializeToString())
+        for place, kind in enumerate(kinds, start=1)
+    ]
+    await kept.sessions.adopt("acme", session, ADA, log, [], request_id=None)
+
+    async with kept.happenings.taken(limit=10) as found:
+        told = [(one.sequence, one.kind, one.copied) for one in found]
+
+    assert told == [(1, "session_started", over), (3, "turn_finished", True), (4, "handed_off", True)]
+
+
 async def test_what_happened_comes_until_it_was_followed(kept: Kept) -> None:
     await started(kept, "ses_1")
     await started(kept, "ses_2", "other")

@@ -344,3 +344,24 @@ async def test_sessions_are_found_by_who_when_why_and_what_was_noted(
     listed = await stores.sessions.every("acme", chosen, page=Page())
 
     assert [one.id for one in listed] == found
+
+
+async def test_sessions_that_wait_for_people_are_found_until_they_do_not(stores: Stores) -> None:
+    lease = {}
+    for minute, name in enumerate(("ses_1", "ses_2", "ses_3")):
+        await start(stores, session(name, minute=minute))
+        lease[name] = await claimed(stores)
+        asking = session(name, minute=minute)
+        asking.inputs.add(id=f"inp_{name}")
+        await stores.sessions.append(lease[name], [Entry(2, "input_requested", b"x")], session=asking)
+
+    async def asking_now(cursor: tuple[str, ...] = ()) -> list[str]:
+        found = await stores.sessions.asking("acme", page=Page(size=2, cursor=cursor))
+        return [one.id for one in found]
+
+    assert await asking_now() == ["ses_1", "ses_2", "ses_3"]
+    seen = session("ses_2", minute=1).start_time.ToDatetime(UTC).isoformat()
+    assert await asking_now((seen, "ses_2")) == ["ses_3"]
+    await stores.sessions.append(lease["ses_1"], [Entry(3, "input_given", b"x")], session=session("ses_1"))
+    assert await asking_now() == ["ses_2", "ses_3"]
+    assert not await stores.sessions.asking("other", page=Page())

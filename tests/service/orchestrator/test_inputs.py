@@ -54,6 +54,35 @@ async def reached(mesh: Mesh, session_id: str, status: int) -> Any:
             await asyncio.sleep(0.01)
 
 
+async def test_one_inbox_holds_what_all_sessions_of_a_tenant_ask(mesh: Mesh) -> None:
+    first, asked = await waiting(mesh)
+    request = pb.StartSessionRequest(topic="Where else?", agents=["Clio"])
+    second = (await mesh.ask(mesh.sessions.StartSession, request)).session.id
+    await reached(mesh, second, session_pb2.SESSION_STATUS_AWAITING_INPUT)
+
+    page = await mesh.ask(mesh.inputs.ListOpenInputs, input_service_pb2.ListOpenInputsRequest(page_size=1))
+    rest = await mesh.ask(
+        mesh.inputs.ListOpenInputs,
+        input_service_pb2.ListOpenInputsRequest(page_size=1, page_token=page.next_page_token),
+    )
+    pages = [[one.session_id for one in found.inputs] for found in (page, rest)]
+    assert sorted(pages) == sorted([[first], [second]])
+    assert asked in (*page.inputs, *rest.inputs)
+    assert rest.next_page_token == ""
+    found = await mesh.ask(mesh.inputs.ListOpenInputs, input_service_pb2.ListOpenInputsRequest(agent="Clio"))
+    assert {one.session_id for one in found.inputs} == {first, second}
+    nobody = await mesh.ask(mesh.inputs.ListOpenInputs, input_service_pb2.ListOpenInputsRequest(agent="Athena"))
+    assert not nobody.inputs
+    other = await mesh.ask(mesh.inputs.ListOpenInputs, input_service_pb2.ListOpenInputsRequest(), tenant="other")
+    assert not other.inputs
+
+    given = input_service_pb2.GiveInputRequest(session_id=first, input_id=asked.id, answer="Rome")
+    await mesh.ask(mesh.inputs.GiveInput, given)
+    await reached(mesh, first, session_pb2.SESSION_STATUS_COMPLETED)
+    left = await mesh.ask(mesh.inputs.ListOpenInputs, input_service_pb2.ListOpenInputsRequest())
+    assert [one.session_id for one in left.inputs] == [second]
+
+
 async def test_a_person_answers_and_the_session_goes_on(mesh: Mesh) -> None:
     session_id, wanted = await waiting(mesh)
     assert (wanted.question, wanted.session_id) == ("Which city?", session_id)

@@ -51,13 +51,14 @@ class Tools(tools_rpc.ToolServiceServicer):
 
     asked: list[tools.InvokeToolRequest] = field(default_factory=list)
     looked: int = 0
+    there: set[str] = field(default_factory=lambda: {"adder"})
     answer: tools.InvokeToolResponse = field(default_factory=tools.InvokeToolResponse)
 
     async def GetTool(self, request: tools.GetToolRequest, context: Any) -> tools.GetToolResponse:
         self.looked += 1
-        if request.name != "adder":
+        if request.name not in self.there:
             raise NotFound("no such tool", reason=Reason.ERROR_REASON_TOOL_NOT_FOUND)
-        tool = tool_pb2.Tool(name="adder", version="1.0.0", description="Adds.")
+        tool = tool_pb2.Tool(name=request.name, version="1.0.0", description="Adds.")
         tool.input_schema.update({"type": "object"})
         return tools.GetToolResponse(tool=tool)
 
@@ -116,9 +117,15 @@ async def peers(tmp_path: Path) -> AsyncIterator[Peers]:
 
 async def test_a_model_is_told_of_the_tools_there_are_and_they_are_looked_up_once(peers: Peers) -> None:
     for _ in range(2):
-        (told,) = await peers.tools.describe(ADA, ["adder", "ghost"])
+        (told,) = await peers.tools.describe(ADA, ["adder"])
     assert (told.name, told.description, dict(told.input_schema)) == ("adder", "Adds.", {"type": "object"})
-    assert peers.served.looked == 2
+    assert peers.served.looked == 1
+
+
+async def test_a_function_that_is_registered_while_a_session_runs_is_there_for_its_next_turn(peers: Peers) -> None:
+    assert [one.name for one in await peers.tools.describe(ADA, ["adder", "doubler"])] == ["adder"]
+    peers.served.there.add("doubler")
+    assert [one.name for one in await peers.tools.describe(ADA, ["adder", "doubler"])] == ["adder", "doubler"]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,10 @@ def test_the_shape_keeps_the_seeds_order_of_keys() -> None:
 
 async def test_what_a_session_really_produces_fits_the_schema() -> None:
     world = World()
-    world.memory.known = (Known("mem_1", "Chain replication keeps order.", 0.83),)
+    world.memory.known = (
+        Known("mem_1", "Chain replication keeps order.", 0.83),
+        Known("mem_2", "We said so.", 0.5, episodic=True),
+    )
     session_id = await world.start(max_rounds=2)
     await world.drive()
 
@@ -86,7 +89,9 @@ async def test_what_a_session_really_produces_fits_the_schema() -> None:
         made = turn_records.record(turn)
         check(made)
         assert (made["task_id"], made["version"]) == (turn.id, f"agent:{turn.agent}")
-        assert made["output"]["confidence"] is None
+        assert made["input"]["context"]["semantic_refs"] == [{"id": "mem_1", "score": 0.83}]
+        assert made["input"]["context"]["episodic_refs"] == [{"id": "mem_2", "score": 0.5}]
+        assert 0 < made["output"]["confidence"] < 1
 
 
 @pytest.mark.parametrize("path", [("output", "tokens"), ("timing",), ("input", "context"), ("cost",)])

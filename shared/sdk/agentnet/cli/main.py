@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC
 from importlib.metadata import version as installed
 from typing import Annotated, Any
 
@@ -128,6 +129,14 @@ def answer(
 
 
 @app.command()
+def inbox(
+    agent: Annotated[str, typer.Option(help="Only what this agent asks.")] = "",
+) -> None:
+    """List what all sessions ask people."""
+    do(_inbox(agent), what="session")
+
+
+@app.command()
 def inject(
     session_id: Annotated[str, typer.Argument(help="A session that runs or waits.")],
     text: Annotated[str, typer.Argument(help="What to say.")],
@@ -198,6 +207,17 @@ async def _answer(session_id: str, input_id: str, text: str, *, approve: bool) -
             return
         given = await mesh.sessions.answer(session_id, input_id or waiting[0].id, text, approved=approve)
     out.print(f"answered: {escape(given.question)}", soft_wrap=True)
+
+
+async def _inbox(agent: str) -> None:
+    async with AgentNet.connect() as mesh:
+        waiting = await mesh.sessions.inbox(agent=agent)
+    for asked in waiting:
+        since = asked.request_time.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M")
+        who = f"[dim]{since}[/] {asked.session_id} {asked.id} [yellow]{escape(asked.agent)}:[/]"
+        out.print(f"{who} {escape(asked.question)}", soft_wrap=True)
+    if not waiting:
+        out.print("nobody asks anything")
 
 
 async def _inject(session_id: str, text: str) -> None:

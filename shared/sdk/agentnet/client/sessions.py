@@ -193,6 +193,17 @@ class Sessions:
         request = input_service_pb2.ListInputsRequest(session_id=session_id)
         return (await unary(self._inputs.ListInputs(request, **self._call()))).inputs
 
+    async def inbox(self, *, agent: str = "") -> Sequence[input_pb2.HumanInput]:
+        """What all sessions of the tenant wait for people to say, those that started first first."""
+        found: list[input_pb2.HumanInput] = []
+        token = ""
+        while True:
+            request = input_service_pb2.ListOpenInputsRequest(page_token=token, agent=agent)
+            answer = await unary(self._inputs.ListOpenInputs(request, **self._call()))
+            found += answer.inputs
+            if not (token := answer.next_page_token):
+                return found
+
     async def answer(
         self, session_id: str, input_id: str, answer: str = "", *, approved: bool = False, request_id: str = ""
     ) -> input_pb2.HumanInput:

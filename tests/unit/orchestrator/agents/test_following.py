@@ -7,14 +7,24 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agentnet.inference.v1 import generation_pb2
-from agentnet.orchestrator.v1 import execution_pb2, reasoning_service_pb2, task_graph_pb2
+from agentnet.orchestrator.v1 import (
+    event_pb2,
+    execution_pb2,
+    reasoning_service_pb2,
+    session_pb2,
+    task_graph_pb2,
+    turn_pb2,
+)
+from services.orchestrator.agents import outcome
 from services.orchestrator.agents.history_store import Wanted
 from services.orchestrator.agents.reputation import Evidence, nothing, of_execution, reputation
+from services.orchestrator.forks.fork import Fork
 from services.orchestrator.prompts import Known
+from services.orchestrator.reasoning.tree import generate_reasoning_tree
 from shared.errors import FailedPrecondition, Reason, Unavailable
 from shared.paging import Page
 from tests.support.agents import Surroundings
-from tests.support.orchestrator import TENANT, World
+from tests.support.orchestrator import ADA, TENANT, World
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Kind = reasoning_service_pb2.ReasoningNodeKind
@@ -120,6 +130,58 @@ async def test_the_tree_holds_what_the_turn_held(around: Surroundings) -> None:
     assert first.confidence_basis == "evidence"
     assert first.factors["memory"] == pytest.approx(0.8)
     assert first.confidence == pytest.approx(sum(first.factors.values()) / len(first.factors))
+    assert first.confidence == pytest.approx(turn.confidence)
+
+
+async def test_what_was_copied_counted_where_it_happened(around: Surroundings) -> None:
+    world = around.world
+    session_id = await world.start(agents=["Athena"], mode="single", max_rounds=1)
+    await world.drive()
+    await around.follow()
+    (only,) = await executions(around, "Athena")
+    told = len(around.herald.told)
+
+    document = await world.histories.export(TENANT, session_id)
+    taken_in = await world.histories.take_in(ADA, document, request_id=None)
+    await around.follow()
+    assert await executions(around, "Athena") == [only]
+    assert len(around.herald.told) == told
+    trees, _ = await around.side.history.graph(TENANT, taken_in.id)
+    assert [tree.session_id for tree in trees] == [taken_in.id]
+
+    forked = await world.histories.fork(
+        ADA, session_id, Fork(0, session_pb2.SessionOverrides(), side_effects=False), request_id=None
+    )
+    await world.drive()
+    await around.follow()
+    assert await executions(around, "Athena") == [only]
+    assert around.herald.names[told:] == ["session.started", "session.finished"]
+    assert {news.session_id for _, news in around.herald.told[told:]} == {forked.id}
+
+
+async def test_calls_of_tools_count_by_what_joins_their_end_to_their_start() -> None:
+    call = turn_pb2.ToolCallMade(request_id="eff_1", tool="search")
+    start = event_pb2.SessionEvent(sequence=1)
+    start.turn_started.turn_id, start.turn_started.attempt = "trn_1", 1
+    began = event_pb2.SessionEvent(sequence=2)
+    began.tool_started.CopyFrom(event_pb2.ToolStarted(turn_id="trn_1", tool="search", call=call))
+    ended = event_pb2.SessionEvent(sequence=3)
+    ended.tool_finished.CopyFrom(event_pb2.ToolFinished(turn_id="trn_1", invocation_id="inv_1", call=call))
+    last = event_pb2.SessionEvent(sequence=4)
+    last.turn_finished.turn.CopyFrom(turn_pb2.Turn(id="trn_1", agent="Athena@1.0.0", attempt=1))
+    for place, event in enumerate((start, began, ended, last)):
+        event.time.FromDatetime(NOON + timedelta(seconds=place))
+
+    found = outcome.execution([start, began, ended, last])
+
+    assert found is not None
+    assert [(tally.tool, tally.calls, tally.elapsed.seconds) for tally in found.tools] == [("search", 1, 1)]
+    (news,) = outcome.news([start, began, ended])
+    assert news.data["tool"] == "search"
+    tree = generate_reasoning_tree(last.turn_finished.turn, [start, began, ended, last])
+    assert [
+        (node.source, node.score) for node in tree.nodes if node.kind == reasoning_service_pb2.REASONING_NODE_KIND_TOOL
+    ] == [("eff_1", 1.0)]
 
 
 def test_evidence_fades_and_is_explained() -> None:

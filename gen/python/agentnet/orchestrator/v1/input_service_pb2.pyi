@@ -178,3 +178,61 @@ class InjectMessageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InjectMessageResponse: _TypeAlias = InjectMessageResponse  # noqa: Y015
+
+@_typing.final
+class ListOpenInputsRequest(_message.Message):
+    """Which inputs of all sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Sessions at most whose inputs come: 0 means 50, at most 500."""
+    page_token: _builtins.str
+    """Goes on where an earlier answer ended; empty: from the beginning."""
+    agent: _builtins.str
+    """Only what this agent asks, by name; empty: any. At most 64 characters."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        agent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOpenInputsRequest: _TypeAlias = ListOpenInputsRequest  # noqa: Y015
+
+@_typing.final
+class ListOpenInputsResponse(_message.Message):
+    """What is waited for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Goes on after these; empty: there are no more."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_input_pb2.HumanInput]:
+        """The inputs: of the session that started first first, of each session oldest first."""
+
+    def __init__(
+        self,
+        *,
+        inputs: _abc.Iterable[_input_pb2.HumanInput] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOpenInputsResponse: _TypeAlias = ListOpenInputsResponse  # noqa: Y015

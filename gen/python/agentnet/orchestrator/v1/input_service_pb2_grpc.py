@@ -45,6 +45,11 @@ class InputServiceStub:
                 request_serializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListInputsRequest.SerializeToString,
                 response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListInputsResponse.FromString,
                 _registered_method=True)
+        self.ListOpenInputs = channel.unary_unary(
+                '/agentnet.orchestrator.v1.InputService/ListOpenInputs',
+                request_serializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListOpenInputsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListOpenInputsResponse.FromString,
+                _registered_method=True)
         self.InjectMessage = channel.unary_unary(
                 '/agentnet.orchestrator.v1.InputService/InjectMessage',
                 request_serializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.InjectMessageRequest.SerializeToString,
@@ -73,6 +78,14 @@ class InputServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOpenInputs(self, request, context):
+        """Lists what all sessions of the tenant wait for: one inbox for its people.
+        Errors: INVALID_ARGUMENT (FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def InjectMessage(self, request, context):
         """Says something to the agents of a session: they read it from their next turn on. It ends no wait.
         Errors: NOT_FOUND (SESSION_NOT_FOUND); FAILED_PRECONDITION (SESSION_ENDED); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG).
@@ -93,6 +106,11 @@ def add_InputServiceServicer_to_server(servicer, server):
                     servicer.ListInputs,
                     request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListInputsRequest.FromString,
                     response_serializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListInputsResponse.SerializeToString,
+            ),
+            'ListOpenInputs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOpenInputs,
+                    request_deserializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListOpenInputsRequest.FromString,
+                    response_serializer=agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListOpenInputsResponse.SerializeToString,
             ),
             'InjectMessage': grpc.unary_unary_rpc_method_handler(
                     servicer.InjectMessage,
@@ -155,6 +173,33 @@ class InputService:
             '/agentnet.orchestrator.v1.InputService/ListInputs',
             agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListInputsRequest.SerializeToString,
             agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListInputsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOpenInputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.orchestrator.v1.InputService/ListOpenInputs',
+            agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListOpenInputsRequest.SerializeToString,
+            agentnet_dot_orchestrator_dot_v1_dot_input__service__pb2.ListOpenInputsResponse.FromString,
             options,
             channel_credentials,
             insecure,

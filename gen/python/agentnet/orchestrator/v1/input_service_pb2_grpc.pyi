@@ -25,6 +25,10 @@ class InputServiceStub:
     """Lists what one session waits for.
     Errors: NOT_FOUND (SESSION_NOT_FOUND).
     """
+    ListOpenInputs: _aio.UnaryUnaryMultiCallable[_input_service_pb2.ListOpenInputsRequest, _input_service_pb2.ListOpenInputsResponse]
+    """Lists what all sessions of the tenant wait for: one inbox for its people.
+    Errors: INVALID_ARGUMENT (FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
+    """
     InjectMessage: _aio.UnaryUnaryMultiCallable[_input_service_pb2.InjectMessageRequest, _input_service_pb2.InjectMessageResponse]
     """Says something to the agents of a session: they read it from their next turn on. It ends no wait.
     Errors: NOT_FOUND (SESSION_NOT_FOUND); FAILED_PRECONDITION (SESSION_ENDED); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG).
@@ -52,6 +56,16 @@ class InputServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_input_service_pb2.ListInputsResponse]:
         """Lists what one session waits for.
         Errors: NOT_FOUND (SESSION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListOpenInputs(
+        self,
+        request: _input_service_pb2.ListOpenInputsRequest,
+        context: _aio.ServicerContext[_input_service_pb2.ListOpenInputsRequest, _abc.Awaitable[_input_service_pb2.ListOpenInputsResponse]],
+    ) -> _abc.Awaitable[_input_service_pb2.ListOpenInputsResponse]:
+        """Lists what all sessions of the tenant wait for: one inbox for its people.
+        Errors: INVALID_ARGUMENT (FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod

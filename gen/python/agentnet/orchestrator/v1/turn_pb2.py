@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/orchestrator/v1/turn.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x06\n\x04Turn\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x14\n\x05round\x18\x03 \x01(\x05R\x05round\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x16\n\x06prompt\x18\x05 \x01(\tR\x06prompt\x12\x18\n\x07\x63ontent\x18\x06 \x01(\tR\x07\x63ontent\x12?\n\x07\x63ontext\x18\x07 \x01(\x0b\x32%.agentnet.orchestrator.v1.TurnContextR\x07\x63ontext\x12#\n\nconfidence\x18\x08 \x01(\x01H\x00R\nconfidence\x88\x01\x01\x12%\n\x0estyle_insights\x18\t \x03(\tR\rstyleInsights\x12/\n\x05usage\x18\n \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x0b \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12\x43\n\x08monitors\x18\x0c \x03(\x0b\x32\'.agentnet.orchestrator.v1.MonitorResultR\x08monitors\x12\x39\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12H\n\x13time_to_first_token\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x35\n\x07\x66\x61ilure\x18\x10 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12\x18\n\x07\x61ttempt\x18\x11 \x01(\x05R\x07\x61ttempt\x12\x14\n\x05phase\x18\x12 \x01(\tR\x05phase\x12\x1e\n\niterations\x18\x13 \x01(\x05R\niterations\x12@\n\ntool_calls\x18\x14 \x03(\x0b\x32!.agentnet.orchestrator.v1.ToolUseR\ttoolCalls\x12\x1f\n\x0b\x63opied_from\x18\x1e \x01(\tR\ncopiedFromB\r\n\x0b_confidence\"\x7f\n\x07ToolUse\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12)\n\x10\x61rguments_digest\x18\x03 \x01(\tR\x0f\x61rgumentsDigest\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x08R\x06\x66\x61iled\"\xcc\x01\n\x0bTurnContext\x12\x1d\n\nshort_term\x18\x01 \x03(\tR\tshortTerm\x12N\n\rsemantic_refs\x18\x02 \x03(\x0b\x32).agentnet.orchestrator.v1.MemoryReferenceR\x0csemanticRefs\x12N\n\repisodic_refs\x18\x03 \x03(\x0b\x32).agentnet.orchestrator.v1.MemoryReferenceR\x0c\x65pisodicRefs\"7\n\x0fMemoryReference\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\"p\n\rMonitorResult\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x33\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\"7\n\rPromptMessage\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\xc1\x01\n\x0cToolCallMade\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12\x1c\n\targuments\x18\x04 \x01(\tR\targuments\x12)\n\x10\x61rguments_digest\x18\x05 \x01(\tR\x0f\x61rgumentsDigest\x12\x1c\n\titeration\x18\x06 \x01(\x05R\titeration\"\x96\x01\n\x0bToolOutcome\x12\x16\n\x06result\x18\x01 \x01(\tR\x06result\x12\x1c\n\ttruncated\x18\x02 \x01(\x08R\ttruncated\x12\x35\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12\x1a\n\x08replayed\x18\x04 \x01(\x08R\x08replayedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/orchestrator/v1/turn.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x07\n\x04Turn\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x14\n\x05round\x18\x03 \x01(\x05R\x05round\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x16\n\x06prompt\x18\x05 \x01(\tR\x06prompt\x12\x18\n\x07\x63ontent\x18\x06 \x01(\tR\x07\x63ontent\x12?\n\x07\x63ontext\x18\x07 \x01(\x0b\x32%.agentnet.orchestrator.v1.TurnContextR\x07\x63ontext\x12#\n\nconfidence\x18\x08 \x01(\x01H\x00R\nconfidence\x88\x01\x01\x12%\n\x0estyle_insights\x18\t \x03(\tR\rstyleInsights\x12/\n\x05usage\x18\n \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x0b \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12\x43\n\x08monitors\x18\x0c \x03(\x0b\x32\'.agentnet.orchestrator.v1.MonitorResultR\x08monitors\x12\x39\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12H\n\x13time_to_first_token\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x35\n\x07\x66\x61ilure\x18\x10 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12\x18\n\x07\x61ttempt\x18\x11 \x01(\x05R\x07\x61ttempt\x12\x14\n\x05phase\x18\x12 \x01(\tR\x05phase\x12\x1e\n\niterations\x18\x13 \x01(\x05R\niterations\x12@\n\ntool_calls\x18\x14 \x03(\x0b\x32!.agentnet.orchestrator.v1.ToolUseR\ttoolCalls\x12)\n\x10\x63onfidence_basis\x18\x15 \x01(\tR\x0f\x63onfidenceBasis\x12\x1f\n\x0b\x63opied_from\x18\x1e \x01(\tR\ncopiedFromB\r\n\x0b_confidence\"\x7f\n\x07ToolUse\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12)\n\x10\x61rguments_digest\x18\x03 \x01(\tR\x0f\x61rgumentsDigest\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x08R\x06\x66\x61iled\"\xcc\x01\n\x0bTurnContext\x12\x1d\n\nshort_term\x18\x01 \x03(\tR\tshortTerm\x12N\n\rsemantic_refs\x18\x02 \x03(\x0b\x32).agentnet.orchestrator.v1.MemoryReferenceR\x0csemanticRefs\x12N\n\repisodic_refs\x18\x03 \x03(\x0b\x32).agentnet.orchestrator.v1.MemoryReferenceR\x0c\x65pisodicRefs\"7\n\x0fMemoryReference\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\"p\n\rMonitorResult\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x33\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\"7\n\rPromptMessage\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\xc1\x01\n\x0cToolCallMade\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12\x1c\n\targuments\x18\x04 \x01(\tR\targuments\x12)\n\x10\x61rguments_digest\x18\x05 \x01(\tR\x0f\x61rgumentsDigest\x12\x1c\n\titeration\x18\x06 \x01(\x05R\titeration\"\x96\x01\n\x0bToolOutcome\x12\x16\n\x06result\x18\x01 \x01(\tR\x06result\x12\x1c\n\ttruncated\x18\x02 \x01(\x08R\ttruncated\x12\x35\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12\x1a\n\x08replayed\x18\x04 \x01(\x08R\x08replayedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.tu
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TURN']._serialized_start=197
-  _globals['_TURN']._serialized_end=1086
-  _globals['_TOOLUSE']._serialized_start=1088
-  _globals['_TOOLUSE']._serialized_end=1215
-  _globals['_TURNCONTEXT']._serialized_start=1218
-  _globals['_TURNCONTEXT']._serialized_end=1422
-  _globals['_MEMORYREFERENCE']._serialized_start=1424
-  _globals['_MEMORYREFERENCE']._serialized_end=1479
-  _globals['_MONITORRESULT']._serialized_start=1481
-  _globals['_MONITORRESULT']._serialized_end=1593
-  _globals['_PROMPTMESSAGE']._serialized_start=1595
-  _globals['_PROMPTMESSAGE']._serialized_end=1650
-  _globals['_TOOLCALLMADE']._serialized_start=1653
-  _globals['_TOOLCALLMADE']._serialized_end=1846
-  _globals['_TOOLOUTCOME']._serialized_start=1849
-  _globals['_TOOLOUTCOME']._serialized_end=1999
+  _globals['_TURN']._serialized_end=1129
+  _globals['_TOOLUSE']._serialized_start=1131
+  _globals['_TOOLUSE']._serialized_end=1258
+  _globals['_TURNCONTEXT']._serialized_start=1261
+  _globals['_TURNCONTEXT']._serialized_end=1465
+  _globals['_MEMORYREFERENCE']._serialized_start=1467
+  _globals['_MEMORYREFERENCE']._serialized_end=1522
+  _globals['_MONITORRESULT']._serialized_start=1524
+  _globals['_MONITORRESULT']._serialized_end=1636
+  _globals['_PROMPTMESSAGE']._serialized_start=1638
+  _globals['_PROMPTMESSAGE']._serialized_end=1693
+  _globals['_TOOLCALLMADE']._serialized_start=1696
+  _globals['_TOOLCALLMADE']._serialized_end=1889
+  _globals['_TOOLOUTCOME']._serialized_start=1892
+  _globals['_TOOLOUTCOME']._serialized_end=2042
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,7 @@ class Turn(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     ITERATIONS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_BASIS_FIELD_NUMBER: _builtins.int
     COPIED_FROM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `trn_01J…`; also the id of the generation that produced it."""
@@ -62,13 +63,15 @@ class Turn(_message.Message):
     content: _builtins.str
     """What it said, after policy."""
     confidence: _builtins.float
-    """How sure the agent is, 0 to 1. Absent where the model gives no measure."""
+    """How sure the answer is, 0 to 1. Absent in turns of earlier versions."""
     attempt: _builtins.int
     """Which try produced it, from 1."""
     phase: _builtins.str
     """Its part in the mode, as in TurnStarted."""
     iterations: _builtins.int
     """How often the model was called in the try; more than once when it asked for tools."""
+    confidence_basis: _builtins.str
+    """Where the confidence comes from: "evidence", the mean of ReasoningTree.factors; "model", where the model measured it."""
     copied_from: _builtins.str
     """In a fork or an import: the turn this is a copy of. Its tokens and money were spent there."""
     @_builtins.property
@@ -134,11 +137,12 @@ class Turn(_message.Message):
         phase: _builtins.str = ...,
         iterations: _builtins.int = ...,
         tool_calls: _abc.Iterable[Global___ToolUse] | None = ...,
+        confidence_basis: _builtins.str = ...,
         copied_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "context", b"context", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "content", b"content", "context", b"context", "copied_from", b"copied_from", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "iterations", b"iterations", "monitors", b"monitors", "phase", b"phase", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "agent", b"agent", "attempt", b"attempt", "confidence", b"confidence", "confidence_basis", b"confidence_basis", "content", b"content", "context", b"context", "copied_from", b"copied_from", "cost", b"cost", "end_time", b"end_time", "failure", b"failure", "id", b"id", "iterations", b"iterations", "monitors", b"monitors", "phase", b"phase", "prompt", b"prompt", "round", b"round", "session_id", b"session_id", "start_time", b"start_time", "style_insights", b"style_insights", "time_to_first_token", b"time_to_first_token", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
@@ -195,11 +199,11 @@ class TurnContext(_message.Message):
 
     @_builtins.property
     def semantic_refs(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryReference]:
-        """What memory found by meaning."""
+        """What memory found that is no episode: facts and what was stored to be known."""
 
     @_builtins.property
     def episodic_refs(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryReference]:
-        """What memory found by tags."""
+        """What memory found of earlier turns: memories of type EPISODIC."""
 
     def __init__(
         self,
