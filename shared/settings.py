@@ -42,7 +42,11 @@ class MeshSettings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_bus: bool = Field(default=False, description="publish warnings and errors to the Redis stream log:events too")
-    bus_url: str = Field(default="", description="nats://host:port of JetStream for events; empty: Redis Streams")
+    bus_url: str = Field(
+        default="",
+        pattern=r"^$|^(nats|tls|kafka|kafka\+ssl)://.",
+        description="of events: nats://host:port of JetStream, kafka:// or kafka+ssl://host:port; empty: Redis Streams",
+    )
     middleware: list[str] = Field(
         default_factory=list, description="around every call, in this order, as JSON: package.module:factory"
     )

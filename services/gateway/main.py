@@ -51,6 +51,7 @@ from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
 from services.gateway.bus import sending
 from services.gateway.bus.bus import Bus, LocalLive
 from services.gateway.bus.delivery import Deliverer, Patience
+from services.gateway.bus.kafka import KafkaIntake
 from services.gateway.bus.nats_jetstream import NatsIntake
 from services.gateway.bus.redis_streams import Intake, RedisLive
 from services.gateway.bus.sending import Sender
@@ -255,8 +256,10 @@ async def _add_bus(
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(WebhookService(webhooks, audit, clock), server)
 
 
-def _intake(settings: GatewaySettings, redis: Redis, bus: Bus, ids: RandomIds) -> Intake | NatsIntake:
+def _intake(settings: GatewaySettings, redis: Redis, bus: Bus, ids: RandomIds) -> Intake | NatsIntake | KafkaIntake:
     """How what services publish comes in."""
+    if settings.bus_url.startswith("kafka"):
+        return KafkaIntake(settings.bus_url, bus, platform=settings.platform_tenant)
     if settings.bus_url:
         return NatsIntake(settings.bus_url, bus, platform=settings.platform_tenant)
     return Intake(redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
