@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients bench-sessions bench-graphs
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -39,6 +39,9 @@ test: setup ## unit, contract, service, conformance on all cores, then end to en
 
 test-heavy: setup ## What takes minutes: kills of real processes, attacks as an ordinary user
 	@$(PYTEST) -m heavy tests
+
+fuzz: setup ## Malformed frames, bombs, slow and 10,000 idle clients against the real Envoy and gateway
+	@$(PYTEST) -m heavy tests/service/gateway/test_fuzz.py
 
 test-clients: setup ## Clients and suites that others publish, from npm and PyPI, unchanged
 	@cd tests/conformance/clients/node && npm ci --silent --ignore-scripts --omit=optional --no-audit --no-fund

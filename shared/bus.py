@@ -34,7 +34,7 @@ _lost = meter.create_counter("bus_lost", description="events that were not told:
 
 
 class Outlet(Protocol):
-    """Where events go: Redis Streams, NATS JetStream."""
+    """Where events go: Redis Streams, NATS JetStream, Kafka."""
 
     async def put(self, stream: str, entries: Sequence[Mapping[str, str]]) -> int:
         """How many went, in order; fewer than given when the other side is away, and the rest waits on."""
@@ -60,10 +60,15 @@ class RedisOutlet:
 @asynccontextmanager
 async def open_outlet(settings: MeshSettings) -> AsyncIterator[Outlet]:
     """The way to the bus that the setting bus_url names; empty: Redis."""
-    if settings.bus_url.startswith("nats://"):
+    if settings.bus_url.startswith(("nats://", "tls://")):
         bus_nats = import_module("shared.bus_nats")  # loaded where it is wanted
         async with bus_nats.connected(settings.bus_url) as client:
             yield bus_nats.NatsOutlet(await bus_nats.stream_of(client))
+        return
+    if settings.bus_url.startswith("kafka"):
+        bus_kafka = import_module("shared.bus_kafka")
+        async with bus_kafka.producing(settings.bus_url) as producer:
+            yield bus_kafka.KafkaOutlet(producer)
         return
     async with open_redis(settings.redis_url.get_secret_value()) as redis:
         yield RedisOutlet(redis)

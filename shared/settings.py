@@ -37,14 +37,23 @@ class MeshSettings(BaseSettings):
     redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"))
     identity_keys: Path = Field(description="JWKS with the public keys identity headers are signed by")
     identity_private_key: Path | None = Field(default=None, description="PEM; only services that sign have one")
+    tls_folder: Path | None = Field(
+        default=None, description="tls.crt, tls.key and ca.crt for mutual TLS with every peer; none: in the clear"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_bus: bool = Field(default=False, description="publish warnings and errors to the Redis stream log:events too")
-    bus_url: str = Field(default="", description="nats://host:port of JetStream for events; empty: Redis Streams")
+    bus_url: str = Field(
+        default="",
+        pattern=r"^$|^(nats|tls|kafka|kafka\+ssl)://.",
+        description="of events: nats://host:port of JetStream, kafka:// or kafka+ssl://host:port; empty: Redis Streams",
+    )
     middleware: list[str] = Field(
         default_factory=list, description="around every call, in this order, as JSON: package.module:factory"
     )
     drain_grace: timedelta = Field(default=timedelta(seconds=5), description="from SIGTERM to cutting calls")
-    otlp_endpoint: str | None = Field(default=None, description="host:port of an OTLP collector; none: no export")
+    otlp_endpoint: str | None = Field(
+        default=None, description="host:port of an OTLP collector, or its https:// URL; none: no export"
+    )
 
     @classmethod
     def load(cls) -> Self:

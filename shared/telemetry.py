@@ -43,9 +43,10 @@ def telemetry(service: str, *, otlp_endpoint: str | None) -> Iterator[None]:
     if traces:
         otlp = import_module("opentelemetry.exporter.otlp.proto.grpc")  # a tenth of a start: loaded where it is wanted
         spans, metered = (import_module(f"{otlp.__name__}.{name}") for name in ("trace_exporter", "metric_exporter"))
-        exporter = spans.OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)
+        insecure = not str(otlp_endpoint).startswith("https://")
+        exporter = spans.OTLPSpanExporter(endpoint=otlp_endpoint, insecure=insecure)
         traces.add_span_processor(BatchSpanProcessor(exporter))
-        exporter = metered.OTLPMetricExporter(endpoint=otlp_endpoint, insecure=True)
+        exporter = metered.OTLPMetricExporter(endpoint=otlp_endpoint, insecure=insecure)
         readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_MILLISECONDS))
     measures = MeterProvider(resource=resource, metric_readers=readers)
     trace.set_tracer_provider(traces or Unrecorded())

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy.envoy.config import bootstrap
-from deploy.envoy.inputs import EnvoyInputs, cors_origins
+from deploy.envoy.inputs import EnvoyInputs, cors_origins, edge_folder, tls_wanted
 from shared.settings import SERVICES
 
 _GRPC_PORT = 50051
+_TLS = Path("/etc/agentnet/tls")
 _LOCAL = Path("gen/descriptors/agentnet.binpb")
 
 
@@ -27,6 +28,8 @@ def containers() -> EnvoyInputs:
         audience="agentnet",
         access_log=Path("/dev/stdout"),
         cors_origins=cors_origins(),
+        edge_tls=edge_folder(_TLS / "edge") if tls_wanted() else None,
+        mesh_tls=_TLS / "envoy" if tls_wanted() else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deploy.envoy.inputs import Config, EnvoyInputs, socket, typed
+from deploy.envoy.tls import upstream_socket
 
 _HTTP2 = typed(
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -25,40 +26,44 @@ def clusters(inputs: EnvoyInputs) -> list[Config]:
 
 def _cluster(name: str, inputs: EnvoyInputs) -> Config:
     address = inputs.services[name]
-    return _plain(name, socket(address)) | {
-        "health_checks": [
-            {
-                # A process that is gone refuses at once; one that has much to do answers late, and is not gone.
-                "timeout": "5s",
-                "interval": "1s",
-                "no_traffic_interval": "1s",
-                "unhealthy_interval": "0.25s",
-                "initial_jitter": "0.1s",
-                "unhealthy_threshold": 2,
-                "healthy_threshold": 1,
-                "grpc_health_check": {},
-            }
-        ],
-        "outlier_detection": {
-            "consecutive_5xx": 20,
-            "consecutive_gateway_failure": 5,
-            "interval": "1s",
-            "base_ejection_time": "2s",
-            "max_ejection_percent": 50,
-        },
-        # A mesh that lost all replicas of a service says so at once; it does not try what cannot work.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "circuit_breakers": {
-            "thresholds": [
+    return (
+        _plain(name, socket(address))
+        | upstream_socket(inputs, name)
+        | {
+            "health_checks": [
                 {
-                    "max_connections": 1024,
-                    "max_pending_requests": 1024,
-                    "max_requests": 8192,
-                    "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 5},
+                    # A process that is gone refuses at once; one that has much to do answers late, and is not gone.
+                    "timeout": "5s",
+                    "interval": "1s",
+                    "no_traffic_interval": "1s",
+                    "unhealthy_interval": "0.25s",
+                    "initial_jitter": "0.1s",
+                    "unhealthy_threshold": 2,
+                    "healthy_threshold": 1,
+                    "grpc_health_check": {},
                 }
-            ]
-        },
-    }
+            ],
+            "outlier_detection": {
+                "consecutive_5xx": 20,
+                "consecutive_gateway_failure": 5,
+                "interval": "1s",
+                "base_ejection_time": "2s",
+                "max_ejection_percent": 50,
+            },
+            # A mesh that lost all replicas of a service says so at once; it does not try what cannot work.
+            "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+            "circuit_breakers": {
+                "thresholds": [
+                    {
+                        "max_connections": 1024,
+                        "max_pending_requests": 1024,
+                        "max_requests": 8192,
+                        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 5},
+                    }
+                ]
+            },
+        }
+    )
 
 
 def _plain(name: str, address: Config) -> Config:

@@ -10,6 +10,7 @@ from deploy.envoy.contract import methods
 from deploy.envoy.edge import edge
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.internal import internal
+from deploy.envoy.tls import secrets
 
 _MAX_CONNECTIONS = 50_000
 
@@ -39,7 +40,9 @@ def _connections() -> Config:
 
 
 def write_config(inputs: EnvoyInputs, path: Path) -> None:
-    """Writes it as JSON, replacing the file in one step."""
+    """Writes it as JSON, replacing the file in one step; the secrets it names go where the inputs say."""
+    for name, secret in secrets(inputs).items():
+        (inputs.secrets / name).write_text(secret)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(bootstrap(inputs), indent=1))
     temporary.replace(path)

@@ -8,6 +8,7 @@ from deploy.envoy.contract import Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
+from deploy.envoy.tls import edge_socket
 
 CLAIMS = "claims"
 FAILURE = "failure"
@@ -54,6 +55,7 @@ def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         filters=filters,
         routes=_routes(inputs, methods),
         streams=inputs.edge_streams,
+        transport=edge_socket(inputs),
         # A request that trickles in holds a connection no longer than this.
         request_timeout=f"{inputs.request_seconds}s",
         # What is a slash to one and none to another is a way around both.

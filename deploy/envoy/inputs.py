@@ -21,6 +21,17 @@ def cors_origins() -> tuple[str, ...]:
     return tuple(filter(None, said)) or _LOCAL_ORIGINS
 
 
+def tls_wanted() -> bool:
+    """AGENTNET_TLS: whether the mesh makes certificates and speaks TLS, at the edge and inside."""
+    return os.environ.get("AGENTNET_TLS", "").lower() in {"1", "true", "yes", "on"}
+
+
+def edge_folder(own: Path | None) -> Path | None:
+    """AGENTNET_EDGE_TLS_FOLDER, certificates the world trusts, where TLS is wanted and they are given; else our own."""
+    given = os.environ.get("AGENTNET_EDGE_TLS_FOLDER")
+    return Path(given) if own and given else own
+
+
 @dataclass(frozen=True, slots=True)
 class EnvoyInputs:
     """Addresses, files and limits. Times are whole seconds."""
@@ -35,6 +46,11 @@ class EnvoyInputs:
     access_log: Path
     admin_socket: Path | None = None
     otlp: Address | None = None
+    # Folders with tls.crt, tls.key and ca.crt, as Envoy sees them: what clients are shown, and for mutual TLS inside.
+    edge_tls: Path | None = None
+    mesh_tls: Path | None = None
+    # Where the files of secrets lie that name the folders above.
+    secrets: Path = Path("/etc/agentnet")
     cors_origins: tuple[str, ...] = _LOCAL_ORIGINS
     max_request_bytes: int = 16 * 1024 * 1024
     max_header_kilobytes: int = 32

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from deploy.envoy.contract import Method
 from deploy.envoy.inputs import Config, EnvoyInputs
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
+from deploy.envoy.tls import internal_socket
 
 
 def internal(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
@@ -22,4 +23,12 @@ def internal(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
             }
         ],
     }
-    return listener("internal", inputs.internal, inputs, filters=[router()], routes=routes, streams=4096)
+    return listener(
+        "internal",
+        inputs.internal,
+        inputs,
+        filters=[router()],
+        routes=routes,
+        streams=4096,
+        transport=internal_socket(inputs),
+    )

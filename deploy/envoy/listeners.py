@@ -36,9 +36,10 @@ def listener(
     filters: list[Config],
     routes: Config,
     streams: int,
+    transport: Config,
     **more: Any,
 ) -> Config:
-    """A listener that speaks HTTP/1.1 and HTTP/2 in the clear; at most so many streams a connection."""
+    """A listener that speaks HTTP/1.1 and HTTP/2, over TLS by `transport`; at most so many streams a connection."""
     manager = typed(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
@@ -71,7 +72,7 @@ def listener(
         "name": name,
         "address": socket(address),
         "per_connection_buffer_limit_bytes": 1024 * 1024,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}], **transport}],
     }
 
 

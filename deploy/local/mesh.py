@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy.local import parts
+from deploy.local.authority import Authority
 from deploy.local.figures import routable
 from deploy.local.parts import Plan
 from deploy.local.process import Part, Supervised
@@ -20,6 +21,7 @@ from deploy.local.tokens import forget_client_file, write_client_file
 from shared.migrate import migrate, migrations
 from shared.settings import SERVICES
 
+_RENEWAL_SECONDS = 3600
 Report = Callable[[str], None]
 
 
@@ -29,6 +31,8 @@ class Options:
 
     state: State
     report: Report = lambda _step: None
+    # Whether the edge and everything behind it speaks TLS, by certificates of an authority in the state folder.
+    tls: bool = False
 
 
 class EmbeddedMesh:
@@ -44,11 +48,14 @@ class EmbeddedMesh:
     @property
     def edge(self) -> str:
         """Where clients go."""
-        return self.plan.address("edge")
+        return self.plan.edge
 
     async def start(self) -> None:
         """Starts everything in order; what does not depend on one another at once. Raises StartFailed."""
         plan = self.plan
+        if plan.tls:
+            Authority.of(plan.state).renew()
+            self._tasks.append(asyncio.create_task(self._renew(), name="certificates"))
         self._launch(parts.model(plan))
         await asyncio.gather(self._up(parts.forkserver(plan)), self._stores(), self._up(parts.valkey_store(plan)))
         services = [self._launch(parts.service(plan, name)) for name in SERVICES]
@@ -60,7 +67,7 @@ class EmbeddedMesh:
         self._report("services and Envoy are up")
         await self._parts["model"].ready()
         self._report("the model is loaded")
-        write_client_file(plan.state, self.edge)
+        write_client_file(plan.state, self.edge, authority=Authority.of(plan.state).certificate if plan.tls else None)
         self._ready = True
         self.write_status()
 
@@ -82,6 +89,7 @@ class EmbeddedMesh:
         return {
             "ready": self._ready,
             "edge": self.edge,
+            "url": self.plan.edge_url,
             "internal": self.plan.address("internal"),
             "supervisor_pid": os.getpid(),
             "state": str(self.plan.state.folder),
@@ -103,6 +111,13 @@ class EmbeddedMesh:
         applied = await migrate(cluster.dsn("owner"), migrations())
         self._report(f"Postgres is up, {len(applied)} migrations applied")
 
+    async def _renew(self) -> None:
+        """Every process takes what is new by itself."""
+        while True:
+            await asyncio.sleep(_RENEWAL_SECONDS)
+            if issued := await asyncio.to_thread(Authority.of(self.plan.state).renew):
+                self._report(f"new certificates for {', '.join(issued)}")
+
     async def _up(self, part: Part) -> None:
         await self._launch(part).ready()
 
@@ -122,7 +137,7 @@ async def embedded_mesh(options: Options) -> AsyncIterator[EmbeddedMesh]:
     state = options.state
     with state.lock(), reserved_ports() as ports:
         state.prepare()
-        mesh = EmbeddedMesh(Plan(state=state, ports=ports), options.report)
+        mesh = EmbeddedMesh(Plan(state=state, ports=ports, tls=options.tls), options.report)
         try:
             await mesh.start()
             yield mesh

@@ -18,8 +18,9 @@ from typing import Final
 import envoy
 
 from deploy.envoy.config import EnvoyInputs, write_config
-from deploy.envoy.inputs import cors_origins
+from deploy.envoy.inputs import cors_origins, edge_folder
 from deploy.local import probes
+from deploy.local.authority import Authority
 from deploy.local.forked import answers
 from deploy.local.model_server import MODEL_NAME, model_file
 from deploy.local.postgres import Cluster
@@ -39,9 +40,23 @@ class Plan:
 
     state: State
     ports: Mapping[str, int]
+    tls: bool = False
 
     def address(self, name: str) -> str:
         return f"127.0.0.1:{self.ports[name]}"
+
+    @property
+    def edge(self) -> str:
+        """Where clients go: an address, with https:// before it where it speaks TLS."""
+        return f"https://{self.address('edge')}" if self.tls else self.address("edge")
+
+    @property
+    def edge_url(self) -> str:
+        return self.edge if self.tls else f"http://{self.edge}"
+
+    def certificates(self, party: str) -> Path | None:
+        """The folder of its TLS files; None where nothing speaks TLS."""
+        return Authority.of(self.state).of_party(party) if self.tls else None
 
     @property
     def cluster(self) -> Cluster:
@@ -142,13 +157,14 @@ def _mesh_process(plan: Plan, name: str, *, module: str, address: str) -> Part:
         "AGENTNET_POSTGRES_DSN": plan.cluster.dsn(name),
         "AGENTNET_REDIS_URL": plan.redis_url,
         "AGENTNET_IDENTITY_KEYS": str(plan.state.key("mesh.jwks")),
+        **({"AGENTNET_TLS_FOLDER": str(plan.certificates(name))} if plan.tls else {}),
         **({"AGENTNET_IDENTITY_PRIVATE_KEY": str(plan.state.key(f"{name}.pem"))} if name in SIGNERS else {}),
         **_particular(plan, name),
     }
     return Part(
         name=name,
         command=(sys.executable, "-m", module),
-        probe=probes.health(address),
+        probe=probes.health(address, plan.certificates("supervisor")),
         address=address,
         forkserver=fork_socket(plan.state),
         environment=_environment(own, provider_keys=name == "inference"),
@@ -161,7 +177,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
             return {
                 "AGENTNET_GATEWAY_KEY_PEPPER": plan.state.secret("api_keys"),
                 "AGENTNET_GATEWAY_PARTS": ",".join(f"{other}={plan.address(other)}" for other in SERVICES),
-                "AGENTNET_GATEWAY_PUBLIC_URL": f"http://{plan.address('edge')}",
+                "AGENTNET_GATEWAY_PUBLIC_URL": plan.edge_url,
             }
         case "orchestrator":
             return {
@@ -195,6 +211,9 @@ def envoy_proxy(plan: Plan) -> Part:
             access_log=state.logs / "access.log",
             admin_socket=admin_socket(state),
             cors_origins=cors_origins(),
+            edge_tls=edge_folder(plan.certificates("edge")),
+            mesh_tls=plan.certificates("envoy"),
+            secrets=state.folder / "tls",
         ),
         file,
     )

@@ -12,6 +12,8 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2
 
+from shared.rpc.tls import channel
+
 PROBE_SECONDS: Final = 2.0
 Probe = Callable[[], Awaitable[bool]]
 
@@ -56,14 +58,14 @@ def http_ok(address: str, path: str) -> Probe:
     return probe
 
 
-def health(address: str) -> Probe:
-    """grpc.health.v1 says SERVING."""
+def health(address: str, certificates: Path | None) -> Probe:
+    """grpc.health.v1 says SERVING. With certificates, over mutual TLS."""
     channels: list[grpc.aio.Channel] = []
 
     async def probe() -> bool:
         if not channels:
             options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
-            channels.append(grpc.aio.insecure_channel(address, options=options))
+            channels.append(channel(address, certificates, options=options))
         try:
             answer = await _check(channels[0])(health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS)
         except grpc.aio.AioRpcError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import jwt
@@ -37,9 +38,10 @@ def mint(
     return jwt.encode(claims, state.key("edge.pem").read_text(), algorithm="ES256", headers={"kid": "local"})
 
 
-def write_client_file(state: State, address: str) -> None:
-    """What the CLI and the Python client need to find the local mesh by themselves."""
-    write_private(state.folder / "client.json", json.dumps({"address": address, "token": mint(state)}))
+def write_client_file(state: State, address: str, *, authority: Path | None = None) -> None:
+    """What the CLI and the Python client need to find the local mesh by themselves, and whose certificate to trust."""
+    found = {"address": address, "token": mint(state)} | ({"authority": str(authority)} if authority else {})
+    write_private(state.folder / "client.json", json.dumps(found))
 
 
 def forget_client_file(state: State) -> None:

@@ -51,6 +51,7 @@ from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
 from services.gateway.bus import sending
 from services.gateway.bus.bus import Bus, LocalLive
 from services.gateway.bus.delivery import Deliverer, Patience
+from services.gateway.bus.kafka import KafkaIntake
 from services.gateway.bus.nats_jetstream import NatsIntake
 from services.gateway.bus.redis_streams import Intake, RedisLive
 from services.gateway.bus.sending import Sender
@@ -190,7 +191,9 @@ async def build(
     scopes = frozenset(permission.scope for permission in PERMISSIONS.values())
     _add_directory(server, directory, audit, clock, scopes)
     token_service_pb2_grpc.add_TokenServiceServicer_to_server(TokenService(tokens, audit), server)
-    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+    channel = await stack.enter_async_context(
+        mesh_channel(settings.mesh_address, services=PEERS, tls=settings.tls_folder)
+    )
     documents = DocumentService(Documents.read(settings.descriptors, PERMISSIONS), ToolServiceStub(channel))
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
@@ -201,7 +204,9 @@ async def build(
     handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
     a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)
     a2a_pb2_grpc.add_A2AServiceServicer_to_server(grpc_service(handler[0]), server)  # type: ignore[no-untyped-call] # the library's
-    reading = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=READ))
+    reading = await stack.enter_async_context(
+        mesh_channel(settings.mesh_address, services=READ, tls=settings.tls_folder)
+    )
     graph = GraphqlService(contract.services(), reading, admission.allow)
     graphql_service_pb2_grpc.add_GraphqlServiceServicer_to_server(graph, server)
     run_service_pb2_grpc.add_RunServiceServicer_to_server(RunService(answerers), server)
@@ -251,8 +256,10 @@ async def _add_bus(
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(WebhookService(webhooks, audit, clock), server)
 
 
-def _intake(settings: GatewaySettings, redis: Redis, bus: Bus, ids: RandomIds) -> Intake | NatsIntake:
+def _intake(settings: GatewaySettings, redis: Redis, bus: Bus, ids: RandomIds) -> Intake | NatsIntake | KafkaIntake:
     """How what services publish comes in."""
+    if settings.bus_url.startswith("kafka"):
+        return KafkaIntake(settings.bus_url, bus, platform=settings.platform_tenant)
     if settings.bus_url:
         return NatsIntake(settings.bus_url, bus, platform=settings.platform_tenant)
     return Intake(redis, bus, consumer=ids.new("gateway"), platform=settings.platform_tenant)
@@ -272,7 +279,7 @@ async def _parts(settings: GatewaySettings, stack: AsyncExitStack) -> dict[str, 
     found: dict[str, grpc.aio.Channel] = {}
     for part in filter(None, settings.parts.split(",")):
         name, _, address = part.partition("=")
-        found[name] = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        found[name] = await stack.enter_async_context(mesh_channel(address, services=(), tls=settings.tls_folder))
     return found
 
 

@@ -64,7 +64,9 @@ def main() -> None:
             open_database(settings.postgres_dsn.get_secret_value(), pool=settings.postgres_pool, stateless=True)
         )
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
-        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=COST + POLICY))
+        channel = await stack.enter_async_context(
+            mesh_channel(settings.mesh_address, services=COST + POLICY, tls=settings.tls_folder)
+        )
         session = await stack.enter_async_context(_session(settings))
         if settings.identity_private_key is None:
             raise ValueError("inference needs AGENTNET_IDENTITY_PRIVATE_KEY")

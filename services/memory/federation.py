@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -44,10 +45,12 @@ class Federation:
         self._patience = patience
 
     @classmethod
-    async def of(cls, addresses: Mapping[str, str], stack: AsyncExitStack, *, patience: timedelta) -> Federation:
+    async def of(
+        cls, addresses: Mapping[str, str], stack: AsyncExitStack, *, patience: timedelta, tls: Path | None = None
+    ) -> Federation:
         """Channels to all of them, for as long as the stack stands."""
         channels = {
-            name: await stack.enter_async_context(mesh_channel(address, services=SERVICES))
+            name: await stack.enter_async_context(mesh_channel(address, services=SERVICES, tls=tls))
             for name, address in addresses.items()
         }
         return cls({name: MemoryServiceStub(channel) for name, channel in channels.items()}, patience=patience)

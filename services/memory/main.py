@@ -115,7 +115,9 @@ def main() -> None:
         database = await stack.enter_async_context(
             open_database(dsn, pool=settings.postgres_pool, prepare=register_vector)
         )
-        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(*PEERS, POLICY)))
+        channel = await stack.enter_async_context(
+            mesh_channel(settings.mesh_address, services=(*PEERS, POLICY), tls=settings.tls_folder)
+        )
         clock = SystemClock()
         if settings.identity_private_key is None:
             raise ValueError("memory needs AGENTNET_IDENTITY_PRIVATE_KEY")
@@ -128,7 +130,7 @@ def main() -> None:
         )  # fmt: skip
         stores = Stores(PostgresMemoryStore(database), PostgresConversationStore(database), PostgresFactStore(database))
         patience = settings.cluster_patience
-        federation = await Federation.of(settings.cluster_addresses, stack, patience=patience)
+        federation = await Federation.of(settings.cluster_addresses, stack, patience=patience, tls=settings.tls_folder)
         chores = add_to_server(
             server,
             stores,

@@ -158,7 +158,9 @@ async def _drive(
     if settings.identity_private_key is None:
         raise ValueError("orchestrator needs AGENTNET_IDENTITY_PRIVATE_KEY")
     signer = Signer.from_file("orchestrator", settings.identity_private_key, clock)
-    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(*PEERS, POLICY)))
+    channel = await stack.enter_async_context(
+        mesh_channel(settings.mesh_address, services=(*PEERS, POLICY), tls=settings.tls_folder)
+    )
     driver_dsn = settings.driver_dsn.get_secret_value()
     leases: Database = await stack.enter_async_context(open_database(driver_dsn, pool=2))
     owner = f"orchestrator-{secrets.token_hex(6)}"

@@ -67,7 +67,9 @@ def main() -> None:
             raise ValueError("policy needs AGENTNET_IDENTITY_PRIVATE_KEY")
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
-        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=PEERS))
+        channel = await stack.enter_async_context(
+            mesh_channel(settings.mesh_address, services=PEERS, tls=settings.tls_folder)
+        )
         clock, ids = SystemClock(), RandomIds()
         signer = BundleSigner.from_file(settings.identity_private_key)
         models = GrpcModels(channel, Signer.from_file(KEY_ID, settings.identity_private_key, clock))

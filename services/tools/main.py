@@ -54,7 +54,9 @@ def main() -> None:
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
-        channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=(POLICY, MEMORY)))
+        channel = await stack.enter_async_context(
+            mesh_channel(settings.mesh_address, services=(POLICY, MEMORY), tls=settings.tls_folder)
+        )
         if settings.identity_private_key is None:
             raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("tools", settings.identity_private_key, clock)

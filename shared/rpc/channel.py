@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,9 +20,13 @@ from opentelemetry.instrumentation.grpc import aio_client_interceptors
 from shared import identity
 from shared.rpc import deadline, log, trace
 from shared.rpc.server import MAX_MESSAGE_BYTES
+from shared.rpc.tls import channel as channel_to
+from shared.rpc.tls import renewal
 from shared.telemetry import recorded
 
 DEFAULT_UNARY_SECONDS: Final = 10.0
+# A connection that was replaced is kept this long at most for the streams that run over it.
+_STREAM_SECONDS: Final = 24 * 3600.0
 _RETRY: Final = {
     "maxAttempts": 4,
     "initialBackoff": "0.05s",
@@ -32,12 +38,15 @@ _SAFE: Final = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
 
 
 @asynccontextmanager
-async def mesh_channel(address: str, *, services: tuple[str, ...]) -> AsyncIterator[grpc.aio.Channel]:
+async def mesh_channel(
+    address: str, *, services: tuple[str, ...], tls: Path | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to the services named in full, for example "agentnet.cost.v1.CostService".
 
     Calls carry the current caller's identity, the request and session id and the trace, and end with the deadline of
     the call being served; unary ones without a deadline get 10 seconds. Idempotent methods are tried up to four times
-    on UNAVAILABLE, jittered, before the first message.
+    on UNAVAILABLE, jittered, before the first message. `tls` is the folder of mutual TLS, none: in the clear; when its
+    files are replaced, new calls go over a new connection and running ones end where they are.
     """
     traced: list[grpc.aio.ClientInterceptor] = []
     if recorded():
@@ -53,9 +62,16 @@ async def mesh_channel(address: str, *, services: tuple[str, ...]) -> AsyncItera
         # Each service process spreads its calls over connections of its own; a shared subchannel would pin them to one.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    channel = grpc.aio.insecure_channel(address, options=options, interceptors=traced)
-    async with MeshChannel(channel) as enriching:
+
+    def connect() -> grpc.aio.Channel:
+        return channel_to(address, tls, options=options, interceptors=traced)
+
+    async with MeshChannel(connect, renewed=renewal(tls) if tls else _never) as enriching:
         yield enriching
+
+
+def _never() -> bool:
+    return False
 
 
 def retry_config(services: tuple[str, ...]) -> dict[str, Any]:
@@ -80,8 +96,11 @@ class MeshChannel(grpc.aio.Channel):
     would make each call several tasks.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+    def __init__(self, connect: Callable[[], grpc.aio.Channel], *, renewed: Callable[[], bool] = _never) -> None:
+        self._connect = connect
+        self._renewed = renewed
+        self._channel = connect()
+        self._left: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self._channel.__aenter__()
@@ -90,13 +109,13 @@ class MeshChannel(grpc.aio.Channel):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._channel.__aexit__(kind, error, trace)
+        await self.close()
 
     def unary_unary(self, *method: Any, **how: Any) -> Any:
-        return _enriching(self._channel.unary_unary(*method, **how), default=DEFAULT_UNARY_SECONDS)
+        return self._enriching(lambda over: over.unary_unary(*method, **how), default=DEFAULT_UNARY_SECONDS)
 
     def unary_stream(self, *method: Any, **how: Any) -> Any:
-        return _enriching(self._channel.unary_stream(*method, **how), default=None)
+        return self._enriching(lambda over: over.unary_stream(*method, **how), default=None)
 
     def stream_unary(self, *method: Any, **how: Any) -> Any:
         return self._channel.stream_unary(*method, **how)
@@ -105,6 +124,9 @@ class MeshChannel(grpc.aio.Channel):
         return self._channel.stream_stream(*method, **how)
 
     async def close(self, grace: float | None = None) -> None:
+        for leaving in self._left:
+            leaving.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT002 - gRPC's
@@ -116,12 +138,26 @@ class MeshChannel(grpc.aio.Channel):
     async def channel_ready(self) -> None:
         await self._channel.channel_ready()
 
+    def _enriching(self, method: Callable[[grpc.aio.Channel], Any], *, default: float | None) -> Any:
+        over = self._channel
+        call = method(over)
 
-def _enriching(call: Any, *, default: float | None) -> Any:
-    def invoke(request: Any, *, timeout: float | None = None, metadata: Any = None, **more: Any) -> Any:
-        return call(request, timeout=_limit(timeout, default), metadata=_enriched(metadata), **more)
+        def invoke(request: Any, *, timeout: float | None = None, metadata: Any = None, **more: Any) -> Any:
+            nonlocal over, call
+            if self._newest() is not over:
+                over = self._channel
+                call = method(over)
+            return call(request, timeout=_limit(timeout, default), metadata=_enriched(metadata), **more)
 
-    return invoke
+        return invoke
+
+    def _newest(self) -> grpc.aio.Channel:
+        if self._renewed():
+            leaving = asyncio.ensure_future(self._channel.close(_STREAM_SECONDS))
+            self._left.add(leaving)
+            leaving.add_done_callback(self._left.discard)
+            self._channel = self._connect()
+        return self._channel
 
 
 def _limit(timeout: float | None, default: float | None) -> float | None:

@@ -24,6 +24,7 @@ from shared.log import log
 from shared.rpc.chain import Chain
 from shared.rpc.metrics import add_own_metrics
 from shared.rpc.middleware import load
+from shared.rpc.tls import server_credentials
 from shared.settings import MeshSettings
 from shared.telemetry import recorded, telemetry
 
@@ -96,7 +97,7 @@ async def serving(
     async with AsyncExitStack() as resources:
         add_own_metrics(server)
         await register(server, resources)
-        port = server.add_insecure_port(settings.listen)
+        port = _bind(server, settings)
         await server.start()
         await _set_health(health, service_names, health_pb2.HealthCheckResponse.SERVING)
         try:
@@ -104,6 +105,12 @@ async def serving(
         finally:
             await _set_health(health, service_names, health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.stop(settings.drain_grace.total_seconds())
+
+
+def _bind(server: grpc.aio.Server, settings: MeshSettings) -> int:
+    if settings.tls_folder is None:
+        return server.add_insecure_port(settings.listen)
+    return server.add_secure_port(settings.listen, server_credentials(settings.tls_folder))
 
 
 async def _set_health(

@@ -6,15 +6,20 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import envoy
 import pytest
 import yaml
 
 from deploy.docker import init
+from deploy.envoy.__main__ import text as envoy_config
+from deploy.local.authority import PARTIES, Authority
 from deploy.local.state import State
+from shared.rpc.tls import Material
 from shared.settings import SERVICES, MeshSettings
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +96,8 @@ def test_a_container_s_environment_is_what_its_service_reads(
     state.prepare()
     monkeypatch.setenv("REDIS_PASSWORD", "secret")
     monkeypatch.setattr(os, "chown", lambda *_: None)
+    monkeypatch.setenv("AGENTNET_TLS", "true")
+    Authority.of(state).renew()
     init.write_service(state, tmp_path, service)
     for line in (tmp_path / service / "env").read_text().splitlines():
         name, _, value = shlex.split(line)[1].partition("=")
@@ -104,8 +111,37 @@ def test_a_container_s_environment_is_what_its_service_reads(
     settings = kind.load()
     assert settings.listen == "0.0.0.0:50051"
     assert settings.redis_url.get_secret_value() == "redis://:secret@redis:6379/0"
-    files = {file.name: oct(file.stat().st_mode & 0o777) for file in (tmp_path / service).iterdir()}
-    assert set(files.values()) == {"0o400"}
+    assert settings.tls_folder == Path("/etc/agentnet/tls")
+    assert Material.read(tmp_path / service / "tls") == Material.read(Authority.of(state).of_party(service))
+    files = [file for file in (tmp_path / service).rglob("*") if file.is_file()]
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o400"}
+
+
+@pytest.mark.parametrize("tls", ["", "true"])
+def test_the_real_envoy_takes_the_containers_configuration(
+    tls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same generator and the same switch as the embedded mesh; only folders and hosts are others."""
+    state, root = State(tmp_path / "state"), tmp_path / "envoy"
+    state.prepare()
+    root.mkdir()
+    monkeypatch.setenv("AGENTNET_TLS", tls)
+    text = envoy_config()
+    if tls:
+        Authority.of(state).renew()
+        init.write_envoy_tls(state, root)
+    shutil.copy(state.key("edge.jwks"), root)
+    shutil.copy(ROOT / "gen/descriptors/agentnet.binpb", root)
+    for file in (*root.glob("secret-*.json"), root / "envoy.json"):
+        written = text if file.name == "envoy.json" else file.read_text()
+        file.write_text(written.replace("/etc/agentnet", str(root)))
+    binary = Path(envoy.__file__).parent / "_bin" / "envoy"
+    checked = subprocess.run(
+        (binary, "--mode", "validate", "-c", root / "envoy.json"), capture_output=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr.decode()[-2000:]
+    sockets = re.findall(r"envoy\.transport_sockets\.tls", text)
+    assert len(sockets) == (2 + len(SERVICES) if tls else 0)
 
 
 def test_the_image_is_built_in_stages_and_runs_as_an_ordinary_user() -> None:
@@ -143,3 +179,12 @@ def test_what_two_wheels_both_carry_is_written_last_by_its_owner() -> None:
     from opentelemetry.proto.common.v1 import common_pb2
 
     assert common_pb2.InstrumentationScope(name="agentnet").name == "agentnet"
+
+
+def test_cert_manager_is_asked_for_the_names_that_envoy_and_services_check() -> None:
+    found = list(yaml.safe_load_all((ROOT / "deploy/tls/cert-manager.yaml").read_text()))
+    leaves = [one["spec"] for one in found if one["kind"] == "Certificate" and not one["spec"].get("isCA")]
+    assert {name for leaf in leaves for name in leaf["dnsNames"]} == {*PARTIES} - {"supervisor"}
+    for leaf in leaves:
+        assert set(leaf["usages"]) == {"server auth", "client auth"}
+        assert leaf["issuerRef"]["name"] == "agentnet"

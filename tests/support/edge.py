@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ import envoy
 import grpc
 
 from deploy.envoy.config import EnvoyInputs, write_config
+from deploy.local.authority import Authority
 from deploy.local.state import State
 from deploy.local.tokens import AUDIENCE, ISSUER, mint
 from services.gateway import main as gateway
@@ -63,10 +65,12 @@ class Edge:
     state: State
     stores: gateway.Stores
     behind: str
+    authority: Authority | None = None
+    internal: str = ""
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{'https' if self.authority else 'http'}://{self.address}"
 
     def token(self, *roles: str, tenant: str = "acme", subject: str = "ada", ttl: timedelta | None = None) -> str:
         """A token of the edge's own issuer; an admin's unless told."""
@@ -76,8 +80,9 @@ class Edge:
     async def rest(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """A call as its headers say; names are given with `_` for `-`."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
+        trusted = ssl.create_default_context(cafile=str(self.authority.certificate)) if self.authority else True
         async with aiohttp.ClientSession() as session:
-            async with session.request(method, self.url + path, json=body, headers=given) as answer:
+            async with session.request(method, self.url + path, json=body, headers=given, ssl=trusted) as answer:
                 return Answer(answer.status, answer.headers, await answer.text())
 
     async def bearer(self, method: str, path: str, token: str, body: Any = None) -> Answer:
@@ -112,11 +117,15 @@ async def running_edge(
     serve: Serve = lambda _server: None,
     work: Work | None = None,
     mcp: Any = None,
+    tls: Sequence[str] = (),
     **settings: Any,
 ) -> AsyncIterator[Edge]:
-    """Starts both and waits until Envoy routes. `serve` adds the rest of the mesh to gateway's server."""
+    """Starts both and waits until Envoy routes. `serve` adds the rest of the mesh to gateway's server. `tls`
+    names the services whose certificate it has; without any all is in the clear.
+    """
     state, kept = State(folder / "state"), stores or memory_stores()
     state.prepare()
+    authority = _certified(state, tls) if tls else None
     edge, internal = free_port(), free_port()
     given = {
         "listen": "127.0.0.1:0",
@@ -129,6 +138,7 @@ async def running_edge(
         "drain_grace": 0.2,
         "key_cache_ttl": 0,
         "directory_cache_ttl": 0,
+        "tls_folder": authority.of_party("gateway") if authority else None,
     }
     loaded = GatewaySettings.model_validate(given | settings)
 
@@ -137,12 +147,22 @@ async def running_edge(
         await gateway.build(loaded, kept, server, stack, work=work, mcp=mcp)
 
     async with serving(loaded, register, service_names=gateway.SERVICES, open_to_all=gateway.OPEN) as address:
-        inputs = _inputs(state, address, edge=edge, internal=internal)
+        inputs = _inputs(state, address, edge=edge, internal=internal, authority=authority)
         async with _envoy(inputs, folder):
-            yield Edge(f"127.0.0.1:{edge}", state, kept, address)
+            running = Edge(f"127.0.0.1:{edge}", state, kept, address, authority, f"127.0.0.1:{internal}")
+            await _routes(running, folder / "envoy.log")
+            yield running
 
 
-def _inputs(state: State, address: str, *, edge: int, internal: int) -> EnvoyInputs:
+def _certified(state: State, names: Sequence[str]) -> Authority:
+    """One process is all services here, so gateway's certificate has these names of theirs."""
+    authority = Authority.of(state)
+    authority.renew()
+    authority.issue("gateway", (*names, "127.0.0.1"))
+    return authority
+
+
+def _inputs(state: State, address: str, *, edge: int, internal: int, authority: Authority | None) -> EnvoyInputs:
     host, _, port = address.rpartition(":")
     return EnvoyInputs(
         edge=("127.0.0.1", edge),
@@ -153,6 +173,9 @@ def _inputs(state: State, address: str, *, edge: int, internal: int) -> EnvoyInp
         issuer=ISSUER,
         audience=AUDIENCE,
         access_log=state.logs / "access.log",
+        edge_tls=authority.of_party("edge") if authority else None,
+        mesh_tls=authority.of_party("envoy") if authority else None,
+        secrets=state.folder,
     )
 
 
@@ -165,21 +188,18 @@ async def _envoy(inputs: EnvoyInputs, folder: Path) -> AsyncIterator[None]:
     with (folder / "envoy.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ})
     try:
-        await _routes(f"http://{inputs.edge[0]}:{inputs.edge[1]}/healthz", folder / "envoy.log")
         yield
     finally:
         process.kill()
         process.wait()
 
 
-async def _routes(url: str, log: Path) -> None:
-    async with aiohttp.ClientSession() as session:
-        for _ in range(200):
-            try:
-                async with session.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)
+async def _routes(edge: Edge, log: Path) -> None:
+    for _ in range(200):
+        try:
+            if (await edge.rest("GET", "/healthz")).status == 200:
+                return
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.05)
     raise TimeoutError(log.read_text())

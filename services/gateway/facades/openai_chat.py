@@ -224,12 +224,18 @@ def _tool_choice(data: Object) -> str:
 
 def _schema(data: Object) -> Mapping[str, Any] | None:
     wanted = reading.inner(data, "response_format")
+    named = reading.inner(wanted, "json_schema") if wanted.get("type") == "json_schema" else {}
+    return schema_of({**named, **wanted}, "response_format")
+
+
+def schema_of(wanted: Object, field: str) -> Mapping[str, Any] | None:
+    """The schema that an answer in this form must have; None for text. Raises Unsupported and InvalidArgument."""
     match wanted.get("type", "text"):
         case "text":
             return None
         case "json_object":
             return {"type": "object"}
         case "json_schema":
-            return reading.inner(reading.inner(wanted, "json_schema"), "schema")
+            return reading.inner(wanted, "schema")
         case other:
-            raise Unsupported("response_format", f"of type {json.dumps(other)} is not supported by this mesh")
+            raise Unsupported(field, f"of type {json.dumps(other)} is not supported by this mesh")

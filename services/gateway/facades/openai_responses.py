@@ -59,8 +59,6 @@ def read(data: Object, generation_id: str) -> ResponseRequest:
     """Raises InvalidArgument with the field as OpenAI names it."""
     reading.refuse(data, _UNSUPPORTED)
     form = reading.inner(reading.inner(data, "text"), "format")
-    if form.get("type", "text") != "text":
-        raise Unsupported("text.format", "other than text is not supported by this mesh")
     background = reading.flag(data, "background")
     instructions = reading.text(data, "instructions", default="")
     system = (Message(Role.SYSTEM, (instructions,)),) if instructions else ()
@@ -70,6 +68,7 @@ def read(data: Object, generation_id: str) -> ResponseRequest:
         max_tokens=reading.integer(data, "max_output_tokens") or 0,
         temperature=reading.number(data, "temperature"),
         top_p=reading.number(data, "top_p"),
+        schema=openai_chat.schema_of(form, "text.format"),
         generation_id=generation_id,
         background=background,
     )

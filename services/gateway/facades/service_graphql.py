@@ -79,7 +79,7 @@ class GraphqlService(graphql_service_pb2_grpc.GraphqlServiceServicer):
 def _asked(data: bytes) -> tuple[str, dict[str, Any], str | None]:
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidArgument("the body is not JSON", field="query") from None
     if not isinstance(body, dict) or not isinstance(body.get("query"), str):
         raise InvalidArgument("the body needs a text `query`", field="query")

@@ -43,7 +43,9 @@ async def _worker(settings: EvaluationSettings, stack: AsyncExitStack) -> Worker
     signer = Signer.from_file("orchestrator", settings.identity_private_key, clock)
     own = await stack.enter_async_context(open_database(settings.postgres_dsn.get_secret_value(), pool=4))
     leases = await stack.enter_async_context(open_database(settings.driver_dsn.get_secret_value(), pool=2))
-    channel = await stack.enter_async_context(mesh_channel(settings.mesh_address, services=SERVICES))
+    channel = await stack.enter_async_context(
+        mesh_channel(settings.mesh_address, services=SERVICES, tls=settings.tls_folder)
+    )
     evaluations = Evaluations(PostgresEvaluationStore(own), clock, RandomIds())
     sessions, meaning = GrpcSessions(channel, signer), GrpcMeaning(channel, signer)
     return Worker(

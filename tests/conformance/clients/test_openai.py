@@ -225,6 +225,23 @@ async def test_a_response_streams_and_resumes_after_any_event(client: openai.Asy
         assert [event.to_dict() async for event in resumed] == [event.to_dict() for event in events[after + 1 :]]
 
 
+async def test_an_image_and_a_schema_of_a_response_reach_the_model(
+    client: openai.AsyncOpenAI, inference: ScriptedInference
+) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+    content = [
+        {"type": "input_text", "text": "What is it?"},
+        {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0="},
+    ]
+    form = {"format": {"type": "json_schema", "name": "a", "schema": schema, "strict": True}}
+    await client.responses.create(model="words", input=[{"role": "user", "content": content}], text=form)
+    asked = inference.asked[-1]
+    assert asked.response_format.json_schema["properties"]["answer"]["type"] == "string"
+    assert asked.messages[0].content[1].image.media_type == "image/png"
+    with pytest.raises(openai.BadRequestError, match=r"text\.format"):
+        await client.responses.create(model="words", input="x", text={"format": {"type": "grammar"}})
+
+
 async def test_a_response_goes_on_in_the_background(client: openai.AsyncOpenAI, inference: ScriptedInference) -> None:
     started = await client.responses.create(model="slow", input="x", background=True)
     assert started.status == "in_progress"

@@ -37,7 +37,14 @@ def told(*, ready: bool, count: int) -> dict[str, Any]:
         | {"latency_ms": {"p50": 4.066666666666666, "p95": 72.5, "p99": 1205.0000000000002}}
         for name in NAMES[:count]
     ]
-    return {"running": True, "ready": ready, "edge": "127.0.0.1:8080", "state": "/x", "processes": parts}
+    return {
+        "running": True,
+        "ready": ready,
+        "edge": "127.0.0.1:8080",
+        "url": "http://127.0.0.1:8080",
+        "state": "/x",
+        "processes": parts,
+    }
 
 
 def test_up_detach_waits_for_the_whole_mesh_and_not_for_its_first_parts(

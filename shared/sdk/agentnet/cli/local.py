@@ -27,18 +27,18 @@ _STOP_SECONDS = 30.0
 Job = Callable[[str], Awaitable[bool]]
 
 
-def up_mesh(out: Console, *, job: Job | None, serve: bool) -> int:
+def up_mesh(out: Console, *, job: Job | None, serve: bool, tls: bool = False) -> int:
     """Starts the mesh, does the job, serves until a signal. Returns the exit status."""
     from deploy.local.process import StartFailed  # noqa: PLC0415 - remote users have no deploy package
     from deploy.local.state import AlreadyRunning  # noqa: PLC0415
 
     try:
-        return asyncio.run(_up(out, job=job, serve=serve))
+        return asyncio.run(_up(out, job=job, serve=serve, tls=tls))
     except (AlreadyRunning, StartFailed, OSError) as error:
         raise _failed(str(error)) from None
 
 
-async def _up(out: Console, *, job: Job | None, serve: bool) -> int:
+async def _up(out: Console, *, job: Job | None, serve: bool, tls: bool) -> int:
     from deploy.local.mesh import Options, embedded_mesh  # noqa: PLC0415
 
     began = time.monotonic()
@@ -50,7 +50,7 @@ async def _up(out: Console, *, job: Job | None, serve: bool) -> int:
     def report(step: str) -> None:
         out.print(f"[dim]{time.monotonic() - began:6.1f} s[/]  {step}")
 
-    starting = embedded_mesh(Options(_state(), report))
+    starting = embedded_mesh(Options(_state(), report, tls=tls))
     entering = asyncio.ensure_future(starting.__aenter__())
     await asyncio.wait({entering, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if not entering.done():
@@ -75,13 +75,13 @@ async def _serve(out: Console, mesh: EmbeddedMesh, stop: asyncio.Event, *, job: 
             working.cancel()
             return 130
     if serve:
-        _print_urls(out, mesh.edge)
+        _print_urls(out, mesh.plan.edge_url)
         await stop.wait()
         out.print("stopping ...")
     return status
 
 
-def detach(out: Console) -> None:
+def detach(out: Console, *, tls: bool = False) -> None:
     """Starts the mesh in the background and waits until it serves."""
     state = _state()
     if state.running():
@@ -89,7 +89,7 @@ def detach(out: Console) -> None:
     state.folder.mkdir(parents=True, exist_ok=True)
     with (state.folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
-            (sys.executable, "-m", "agentnet.cli.main", "up"),
+            (sys.executable, "-m", "agentnet.cli.main", "up", *(("--tls",) if tls else ())),
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + _START_SECONDS
@@ -97,7 +97,7 @@ def detach(out: Console) -> None:
         while process.poll() is None and time.monotonic() < deadline:
             found = local_status()
             if found.get("running") and found.get("ready"):
-                _print_urls(out, found["edge"])
+                _print_urls(out, found["url"])
                 return
             time.sleep(0.2)
     raise _failed(f"the mesh did not start; see {state.folder / 'supervisor.log'}")
@@ -149,9 +149,10 @@ def _state() -> State:
     return State.default()
 
 
-def _print_urls(out: Console, edge: str) -> None:
-    out.print(f"\n[bold green]the mesh serves[/] on [bold]http://{edge}[/] (gRPC, gRPC-Web, REST)", soft_wrap=True)
-    out.print(f'  agentnet status   ·   agentnet run "..."   ·   curl http://{edge}/health', soft_wrap=True)
+def _print_urls(out: Console, url: str) -> None:
+    trusting = f" --cacert {_state().folder / 'tls' / 'ca.crt'}" if url.startswith("https") else ""
+    out.print(f"\n[bold green]the mesh serves[/] on [bold]{url}[/] (gRPC, gRPC-Web, REST)", soft_wrap=True)
+    out.print(f'  agentnet status   ·   agentnet run "..."   ·   curl{trusting} {url}/health', soft_wrap=True)
     out.print("  Ctrl-C or `agentnet down` stops it")
 
 

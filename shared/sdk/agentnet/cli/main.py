@@ -49,13 +49,16 @@ def up(
     detached: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Run the main job once, then stop.")] = False,
     main_job: Annotated[bool, typer.Option("--run", help="Run the main job, then serve until Ctrl-C.")] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", envvar="AGENTNET_TLS", help="TLS at the edge, mutual TLS behind it.")
+    ] = False,
 ) -> None:
     """Start the local mesh and serve until Ctrl-C."""
     if detached:
-        detach(out)
+        detach(out, tls=tls)
         return
     job = _demo if demo or main_job else None
-    sys.exit(up_mesh(out, job=job, serve=not demo))
+    sys.exit(up_mesh(out, job=job, serve=not demo, tls=tls))
 
 
 @app.command()
@@ -276,7 +279,7 @@ async def _create_agent(made: agent_pb2.Agent) -> None:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    out.print(f"edge [bold]http://{found['edge']}[/]  (gRPC, gRPC-Web, REST)   state {found['state']}", soft_wrap=True)
+    out.print(f"edge [bold]{found['url']}[/]  (gRPC, gRPC-Web, REST)   state {found['state']}", soft_wrap=True)
     columns = ("process", "health", "address", "pid", "restarts", "requests", "p50 ms", "p95", "p99")
     table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for part in found["processes"]:

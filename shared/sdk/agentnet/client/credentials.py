@@ -19,6 +19,8 @@ class Target:
 
     address: str
     credential: str | None
+    # PEM of whom to trust where the address begins with https://; None: whom the world trusts.
+    authority: Path | None = None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.credential}"),) if self.credential else ()
@@ -26,6 +28,7 @@ class Target:
 
 def find_target(address: str | None, credential: str | None) -> Target:
     """What was given wins over AGENTNET_ADDRESS, AGENTNET_TOKEN and AGENTNET_API_KEY, and they over the local mesh.
+    AGENTNET_CA names the file with the authority of an https:// address, if the world does not know it.
 
     Raises MeshNotFound when nothing names a mesh.
     """
@@ -35,14 +38,18 @@ def find_target(address: str | None, credential: str | None) -> Target:
         raise MeshNotFound
     given = credential or os.environ.get("AGENTNET_TOKEN") or os.environ.get("AGENTNET_API_KEY")
     fallback = local.credential if local and local.address == address else None
-    return Target(address=address, credential=given or fallback)
+    authority = Path(ca) if (ca := os.environ.get("AGENTNET_CA")) else None
+    if local and local.address == address:
+        authority = authority or local.authority
+    return Target(address=address, credential=given or fallback, authority=authority)
 
 
 def _local() -> Target | None:
     for file in _candidates():
         try:
             found = json.loads(file.read_text())
-            return Target(address=str(found["address"]), credential=str(found["token"]))
+            authority = Path(found["authority"]) if "authority" in found else None
+            return Target(address=str(found["address"]), credential=str(found["token"]), authority=authority)
         except (OSError, ValueError, KeyError):
             continue
     return None

@@ -52,7 +52,7 @@ class AgentNet:
 
     @classmethod
     def connect(cls, address: str | None = None, *, credential: str | None = None) -> Self:
-        """A client of the mesh at `address`, with a token or an API key.
+        """A client of the mesh at `address`, host:port, or https://host:port over TLS, with a token or an API key.
 
         Without them: AGENTNET_ADDRESS, AGENTNET_TOKEN or AGENTNET_API_KEY, else the local mesh. The connection is made
         by the first call.

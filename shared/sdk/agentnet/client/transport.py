@@ -19,6 +19,16 @@ class CallOptions(TypedDict):
     timeout: float | None
 
 
+def _channel(target: Target, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+    scheme, said, address = target.address.rpartition("://")
+    if scheme != "https":
+        return grpc.aio.insecure_channel(address, options=options)
+    if not said or ":" not in address:
+        address = f"{address}:443"
+    trusted = target.authority.read_bytes() if target.authority else None
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(trusted), options=options)
+
+
 class Transport:
     """One connection to one mesh, multiplexed."""
 
@@ -30,7 +40,7 @@ class Transport:
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]
         self.target = target
-        self.channel = grpc.aio.insecure_channel(target.address, options=options)
+        self.channel = _channel(target, options)
 
     def options(self, *, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> CallOptions:
         """The credential, and a limit in seconds; None for streams."""
