@@ -18,7 +18,6 @@ from services.memory.conversations_memory import InMemoryConversations
 from services.memory.conversations_postgres import PostgresConversationStore
 from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.fact_store_postgres import PostgresFactStore
-from services.memory.store import WIDTHS
 from services.memory.store_memory import InMemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
@@ -75,7 +74,7 @@ ENGINES = {"faiss": _faiss, "qdrant": _qdrant, "chroma": _chroma, "lancedb": _la
 @pytest.fixture
 async def pinecone() -> AsyncIterator[PineconeEngine]:
     async with AsyncExitStack() as stack:
-        hosts = {width: await stack.enter_async_context(served(Pinecone().routes())) for width in WIDTHS}
+        hosts = {width: await stack.enter_async_context(served(Pinecone().routes())) for width in (384, 768, 1536)}
         with closing(PineconeEngine(hosts, api_key=KEY)) as engine:
             yield engine
 
