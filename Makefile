@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -55,6 +55,14 @@ test-unit test-contract test-service test-e2e test-conformance: setup ## One fol
 test-backends: setup ## Memory's contract suite on every engine it has an adapter for, in an environment of its own
 	@bash deploy/python/backends.sh
 	@.venv-backends/bin/python -m pytest tests/contract/memory/test_store.py tests/contract/memory/test_tenants.py
+
+bench-backends: setup ## Memory's backends side by side: writing, searching, recall
+	@bash deploy/python/backends.sh
+	@.venv-backends/bin/python -m tests.bench.memory_backends
+
+bench-memory: setup ## Recall at SIZES=10000,100000 (or more) memories beside FAISS, Chroma and Qdrant; quiet cores: 100,000 takes half an hour
+	@bash deploy/python/backends.sh
+	@.venv-backends/bin/python -m tests.bench.memory_latency --peers --sizes $(or $(SIZES),10000,100000)
 
 bench: setup ## Measure the mesh's overhead and print the table
 	@python -m tests.bench.overhead

@@ -1,14 +1,28 @@
--- name: add_384
-insert into memory_episode_384 (tenant_id, place, id, agent_name, embedding, embedding_model, embedding_set, content, content_hash, memory_type, session_id,
-  turn_id, tags, metadata, importance, policy_version, created_at, updated_at, expires_at)
-values ($1, coalesce($2, nextval('memory_place')), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-on conflict do nothing
-returning id, place;
+-- Fragments that other queries name: `:columns`, `:fits`; `:table`, `:near` and `:wide` are those of a width of vectors.
 
--- name: add_1536
-insert into memory_episode (tenant_id, place, id, agent_name, embedding, embedding_model, embedding_set, content, content_hash, memory_type, session_id,
-  turn_id, tags, metadata, importance, policy_version, created_at, updated_at, expires_at)
-values ($1, coalesce($2, nextval('memory_place')), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+-- name: columns
+id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
+  importance, policy_version, created_at, updated_at, expires_at
+
+-- name: fits
+tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
+  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
+  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
+  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
+  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
+  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
+  and ($14::jsonb = '{}' or not exists (
+    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
+  and embedding_set = $15
+
+-- name: add
+-- What is there in a table of another width is there.
+insert into :table (tenant_id, place, id, agent_name, embedding, embedding_model, embedding_set, content, content_hash,
+  memory_type, session_id, turn_id, tags, metadata, importance, policy_version, created_at, updated_at, expires_at)
+select $1::text, coalesce($2::bigint, nextval('memory_place')), $3, $4::text, $5::halfvec, $6, $7::text, $8, $9::bytea, $10::text, $11,
+  $12, $13::text[], $14::jsonb, $15::float8, $16, $17::timestamptz, $18::timestamptz, $19::timestamptz
+where not exists (select from memory where tenant_id = $1 and embedding_set = $7 and agent_name = $4 and memory_type = $10
+  and content_hash = $9)
 on conflict do nothing
 returning id, place;
 
@@ -35,14 +49,28 @@ select * from memory where tenant_id = $1 and id = $2 and (expires_at is null or
 
 -- name: vector
 select embedding::real[] as embedding from memory_episode_384 where tenant_id = $1 and id = $2
-union all select embedding::real[] from memory_episode where tenant_id = $1 and id = $2;
+union all select embedding::real[] from memory_episode where tenant_id = $1 and id = $2
+union all select embedding::real[] from memory_episode_any where tenant_id = $1 and id = $2;
 
 -- name: delete
 with wide as (delete from memory_episode where tenant_id = $1 and id = any($2) returning place, content, memory_type),
   narrow as (delete from memory_episode_384 where tenant_id = $1 and id = any($2) returning place, content, memory_type),
-  gone as (select * from wide union all select * from narrow),
+  other as (delete from memory_episode_any where tenant_id = $1 and id = any($2) returning place, content, memory_type),
+  gone as (select * from wide union all select * from narrow union all select * from other),
   unused as (delete from memory_use using gone where memory_use.tenant_id = $1 and memory_use.place = gone.place)
 select * from gone;
+
+-- name: take
+-- Takes rows out for a new vector, those that are still as they were read.
+with wanted as (select id as wanted_id, updated as wanted_time
+    from unnest($2::text[], $3::timestamptz[]) as given (id, updated)),
+  wide as (delete from memory_episode using wanted where tenant_id = $1 and id = wanted_id
+    and updated_at is not distinct from wanted_time returning :columns),
+  narrow as (delete from memory_episode_384 using wanted where tenant_id = $1 and id = wanted_id
+    and updated_at is not distinct from wanted_time returning :columns),
+  other as (delete from memory_episode_any using wanted where tenant_id = $1 and id = wanted_id
+    and updated_at is not distinct from wanted_time returning :columns)
+select * from wide union all select * from narrow union all select * from other;
 
 -- name: delete_words
 delete from memory_word using unnest($2::text[], $3::bigint[]) as cut (word, place)
@@ -64,133 +92,40 @@ select $1, id, subject_id, content_sha256, $5, $6 from unnest($2::text[], $3::te
 select id, subject_id, content_sha256, requested_by, deleted_at from forget_receipt where tenant_id = $1 and id = $2;
 
 -- name: newest
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at
+select :columns
 from memory
-where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
+where :fits
   and ($16::timestamptz is null or (created_at, id) < ($16, $17))
 order by created_at desc, id desc
 limit $18;
 
 -- name: oldest
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at
+select :columns
 from memory
-where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
+where :fits
   and ($16::timestamptz is null or (created_at, id) > ($16, $17))
 order by created_at, id
 limit $18;
 
--- name: graph_384
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
-from memory_episode_384
-where in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
-order by embedding <=> $16
+-- name: graph
+select :columns, 1 - (:near <=> $16) as cosine from :table
+where in_graph and :wide and :fits
+  and ($18::text = '' or embedding_model in ('', $18))
+order by :near <=> $16
 limit $17;
 
--- name: fresh_384
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
-from memory_episode_384
-where not in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
-order by (embedding <=> $16) + 0
+-- name: fresh
+select :columns, 1 - (:near <=> $16) as cosine from :table
+where not in_graph and :wide and :fits
+  and ($18::text = '' or embedding_model in ('', $18))
+order by (:near <=> $16) + 0
 limit $17;
 
--- name: exact_384
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
-from memory_episode_384
-where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
-order by (embedding <=> $16) + 0
-limit $17;
-
--- name: graph_1536
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
-from memory_episode
-where in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
-order by embedding <=> $16
-limit $17;
-
--- name: fresh_1536
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
-from memory_episode
-where not in_graph and tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
-order by (embedding <=> $16) + 0
-limit $17;
-
--- name: exact_1536
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at, 1 - (embedding <=> $16) as cosine
-from memory_episode
-where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
-order by (embedding <=> $16) + 0
+-- name: exact
+select :columns, 1 - (:near <=> $16) as cosine from :table
+where :wide and :fits
+  and ($18::text = '' or embedding_model in ('', $18))
+order by (:near <=> $16) + 0
 limit $17;
 
 -- name: holding
@@ -206,25 +141,14 @@ from unnest($2::text[], $3::float8[]) as asked (word, weight),
 group by place order by score desc, place limit $5;
 
 -- name: placed
-select id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at
+select :columns
 from memory
-where tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
-  and (cardinality($4::text[]) = 0 or memory_type = any($4)) and (cardinality($5::text[]) = 0 or tags @> $5)
-  and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-  and ($8::text = '' or session_id = $8) and ($9::text = '' or session_id <> $9)
-  and ($10::timestamptz is null or created_at <= $10) and ($11::float8 = 0 or importance >= $11)
-  and ($12::text = '' or turn_id = $12) and ($13::text = '' or policy_version = $13)
-  and ($14::jsonb = '{}' or not exists (
-    select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
-  and embedding_set = $15
+where :fits
   and place = any($16::bigint[]);
 
--- name: cosines_384
-select place, 1 - (embedding <=> $3) as cosine from memory_episode_384 where tenant_id = $1 and place = any($2);
-
--- name: cosines_1536
-select place, 1 - (embedding <=> $3) as cosine from memory_episode where tenant_id = $1 and place = any($2);
+-- name: cosines
+select place, 1 - (:near <=> $3) as cosine from :table
+where :wide and tenant_id = $1 and place = any($2) and ($4::text = '' or embedding_model in ('', $4));
 
 -- name: similar_words
 with recursive known as (
@@ -302,33 +226,18 @@ from unnest($2::bigint[], $3::text[], $4::timestamptz[]) as chosen (place, sessi
       order by created_at, memory.place limit $5) as later)
   ) as side;
 
--- name: into_graph_384
-update memory_episode_384 set in_graph = true
+-- name: into_graph
+update :table set in_graph = true
 where tenant_id = $1 and not in_graph and place in (
-  select place from memory_episode_384 where tenant_id = $1 and not in_graph order by place limit $2 for update skip locked);
+  select place from :table where tenant_id = $1 and not in_graph and :wide order by place limit $2 for update skip locked);
 
--- name: not_in_graph_384
-select count(*) from (select from memory_episode_384 where tenant_id = $1 and not in_graph limit $2) as counted;
+-- name: not_in_graph
+select count(*) from (select from :table where tenant_id = $1 and not in_graph and :wide limit $2) as counted;
 
--- name: into_graph_1536
-update memory_episode set in_graph = true
-where tenant_id = $1 and not in_graph and place in (
-  select place from memory_episode where tenant_id = $1 and not in_graph order by place limit $2 for update skip locked);
-
--- name: not_in_graph_1536
-select count(*) from (select from memory_episode where tenant_id = $1 and not in_graph limit $2) as counted;
-
--- name: standing_384
+-- name: standing
 select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
   set_config('plan_cache_mode', 'force_custom_plan', true),
-  exists (select from memory_episode_384 where tenant_id = $1 and in_graph) as in_graph,
-  (select coalesce(sum(memories), 0)::bigint from memory_count where tenant_id = $1) as memories,
-  (select coalesce(sum(words), 0)::bigint from memory_count where tenant_id = $1) as words;
-
--- name: standing_1536
-select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
-  set_config('plan_cache_mode', 'force_custom_plan', true),
-  exists (select from memory_episode where tenant_id = $1 and in_graph) as in_graph,
+  exists (select from :table where tenant_id = $1 and in_graph and :wide) as in_graph,
   (select coalesce(sum(memories), 0)::bigint from memory_count where tenant_id = $1) as memories,
   (select coalesce(sum(words), 0)::bigint from memory_count where tenant_id = $1) as words;
 
@@ -340,7 +249,15 @@ select set_config('enable_sort', 'off', true);
 select analyze_memories();
 
 -- name: outdated
-select * from memory where tenant_id = $1 and embedding_model not in ('', $2) order by place limit $3;
+-- Two ranges of the index: what is done already is never read again.
+select * from (
+  (select * from memory where tenant_id = $1 and embedding_model > '' and embedding_model < $2
+    order by embedding_model, place limit $3)
+  union all
+  (select * from memory where tenant_id = $1 and embedding_model <> '' and embedding_model > $2
+    order by embedding_model, place limit $3)) as found
+order by place limit $3;
 
 -- name: count_outdated
-select count(*) from memory where tenant_id = $1 and embedding_model not in ('', $2);
+select (select count(*) from memory where tenant_id = $1 and embedding_model > '' and embedding_model < $2)
+  + (select count(*) from memory where tenant_id = $1 and embedding_model <> '' and embedding_model > $2);

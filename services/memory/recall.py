@@ -69,7 +69,7 @@ class Recall:
         now = self._clock.now()
         vector, degraded = await self._vector(asked)
         words = rank.query_words(asked.query) if asked.by_words else ()
-        probe = Probe(vector, words, max(_POOL, asked.limit * 2), max(_REACH, asked.neighbours))
+        probe = Probe(vector, words, max(_POOL, asked.limit * 2), max(_REACH, asked.neighbours), self._embedder.model)
         gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
         query = asked.query
         if slips := await self._slips(tenant, gathered, words):

@@ -85,6 +85,8 @@ class Remembering:
         vectors = [new.vector for new in many]
         if not all(vectors):
             vectors = await self._embedder.embed([embedded_text(memory) for memory in memories])
+            # The model's name is known from its answer on.
+            memories = [replace(memory, embedding_model=self._embedder.model) for memory in memories]
         entries = [Entry(memory, vector) for memory, vector in zip(memories, vectors, strict=True)]
         stored = await self._store.add(tenant, entries)
         return [(kept, kept.id == memory.id) for kept, memory in zip(stored, memories, strict=True)]
@@ -121,11 +123,12 @@ class Remembering:
         await self._embedder.embed(["."])
         old, count = await self._store.outdated(tenant, self._embedder.model, limit=limit)
         vectors = await self._embedder.embed([embedded_text(memory) for memory in old])
-        done = 0
-        for memory, vector in zip(old, vectors, strict=True):
-            renewed = replace(memory, embedding_model=self._embedder.model)
-            done += await self._store.change(tenant, Entry(renewed, vector), before=memory) is not None
-        return done, count - len(old)
+        model = self._embedder.model
+        renewed = [
+            Entry(replace(memory, embedding_model=model), vector) for memory, vector in zip(old, vectors, strict=True)
+        ]
+        done = await self._store.revector(tenant, renewed) if renewed else 0
+        return done, count - done
 
     async def find(self, tenant: str, memory_id: str) -> Memory:
         """Raises MemoryNotFound."""
@@ -185,7 +188,6 @@ class Remembering:
             created_at=new.happened_at or self._clock.now(),
             expires_at=new.expires_at,
             policy_version=new.policy_version,
-            embedding_model="" if new.vector else self._embedder.model,
             embedding_set=new.embedding_set,
         )
 

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from pgvector import HalfVector
 
 from services.memory.errors import EmbeddingWidthInvalid
 from services.memory.store import WIDTHS, Filter, Memory, MemoryType, Vector
+from shared.postgres import Queries, load_queries
+
+# Widths with a table of their own. All others share one, whose vectors are cast to the width that is asked for.
+_TABLES: Final = {384: "memory_episode_384", 1536: "memory_episode"}
+
+
+def queries() -> Queries:
+    """The queries of `queries.sql` with what they share written out; those about vectors are named for a width too."""
+    found = load_queries(Path(__file__).with_name("queries.sql"))
+    shared = {":columns": found.pop("columns"), ":fits": found.pop("fits")}
+    made = Queries()
+    for name, text in found.items():
+        if ":table" in text:
+            made |= {f"{name}_{width}": _written_out(text, shared | _of_width(width)) for width in WIDTHS}
+        else:
+            made[name] = _written_out(text, shared)
+    return made
+
+
+def _of_width(width: int) -> dict[str, str]:
+    if width in _TABLES:
+        return {":table": _TABLES[width], ":near": "embedding", ":wide": "true"}
+    near, wide = f"embedding::halfvec({width})", f"vector_dims(embedding) = {width}"
+    return {":table": "memory_episode_any", ":near": near, ":wide": wide}
+
+
+def _written_out(text: str, parts: Mapping[str, str]) -> str:
+    for name, part in parts.items():
+        text = text.replace(name, part)
+    return text
 
 
 def conditions(tenant: str, chosen: Filter, now: datetime) -> tuple[object, ...]:

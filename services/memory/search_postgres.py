@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
-from services.memory.rows import conditions, half, memory_of, width_of
+from services.memory.rows import conditions, half, memory_of, queries, width_of
 from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Memory, Probe, Vector
 from services.memory.words import weight
-from shared.postgres import Connection, load_queries
+from shared.postgres import Connection
 
-_SQL = load_queries(Path(__file__).with_name("queries.sql"))
+_SQL = queries()
 # Words that more memories hold than this tell little: counting them stops here.
 _HOLDING: Final = 5_000
 # How many entries of the inverted index one search reads.
@@ -23,11 +22,11 @@ _FIRST: Final = 25
 
 
 async def nearest(
-    connection: Connection, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+    connection: Connection, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str
 ) -> Sequence[Found]:
     """By cosine similarity, best first."""
     standing = await _standing(connection, tenant, width_of(vector))
-    return await _nearest(connection, standing, vector, conditions(tenant, chosen, now), limit=limit)
+    return await _nearest(connection, standing, vector, conditions(tenant, chosen, now), limit=limit, model=model)
 
 
 async def gather(connection: Connection, tenant: str, probe: Probe, chosen: Filter, now: datetime) -> Gathered:
@@ -36,14 +35,14 @@ async def gather(connection: Connection, tenant: str, probe: Probe, chosen: Filt
     given = conditions(tenant, chosen, now)
     near: Sequence[Found] = []
     if probe.vector:
-        near = await _nearest(connection, standing, probe.vector, given, limit=probe.limit)
+        near = await _nearest(connection, standing, probe.vector, given, limit=probe.limit, model=probe.model)
     corpus = await _corpus(connection, tenant, standing, probe.words)
     worded = await _worded(connection, probe, corpus, given)
     first = [one.memory for one in near[:_FIRST]] + list(worded[:_FIRST])
     around = await _around(connection, tenant, first, probe, chosen.as_of or now)
     cosines = {one.memory.place: one.cosine for one in near}
     others = [memory.place for memory in worded] + [memory.place for line in around.values() for _, memory in line]
-    cosines |= await _cosines(connection, tenant, sorted({*others} - cosines.keys()), probe.vector)
+    cosines |= await _cosines(connection, tenant, sorted({*others} - cosines.keys()), probe)
     pool = {memory.place: memory for memory in (*(one.memory for one in near), *worded)}
     return Gathered(
         [Found(memory, cosines.get(place, 0.0)) for place, memory in pool.items()],
@@ -63,10 +62,10 @@ async def _standing(connection: Connection, tenant: str, width: int) -> Any:
 
 
 async def _nearest(
-    connection: Connection, standing: Any, vector: Vector, given: tuple[object, ...], *, limit: int
+    connection: Connection, standing: Any, vector: Vector, given: tuple[object, ...], *, limit: int, model: str
 ) -> Sequence[Found]:
     width = width_of(vector)
-    sought = (*given, half(vector), limit)
+    sought = (*given, half(vector), limit, model)
     rows = await connection.fetch(_SQL[f"fresh_{width}"], *sought)
     if standing["in_graph"]:
         await connection.execute(_SQL["prefer_graph"])
@@ -110,10 +109,11 @@ async def _placed(
     return [memory_of(rows[place]) for place in islice((place for place in order if place in rows), limit)]
 
 
-async def _cosines(connection: Connection, tenant: str, places: Sequence[int], vector: Vector) -> Mapping[int, float]:
-    if not places or not vector:
+async def _cosines(connection: Connection, tenant: str, places: Sequence[int], probe: Probe) -> Mapping[int, float]:
+    if not places or not probe.vector:
         return {}
-    rows = await connection.fetch(_SQL[f"cosines_{width_of(vector)}"], tenant, list(places), half(vector))
+    query = _SQL[f"cosines_{width_of(probe.vector)}"]
+    rows = await connection.fetch(query, tenant, list(places), half(probe.vector), probe.model)
     return {row["place"]: row["cosine"] for row in rows}
 
 

@@ -29,7 +29,8 @@ class EmbeddingSets:
         """The nearest texts of the set, at least one. Raises EmbeddingSetNotFound and EmbeddingUnavailable."""
         (vector,) = await self._embedder.embed([text])
         chosen = Filter(embedding_set=name)
-        found = await self._store.nearest(tenant, vector, chosen, now=self._clock.now(), limit=limit)
+        model = self._embedder.model
+        found = await self._store.nearest(tenant, vector, chosen, now=self._clock.now(), limit=limit, model=model)
         if not found:
             raise _missing(name)
         return found

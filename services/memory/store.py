@@ -11,7 +11,8 @@ from typing import Final, Protocol
 from shared.paging import Page
 
 TURNS_HELD: Final = 50
-WIDTHS: Final = (384, 1536)
+# What embedding models in use make; a vector of another width is a mistake.
+WIDTHS: Final = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096)
 
 Vector = tuple[float, ...]
 
@@ -99,13 +100,14 @@ class Filter:
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What to look for: a vector (empty: not by meaning), words (empty: not by words), how many of each, and how many
-    neighbours on each side.
+    neighbours on each side. `model` made the vector (empty: nobody knows): those of other models mean something else.
     """
 
     vector: Vector
     words: tuple[str, ...]
     limit: int
     reach: int
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,11 @@ class MemoryStore(Protocol):
         Raises MemoryExists when another memory has the new content.
         """
 
+    async def revector(self, tenant: str, entries: Sequence[Entry]) -> int:
+        """Gives memories other vectors, of any one width, and the model that made them. Those that were changed since
+        they were read stay as they are. Returns how many it did.
+        """
+
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         """One memory."""
 
@@ -193,9 +200,11 @@ class MemoryStore(Protocol):
         """By time, at most `page.size` + 1. The cursor is (time, id) of the last one seen."""
 
     async def nearest(
-        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str = ""
     ) -> Sequence[Found]:
-        """By cosine similarity, best first, among memories of the vector's width."""
+        """By cosine similarity, best first, among memories of the vector's width whose vectors this model made, or that
+        were given; model empty: all.
+        """
 
     async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
         """What ranking needs: the nearest by meaning, the best by words, and what stands around the first of both."""

@@ -67,6 +67,17 @@ class InMemoryStore:
         mine[before.id] = Entry(entry.memory, _half(entry.vector))
         return entry.memory
 
+    async def revector(self, tenant: str, entries: Sequence[Entry]) -> int:
+        check_widths([entry.vector for entry in entries])
+        mine, done = self._tenants.get(tenant, {}), 0
+        for entry in entries:
+            old = mine.get(entry.memory.id)
+            if old and old.memory.updated_at == entry.memory.updated_at:
+                renewed = replace(old.memory, embedding_model=entry.memory.embedding_model)
+                mine[entry.memory.id] = Entry(renewed, _half(entry.vector))
+                done += 1
+        return done
+
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         found = self._tenants.get(tenant, {}).get(memory_id)
         return found.memory if found and _lives(found.memory, now) else None
@@ -95,10 +106,10 @@ class InMemoryStore:
         return mine[: page.size + 1]
 
     async def nearest(
-        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str = ""
     ) -> Sequence[Found]:
         check_widths([vector])
-        mine = [one for one in self._mine(tenant, chosen, now) if len(one.vector) == len(vector)]
+        mine = [one for one in self._mine(tenant, chosen, now) if comparable(one, vector, model)]
         near = _cosines(vector, [one.vector for one in mine])
         found = [Found(one.memory, cosine) for one, cosine in zip(mine, near, strict=True)]
         return sorted(found, key=lambda one: -one.cosine)[:limit]
@@ -106,7 +117,7 @@ class InMemoryStore:
     async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
         near: Sequence[Found] = []
         if probe.vector:
-            near = await self.nearest(tenant, probe.vector, chosen, now=now, limit=probe.limit)
+            near = await self.nearest(tenant, probe.vector, chosen, now=now, limit=probe.limit, model=probe.model)
         corpus = self._corpus(tenant, probe.words)
         worded = self._worded(tenant, probe, corpus, self._mine(tenant, chosen, now))
         first = [one.memory for one in (*near[:_FIRST], *worded[:_FIRST])]
@@ -121,7 +132,7 @@ class InMemoryStore:
     def _worded(self, tenant: str, probe: Probe, corpus: Corpus, mine: Sequence[Entry]) -> list[Found]:
         scored = [(bm25(words_of(one.memory), set(probe.words), corpus), one) for one in mine]
         best = sorted((one for one in scored if one[0]), key=lambda one: (-one[0], one[1].memory.place))[: probe.limit]
-        cosines = _cosines(probe.vector, [one.vector for _, one in best])
+        cosines = _cosines(probe.vector, [_vector(one, probe) for _, one in best])
         return [Found(one.memory, cosine) for (_, one), cosine in zip(best, cosines, strict=True)]
 
     def _around(
@@ -189,7 +200,7 @@ def _beside(session: Sequence[Entry], memory: Memory, probe: Probe) -> list[tupl
     here = next(at for at, one in enumerate(session) if one.memory.place == memory.place)
     offsets = [n for n in range(-probe.reach, probe.reach + 1) if n and 0 <= here + n < len(session)]
     near = [session[here + offset] for offset in offsets]
-    cosines = _cosines(probe.vector, [one.vector for one in near])
+    cosines = _cosines(probe.vector, [_vector(one, probe) for one in near])
     return [(offset, Found(one.memory, cosine)) for offset, one, cosine in zip(offsets, near, cosines, strict=True)]
 
 
@@ -207,6 +218,15 @@ def _time(memory: Memory) -> tuple[datetime, str]:
 
 def _order(memory: Memory) -> tuple[datetime, int]:
     return memory.created_at, memory.place
+
+
+def comparable(entry: Entry, vector: Vector, model: str) -> bool:
+    """Whether both vectors are of one model, as far as is known."""
+    return len(entry.vector) == len(vector) and (not model or entry.memory.embedding_model in ("", model))
+
+
+def _vector(entry: Entry, probe: Probe) -> Vector:
+    return entry.vector if comparable(entry, probe.vector, probe.model) else ()
 
 
 def check_widths(vectors: Iterable[Vector]) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from services.memory import search_postgres as search
 from services.memory import words as cutting
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.receipts_postgres import add_receipts
-from services.memory.rows import conditions, half, memory_of, width_of
+from services.memory.rows import conditions, half, memory_of, queries, width_of
 from services.memory.store import (
-    WIDTHS,
     Entry,
     Filter,
     Found,
@@ -27,11 +25,13 @@ from services.memory.store import (
     Vector,
 )
 from shared.paging import Page
-from shared.postgres import Connection, Database, load_queries
+from shared.postgres import Connection, Database
 
-_SQL = load_queries(Path(__file__).with_name("queries.sql"))
+_SQL = queries()
 # A tenant keeps this many out of the graph: comparing them all takes a millisecond or two.
 _FRESH: Final = 4_000
+# Widths that have a graph; migrations make them.
+_GRAPHS: Final = (384, 768, 1024, 1536, 3072)
 _TENDED: Final = 250
 _BEGINNING: Final = 2
 _SMALLINT: Final = 32_767
@@ -70,6 +70,16 @@ class PostgresMemoryStore:
             await _count(connection, tenant, [entry.memory], sign=1)
         return entry.memory
 
+    async def revector(self, tenant: str, entries: Sequence[Entry]) -> int:
+        vectors = {entry.memory.id: entry for entry in entries}
+        times = [entry.memory.updated_at for entry in entries]
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["take"], tenant, list(vectors), times)
+            renewed = [_renewed(memory_of(row), vectors[row["id"]]) for row in rows]
+            for width, many in _by_width(renewed).items():
+                await _insert(connection, tenant, width, many)
+        return len(rows)
+
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         async with self._database.tenant(tenant) as connection:
             row = await connection.fetchrow(_SQL["find"], tenant, memory_id, now)
@@ -104,10 +114,10 @@ class PostgresMemoryStore:
         return [memory_of(row) for row in rows]
 
     async def nearest(
-        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str = ""
     ) -> Sequence[Found]:
         async with self._database.tenant(tenant) as connection:
-            return await search.nearest(connection, tenant, vector, chosen, now=now, limit=limit)
+            return await search.nearest(connection, tenant, vector, chosen, now=now, limit=limit, model=model)
 
     async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
         async with self._database.tenant(tenant) as connection:
@@ -123,7 +133,7 @@ class PostgresMemoryStore:
 
     async def tend(self, tenant: str) -> int:
         moved = 0
-        for width in WIDTHS:
+        for width in _GRAPHS:
             async with self._database.tenant(tenant) as connection:
                 fresh = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, _FRESH + 1)
             if fresh > _FRESH:
@@ -178,6 +188,17 @@ async def _insert(connection: Connection, tenant: str, width: int, entries: Sequ
     given = [_row(tenant, entry, width) for entry in entries]
     rows = await connection.fetchmany(_SQL[f"add_{width}"], given)
     return {row["id"]: row["place"] for row in rows}
+
+
+def _renewed(memory: Memory, entry: Entry) -> Entry:
+    return Entry(replace(memory, embedding_model=entry.memory.embedding_model), entry.vector)
+
+
+def _by_width(entries: Sequence[Entry]) -> dict[int, list[Entry]]:
+    found: dict[int, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(width_of(entry.vector), []).append(entry)
+    return found
 
 
 def _row(tenant: str, entry: Entry, width: int) -> tuple[object, ...]:

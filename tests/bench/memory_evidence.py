@@ -194,29 +194,48 @@ def table(rows: Mapping[str, Sequence[tuple[int, list[float]]]]) -> Iterator[str
                 yield f"| {way}, {name} | {len(mine)} | {cells} |"
 
 
-def learn(found: Sequence[Case], *, steps: int = 400, decay: float = 1e-4) -> dict[str, float]:
-    """Logistic regression on the signs of all candidates, each question weighing the same; full gradient steps (Adam)."""
-    names, rows, wanted, weights = _examples(found)
+def learn(found: Sequence[Case], *, steps: int = 300, rate: float = 0.05, decay: float = 1e-3) -> dict[str, float]:
+    """Weights under which the evidence of each question stands first among its own candidates (ListNet, by Adam), then so
+    scaled that the sum is the logarithm of the odds that a candidate is evidence.
+    """
+    names, lists = _lists(found)
+    rows = np.concatenate([one for one, _ in lists])
     mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
-    scaled = np.hstack([(rows - mean) / scale, np.ones((len(rows), 1))])
-    solution = _newton(scaled, wanted, weights, steps=30, decay=decay * len(found))
-    slopes = solution[:-1] / scale
-    base = solution[-1] - float((slopes * mean).sum())
-    return {"base": round(float(base), 4), **{name: round(float(v), 4) for name, v in zip(names, slopes, strict=True)}}
+    scaled = [((one - mean) / scale, wanted) for one, wanted in lists]
+    solution = _listwise([one for one in scaled if one[1].any()], steps=steps, rate=rate, decay=decay)
+    sums = np.concatenate([one @ solution for one, _ in scaled])
+    told = np.stack([sums, np.ones_like(sums)], axis=1)
+    wanted = np.concatenate([one for _, one in lists])
+    slope, base = _newton(told, wanted, np.ones_like(wanted), steps=30, decay=1e-9)
+    slopes = slope * solution / scale
+    shifted = float(base) - float((slopes * mean).sum())
+    return {"base": round(shifted, 4), **{name: round(float(v), 4) for name, v in zip(names, slopes, strict=True)}}
 
 
-def _examples(found: Sequence[Case]) -> tuple[list[str], Any, Any, Any]:
-    rows, wanted, weights = [], [], []
+def _lists(found: Sequence[Case]) -> tuple[list[str], list[tuple[Any, Any]]]:
+    """By question the signs of its candidates, and which of them are evidence."""
     names: list[str] = []
+    lists = []
     for case in found:
         names, values = rank.signs(case.question.text, case.gathered)
-        is_evidence = np.array(
-            [m.turn_id in case.question.evidence for m in (one.memory for one in case.gathered.pool)], float
-        )
-        rows.append(values)
-        wanted.append(is_evidence)
-        weights.append(np.full(len(values), 1.0))
-    return names, np.concatenate(rows), np.concatenate(wanted), np.concatenate(weights)
+        pool = [one.memory.turn_id for one in case.gathered.pool]
+        lists.append((values, np.array([turn in case.question.evidence for turn in pool], float)))
+    return names, lists
+
+
+def _listwise(lists: Sequence[tuple[Any, Any]], *, steps: int, rate: float, decay: float) -> Any:
+    """Minimises the cross entropy between where the evidence is and the softmax of the sums."""
+    solution = np.zeros(lists[0][0].shape[1])
+    drift, spread = np.zeros_like(solution), np.zeros_like(solution)
+    for step in range(1, steps + 1):
+        slope = decay * solution
+        for rows, wanted in lists:
+            sums = rows @ solution
+            chances = np.exp(sums - sums.max())
+            slope = slope + rows.T @ (chances / chances.sum() - wanted / wanted.sum()) / len(lists)
+        drift, spread = 0.9 * drift + 0.1 * slope, 0.999 * spread + 0.001 * slope**2
+        solution = solution - rate * (drift / (1 - 0.9**step)) / (np.sqrt(spread / (1 - 0.999**step)) + 1e-8)
+    return solution
 
 
 def _newton(rows: Any, wanted: Any, weights: Any, *, steps: int, decay: float) -> Any:

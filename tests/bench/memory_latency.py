@@ -31,7 +31,7 @@ from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
 from services.memory import rank
-from services.memory.store import Entry, Filter, Memory, MemoryType, Probe
+from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType, Probe
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
 from shared.postgres import open_database
@@ -101,9 +101,7 @@ def entries(texts: Sequence[str], vectors: Any, start: int = 0) -> list[Entry]:
     ]  # fmt: skip
 
 
-async def store_all(
-    store: PostgresMemoryStore, tenant: str, texts: Sequence[str], vectors: Any, start: int = 0
-) -> float:
+async def store_all(store: MemoryStore, tenant: str, texts: Sequence[str], vectors: Any, start: int = 0) -> float:
     """Seconds the store took, without making the entries."""
     spent = 0.0
     for at in range(0, len(texts), _BATCH):

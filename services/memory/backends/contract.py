@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from services.memory.store import Entry, Filter, Found, Memory, Receipt, Vector
-from services.memory.store_memory import InMemoryStore, check_widths
+from services.memory.store_memory import InMemoryStore, check_widths, comparable
 
 T = TypeVar("T")
 
@@ -57,6 +57,16 @@ class EngineStore(InMemoryStore):
             await self._in_turn(self._engine.put, tenant, [(changed.place, vector)])
         return changed
 
+    async def revector(self, tenant: str, entries: Sequence[Entry]) -> int:
+        mine = self._tenants.get(tenant, {})
+        old = {entry.memory.id: mine[entry.memory.id] for entry in entries if entry.memory.id in mine}
+        done = await super().revector(tenant, entries)
+        renewed = [(one, mine[key]) for key, one in old.items() if mine[key] is not one]
+        for before, after in renewed:
+            await self._in_turn(self._engine.remove, tenant, [before.memory.place], len(before.vector))
+            await self._in_turn(self._engine.put, tenant, [(after.memory.place, after.vector)])
+        return done
+
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
         mine = self._tenants.get(tenant, {})
         going = [mine[memory.id] for memory in memories if memory.id in mine]
@@ -67,11 +77,11 @@ class EngineStore(InMemoryStore):
         return gone
 
     async def nearest(
-        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int
+        self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str = ""
     ) -> Sequence[Found]:
         check_widths([vector])
         mine = {
-            one.memory.place: one.memory for one in self._mine(tenant, chosen, now) if len(one.vector) == len(vector)
+            one.memory.place: one.memory for one in self._mine(tenant, chosen, now) if comparable(one, vector, model)
         }
         if not mine:
             return []

@@ -18,11 +18,11 @@ from services.memory.conversations_memory import InMemoryConversations
 from services.memory.conversations_postgres import PostgresConversationStore
 from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.fact_store_postgres import PostgresFactStore
-from services.memory.store import WIDTHS
 from services.memory.store_memory import InMemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
 from shared.postgres import Database, open_database
+from tests.support.memory_engines import ENGINES, installed
 from tests.support.vector_servers import KEY, Pinecone, Weaviate, served
 
 
@@ -32,50 +32,10 @@ async def database(postgres: Cluster) -> AsyncIterator[Database]:
         yield database
 
 
-def _faiss(folder: Path) -> Any:
-    pytest.importorskip("faiss")
-    from services.memory.backends.faiss_engine import FaissEngine
-
-    return FaissEngine()
-
-
-def _qdrant(folder: Path) -> Any:
-    client = pytest.importorskip("qdrant_client")
-    from services.memory.backends.qdrant_engine import QdrantEngine
-
-    return QdrantEngine(client.QdrantClient(":memory:"))
-
-
-def _chroma(folder: Path) -> Any:
-    chroma = pytest.importorskip("chromadb")
-    from services.memory.backends.chroma_engine import ChromaEngine
-
-    return ChromaEngine(chroma.EphemeralClient(chroma.Settings(anonymized_telemetry=False)))
-
-
-def _lance(folder: Path) -> Any:
-    pytest.importorskip("lancedb")
-    from services.memory.backends.lance_engine import LanceEngine
-
-    return LanceEngine(folder)
-
-
-def _milvus(folder: Path) -> Any:
-    client = pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
-    from services.memory.backends.milvus_engine import MilvusEngine
-
-    return MilvusEngine(client.MilvusClient(str(folder / "vectors.db")))
-
-
-# Engines are an optional group of dependencies, `backends`; a run without one of them skips it: `make test-backends` has all.
-ENGINES = {"faiss": _faiss, "qdrant": _qdrant, "chroma": _chroma, "lancedb": _lance, "milvus": _milvus}
-
-
 @pytest.fixture
 async def pinecone() -> AsyncIterator[PineconeEngine]:
     async with AsyncExitStack() as stack:
-        hosts = {width: await stack.enter_async_context(served(Pinecone().routes())) for width in WIDTHS}
+        hosts = {width: await stack.enter_async_context(served(Pinecone().routes())) for width in (384, 768, 1536)}
         with closing(PineconeEngine(hosts, api_key=KEY)) as engine:
             yield engine
 
@@ -99,7 +59,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         return PostgresMemoryStore(request.getfixturevalue("database"))
     if request.param in SERVED:
         return EngineStore(request.getfixturevalue(request.param))
-    return EngineStore(ENGINES[request.param](tmp_path))
+    if not installed(request.param):
+        pytest.skip(f"{request.param} is not installed: make test-backends")
+    return EngineStore(ENGINES[request.param][1](tmp_path))
 
 
 @pytest.fixture(params=["memory", "postgres"])

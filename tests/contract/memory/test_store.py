@@ -238,6 +238,70 @@ async def test_vectors_of_another_model_are_told_and_moved_between_widths(store:
     assert [one.memory.id for one in await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)] == [given.id]
 
 
+def _wide(width: int, *start: float) -> tuple[float, ...]:
+    return (*start, *[0.0] * (width - len(start)))
+
+
+@pytest.mark.parametrize("store", ["memory", "postgres", "faiss"], indirect=True)
+@pytest.mark.parametrize("width", [256, 768, 1024, 3072, 4096])
+async def test_whatever_width_a_model_makes_is_kept_as_it_is_and_searched(store: Any, tenant: str, width: int) -> None:
+    near, far = Entry(memory("near"), _wide(width, 1, 0.1)), Entry(memory("far"), _wide(width, 0, 1))
+    kept, _ = await store.add(tenant, [near, far])
+    await store.add(tenant, [entry("of another width")])
+    gathered = await store.gather(tenant, Probe(_wide(width, 1), ("far",), 1, 0), Filter(), now=NOW)
+    found = await store.nearest(tenant, _wide(width, 1), Filter(), now=NOW, limit=5)
+    assert [one.memory.content for one in found] == ["near", "far"]
+    assert {one.memory.content: one.cosine > 0.9 for one in gathered.pool} == {"near": True, "far": False}
+    assert await store.vector(tenant, kept.id) == pytest.approx(_wide(width, 1, 0.1), abs=1e-3)
+    assert await store.forget(tenant, [kept], []) == 1
+    assert [one.memory.content for one in await store.nearest(tenant, _wide(width, 1), Filter(), now=NOW, limit=5)] == [
+        "far"
+    ]
+
+
+async def test_vectors_of_another_model_are_never_compared(store: Any, tenant: str) -> None:
+    many = [entry("old", embedding_model="a"), entry("new", 0.5, 1, embedding_model="b"), entry("given", 0.2, 1)]
+    await store.add(tenant, many)
+    found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5, model="b")
+    gathered = await store.gather(tenant, Probe(vector(1), ("old",), 5, 0, "b"), Filter(), now=NOW)
+    assert [one.memory.content for one in found] == ["new", "given"]
+    assert {one.memory.content: one.cosine > 0.1 for one in gathered.pool} == {"old": False, "new": True, "given": True}
+
+
+@pytest.mark.parametrize("width", [384, 768])
+async def test_a_new_vector_changes_nothing_else_of_a_memory(store: Any, tenant: str, width: int) -> None:
+    (old,) = await store.add(tenant, [entry("harbour at night", embedding_model="a", tags=("sea",), importance=0.9)])
+    before = await store.usage(tenant)
+    renewed = replace(old, embedding_model="b", importance=0.1, tags=())
+    assert await store.revector(tenant, [Entry(renewed, _wide(width, 0, 1))]) == 1
+    (near,) = await store.nearest(tenant, _wide(width, 0, 1), Filter(tags=("sea",)), now=NOW, limit=5, model="b")
+    worded = await store.gather(tenant, Probe((), ("harbour",), 5, 0), Filter(), now=NOW)
+    assert near.memory == replace(old, embedding_model="b")
+    assert [one.memory for one in worded.pool] == [near.memory]
+    assert await store.usage(tenant) == before
+    assert await store.outdated(tenant, "b", limit=5) == ([], 0)
+
+
+async def test_a_new_vector_comes_too_late_for_what_was_changed_meanwhile(store: Any, tenant: str) -> None:
+    (read, gone) = await store.add(
+        tenant, [entry("copper", embedding_model="a"), entry("tin", 0, 1, embedding_model="a")]
+    )
+    changed = replace(read, content="silver", content_hash=b"silver", updated_at=NOW)
+    await store.change(tenant, Entry(changed, vector(0, 1)), before=read)
+    await store.forget(tenant, [gone], [])
+    late = [Entry(replace(one, embedding_model="b"), vector(1)) for one in (read, gone)]
+    assert await store.revector(tenant, late) == 0
+    assert await store.find(tenant, read.id, now=NOW) == changed
+    assert await store.vector(tenant, read.id) == vector(0, 1)
+
+
+async def test_the_same_content_is_stored_once_also_when_the_model_has_changed(store: Any, tenant: str) -> None:
+    (first,) = await store.add(tenant, [entry("once")])
+    (again,) = await store.add(tenant, [Entry(memory("once"), _wide(768, 1))])
+    assert again.id == first.id
+    assert sum(one.memories for one in await store.usage(tenant)) == 1
+
+
 async def test_similar_words_begin_alike(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("kubernetes kube cluster kuwait"), entry("kudos", 0, 1)])
     assert await store.similar_words(tenant, "kubrenetes") == ["kube", "kubernet", "kudo", "kuwait"]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from deploy.local.postgres import Cluster
 from services.memory.fact_store import Fact, FactFilter
-from services.memory.store import Conversation, Filter, MemoryType, Probe, Receipt, ShortTermTurn
+from services.memory.store import Conversation, Entry, Filter, MemoryType, Probe, Receipt, ShortTermTurn
 from shared.paging import Page
-from tests.support.memory import NOW, entry, vector
+from tests.support.memory import NOW, entry, memory, vector
 
 NASTY = st.sampled_from(
     [
@@ -67,7 +67,7 @@ async def test_no_question_reaches_another_tenants_memories(
     listed = await store.every(tenant, chosen, now=NOW, newest_first=True, page=Page())
     seen = [one.memory for one in (*gathered.pool, *near)] + list(listed)
     seen += [one.memory for line in gathered.beside.values() for _, one in line]
-    assert all(memory.content == "mine" for memory in seen)
+    assert all(one.content == "mine" for one in seen)
     assert gathered.corpus.holding.get("secret", 0) == 0
     assert [one.content for one in await store.every(other, Filter(), now=NOW, newest_first=True, page=Page())] == [
         SECRET
@@ -86,8 +86,8 @@ async def test_no_question_reaches_another_tenants_facts(
     assert await facts.end(tenant, secret.id, valid_to=NOW, now=NOW) is None
 
 
-TABLES = ("memory", "memory_episode", "memory_episode_384", "memory_word", "memory_count", "memory_retention", "memory_use",
-          "forget_receipt", "conversation", "short_term_turn", "fact")  # fmt: skip
+TABLES = ("memory", "memory_episode", "memory_episode_384", "memory_episode_any", "memory_word", "memory_count",
+          "memory_retention", "memory_use", "forget_receipt", "conversation", "short_term_turn", "fact")  # fmt: skip
 
 
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)
@@ -98,6 +98,7 @@ async def test_the_services_own_role_sees_and_writes_one_tenant_at_a_time(
 ) -> None:
     theirs = f"{tenant}-x"
     (kept, gone) = await store.add(theirs, [entry(SECRET), entry("gone", 0, 1)])
+    await store.add(theirs, [Entry(memory("of another width"), (1.0,) * 768)])
     await store.forget(theirs, [gone], [Receipt("rct_1", gone.id, gone.content_hash, "ada", NOW)])
     await store.set_retention(theirs, MemoryType.SEMANTIC, max_memories=5, max_days=5)
     await store.used(theirs, [kept.place], now=NOW)
@@ -110,7 +111,7 @@ async def test_the_services_own_role_sees_and_writes_one_tenant_at_a_time(
             "select tablename from pg_tables where schemaname = 'memory' and tablename ~ '_\\d+$' and tablename !~ '_384$'"
         )
         names = [*TABLES, *(row["tablename"] for row in partitions)]
-        assert len(names) == len(TABLES) + 48
+        assert len(names) == len(TABLES) + 64
         for name in names:
             for mine in ("", tenant):
                 async with connection.transaction():

@@ -107,6 +107,17 @@ async def test_nothing_to_consolidate_is_no_error(served: Any) -> None:
     assert (answer.HasField("memory"), answer.episodes) == (False, 0)
 
 
+async def test_a_new_model_of_the_same_width_is_never_compared_with_the_old_one(served: Any) -> None:
+    await remember_many(served, [{"content": f"harbour {n}"} for n in range(3)])
+    served.embedder.model = "newer"
+    dense = {"strategy": "SEARCH_STRATEGY_DENSE", "limit": 10}
+    assert await found(served, "harbour", **dense) == []
+    assert len(await found(served, "harbour", limit=10)) == 3
+    answer = await served.bulk.ReembedMemories(pb.ReembedMemoriesRequest(), metadata=served.caller())
+    assert (answer.reembedded, answer.remaining) == (3, 0)
+    assert len(await found(served, "harbour", **dense)) == 3
+
+
 async def test_a_new_model_is_taken_up_while_everything_goes_on(served: Any) -> None:
     await remember_many(served, [{"content": f"harbour {n}"} for n in range(5)])
     await remember(served, "harbour given", embedding=[1.0] * 384)
