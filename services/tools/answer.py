@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, NoReturn
 
+from services.tools import sanitise
+
 # Deeper data does not survive protobuf: an object costs three of the hundred levels that parsers allow.
 _MAX_DEPTH: Final = 30
+# More would keep the service busy for longer than a neighbour may wait.
+_MAX_VALUES: Final = 50_000
 _SAID_BY_RUNNER: Final = frozenset({"OK", "USER_ERROR", "MEMORY_LIMIT", "DENIED"})
 
 
@@ -116,21 +121,37 @@ def exited(code: int) -> Answer:
     return ended(code) if code < 0 else (Status.OK, {"result": {"exit_code": code}})
 
 
-def flaw(value: object, *, depth: int = 0) -> str | None:
+def flaw(value: object) -> str | None:
     """Why JSON data cannot go into an answer, or None."""
-    if depth > _MAX_DEPTH:
-        return f"is nested deeper than {_MAX_DEPTH} levels"
+    level, left = [value], _MAX_VALUES
+    for _ in range(_MAX_DEPTH + 1):
+        left -= len(level)
+        if left < 0:
+            return f"holds more than {_MAX_VALUES} values"
+        if problem := next((found for one in level if (found := _problem(one))), None):
+            return problem
+        lists = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, list | dict))
+        level = [part for parts in lists for part in parts]
+        if not level:
+            return None
+    return f"is nested deeper than {_MAX_DEPTH} levels"
+
+
+def _problem(value: object) -> str | None:
     match value:
-        case str():
-            return None if value.encode(errors="replace").decode() == value else "holds text that is no Unicode"
+        case str() if not _unicode(value):
+            return "holds text that is no Unicode"
+        case dict() if not all(_unicode(name) for name in value):
+            return "holds text that is no Unicode"
         case int() if abs(value) > 10**300:
             return "holds a number too large for JSON"
-        case list():
-            return next((found for part in value if (found := flaw(part, depth=depth + 1))), None)
-        case dict():
-            parts = (*value, *value.values())
-            return next((found for part in parts if (found := flaw(part, depth=depth + 1))), None)
+        case float() if not math.isfinite(value):
+            return "holds a number too large for JSON"
     return None
+
+
+def _unicode(text: str) -> bool:
+    return text.encode(errors="replace").decode() == text
 
 
 def disturbed() -> Answer:
@@ -138,7 +159,7 @@ def disturbed() -> Answer:
 
 
 def _plain(text: object) -> str:
-    return text[:4000].encode(errors="replace").decode() if isinstance(text, str) else ""
+    return sanitise.text(text[:4000].encode(errors="replace").decode()) if isinstance(text, str) else ""
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -8,12 +8,13 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from services.tools import answer
-from services.tools.answer import Answer, Printed
+from services.tools.answer import Answer, Printed, Status
 from services.tools.errors import SandboxUnavailable
-from services.tools.jail import Drain
+from services.tools.jail import Drain, TooMuch
 from services.tools.runner import MAX_EVENT, MAX_EVENTS, MAX_FETCHES
 from services.tools.zygote import READY
 
@@ -59,8 +60,17 @@ class Conversation:
             Drain(running.answer, limit=_MAX_ANSWER, tell=self._said),
         ]
 
-    async def answer(self) -> Answer:
-        """Raises TooMuch, and SandboxUnavailable when the call never stood in its sandbox."""
+    async def heard(self, limit: timedelta) -> Answer:
+        """What came of the call, in that time. Raises SandboxUnavailable when it never stood in its sandbox."""
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                return await self._answer()
+        except TimeoutError:
+            return Status.TIMEOUT, {"message": f"the function ran longer than {limit}"}
+        except TooMuch:
+            return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
+
+    async def _answer(self) -> Answer:
         await asyncio.gather(asyncio.shield(self._running.ended), *(drain.done for drain in self._drains))
         code = self._running.ended.result()
         if not self._said.ready:

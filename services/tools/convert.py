@@ -265,7 +265,7 @@ def finished(outcome: Outcome) -> pb.ToolFinished:
     message = pb.ToolFinished(isolation=outcome.isolation)
     message.elapsed.FromTimedelta(outcome.elapsed)
     if outcome.status is Status.OK:
-        message.result.CopyFrom(json_format.ParseDict(outcome.result, struct_pb2.Value()))
+        message.result.CopyFrom(_value(outcome.result))
     else:
         message.failure.CopyFrom(failed(outcome).failure())
     return message
@@ -283,7 +283,14 @@ def streamed(invocation_id: str, sequence: int, stream: str, text: str) -> pb.St
 
 def emitted(text: str) -> pb.ToolEmitted:
     said = json.loads(text)
-    return pb.ToolEmitted(kind=said["event"], data=json_format.ParseDict(said["data"], struct_pb2.Value()))
+    return pb.ToolEmitted(kind=said["event"], data=_value(said["data"]))
+
+
+def _value(data: Any) -> struct_pb2.Value:
+    """A third of what json_format takes for it."""
+    whole = struct_pb2.Struct()
+    whole.update({"value": data})
+    return whole.fields["value"]
 
 
 def failed(outcome: Outcome) -> MeshError:

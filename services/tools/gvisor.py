@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from services.tools import isolation
-from services.tools.answer import Answer, Outcome, Printed, Status
+from services.tools.answer import Answer, Outcome, Printed
 from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
-from services.tools.jail import TooMuch
 from services.tools.orders import SandboxCall
 from services.tools.sandbox import Places
 from shared.log import log
@@ -77,12 +76,7 @@ class GvisorSandbox:
         async with self._container(call) as running:
             conversation = Conversation(running, printed)
             try:
-                async with asyncio.timeout(call.timeout.total_seconds()):
-                    return await conversation.answer()
-            except TimeoutError:
-                return Status.TIMEOUT, {"message": f"the function ran longer than {call.timeout}"}
-            except TooMuch:
-                return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
+                return await conversation.heard(call.timeout)
             finally:
                 conversation.close()
 
