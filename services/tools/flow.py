@@ -27,6 +27,8 @@ from services.tools.executor import Executor, Work, check_isolation, reaches_out
 from services.tools.permissions import ToolAuthorizer
 from services.tools.rates import Rates
 from services.tools.store import Effect, Invocation, Tool, ToolStore
+from services.tools.telling import Bus, NoBus, tell, telling
+from services.tools.threats import Threats, caller_of
 from shared.clock import Clock
 from shared.errors import MeshError, ResourceExhausted
 from shared.identity import Principal
@@ -82,6 +84,8 @@ class Flow:
         ids: Ids,
         pause: Pause = asyncio.sleep,
         quarantine: Quarantine | None = None,
+        bus: Bus | None = None,
+        threat_limit: int = 5,
     ) -> None:
         self._store = store
         self._executors = executors
@@ -92,6 +96,8 @@ class Flow:
         self._ids = ids
         self._pause = pause
         self._quarantine = quarantine
+        self._bus = bus or NoBus()
+        self._threats = Threats(clock, limit=threat_limit)
         self._effects = Effects(store, clock)
         self._breaker = Breaker(clock)
         self._cache: Cache[Outcome] = Cache(clock)
@@ -105,6 +111,7 @@ class Flow:
         _check_grant(caller, tool)
         permission = self._authorizer.authorize(caller, tool, agent=request.agent)
         lifecycle.check_callable(tool, agent=request.agent)
+        self._threats.check((caller.tenant_id, tool.reference, caller.subject, request.agent))
         executor = self._executor(tool)
         check_isolation(tool, executor)
         executor.check_room()
@@ -153,10 +160,20 @@ class Flow:
             message = f"the {quota} quota of {tool.reference} is used up"
             raise ToolQuotaExhausted(message, quota=quota, limit=str(limit))
         work = _work(caller, request, invocation_id)
+        printed = telling(self._bus, tenant, work.context, printed)
         outcome = await self._named(tenant, work, digest, invocation_id, printed)
+        self._watch(work, outcome)
         if fresh and outcome.status is Status.OK:
             self._cache.put(key, outcome, ttl=tool.cache_ttl)
         return outcome
+
+    def _watch(self, work: Work, outcome: Outcome) -> None:
+        caller = caller_of(work)
+        if not outcome.replayed and self._threats.saw(caller, outcome.status):
+            _, tool, subject, agent = caller
+            log.error("tool.threat", tool=tool, subject=subject, agent=agent)
+            data = {"tool": tool, "subject": subject, "status": outcome.status.value, "message": outcome.message}
+            tell(self._bus, work.tenant, "tool.threat", work.context, number=0, data=data)
 
     async def _named(self, tenant: str, work: Work, digest: bytes, invocation_id: str, printed: Printed) -> Outcome:
         """With a request_id: once, whoever asks and however often."""

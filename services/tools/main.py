@@ -32,6 +32,7 @@ from services.tools.service import ToolService
 from services.tools.settings import ToolsSettings
 from services.tools.sql_query import SqlExecutor
 from services.tools.store_postgres import PostgresToolStore
+from shared.bus import Emitter, open_outlet
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
@@ -69,6 +70,8 @@ def main() -> None:
         if settings.sandbox == "gvisor":
             functions = await stack.enter_async_context(GvisorSandbox(at_once=most))
         await functions.prepare()
+        emitter = Emitter(await stack.enter_async_context(open_outlet(settings)), clock, source="tools")
+        await stack.enter_async_context(emitter.running())
         store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
@@ -80,6 +83,8 @@ def main() -> None:
             clock=clock,
             ids=ids,
             quarantine=registry.quarantine,
+            bus=emitter,
+            threat_limit=settings.threat_limit,
         )
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,21 @@ async def policy() -> ArgumentPolicy:
     return ArgumentPolicy(await enforcing(Held.of), strict=True)
 
 
+@dataclass
+class Heard:
+    """A bus that keeps what it is told."""
+
+    told: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+
+    def emit(self, tenant: str, name: str, *, event_id: str = "", **fields: Any) -> None:
+        self.told.append((tenant, name, {"event_id": event_id, **fields}))
+
+
+@pytest.fixture
+def bus() -> Heard:
+    return Heard()
+
+
 def clock_pause(clock: FakeClock) -> Pause:
     async def pause(seconds: float) -> None:
         clock.advance(timedelta(seconds=seconds))
@@ -107,7 +123,7 @@ def clock_pause(clock: FakeClock) -> Pause:
 @pytest.fixture
 async def channel(
     keys: Keys, clock: FakeClock, store: MemoryToolStore, executors: dict[str, Executor], narrowed: dict[str, Any],
-    policy: ArgumentPolicy,
+    policy: ArgumentPolicy, bus: Heard,
 ) -> AsyncIterator[grpc.aio.Channel]:  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 1}
@@ -118,7 +134,7 @@ async def channel(
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store, executors, authorizer=authorizer, rates=LocalRates(clock), policy=policy, clock=clock, ids=ids,
-            pause=clock_pause(clock), quarantine=registry.quarantine,
+            pause=clock_pause(clock), quarantine=registry.quarantine, bus=bus,
         )  # fmt: skip
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
 
