@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +21,8 @@ from services.tools.zygote import READY
 
 _MAX_OUTPUT: Final = 64 * 1024
 _MAX_ANSWER: Final = 1024 * 1024
+# An answer whose reading takes long enough for others to notice; a thread reads it beside them.
+_BULKY: Final = 32 * 1024
 _PIPE_PAUSE_SECONDS: Final = 0.005
 
 Asked = Mapping[str, Any]
@@ -60,10 +63,10 @@ class Conversation:
             Drain(running.answer, limit=_MAX_ANSWER, tell=self._said),
         ]
 
-    async def heard(self, limit: timedelta) -> Answer:
-        """What came of the call, in that time. Raises SandboxUnavailable when it never stood in its sandbox."""
+    async def heard(self, limit: timedelta, *, until: float) -> Answer:
+        """What came of the call by then, on the monotonic clock. Raises SandboxUnavailable when it never stood."""
         try:
-            async with asyncio.timeout(limit.total_seconds()):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 return await self._answer()
         except TimeoutError:
             return Status.TIMEOUT, {"message": f"the function ran longer than {limit}"}
@@ -78,7 +81,7 @@ class Conversation:
         if self._said.disturbed:
             return answer.disturbed()
         if said := self._said.rest:
-            return answer.read(said)
+            return await asyncio.to_thread(answer.read, said) if len(said) > _BULKY else answer.read(said)
         return answer.exited(code) if self._program else answer.ended(code)
 
     def close(self) -> None:

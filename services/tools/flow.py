@@ -127,7 +127,7 @@ class Flow:
                 f"{tool.name} is called more often than its limit allows", retry_after=wait, tool=tool.name,
                 limit=str(limit),
             )  # fmt: skip
-        _check_arguments(tool, request.arguments)
+        await _check_arguments(tool, request.arguments)
         if self._policy:
             roles = tuple(sorted(caller.roles))
             call = Call(tool.name, request.arguments, request.agent, roles, request.session_id)
@@ -202,7 +202,7 @@ class Flow:
     async def _tried(self, work: Work, executor: Executor, printed: Printed) -> Outcome:
         """Tries again what may be tried again, behind the breaker, where a call leaves the mesh."""
         if not reaches_out(work, executor):
-            return _checked(work.tool, await executor.execute(work, printed))
+            return await _checked(work.tool, await executor.execute(work, printed))
         key = (work.tenant, work.tool.reference)
         for attempt in range(ATTEMPTS):
             if (wait := self._breaker.wait(key)) is not None:
@@ -215,7 +215,7 @@ class Flow:
             await self._pause(jitter(_FIRST_PAUSE.total_seconds() * 2**attempt))
         result = sanitise.data(outcome.result, work.secrets)
         outcome = replace(outcome, result=result, message=sanitise.text(outcome.message, work.secrets))
-        return _checked(work.tool, outcome)
+        return await _checked(work.tool, outcome)
 
     async def _behind_breaker(self, key: tuple[str, str], work: Work, executor: Executor, printed: Printed) -> Outcome:
         try:
@@ -297,19 +297,19 @@ def _check_grant(caller: Principal, tool: Tool) -> None:
         raise ToolNotAllowed(f"the credential was not delegated for {tool.name}", tool=tool.name)
 
 
-def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
-    problem = schemas.problem(tool.input_schema, dict(arguments))
+async def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
+    problem = await schemas.told(tool.input_schema, dict(arguments))
     if problem is None:
         return
     path = ".".join(part for part in ("arguments", problem[0]) if part)
     raise ToolArgumentsInvalid(f"{path}: {problem[1]}"[:500], field=path, tool=tool.reference)
 
 
-def _checked(tool: Tool, outcome: Outcome) -> Outcome:
+async def _checked(tool: Tool, outcome: Outcome) -> Outcome:
     """A result that is not what the tool promised is a failure of the tool."""
     if outcome.status is not Status.OK or not tool.output_schema:
         return outcome
-    problem = schemas.problem(tool.output_schema, outcome.result)
+    problem = await schemas.told(tool.output_schema, outcome.result)
     if problem is None:
         return outcome
     path = ".".join(part for part in ("result", problem[0]) if part)

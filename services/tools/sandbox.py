@@ -126,9 +126,10 @@ class Sandbox:
         program = isinstance(call, ProgramCall)
         with _replies(fetch) as (source, sink):
             async with self._started(call, given=source) as running:
+                until = time.monotonic() + call.timeout.total_seconds()
                 conversation = Conversation(running, printed, program=program, fetch=fetch, replies=sink)
                 try:
-                    return await conversation.heard(call.timeout)
+                    return await conversation.heard(call.timeout, until=until)
                 finally:
                     running.cut()
                     conversation.close()

@@ -77,9 +77,10 @@ class ToolService(rpc.ToolServiceServicer):
         outcome = await self._flow.run(current(), asked, invocation_id, keep)
         if outcome.status is not Status.OK:
             raise convert.failed(outcome)
+        finished = await asyncio.to_thread(convert.finished, outcome)
         return pb.InvokeToolResponse(
             invocation_id=invocation_id,
-            finished=convert.finished(outcome),
+            finished=finished,
             replayed=outcome.replayed,
             cached=outcome.cached,
             emitted=emitted,
@@ -103,7 +104,7 @@ class ToolService(rpc.ToolServiceServicer):
             while event := await events.get():
                 sequence += 1
                 yield convert.streamed(invocation_id, sequence, *event)
-            finished = convert.finished(await work)
+            finished = await asyncio.to_thread(convert.finished, await work)
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence + 1, finished=finished)
         finally:
             work.cancel()
