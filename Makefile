@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients bench-sessions
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients bench-sessions bench-sandbox
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -72,6 +72,9 @@ bench-replay: setup ## Recordings beside the embedded model
 	@python -m tests.bench.replay
 bench-sessions: setup ## 500 sessions at once; LANGGRAPH=python of a venv with LangGraph adds it
 	@python -m tests.bench.sessions $(if $(LANGGRAPH),--langgraph $(LANGGRAPH))
+
+bench-sandbox: setup ## A call in the sandbox beside plain python3 -c pass, and gVisor where runsc is on the path
+	@python -m tests.bench.tools_sandbox
 
 bench-policy: setup ## What policy costs a streamed token, beside re, google-re2 and hyperscan
 	@python -m tests.bench.policy_stream

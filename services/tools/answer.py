@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
+import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +42,18 @@ Answer = tuple[Status, dict[str, Any]]
 # Told the stream ("stdout", "stderr" or EMITTED) and the text.
 Printed = Callable[[str, str], None]
 EMITTED: Final = "emitted"
+ARTEFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A thing that a function left: its bytes, until the object store has them."""
+
+    name: str
+    size: int
+    sha256: str
+    invocation_id: str = ""
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +68,7 @@ class Outcome:
     isolation: str = ""
     replayed: bool = False
     cached: bool = False
+    artefacts: tuple[Artefact, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
         """What a store keeps of it."""
@@ -63,11 +79,13 @@ class Outcome:
             "trace": self.trace,
             "elapsed": self.elapsed.total_seconds(),
             "isolation": self.isolation,
+            "artefacts": [[one.name, one.size, one.sha256, one.invocation_id] for one in self.artefacts],
         }
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Outcome:
-        kept = {"status": Status(data["status"]), "elapsed": timedelta(seconds=data["elapsed"])}
+        kept: dict[str, Any] = {"status": Status(data["status"]), "elapsed": timedelta(seconds=data["elapsed"])}
+        kept["artefacts"] = tuple(Artefact(*one) for one in data.get("artefacts", ()))
         return cls(**{**data, **kept})
 
 
@@ -94,6 +112,19 @@ def event(line: bytes) -> str | None:
     if not isinstance(found, dict) or not isinstance(found.get("event"), str) or flaw(found):
         return None
     return json.dumps({"event": found["event"][:64], "data": found.get("data")})
+
+
+def artefact(line: bytes) -> Artefact | None:
+    """What `attach` left: {"artefact": name, "data": base64}; None when the line is something else."""
+    try:
+        found = json.loads(line, parse_constant=_refuse)
+        name, text = found["artefact"], found["data"]
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    if not isinstance(name, str) or not ARTEFACT_NAME.fullmatch(name):
+        return None
+    return Artefact(name, len(data), hashlib.sha256(data).hexdigest(), content=data)
 
 
 def errand(line: bytes) -> Mapping[str, Any] | None:

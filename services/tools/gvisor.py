@@ -21,7 +21,7 @@ from services.tools.answer import Answer, Outcome, Printed
 from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
-from services.tools.orders import SandboxCall
+from services.tools.orders import SandboxCall, attaches
 from services.tools.sandbox import Places
 from shared.log import log
 
@@ -66,13 +66,15 @@ class GvisorSandbox:
             status, found = await self._run(call, printed, fetch, until=began + call.timeout.total_seconds())
             elapsed = timedelta(seconds=time.monotonic() - began)
         texts = {name: found.get(name, "") for name in ("message", "trace")}
-        return Outcome(status, result=found.get("result"), elapsed=elapsed, isolation=NAME, **texts)
+        left = found["artefacts"]
+        return Outcome(status, result=found.get("result"), elapsed=elapsed, isolation=NAME, artefacts=left, **texts)
 
     async def _run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None, *, until: float) -> Answer:
         async with self._container(call) as running:
-            conversation = Conversation(running, printed, fetch=fetch, replies=running.answer)
+            conversation = Conversation(running, printed, fetch=fetch, replies=running.answer, attaches=attaches(call))
             try:
-                return await conversation.heard(call.timeout, until=until)
+                status, found = await conversation.heard(call.timeout, until=until)
+                return status, found | {"artefacts": conversation.artefacts}
             finally:
                 conversation.close()
 

@@ -17,7 +17,7 @@ from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
 from services.tools.isolation import FUNCTIONS, Profile
 from services.tools.jail import Call, Jail
-from services.tools.orders import ProgramCall, SandboxCall, ScriptCall
+from services.tools.orders import ProgramCall, SandboxCall, ScriptCall, attaches
 from shared.errors import ResourceExhausted
 from shared.log import log
 
@@ -120,6 +120,7 @@ class Sandbox:
             trace=found.get("trace", ""),
             elapsed=elapsed,
             isolation=self._name,
+            artefacts=found["artefacts"],
         )
 
     async def _run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None) -> Answer:
@@ -127,9 +128,12 @@ class Sandbox:
         with _replies(fetch) as (source, sink):
             async with self._started(call, given=source) as running:
                 until = time.monotonic() + call.timeout.total_seconds()
-                conversation = Conversation(running, printed, program=program, fetch=fetch, replies=sink)
+                conversation = Conversation(
+                    running, printed, program=program, fetch=fetch, replies=sink, attaches=attaches(call)
+                )
                 try:
-                    return await conversation.heard(call.timeout, until=until)
+                    status, found = await conversation.heard(call.timeout, until=until)
+                    return status, found | {"artefacts": conversation.artefacts}
                 finally:
                     running.cut()
                     conversation.close()
