@@ -246,7 +246,7 @@ async def test_a_service_killed_at_a_step_pays_at_most_once_and_reports_what_it_
     ledger, address = tmp_path / "ledger", request.getfixturevalue("postgres").dsn("tools")
     arguments = [json.dumps(sys.path), address, str(ledger), caller.tenant_id, at[0], str(at[1]), at[2]]
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", PROCESS, *arguments, cwd=ROOT)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         assert await process.wait() == -signal.SIGKILL
     paid_before = ledger.exists()
     clock, outcomes = FakeClock(), []
