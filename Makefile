@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory bench-sandbox
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -84,8 +84,13 @@ bench-replay: setup ## Recordings beside the embedded model
 bench-sessions: setup ## 500 sessions at once; LANGGRAPH=python of a venv with LangGraph adds it
 	@python -m tests.bench.sessions $(if $(LANGGRAPH),--langgraph $(LANGGRAPH))
 
+<<<<<<< HEAD
 bench-graphs: setup ## What a step of a graph costs; LANGGRAPH, DBOS, TEMPORAL=python of a venv each add it
 	@python -m tests.bench.graphs --rounds $(or $(ROUNDS),1) --sessions 500 $(if $(LANGGRAPH),--langgraph $(LANGGRAPH)) $(if $(DBOS),--dbos $(DBOS)) $(if $(TEMPORAL),--temporal $(TEMPORAL))
+=======
+bench-sandbox: setup ## A call in the sandbox beside plain python3 -c pass, and gVisor where runsc is on the path
+	@python -m tests.bench.tools_sandbox
+>>>>>>> sandbox
 
 bench-policy: setup ## What policy costs a streamed token, beside re, google-re2 and hyperscan
 	@python -m tests.bench.policy_stream

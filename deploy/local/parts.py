@@ -179,6 +179,8 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
                 "AGENTNET_GATEWAY_PARTS": ",".join(f"{other}={plan.address(other)}" for other in SERVICES),
                 "AGENTNET_GATEWAY_PUBLIC_URL": plan.edge_url,
             }
+        case "tools":
+            return {"AGENTNET_TOOLS_ARTEFACTS": (plan.state.folder / "tools").as_uri()}
         case "orchestrator":
             return {
                 "AGENTNET_ORCHESTRATOR_DRIVER_DSN": plan.cluster.dsn("orchestrator_driver"),

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from services.policy.archive import Objects, Part, packed, unpacked
+from services.policy.archive import Part, packed, unpacked
 from services.policy.audit_entry import FIRST_SEAL, AuditEntry, KeyOf
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.log import log
+from shared.objects import Objects
 
 HOT: Final = timedelta(days=90)
 _PART: Final = 1000  # entries

@@ -16,7 +16,6 @@ from agentnet.policy.v1 import (
     simulation_service_pb2_grpc,
 )
 from services.policy.access import Access
-from services.policy.archive import objects
 from services.policy.audit import AuditLog
 from services.policy.audit_entry import seal_keys
 from services.policy.callbacks import load_callbacks
@@ -44,6 +43,7 @@ from services.policy.vault import Vault
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
+from shared.objects import objects
 from shared.postgres import open_database
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
@@ -78,7 +78,9 @@ def main() -> None:
         library = Library(store, document, clock=clock, poll=settings.poll, signer=signer)
         governance = PostgresGovernance(database)
         vault = Vault(signer.key)
-        archive = None if settings.audit_archive == "postgres" else objects(settings.audit_archive)
+        archive = (
+            None if settings.audit_archive == "postgres" else objects(settings.audit_archive, what="the audit archive")
+        )
         audit = AuditLog(governance, clock, seal_keys(vault, settings.audit_key_file), archive)
         overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
         simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)

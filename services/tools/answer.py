@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import math
+import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +14,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, NoReturn
 
+from services.tools import sanitise
+
 # Deeper data does not survive protobuf: an object costs three of the hundred levels that parsers allow.
 _MAX_DEPTH: Final = 30
+# More would keep the service busy for longer than a neighbour may wait.
+_MAX_VALUES: Final = 50_000
 _SAID_BY_RUNNER: Final = frozenset({"OK", "USER_ERROR", "MEMORY_LIMIT", "DENIED"})
 
 
@@ -34,6 +42,18 @@ Answer = tuple[Status, dict[str, Any]]
 # Told the stream ("stdout", "stderr" or EMITTED) and the text.
 Printed = Callable[[str, str], None]
 EMITTED: Final = "emitted"
+ARTEFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A thing that a function left: its bytes, until the object store has them."""
+
+    name: str
+    size: int
+    sha256: str
+    invocation_id: str = ""
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +68,7 @@ class Outcome:
     isolation: str = ""
     replayed: bool = False
     cached: bool = False
+    artefacts: tuple[Artefact, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
         """What a store keeps of it."""
@@ -58,16 +79,21 @@ class Outcome:
             "trace": self.trace,
             "elapsed": self.elapsed.total_seconds(),
             "isolation": self.isolation,
+            "artefacts": [[one.name, one.size, one.sha256, one.invocation_id] for one in self.artefacts],
         }
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Outcome:
-        kept = {"status": Status(data["status"]), "elapsed": timedelta(seconds=data["elapsed"])}
+        kept: dict[str, Any] = {"status": Status(data["status"]), "elapsed": timedelta(seconds=data["elapsed"])}
+        kept["artefacts"] = tuple(Artefact(*one) for one in data.get("artefacts", ()))
         return cls(**{**data, **kept})
 
 
 def read(data: bytes) -> Answer:
     """The runner's answer. Anything else on its pipe counts as a crash."""
+    # Counted before it is read: making so many lists would hold up the whole service.
+    if data.count(b"[") + data.count(b"{") > 2 * _MAX_VALUES:
+        return Status.USER_ERROR, {"message": f"the result holds more than {_MAX_VALUES} values"}
     try:
         found = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -89,6 +115,19 @@ def event(line: bytes) -> str | None:
     if not isinstance(found, dict) or not isinstance(found.get("event"), str) or flaw(found):
         return None
     return json.dumps({"event": found["event"][:64], "data": found.get("data")})
+
+
+def artefact(line: bytes) -> Artefact | None:
+    """What `attach` left: {"artefact": name, "data": base64}; None when the line is something else."""
+    try:
+        found = json.loads(line, parse_constant=_refuse)
+        name, text = found["artefact"], found["data"]
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    if not isinstance(name, str) or not ARTEFACT_NAME.fullmatch(name):
+        return None
+    return Artefact(name, len(data), hashlib.sha256(data).hexdigest(), content=data)
 
 
 def errand(line: bytes) -> Mapping[str, Any] | None:
@@ -116,21 +155,37 @@ def exited(code: int) -> Answer:
     return ended(code) if code < 0 else (Status.OK, {"result": {"exit_code": code}})
 
 
-def flaw(value: object, *, depth: int = 0) -> str | None:
+def flaw(value: object) -> str | None:
     """Why JSON data cannot go into an answer, or None."""
-    if depth > _MAX_DEPTH:
-        return f"is nested deeper than {_MAX_DEPTH} levels"
+    level, left = [value], _MAX_VALUES
+    for _ in range(_MAX_DEPTH + 1):
+        left -= len(level)
+        if left < 0:
+            return f"holds more than {_MAX_VALUES} values"
+        if problem := next((found for one in level if (found := _problem(one))), None):
+            return problem
+        lists = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, list | dict))
+        level = [part for parts in lists for part in parts]
+        if not level:
+            return None
+    return f"is nested deeper than {_MAX_DEPTH} levels"
+
+
+def _problem(value: object) -> str | None:
     match value:
-        case str():
-            return None if value.encode(errors="replace").decode() == value else "holds text that is no Unicode"
+        case str() if not _unicode(value):
+            return "holds text that is no Unicode"
+        case dict() if not all(_unicode(name) for name in value):
+            return "holds text that is no Unicode"
         case int() if abs(value) > 10**300:
             return "holds a number too large for JSON"
-        case list():
-            return next((found for part in value if (found := flaw(part, depth=depth + 1))), None)
-        case dict():
-            parts = (*value, *value.values())
-            return next((found for part in parts if (found := flaw(part, depth=depth + 1))), None)
+        case float() if not math.isfinite(value):
+            return "holds a number too large for JSON"
     return None
+
+
+def _unicode(text: str) -> bool:
+    return text.encode(errors="replace").decode() == text
 
 
 def disturbed() -> Answer:
@@ -138,7 +193,7 @@ def disturbed() -> Answer:
 
 
 def _plain(text: object) -> str:
-    return text[:4000].encode(errors="replace").decode() if isinstance(text, str) else ""
+    return sanitise.text(text[:4000].encode(errors="replace").decode()) if isinstance(text, str) else ""
 
 
 def _refuse(constant: str) -> NoReturn:

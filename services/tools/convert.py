@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from google.protobuf import json_format, struct_pb2
 
-from agentnet.tools.v1 import tool_pb2
+from agentnet.tools.v1 import artefact_pb2, tool_pb2
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from services.tools import convert_governance as governance
 from services.tools import sanitise
-from services.tools.answer import EMITTED, Outcome, Status
+from services.tools.answer import ARTEFACT_NAME, EMITTED, Outcome, Status
 from services.tools.convert_targets import put_target, target
 from services.tools.errors import FunctionFailed, ToolFailed, ToolOutcomeUnknown, ToolUnreachable
 from services.tools.executor import Isolation
@@ -178,6 +178,11 @@ def asked(request: pb.InvokeToolRequest, tool: Tool) -> Request:
     )
 
 
+def artefact(request: artefact_pb2.GetToolArtefactRequest) -> tuple[str, str]:
+    name = fields.matching(request.name, "name", ARTEFACT_NAME, form="the name of an artefact")
+    return fields.identifier(request.invocation_id, "invocation_id"), name
+
+
 def wanted(request: pb.ListToolsRequest) -> Wanted:
     return Wanted(
         agent=request.agent,
@@ -262,10 +267,14 @@ def _function_message(found: Function) -> tool_pb2.Function:
 
 
 def finished(outcome: Outcome) -> pb.ToolFinished:
-    message = pb.ToolFinished(isolation=outcome.isolation)
+    left = [
+        artefact_pb2.ToolArtefact(name=one.name, size=one.size, sha256=one.sha256, invocation_id=one.invocation_id)
+        for one in outcome.artefacts
+    ]
+    message = pb.ToolFinished(isolation=outcome.isolation, artefacts=left)
     message.elapsed.FromTimedelta(outcome.elapsed)
     if outcome.status is Status.OK:
-        message.result.CopyFrom(json_format.ParseDict(outcome.result, struct_pb2.Value()))
+        message.result.CopyFrom(_value(outcome.result))
     else:
         message.failure.CopyFrom(failed(outcome).failure())
     return message
@@ -283,7 +292,14 @@ def streamed(invocation_id: str, sequence: int, stream: str, text: str) -> pb.St
 
 def emitted(text: str) -> pb.ToolEmitted:
     said = json.loads(text)
-    return pb.ToolEmitted(kind=said["event"], data=json_format.ParseDict(said["data"], struct_pb2.Value()))
+    return pb.ToolEmitted(kind=said["event"], data=_value(said["data"]))
+
+
+def _value(data: Any) -> struct_pb2.Value:
+    """A third of what json_format takes for it."""
+    whole = struct_pb2.Struct()
+    whole.update({"value": data})
+    return whole.fields["value"]
 
 
 def failed(outcome: Outcome) -> MeshError:

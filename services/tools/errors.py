@@ -21,6 +21,10 @@ class ToolNotFound(NotFound):
     reason = Reason.ERROR_REASON_TOOL_NOT_FOUND
 
 
+class ArtefactNotFound(ToolNotFound):
+    """The call left nothing under this name, or it is not kept any more."""
+
+
 class ToolVersionExists(AlreadyExists):
     """Versions are immutable. Choose a new one."""
 

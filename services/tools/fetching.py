@@ -40,7 +40,7 @@ class Fetching:
         async def fetch(asked: Asked) -> Reply:
             try:
                 reply = await self._made(asked, function, headers)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError) as error:
                 return {"error": f"the host gave no whole answer: {type(error).__name__}"}
             except (MeshError, _RefusedError) as error:
                 return {"error": str(error)}

@@ -27,6 +27,8 @@ from services.tools.executor import Executor, Work, check_isolation, reaches_out
 from services.tools.permissions import ToolAuthorizer
 from services.tools.rates import Rates
 from services.tools.store import Effect, Invocation, Tool, ToolStore
+from services.tools.telling import Bus, NoBus, tell, telling
+from services.tools.threats import Threats, caller_of
 from shared.clock import Clock
 from shared.errors import MeshError, ResourceExhausted
 from shared.identity import Principal
@@ -82,6 +84,8 @@ class Flow:
         ids: Ids,
         pause: Pause = asyncio.sleep,
         quarantine: Quarantine | None = None,
+        bus: Bus | None = None,
+        threat_limit: int = 5,
     ) -> None:
         self._store = store
         self._executors = executors
@@ -92,6 +96,8 @@ class Flow:
         self._ids = ids
         self._pause = pause
         self._quarantine = quarantine
+        self._bus = bus or NoBus()
+        self._threats = Threats(clock, limit=threat_limit)
         self._effects = Effects(store, clock)
         self._breaker = Breaker(clock)
         self._cache: Cache[Outcome] = Cache(clock)
@@ -105,6 +111,7 @@ class Flow:
         _check_grant(caller, tool)
         permission = self._authorizer.authorize(caller, tool, agent=request.agent)
         lifecycle.check_callable(tool, agent=request.agent)
+        self._threats.check((caller.tenant_id, tool.reference, caller.subject, request.agent))
         executor = self._executor(tool)
         check_isolation(tool, executor)
         executor.check_room()
@@ -120,7 +127,7 @@ class Flow:
                 f"{tool.name} is called more often than its limit allows", retry_after=wait, tool=tool.name,
                 limit=str(limit),
             )  # fmt: skip
-        _check_arguments(tool, request.arguments)
+        await _check_arguments(tool, request.arguments)
         if self._policy:
             roles = tuple(sorted(caller.roles))
             call = Call(tool.name, request.arguments, request.agent, roles, request.session_id)
@@ -153,10 +160,20 @@ class Flow:
             message = f"the {quota} quota of {tool.reference} is used up"
             raise ToolQuotaExhausted(message, quota=quota, limit=str(limit))
         work = _work(caller, request, invocation_id)
+        printed = telling(self._bus, tenant, work.context, printed)
         outcome = await self._named(tenant, work, digest, invocation_id, printed)
+        self._watch(work, outcome)
         if fresh and outcome.status is Status.OK:
             self._cache.put(key, outcome, ttl=tool.cache_ttl)
         return outcome
+
+    def _watch(self, work: Work, outcome: Outcome) -> None:
+        caller = caller_of(work)
+        if not outcome.replayed and self._threats.saw(caller, outcome.status):
+            _, tool, subject, agent = caller
+            log.error("tool.threat", tool=tool, subject=subject, agent=agent)
+            data = {"tool": tool, "subject": subject, "status": outcome.status.value, "message": outcome.message}
+            tell(self._bus, work.tenant, "tool.threat", work.context, number=0, data=data)
 
     async def _named(self, tenant: str, work: Work, digest: bytes, invocation_id: str, printed: Printed) -> Outcome:
         """With a request_id: once, whoever asks and however often."""
@@ -185,7 +202,7 @@ class Flow:
     async def _tried(self, work: Work, executor: Executor, printed: Printed) -> Outcome:
         """Tries again what may be tried again, behind the breaker, where a call leaves the mesh."""
         if not reaches_out(work, executor):
-            return _checked(work.tool, await executor.execute(work, printed))
+            return await _checked(work.tool, await executor.execute(work, printed))
         key = (work.tenant, work.tool.reference)
         for attempt in range(ATTEMPTS):
             if (wait := self._breaker.wait(key)) is not None:
@@ -198,7 +215,7 @@ class Flow:
             await self._pause(jitter(_FIRST_PAUSE.total_seconds() * 2**attempt))
         result = sanitise.data(outcome.result, work.secrets)
         outcome = replace(outcome, result=result, message=sanitise.text(outcome.message, work.secrets))
-        return _checked(work.tool, outcome)
+        return await _checked(work.tool, outcome)
 
     async def _behind_breaker(self, key: tuple[str, str], work: Work, executor: Executor, printed: Printed) -> Outcome:
         try:
@@ -280,19 +297,19 @@ def _check_grant(caller: Principal, tool: Tool) -> None:
         raise ToolNotAllowed(f"the credential was not delegated for {tool.name}", tool=tool.name)
 
 
-def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
-    problem = schemas.problem(tool.input_schema, dict(arguments))
+async def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
+    problem = await schemas.told(tool.input_schema, dict(arguments))
     if problem is None:
         return
     path = ".".join(part for part in ("arguments", problem[0]) if part)
     raise ToolArgumentsInvalid(f"{path}: {problem[1]}"[:500], field=path, tool=tool.reference)
 
 
-def _checked(tool: Tool, outcome: Outcome) -> Outcome:
+async def _checked(tool: Tool, outcome: Outcome) -> Outcome:
     """A result that is not what the tool promised is a failure of the tool."""
     if outcome.status is not Status.OK or not tool.output_schema:
         return outcome
-    problem = schemas.problem(tool.output_schema, outcome.result)
+    problem = await schemas.told(tool.output_schema, outcome.result)
     if problem is None:
         return outcome
     path = ".".join(part for part in ("result", problem[0]) if part)

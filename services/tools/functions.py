@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.tools.answer import Outcome, Printed
+from services.tools.artefacts import Artefacts
 from services.tools.executor import Isolation, Work
 from services.tools.fetching import Fetching
 from services.tools.orders import FunctionCall
@@ -14,9 +15,10 @@ class FunctionExecutor:
 
     reaches_out = False
 
-    def __init__(self, sandbox: Backend, fetching: Fetching) -> None:
+    def __init__(self, sandbox: Backend, fetching: Fetching, artefacts: Artefacts | None = None) -> None:
         self._sandbox = sandbox
         self._fetching = fetching
+        self._artefacts = artefacts
 
     @property
     def isolation(self) -> Isolation:
@@ -40,5 +42,7 @@ class FunctionExecutor:
             timeout=function.timeout,
             allowed_imports=function.allowed_imports if function.safe_mode else None,
             fetches=fetch is not None,
+            attaches=self._artefacts is not None,
         )
-        return await self._sandbox.run(call, printed, fetch)
+        outcome = await self._sandbox.run(call, printed, fetch)
+        return await self._artefacts.kept(work, outcome) if self._artefacts else outcome

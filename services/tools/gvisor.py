@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from services.tools import isolation
-from services.tools.answer import Answer, Outcome, Printed, Status
+from services.tools.answer import Answer, Outcome, Printed
 from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
-from services.tools.jail import TooMuch
-from services.tools.orders import SandboxCall
+from services.tools.orders import SandboxCall, attaches
 from services.tools.sandbox import Places
 from shared.log import log
 
@@ -61,28 +60,21 @@ class GvisorSandbox:
             log.warning("sandbox.unavailable", why="runsc is not on the path")
 
     async def run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None = None) -> Outcome:
-        """As Sandbox.run: to an outcome, always. Raises SandboxUnavailable; nothing runs then. Nothing is fetched here:
-        a container is given its order once and hears nothing more.
-        """
-        if fetch:
-            raise SandboxUnavailable("functions that fetch run in bubblewrap only", why="gvisor has no way back in")
+        """As Sandbox.run: to an outcome, always. Raises SandboxUnavailable; nothing runs then."""
         async with self._places.taken():
             began = time.monotonic()
-            status, found = await self._run(call, printed)
+            status, found = await self._run(call, printed, fetch, until=began + call.timeout.total_seconds())
             elapsed = timedelta(seconds=time.monotonic() - began)
         texts = {name: found.get(name, "") for name in ("message", "trace")}
-        return Outcome(status, result=found.get("result"), elapsed=elapsed, isolation=NAME, **texts)
+        left = found["artefacts"]
+        return Outcome(status, result=found.get("result"), elapsed=elapsed, isolation=NAME, artefacts=left, **texts)
 
-    async def _run(self, call: SandboxCall, printed: Printed) -> Answer:
+    async def _run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None, *, until: float) -> Answer:
         async with self._container(call) as running:
-            conversation = Conversation(running, printed)
+            conversation = Conversation(running, printed, fetch=fetch, replies=running.answer, attaches=attaches(call))
             try:
-                async with asyncio.timeout(call.timeout.total_seconds()):
-                    return await conversation.answer()
-            except TimeoutError:
-                return Status.TIMEOUT, {"message": f"the function ran longer than {call.timeout}"}
-            except TooMuch:
-                return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
+                status, found = await conversation.heard(call.timeout, until=until)
+                return status, found | {"artefacts": conversation.artefacts}
             finally:
                 conversation.close()
 
@@ -103,9 +95,9 @@ class GvisorSandbox:
                 *command, stdin=far.fileno(), stdout=pipes[0][1], stderr=pipes[1][1], start_new_session=True
             )
             ends.close()
-            near.sendall(call.order())
-            near.shutdown(socket.SHUT_WR)
+            near.settimeout(0)
             try:
+                await asyncio.get_running_loop().sock_sendall(near, call.order() + b"\n")
                 yield Container(pipes[0][0], pipes[1][0], near.detach(), asyncio.ensure_future(process.wait()))
             finally:
                 leaving = asyncio.create_task(self._left(name, process))

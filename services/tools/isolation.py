@@ -46,7 +46,14 @@ _DENIED: Final = (
     "open_by_handle_at", "name_to_handle_at", "personality", "syslog", "socket", "chmod", "fchmod", "fchmodat",
     "chown", "fchown", "lchown", "fchownat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr",
     "fremovexattr",
+    # Names that calls beside this one could meet under, locks and watches on files that they share, pools of the host.
+    "bind", "connect", "listen", "accept", "accept4", "flock", "inotify_init", "inotify_init1", "inotify_add_watch",
+    "io_setup", "vmsplice", "seccomp",
+    # What nobody uses any more.
+    "modify_ldt", "uselib", "sysfs", "ustat", "remap_file_pages", "get_mempolicy",
 )  # fmt: skip
+_GETLK, _OFD_GETLK = 5, 36  # of fcntl: who else holds a lock
+_UNIX, _STREAM, _KIND = 1, 1, 0xF
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +126,8 @@ _OUTER: Final = (
     "--hostname", "sandbox",
 )  # fmt: skip
 _AFTER: Final = (
-    "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--size", "4096", "--tmpfs", "/tmp",  # noqa: S108
-    "--chdir", "/", "--remount-ro", "/",
+    "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/pts", "--remount-ro", "/dev/pts", "--remount-ro", "/dev",
+    "--size", "4096", "--tmpfs", "/tmp", "--chdir", "/", "--remount-ro", "/",  # noqa: S108 - the sandbox's own
 )  # fmt: skip
 _ARGUMENTS: Final = ("-I", "-S", "-c", _START)
 
@@ -176,9 +183,21 @@ def outer_filter() -> bytes:
     for request in _TERMINAL_INPUT:
         wanted = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request)
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "ioctl", wanted)
+    for command in (_GETLK, _OFD_GETLK):
+        wanted = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, command)
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "fcntl", wanted)
+    _allow_pairs_of_streams(rules)
     for number in _RECENT - {_PIDFD_OPEN}:
         rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), number)
     return _exported(rules)
+
+
+def _allow_pairs_of_streams(rules: pyseccomp.SyscallFilter) -> None:
+    """Event loops wake themselves by one. Other kinds can be given names, and send to names."""
+    other_family = pyseccomp.Arg(0, pyseccomp.NE, _UNIX)
+    rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "socketpair", other_family)
+    for kind in set(range(_KIND + 1)) - {_STREAM}:
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "socketpair", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _KIND, kind))
 
 
 @functools.cache

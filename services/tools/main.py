@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import grpc
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
+from services.tools.artefacts import Artefacts
 from services.tools.egress import Egress
 from services.tools.executor import Executor
 from services.tools.fetching import Fetching
@@ -32,11 +33,13 @@ from services.tools.service import ToolService
 from services.tools.settings import ToolsSettings
 from services.tools.sql_query import SqlExecutor
 from services.tools.store_postgres import PostgresToolStore
+from shared.bus import Emitter, open_outlet
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
 from shared.monitors.enforced import NAME as POLICY
 from shared.monitors.enforced import Enforced, published
+from shared.objects import objects
 from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.rpc.channel import mesh_channel
@@ -71,31 +74,41 @@ def main() -> None:
         if settings.sandbox == "gvisor":
             functions = await stack.enter_async_context(GvisorSandbox(at_once=most))
         await functions.prepare()
+        emitter = Emitter(await stack.enter_async_context(open_outlet(settings)), clock, source="tools")
+        await stack.enter_async_context(emitter.running())
         store, authorizer = PostgresToolStore(database), ToolAuthorizer.from_file(settings.permissions)
+        artefacts = Artefacts(objects(settings.artefacts)) if settings.artefacts else None
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store,
-            _executors(settings, functions, (sandbox, programs, modules), channel),
+            _executors(settings, functions, (sandbox, programs, modules), channel, artefacts=artefacts),
             authorizer=authorizer,
             rates=RedisRates(redis, clock, ids),
             policy=policy,
             clock=clock,
             ids=ids,
             quarantine=registry.quarantine,
+            bus=emitter,
+            threat_limit=settings.threat_limit,
         )
-        rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
+        rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock, artefacts), server)
 
     run("tools", settings, register, service_names=SERVICES)
 
 
 def _executors(
-    settings: ToolsSettings, functions: Backend, sandboxes: tuple[Sandbox, Sandbox, Sandbox], channel: grpc.aio.Channel
+    settings: ToolsSettings,
+    functions: Backend,
+    sandboxes: tuple[Sandbox, Sandbox, Sandbox],
+    channel: grpc.aio.Channel,
+    *,
+    artefacts: Artefacts | None,
 ) -> dict[str, Executor]:
     sandbox, programs, modules = sandboxes
     secrets = Secrets(settings.secrets)
     allowed = Egress([entry.strip() for entry in settings.egress_allow.split(",") if entry.strip()])
     return {
-        "python": FunctionExecutor(functions, Fetching(allowed, secrets)),
+        "python": FunctionExecutor(functions, Fetching(allowed, secrets), artefacts),
         "external_api": HttpExecutor(allowed, secrets),
         "sql": SqlExecutor(secrets),
         "shell": ProgramExecutor(programs),

@@ -37,6 +37,7 @@ class FunctionCall:
     timeout: timedelta
     allowed_imports: Sequence[str] | None = None  # and no builtin that validation refuses; None: everything there is
     fetches: bool = False
+    attaches: bool = False
 
     def order(self) -> bytes:
         order = {
@@ -45,6 +46,7 @@ class FunctionCall:
             "arguments": dict(self.arguments),
             "allowed_imports": None if self.allowed_imports is None else list(self.allowed_imports),
             "fetch": self.fetches,
+            "attach": self.attaches,
             "limits": _limits(self.timeout, memory_mib=self.memory_mib, processes=1),
         }
         return json.dumps(order).encode()
@@ -96,6 +98,11 @@ class ScriptCall:
     def order(self) -> bytes:
         limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=1)
         return json.dumps({"code": self.code, "limits": limits}).encode()
+
+
+def attaches(call: SandboxCall) -> bool:
+    """Whether what runs may leave artefacts."""
+    return isinstance(call, FunctionCall) and call.attaches
 
 
 def _limits(timeout: timedelta, *, memory_mib: int, processes: int) -> dict[str, int]:

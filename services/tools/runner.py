@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import builtins
 import errno
 import json
@@ -15,14 +16,18 @@ MAX_EVENT = 16 * 1024
 MAX_EVENTS = 256
 MAX_FETCHES = 32
 MAX_BODY = 256 * 1024
+MAX_ARTEFACTS = 16
+MAX_ARTEFACT_BYTES = 4 * 1024 * 1024
 _CODE_NAME = "<function>"
 _DENIALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
 
 
 def run(order: dict[str, Any], say: Callable[[bytes], object] = bytes) -> dict[str, Any]:
-    """`say` is told each line that `emit(kind, data)` makes of an event, and that `fetch(url)` asks with."""
+    """`say` is told each line: an event of `emit`, a thing of `attach(name, content)`, what `fetch(url)` asks."""
     try:
         names: dict[str, Any] = {"__name__": "function", "emit": _emitter(say)}
+        if order.get("attach"):
+            names["attach"] = _attacher(say)
         if order.get("fetch"):
             names["fetch"] = _fetcher(say)
         if order.get("allowed_imports") is not None:
@@ -59,6 +64,21 @@ def _emitter(say: Callable[[bytes], object]) -> Callable[..., None]:
         say(line + b"\n")
 
     return emit
+
+
+def _attacher(say: Callable[[bytes], object]) -> Callable[[str, str | bytes], None]:
+    left, room = iter(range(MAX_ARTEFACTS)), MAX_ARTEFACT_BYTES
+
+    def attach(name: str, content: str | bytes) -> None:
+        nonlocal room
+        data = content.encode() if isinstance(content, str) else bytes(content)
+        room -= len(data)
+        if room < 0 or next(left, None) is None:
+            raise ValueError(f"a call attaches at most {MAX_ARTEFACTS} things of {MAX_ARTEFACT_BYTES} bytes together")
+        text = binascii.b2a_base64(data, newline=False).decode()
+        say(json.dumps({"artefact": str(name), "data": text}).encode() + b"\n")
+
+    return attach
 
 
 def _fetcher(say: Callable[[bytes], object]) -> Callable[..., Any]:

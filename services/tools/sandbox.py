@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final, Protocol, Self
 
-from services.tools.answer import Answer, Outcome, Printed, Status
+from services.tools.answer import Answer, Outcome, Printed
 from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
 from services.tools.isolation import FUNCTIONS, Profile
-from services.tools.jail import Call, Jail, TooMuch
-from services.tools.orders import ProgramCall, SandboxCall, ScriptCall
+from services.tools.jail import Call, Jail
+from services.tools.orders import ProgramCall, SandboxCall, ScriptCall, attaches
 from shared.errors import ResourceExhausted
 from shared.log import log
 
@@ -120,26 +120,23 @@ class Sandbox:
             trace=found.get("trace", ""),
             elapsed=elapsed,
             isolation=self._name,
+            artefacts=found["artefacts"],
         )
 
     async def _run(self, call: SandboxCall, printed: Printed, fetch: Fetch | None) -> Answer:
         program = isinstance(call, ProgramCall)
         with _replies(fetch) as (source, sink):
             async with self._started(call, given=source) as running:
-                conversation = Conversation(running, printed, program=program, fetch=fetch, replies=sink)
-                return await self._heard(call, running, conversation)
-
-    async def _heard(self, call: SandboxCall, running: Call, conversation: Conversation) -> Answer:
-        try:
-            async with asyncio.timeout(call.timeout.total_seconds()):
-                return await conversation.answer()
-        except TimeoutError:
-            return Status.TIMEOUT, {"message": f"the function ran longer than {call.timeout}"}
-        except TooMuch:
-            return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
-        finally:
-            running.cut()
-            conversation.close()
+                until = time.monotonic() + call.timeout.total_seconds()
+                conversation = Conversation(
+                    running, printed, program=program, fetch=fetch, replies=sink, attaches=attaches(call)
+                )
+                try:
+                    status, found = await conversation.heard(call.timeout, until=until)
+                    return status, found | {"artefacts": conversation.artefacts}
+                finally:
+                    running.cut()
+                    conversation.close()
 
     @asynccontextmanager
     async def talking(self, call: ScriptCall) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.WriteTransport]]:

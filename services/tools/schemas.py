@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
@@ -17,12 +19,28 @@ from services.tools.store import Schema
 from shared.errors import InvalidArgument
 
 _MAX_CHECKS: Final = 20_000
+# What is checked at once; what takes longer is checked in a thread, so that nobody else waits for it.
+_AT_ONCE: Final = 200
+_MAX_SECONDS: Final = 2.0
 _MAX_UNIQUE: Final = 1_000
 _PATTERN_SECONDS: Final = 0.1
 _UNTELLABLE: Final = ("", "checking this against the schema takes too much work")
-_checks: ContextVar[Iterator[int]] = ContextVar("checks")
+_checks: ContextVar[_Budget] = ContextVar("checks")
 
 Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError]]
+
+
+class _Budget:
+    """How much work is left."""
+
+    def __init__(self, checks: int) -> None:
+        self._left = checks
+        self._until = time.monotonic() + _MAX_SECONDS
+
+    def take(self) -> None:
+        self._left -= 1
+        if self._left < 0 or time.monotonic() > self._until:
+            raise _TooMuchWork
 
 
 class _TooMuchWork(Exception):
@@ -46,9 +64,15 @@ def check(schema: Schema, field: str) -> None:
         raise InvalidArgument(f"{field} is not a JSON Schema: {error}".partition("\n")[0][:500], field=field) from None
 
 
-def problem(schema: Schema, value: object) -> tuple[str, str] | None:
+async def told(schema: Schema, value: object) -> tuple[str, str] | None:
+    """As `problem`, without keeping others waiting."""
+    found = problem(schema, value, most=_AT_ONCE)
+    return await asyncio.to_thread(problem, schema, value) if found == _UNTELLABLE else found
+
+
+def problem(schema: Schema, value: object, *, most: int = _MAX_CHECKS) -> tuple[str, str] | None:
     """Where and why a value does not fit, or None. What cannot be told with reasonable work does not fit."""
-    token = _checks.set(iter(range(_MAX_CHECKS)))
+    token = _checks.set(_Budget(most))
     try:
         found = best_match(_Bounded(dict(schema), registry=References()).iter_errors(value))
     except (_TooMuchWork, RecursionError, Unresolvable, regex.error):
@@ -78,8 +102,7 @@ def _check_reference(target: str, field: str) -> None:
 
 def _counted(keyword: Keyword) -> Keyword:
     def counted(validator: Any, rule: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-        if next(_checks.get(), None) is None:
-            raise _TooMuchWork
+        _checks.get().take()
         yield from keyword(validator, rule, value, schema) or ()
 
     return counted
@@ -105,7 +128,7 @@ def _unique_items(validator: Any, rule: bool, value: Any, schema: Any) -> Iterat
 def _found(pattern: str, text: str) -> bool:
     """Searches with a time limit, which the standard library's patterns do not have."""
     try:
-        return regex.search(pattern, text, timeout=_PATTERN_SECONDS) is not None
+        return regex.search(pattern, text, timeout=_PATTERN_SECONDS, concurrent=True) is not None
     except TimeoutError:
         raise _TooMuchWork from None
 

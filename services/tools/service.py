@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from agentnet.tools.v1 import artefact_pb2 as art
 from agentnet.tools.v1 import governance_pb2 as gov
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
 from services.tools import convert, sanitise
 from services.tools import convert_governance as governance
 from services.tools.answer import EMITTED, Status
+from services.tools.artefacts import Artefacts
 from services.tools.descriptions import described
+from services.tools.errors import ArtefactNotFound
 from services.tools.flow import Flow, Request
 from services.tools.registry import Registry
 from services.tools.store import Tool
@@ -23,7 +26,8 @@ from shared.identity import current
 class ToolService(rpc.ToolServiceServicer):
     """Do it, safely."""
 
-    def __init__(self, registry: Registry, flow: Flow, clock: Clock) -> None:
+    def __init__(self, registry: Registry, flow: Flow, clock: Clock, artefacts: Artefacts | None = None) -> None:
+        self._artefacts = artefacts
         self._registry = registry
         self._flow = flow
         self._clock = clock
@@ -77,9 +81,10 @@ class ToolService(rpc.ToolServiceServicer):
         outcome = await self._flow.run(current(), asked, invocation_id, keep)
         if outcome.status is not Status.OK:
             raise convert.failed(outcome)
+        finished = await asyncio.to_thread(convert.finished, outcome)
         return pb.InvokeToolResponse(
             invocation_id=invocation_id,
-            finished=convert.finished(outcome),
+            finished=finished,
             replayed=outcome.replayed,
             cached=outcome.cached,
             emitted=emitted,
@@ -103,11 +108,18 @@ class ToolService(rpc.ToolServiceServicer):
             while event := await events.get():
                 sequence += 1
                 yield convert.streamed(invocation_id, sequence, *event)
-            finished = convert.finished(await work)
+            finished = await asyncio.to_thread(convert.finished, await work)
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence + 1, finished=finished)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+
+    async def GetToolArtefact(self, request: art.GetToolArtefactRequest, context: Any) -> art.GetToolArtefactResponse:
+        invocation_id, name = convert.artefact(request)
+        if self._artefacts is None:
+            raise ArtefactNotFound("this mesh keeps no artefacts", tool=invocation_id)
+        content = await self._artefacts.read(current().tenant_id, invocation_id, name)
+        return art.GetToolArtefactResponse(content=content)
 
     async def _asked(self, request: pb.InvokeToolRequest) -> Request:
         name, version = convert.reference(request.name)

@@ -22,6 +22,13 @@ class ToolsSettings(MeshSettings):
     runtime_class: Literal["", "gvisor", "vm"] = Field(
         default="", description="what this replica itself runs in, by its pod's runtimeClassName; checked at the start"
     )
+    threat_limit: int = Field(
+        default=5, ge=0, description="denied attempts in ten minutes after which a caller may not call; 0: only logged"
+    )
+    artefacts: str = Field(
+        default="",
+        description="where what functions attach lies: file:///folder or s3://bucket/prefix; empty: none",
+    )
     permissions: Path = Field(default=_PERMISSIONS, description="YAML that narrows who may call which tool")
     strict: bool = Field(default=True, description="refuse calls while no policy snapshot was ever received")
     secrets: Path | None = Field(default=None, description="folder of secrets: <tenant>/<key_id> or shared/<key_id>")

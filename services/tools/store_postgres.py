@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from services.tools.store import AuditEntry, Effect, Function, Invocation, Quota, Tool
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
+_TEXT: Final = "json"
 
 
 class PostgresToolStore:
@@ -74,7 +76,7 @@ class PostgresToolStore:
                 return effect
             found = await connection.fetchrow(_SQL["effect"], effect.request_id)
         assert found is not None  # noqa: S101 - it was in the way
-        return Effect(**found)
+        return Effect(**{**found, "outcome": _told(found["outcome"])})
 
     async def take_over(self, tenant: str, seen: Effect, effect: Effect) -> bool:
         async with self._database.tenant(tenant) as connection:
@@ -111,7 +113,18 @@ class PostgresToolStore:
 
 
 def _outcome(effect: Effect) -> dict[str, Any] | None:
-    return dict(effect.outcome) if effect.outcome is not None else None
+    """Its text where it holds U+0000, which jsonb cannot."""
+    if effect.outcome is None:
+        return None
+    text = json.dumps(dict(effect.outcome))
+    return {_TEXT: text} if "\\u0000" in text else dict(effect.outcome)
+
+
+def _told(kept: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if kept is None or _TEXT not in kept:
+        return kept
+    told: dict[str, Any] = json.loads(kept[_TEXT])
+    return told
 
 
 def _effect_row(effect: Effect) -> tuple[object, ...]:

@@ -216,9 +216,17 @@ def _descriptors(*wanted_in_order: int) -> None:
 def _mounts() -> None:
     closed = _MS_NOSUID | _MS_NODEV
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
-    _mount("proc", "/proc", "proc", closed | _MS_NOEXEC | _MS_RDONLY, None)
+    _processes(closed | _MS_NOEXEC | _MS_RDONLY)
     _mount("tmpfs", "/tmp", "tmpfs", closed, "size=16777216,nr_inodes=4096,mode=0777")  # noqa: S108 - in memory
     os.chdir("/tmp")  # noqa: S108
+
+
+def _processes(flags: int) -> None:
+    """The call's own processes, and nothing else that the kernel tells, where it can leave that out (Linux 5.8)."""
+    try:
+        _mount("proc", "/proc", "proc", flags, "subset=pid")
+    except OSError:
+        _mount("proc", "/proc", "proc", flags, None)
 
 
 def limit(limits: dict[str, int]) -> None:

@@ -14,7 +14,6 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.policy.archive import Objects, objects
 from services.policy.audit import AuditFilter, AuditLog, Integrity
 from services.policy.audit_entry import FIRST_SEAL, AuditEntry, seal_keys
 from services.policy.governance_memory import MemoryGovernance
@@ -25,6 +24,7 @@ from services.policy.vault import Vault
 from shared.clock import FakeClock
 from shared.errors import Unavailable
 from shared.monitors.rules import Target
+from shared.objects import Objects, objects
 from shared.postgres import open_database
 from shared.tasks import supervised
 
@@ -218,7 +218,7 @@ async def test_an_archive_that_is_away_loses_nothing_and_holds_up_no_other_tenan
 def test_a_place_that_is_no_object_store_is_refused() -> None:
     for wrong in ("", "file://", "ftp://host", "s3:///prefix"):
         with pytest.raises(ValueError, match="audit archive"):
-            objects(wrong)
+            objects(wrong, what="the audit archive")
 
 
 def test_the_seals_key_comes_from_a_file_by_reference(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,24 @@ async def test_a_call_leaves_nothing_for_the_next_or_the_one_beside_it(backend: 
     body = "import os, builtins\nfound = [os.listdir('/tmp'), hasattr(builtins, 'L')]\nbuiltins.L = open('/tmp/x', 'w')\nreturn found"
     outcomes = await asyncio.gather(*(run(backend, body) for _ in range(3)))
     assert [outcome.result for outcome, _ in outcomes] == [[[], False]] * 3
+
+
+async def test_what_a_call_asks_for_is_fetched_for_it(backend: Backend) -> None:
+    asked: list[Any] = []
+
+    async def fetch(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked.append(request["url"])
+        return {"status": 200, "headers": {}, "body": "x" * 200_000}
+
+    code = "def f():\n  return [len(fetch(u)['body']) for u in ('http://a/', 'http://b/')]\n"
+    outcome = await backend.run(FunctionCall(code, "f", {}, 256, LIMIT, fetches=True), lambda *_: None, fetch)
+    assert (outcome.status, outcome.result) == (Status.OK, [200_000] * 2)
+    assert asked == ["http://a/", "http://b/"]
+
+
+async def test_an_order_of_a_megabyte_arrives(backend: Backend) -> None:
+    call = FunctionCall("def f(x):\n  return len(x)\n", "f", {"x": "y" * 1_000_000}, 256, LIMIT)
+    assert (await backend.run(call, lambda *_: None)).result == 1_000_000
 
 
 async def test_a_host_without_gvisor_runs_nothing() -> None:

@@ -233,6 +233,13 @@ async def test_an_effect_goes_through_its_steps_and_keeps_its_outcome(store: Too
     assert await store.reserve(tenant, replace(EFFECT, invocation_id="inv_2")) == done
 
 
+async def test_an_outcome_keeps_every_character(store: ToolStore, tenant: str) -> None:
+    told = {"status": "OK", "result": {"a\x00b": "\x00 \U0001f600 \\u0000"}}
+    await store.reserve(tenant, EFFECT)
+    assert await store.advance(tenant, replace(EFFECT, step="done", outcome=told))
+    assert (await store.reserve(tenant, replace(EFFECT, invocation_id="inv_9"))).outcome == told
+
+
 async def test_an_effect_is_taken_over_once_and_its_first_owner_may_not_go_on(store: ToolStore, tenant: str) -> None:
     await store.reserve(tenant, EFFECT)
     mine = replace(EFFECT, invocation_id="inv_2", leased_until=NOON + timedelta(minutes=5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
+from services.tools.artefacts import Artefacts
 from services.tools.egress import Egress
 from services.tools.executor import Executor
 from services.tools.fetching import Fetching
@@ -29,6 +31,7 @@ from services.tools.service import ToolService
 from services.tools.store_memory import MemoryToolStore
 from shared.clock import FakeClock
 from shared.ids import SequentialIds
+from shared.objects import objects
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
@@ -59,9 +62,14 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-def executors(sandbox: Sandbox) -> dict[str, Executor]:
+def artefacts(tmp_path: Path) -> Artefacts:
+    return Artefacts(objects((tmp_path / "objects").as_uri()))
+
+
+@pytest.fixture
+def executors(sandbox: Sandbox, artefacts: Artefacts) -> dict[str, Executor]:
     """What runs each mode; a test adds its own."""
-    return {"python": FunctionExecutor(sandbox, Fetching(Egress([]), Secrets(None)))}
+    return {"python": FunctionExecutor(sandbox, Fetching(Egress([]), Secrets(None)), artefacts)}
 
 
 @pytest.fixture
@@ -97,6 +105,21 @@ async def policy() -> ArgumentPolicy:
     return ArgumentPolicy(await enforcing(Held.of), strict=True)
 
 
+@dataclass
+class Heard:
+    """A bus that keeps what it is told."""
+
+    told: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+
+    def emit(self, tenant: str, name: str, *, event_id: str = "", **fields: Any) -> None:
+        self.told.append((tenant, name, {"event_id": event_id, **fields}))
+
+
+@pytest.fixture
+def bus() -> Heard:
+    return Heard()
+
+
 def clock_pause(clock: FakeClock) -> Pause:
     async def pause(seconds: float) -> None:
         clock.advance(timedelta(seconds=seconds))
@@ -107,7 +130,7 @@ def clock_pause(clock: FakeClock) -> Pause:
 @pytest.fixture
 async def channel(
     keys: Keys, clock: FakeClock, store: MemoryToolStore, executors: dict[str, Executor], narrowed: dict[str, Any],
-    policy: ArgumentPolicy,
+    policy: ArgumentPolicy, bus: Heard, artefacts: Artefacts,
 ) -> AsyncIterator[grpc.aio.Channel]:  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 1}
@@ -118,9 +141,9 @@ async def channel(
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store, executors, authorizer=authorizer, rates=LocalRates(clock), policy=policy, clock=clock, ids=ids,
-            pause=clock_pause(clock), quarantine=registry.quarantine,
+            pause=clock_pause(clock), quarantine=registry.quarantine, bus=bus,
         )  # fmt: skip
-        rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock), server)
+        rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock, artefacts), server)
 
     async with (
         serving(settings, register, service_names=SERVICES) as address,

@@ -17,8 +17,8 @@ from services.tools.isolation import PROGRAMS
 from services.tools.orders import ProgramCall
 from services.tools.programs import ProgramExecutor
 from services.tools.sandbox import Sandbox
+from tests.service.tools.attacking import descendants, settings_of_the_host, settled
 from tests.service.tools.calls import Code, events, invocation, refusal, register, said
-from tests.service.tools.test_sandbox_attacks import descendants, settings_of_the_host, settled
 from tests.support.identity import Keys
 
 LIMIT = timedelta(seconds=2)

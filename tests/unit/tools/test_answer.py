@@ -14,9 +14,10 @@ FORGED = {
     "half of an answer": b'{"status": "OK", "res',
     "two answers": b'{"status": "OK"}{"status": "OK"}',
     "a list": b"[1]",
-    "a tower": b"[" * 500_000,
+    "a tower": b"[" * 50_000,
     "a number with many digits": b'{"status": "OK", "result": ' + b"9" * 10_000 + b"}",
     "not a number": b'{"status": "OK", "result": NaN}',
+    "an infinite number that JSON may write": b'{"status": "OK", "result": -Infinity}',
     "no status": b'{"result": 1}',
     "a status of the service": b'{"status": "TIMEOUT"}',
     "a status that is a list": b'{"status": "UNKNOWN"}',
@@ -43,12 +44,25 @@ def test_a_result_is_handed_on() -> None:
         ({"a": "\ud800"}, "no Unicode"),
         ({"\ud800": 1}, "no Unicode"),
         ([10**301], "too large"),
+        ([[0]] * 25_001, "more than 50000 values"),
+        ([[]] * 200_000, "more than 50000 values"),
     ],
 )
 def test_a_result_that_cannot_be_told_is_the_functions_error(result: object, problem: str) -> None:
     status, found = answer.read(json.dumps({"status": "OK", "result": result}).encode())
     assert status is Status.USER_ERROR
     assert problem in found["message"]
+
+
+def test_a_number_that_reads_as_infinite_is_the_functions_error() -> None:
+    status, found = answer.read(b'{"status": "OK", "result": [1e999]}')
+    assert status is Status.USER_ERROR
+    assert "too large" in found["message"]
+
+
+def test_what_an_error_says_moves_no_terminal() -> None:
+    said = json.dumps({"status": "USER_ERROR", "message": "a\x1b[2Jb\x9b1m\x00", "trace": "\x1b]0;x\x07c"})
+    assert answer.read(said.encode()) == (Status.USER_ERROR, {"result": None, "message": "ab1m", "trace": "c"})
 
 
 def test_texts_of_an_error_are_always_texts() -> None:

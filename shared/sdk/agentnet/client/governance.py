@@ -20,7 +20,7 @@ from agentnet.policy.v1 import (
     policy_service_pb2_grpc,
     violation_pb2,
 )
-from agentnet.tools.v1 import governance_pb2, tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+from agentnet.tools.v1 import artefact_pb2, governance_pb2, tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 
 
 class Tools:
@@ -88,6 +88,11 @@ class Tools:
         """How much a tool was used, beside its quotas."""
         request = governance_pb2.GetToolUsageRequest(name=name)
         return (await unary(self._stub.GetToolUsage(request, **self._call()))).usage
+
+    async def artefact(self, invocation_id: str, name: str) -> bytes:
+        """What a call left by `attach(name, content)`."""
+        request = artefact_pb2.GetToolArtefactRequest(invocation_id=invocation_id, name=name)
+        return (await unary(self._stub.GetToolArtefact(request, **self._call()))).content
 
 
 class Policies:

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from agentnet.common.v1 import failure_pb2 as agentnet_dot_common_dot_v1_dot_failure__pb2
 from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
+from agentnet.tools.v1 import artefact_pb2 as agentnet_dot_tools_dot_v1_dot_artefact__pb2
 from agentnet.tools.v1 import governance_pb2 as agentnet_dot_tools_dot_v1_dot_governance__pb2
 from agentnet.tools.v1 import tool_pb2 as agentnet_dot_tools_dot_v1_dot_tool__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
@@ -31,7 +32,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/tools/v1/tool_service.proto\x12\x11\x61gentnet.tools.v1\x1a agentnet/common/v1/failure.proto\x1a#agentnet/common/v1/permission.proto\x1a\"agentnet/tools/v1/governance.proto\x1a\x1c\x61gentnet/tools/v1/tool.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"B\n\x13RegisterToolRequest\x12+\n\x04tool\x18\x01 \x01(\x0b\x32\x17.agentnet.tools.v1.ToolR\x04tool\"C\n\x14RegisterToolResponse\x12+\n\x04tool\x18\x01 \x01(\x0b\x32\x17.agentnet.tools.v1.ToolR\x04tool\"$\n\x0eGetToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\">\n\x0fGetToolResponse\x12+\n\x04tool\x18\x01 \x01(\x0b\x32\x17.agentnet.tools.v1.ToolR\x04tool\"\xf8\x01\n\x10ListToolsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1b\n\texec_mode\x18\x04 \x01(\tR\x08\x65xecMode\x12\x19\n\x08order_by\x18\x05 \x01(\tR\x07orderBy\x12\x14\n\x05query\x18\x06 \x01(\tR\x05query\x12\x32\n\x05state\x18\x07 \x01(\x0e\x32\x1c.agentnet.tools.v1.ToolStateR\x05state\x12\x10\n\x03tag\x18\x08 \x01(\tR\x03tag\"j\n\x11ListToolsResponse\x12-\n\x05tools\x18\x01 \x03(\x0b\x32\x17.agentnet.tools.v1.ToolR\x05tools\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcb\x01\n\x11InvokeToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x05 \x01(\tR\x06turnId\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"\x94\x02\n\x12InvokeToolResponse\x12#\n\rinvocation_id\x18\x01 \x01(\tR\x0cinvocationId\x12;\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1f.agentnet.tools.v1.ToolFinishedR\x08\x66inished\x12\x16\n\x06stdout\x18\x03 \x01(\tR\x06stdout\x12\x16\n\x06stderr\x18\x04 \x01(\tR\x06stderr\x12\x1a\n\x08replayed\x18\x05 \x01(\x08R\x08replayed\x12\x16\n\x06\x63\x61\x63hed\x18\x06 \x01(\x08R\x06\x63\x61\x63hed\x12\x38\n\x07\x65mitted\x18\x07 \x03(\x0b\x32\x1e.agentnet.tools.v1.ToolEmittedR\x07\x65mitted\"Y\n\x11StreamToolRequest\x12\x44\n\ninvocation\x18\x01 \x01(\x0b\x32$.agentnet.tools.v1.InvokeToolRequestR\ninvocation\"\xce\x02\n\x12StreamToolResponse\x12#\n\rinvocation_id\x18\x01 \x01(\tR\x0cinvocationId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12:\n\x07started\x18\n \x01(\x0b\x32\x1e.agentnet.tools.v1.ToolStartedH\x00R\x07started\x12\x37\n\x06output\x18\x0b \x01(\x0b\x32\x1d.agentnet.tools.v1.ToolOutputH\x00R\x06output\x12=\n\x08\x66inished\x18\x0c \x01(\x0b\x32\x1f.agentnet.tools.v1.ToolFinishedH\x00R\x08\x66inished\x12:\n\x07\x65mitted\x18\r \x01(\x0b\x32\x1e.agentnet.tools.v1.ToolEmittedH\x00R\x07\x65mittedB\x07\n\x05\x65vent\"M\n\x0bToolEmitted\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12*\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueR\x04\x64\x61ta\"!\n\x0bToolStarted\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\"Y\n\nToolOutput\x12\x37\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.agentnet.tools.v1.OutputStreamR\x06stream\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\xc8\x01\n\x0cToolFinished\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12\x35\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12\x1c\n\tisolation\x18\x03 \x01(\tR\tisolation\x12\x33\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02\x32\x96\n\n\x0bToolService\x12|\n\x0cRegisterTool\x12&.agentnet.tools.v1.RegisterToolRequest\x1a\'.agentnet.tools.v1.RegisterToolResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\t/v1/tools:\x04tool\x12q\n\x07GetTool\x12!.agentnet.tools.v1.GetToolRequest\x1a\".agentnet.tools.v1.GetToolResponse\"\x1f\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/tools/{name}\x12p\n\tListTools\x12#.agentnet.tools.v1.ListToolsRequest\x1a$.agentnet.tools.v1.ListToolsResponse\"\x18\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tools\x12z\n\nInvokeTool\x12$.agentnet.tools.v1.InvokeToolRequest\x1a%.agentnet.tools.v1.InvokeToolResponse\"\x1f\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tools/invoke:\x01*\x12|\n\nStreamTool\x12$.agentnet.tools.v1.StreamToolRequest\x1a%.agentnet.tools.v1.StreamToolResponse\"\x1f\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tools/stream:\x01*0\x01\x12\x86\x01\n\x0cSetToolState\x12&.agentnet.tools.v1.SetToolStateRequest\x1a\'.agentnet.tools.v1.SetToolStateResponse\"%\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/tools/{name}/state:\x01*\x12\x82\x01\n\nReviewTool\x12$.agentnet.tools.v1.ReviewToolRequest\x1a%.agentnet.tools.v1.ReviewToolResponse\"\'\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/tools/{name}/reviews:\x01*\x12\x89\x01\n\rListToolAudit\x12\'.agentnet.tools.v1.ListToolAuditRequest\x1a(.agentnet.tools.v1.ListToolAuditResponse\"%\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/tools/{name}/audit\x12\x86\x01\n\x0cGetToolUsage\x12&.agentnet.tools.v1.GetToolUsageRequest\x1a\'.agentnet.tools.v1.GetToolUsageResponse\"%\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/tools/{name}/usage\x12\x86\x01\n\x0eGetToolSchemas\x12(.agentnet.tools.v1.GetToolSchemasRequest\x1a).agentnet.tools.v1.GetToolSchemasResponse\"\x1f\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/tool-schemasb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/tools/v1/tool_service.proto\x12\x11\x61gentnet.tools.v1\x1a agentnet/common/v1/failure.proto\x1a#agentnet/common/v1/permission.proto\x1a agentnet/tools/v1/artefact.proto\x1a\"agentnet/tools/v1/governance.proto\x1a\x1c\x61gentnet/tools/v1/tool.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"B\n\x13RegisterToolRequest\x12+\n\x04tool\x18\x01 \x01(\x0b\x32\x17.agentnet.tools.v1.ToolR\x04tool\"C\n\x14RegisterToolResponse\x12+\n\x04tool\x18\x01 \x01(\x0b\x32\x17.agentnet.tools.v1.ToolR\x04tool\"$\n\x0eGetToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\">\n\x0fGetToolResponse\x12+\n\x04tool\x18\x01 \x01(\x0b\x32\x17.agentnet.tools.v1.ToolR\x04tool\"\xf8\x01\n\x10ListToolsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1b\n\texec_mode\x18\x04 \x01(\tR\x08\x65xecMode\x12\x19\n\x08order_by\x18\x05 \x01(\tR\x07orderBy\x12\x14\n\x05query\x18\x06 \x01(\tR\x05query\x12\x32\n\x05state\x18\x07 \x01(\x0e\x32\x1c.agentnet.tools.v1.ToolStateR\x05state\x12\x10\n\x03tag\x18\x08 \x01(\tR\x03tag\"j\n\x11ListToolsResponse\x12-\n\x05tools\x18\x01 \x03(\x0b\x32\x17.agentnet.tools.v1.ToolR\x05tools\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcb\x01\n\x11InvokeToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x05 \x01(\tR\x06turnId\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"\x94\x02\n\x12InvokeToolResponse\x12#\n\rinvocation_id\x18\x01 \x01(\tR\x0cinvocationId\x12;\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1f.agentnet.tools.v1.ToolFinishedR\x08\x66inished\x12\x16\n\x06stdout\x18\x03 \x01(\tR\x06stdout\x12\x16\n\x06stderr\x18\x04 \x01(\tR\x06stderr\x12\x1a\n\x08replayed\x18\x05 \x01(\x08R\x08replayed\x12\x16\n\x06\x63\x61\x63hed\x18\x06 \x01(\x08R\x06\x63\x61\x63hed\x12\x38\n\x07\x65mitted\x18\x07 \x03(\x0b\x32\x1e.agentnet.tools.v1.ToolEmittedR\x07\x65mitted\"Y\n\x11StreamToolRequest\x12\x44\n\ninvocation\x18\x01 \x01(\x0b\x32$.agentnet.tools.v1.InvokeToolRequestR\ninvocation\"\xce\x02\n\x12StreamToolResponse\x12#\n\rinvocation_id\x18\x01 \x01(\tR\x0cinvocationId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12:\n\x07started\x18\n \x01(\x0b\x32\x1e.agentnet.tools.v1.ToolStartedH\x00R\x07started\x12\x37\n\x06output\x18\x0b \x01(\x0b\x32\x1d.agentnet.tools.v1.ToolOutputH\x00R\x06output\x12=\n\x08\x66inished\x18\x0c \x01(\x0b\x32\x1f.agentnet.tools.v1.ToolFinishedH\x00R\x08\x66inished\x12:\n\x07\x65mitted\x18\r \x01(\x0b\x32\x1e.agentnet.tools.v1.ToolEmittedH\x00R\x07\x65mittedB\x07\n\x05\x65vent\"M\n\x0bToolEmitted\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12*\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueR\x04\x64\x61ta\"!\n\x0bToolStarted\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\"Y\n\nToolOutput\x12\x37\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.agentnet.tools.v1.OutputStreamR\x06stream\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\x87\x02\n\x0cToolFinished\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12\x35\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12\x1c\n\tisolation\x18\x03 \x01(\tR\tisolation\x12\x33\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12=\n\tartefacts\x18\x05 \x03(\x0b\x32\x1f.agentnet.tools.v1.ToolArtefactR\tartefacts*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02\x32\xbb\x0b\n\x0bToolService\x12|\n\x0cRegisterTool\x12&.agentnet.tools.v1.RegisterToolRequest\x1a\'.agentnet.tools.v1.RegisterToolResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\t/v1/tools:\x04tool\x12q\n\x07GetTool\x12!.agentnet.tools.v1.GetToolRequest\x1a\".agentnet.tools.v1.GetToolResponse\"\x1f\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/tools/{name}\x12p\n\tListTools\x12#.agentnet.tools.v1.ListToolsRequest\x1a$.agentnet.tools.v1.ListToolsResponse\"\x18\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tools\x12z\n\nInvokeTool\x12$.agentnet.tools.v1.InvokeToolRequest\x1a%.agentnet.tools.v1.InvokeToolResponse\"\x1f\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tools/invoke:\x01*\x12|\n\nStreamTool\x12$.agentnet.tools.v1.StreamToolRequest\x1a%.agentnet.tools.v1.StreamToolResponse\"\x1f\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tools/stream:\x01*0\x01\x12\xa2\x01\n\x0fGetToolArtefact\x12).agentnet.tools.v1.GetToolArtefactRequest\x1a*.agentnet.tools.v1.GetToolArtefactResponse\"8\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02+\x12)/v1/tool-artefacts/{invocation_id}/{name}\x12\x86\x01\n\x0cSetToolState\x12&.agentnet.tools.v1.SetToolStateRequest\x1a\'.agentnet.tools.v1.SetToolStateResponse\"%\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/tools/{name}/state:\x01*\x12\x82\x01\n\nReviewTool\x12$.agentnet.tools.v1.ReviewToolRequest\x1a%.agentnet.tools.v1.ReviewToolResponse\"\'\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/tools/{name}/reviews:\x01*\x12\x89\x01\n\rListToolAudit\x12\'.agentnet.tools.v1.ListToolAuditRequest\x1a(.agentnet.tools.v1.ListToolAuditResponse\"%\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/tools/{name}/audit\x12\x86\x01\n\x0cGetToolUsage\x12&.agentnet.tools.v1.GetToolUsageRequest\x1a\'.agentnet.tools.v1.GetToolUsageResponse\"%\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/tools/{name}/usage\x12\x86\x01\n\x0eGetToolSchemas\x12(.agentnet.tools.v1.GetToolSchemasRequest\x1a).agentnet.tools.v1.GetToolSchemasResponse\"\x1f\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/tool-schemasb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +49,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLSERVICE'].methods_by_name['InvokeTool']._serialized_options = b'\240\273\030\004\202\323\344\223\002\025\"\020/v1/tools/invoke:\001*'
   _globals['_TOOLSERVICE'].methods_by_name['StreamTool']._loaded_options = None
   _globals['_TOOLSERVICE'].methods_by_name['StreamTool']._serialized_options = b'\240\273\030\004\202\323\344\223\002\025\"\020/v1/tools/stream:\001*'
+  _globals['_TOOLSERVICE'].methods_by_name['GetToolArtefact']._loaded_options = None
+  _globals['_TOOLSERVICE'].methods_by_name['GetToolArtefact']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002+\022)/v1/tool-artefacts/{invocation_id}/{name}'
   _globals['_TOOLSERVICE'].methods_by_name['SetToolState']._loaded_options = None
   _globals['_TOOLSERVICE'].methods_by_name['SetToolState']._serialized_options = b'\240\273\030\004\202\323\344\223\002\033\"\026/v1/tools/{name}/state:\001*'
   _globals['_TOOLSERVICE'].methods_by_name['ReviewTool']._loaded_options = None
@@ -58,36 +61,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLSERVICE'].methods_by_name['GetToolUsage']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\030\022\026/v1/tools/{name}/usage'
   _globals['_TOOLSERVICE'].methods_by_name['GetToolSchemas']._loaded_options = None
   _globals['_TOOLSERVICE'].methods_by_name['GetToolSchemas']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002\022\022\020/v1/tool-schemas'
-  _globals['_OUTPUTSTREAM']._serialized_start=2207
-  _globals['_OUTPUTSTREAM']._serialized_end=2304
-  _globals['_REGISTERTOOLREQUEST']._serialized_start=288
-  _globals['_REGISTERTOOLREQUEST']._serialized_end=354
-  _globals['_REGISTERTOOLRESPONSE']._serialized_start=356
-  _globals['_REGISTERTOOLRESPONSE']._serialized_end=423
-  _globals['_GETTOOLREQUEST']._serialized_start=425
-  _globals['_GETTOOLREQUEST']._serialized_end=461
-  _globals['_GETTOOLRESPONSE']._serialized_start=463
-  _globals['_GETTOOLRESPONSE']._serialized_end=525
-  _globals['_LISTTOOLSREQUEST']._serialized_start=528
-  _globals['_LISTTOOLSREQUEST']._serialized_end=776
-  _globals['_LISTTOOLSRESPONSE']._serialized_start=778
-  _globals['_LISTTOOLSRESPONSE']._serialized_end=884
-  _globals['_INVOKETOOLREQUEST']._serialized_start=887
-  _globals['_INVOKETOOLREQUEST']._serialized_end=1090
-  _globals['_INVOKETOOLRESPONSE']._serialized_start=1093
-  _globals['_INVOKETOOLRESPONSE']._serialized_end=1369
-  _globals['_STREAMTOOLREQUEST']._serialized_start=1371
-  _globals['_STREAMTOOLREQUEST']._serialized_end=1460
-  _globals['_STREAMTOOLRESPONSE']._serialized_start=1463
-  _globals['_STREAMTOOLRESPONSE']._serialized_end=1797
-  _globals['_TOOLEMITTED']._serialized_start=1799
-  _globals['_TOOLEMITTED']._serialized_end=1876
-  _globals['_TOOLSTARTED']._serialized_start=1878
-  _globals['_TOOLSTARTED']._serialized_end=1911
-  _globals['_TOOLOUTPUT']._serialized_start=1913
-  _globals['_TOOLOUTPUT']._serialized_end=2002
-  _globals['_TOOLFINISHED']._serialized_start=2005
-  _globals['_TOOLFINISHED']._serialized_end=2205
-  _globals['_TOOLSERVICE']._serialized_start=2307
-  _globals['_TOOLSERVICE']._serialized_end=3609
+  _globals['_OUTPUTSTREAM']._serialized_start=2304
+  _globals['_OUTPUTSTREAM']._serialized_end=2401
+  _globals['_REGISTERTOOLREQUEST']._serialized_start=322
+  _globals['_REGISTERTOOLREQUEST']._serialized_end=388
+  _globals['_REGISTERTOOLRESPONSE']._serialized_start=390
+  _globals['_REGISTERTOOLRESPONSE']._serialized_end=457
+  _globals['_GETTOOLREQUEST']._serialized_start=459
+  _globals['_GETTOOLREQUEST']._serialized_end=495
+  _globals['_GETTOOLRESPONSE']._serialized_start=497
+  _globals['_GETTOOLRESPONSE']._serialized_end=559
+  _globals['_LISTTOOLSREQUEST']._serialized_start=562
+  _globals['_LISTTOOLSREQUEST']._serialized_end=810
+  _globals['_LISTTOOLSRESPONSE']._serialized_start=812
+  _globals['_LISTTOOLSRESPONSE']._serialized_end=918
+  _globals['_INVOKETOOLREQUEST']._serialized_start=921
+  _globals['_INVOKETOOLREQUEST']._serialized_end=1124
+  _globals['_INVOKETOOLRESPONSE']._serialized_start=1127
+  _globals['_INVOKETOOLRESPONSE']._serialized_end=1403
+  _globals['_STREAMTOOLREQUEST']._serialized_start=1405
+  _globals['_STREAMTOOLREQUEST']._serialized_end=1494
+  _globals['_STREAMTOOLRESPONSE']._serialized_start=1497
+  _globals['_STREAMTOOLRESPONSE']._serialized_end=1831
+  _globals['_TOOLEMITTED']._serialized_start=1833
+  _globals['_TOOLEMITTED']._serialized_end=1910
+  _globals['_TOOLSTARTED']._serialized_start=1912
+  _globals['_TOOLSTARTED']._serialized_end=1945
+  _globals['_TOOLOUTPUT']._serialized_start=1947
+  _globals['_TOOLOUTPUT']._serialized_end=2036
+  _globals['_TOOLFINISHED']._serialized_start=2039
+  _globals['_TOOLFINISHED']._serialized_end=2302
+  _globals['_TOOLSERVICE']._serialized_start=2404
+  _globals['_TOOLSERVICE']._serialized_end=3871
 # @@protoc_insertion_point(module_scope)

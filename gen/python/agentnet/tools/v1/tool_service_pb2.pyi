@@ -4,6 +4,7 @@ isort:skip_file
 Do it, safely: register, find, invoke."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
+from agentnet.tools.v1 import artefact_pb2 as _artefact_pb2
 from agentnet.tools.v1 import tool_pb2 as _tool_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -477,6 +478,7 @@ class ToolFinished(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    ARTEFACTS_FIELD_NUMBER: _builtins.int
     isolation: _builtins.str
     """The isolation that really ran, for example "bubblewrap+seccomp+rlimits"."""
     @_builtins.property
@@ -491,6 +493,10 @@ class ToolFinished(_message.Message):
     def elapsed(self) -> _duration_pb2.Duration:
         """Wall time."""
 
+    @_builtins.property
+    def artefacts(self) -> _containers.RepeatedCompositeFieldContainer[_artefact_pb2.ToolArtefact]:
+        """What it left by `attach(name, content)`, in order; read it by GetToolArtefact."""
+
     def __init__(
         self,
         *,
@@ -498,10 +504,11 @@ class ToolFinished(_message.Message):
         failure: _failure_pb2.Failure | None = ...,
         isolation: _builtins.str = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        artefacts: _abc.Iterable[_artefact_pb2.ToolArtefact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "failure", b"failure", "isolation", b"isolation", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefacts", b"artefacts", "elapsed", b"elapsed", "failure", b"failure", "isolation", b"isolation", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from agentnet.tools.v1 import artefact_pb2 as agentnet_dot_tools_dot_v1_dot_artefact__pb2
 from agentnet.tools.v1 import governance_pb2 as agentnet_dot_tools_dot_v1_dot_governance__pb2
 from agentnet.tools.v1 import tool_service_pb2 as agentnet_dot_tools_dot_v1_dot_tool__service__pb2
 
@@ -60,6 +61,11 @@ class ToolServiceStub:
                 '/agentnet.tools.v1.ToolService/StreamTool',
                 request_serializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolRequest.SerializeToString,
                 response_deserializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolResponse.FromString,
+                _registered_method=True)
+        self.GetToolArtefact = channel.unary_unary(
+                '/agentnet.tools.v1.ToolService/GetToolArtefact',
+                request_serializer=agentnet_dot_tools_dot_v1_dot_artefact__pb2.GetToolArtefactRequest.SerializeToString,
+                response_deserializer=agentnet_dot_tools_dot_v1_dot_artefact__pb2.GetToolArtefactResponse.FromString,
                 _registered_method=True)
         self.SetToolState = channel.unary_unary(
                 '/agentnet.tools.v1.ToolService/SetToolState',
@@ -136,6 +142,15 @@ class ToolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetToolArtefact(self, request, context):
+        """Reads what a function left by `attach(name, content)`.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID); NOT_FOUND (TOOL_NOT_FOUND) for what is not there, or not of this tenant;
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetToolState(self, request, context):
         """Moves a version to its next state: draft, testing, approved, active, deprecated, retired.
         Errors: NOT_FOUND (TOOL_NOT_FOUND); FAILED_PRECONDITION (TOOL_STATE_INVALID, TOOL_APPROVAL_MISSING); ABORTED
@@ -204,6 +219,11 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.StreamTool,
                     request_deserializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolRequest.FromString,
                     response_serializer=agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolResponse.SerializeToString,
+            ),
+            'GetToolArtefact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetToolArtefact,
+                    request_deserializer=agentnet_dot_tools_dot_v1_dot_artefact__pb2.GetToolArtefactRequest.FromString,
+                    response_serializer=agentnet_dot_tools_dot_v1_dot_artefact__pb2.GetToolArtefactResponse.SerializeToString,
             ),
             'SetToolState': grpc.unary_unary_rpc_method_handler(
                     servicer.SetToolState,
@@ -367,6 +387,33 @@ class ToolService:
             '/agentnet.tools.v1.ToolService/StreamTool',
             agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolRequest.SerializeToString,
             agentnet_dot_tools_dot_v1_dot_tool__service__pb2.StreamToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetToolArtefact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.tools.v1.ToolService/GetToolArtefact',
+            agentnet_dot_tools_dot_v1_dot_artefact__pb2.GetToolArtefactRequest.SerializeToString,
+            agentnet_dot_tools_dot_v1_dot_artefact__pb2.GetToolArtefactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 isort:skip_file
 Do it, safely: register, find, invoke."""
 
+from agentnet.tools.v1 import artefact_pb2 as _artefact_pb2
 from agentnet.tools.v1 import governance_pb2 as _governance_pb2
 from agentnet.tools.v1 import tool_service_pb2 as _tool_service_pb2
 from collections import abc as _abc
@@ -40,6 +41,11 @@ class ToolServiceStub:
     StreamTool: _aio.UnaryStreamMultiCallable[_tool_service_pb2.StreamToolRequest, _tool_service_pb2.StreamToolResponse]
     """Invokes a tool and streams what it prints, then its end. A function that fails is a `finished` event with a failure.
     Errors: as InvokeTool, before the first event.
+    """
+    GetToolArtefact: _aio.UnaryUnaryMultiCallable[_artefact_pb2.GetToolArtefactRequest, _artefact_pb2.GetToolArtefactResponse]
+    """Reads what a function left by `attach(name, content)`.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID); NOT_FOUND (TOOL_NOT_FOUND) for what is not there, or not of this tenant;
+    UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
     """
     SetToolState: _aio.UnaryUnaryMultiCallable[_governance_pb2.SetToolStateRequest, _governance_pb2.SetToolStateResponse]
     """Moves a version to its next state: draft, testing, approved, active, deprecated, retired.
@@ -118,6 +124,17 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_tool_service_pb2.StreamToolResponse]:
         """Invokes a tool and streams what it prints, then its end. A function that fails is a `finished` event with a failure.
         Errors: as InvokeTool, before the first event.
+        """
+
+    @_abc_1.abstractmethod
+    def GetToolArtefact(
+        self,
+        request: _artefact_pb2.GetToolArtefactRequest,
+        context: _aio.ServicerContext[_artefact_pb2.GetToolArtefactRequest, _abc.Awaitable[_artefact_pb2.GetToolArtefactResponse]],
+    ) -> _abc.Awaitable[_artefact_pb2.GetToolArtefactResponse]:
+        """Reads what a function left by `attach(name, content)`.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID); NOT_FOUND (TOOL_NOT_FOUND) for what is not there, or not of this tenant;
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
