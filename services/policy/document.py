@@ -7,11 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from services.policy.errors import BundleInvalid
+from services.policy.plain_yaml import PlainLoader
 from services.policy.schema import DocumentEntry
 from shared.monitors.ambiguity import refuse_ambiguous
 from shared.monitors.arguments import compile_expression
@@ -20,8 +22,9 @@ from shared.monitors.rules import Mode, Profile, Rule, RuleType
 from shared.monitors.stream import compile_pattern
 
 Path = tuple[str | int, ...]
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where the wheel has it: twenty times as fast
 _MAX_DEPTH = 16
+_NO_YAML = "the document is not YAML or JSON"
+_PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:str")  # the marks of quoted texts among them
 _MAX_STATES = 100_000
 
 
@@ -49,10 +52,10 @@ def parse(document: str) -> tuple[Rule, ...]:
 
 def read(document: str) -> Document:
     """All the document says. Raises BundleInvalid with the line and the path of the first fault."""
-    tree = _tree(document)
+    tree, value = _tree(document)
     lines: dict[Path, int] = _lines(tree) if tree else {(): 1}
     try:
-        parsed = DocumentEntry.model_validate(yaml.load(document, _Loader))  # noqa: S506 - a safe loader
+        parsed = DocumentEntry.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         raise _invalid(first["msg"].removeprefix("Value error, "), lines, first["loc"]) from None
@@ -66,19 +69,27 @@ def read(document: str) -> Document:
     )
 
 
-def _tree(document: str) -> yaml.Node | None:
+def _tree(document: str) -> tuple[yaml.Node | None, Any]:
+    """The document's nodes, which know their lines, and its value."""
     try:
-        depth = 0
-        for event in yaml.parse(document, _Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent):
-                raise _invalid("aliases are not allowed; write the value out", {(): _line(event)}, ())
-            if depth > _MAX_DEPTH:
-                raise _invalid("the document is nested too deeply", {(): _line(event)}, ())
-        return yaml.compose(document, _Loader)
+        _refuse_what_is_not_plain(document)
+        return yaml.compose(document, PlainLoader), yaml.load(document, PlainLoader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise _invalid("the document is not YAML or JSON", {(): mark.line + 1 if mark else 1}, ()) from None
+        problem = getattr(error, "problem", "") if isinstance(error, yaml.constructor.ConstructorError) else ""
+        raise _invalid(problem or _NO_YAML, {(): mark.line + 1 if mark else 1}, ()) from None
+
+
+def _refuse_what_is_not_plain(document: str) -> None:
+    depth = 0
+    for event in yaml.parse(document, PlainLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise _invalid("aliases are not allowed; write the value out", {(): _line(event)}, ())
+        if getattr(event, "tag", None) not in _PLAIN_TAGS:
+            raise _invalid("tags are not allowed; a value is what it looks like", {(): _line(event)}, ())
+        if depth > _MAX_DEPTH:
+            raise _invalid("the document is nested too deeply", {(): _line(event)}, ())
 
 
 def _line(part: yaml.Event | yaml.Node) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from shared.monitors.rules import Action, Mode, Rule, RuleType, Severity, Target
 from shared.monitors.suspicion import SOURCES
@@ -37,7 +37,7 @@ class RuleEntry(BaseModel):
     allow_macros: list[str] = Field(default=[], max_length=256)
     replacement: str = Field(default="", max_length=256)
     case_insensitive: bool = False
-    params: dict[str, Any] = {}
+    params: dict[str, JsonValue] = {}
 
     @model_validator(mode="after")
     def _complete(self) -> RuleEntry:

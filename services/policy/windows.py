@@ -45,26 +45,28 @@ class WindowedGuardrail:
             return Outcome(text)
         sentences, whole = cut(text), [Sentence(0, text)]
         asked = [
-            self._finding(rule, bundle, stretch, context)
+            self._findings(rule, bundle, stretch, context)
             for rule, bundle in rules
             for stretch in (whole if _reads_all(rule) else sentences)
         ]
-        found = [one for one in await asyncio.gather(*asked) if one]
+        found = [one for some in await asyncio.gather(*asked) for one in some]
         if any(one.verdict.action in STOPS for one in found):
             return Outcome("", tuple(found), blocked=True)
         return Outcome(_redacted(text, found), tuple(found))
 
-    async def _finding(
+    async def _findings(
         self, rule: Rule, bundle: Bundle, sentence: Sentence, context: GuardrailContext
-    ) -> Finding | None:
+    ) -> list[Finding]:
         async with self._turn:
             suspicion = await self._suspicion(rule, bundle, sentence.text)
         if suspicion is None:
-            return None
+            return []
         excused = rule.name in context.overridden
         action = Action.ALLOW if excused else rule.acts_on(context.target)
-        verdict = Verdict(rule, bundle.label, action, context.target, sentence.start, sentence.end)
-        return Finding(verdict, f"{suspicion.rationale} (score {suspicion.score:.2f})")
+        why = f"{suspicion.rationale} (score {suspicion.score:.2f})"
+        spans = suspicion.spans or ((0, len(sentence.text)),)
+        places = [(sentence.start + start, sentence.start + end) for start, end in spans]
+        return [Finding(Verdict(rule, bundle.label, action, context.target, start, end), why) for start, end in places]
 
     async def _suspicion(self, rule: Rule, bundle: Bundle, sentence: str) -> Suspicion | None:
         match rule.type:

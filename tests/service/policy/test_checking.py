@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from agentnet.policy.v1 import bundle_pb2
+from services.policy import presidio
 from shared.monitors import plugin
 from tests.service.policy.calls import check, create
 from tests.support.identity import Keys
@@ -205,6 +206,45 @@ async def test_a_plug_in_of_a_strangers_judges_after_three_steps(
     judged = await check(stub, keys, "Quiet words. LOUD WORDS! Quiet", target=OUTPUT)
     assert judged.text == "Quiet words. [REDACTED:loud]Quiet"
     plugin._factory.cache_clear()
+
+
+POINTING = """
+from shared.monitors.plugin import Suspicion
+
+class Pointing:
+    def __init__(self, params):
+        self.word = params["word"]
+
+    async def judge(self, sentence):
+        at = sentence.find(self.word)
+        return Suspicion(1.0, "it names someone", ((at, at + len(self.word)),)) if at >= 0 else None
+"""
+
+
+async def test_a_plug_in_may_point_at_stretches_of_a_sentence(
+    stub: Any, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pointing.py").write_text(POINTING)
+    info = tmp_path / "pointing-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: pointing\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[agentnet.monitors]\npointing = pointing:Pointing\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    plugin._factory.cache_clear()
+    await enforce(stub, keys, "- {name: names, type: custom, severity: major, params: {plugin: pointing, word: Ada}}")
+    judged = await check(stub, keys, "Hello there. I met Ada today. Fine.", target=OUTPUT)
+    assert judged.text == "Hello there. I met [REDACTED:names] today. Fine."
+    assert [(found.span_start, found.span_end) for found in judged.findings] == [(19, 22)]
+    plugin._factory.cache_clear()
+
+
+async def test_names_are_looked_for_only_where_the_extra_is_installed(
+    stub: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    presidio._analyzer.cache_clear()
+    await enforce(stub, keys, "- {name: names, type: custom, severity: severe, params: {plugin: presidio}}")
+    assert not (await check(stub, keys, "I am Ada.", target=OUTPUT)).allowed
 
 
 async def test_a_plug_in_that_is_not_there_blocks_in_strict_mode(stub: Any, keys: Keys) -> None:

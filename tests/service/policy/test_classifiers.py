@@ -132,7 +132,7 @@ def test_weights_that_are_damaged_are_not_taken() -> None:
     assert Lexicon.unpacked(packed) == lexicon("prompt")
 
     with pytest.raises(ValueError, match="no weights"):
-        Lexicon.unpacked(b"ANW2" + packed[4:])
+        Lexicon.unpacked(b"ANW9" + packed[4:])
     assert lexicon("prompt").score("") == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
@@ -139,3 +140,52 @@ async def test_a_recording_under_another_name_is_told(tmp_path: Path) -> None:
     path.rename(path.with_name("other.json"))
     with pytest.raises(RecordingInvalid, match="do not belong together"):
         cassette(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(CALL, model="n"),
+        replace(CALL, messages=(said(Role.SYSTEM, "Hello?"),)),
+        replace(CALL, messages=(*CALL.messages, said(Role.USER, ""))),
+        replace(CALL, sampling=Sampling(temperature=0.6)),
+        replace(CALL, sampling=Sampling(temperature=0.5, seed=1)),
+        replace(CALL, sampling=Sampling(temperature=0.5, stop=(".",))),
+        replace(CALL, max_output_tokens=8),
+    ],
+    ids=["model", "role", "one message more", "temperature", "seed", "stop", "length"],
+)
+async def test_whatever_may_change_the_answer_is_part_of_the_call(tmp_path: Path, other: ModelCall) -> None:
+    await recorded(tmp_path)
+    with pytest.raises(ReplayMissed):
+        await heard(ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.STRICT), other)
+
+
+async def test_who_stops_listening_half_way_records_nothing(tmp_path: Path) -> None:
+    stream = ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.RECORD).stream(CALL)
+    assert await anext(stream) == CHUNKS[0]
+    await stream.aclose()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_recording_again_takes_the_place_of_what_was_said_before(tmp_path: Path) -> None:
+    await recorded(tmp_path)
+    other = Told(chunks=[Chunk("Adieu", 1)])
+    await heard(ReplayingProvider(other, cassette(tmp_path), ReplayMode.RECORD))
+    assert await heard(ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.STRICT)) == other.chunks
+    assert other.calls == 1
+
+
+async def test_what_a_writer_died_over_is_not_read(tmp_path: Path) -> None:
+    path = await recorded(tmp_path)
+    path.rename(path.with_suffix(".4711.part"))
+    with pytest.raises(ReplayMissed, match="nothing is recorded"):
+        await heard(ReplayingProvider(Told(), cassette(tmp_path), ReplayMode.STRICT))
+
+
+async def test_a_replay_neither_asks_nor_writes_however_many_read_at_once(tmp_path: Path) -> None:
+    path = await recorded(tmp_path)
+    before, model = path.read_bytes(), Told()
+    replaying = ReplayingProvider(model, cassette(tmp_path), ReplayMode.PERMISSIVE)
+    assert await asyncio.gather(*(heard(replaying) for _ in range(9))) == [CHUNKS] * 9
+    assert (model.calls, path.read_bytes(), len(list(tmp_path.iterdir()))) == (0, before, 1)
