@@ -84,13 +84,11 @@ bench-replay: setup ## Recordings beside the embedded model
 bench-sessions: setup ## 500 sessions at once; LANGGRAPH=python of a venv with LangGraph adds it
 	@python -m tests.bench.sessions $(if $(LANGGRAPH),--langgraph $(LANGGRAPH))
 
-<<<<<<< HEAD
 bench-graphs: setup ## What a step of a graph costs; LANGGRAPH, DBOS, TEMPORAL=python of a venv each add it
 	@python -m tests.bench.graphs --rounds $(or $(ROUNDS),1) --sessions 500 $(if $(LANGGRAPH),--langgraph $(LANGGRAPH)) $(if $(DBOS),--dbos $(DBOS)) $(if $(TEMPORAL),--temporal $(TEMPORAL))
-=======
+
 bench-sandbox: setup ## A call in the sandbox beside plain python3 -c pass, and gVisor where runsc is on the path
 	@python -m tests.bench.tools_sandbox
->>>>>>> sandbox
 
 bench-policy: setup ## What policy costs a streamed token, beside re, google-re2 and hyperscan
 	@python -m tests.bench.policy_stream

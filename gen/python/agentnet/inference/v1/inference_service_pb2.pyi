@@ -590,7 +590,9 @@ class Model(_message.Message):
 
     @_builtins.property
     def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it takes beside text: "image", "audio", "tools", "json_schema", "reasoning"."""
+        """What it takes beside text: "image", "audio", "tools", "json_schema", "reasoning". With "json_schema" alone it calls tools too, one at
+        a time, by answers of a given form.
+        """
 
     def __init__(
         self,
