@@ -13,7 +13,7 @@ from grpc import StatusCode
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.peers import InferencePeer
-from shared.errors import Aborted, MeshError, NotFound, OutOfRange, Reason
+from shared.errors import Aborted, MeshError, NotFound, OutOfRange, Reason, Unavailable
 from shared.identity import Principal
 from shared.log import log
 
@@ -106,7 +106,7 @@ class Hearing:
                     return batch[-1]
                 if not batch:
                     await filling  # raises why the stream ended early
-                    raise Aborted("the generation's stream ended without its last event")
+                    raise Unavailable("the generation's stream ended without its last event")
                 if shown:
                     await self._gather(pause, filling)
         finally:

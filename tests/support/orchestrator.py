@@ -68,13 +68,14 @@ class ScriptedInference:
 
     A reply is streamed word by word. `refusals` meet the next calls to start. `held_at` stops every stream before that
     sequence until `release`. `interludes` come after each
-    reply's first word, `epilogue` before its end. `breaks` cuts the connection once, before a sequence. `forgotten` loses everything.
+    reply's first word, `epilogue` before its end. `breaks` cuts the connection once, before a sequence; without an
+    error it just ends. `forgotten` loses everything.
     """
 
     reply: Reply = lambda utterance: f"{utterance.agent.name} has one idea about it."
     refusals: list[MeshError] = field(default_factory=list)
     failures: list[MeshError | None] = field(default_factory=list)
-    breaks: dict[int, MeshError] = field(default_factory=dict)
+    breaks: dict[int, MeshError | None] = field(default_factory=dict)
     interludes: list[Generated] = field(default_factory=list)
     held_at: int | None = None
     started: list[Utterance] = field(default_factory=list)
@@ -131,8 +132,10 @@ class ScriptedInference:
 
     async def _read(self, generation_id: str, after: int) -> AsyncGenerator[Generated, None]:
         for event in self._generations[generation_id].events[after:]:
-            if error := self.breaks.pop(event.sequence, None):
-                raise error
+            if event.sequence in self.breaks:
+                if error := self.breaks.pop(event.sequence):
+                    raise error
+                return
             if self.held_at is not None and event.sequence >= self.held_at:
                 await self._released.wait()
             if generation_id not in self._generations:

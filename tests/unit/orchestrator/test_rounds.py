@@ -334,7 +334,7 @@ async def test_a_service_that_refuses_to_start_is_named_in_the_failure(world: Wo
 
 
 async def test_a_broken_connection_is_attached_to_again_without_a_second_call(world: World) -> None:
-    world.inference.breaks = {3: away(), 5: away()}
+    world.inference.breaks = {3: away(), 5: away(), 6: None}
     session_id = await world.start(agents=["Athena"], mode="single", max_rounds=1)
 
     await world.drive()
