@@ -13,7 +13,7 @@ from services.orchestrator.modes import adaptive
 from services.orchestrator.modes.contract import FLOOR, Order, Part, Phase, Table
 from services.orchestrator.modes.parallel import Parallel
 from services.orchestrator.modes.round_robin import RoundRobin
-from services.orchestrator.state import Interrupted, SessionState
+from services.orchestrator.state import ASKING, Interrupted, SessionState
 from shared.errors import Reason
 
 MAX_ATTEMPTS: Final = 3
@@ -95,7 +95,7 @@ def next_step(state: SessionState, *, max_takeovers: int) -> Step:
         return Done()
     if stop := _stop(state, max_takeovers):
         return stop
-    if state.interrupted:
+    if state.interrupted and not (state.paused and _asking(state)):
         return Begin(tuple(_again(broken) for broken in state.interrupted))
     if state.paused:
         return Await() if _at_work(state) else Wait(session_pb2.SESSION_STATUS_PAUSED)
@@ -115,8 +115,16 @@ def _stop(state: SessionState, max_takeovers: int) -> Finish | None:
     return None
 
 
+def _asking(state: SessionState) -> bool:
+    return any(broken.failure.reason in ASKING for broken in state.interrupted)
+
+
 def worth_another_try(failure: failure_pb2.Failure, attempt: int) -> bool:
-    """Whether a turn that broke off on this try is started anew. What policy or the budget ended stays ended."""
+    """Whether a turn that broke off on this try is started anew. What policy or the budget ended stays ended; what a
+    person has to allow first waits for that as often as it takes.
+    """
+    if failure.reason in ASKING:
+        return True
     tries = _MAX_ANSWERS if failure.reason == Reason.ERROR_REASON_TURN_OUTPUT_INVALID else MAX_ATTEMPTS
     return failure.retryable and failure.reason not in _STOPS and attempt < tries
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.agents.inputs import check_input
 from services.orchestrator.errors import BudgetExhausted, SessionEnded, SessionNotFound, SessionStateInvalid
 from services.orchestrator.modes import cast
 from services.orchestrator.narrowing import carry
+from services.orchestrator.state import ASKING
 from services.orchestrator.store import Entry, SessionFilter, SessionStore, Signal
 from services.orchestrator.watch import Watcher
 from shared.clock import Clock
@@ -129,6 +131,8 @@ class Sessions:
                 event = event_pb2.SessionEvent.FromString(entry.payload if entry else b"")
                 if event.HasField("turn_finished"):
                     turn.CopyFrom(event.turn_finished.turn)
+                elif event.turn_interrupted.failure.reason in ASKING:
+                    raise _refused(event.turn_interrupted.failure, session_id)
                 elif event.HasField("session_finished"):
                     _check(event.session_finished.session)
         return turn
@@ -153,12 +157,11 @@ def _check(ended: session_pb2.Session) -> None:
     if ended.status == session_pb2.SESSION_STATUS_CANCELLED:
         raise SessionEnded("the session was cancelled", session_id=ended.id, status="CANCELLED")
     if ended.HasField("failure"):
-        raise _failed(ended)
+        raise _refused(ended.failure, ended.id)
 
 
-def _failed(ended: session_pb2.Session) -> MeshError:
-    failure = ended.failure
+def _refused(failure: failure_pb2.Failure, session_id: str) -> MeshError:
     exhausted = failure.reason == Reason.ERROR_REASON_BUDGET_EXHAUSTED
     error = BudgetExhausted(failure.message) if exhausted else from_failure(failure)
-    error.facts = {**failure.metadata, "session_id": ended.id}
+    error.facts = {**failure.metadata, "session_id": session_id}
     return error

@@ -12,8 +12,11 @@ from typing import Final
 
 from agentnet.orchestrator.v1 import decision_pb2, event_pb2, input_pb2, progress_pb2, session_pb2
 from services.orchestrator.speech import Call, Interrupted, Speaking, Spoken
+from shared.errors import Reason
 
 Event = event_pb2.SessionEvent
+# What a person has to allow before the turn may be tried again; until then the session is paused.
+ASKING: Final = frozenset({Reason.ERROR_REASON_BUDGET_APPROVAL_REQUIRED})
 _NANOS: Final = 1_000_000_000
 
 __all__ = ["Call", "Interrupted", "SessionState", "Speaking", "Spoken", "fold"]
@@ -185,6 +188,8 @@ def _turn_interrupted(state: SessionState, event: Event) -> SessionState:
         return state
     return replace(
         _without(state, broken.turn_id),
+        # Its agents wait for whoever may say yes, and go on where they were.
+        paused=state.paused or broken.failure.reason in ASKING,
         interrupted=(*state.interrupted, speaking.broken(broken.failure)),
         input_tokens=state.input_tokens + broken.usage.input_tokens,
         output_tokens=state.output_tokens + broken.usage.output_tokens,

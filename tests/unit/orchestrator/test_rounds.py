@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -43,6 +44,13 @@ def blocked() -> MeshError:
 
 def out_of_money() -> MeshError:
     return ResourceExhausted("no room", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED, budget_id="bud_1")
+
+
+def unapproved() -> MeshError:
+    reason = Reason.ERROR_REASON_BUDGET_APPROVAL_REQUIRED
+    return FailedPrecondition(
+        "the budget's soft limit is passed; approve it to go on", reason=reason, budget_id="bud_1"
+    )
 
 
 def away() -> MeshError:
@@ -191,6 +199,42 @@ async def test_a_paused_session_goes_on_where_it_was(world: World) -> None:
     assert paused.status == session_pb2.SESSION_STATUS_PAUSED
     assert len(world.inference.started) == 2
     assert (await world.find(session_id)).status == session_pb2.SESSION_STATUS_COMPLETED
+
+
+async def test_a_budget_that_asks_pauses_the_session_until_it_is_resumed(world: World) -> None:
+    world.inference.refusals = [unapproved(), unapproved()]
+    session_id = await world.start(max_rounds=1)
+
+    await world.drive()
+    paused = await world.find(session_id)
+    assert await world.leases.claim("two", ttl=TTL, limit=9) == []
+    await world.signal(session_id, "resume")
+    await world.drive()
+    paused_again = await world.find(session_id)
+    await world.signal(session_id, "resume")
+    await world.drive()
+
+    assert paused.status == paused_again.status == session_pb2.SESSION_STATUS_PAUSED
+    assert (await world.find(session_id)).status == session_pb2.SESSION_STATUS_COMPLETED
+    assert len(world.inference.started) == 2
+    turns = await world.store.turns(TENANT, session_id, agent="", round_number=0, page=Page())
+    assert [turn.attempt for turn in turns] == [3, 1]
+
+
+async def test_who_waits_for_one_turn_is_told_that_the_budget_asks(world: World) -> None:
+    world.inference.refusals = [unapproved()]
+    asked = session_pb2.Session(
+        topic_start="Zero-loss failover", agents=["Athena"], mode="single", strategy="round_robin", max_rounds=1
+    )
+    patience = timedelta(seconds=5)
+    waiting = asyncio.create_task(world.sessions.run_single(ADA, asked, request_id=None, patience=patience))
+    await asyncio.sleep(0.05)
+    await world.drive()
+    with pytest.raises(MeshError) as raised:
+        await waiting
+    assert raised.value.reason == Reason.ERROR_REASON_BUDGET_APPROVAL_REQUIRED
+    assert raised.value.facts["budget_id"] == "bud_1"
+    assert raised.value.facts["session_id"]
 
 
 async def test_a_pause_that_has_not_taken_effect_can_be_taken_back(world: World) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from agentnet.common.v1 import error_reason_pb2, failure_pb2
 from agentnet.orchestrator.v1 import decision_pb2, event_pb2, input_pb2, session_pb2, turn_pb2
 
 _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue", "red")
@@ -49,7 +50,7 @@ class Story:
             case "turn_finished":
                 self._turn_finished(event.turn_finished.turn)
             case "turn_interrupted":
-                self._line(f"[red]interrupted:[/] {event.turn_interrupted.failure.message}; trying again")
+                self._interrupted(event.turn_interrupted.failure)
             case "round_finished":
                 done = event.round_finished
                 verdict = "converged" if done.converged else "not yet converged"
@@ -147,6 +148,12 @@ class Story:
 
     def _colour(self, agent: str) -> str:
         return self._colours.setdefault(agent, _COLOURS[len(self._colours) % len(_COLOURS)])
+
+    def _interrupted(self, failure: failure_pb2.Failure) -> None:
+        asked = failure.reason == error_reason_pb2.ERROR_REASON_BUDGET_APPROVAL_REQUIRED
+        budget = failure.metadata["budget_id"] if asked else ""
+        then = f"POST /v1/budgets/{budget}/approve, then resume the session" if asked else "trying again"
+        self._line(f"[red]interrupted:[/] {escape(failure.message)}; {then}")
 
     def _line(self, text: str) -> None:
         self._hush()
