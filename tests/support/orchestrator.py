@@ -27,6 +27,7 @@ from services.orchestrator.forks.effects import Origins
 from services.orchestrator.graphs import shapes
 from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
+from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
 from services.orchestrator.planner import Planner
 from services.orchestrator.preparing import Limits
@@ -34,7 +35,7 @@ from services.orchestrator.prompts import Known
 from services.orchestrator.sessions import Sessions
 from services.orchestrator.speech import Call
 from services.orchestrator.store import KeptGraph, Lease, LogTail, SessionStore
-from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore
+from services.orchestrator.store_memory import MemoryAgentStore, MemorySessionStore
 from services.orchestrator.tail_memory import MemoryTail
 from services.orchestrator.task_graphs import TaskGraphs
 from services.orchestrator.tasks import Tasks

@@ -10,10 +10,11 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from agentnet.orchestrator.v1 import event_pb2, turn_pb2
+from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.record import SessionLog
 from services.orchestrator.replays.cassette import Cassette, writer
 from services.orchestrator.store import Entry, Lease, LogTail, SessionStore, Signal
-from services.orchestrator.store_memory import MemoryLeaseStore, MemorySessionStore
+from services.orchestrator.store_memory import MemorySessionStore
 from shared.clock import Clock
 from shared.identity import Principal
 

@@ -13,9 +13,10 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.postgres import Cluster
+from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.leases_postgres import PostgresLeaseStore
 from services.orchestrator.store import AgentStore, LeaseStore, LogTail, SessionStore
-from services.orchestrator.store_memory import MemoryAgentStore, MemoryLeaseStore, MemorySessionStore
+from services.orchestrator.store_memory import MemoryAgentStore, MemorySessionStore
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
 from services.orchestrator.tail import RedisTail
 from services.orchestrator.tail_memory import MemoryTail

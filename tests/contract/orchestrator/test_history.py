@@ -16,8 +16,9 @@ from services.orchestrator.agents.history_memory import MemoryHappeningStore, Me
 from services.orchestrator.agents.history_postgres import PostgresHappeningStore, PostgresHistoryStore
 from services.orchestrator.agents.history_store import HappeningStore, HistoryStore, Rating, Wanted
 from services.orchestrator.agents.reputation import Evidence
+from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.store import Entry, SessionStore
-from services.orchestrator.store_memory import MemoryLeaseStore, MemorySessionStore
+from services.orchestrator.store_memory import MemorySessionStore
 from services.orchestrator.store_postgres import PostgresSessionStore
 from shared.clock import FakeClock
 from shared.errors import Reason, Unavailable

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import grpc
 import pytest
 
 from agentnet.cost.v1 import cost_pb2
 from agentnet.cost.v1 import cost_service_pb2 as pb
+from services.inference.cost_grpc import GrpcCost
 from services.inference.peers import Payer, Settlement
-from services.inference.peers_grpc import GrpcCost
 from services.inference.providers.contract import Usage
 from shared.errors import MeshError
 from shared.identity import CredentialKind, Principal
@@ -20,9 +19,7 @@ ADA = Principal("acme", "ada", frozenset({"tenant_user"}), CredentialKind.TOKEN)
 
 @pytest.fixture
 async def peer(served: Served, keys: Keys) -> GrpcCost:
-    found = GrpcCost(grpc.aio.insecure_channel("127.0.0.1:1"), keys.signer)
-    found._stub = served.cost
-    return found
+    return GrpcCost(served.channel, keys.signer)
 
 
 @pytest.mark.parametrize(
