@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from temporalio.client import Client
@@ -18,11 +19,9 @@ from tests.support.valkey import free_port
 @contextmanager
 def running_temporal(port: int) -> Iterator[str]:
     """The address of a server that may not answer yet; clients wait for it."""
-    command = shutil.which("temporal")
-    if command is None:
-        raise RuntimeError("no temporal command: `make setup`")
+    command = Path(sys.executable).with_name("temporal")
     arguments = ("server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port), "--log-level", "error")
-    process = subprocess.Popen((command, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen((str(command), *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield f"127.0.0.1:{port}"
     finally:
