@@ -24,7 +24,7 @@ from tests.support.mortals import Processes
 pytestmark = pytest.mark.heavy
 
 STREAMS = 150
-WHOLE = 60  # streams through inference, which is a process more
+WHOLE = 150  # streams through inference, which is a process more
 Code = grpc.StatusCode
 RETRIED = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED)  # of a killed server
 
