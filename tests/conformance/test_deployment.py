@@ -171,11 +171,13 @@ def test_the_development_file_runs_every_process_from_the_tree_and_publishes_the
 
 
 def test_what_two_wheels_both_carry_is_written_last_by_its_owner() -> None:
-    """xds-protos has old copies of opentelemetry-proto's files: services of an image with them do not start."""
-    again = "--no-deps --reinstall-package opentelemetry-proto -r"
-    for file in ("deploy/docker/Dockerfile", "deploy/python/setup.sh"):
+    """xds-protos has copies of other packages' files: services of an image with them do not start."""
+    owners = ("opentelemetry-proto", "googleapis-common-protos", "common-expression-language")
+    for file in ("deploy/docker/Dockerfile", "deploy/python/setup.sh", "deploy/python/backends.sh"):
         text = (ROOT / file).read_text()
-        assert text.index("uv pip sync") < text.index(again)
+        for owner in owners:
+            assert text.index("uv pip sync") < text.index(f"--reinstall-package {owner} ")
+
     from opentelemetry.proto.common.v1 import common_pb2
 
     assert common_pb2.InstrumentationScope(name="agentnet").name == "agentnet"
