@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final
 
 from grpc import StatusCode
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.peers import InferencePeer
+from services.orchestrator.record import RunLog
 from shared.errors import Aborted, MeshError, NotFound, OutOfRange, Reason, Unavailable
 from shared.identity import Principal
 from shared.log import log
@@ -28,30 +29,31 @@ Events = AsyncGenerator[Generated, None]
 ToolCalls = dict[int, message_pb2.ToolCall]
 
 
-class Speech(Protocol):
-    """One generation's place in a log."""
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """One generation's place in a log: the turn its text comes under, what it is attached to by, who speaks as events
+    name it, and the last of its events that is in the log.
+    """
 
-    @property
-    def turn_id(self) -> str:
-        """What its text comes under."""
-
-    @property
-    def generation_id(self) -> str:
-        """What it is attached to by."""
-
-    @property
-    def actor(self) -> str:
-        """Who speaks, as events name it."""
+    record: RunLog[Any]
+    turn_id: str
+    generation_id: str
+    actor: str
+    heard_so_far: Callable[[], int]
 
     @property
     def heard(self) -> int:
-        """The last of its events that is in the log."""
+        return self.heard_so_far()
 
     async def show(self, events: Sequence[Event], *, last: bool) -> float:
         """Writes what was heard; tells for how many seconds what follows may be gathered. Raises LeaseLost.
 
         With `last` a commit follows at once.
         """
+        if not last:
+            return await self.record.show(events)
+        self.record.stage(events)
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)

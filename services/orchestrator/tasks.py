@@ -8,7 +8,7 @@ key once, is asked for it again, and answers with what it did, or does it now.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -21,7 +21,7 @@ from services.orchestrator.errors import TaskTimedOut
 from services.orchestrator.graphs import asking, planning
 from services.orchestrator.graphs.schedule import Begin
 from services.orchestrator.graphs.state import Trying
-from services.orchestrator.hearing import Events, Hearing
+from services.orchestrator.hearing import Events, Hearing, Speech
 from services.orchestrator.peers import InferencePeer, Utterance
 from services.orchestrator.record import GraphLog
 from services.orchestrator.store import AgentFilter
@@ -38,37 +38,6 @@ _LONGEST_PAUSE: Final = timedelta(minutes=1)
 _PLANNED_AT_MOST: Final = 20
 
 Event = event_pb2.SessionEvent
-
-
-@dataclass(frozen=True, slots=True)
-class _Speech:
-    """A try's place in its graph's log."""
-
-    record: GraphLog
-    node_id: str
-    began: Trying
-
-    @property
-    def turn_id(self) -> str:
-        return self.began.turn_id
-
-    @property
-    def generation_id(self) -> str:
-        return self.began.turn_id
-
-    @property
-    def actor(self) -> str:
-        return f"agent:{self.began.agent}"
-
-    @property
-    def heard(self) -> int:
-        return self.record.state.trying.get(self.node_id, self.began).heard
-
-    async def show(self, events: Sequence[Event], *, last: bool) -> float:
-        if not last:
-            return await self.record.show(events)
-        self.record.stage(events)
-        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +81,7 @@ class Tasks:
             try:
                 async with asyncio.timeout(time_left(trying, limit, pause, self.clock).total_seconds()):
                     events = await self._events(record, node_id, trying, caller)
-                    last = await self._hearing.hear(caller, _Speech(record, node_id, trying), events)
+                    last = await self._hearing.hear(caller, _speech(record, node_id, trying), events)
             except TimeoutError:
                 await self.cancel(trying.turn_id, caller)
                 raise TaskTimedOut(f"the try took longer than {limit}", node_id=node_id, timeout=str(limit)) from None
@@ -190,3 +159,14 @@ def failure_of(error: MeshError) -> failure_pb2.Failure:
 def time_left(trying: Trying, limit: timedelta, pause: timedelta, clock: Clock) -> timedelta:
     """Of a try's time, what is left when it is gone on with."""
     return max(limit + pause - (clock.now() - trying.started_at), timedelta(milliseconds=1))
+
+
+def _speech(record: GraphLog, node_id: str, trying: Trying) -> Speech:
+    """A try's place in its graph's log."""
+    return Speech(
+        record,
+        trying.turn_id,
+        trying.turn_id,
+        f"agent:{trying.agent}",
+        lambda: record.state.trying.get(node_id, trying).heard,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -15,7 +15,7 @@ from services.orchestrator import prompts, toolwork
 from services.orchestrator.agents import Agents
 from services.orchestrator.errors import IterationsExhausted, LeaseLost
 from services.orchestrator.forms import Form
-from services.orchestrator.hearing import Events, Hearing, ToolCalls
+from services.orchestrator.hearing import Events, Hearing, Speech, ToolCalls
 from services.orchestrator.modes.contract import Part
 from services.orchestrator.peers import Exchange, InferencePeer, MemoryPeer, Utterance
 from services.orchestrator.plan import worth_another_try
@@ -37,36 +37,6 @@ _LONGEST_PAUSE: Final = timedelta(seconds=10)
 
 Event = event_pb2.SessionEvent
 Ended = generation_pb2.GenerationFinished | generation_pb2.GenerationFailed
-
-
-@dataclass(frozen=True, slots=True)
-class _Speech:
-    """A turn's place in its session's log."""
-
-    record: SessionLog
-    began: Speaking
-
-    @property
-    def turn_id(self) -> str:
-        return self.began.turn_id
-
-    @property
-    def generation_id(self) -> str:
-        return self.began.generation_id
-
-    @property
-    def actor(self) -> str:
-        return f"agent:{self.began.agent}"
-
-    @property
-    def heard(self) -> int:
-        return self.record.state.speaking.get(self.turn_id, self.began).heard
-
-    async def show(self, events: Sequence[Event], *, last: bool) -> float:
-        if not last:
-            return await self.record.show(events)
-        self.record.stage(events)
-        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +143,7 @@ class Turns:
         }
         with tracer.start_as_current_span("agent.inference", attributes=labels):
             events = await self._events(record, speaking, caller, utterance)
-            last = await self.hearing.hear(caller, _Speech(record, speaking), events, calls=calls)
+            last = await self.hearing.hear(caller, _speech(record, speaking), events, calls=calls)
         _watched(last)
         return last
 
@@ -309,3 +279,14 @@ def _add_up(usage: usage_pb2.Usage, cost: usage_pb2.Cost, speaking: Speaking, la
     usage.input_tokens += speaking.input_tokens
     usage.output_tokens += speaking.output_tokens
     cost.micros_usd += speaking.cost_micros_usd
+
+
+def _speech(record: SessionLog, began: Speaking) -> Speech:
+    """A turn's place in its session's log."""
+    return Speech(
+        record,
+        began.turn_id,
+        began.generation_id,
+        f"agent:{began.agent}",
+        lambda: record.state.speaking.get(began.turn_id, began).heard,
+    )
