@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +31,14 @@ class CredentialKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Purse:
+    """Money a credential was given; all that is made from it spends from it too."""
+
+    id: str
+    micros_usd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """How far a credential is narrowed; None is not narrowed. A grant made from another can only be narrower."""
 
@@ -39,6 +47,16 @@ class Grant:
     budget_micros_usd: int | None = None
     depth: int | None = None
     delegators: tuple[str, ...] = ()
+    purses: tuple[Purse, ...] = ()
+
+    def given(self, purse: Purse) -> Grant:
+        """With a budget of its own, inside those it comes from."""
+        return replace(self, budget_micros_usd=purse.micros_usd, purses=(*self.purses, purse))
+
+    @property
+    def beyond_scopes(self) -> bool:
+        """Whether anything but scopes narrows it."""
+        return self != Grant(scopes=self.scopes)
 
     def claim(self) -> dict[str, Any]:
         """As it stands in tokens."""
@@ -48,6 +66,7 @@ class Grant:
             "budget_micros_usd": self.budget_micros_usd,
             "depth": self.depth,
             "delegators": list(self.delegators) or None,
+            "purses": [[purse.id, purse.micros_usd] for purse in self.purses] or None,
         }
         return {name: value for name, value in parts.items() if value is not None}
 
@@ -60,6 +79,7 @@ class Grant:
             budget_micros_usd=claim.get("budget_micros_usd"),
             depth=claim.get("depth"),
             delegators=tuple(claim.get("delegators", ())),
+            purses=tuple(Purse(*purse) for purse in claim.get("purses", ())),
         )
 
 

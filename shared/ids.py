@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from itertools import count
-from typing import Protocol
+from typing import Final, Protocol
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
+_PAIRS: Final = [one + other for one in _ALPHABET for other in _ALPHABET]
+_SHIFTS: Final = range(120, -1, -10)
 
 
 class Ids(Protocol):
@@ -32,4 +34,4 @@ class SequentialIds:
 
 
 def _encode(value: int) -> str:
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

@@ -7,7 +7,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from shared.identity import Purse
+
 EACH: Final = "*"
+# Beyond the longest life of a credential with a purse, and as late as an entry may still come in.
+PURSES_LAST: Final = timedelta(days=35)
 
 
 class Level(StrEnum):
@@ -19,6 +23,7 @@ class Level(StrEnum):
     AGENT = "agent"
     SESSION = "session"
     SUB_AGENT = "sub_agent"
+    CREDENTIAL = "credential"
 
 
 class Window(StrEnum):
@@ -62,6 +67,7 @@ class Path:
     agent: str = ""
     session_id: str = ""
     sub_agent: str = ""
+    purses: tuple[Purse, ...] = ()
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -73,7 +79,8 @@ class Path:
             Level.SESSION: self.session_id,
             Level.SUB_AGENT: self.sub_agent,
         }
-        return (scope(Level.TENANT, ""), *(scope(level, name) for level, name in named.items() if name))
+        purses = (scope(Level.CREDENTIAL, purse.id) for purse in self.purses)
+        return (scope(Level.TENANT, ""), *(scope(level, name) for level, name in named.items() if name), *purses)
 
 
 NOBODY: Final = Path()

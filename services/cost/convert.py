@@ -19,6 +19,7 @@ from services.cost.report_store import Alert
 from services.cost.store import Call, CostEvent, Filter, Lease, Outcome, Summary
 from shared import fields
 from shared.errors import InvalidArgument
+from shared.identity import Principal
 from shared.paging import Page, next_page_token, page
 
 _MAX_TOKENS: Final = 2_000_000_000
@@ -56,11 +57,11 @@ class Listing:
     newest_first: bool = True
 
 
-def reserved_call(request: pb.ReserveRequest, caller: str) -> Call:
+def reserved_call(request: pb.ReserveRequest, caller: Principal) -> Call:
     return _call(request, caller)
 
 
-def settled_call(request: pb.SettleRequest, caller: str) -> Call:
+def settled_call(request: pb.SettleRequest, caller: Principal) -> Call:
     if request.outcome not in _OUTCOMES:
         raise InvalidArgument("outcome is not one of this contract", field="outcome")
     return _call(
@@ -74,7 +75,7 @@ def settled_call(request: pb.SettleRequest, caller: str) -> Call:
 
 def _call(
     request: pb.ReserveRequest | pb.SettleRequest,
-    caller: str,
+    caller: Principal,
     *,
     turn_id: str = "",
     attempt: int = 0,
@@ -82,10 +83,11 @@ def _call(
 ) -> Call:
     path = Path(
         team=fields.text(request.team, "team", limit=100),
-        user=fields.text(request.user, "user", limit=255) or caller,
+        user=fields.text(request.user, "user", limit=255) or caller.subject,
         agent=fields.text(request.agent, "agent", limit=100),
         session_id=fields.text(request.session_id, "session_id", limit=64),
         sub_agent=fields.text(request.sub_agent, "sub_agent", limit=255),
+        purses=caller.grant.purses if caller.grant else (),
     )
     return Call(
         generation_id=fields.identifier(request.generation_id, "generation_id"),

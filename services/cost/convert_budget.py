@@ -28,6 +28,7 @@ _LEVELS: Final = {
     cost_pb2.BUDGET_LEVEL_AGENT: Level.AGENT,
     cost_pb2.BUDGET_LEVEL_SESSION: Level.SESSION,
     cost_pb2.BUDGET_LEVEL_SUB_AGENT: Level.SUB_AGENT,
+    cost_pb2.BUDGET_LEVEL_CREDENTIAL: Level.CREDENTIAL,
 }
 _TO_LEVEL: Final = {value: key for key, value in _LEVELS.items()}
 _WINDOWS: Final = {
@@ -52,6 +53,8 @@ def which(request: cost_service_pb2.GetBudgetRequest) -> tuple[Level, str, Windo
 def limits(request: cost_service_pb2.SetBudgetRequest) -> Limits:
     limit = int(fields.within(request.limit_micros_usd, "limit_micros_usd", low=0, high=_MAX_MICROS))
     level = _level(request.level)
+    if level is Level.CREDENTIAL:
+        raise InvalidArgument("a credential has the budget it was made with; make another one", field="level")
     if request.soft_action not in _ACTIONS:
         raise InvalidArgument("soft_action is not one of this contract", field="soft_action")
     return Limits(

@@ -21,10 +21,12 @@ from services.cost.prices import Rates, Usage, Wanted
 from services.cost.report_store import Alert
 from services.cost.store import Ask, Call, CostEvent, CostStore, Extension, Filter, Lease, Settled, Summary, Taken
 from shared.clock import Clock
+from shared.identity import Purse
 from shared.ids import Ids
 from shared.paging import Page
 
 _MOST_MICROS: Final = 10**12 - 1  # cost_usd is numeric(12, 6)
+_REMEMBERED: Final = 4096
 _WHY: Final = {
     True: "the budget has no room for this call; raise it or wait for calls to settle",
     False: "the budget's soft limit is passed; approve it to go on",
@@ -53,6 +55,7 @@ class Ledger:
         self._clock = clock
         self._ids = ids
         self._ttl = lease_ttl
+        self._opened: dict[tuple[str, str], None] = {}
 
     async def reserve(self, tenant: str, call: Call, usage: Usage) -> Reserved:
         """Sets aside what this usage would cost at most.
@@ -75,6 +78,7 @@ class Ledger:
             output_tokens=usage.output_tokens,
             expires_at=now + self._ttl,
         )
+        await self._open(tenant, call.path.purses, now)
         taken = await self._store.take(tenant, ask, now=now)
         lease = self._granted(taken, now)
         return Reserved(lease, rates, taken.passed, await self._board.about(tenant, ask.scopes))
@@ -117,6 +121,16 @@ class Ledger:
     async def events(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[CostEvent]:
         """Entries of the ledger by time."""
         return await self._store.events(tenant, chosen, newest_first=newest_first, page=page)
+
+    async def _open(self, tenant: str, purses: Sequence[Purse], now: datetime) -> None:
+        """Sees that the purses have budgets; of those opened lately it is remembered."""
+        new = [purse for purse in purses if (tenant, purse.id) not in self._opened]
+        if not new:
+            return
+        await self._store.open_purses(tenant, new, now=now)
+        self._opened.update(dict.fromkeys((tenant, purse.id) for purse in new))
+        while len(self._opened) > _REMEMBERED:
+            del self._opened[next(iter(self._opened))]
 
     def _granted(self, taken: Taken, now: datetime) -> Lease:
         if taken.lease:

@@ -16,6 +16,15 @@ select reclaim_leases($1, $2);
 -- name: forget_leases
 delete from lease where expires_at < $1 and micros_usd = 0;
 
+-- name: forget_purses
+delete from budget where scope like 'credential:%' and updated_at < $1;
+
+-- name: open_purses
+insert into budget (tenant_id, id, scope, period, limit_micros_usd, updated_at)
+select $1, 'bud_' || purse, 'credential:' || purse, 'total', micros, $4
+from unnest($2::text[], $3::bigint[]) p(purse, micros)
+on conflict do nothing;
+
 -- name: plan_for_these
 set local plan_cache_mode = force_custom_plan;
 
@@ -177,7 +186,7 @@ update budget_counter set leased_micros_usd = leased_micros_usd + (select coales
 where id = $1;
 
 -- name: delete_budget
-delete from budget where id = $1 returning id;
+delete from budget where id = $1 and scope not like 'credential:%' returning id;
 
 -- name: approve
 insert into budget_counter (tenant_id, budget_id, scope, period_start, approved)

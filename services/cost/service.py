@@ -28,7 +28,7 @@ class CostService(rpc.CostServiceServicer):
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
         caller = current()
-        call, usage = convert.reserved_call(request, caller.subject), convert.wanted_usage(request)
+        call, usage = convert.reserved_call(request, caller), convert.wanted_usage(request)
         return convert.reserve_response(await self._ledger.reserve(caller.tenant_id, call, usage))
 
     async def ExtendLease(self, request: pb.ExtendLeaseRequest, context: Any) -> pb.ExtendLeaseResponse:
@@ -39,7 +39,7 @@ class CostService(rpc.CostServiceServicer):
 
     async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:
         caller = current()
-        call, usage = convert.settled_call(request, caller.subject), convert.used(request)
+        call, usage = convert.settled_call(request, caller), convert.used(request)
         ended_at = convert.ended_at(request, self._clock.now())
         settled = await self._ledger.settle(caller.tenant_id, call, usage, ended_at=ended_at)
         self._meter.settled(caller.tenant_id, settled)

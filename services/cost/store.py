@@ -10,6 +10,7 @@ from typing import Protocol
 
 from services.cost.budget import NOBODY, Budget, Level, Limits, Passed, Path, Window
 from services.cost.prices import Usage
+from shared.identity import Purse
 from shared.paging import Page
 
 
@@ -150,7 +151,9 @@ class CostStore(Protocol):
         """
 
     async def reclaim(self, tenant: str, *, now: datetime) -> int:
-        """Gives back the money of leases that have ended and forgets those a day old; how much was given back."""
+        """Gives back the money of leases that have ended, and forgets those a day old and purses 35 days old; how much
+        was given back.
+        """
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
         """Sums, dearest first, at most `page.size` + 1. The cursor is how many to skip."""
@@ -164,11 +167,14 @@ class CostStore(Protocol):
     async def budgets(self, tenant: str, *, page: Page, now: datetime) -> Sequence[Budget]:
         """All, from the whole to the part, at most `page.size` + 1. The cursor is how many to skip."""
 
+    async def open_purses(self, tenant: str, purses: Sequence[Purse], *, now: datetime) -> None:
+        """Makes the budgets of these purses, those there are not yet; they are forgotten 35 days later."""
+
     async def set_budget(self, tenant: str, budget_id: str, limits: Limits, *, now: datetime) -> Budget:
         """Sets the limits; the id is used when the budget is new."""
 
     async def delete_budget(self, tenant: str, budget_id: str) -> bool:
-        """Whether there was one."""
+        """Whether there was one that can be deleted: a credential's cannot."""
 
     async def approve(self, tenant: str, budget_id: str, name: str, *, now: datetime) -> Window | None:
         """Lets generations start beyond the soft limit until the window ends; None when there is no such budget."""

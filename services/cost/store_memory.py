@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from services.cost.budget import Budget, Level, Limits, Passed, SoftAction, Window, each, scope
+from services.cost.budget import PURSES_LAST, Budget, Level, Limits, Passed, SoftAction, Window, each, scope
 from services.cost.prices import rounded_up
 from services.cost.store import Ask, CostEvent, Extension, Filter, Lease, Settled, StoredBook, Summary, Taken
+from shared.identity import Purse
 from shared.paging import Page
 
 _FORGET_AFTER = timedelta(days=1)
@@ -40,6 +41,10 @@ class _Budget:
     set_at: datetime
     updated_at: datetime
     approved: set[tuple[str, datetime]] = field(default_factory=set)
+
+    @property
+    def of_purse(self) -> bool:
+        return self.limits.level is Level.CREDENTIAL
 
 
 @dataclass(slots=True)
@@ -102,6 +107,9 @@ class MemoryCostStore:
         leases.update({name: replace(held, micros_usd=0) for name, held in ended.items()})
         for name in [name for name, held in ended.items() if held.ask.expires_at < now - _FORGET_AFTER]:
             del leases[name]
+        budgets = self._tenants[tenant].budgets
+        for key in [key for key, found in budgets.items() if found.of_purse and found.updated_at < now - PURSES_LAST]:
+            del budgets[key]
         return sum(held.micros_usd for held in ended.values())
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
@@ -135,6 +143,12 @@ class MemoryCostStore:
         skip = int(page.cursor[0]) if page.cursor else 0
         return states[skip : skip + page.size + 1]
 
+    async def open_purses(self, tenant: str, purses: Sequence[Purse], *, now: datetime) -> None:
+        budgets = self._tenants[tenant].budgets
+        for purse in purses:
+            limits = Limits(purse.micros_usd, Level.CREDENTIAL, purse.id)
+            budgets.setdefault((limits.scope, limits.window), _Budget(f"bud_{purse.id}", limits, now, now))
+
     async def set_budget(self, tenant: str, budget_id: str, limits: Limits, *, now: datetime) -> Budget:
         mine = self._tenants[tenant]
         key = (limits.scope, limits.window)
@@ -145,7 +159,8 @@ class MemoryCostStore:
 
     async def delete_budget(self, tenant: str, budget_id: str) -> bool:
         budgets = self._tenants[tenant].budgets
-        gone = [key for key, found in budgets.items() if found.id == budget_id]
+        named = [key for key, found in budgets.items() if found.id == budget_id]
+        gone = [key for key in named if not budgets[key].of_purse]
         for key in gone:
             del budgets[key]
         return bool(gone)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from services.cost import rows
-from services.cost.budget import Budget, Level, Limits, Window, scope
+from services.cost.budget import PURSES_LAST, Budget, Level, Limits, Window, scope
 from services.cost.redo import Redo
 from services.cost.segments import Segments
 from services.cost.store import (
@@ -25,6 +25,7 @@ from services.cost.store import (
     Taken,
 )
 from shared.batches import TenantBatches
+from shared.identity import Purse
 from shared.paging import Page
 from shared.postgres import Connection, Database, Queries, load_queries
 
@@ -117,6 +118,11 @@ class PostgresCostStore:
             found = await connection.fetch(SQL["list_budgets"], now, skip, page.size + 1)
         return [rows.budget(row) for row in found]
 
+    async def open_purses(self, tenant: str, purses: Sequence[Purse], *, now: datetime) -> None:
+        ids, limits = [purse.id for purse in purses], [purse.micros_usd for purse in purses]
+        async with self.database.tenant(tenant) as connection:
+            await connection.execute(SQL["open_purses"], tenant, ids, limits, now)
+
     async def set_budget(self, tenant: str, budget_id: str, limits: Limits, *, now: datetime) -> Budget:
         async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["lock_budgets"], tenant)
@@ -179,6 +185,7 @@ class PostgresCostStore:
         await connection.fetchrow(SQL["lock_counters"], tenant)
         freed: int = await connection.fetchval(SQL["reclaim"], tenant, now)
         await connection.execute(SQL["forget_leases"], now - _FORGET_AFTER)
+        await connection.execute(SQL["forget_purses"], now - PURSES_LAST)
         return freed
 
 

@@ -181,6 +181,7 @@ def grant(found: Grant) -> principal_pb2.Grant:
         tools=sorted(found.tools or ()),
         budget_micros_usd=found.budget_micros_usd or 0,
         delegators=found.delegators,
+        purses=[principal_pb2.Purse(id=purse.id, limit_micros_usd=purse.micros_usd) for purse in found.purses],
     )
     if found.depth is not None:
         message.depth = found.depth

@@ -12,7 +12,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.gateway.claims import TENANT
-from services.gateway.errors import KeyEnded, KeyInvalid, KeyNotFound, RequestIdReused, RoleInsufficient
+from services.gateway.errors import (
+    DelegationTooWide,
+    KeyEnded,
+    KeyInvalid,
+    KeyNotFound,
+    RequestIdReused,
+    RoleInsufficient,
+)
 from services.gateway.store import ApiKey, KeyStore
 from services.gateway.tokens import narrow
 from shared.clock import Clock
@@ -51,9 +58,7 @@ class Keys:
         service_account: str = "",
     ) -> tuple[ApiKey, str]:
         """A key and its credential. Raises RoleInsufficient, DelegationTooWide and RequestIdReused."""
-        if not roles <= maker.roles and "admin" not in maker.roles:
-            raise RoleInsufficient("a key cannot hold a role its maker lacks", roles=",".join(sorted(maker.roles)))
-        grant = narrow(maker.grant or Grant(), Grant(scopes=scopes or None))
+        grant = _given(maker, roles, scopes)
         draft = ApiKey(
             id="",
             display_name=display_name,
@@ -67,14 +72,18 @@ class Keys:
         )
         return await self._add(maker.tenant_id, draft, request_id=request_id)
 
-    async def rotate(self, tenant: str, key_id: str, *, grace: timedelta) -> tuple[ApiKey, str, ApiKey]:
-        """A new key like the old one, its credential, and the old one with its end. Raises KeyNotFound and KeyEnded."""
-        now = self._clock.now()
+    async def rotate(self, maker: Principal, key_id: str, *, grace: timedelta) -> tuple[ApiKey, str, ApiKey]:
+        """A new key like the old one, its credential, and the old one with its end. Raises KeyNotFound, KeyEnded and
+        what making such a key would raise.
+        """
+        tenant, now = maker.tenant_id, self._clock.now()
         old = await self._store.find(tenant, key_id)
         if old is None:
             raise KeyNotFound(f"no key {key_id}", key_id=key_id)
         if not old.works(now):
             raise KeyEnded("the key is revoked or has ended; make a new one")
+        if _given(maker, frozenset(old.roles), frozenset(old.scopes)).scopes != (frozenset(old.scopes) or None):
+            raise DelegationTooWide("the key may do more than who rotates it")
         new, credential = await self._add(tenant, replace(old, created_at=now, last_used_at=None), request_id=None)
         ended = await self._store.end(tenant, key_id, at=now + grace)
         return new, credential, ended or old
@@ -131,6 +140,16 @@ class Keys:
 def of_service_account(principal: Principal) -> bool:
     """Whether a key speaks for a service account, which then must still exist."""
     return principal.kind is CredentialKind.API_KEY and not principal.subject.startswith(f"{ID_PREFIX}_")
+
+
+def _given(maker: Principal, roles: frozenset[str], scopes: frozenset[str]) -> Grant:
+    """How far a key that the maker makes is narrowed. Raises RoleInsufficient and DelegationTooWide."""
+    if not roles <= maker.roles and "admin" not in maker.roles:
+        raise RoleInsufficient("a key cannot hold a role its maker lacks", roles=",".join(sorted(maker.roles)))
+    own = maker.grant or Grant()
+    if own.beyond_scopes:
+        raise DelegationTooWide("a key can be narrowed by roles and scopes only; delegate a token instead")
+    return narrow(own, Grant(scopes=scopes or None))
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:

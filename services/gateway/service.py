@@ -100,7 +100,7 @@ class KeyService(key_service_pb2_grpc.KeyServiceServicer):
 
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Any) -> pb.RotateKeyResponse:
         key_id, grace = fields.identifier(request.key_id, "key_id"), convert.grace(request)
-        new, secret, old = await self._keys.rotate(current().tenant_id, key_id, grace=grace)
+        new, secret, old = await self._keys.rotate(current(), key_id, grace=grace)
         await self._audit.act(current(), "key.rotated", key_id)
         return pb.RotateKeyResponse(key=convert.key(new), secret=secret, old_key=convert.key(old))
 

@@ -129,7 +129,7 @@ class TokenService(token_service_pb2_grpc.TokenServiceServicer):
         subject = to.delegate(request.subject)
         ttl = to.ttl(request.ttl, present=request.HasField("ttl"))
         grant, roles = to.grant(request.grant), frozenset(request.roles)
-        principal = tokens.delegated(current(), subject, roles=roles, grant=grant)
+        principal = tokens.delegated(current(), subject, roles=roles, grant=grant, ids=self._tokens.ids)
         token, end = self._tokens.make(principal, ttl)
         await self._audit.act(current(), "token.delegated", subject)
         return token_service_pb2.DelegateTokenResponse(

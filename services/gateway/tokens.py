@@ -14,13 +14,14 @@ from services.gateway.claims import principal_of
 from services.gateway.errors import DelegationTooWide
 from services.gateway.issuers import decode
 from shared.clock import Clock
-from shared.identity import Grant, Principal
+from shared.identity import Grant, Principal, Purse
 from shared.ids import Ids
 
 ISSUER: Final = "agentnet-gateway"
 _AUDIENCE: Final = "agentnet"
 _ALGORITHM: Final = "EdDSA"
 # The same key signs identity headers; kind and audience keep the two apart.
+_PURSE: Final = "prs"
 _KIND: Final = "agentnet-access+jwt"
 
 
@@ -33,7 +34,7 @@ class Tokens:
             raise TypeError("the gateway's private key must be an Ed25519 key in PEM")
         self._key = key
         self._clock = clock
-        self._ids = ids
+        self.ids = ids
 
     def make(self, principal: Principal, ttl: timedelta) -> tuple[str, datetime]:
         """A token for this principal, which ends no later than the credential it comes from."""
@@ -42,7 +43,7 @@ class Tokens:
         claims: dict[str, Any] = {
             "iss": ISSUER,
             "aud": _AUDIENCE,
-            "jti": self._ids.new("tok"),
+            "jti": self.ids.new("tok"),
             "sub": principal.subject,
             "tenant": principal.tenant_id,
             "roles": sorted(principal.roles),
@@ -71,8 +72,10 @@ def narrowed(caller: Principal, *, roles: frozenset[str], scopes: frozenset[str]
     return replace(caller, roles=roles or caller.roles, grant=None if grant == Grant() else grant)
 
 
-def delegated(caller: Principal, subject: str, *, roles: frozenset[str], grant: Grant) -> Principal:
-    """One who acts in the caller's name, narrower than it. Raises DelegationTooWide."""
+def delegated(caller: Principal, subject: str, *, roles: frozenset[str], grant: Grant, ids: Ids) -> Principal:
+    """One who acts in the caller's name, narrower than it, with a purse when it is given money. Raises
+    DelegationTooWide.
+    """
     own = caller.grant or Grant()
     if own.depth == 0:
         raise DelegationTooWide("this credential may not be delegated on", field="grant.depth")
@@ -81,6 +84,8 @@ def delegated(caller: Principal, subject: str, *, roles: frozenset[str], grant: 
     inner = narrow(replace(own, depth=None if own.depth is None else own.depth - 1), grant)
     kept = roles or (caller.roles - {"admin"}) or caller.roles
     whole = replace(inner, delegators=(*own.delegators, caller.subject))
+    if grant.budget_micros_usd is not None:
+        whole = whole.given(Purse(ids.new(_PURSE), grant.budget_micros_usd))
     return replace(caller, subject=subject, roles=kept, grant=whole)
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from services.inference.peers import Cost, CostPeer, Ending, Leased, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared.errors import MeshError
-from shared.identity import CredentialKind, Principal
+from shared.identity import CredentialKind, Grant, Principal
 from shared.outbox import Outbox
 
 
@@ -93,6 +93,7 @@ def _written(settlement: Settlement) -> bytes:
     payer, principal = settlement.payer, settlement.payer.principal
     record = {
         "principal": [principal.tenant_id, principal.subject, sorted(principal.roles), principal.kind.value],
+        "grant": principal.grant.claim() if principal.grant else None,
         "payer": [
             payer.generation_id, payer.provider, payer.model, payer.session_id, payer.agent, payer.turn_id,
             payer.attempt, payer.team, payer.sub_agent,
@@ -108,7 +109,8 @@ def _written(settlement: Settlement) -> bytes:
 def _read(record: bytes) -> Settlement:
     found = json.loads(record)
     tenant, subject, roles, kind = found["principal"]
-    principal = Principal(tenant, subject, frozenset(roles), CredentialKind(kind))
+    grant = Grant.from_claim(claim) if (claim := found.get("grant")) else None
+    principal = Principal(tenant, subject, frozenset(roles), CredentialKind(kind), grant=grant)
     return Settlement(
         payer=Payer(principal, *found["payer"]),
         usage=Usage(**found["usage"]),

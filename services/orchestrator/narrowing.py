@@ -7,7 +7,7 @@ from datetime import UTC
 
 from agentnet.common.v1 import principal_pb2
 from agentnet.orchestrator.v1 import session_pb2
-from shared.identity import Grant, Principal
+from shared.identity import Grant, Principal, Purse
 
 
 def carry(starter: Principal, session: session_pb2.Session) -> None:
@@ -22,6 +22,7 @@ def carry(starter: Principal, session: session_pb2.Session) -> None:
             budget_micros_usd=grant.budget_micros_usd or 0,
             depth=grant.depth,
             delegators=grant.delegators,
+            purses=[principal_pb2.Purse(id=purse.id, limit_micros_usd=purse.micros_usd) for purse in grant.purses],
         )
     )
     if grant.tools is not None and not grant.tools:
@@ -41,6 +42,7 @@ def acting(starter: Principal, session: session_pb2.Session) -> Principal:
         budget_micros_usd=found.budget_micros_usd or None,
         depth=found.depth if found.HasField("depth") else None,
         delegators=tuple(found.delegators),
+        purses=tuple(Purse(purse.id, purse.limit_micros_usd) for purse in found.purses),
     )
     ends = session.expire_time.ToDatetime(UTC) if session.HasField("expire_time") else None
     return replace(starter, grant=grant, expires_at=ends)

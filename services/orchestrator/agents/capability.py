@@ -8,7 +8,7 @@ from typing import Final
 
 from agentnet.orchestrator.v1 import delegation_pb2
 from services.orchestrator.errors import DelegationEnded, DelegationTooWide
-from shared.identity import Grant, Principal
+from shared.identity import Grant, Principal, Purse
 
 Capability = delegation_pb2.Capability
 _DEEPEST: Final = 16
@@ -73,17 +73,20 @@ def attenuated(bounds: Bounds, asked: Capability, now: datetime) -> Capability:
     return made
 
 
-def principal(caller: Principal, capability: Capability, source: str) -> Principal:
-    """Who works on a delegation: its caller, narrowed to the capability."""
-    own = caller.grant or Grant()
-    tools = frozenset() if capability.no_tools else frozenset(capability.tools) or None
+def principal(caller: Principal, delegation: delegation_pb2.Delegation, *, above: Grant) -> Principal:
+    """Who works on a delegation: its caller, narrowed to the capability. It spends from the purses of both its caller
+    and what works `above` it.
+    """
+    own, capability = caller.grant or Grant(), delegation.capability
     grant = Grant(
         scopes=own.scopes,
-        tools=tools,
-        budget_micros_usd=capability.budget_micros_usd or None,
+        tools=frozenset() if capability.no_tools else frozenset(capability.tools) or None,
         depth=capability.depth,
-        delegators=(*own.delegators, source),
+        delegators=(*own.delegators, delegation.source),
+        purses=tuple(dict.fromkeys((*above.purses, *own.purses))),
     )
+    if capability.budget_micros_usd:
+        grant = grant.given(Purse(delegation.id, capability.budget_micros_usd))
     return replace(caller, grant=grant, expires_at=capability.expire_time.ToDatetime(UTC))
 
 

@@ -22,10 +22,11 @@ from services.orchestrator.sessions import Sessions
 from services.orchestrator.task_graphs import Shown, TaskGraphs
 from shared import fields
 from shared.clock import Clock
-from shared.identity import Grant, Principal
+from shared.identity import Grant, Principal, Purse
 
 Chain = relationship_service_pb2.Chain
 KEY: Final = "chain"
+_PURSE: Final = "prs"
 _DEPTH: Final = 3
 _RUNS: Final = 32
 _TIMEOUT: Final = timedelta(minutes=10)
@@ -147,7 +148,9 @@ class Chains:
         if caller.grant and caller.expires_at:
             ends = min(ends, caller.expires_at)
         budgets = [b for b in (limits.cost_micros_usd, asked.cost_micros_usd, grant.budget_micros_usd or 0) if b]
-        return replace(caller, grant=replace(grant, budget_micros_usd=min(budgets, default=None)), expires_at=ends)
+        if budgets:
+            grant = grant.given(Purse(self.sessions.ids.new(_PURSE), min(budgets)))
+        return replace(caller, grant=grant, expires_at=ends)
 
     async def _edges(self, tenant: str, kind: str) -> dict[str, list[Relationship]]:
         found: dict[str, list[Relationship]] = {}

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, event_pb2, session_pb2, turn_pb2
+from services.orchestrator import narrowing
 from services.orchestrator.agents import conversation
 from services.orchestrator.agents.capability import Bounds, attenuated, principal
 from services.orchestrator.agents.chains import KEY
@@ -22,7 +23,7 @@ from services.orchestrator.sessions import Sessions
 from services.orchestrator.store import AgentFilter
 from shared.clock import Clock
 from shared.errors import DeadlineExceeded, MeshError, PermissionDenied
-from shared.identity import Principal
+from shared.identity import Grant, Principal
 from shared.ids import Ids
 from shared.log import log
 from shared.paging import MAX_PAGE_SIZE, Page
@@ -91,7 +92,7 @@ class Delegations:
         raise, DelegationTooWide, DelegationEnded, DelegationNotFound, and DeadlineExceeded with the delegation's id.
         """
         opened = await self._open(caller, task, request_id)
-        acting = principal(caller, opened.capability, opened.source)
+        acting = principal(caller, opened, above=await self._above(caller, opened.parent_id))
         session = await self._session(caller.tenant_id, task, opened)
         key = f"delegation/{opened.id}"[:64]
         try:
@@ -193,6 +194,14 @@ class Delegations:
         await self._may(caller, parent)
         _check_running(parent)
         return parent
+
+    async def _above(self, caller: Principal, parent_id: str) -> Grant:
+        """How far those who work on the delegation above are narrowed."""
+        if not parent_id:
+            return Grant()
+        parent = await self.find(caller.tenant_id, parent_id)
+        session = await self.sessions.find(caller.tenant_id, parent.session_id)
+        return narrowing.acting(caller, session).grant or Grant()
 
     async def _may(self, caller: Principal, found: Delegation) -> None:
         """Whose a delegation is: an operator's, or that of whoever it comes from or works on it, at any height."""

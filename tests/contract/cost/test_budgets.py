@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from services.cost.budget import EACH, Level, SoftAction, Window
+from services.cost.budget import EACH, Level, Path, SoftAction, Window
 from services.cost.errors import BudgetApprovalRequired, BudgetExhausted, BudgetNotFound
 from services.cost.prices import Usage
 from services.cost.store import Call
 from shared.clock import FakeClock
+from shared.identity import Purse
 from shared.paging import Page
 from tests.support.cost import Replica, call
 
 PATH = {"team": "red", "user": "ada", "agent": "A@1", "session_id": "s1", "sub_agent": "A@1/b"}
 NAMES = {
-    Level.TENANT: "", Level.TEAM: "red", Level.USER: "ada", Level.AGENT: "A@1", Level.SESSION: "s1",
+    Level.TENANT: "",
+    Level.TEAM: "red",
+    Level.USER: "ada",
+    Level.AGENT: "A@1",
+    Level.SESSION: "s1",
     Level.SUB_AGENT: "A@1/b",
-}  # fmt: skip
+}
+GIVEN, WITHIN = Purse("prs_given", 100), Purse("prs_within", 60)  # fmt: skip
 
 
 async def settle(replica: Replica, tenant: str, paid: Call, output_tokens: int) -> None:
@@ -39,7 +46,7 @@ async def test_a_reservation_beyond_the_budget_is_refused_and_a_settlement_gives
     assert await replica.reserve(tenant, call("third"), 40) == 80
 
 
-@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("level", NAMES)
 async def test_each_level_of_the_path_can_refuse_and_counts(replica: Replica, tenant: str, level: Level) -> None:
     await replica.limit(tenant, 1_000_000)
     await replica.limit(tenant, 100, level=level, name=NAMES[level])
@@ -108,7 +115,7 @@ async def test_a_budget_for_each_counts_each_apart(replica: Replica, tenant: str
     assert [(one.name, one.settled, one.leased) for one in found] == [("one", 50, 0), ("two", 0, 20)]
 
 
-@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("level", NAMES)
 async def test_what_was_spent_before_a_budget_was_set_counts(replica: Replica, tenant: str, level: Level) -> None:
     await settle(replica, tenant, call(**PATH), 20)
     held = call(**PATH)
@@ -200,11 +207,11 @@ async def test_a_deleted_budget_limits_no_more(replica: Replica, tenant: str) ->
 
 
 async def test_budgets_are_listed_from_the_whole_to_the_part_and_paged(replica: Replica, tenant: str) -> None:
-    for level in reversed(Level):
+    for level in reversed(NAMES):
         await replica.limit(tenant, 1, level=level, name=NAMES[level])
     found = await replica.budgets.list(tenant, Page(4))
     rest = await replica.budgets.list(tenant, Page(4, ("4",)))
-    assert [one.limits.level for one in (*found[:4], *rest)] == list(Level)
+    assert [one.limits.level for one in (*found[:4], *rest)] == list(NAMES)
 
 
 async def test_many_at_once_never_exceed_the_budget(replica: Replica, tenant: str) -> None:
@@ -220,3 +227,56 @@ async def test_many_at_once_never_exceed_the_budget(replica: Replica, tenant: st
     granted = sum(await asyncio.gather(*(one(number) for number in range(100))))
     assert granted == 1000 // 70
     assert await replica.spent(tenant) == (0, granted * 70)
+
+
+async def test_a_credentials_purse_holds_what_it_and_all_made_from_it_spend(replica: Replica, tenant: str) -> None:
+    """The purse within is passed first; what it spent is gone from the one it was given from as well."""
+    inner, outer = (GIVEN, WITHIN), (GIVEN,)
+    first = purse_call(*inner)
+    assert await replica.reserve(tenant, first, 30) == 60
+    with pytest.raises(BudgetExhausted) as raised:
+        await replica.reserve(tenant, purse_call(*inner), 1)
+    assert raised.value.facts["scope"] == "credential:prs_within"
+    await settle(replica, tenant, first, 20)
+    with pytest.raises(BudgetExhausted) as raised:
+        await replica.reserve(tenant, purse_call(*outer), 31)
+    assert raised.value.facts["scope"] == "credential:prs_given"
+    assert await replica.reserve(tenant, purse_call(*outer), 30) == 60
+    assert await replica.reserve(tenant, call(), 1_000) == 2_000  # who has no purse is not limited by it
+
+
+async def test_a_stream_stops_where_its_purse_ends(replica: Replica, tenant: str) -> None:
+    paid = purse_call(WITHIN)
+    await replica.reserve(tenant, paid, 10)
+    await replica.ledger.extend(tenant, paid.generation_id, output_tokens=30)
+    with pytest.raises(BudgetExhausted):
+        await replica.ledger.extend(tenant, paid.generation_id, output_tokens=31)
+
+
+async def test_a_purse_is_seen_never_deleted_and_forgotten_long_after(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    paid = purse_call(GIVEN)
+    await replica.reserve(tenant, paid, 10)
+    await settle(replica, tenant, paid, 10)
+    (seen,) = await replica.budgets.list(tenant, Page(size=10))
+    assert (seen.limits.level, seen.name, seen.limits.limit, seen.settled) == (Level.CREDENTIAL, "prs_given", 100, 20)
+    with pytest.raises(BudgetNotFound):
+        await replica.budgets.delete(tenant, seen.id)
+    clock.advance(timedelta(days=34))
+    await replica.store.reclaim(tenant, now=clock.now())
+    assert await replica.budgets.list(tenant, Page(size=10))
+    clock.advance(timedelta(days=2))
+    await replica.store.reclaim(tenant, now=clock.now())
+    assert not await replica.budgets.list(tenant, Page(size=10))
+
+
+async def test_many_at_once_never_pass_a_purse(replica: Replica, tenant: str) -> None:
+    asked = (replica.reserve(tenant, purse_call(GIVEN), 5) for _ in range(40))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(answer, int) for answer in answers) == 10
+    assert sum(isinstance(answer, BudgetExhausted) for answer in answers) == 30
+
+
+def purse_call(*purses: Purse) -> Call:
+    return replace(call(), path=Path(purses=purses))

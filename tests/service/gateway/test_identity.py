@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.edge import Edge
@@ -91,8 +93,33 @@ async def test_a_delegated_token_only_narrows(edge: Edge) -> None:
     kept = (await principal(edge, second["token"]))["grant"]
     assert (kept["tools"], kept["budget_micros_usd"], kept["depth"]) == (["search"], "9", 0)
     assert kept["delegators"] == ["ada", "agent:Athena@1.0.0"]
+    assert [purse["limit_micros_usd"] for purse in kept["purses"]] == ["500", "9"]
+    assert kept["purses"][0] == found["grant"]["purses"][0]
     last = await edge.bearer("POST", "/v1/tokens/delegate", second["token"], {"subject": "agent:c"})
     assert (last.status, last.reason) == (403, "DELEGATION_TOO_WIDE")
+
+
+@pytest.mark.parametrize("grant", [{"tools": ["search"]}, {"budget_micros_usd": 5}, {"depth": 0}, {}])
+async def test_a_delegate_cannot_shed_what_narrows_it_by_a_key(edge: Edge, grant: dict[str, Any]) -> None:
+    """Neither by making one nor by rotating one that may do more."""
+    admin = edge.token()
+    wide = await edge.ok("POST", "/v1/keys", admin, {"display_name": "wide", "roles": ["admin"]})
+    body = {"subject": "agent:sly", "roles": ["admin"], "grant": grant}
+    sly = (await edge.ok("POST", "/v1/tokens/delegate", admin, body))["token"]
+    made = await edge.bearer("POST", "/v1/keys", sly, {"display_name": "k", "roles": ["admin"]})
+    turned = await edge.bearer("POST", f"/v1/keys/{wide['key']['id']}/rotate", sly, {})
+    for answer in (made, turned):
+        assert (answer.status, answer.reason) == (403, "DELEGATION_TOO_WIDE")
+
+
+async def test_a_scoped_token_rotates_no_wider_key(edge: Edge) -> None:
+    admin = edge.token()
+    wide = await edge.ok("POST", "/v1/keys", admin, {"display_name": "wide", "roles": ["admin"]})
+    like = await edge.ok("POST", "/v1/keys", admin, {"display_name": "k", "roles": ["admin"], "scopes": ["key:write"]})
+    scoped = (await edge.ok("POST", "/v1/tokens/exchange", admin, {"scopes": ["key:write"]}))["token"]
+    refused = await edge.bearer("POST", f"/v1/keys/{wide['key']['id']}/rotate", scoped, {})
+    assert (refused.status, refused.reason) == (403, "DELEGATION_TOO_WIDE")
+    assert (await edge.bearer("POST", f"/v1/keys/{like['key']['id']}/rotate", scoped, {})).status == 200
 
 
 async def test_a_rotated_key_is_followed_and_ends(edge: Edge) -> None:

@@ -16,12 +16,13 @@ from services.inference.providers.contract import Usage
 from services.inference.settling import KeptCost
 from shared.clock import SystemClock
 from shared.errors import NotFound, Unavailable
-from shared.identity import CredentialKind, Principal
+from shared.identity import CredentialKind, Grant, Principal, Purse
 from shared.outbox import Outbox
 from shared.tasks import stopped
 from tests.support.inference import ScriptedCost
 
-ADA = Principal("acme", "ada", frozenset({"tenant_user"}), CredentialKind.API_KEY)
+GRANT = Grant(tools=frozenset({"search"}), delegators=("eve",)).given(Purse("prs_1", 20))
+ADA = Principal("acme", "ada", frozenset({"tenant_user"}), CredentialKind.TOKEN, grant=GRANT)
 PAYER = Payer(ADA, "gen_1", "openai", "gpt-4o", "ses_1", "Athena@1.0.0", turn_id="gen_1")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SETTLED = Settlement(PAYER, Usage(12, 34, cached_input_tokens=5, reasoning_tokens=6), Ending.COMPLETED, NOON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from services.orchestrator.agents.delegations import Task
 from services.orchestrator.errors import DelegationEnded, DelegationTooWide, NoAgentAble
 from services.orchestrator.peers import Utterance
 from shared.errors import DeadlineExceeded, MeshError, PermissionDenied, Reason
-from shared.identity import Principal
+from shared.identity import Grant, Principal, Purse
 from tests.support.agents import Surroundings
 from tests.support.orchestrator import ADA, TENANT, Generated, ScriptedInference, World
 
@@ -130,7 +131,30 @@ async def test_a_session_acts_within_its_capability_wherever_it_is_driven(around
     assert caller.grant is not None
     assert (caller.grant.tools, caller.grant.budget_micros_usd, caller.grant.depth) == (frozenset({"search"}), 50, 1)
     assert caller.grant.delegators == ("user:ada",)
+    assert caller.grant.purses == (Purse(opened.id, 50),)
     assert caller.expires_at == around.world.clock.now() + timedelta(hours=1)
+
+
+async def test_a_sub_agent_spends_from_the_purses_of_its_caller_and_of_what_works_above_it(
+    around: Surroundings,
+) -> None:
+    await allow(around, "Athena", "Hermes")
+    own = Purse("prs_ada", 90)
+    rich = replace(ADA, grant=Grant().given(own))
+    delegations = around.side.delegations
+    first = task(agents=("Athena",), budget_micros_usd=50)
+    parent, _ = await delegations.dispatch(rich, first, request_id=None, patience=None)
+    around.world.inference = noting = Noting()
+    child, _ = await delegations.dispatch(
+        ADA, task(parent=parent.id, agents=("Hermes",), budget_micros_usd=20), request_id=None, patience=None
+    )
+    await worked(around, parent)
+    await worked(around, child)
+    by_money = {caller.grant.budget_micros_usd: caller.grant.purses for caller in noting.callers if caller.grant}
+    assert by_money == {
+        50: (own, Purse(parent.id, 50)),
+        20: (own, Purse(parent.id, 50), Purse(child.id, 20)),
+    }
 
 
 async def test_a_sub_agent_gets_less_and_only_helpers_get_anything(around: Surroundings) -> None:

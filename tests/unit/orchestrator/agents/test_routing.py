@@ -123,7 +123,7 @@ def test_a_delegation_is_never_wider_than_its_parent(
         made = attenuated(parent, asked, NOON)
     except PermissionDenied:
         return
-    own = principal(ADA, made, "user:ada")
+    own = worker(ADA, made, "user:ada")
     assert own.grant is not None
     assert made.depth < depth
     assert made.expire_time.ToDatetime(UTC) <= parent.ends
@@ -139,6 +139,10 @@ def test_what_a_caller_may_give_is_what_its_credential_may() -> None:
     made = attenuated(Bounds.of_caller(caller, NOON), Capability(), NOON)
     assert (list(made.tools), made.depth) == (["a"], 0)
     assert made.expire_time.ToDatetime(UTC) == NOON + timedelta(minutes=5)
-    own = principal(caller, made, "user:bot")
+    own = worker(caller, made, "user:bot")
     assert own.grant is not None
     assert own.grant.delegators == ("user:bot",)
+
+
+def worker(caller: Principal, made: Capability, source: str) -> Principal:
+    return principal(caller, delegation_pb2.Delegation(id="del_1", capability=made, source=source), above=Grant())

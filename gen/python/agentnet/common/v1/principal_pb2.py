@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agentnet/common/v1/principal.proto\x12\x12\x61gentnet.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n\tPrincipal\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x18\n\x07subject\x18\x02 \x01(\tR\x07subject\x12\x14\n\x05roles\x18\x03 \x03(\tR\x05roles\x12K\n\x0f\x63redential_kind\x18\x04 \x01(\x0e\x32\".agentnet.common.v1.CredentialKindR\x0e\x63redentialKind\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12/\n\x05grant\x18\x06 \x01(\x0b\x32\x19.agentnet.common.v1.GrantR\x05grant\"\xa6\x01\n\x05Grant\x12\x16\n\x06scopes\x18\x01 \x03(\tR\x06scopes\x12\x14\n\x05tools\x18\x02 \x03(\tR\x05tools\x12*\n\x11\x62udget_micros_usd\x18\x03 \x01(\x03R\x0f\x62udgetMicrosUsd\x12\x19\n\x05\x64\x65pth\x18\x04 \x01(\x05H\x00R\x05\x64\x65pth\x88\x01\x01\x12\x1e\n\ndelegators\x18\x05 \x03(\tR\ndelegatorsB\x08\n\x06_depth*\x86\x01\n\x0e\x43redentialKind\x12\x1f\n\x1b\x43REDENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43REDENTIAL_KIND_TOKEN\x10\x01\x12\x1b\n\x17\x43REDENTIAL_KIND_API_KEY\x10\x02\x12\x1b\n\x17\x43REDENTIAL_KIND_SERVICE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agentnet/common/v1/principal.proto\x12\x12\x61gentnet.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n\tPrincipal\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x18\n\x07subject\x18\x02 \x01(\tR\x07subject\x12\x14\n\x05roles\x18\x03 \x03(\tR\x05roles\x12K\n\x0f\x63redential_kind\x18\x04 \x01(\x0e\x32\".agentnet.common.v1.CredentialKindR\x0e\x63redentialKind\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12/\n\x05grant\x18\x06 \x01(\x0b\x32\x19.agentnet.common.v1.GrantR\x05grant\"\xd9\x01\n\x05Grant\x12\x16\n\x06scopes\x18\x01 \x03(\tR\x06scopes\x12\x14\n\x05tools\x18\x02 \x03(\tR\x05tools\x12*\n\x11\x62udget_micros_usd\x18\x03 \x01(\x03R\x0f\x62udgetMicrosUsd\x12\x19\n\x05\x64\x65pth\x18\x04 \x01(\x05H\x00R\x05\x64\x65pth\x88\x01\x01\x12\x1e\n\ndelegators\x18\x05 \x03(\tR\ndelegators\x12\x31\n\x06purses\x18\x06 \x03(\x0b\x32\x19.agentnet.common.v1.PurseR\x06pursesB\x08\n\x06_depth\"A\n\x05Purse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12(\n\x10limit_micros_usd\x18\x02 \x01(\x03R\x0elimitMicrosUsd*\x86\x01\n\x0e\x43redentialKind\x12\x1f\n\x1b\x43REDENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43REDENTIAL_KIND_TOKEN\x10\x01\x12\x1b\n\x17\x43REDENTIAL_KIND_API_KEY\x10\x02\x12\x1b\n\x17\x43REDENTIAL_KIND_SERVICE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.common.v1.principal_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREDENTIALKIND']._serialized_start=539
-  _globals['_CREDENTIALKIND']._serialized_end=673
+  _globals['_CREDENTIALKIND']._serialized_start=657
+  _globals['_CREDENTIALKIND']._serialized_end=791
   _globals['_PRINCIPAL']._serialized_start=92
   _globals['_PRINCIPAL']._serialized_end=367
   _globals['_GRANT']._serialized_start=370
-  _globals['_GRANT']._serialized_end=536
+  _globals['_GRANT']._serialized_end=587
+  _globals['_PURSE']._serialized_start=589
+  _globals['_PURSE']._serialized_end=654
 # @@protoc_insertion_point(module_scope)

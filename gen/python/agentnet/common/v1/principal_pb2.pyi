@@ -107,8 +107,11 @@ class Grant(_message.Message):
     BUDGET_MICROS_USD_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     DELEGATORS_FIELD_NUMBER: _builtins.int
+    PURSES_FIELD_NUMBER: _builtins.int
     budget_micros_usd: _builtins.int
-    """Money it may spend in all, in micro-USD. 0: as much as its tenant."""
+    """Money it may spend in all, in micro-USD; cost counts it together with what all made from it spends. 0: as much as its
+    tenant, or as what it was made from.
+    """
     depth: _builtins.int
     """How often it may be delegated on. Absent: as often as wanted."""
     @_builtins.property
@@ -123,6 +126,12 @@ class Grant(_message.Message):
     def delegators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who delegated it, the first one first, by subject. Empty: it was not delegated."""
 
+    @_builtins.property
+    def purses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Purse]:
+        """The purses it spends from, the widest first: one for each credential on the way to it that was given a budget. Set by
+        the mesh; ignored in requests.
+        """
+
     def __init__(
         self,
         *,
@@ -131,13 +140,40 @@ class Grant(_message.Message):
         budget_micros_usd: _builtins.int = ...,
         depth: _builtins.int | None = ...,
         delegators: _abc.Iterable[_builtins.str] | None = ...,
+        purses: _abc.Iterable[Global___Purse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "depth", b"depth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "budget_micros_usd", b"budget_micros_usd", "delegators", b"delegators", "depth", b"depth", "scopes", b"scopes", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "budget_micros_usd", b"budget_micros_usd", "delegators", b"delegators", "depth", b"depth", "purses", b"purses", "scopes", b"scopes", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__depth: _TypeAlias = _typing.Literal["depth"]  # noqa: Y015
     _WhichOneofArgType__depth: _TypeAlias = _typing.Literal["_depth", b"_depth"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__depth) -> _WhichOneofReturnType__depth | None: ...
 
 Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class Purse(_message.Message):
+    """Money that a credential was given. What it spends is counted on it, and what every credential made from it spends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LIMIT_MICROS_USD_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id, which is also the name of its budget at BUDGET_LEVEL_CREDENTIAL."""
+    limit_micros_usd: _builtins.int
+    """What may be spent from it in all, in micro-USD."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        limit_micros_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "limit_micros_usd", b"limit_micros_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Purse: _TypeAlias = Purse  # noqa: Y015

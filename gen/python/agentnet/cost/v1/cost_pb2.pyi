@@ -75,6 +75,10 @@ class _BudgetLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetLev
     """A session."""
     BUDGET_LEVEL_SUB_AGENT: _BudgetLevel.ValueType  # 6
     """A sub-agent, as a path such as `Athena@1.0.0/researcher`."""
+    BUDGET_LEVEL_CREDENTIAL: _BudgetLevel.ValueType  # 7
+    """A credential that was given a budget, by the id of its purse (see Grant). It comes and goes with the credential: it can be
+    read, but not set or deleted.
+    """
 
 class BudgetLevel(_BudgetLevel, metaclass=_BudgetLevelEnumTypeWrapper):
     """Whose budget it is, from the whole to the part."""
@@ -93,6 +97,10 @@ BUDGET_LEVEL_SESSION: BudgetLevel.ValueType  # 5
 """A session."""
 BUDGET_LEVEL_SUB_AGENT: BudgetLevel.ValueType  # 6
 """A sub-agent, as a path such as `Athena@1.0.0/researcher`."""
+BUDGET_LEVEL_CREDENTIAL: BudgetLevel.ValueType  # 7
+"""A credential that was given a budget, by the id of its purse (see Grant). It comes and goes with the credential: it can be
+read, but not set or deleted.
+"""
 Global___BudgetLevel: _TypeAlias = BudgetLevel  # noqa: Y015
 
 class _BudgetWindow:

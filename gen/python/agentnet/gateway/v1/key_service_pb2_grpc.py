@@ -64,7 +64,8 @@ class KeyServiceServicer:
     def CreateKey(self, request, context):
         """Makes a key and returns its secret, which is shown this once and stored only as a hash.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG): mend the field named.
-        PERMISSION_DENIED (ROLE_INSUFFICIENT): a key cannot hold a role its maker lacks.
+        PERMISSION_DENIED (ROLE_INSUFFICIENT): a key cannot hold a role its maker lacks; (DELEGATION_TOO_WIDE): nor a scope. A
+        credential that is narrowed by more than scopes, as delegated tokens are, makes no keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,6 +82,7 @@ class KeyServiceServicer:
     def RotateKey(self, request, context):
         """Makes a new key like an old one and lets the old one end after a grace, so that callers can change over.
         Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id. FAILED_PRECONDITION (API_KEY_INVALID): it is revoked or has ended.
+        PERMISSION_DENIED (ROLE_INSUFFICIENT, DELEGATION_TOO_WIDE): the caller could not have made such a key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

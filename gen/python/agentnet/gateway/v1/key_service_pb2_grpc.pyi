@@ -19,7 +19,8 @@ class KeyServiceStub:
     CreateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CreateKeyRequest, _key_service_pb2.CreateKeyResponse]
     """Makes a key and returns its secret, which is shown this once and stored only as a hash.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG): mend the field named.
-    PERMISSION_DENIED (ROLE_INSUFFICIENT): a key cannot hold a role its maker lacks.
+    PERMISSION_DENIED (ROLE_INSUFFICIENT): a key cannot hold a role its maker lacks; (DELEGATION_TOO_WIDE): nor a scope. A
+    credential that is narrowed by more than scopes, as delegated tokens are, makes no keys.
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists keys, newest first, without secrets. Revoked keys stay listed.
@@ -28,6 +29,7 @@ class KeyServiceStub:
     RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
     """Makes a new key like an old one and lets the old one end after a grace, so that callers can change over.
     Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id. FAILED_PRECONDITION (API_KEY_INVALID): it is revoked or has ended.
+    PERMISSION_DENIED (ROLE_INSUFFICIENT, DELEGATION_TOO_WIDE): the caller could not have made such a key.
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]
     """Revokes a key; calls with it fail within 5 seconds. Revoking a revoked key changes nothing.
@@ -45,7 +47,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_key_service_pb2.CreateKeyResponse]:
         """Makes a key and returns its secret, which is shown this once and stored only as a hash.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG): mend the field named.
-        PERMISSION_DENIED (ROLE_INSUFFICIENT): a key cannot hold a role its maker lacks.
+        PERMISSION_DENIED (ROLE_INSUFFICIENT): a key cannot hold a role its maker lacks; (DELEGATION_TOO_WIDE): nor a scope. A
+        credential that is narrowed by more than scopes, as delegated tokens are, makes no keys.
         """
 
     @_abc_1.abstractmethod
@@ -66,6 +69,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_key_service_pb2.RotateKeyResponse]:
         """Makes a new key like an old one and lets the old one end after a grace, so that callers can change over.
         Errors: NOT_FOUND (API_KEY_NOT_FOUND): check the id. FAILED_PRECONDITION (API_KEY_INVALID): it is revoked or has ended.
+        PERMISSION_DENIED (ROLE_INSUFFICIENT, DELEGATION_TOO_WIDE): the caller could not have made such a key.
         """
 
     @_abc_1.abstractmethod
