@@ -29,11 +29,11 @@ from services.inference.embeddings.models import EmbeddingModels
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.measures import Measures
-from services.inference.peers import Cost, Leased, Measure, Notice, Payer, Settlement
+from services.inference.peers import NOTHING_ELSE, Cost, Leased, Measure, Metered, Notice, Payer, Settlement
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
-from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Usage
+from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Provider, Usage
 from services.inference.providers.synthetic import SyntheticProvider
 from services.inference.route import Model, Router
 from services.inference.service import NAME, InferenceService, add_to_server
@@ -70,13 +70,13 @@ class ScriptedCost:
     refuse_after: int = 1_000_000
     reserved: list[str] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
-    leased_embeddings: list[int] = field(default_factory=list)
+    leased: list[Metered] = field(default_factory=list)
     settled: list[tuple[str, Usage]] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
     async def reserve(
-        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, metered: Metered = NOTHING_ELSE
     ) -> Leased:
         await asyncio.sleep(0)
         if self.refusals:
@@ -84,7 +84,7 @@ class ScriptedCost:
         if len(self.reserved) >= self.refuse_after:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
-        self.leased_embeddings.append(embedding_tokens)
+        self.leased.append(metered)
         return Leased(self.notices, 1_000_000, 2_000_000)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
@@ -282,7 +282,7 @@ def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router
         Model("roomy", "roomy", context_tokens=1000),
         Model("safe", "scripted", abilities=able, fallback=("backup", "roomy")),
     ]
-    providers = {"scripted": model, "synthetic": SyntheticProvider(timedelta()), **others}
+    providers: dict[str, Provider] = {"scripted": model, "synthetic": SyntheticProvider(timedelta()), **others}
     return Router(models, providers, default="scripted")
 
 
