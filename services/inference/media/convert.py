@@ -124,6 +124,7 @@ def spent(receipt: Receipt) -> pb.MediaSpent:
         audio_input_units=metered.audio_input,
         audio_output_units=metered.audio_output,
     )
+    found.time.FromDatetime(receipt.at)
     if receipt.micros_usd is not None:
         found.cost.CopyFrom(
             usage_pb2.Cost(

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from services.inference.breakers import Breakers
@@ -47,6 +47,7 @@ class Receipt:
     spent: Spent
     micros_usd: int | None
     price_version: str
+    at: datetime
 
 
 @dataclass(slots=True)
@@ -166,7 +167,7 @@ class Studio:
                 else:
                     await self.breakers.succeeded(target.provider.name)
                     _made.add(1, {"model": target.model.name, "provider": target.provider.name})
-                    yield _receipt(target.model, paid)
+                    yield _receipt(target.model, paid, self.purchases.clock.now())
                     return
                 attempt += 1
         finally:
@@ -199,7 +200,7 @@ def _attempt(payer: Payer, target: Target, attempt: int) -> Payer:
     return replace(payer, generation_id=name, provider=target.provider.name, model=target.model.name, attempt=attempt)
 
 
-def _receipt(model: Model, paid: list[Purchase]) -> Receipt:
+def _receipt(model: Model, paid: list[Purchase], at: datetime) -> Receipt:
     last, costs = paid[-1], [purchase.cost for purchase in paid if purchase.cost]
     whole = sum(cost.micros_usd for cost in costs) if len(costs) == len(paid) else None
-    return Receipt(model, last.payer.generation_id, last.spent, whole, costs[-1].price_version if costs else "")
+    return Receipt(model, last.payer.generation_id, last.spent, whole, costs[-1].price_version if costs else "", at)

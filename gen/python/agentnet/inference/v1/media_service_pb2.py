@@ -26,9 +26,10 @@ from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_
 from agentnet.common.v1 import usage_pb2 as agentnet_dot_common_dot_v1_dot_usage__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/inference/v1/media_service.proto\x12\x15\x61gentnet.inference.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8d\x01\n\x0b\x41ttribution\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x12\n\x04team\x18\x03 \x01(\tR\x04team\x12\x1b\n\tsub_agent\x18\x04 \x01(\tR\x08subAgent\x12\x18\n\x07\x62undles\x18\x05 \x03(\tR\x07\x62undles\"\x98\x02\n\nMediaSpent\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12/\n\x05usage\x18\x03 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12\x16\n\x06images\x18\x05 \x01(\x05R\x06images\x12*\n\x11\x61udio_input_units\x18\x06 \x01(\x03R\x0f\x61udioInputUnits\x12,\n\x12\x61udio_output_units\x18\x07 \x01(\x03R\x10\x61udioOutputUnits\"\xcf\x01\n\x15GenerateImagesRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x14\n\x05\x63ount\x18\x03 \x01(\x05R\x05\x63ount\x12\x12\n\x04size\x18\x04 \x01(\tR\x04size\x12\x18\n\x07quality\x18\x05 \x01(\tR\x07quality\x12\x44\n\x0b\x61ttribution\x18\x06 \x01(\x0b\x32\".agentnet.inference.v1.AttributionR\x0b\x61ttribution\"\x9b\x01\n\x16GenerateImagesResponse\x12=\n\x05image\x18\x01 \x01(\x0b\x32%.agentnet.inference.v1.GeneratedImageH\x00R\x05image\x12\x39\n\x05spent\x18\x02 \x01(\x0b\x32!.agentnet.inference.v1.MediaSpentH\x00R\x05spentB\x07\n\x05\x65vent\"j\n\x0eGeneratedImage\x12\x1d\n\nmedia_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta\x12%\n\x0erevised_prompt\x18\x03 \x01(\tR\rrevisedPrompt\"\xab\x02\n\x11TranscribeRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05\x61udio\x18\x02 \x01(\x0cR\x05\x61udio\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x1a\n\x08language\x18\x04 \x01(\tR\x08language\x12\x16\n\x06prompt\x18\x05 \x01(\tR\x06prompt\x12\x1a\n\x08segments\x18\x06 \x01(\x08R\x08segments\x12%\n\x0btemperature\x18\x07 \x01(\x01H\x00R\x0btemperature\x88\x01\x01\x12\x44\n\x0b\x61ttribution\x18\x08 \x01(\x0b\x32\".agentnet.inference.v1.AttributionR\x0b\x61ttributionB\x0e\n\x0c_temperature\"\xfa\x01\n\x12TranscribeResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1a\n\x08language\x18\x02 \x01(\tR\x08language\x12\x35\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12\x44\n\x08segments\x18\x04 \x03(\x0b\x32(.agentnet.inference.v1.TranscriptSegmentR\x08segments\x12\x37\n\x05spent\x18\x05 \x01(\x0b\x32!.agentnet.inference.v1.MediaSpentR\x05spent\"\x85\x01\n\x11TranscriptSegment\x12/\n\x05start\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05start\x12+\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x65nd\x12\x12\n\x04text\x18\x03 \x01(\tR\x04text\"\xe6\x01\n\x0cSpeakRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n\x05voice\x18\x03 \x01(\tR\x05voice\x12\x16\n\x06\x66ormat\x18\x04 \x01(\tR\x06\x66ormat\x12\x14\n\x05speed\x18\x05 \x01(\x01R\x05speed\x12\"\n\x0cinstructions\x18\x06 \x01(\tR\x0cinstructions\x12\x44\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\".agentnet.inference.v1.AttributionR\x0b\x61ttribution\"\x8f\x01\n\rSpeakResponse\x12:\n\x05\x61udio\x18\x01 \x01(\x0b\x32\".agentnet.inference.v1.SpokenAudioH\x00R\x05\x61udio\x12\x39\n\x05spent\x18\x02 \x01(\x0b\x32!.agentnet.inference.v1.MediaSpentH\x00R\x05spentB\x07\n\x05\x65vent\"@\n\x0bSpokenAudio\x12\x1d\n\nmedia_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta2\xb1\x03\n\x0cMediaService\x12\x94\x01\n\x0eGenerateImages\x12,.agentnet.inference.v1.GenerateImagesRequest\x1a-.agentnet.inference.v1.GenerateImagesResponse\"#\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x19\"\x14/v1/inference/images:\x01*0\x01\x12\x8e\x01\n\nTranscribe\x12(.agentnet.inference.v1.TranscribeRequest\x1a).agentnet.inference.v1.TranscribeResponse\"+\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02!\"\x1c/v1/inference/transcriptions:\x01*\x12y\n\x05Speak\x12#.agentnet.inference.v1.SpeakRequest\x1a$.agentnet.inference.v1.SpeakResponse\"#\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x19\"\x14/v1/inference/speech:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/inference/v1/media_service.proto\x12\x15\x61gentnet.inference.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\x0b\x41ttribution\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x12\n\x04team\x18\x03 \x01(\tR\x04team\x12\x1b\n\tsub_agent\x18\x04 \x01(\tR\x08subAgent\x12\x18\n\x07\x62undles\x18\x05 \x03(\tR\x07\x62undles\"\xc8\x02\n\nMediaSpent\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12/\n\x05usage\x18\x03 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12\x16\n\x06images\x18\x05 \x01(\x05R\x06images\x12*\n\x11\x61udio_input_units\x18\x06 \x01(\x03R\x0f\x61udioInputUnits\x12,\n\x12\x61udio_output_units\x18\x07 \x01(\x03R\x10\x61udioOutputUnits\x12.\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xcf\x01\n\x15GenerateImagesRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n\x06prompt\x18\x02 \x01(\tR\x06prompt\x12\x14\n\x05\x63ount\x18\x03 \x01(\x05R\x05\x63ount\x12\x12\n\x04size\x18\x04 \x01(\tR\x04size\x12\x18\n\x07quality\x18\x05 \x01(\tR\x07quality\x12\x44\n\x0b\x61ttribution\x18\x06 \x01(\x0b\x32\".agentnet.inference.v1.AttributionR\x0b\x61ttribution\"\x9b\x01\n\x16GenerateImagesResponse\x12=\n\x05image\x18\x01 \x01(\x0b\x32%.agentnet.inference.v1.GeneratedImageH\x00R\x05image\x12\x39\n\x05spent\x18\x02 \x01(\x0b\x32!.agentnet.inference.v1.MediaSpentH\x00R\x05spentB\x07\n\x05\x65vent\"j\n\x0eGeneratedImage\x12\x1d\n\nmedia_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta\x12%\n\x0erevised_prompt\x18\x03 \x01(\tR\rrevisedPrompt\"\xab\x02\n\x11TranscribeRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05\x61udio\x18\x02 \x01(\x0cR\x05\x61udio\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x1a\n\x08language\x18\x04 \x01(\tR\x08language\x12\x16\n\x06prompt\x18\x05 \x01(\tR\x06prompt\x12\x1a\n\x08segments\x18\x06 \x01(\x08R\x08segments\x12%\n\x0btemperature\x18\x07 \x01(\x01H\x00R\x0btemperature\x88\x01\x01\x12\x44\n\x0b\x61ttribution\x18\x08 \x01(\x0b\x32\".agentnet.inference.v1.AttributionR\x0b\x61ttributionB\x0e\n\x0c_temperature\"\xfa\x01\n\x12TranscribeResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1a\n\x08language\x18\x02 \x01(\tR\x08language\x12\x35\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12\x44\n\x08segments\x18\x04 \x03(\x0b\x32(.agentnet.inference.v1.TranscriptSegmentR\x08segments\x12\x37\n\x05spent\x18\x05 \x01(\x0b\x32!.agentnet.inference.v1.MediaSpentR\x05spent\"\x85\x01\n\x11TranscriptSegment\x12/\n\x05start\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05start\x12+\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x65nd\x12\x12\n\x04text\x18\x03 \x01(\tR\x04text\"\xe6\x01\n\x0cSpeakRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n\x05voice\x18\x03 \x01(\tR\x05voice\x12\x16\n\x06\x66ormat\x18\x04 \x01(\tR\x06\x66ormat\x12\x14\n\x05speed\x18\x05 \x01(\x01R\x05speed\x12\"\n\x0cinstructions\x18\x06 \x01(\tR\x0cinstructions\x12\x44\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\".agentnet.inference.v1.AttributionR\x0b\x61ttribution\"\x8f\x01\n\rSpeakResponse\x12:\n\x05\x61udio\x18\x01 \x01(\x0b\x32\".agentnet.inference.v1.SpokenAudioH\x00R\x05\x61udio\x12\x39\n\x05spent\x18\x02 \x01(\x0b\x32!.agentnet.inference.v1.MediaSpentH\x00R\x05spentB\x07\n\x05\x65vent\"@\n\x0bSpokenAudio\x12\x1d\n\nmedia_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta2\xb1\x03\n\x0cMediaService\x12\x94\x01\n\x0eGenerateImages\x12,.agentnet.inference.v1.GenerateImagesRequest\x1a-.agentnet.inference.v1.GenerateImagesResponse\"#\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x19\"\x14/v1/inference/images:\x01*0\x01\x12\x8e\x01\n\nTranscribe\x12(.agentnet.inference.v1.TranscribeRequest\x1a).agentnet.inference.v1.TranscribeResponse\"+\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02!\"\x1c/v1/inference/transcriptions:\x01*\x12y\n\x05Speak\x12#.agentnet.inference.v1.SpeakRequest\x1a$.agentnet.inference.v1.SpeakResponse\"#\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x19\"\x14/v1/inference/speech:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,28 +42,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEDIASERVICE'].methods_by_name['Transcribe']._serialized_options = b'\240\273\030\003\202\323\344\223\002!\"\034/v1/inference/transcriptions:\001*'
   _globals['_MEDIASERVICE'].methods_by_name['Speak']._loaded_options = None
   _globals['_MEDIASERVICE'].methods_by_name['Speak']._serialized_options = b'\240\273\030\003\202\323\344\223\002\031\"\024/v1/inference/speech:\001*'
-  _globals['_ATTRIBUTION']._serialized_start=200
-  _globals['_ATTRIBUTION']._serialized_end=341
-  _globals['_MEDIASPENT']._serialized_start=344
-  _globals['_MEDIASPENT']._serialized_end=624
-  _globals['_GENERATEIMAGESREQUEST']._serialized_start=627
-  _globals['_GENERATEIMAGESREQUEST']._serialized_end=834
-  _globals['_GENERATEIMAGESRESPONSE']._serialized_start=837
-  _globals['_GENERATEIMAGESRESPONSE']._serialized_end=992
-  _globals['_GENERATEDIMAGE']._serialized_start=994
-  _globals['_GENERATEDIMAGE']._serialized_end=1100
-  _globals['_TRANSCRIBEREQUEST']._serialized_start=1103
-  _globals['_TRANSCRIBEREQUEST']._serialized_end=1402
-  _globals['_TRANSCRIBERESPONSE']._serialized_start=1405
-  _globals['_TRANSCRIBERESPONSE']._serialized_end=1655
-  _globals['_TRANSCRIPTSEGMENT']._serialized_start=1658
-  _globals['_TRANSCRIPTSEGMENT']._serialized_end=1791
-  _globals['_SPEAKREQUEST']._serialized_start=1794
-  _globals['_SPEAKREQUEST']._serialized_end=2024
-  _globals['_SPEAKRESPONSE']._serialized_start=2027
-  _globals['_SPEAKRESPONSE']._serialized_end=2170
-  _globals['_SPOKENAUDIO']._serialized_start=2172
-  _globals['_SPOKENAUDIO']._serialized_end=2236
-  _globals['_MEDIASERVICE']._serialized_start=2239
-  _globals['_MEDIASERVICE']._serialized_end=2672
+  _globals['_ATTRIBUTION']._serialized_start=233
+  _globals['_ATTRIBUTION']._serialized_end=374
+  _globals['_MEDIASPENT']._serialized_start=377
+  _globals['_MEDIASPENT']._serialized_end=705
+  _globals['_GENERATEIMAGESREQUEST']._serialized_start=708
+  _globals['_GENERATEIMAGESREQUEST']._serialized_end=915
+  _globals['_GENERATEIMAGESRESPONSE']._serialized_start=918
+  _globals['_GENERATEIMAGESRESPONSE']._serialized_end=1073
+  _globals['_GENERATEDIMAGE']._serialized_start=1075
+  _globals['_GENERATEDIMAGE']._serialized_end=1181
+  _globals['_TRANSCRIBEREQUEST']._serialized_start=1184
+  _globals['_TRANSCRIBEREQUEST']._serialized_end=1483
+  _globals['_TRANSCRIBERESPONSE']._serialized_start=1486
+  _globals['_TRANSCRIBERESPONSE']._serialized_end=1736
+  _globals['_TRANSCRIPTSEGMENT']._serialized_start=1739
+  _globals['_TRANSCRIPTSEGMENT']._serialized_end=1872
+  _globals['_SPEAKREQUEST']._serialized_start=1875
+  _globals['_SPEAKREQUEST']._serialized_end=2105
+  _globals['_SPEAKRESPONSE']._serialized_start=2108
+  _globals['_SPEAKRESPONSE']._serialized_end=2251
+  _globals['_SPOKENAUDIO']._serialized_start=2253
+  _globals['_SPOKENAUDIO']._serialized_end=2317
+  _globals['_MEDIASERVICE']._serialized_start=2320
+  _globals['_MEDIASERVICE']._serialized_end=2753
 # @@protoc_insertion_point(module_scope)

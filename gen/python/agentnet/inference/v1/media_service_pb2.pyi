@@ -8,6 +8,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -73,6 +74,7 @@ class MediaSpent(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     AUDIO_INPUT_UNITS_FIELD_NUMBER: _builtins.int
     AUDIO_OUTPUT_UNITS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The entry in the ledger of the attempt that succeeded."""
     model: _builtins.str
@@ -91,6 +93,10 @@ class MediaSpent(_message.Message):
     def cost(self) -> _usage_pb2.Cost:
         """Money of all attempts; settled once each. Absent while cost is away: it is settled later."""
 
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done."""
+
     def __init__(
         self,
         *,
@@ -101,10 +107,11 @@ class MediaSpent(_message.Message):
         images: _builtins.int = ...,
         audio_input_units: _builtins.int = ...,
         audio_output_units: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_input_units", b"audio_input_units", "audio_output_units", b"audio_output_units", "cost", b"cost", "generation_id", b"generation_id", "images", b"images", "model", b"model", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_input_units", b"audio_input_units", "audio_output_units", b"audio_output_units", "cost", b"cost", "generation_id", b"generation_id", "images", b"images", "model", b"model", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
