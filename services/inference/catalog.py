@@ -83,6 +83,14 @@ class Ability(StrEnum):
     REASONING = "reasoning"
 
 
+_UNSPOKEN: Final = {
+    Kind.OPENAI_RESPONSES: frozenset({Ability.VIDEO}),
+    Kind.ANTHROPIC: frozenset({Ability.AUDIO, Ability.VIDEO}),
+    Kind.HUGGINGFACE_TGI: frozenset({Ability.IMAGE, Ability.AUDIO, Ability.VIDEO}),
+}
+"""What a dialect has no words for, whatever the model can do."""
+
+
 def _span(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value
@@ -209,6 +217,12 @@ class Catalog(_Strict):
         ]
         faults += [
             f"embeddings.{name}: there is a model {name} already" for name in self.embeddings if name in self.models
+        ]
+        faults += [
+            f"models.{name}.abilities: {self.providers[model.provider].kind.value} takes no {ability.value}"
+            for name, model in self.models.items()
+            if model.provider in self.providers
+            for ability in sorted(model.abilities & _UNSPOKEN.get(self.providers[model.provider].kind, frozenset()))
         ]
         faults += self._media_faults()
         if self.default and self.default not in self.models:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import grpc
@@ -85,6 +85,7 @@ class GrpcCost(OnBehalf):
 
     async def settle(self, settlement: Settlement) -> Cost:
         payer, usage = settlement.payer, settlement.usage
+        sounds = min(usage.audio_input_tokens, usage.input_tokens - usage.cached_input_tokens)
         request = pb.SettleRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -96,10 +97,10 @@ class GrpcCost(OnBehalf):
             turn_id=payer.turn_id,
             attempt=payer.attempt,
             outcome=_OUTCOMES[settlement.outcome],
-            metered=_metered(settlement.metered),
+            metered=_metered(replace(settlement.metered, audio_input=settlement.metered.audio_input + sounds)),
             tier=payer.tier,
             usage=usage_pb2.Usage(
-                input_tokens=usage.input_tokens,
+                input_tokens=usage.input_tokens - sounds,
                 output_tokens=usage.output_tokens,
                 cached_input_tokens=usage.cached_input_tokens,
                 reasoning_tokens=usage.reasoning_tokens,

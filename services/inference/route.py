@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from agentnet.inference.v1 import generation_pb2 as pb
 from services.inference.catalog import Ability, Bills, Makes
 from services.inference.errors import ModelNotFound, ModelUnable
+from services.inference.films import can_watch, shown
 from services.inference.providers.contract import MediaKind, ModelCall, Provider, Timeouts
 from services.inference.providers.tool_form import ToolForm
 
@@ -51,7 +52,8 @@ class Target:
 
     def call(self, asked: ModelCall) -> ModelCall:
         """The call in the provider's name for the model and with the model's time limits."""
-        return replace(asked, model=self.model.remote or self.model.name, timeouts=self.model.timeouts)
+        named = replace(asked, model=self.model.remote or self.model.name, timeouts=self.model.timeouts)
+        return shown(named, self.model.abilities)
 
 
 class Router:
@@ -86,11 +88,12 @@ class Router:
         `fallback` replaces the model's own chain. Raises ModelNotFound, and ModelUnable when the model itself cannot.
         """
         needed = needs(call)
-        if missing := needed - _able(model):
+        blind = set() if can_watch(call, model.abilities) else {Ability.VIDEO}
+        if missing := (needed - _able(model)) | blind:
             names = ", ".join(sorted(ability.value for ability in missing))
             raise ModelUnable(f"{model.name} cannot do: {names}", model=model.name, missing=names)
         others = [self.resolve(name) for name in (model.fallback if fallback is None else fallback)]
-        able = [other for other in others if needed <= _able(other)]
+        able = [other for other in others if needed <= _able(other) and can_watch(call, other.abilities)]
         distinct = {one.name: one for one in (model, *able)}
         return tuple(Target(one, self._provider(one, call)) for one in distinct.values())
 

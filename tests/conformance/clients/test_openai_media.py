@@ -102,3 +102,21 @@ async def test_what_the_mesh_cannot_do_is_refused_by_name(client: openai.AsyncOp
 async def test_a_form_that_is_none_is_a_bad_request(edge: Edge) -> None:
     answer = await edge.bearer("POST", "/v1/audio/transcriptions", edge.token(), {"model": "whisper-1"})
     assert (answer.status, answer.body["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_sounds_films_and_documents_are_parts_of_a_chat(
+    client: openai.AsyncOpenAI, inference: ScriptedInference
+) -> None:
+    data = base64.b64encode(b"bytes").decode()
+    parts = [
+        {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}},
+        {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}},
+        {"type": "video_url", "video_url": {"url": "https://example.org/a.webm"}},
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"}},
+    ]
+    await client.chat.completions.create(model="words", messages=[{"role": "user", "content": parts}])  # type: ignore[list-item]
+    sound, film, linked, document = inference.asked[-1].messages[0].content
+    assert (sound.audio.media_type, sound.audio.data) == ("audio/mpeg", b"bytes")
+    assert (film.video.media_type, film.video.data) == ("video/mp4", b"bytes")
+    assert (linked.video.media_type, linked.video.url) == ("video/webm", "https://example.org/a.webm")
+    assert (document.document.name, document.document.media_type) == ("a.pdf", "application/pdf")
