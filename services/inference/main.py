@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 import grpc
 
-from agentnet.inference.v1 import media_service_pb2_grpc
+from agentnet.inference.v1 import media_service_pb2_grpc, queue_service_pb2_grpc
 from services.inference import wiring
 from services.inference.admission import Admission, Order
 from services.inference.breakers import BreakerLimits, RedisBreakers
@@ -39,6 +39,10 @@ from services.inference.producer import Ended
 from services.inference.prompts.main import SERVICE as PROMPTS
 from services.inference.prompts.main import register_prompts
 from services.inference.purchase import Purchases
+from services.inference.queue.service import NAME as QUEUE
+from services.inference.queue.service import QueueService
+from services.inference.queue.store_postgres import PostgresQueueStore
+from services.inference.queue.worker import Worker
 from services.inference.replay import ReplayMode
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.settings import InferenceSettings
@@ -131,13 +135,19 @@ def main() -> None:
         prompts = register_prompts(server, database, clock)
         service = InferenceService(engine, models, counter, RandomIds(), reader=DocumentReader(), prompts=prompts)
         add_to_server(service, server)
+        jobs = PostgresQueueStore(database)
+        worker = Worker(jobs, engine, service.order, RandomIds().new("own"), clock, settings.queue_places)
+        queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(jobs, worker), server)
+        stack.push_async_callback(worker.drain)
+        if settings.queue_places:
+            await stack.enter_async_context(supervised("queue", worker.run))
         studio = Studio(
             wired.router, wired.makers, purchases, measures, breakers, settings.max_media,
             offline=settings.replay is ReplayMode.STRICT, retry_base=settings.retry_base,
         )  # fmt: skip
         media_service_pb2_grpc.add_MediaServiceServicer_to_server(MediaService(studio, RandomIds()), server)
 
-    run("inference", settings, register, service_names=(NAME, PROMPTS, MEDIA))
+    run("inference", settings, register, service_names=(NAME, PROMPTS, MEDIA, QUEUE))
 
 
 async def _cost(stack: AsyncExitStack, settings: InferenceSettings, cost: GrpcCost, clock: Clock) -> CostPeer:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import grpc
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from agentnet.inference.v1 import queue_service_pb2_grpc as queue_rpc
 from services.inference.admission import Admission, Order
 from services.inference.breakers import Breakers, LocalBreakers
 from services.inference.cache import AnswerCache
@@ -35,6 +37,11 @@ from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Provider, Usage
 from services.inference.providers.synthetic import SyntheticProvider
+from services.inference.queue.service import NAME as QUEUE
+from services.inference.queue.service import QueueService
+from services.inference.queue.store import QueueStore
+from services.inference.queue.store_memory import MemoryQueueStore
+from services.inference.queue.worker import Worker
 from services.inference.route import Model, Router
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.store import GenerationStore
@@ -212,6 +219,8 @@ class Replica:
     others: dict[str, ScriptedModel]
     prompts: PromptRegistry
     ended: list[tuple[str, Order, Ended]]
+    worker: Worker
+    queue: Any
 
 
 @asynccontextmanager
@@ -223,6 +232,7 @@ async def replica(
     snapshot: Snapshot | None = DEFAULT,
     limit: int = 8,
     breakers: Breakers | None = None,
+    jobs: QueueStore | None = None,
 ) -> AsyncIterator[Replica]:
     """A replica in the block. Those with one Redis and one store are replicas of one service."""
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
@@ -245,28 +255,34 @@ async def replica(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 0}
     )
 
+    service = InferenceService(
+        engine,
+        EmbeddingModels({EMBEDDING_MODEL: CountingEmbedder()}, default=EMBEDDING_MODEL),
+        TokenCounter(Tokenizers({})),
+        SequentialIds(),
+        reader=DocumentReader(),
+        prompts=prompts,
+    )
+    jobs = jobs or MemoryQueueStore(SystemClock())
+    worker = Worker(jobs, engine, service.order, str(uuid4()), SystemClock(), places=2)
+
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
-        service = InferenceService(
-            engine,
-            EmbeddingModels({EMBEDDING_MODEL: CountingEmbedder()}, default=EMBEDDING_MODEL),
-            TokenCounter(Tokenizers({})),
-            SequentialIds(),
-            reader=DocumentReader(),
-            prompts=prompts,
-        )
         add_to_server(service, server)
+        queue_rpc.add_QueueServiceServicer_to_server(QueueService(jobs, worker), server)
 
     if snapshot:
         policy.snapshots.put_nowait(snapshot)
     tail_task = asyncio.create_task(engine.tail.write(engine.running))
     async with (
         supervised("policy", enforced.follow),
-        serving(settings, register, service_names=(NAME,)) as address,
-        mesh_channel(address, services=(NAME,)) as channel,
+        serving(settings, register, service_names=(NAME, QUEUE)) as address,
+        mesh_channel(address, services=(NAME, QUEUE)) as channel,
     ):
         await asyncio.sleep(0.01)
         stub = rpc.InferenceServiceStub(channel)
-        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended)
+        queue = queue_rpc.QueueServiceStub(channel)
+        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended, worker, queue)
+        await worker.drain()
         await engine.drain()
     await stopped(tail_task)
 
