@@ -121,7 +121,9 @@ class ProviderEntry(_Strict):
 
     kind: Kind
     base_url: str = Field(default="", pattern=r"^(https?://.+)?$")
-    api_key: str = Field(default="", pattern=r"^((env|file|vault|aws):.+)?$", description="a reference, never the key")
+    api_key: str = Field(
+        default="", pattern=r"^((env|file|sealed|vault|aws):.+)?$", description="a reference, never the key"
+    )
     api_version: str = Field(default="", pattern=r"^[0-9a-z-]*$")
     plugin: str = Field(default="", description="the entry point's name in the group agentnet.providers")
     options: dict[str, Any] = Field(default_factory=dict, description="for a plug-in, as it likes")
