@@ -30,16 +30,17 @@ class GpuMissing(Exception):
 
 
 def gpu_layers(device: str, layers: int, found: Sequence[str]) -> int:
-    """How many layers go to a graphics processor. `found` are the kinds of processors that this llama.cpp sees; `auto` takes
-    a graphics processor when there is one. Raises GpuMissing, and ValueError for a device that is none.
+    """How many layers go to a graphics processor. `found` are the kinds of processors that this llama.cpp sees.
+
+    Raises GpuMissing, and ValueError for a device that is none.
     """
     if device not in DEVICES:
         raise ValueError(f"AGENTNET_MODEL_DEVICE is one of {', '.join(DEVICES)}, not {device}")
     there = any(kind.endswith("GPU") for kind in found)
     if device == "gpu" and not there:
         raise GpuMissing(
-            f"AGENTNET_MODEL_DEVICE is gpu, but this llama.cpp sees only {', '.join(found)}; install xllamacpp built for the "
-            "processor in its place, or set it to auto or cpu"
+            f"AGENTNET_MODEL_DEVICE is gpu, but this llama.cpp sees only {', '.join(found)}; "
+            "install xllamacpp built for the processor in its place, or set it to auto or cpu"
         )
     return layers if there and device != "cpu" else 0
 
