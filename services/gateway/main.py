@@ -66,7 +66,7 @@ from services.gateway.credentials import Credentials
 from services.gateway.directory import Directory, DirectoryStore
 from services.gateway.directory_postgres import PostgresDirectoryStore
 from services.gateway.documents import Documents, DocumentService
-from services.gateway.facades import agents, mcp_server, models
+from services.gateway.facades import agents, mcp_server, media, models
 from services.gateway.facades.mcp_prompts import SERVICE as PROMPTS
 from services.gateway.facades.mcp_prompts import Prompts
 from services.gateway.facades.router import Answerers
@@ -98,7 +98,7 @@ from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, *agents.SERVICES, PROMPTS)
+PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, media.SERVICE, *agents.SERVICES, PROMPTS)
 READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
 # Envoy asks before there is an identity; what the contract calls open is for those who have none.
@@ -196,7 +196,7 @@ async def build(
     )
     documents = DocumentService(Documents.read(settings.descriptors, PERMISSIONS), ToolServiceStub(channel))
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
-    answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits))
+    answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits), media.Media(channel, limits))
     openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
     offer = mcp or mcp_server.server(mcp_server.Offer(channel, answerers.agents), Prompts(channel))

@@ -8,7 +8,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from services.inference.providers.contract import Media, Message, ModelCall, Part, Text, ToolCall, ToolResult
+from services.inference.providers.contract import Film, Media, Message, ModelCall, Part, Text, ToolCall, ToolResult
 
 
 def canonical(call: ModelCall) -> dict[str, Any]:
@@ -48,6 +48,10 @@ def _part(part: Part) -> dict[str, Any]:
         case Media():
             data = base64.b64encode(hashlib.sha256(part.data).digest()).decode() if part.data else ""
             return {"media": part.kind.value, "type": part.media_type, "sha256": data, "url": part.url}
+        case Film():
+            whole = _part(part.media) if part.media else None
+            frames = [_part(frame.media) | {"at": frame.at.total_seconds()} for frame in part.frames]
+            return {"film": whole, "frames": frames}
         case ToolCall():
             return {"tool_call": part.id, "name": part.name, "arguments": part.arguments}
         case ToolResult():

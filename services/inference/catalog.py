@@ -45,6 +45,31 @@ class Kind(StrEnum):
 
 
 EMBEDDING_KINDS: Final = (Kind.OPENAI, Kind.OPENAI_RESPONSES, Kind.OPENAI_COMPATIBLE)
+MEDIA_KINDS: Final = (*EMBEDDING_KINDS, Kind.AZURE)
+
+
+class Makes(StrEnum):
+    """What a model that is not for text makes."""
+
+    IMAGES = "images"
+    TRANSCRIPTION = "transcription"
+    SPEECH = "speech"
+
+
+class Bills(StrEnum):
+    """What a provider counts of it."""
+
+    IMAGES = "images"
+    TOKENS = "tokens"
+    SECONDS = "seconds"
+    CHARACTERS = "characters"
+
+
+_BILLED: Final = {
+    Makes.IMAGES: (Bills.IMAGES, Bills.TOKENS),
+    Makes.TRANSCRIPTION: (Bills.SECONDS, Bills.TOKENS),
+    Makes.SPEECH: (Bills.CHARACTERS, Bills.TOKENS),
+}
 
 
 class Ability(StrEnum):
@@ -52,9 +77,18 @@ class Ability(StrEnum):
 
     IMAGE = "image"
     AUDIO = "audio"
+    VIDEO = "video"
     TOOLS = "tools"
     JSON_SCHEMA = "json_schema"
     REASONING = "reasoning"
+
+
+_UNSPOKEN: Final = {
+    Kind.OPENAI_RESPONSES: frozenset({Ability.VIDEO}),
+    Kind.ANTHROPIC: frozenset({Ability.AUDIO, Ability.VIDEO}),
+    Kind.HUGGINGFACE_TGI: frozenset({Ability.IMAGE, Ability.AUDIO, Ability.VIDEO}),
+}
+"""What a dialect has no words for, whatever the model can do."""
 
 
 def _span(value: Any) -> Any:
@@ -87,7 +121,9 @@ class ProviderEntry(_Strict):
 
     kind: Kind
     base_url: str = Field(default="", pattern=r"^(https?://.+)?$")
-    api_key: str = Field(default="", pattern=r"^((env|file|vault|aws):.+)?$", description="a reference, never the key")
+    api_key: str = Field(
+        default="", pattern=r"^((env|file|sealed|vault|aws):.+)?$", description="a reference, never the key"
+    )
     api_version: str = Field(default="", pattern=r"^[0-9a-z-]*$")
     plugin: str = Field(default="", description="the entry point's name in the group agentnet.providers")
     options: dict[str, Any] = Field(default_factory=dict, description="for a plug-in, as it likes")
@@ -131,12 +167,31 @@ class EmbeddingEntry(_Strict):
     timeout: Span = timedelta(seconds=30)
 
 
+class MediaEntry(_Strict):
+    """One model that makes pictures, speech or transcripts, behind OpenAI's wire format."""
+
+    provider: Name
+    makes: Makes
+    bills: Bills = Field(description="what its provider counts, and so what its price is for")
+    model: str = Field(default="", description="the provider's name or deployment; empty: the same")
+    fallback: tuple[Name, ...] = Field(default=(), max_length=8)
+    timeouts: TimeoutEntry = TimeoutEntry()
+
+    @model_validator(mode="after")
+    def _billable(self) -> MediaEntry:
+        if self.bills not in _BILLED[self.makes]:
+            known = " or ".join(bills.value for bills in _BILLED[self.makes])
+            raise ValueError(f"{self.makes.value} is billed by {known}")
+        return self
+
+
 class Catalog(_Strict):
     """All providers and models, and the default model."""
 
     providers: dict[Name, ProviderEntry] = Field(default_factory=dict)
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
     embeddings: dict[Name, EmbeddingEntry] = Field(default_factory=dict)
+    media: dict[Name, MediaEntry] = Field(default_factory=dict)
     default: str = ""
 
     @model_validator(mode="after")
@@ -165,11 +220,33 @@ class Catalog(_Strict):
         faults += [
             f"embeddings.{name}: there is a model {name} already" for name in self.embeddings if name in self.models
         ]
+        faults += [
+            f"models.{name}.abilities: {self.providers[model.provider].kind.value} takes no {ability.value}"
+            for name, model in self.models.items()
+            if model.provider in self.providers
+            for ability in sorted(model.abilities & _UNSPOKEN.get(self.providers[model.provider].kind, frozenset()))
+        ]
+        faults += self._media_faults()
         if self.default and self.default not in self.models:
             faults.append(f"default: there is no model {self.default}")
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _media_faults(self) -> list[str]:
+        faults = [
+            f"media.{name}.provider: {entry.provider} is no provider that speaks OpenAI's images and audio"
+            for name, entry in self.media.items()
+            if entry.provider not in self.providers or self.providers[entry.provider].kind not in MEDIA_KINDS
+        ]
+        faults += [
+            f"media.{name}.fallback: there is no other model {other} for {entry.makes.value}"
+            for name, entry in self.media.items()
+            for other in entry.fallback
+            if other == name or other not in self.media or self.media[other].makes is not entry.makes
+        ]
+        taken = self.models.keys() | self.embeddings.keys()
+        return [*faults, *(f"media.{name}: there is a model {name} already" for name in self.media if name in taken)]
 
 
 def read_catalog(path: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         no_fallback=request.no_fallback,
         cache=_cache(request.cache),
         packing=request.packing,
-        bundles=_bundles(request),
+        bundles=bundles(request.bundles, "bundles"),
         override_token=fields.text(request.override_token, "override_token", limit=_MAX_OVERRIDE),
         team=fields.text(request.team, "team", limit=100),
         sub_agent=fields.text(request.sub_agent, "sub_agent", limit=255),
@@ -69,11 +69,9 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
     )
 
 
-def _bundles(request: pb.GenerateRequest) -> tuple[str, ...]:
-    fields.at_most(len(request.bundles), "bundles", limit=_MAX_BUNDLES)
-    return tuple(
-        fields.required(name, f"bundles[{place}]", limit=_MAX_BUNDLE_NAME) for place, name in enumerate(request.bundles)
-    )
+def bundles(found: Sequence[str], field: str) -> tuple[str, ...]:
+    fields.at_most(len(found), field, limit=_MAX_BUNDLES)
+    return tuple(fields.required(name, f"{field}[{place}]", limit=_MAX_BUNDLE_NAME) for place, name in enumerate(found))
 
 
 def attach(request: pb.AttachRequest) -> tuple[str, int]:
@@ -147,6 +145,7 @@ def model(found: Model, *, default: str, breaker: BreakerState, downgraded_to: s
         abilities=sorted(ability.value for ability in found.abilities),
         breaker=breaker.value,
         downgraded_to=downgraded_to,
+        makes=found.makes.value if found.makes else "",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import grpc
@@ -14,7 +14,7 @@ from agentnet.cost.v1 import cost_service_pb2 as pb
 from agentnet.cost.v1 import cost_service_pb2_grpc as rpc
 from agentnet.cost.v1 import till_service_pb2 as till_pb
 from agentnet.cost.v1 import till_service_pb2_grpc as till_rpc
-from services.inference.peers import Cost, Ending, Leased, Notice, Payer, Settlement
+from services.inference.peers import NOTHING_ELSE, Cost, Ending, Leased, Metered, Notice, Payer, Settlement
 from services.inference.peers_grpc import MESH, OnBehalf, called
 from services.inference.providers.contract import Usage
 from shared.batches import Batches
@@ -60,7 +60,7 @@ class GrpcCost(OnBehalf):
         )
 
     async def reserve(
-        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, metered: Metered = NOTHING_ELSE
     ) -> Leased:
         request = pb.ReserveRequest(
             generation_id=payer.generation_id,
@@ -72,7 +72,8 @@ class GrpcCost(OnBehalf):
             agent=payer.agent,
             team=payer.team,
             sub_agent=payer.sub_agent,
-            metered=_metered(embedding_tokens),
+            metered=_metered(metered),
+            tier=payer.tier,
         )
         answer: pb.ReserveResponse = await self._ask(payer, "reserve", request)
         notices = [_notice(notice) for notice in answer.notices]
@@ -84,6 +85,7 @@ class GrpcCost(OnBehalf):
 
     async def settle(self, settlement: Settlement) -> Cost:
         payer, usage = settlement.payer, settlement.usage
+        sounds = min(usage.audio_input_tokens, usage.input_tokens - usage.cached_input_tokens)
         request = pb.SettleRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -95,9 +97,10 @@ class GrpcCost(OnBehalf):
             turn_id=payer.turn_id,
             attempt=payer.attempt,
             outcome=_OUTCOMES[settlement.outcome],
-            metered=_metered(settlement.embedding_tokens),
+            metered=_metered(replace(settlement.metered, audio_input=settlement.metered.audio_input + sounds)),
+            tier=payer.tier,
             usage=usage_pb2.Usage(
-                input_tokens=usage.input_tokens,
+                input_tokens=usage.input_tokens - sounds,
                 output_tokens=usage.output_tokens,
                 cached_input_tokens=usage.cached_input_tokens,
                 reasoning_tokens=usage.reasoning_tokens,
@@ -148,8 +151,15 @@ def _answered(outcome: till_pb.TransactionOutcome) -> Any:
     return from_status(outcome.refused) if kind == "refused" else getattr(outcome, kind or "refused")
 
 
-def _metered(embedding_tokens: int) -> cost_pb2.Metered | None:
-    return cost_pb2.Metered(embedding_tokens=embedding_tokens) if embedding_tokens else None
+def _metered(metered: Metered) -> cost_pb2.Metered | None:
+    if metered == NOTHING_ELSE:
+        return None
+    return cost_pb2.Metered(
+        images=metered.images,
+        audio_input_tokens=metered.audio_input,
+        audio_output_tokens=metered.audio_output,
+        embedding_tokens=metered.embedding_tokens,
+    )
 
 
 def _notice(notice: cost_pb2.Notice) -> Notice:

@@ -1,4 +1,4 @@
-"""Credentials by reference: `env:NAME`, `file:/path`, `vault:path#field`, `aws:name#field`. Never inline."""
+"""Credentials by reference: `env:`, `file:`, `sealed:` (an encrypted file), `vault:` and `aws:`. Never inline."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Any, Final
 import aiohttp
 from pydantic import SecretStr
 
+from shared.sealed import MasterKey, SealBroken, Sealed
+
+MASTER_KEY: Final = "AGENTNET_SECRETS_KEY"
 _SECONDS: Final = 10.0
 _OK: Final = 200
 
@@ -29,6 +32,7 @@ class Credentials:
         self._readers: dict[str, Callable[[str], Awaitable[str]]] = {
             "env": self._from_environment,
             "file": self._from_file,
+            "sealed": self._from_sealed,
             "vault": self._from_vault,
             "aws": self._from_aws,
         }
@@ -55,6 +59,19 @@ class Credentials:
             return (await asyncio.to_thread(Path(path).read_text, encoding="utf-8")).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise CredentialMissing(f"{path} cannot be read: {type(error).__name__}") from None
+
+    async def _from_sealed(self, place: str) -> str:
+        """An encrypted file of secrets (shared/sealed.py), with the master key that AGENTNET_SECRETS_KEY refers to."""
+        path, _, name = place.partition("#")
+        reference = await self._from_environment(MASTER_KEY)
+        if reference.startswith("sealed:"):
+            raise CredentialMissing(f"{MASTER_KEY} must lead out of sealed files")
+        key = await self.read(reference)
+        try:
+            opened = await asyncio.to_thread(Sealed.open, Path(path), MasterKey.parse(key.get_secret_value()))
+        except SealBroken as error:
+            raise CredentialMissing(str(error)) from None
+        return _field(opened.secrets, name, path)
 
     async def _from_vault(self, place: str) -> str:
         """Vault's KV version 2 at VAULT_ADDR with VAULT_TOKEN (developer.hashicorp.com/vault/api-docs/secret/kv)."""

@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 import grpc
 
+from agentnet.inference.v1 import media_service_pb2_grpc, queue_service_pb2_grpc
 from services.inference import wiring
 from services.inference.admission import Admission, Order
 from services.inference.breakers import BreakerLimits, RedisBreakers
@@ -28,12 +29,21 @@ from services.inference.exporting import exported
 from services.inference.langfuse.main import langfuse
 from services.inference.langfuse.settings import LangfuseSettings
 from services.inference.measures import Measures
+from services.inference.media.service import NAME as MEDIA
+from services.inference.media.service import MediaService
+from services.inference.media.studio import Studio
 from services.inference.peers import CostPeer
 from services.inference.peers_grpc import SERVICES as POLICY
 from services.inference.peers_grpc import GrpcPolicy
 from services.inference.producer import Ended
 from services.inference.prompts.main import SERVICE as PROMPTS
 from services.inference.prompts.main import register_prompts
+from services.inference.purchase import Purchases
+from services.inference.queue.service import NAME as QUEUE
+from services.inference.queue.service import QueueService
+from services.inference.queue.store_postgres import PostgresQueueStore
+from services.inference.queue.worker import Worker
+from services.inference.replay import ReplayMode
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.settings import InferenceSettings
 from services.inference.settling import KeptCost
@@ -79,9 +89,9 @@ def main() -> None:
         )
         limits = BreakerLimits(failures=settings.breaker_failures, cooldown=settings.breaker_cooldown)
         breakers = RedisBreakers(redis, clock=clock, limits=limits)
-        router, remote = await wiring.wired(settings, session)
+        wired = await wiring.wired(settings, session)
         admission = Admission(
-            router=router,
+            router=wired.router,
             breakers=breakers,
             downgrades=Downgrades(redis),
             cache=AnswerCache(redis, embedder, clock=clock, capacity=settings.cache_answers),
@@ -94,6 +104,7 @@ def main() -> None:
                 exporter.offer(exported(tenant, order, how, at=clock.now()))
 
         cost = await _cost(stack, settings, GrpcCost(channel, signer), clock)
+        measures = Measures(policy, clock)
         engine = Engine(
             ended=ended,
             admission=admission,
@@ -101,7 +112,7 @@ def main() -> None:
             breakers=breakers,
             cost=cost,
             policy=policy,
-            measures=Measures(policy, clock),
+            measures=measures,
             store=PostgresGenerationStore(database),
             tail=GenerationTail(redis, ttl=settings.events_ttl),
             clock=clock,
@@ -114,25 +125,29 @@ def main() -> None:
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
         tokenizers = known_tokenizers(settings.tokenizers)
-        paid = partial(
-            PaidEmbedder,
-            cost=cost,
-            policy=policy,
-            enforcement=enforcement,
-            caller=current,
-            clock=clock,
-            ids=RandomIds(),
-        )
+        purchases = Purchases(cost, policy, enforcement, clock)
+        paid = partial(PaidEmbedder, purchases=purchases, caller=current, ids=RandomIds())
         models = with_remote(
-            embedder, remote, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
+            embedder, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
             tenant=lambda: current().tenant_id,
         )  # fmt: skip
         counter = TokenCounter(tokenizers)
         prompts = register_prompts(server, database, clock)
         service = InferenceService(engine, models, counter, RandomIds(), reader=DocumentReader(), prompts=prompts)
         add_to_server(service, server)
+        jobs = PostgresQueueStore(database)
+        worker = Worker(jobs, engine, service.order, RandomIds().new("own"), clock, settings.queue_places)
+        queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(jobs, worker), server)
+        stack.push_async_callback(worker.drain)
+        if settings.queue_places:
+            await stack.enter_async_context(supervised("queue", worker.run))
+        studio = Studio(
+            wired.router, wired.makers, purchases, measures, breakers, settings.max_media,
+            offline=settings.replay is ReplayMode.STRICT, retry_base=settings.retry_base,
+        )  # fmt: skip
+        media_service_pb2_grpc.add_MediaServiceServicer_to_server(MediaService(studio, RandomIds()), server)
 
-    run("inference", settings, register, service_names=(NAME, PROMPTS))
+    run("inference", settings, register, service_names=(NAME, PROMPTS, MEDIA, QUEUE))
 
 
 async def _cost(stack: AsyncExitStack, settings: InferenceSettings, cost: GrpcCost, clock: Clock) -> CostPeer:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.inference.providers.contract import Usage
 from shared.identity import Principal
@@ -28,6 +28,18 @@ class Payer:
     attempt: int = 0
     team: str = ""
     sub_agent: str = ""
+    tier: str = ""
+    """Which price of the model's holds, where it has several; empty: the standard one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """What is billed beside text tokens; audio in the unit its model is billed by."""
+
+    images: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    embedding_tokens: int = 0
 
 
 class Ending(StrEnum):
@@ -40,6 +52,9 @@ class Ending(StrEnum):
     STOPPED = "stopped"
 
 
+NOTHING_ELSE: Final = Metered()
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What one attempt spent, and how it ended. Without `ended_at` it ends when cost hears of it."""
@@ -48,7 +63,7 @@ class Settlement:
     usage: Usage
     outcome: Ending = Ending.COMPLETED
     ended_at: datetime | None = None
-    embedding_tokens: int = 0
+    metered: Metered = NOTHING_ELSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +115,7 @@ class CostPeer(Protocol):
     """cost, on behalf of the payer."""
 
     async def reserve(
-        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, metered: Metered = NOTHING_ELSE
     ) -> Leased:
         """What it answers beside the money. Raises the service's MeshError, BUDGET_EXHAUSTED among them."""
 

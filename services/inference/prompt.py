@@ -6,14 +6,18 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from google.protobuf import json_format, struct_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import message_pb2
 from services.inference import structured
 from services.inference.providers.contract import (
+    Film,
+    Frame,
     Media,
     MediaKind,
     Message,
@@ -37,12 +41,17 @@ _MAX_PARTS: Final = 64
 _MAX_PROMPT: Final = 1_048_576
 _MAX_PART: Final = 262_144
 _MAX_MEDIA: Final = 3 * 1024 * 1024
+_MAX_FILM: Final = 12 * 1024 * 1024
+_MAX_FRAMES: Final = 64
+_LONGEST_FILM: Final = 86_400  # seconds
 _MAX_TOOLS: Final = 128
 _MAX_SCHEMA: Final = 65_536
 _FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FUNCTION_FORM: Final = "letters, digits, _ and -, at most 64 characters"
 _IMAGES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _SOUNDS: Final = ("audio/wav", "audio/mpeg")
+_MEDIA: Final = {"image": _IMAGES, "audio": _SOUNDS}
+_FILMS: Final = ("video/mp4", "video/webm", "video/quicktime", "video/mpeg")
 _PLAIN: Final = ("text/plain", "text/markdown")
 _DOCUMENTS: Final = (
     "application/pdf",
@@ -59,6 +68,7 @@ _ROLES: Final = {
 _BELONGS: Final = {
     "image": Role.USER,
     "audio": Role.USER,
+    "video": Role.USER,
     "document": Role.USER,
     "tool_call": Role.ASSISTANT,
     "tool_result": Role.TOOL,
@@ -218,7 +228,7 @@ def _message(message: message_pb2.Message, number: int, texts: Mapping[Place, st
         for place, part in enumerate(message.content)
     )
     read = Message(role, parts, fields.text(message.name, f"{where}.name", limit=64))
-    if not (read.text or read.media or read.tool_calls or read.tool_results):
+    if not (read.text or read.media or read.films or read.tool_calls or read.tool_results):
         raise FieldRequired(f"{where}.content")
     if role is Role.TOOL and len(read.tool_results) < len(parts):
         raise InvalidArgument("messages of the tool hold tool results only", field=f"{where}.content")
@@ -230,34 +240,53 @@ def _part(part: message_pb2.ContentPart, role: Role, where: str, document: str) 
     if _BELONGS.get(kind, role) is not role:
         raise InvalidArgument(f"{kind} belongs in messages of the {_BELONGS[kind].value}", field=f"{where}.{kind}")
     match kind:
-        case "image":
-            return _media(part.image, MediaKind.IMAGE, _IMAGES, f"{where}.image")
-        case "audio":
-            return _media(part.audio, MediaKind.AUDIO, _SOUNDS, f"{where}.audio")
+        case "image" | "audio":
+            return _media(getattr(part, kind), MediaKind(kind), _MEDIA[kind], f"{where}.{kind}")
+        case "video":
+            return _film(part.video, f"{where}.video")
         case "document":
             return _document(part.document, f"{where}.document", document)
         case "tool_call":
             return _tool_call(part.tool_call, f"{where}.tool_call")
         case "tool_result":
-            result = part.tool_result
-            return ToolResult(
-                fields.required(result.tool_call_id, f"{where}.tool_result.tool_call_id", limit=64),
-                fields.text(result.content, f"{where}.tool_result.content", limit=_MAX_PART),
-                is_error=result.is_error,
-            )
+            return _tool_result(part.tool_result, f"{where}.tool_result")
     return Text(fields.text(part.text, f"{where}.text", limit=_MAX_PART))
 
 
 def _media(media: message_pb2.Media, kind: MediaKind, types: Sequence[str], where: str) -> Media:
     if media.media_type not in types:
         raise InvalidArgument(f"media_type is one of {', '.join(types)}", field=f"{where}.media_type")
-    if media.url and (kind is not MediaKind.IMAGE or not media.url.startswith("https://")):
-        raise InvalidArgument("url is an https address, for images only", field=f"{where}.url")
+    if media.url and (kind is MediaKind.AUDIO or not media.url.startswith("https://")):
+        raise InvalidArgument("url is an https address, and sounds have none", field=f"{where}.url")
     if not media.url and not media.data:
         raise FieldRequired(f"{where}.data")
-    _small(media, where)
+    _small(media, where, limit=_MAX_FILM if kind is MediaKind.VIDEO else _MAX_MEDIA)
     name = fields.text(media.name, f"{where}.name", limit=256)
     return Media(kind, media.media_type, media.data, fields.text(media.url, f"{where}.url", limit=2048), name)
+
+
+def _film(video: message_pb2.Video, where: str) -> Film:
+    fields.at_most(len(video.frames), f"{where}.frames", limit=_MAX_FRAMES)
+    frames = tuple(
+        Frame(
+            _media(frame.image, MediaKind.IMAGE, _IMAGES, f"{where}.frames[{place}].image"),
+            _moment(frame.time, f"{where}.frames[{place}].time"),
+        )
+        for place, frame in enumerate(video.frames)
+    )
+    whole = message_pb2.Media(media_type=video.media_type, name=video.name)
+    if video.url:
+        whole.url = video.url
+    else:
+        whole.data = video.data
+    given = video.WhichOneof("source") or not frames
+    media = _media(whole, MediaKind.VIDEO, _FILMS, where) if given else None
+    return Film(media, frames, fields.text(video.name, f"{where}.name", limit=256))
+
+
+def _moment(time: Duration, field: str) -> timedelta:
+    fields.within(time.seconds, field, low=0, high=_LONGEST_FILM)
+    return timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
 
 
 def _document(media: message_pb2.Media, where: str, text: str) -> Text:
@@ -265,9 +294,17 @@ def _document(media: message_pb2.Media, where: str, text: str) -> Text:
     return Text(f"[{name or 'document'}]\n{fields.text(text, where, limit=_MAX_PROMPT)}\n")
 
 
-def _small(media: message_pb2.Media, where: str) -> None:
-    if len(media.data) > _MAX_MEDIA:
-        raise FieldTooLong(f"{where}.data", length=len(media.data), limit=_MAX_MEDIA, unit="bytes")
+def _small(media: message_pb2.Media, where: str, *, limit: int = _MAX_MEDIA) -> None:
+    if len(media.data) > limit:
+        raise FieldTooLong(f"{where}.data", length=len(media.data), limit=limit, unit="bytes")
+
+
+def _tool_result(result: message_pb2.ToolResult, where: str) -> ToolResult:
+    return ToolResult(
+        fields.required(result.tool_call_id, f"{where}.tool_call_id", limit=64),
+        fields.text(result.content, f"{where}.content", limit=_MAX_PART),
+        is_error=result.is_error,
+    )
 
 
 def _tool_call(call: message_pb2.ToolCall, where: str) -> ToolCall:

@@ -55,6 +55,7 @@ class RecordedUsage(_Strict):
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    audio_input_tokens: int = 0
 
 
 class RecordedChunk(_Strict):

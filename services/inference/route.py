@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agentnet.inference.v1 import generation_pb2 as pb
-from services.inference.catalog import Ability
+from services.inference.catalog import Ability, Bills, Makes
 from services.inference.errors import ModelNotFound, ModelUnable
+from services.inference.films import can_watch, shown
 from services.inference.providers.contract import MediaKind, ModelCall, Provider, Timeouts
 from services.inference.providers.tool_form import ToolForm
 
@@ -27,6 +28,14 @@ class Model:
     continues: bool = False
     cheaper: str = ""
     tokenizer: str = ""
+    makes: Makes | None = None
+    """None: text, or vectors."""
+    bills: Bills = Bills.TOKENS
+
+    @property
+    def generates(self) -> bool:
+        """Whether it takes part in conversations."""
+        return not self.embedding and self.makes is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,8 @@ class Target:
 
     def call(self, asked: ModelCall) -> ModelCall:
         """The call in the provider's name for the model and with the model's time limits."""
-        return replace(asked, model=self.model.remote or self.model.name, timeouts=self.model.timeouts)
+        named = replace(asked, model=self.model.remote or self.model.name, timeouts=self.model.timeouts)
+        return shown(named, self.model.abilities)
 
 
 class Router:
@@ -57,10 +67,20 @@ class Router:
     def resolve(self, name: str) -> Model:
         """The model; the default without a name. Raises ModelNotFound."""
         model = self._models.get(name or self.default)
-        if model is None or model.embedding:
-            known = ", ".join(sorted(one.name for one in self._models.values() if not one.embedding))
-            raise ModelNotFound(f"no model {name or self.default}; there are {known}", model=name, known=known)
+        if model is None or not model.generates:
+            raise _unknown(name or self.default, (one.name for one in self._models.values() if one.generates))
         return model
+
+    def making(self, makes: Makes, name: str) -> tuple[Target, ...]:
+        """The model that makes such things, the first of them without a name; then who goes on for it. Raises
+        ModelNotFound.
+        """
+        known = [model for model in self._models.values() if model.makes is makes]
+        found = next((model for model in known if name in ("", model.name)), None)
+        if found is None:
+            raise _unknown(name or f"for {makes.value}", (model.name for model in known))
+        chain = (found, *(self._models[other] for other in found.fallback))
+        return tuple(Target(model, self._providers[model.provider]) for model in chain)
 
     def chain(self, model: Model, call: ModelCall, *, fallback: Sequence[str] | None) -> tuple[Target, ...]:
         """The model, then who goes on for it, each once and only if it can do what the call asks.
@@ -68,11 +88,12 @@ class Router:
         `fallback` replaces the model's own chain. Raises ModelNotFound, and ModelUnable when the model itself cannot.
         """
         needed = needs(call)
-        if missing := needed - _able(model):
+        blind = set() if can_watch(call, model.abilities) else {Ability.VIDEO}
+        if missing := (needed - _able(model)) | blind:
             names = ", ".join(sorted(ability.value for ability in missing))
             raise ModelUnable(f"{model.name} cannot do: {names}", model=model.name, missing=names)
         others = [self.resolve(name) for name in (model.fallback if fallback is None else fallback)]
-        able = [other for other in others if needed <= _able(other)]
+        able = [other for other in others if needed <= _able(other) and can_watch(call, other.abilities)]
         distinct = {one.name: one for one in (model, *able)}
         return tuple(Target(one, self._provider(one, call)) for one in distinct.values())
 
@@ -84,6 +105,11 @@ class Router:
     def models(self) -> Sequence[Model]:
         """All of them, by name."""
         return sorted(self._models.values(), key=lambda model: model.name)
+
+
+def _unknown(name: str, known: Iterable[str]) -> ModelNotFound:
+    names = ", ".join(sorted(known)) or "none"
+    return ModelNotFound(f"no model {name}; there are {names}", model=name, known=names)
 
 
 def _able(model: Model) -> frozenset[Ability]:

@@ -53,7 +53,7 @@ class InferenceService(rpc.InferenceServiceServicer):
     async def Generate(  # type: ignore[override] # the bytes of GenerateResponse
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[bytes]:
-        async with aclosing(self._engine.start(current(), await self._order(request))) as events:
+        async with aclosing(self._engine.start(current(), await self.order(request))) as events:
             async for event in events:
                 yield event
 
@@ -67,7 +67,7 @@ class InferenceService(rpc.InferenceServiceServicer):
                 yield event
 
     async def GenerateText(self, request: pb.GenerateTextRequest, context: Any) -> pb.GenerateTextResponse:
-        asked = await self._order(request.generation)
+        asked = await self.order(request.generation)
         order = replace(asked, detach_grace=timedelta(), packing=False, attachable=not asked.fresh)
         data = [event async for event in self._engine.start(current(), order)]
         return convert.whole([pb.GenerateResponse.FromString(event).event for event in data])
@@ -115,7 +115,8 @@ class InferenceService(rpc.InferenceServiceServicer):
         to_model = downgrade.to_model if downgrade else ""
         return convert.model(found, default=admission.router.default, breaker=breaker, downgraded_to=to_model)
 
-    async def _order(self, request: pb.GenerateRequest) -> Order:
+    async def order(self, request: pb.GenerateRequest) -> Order:
+        """What a request of the current caller means. Raises InvalidArgument and PROMPT_NOT_FOUND."""
         order = convert.order(request, await self._messages(request.messages), self._ids)
         if not request.prompt_version:
             return order

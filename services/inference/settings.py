@@ -44,6 +44,8 @@ class InferenceSettings(MeshSettings):
     )
     events_ttl: timedelta = Field(default=timedelta(hours=1), description="how long a generation can be attached to")
     strict: bool = Field(default=True, description="refuse calls while no policy snapshot was ever received")
+    queue_places: int = Field(default=8, ge=0, description="submitted generations run at once here; 0: none are")
+    max_media: int = Field(default=32, ge=1, description="pictures, transcripts and speeches made at once here")
     max_generations: int = Field(default=512, ge=1, description="at once in this replica; more are told to wait")
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 
-from services.inference.peers import Cost, CostPeer, Ending, Leased, Payer, Settlement
+from services.inference.peers import NOTHING_ELSE, Cost, CostPeer, Ending, Leased, Metered, Payer, Settlement
 from services.inference.providers.contract import Usage
 from shared.errors import MeshError
 from shared.identity import CredentialKind, Grant, Principal
@@ -31,13 +31,13 @@ class KeptCost:
         self._leaving: dict[tuple[str, str], int] = {}
 
     async def reserve(
-        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, metered: Metered = NOTHING_ELSE
     ) -> Leased:
         leased = await self._cost.reserve(
-            payer, input_tokens=input_tokens, output_tokens=output_tokens, embedding_tokens=embedding_tokens
+            payer, input_tokens=input_tokens, output_tokens=output_tokens, metered=metered
         )
         spent = Usage(input_tokens, 0, estimated=True)
-        self._note(Settlement(payer, spent, Ending.CUT, embedding_tokens=embedding_tokens))
+        self._note(Settlement(payer, spent, Ending.CUT, metered=metered))
         return leased
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
@@ -96,11 +96,11 @@ def _written(settlement: Settlement) -> bytes:
         "grant": principal.grant.claim() if principal.grant else None,
         "payer": [
             payer.generation_id, payer.provider, payer.model, payer.session_id, payer.agent, payer.turn_id,
-            payer.attempt, payer.team, payer.sub_agent,
+            payer.attempt, payer.team, payer.sub_agent, payer.tier,
         ],
         "usage": asdict(settlement.usage),
         "outcome": settlement.outcome.value,
-        "embedding_tokens": settlement.embedding_tokens,
+        "metered": asdict(settlement.metered),
         "ended_at": settlement.ended_at.isoformat() if settlement.ended_at else "",
     }  # fmt: skip
     return json.dumps(record).encode()
@@ -116,5 +116,5 @@ def _read(record: bytes) -> Settlement:
         usage=Usage(**found["usage"]),
         outcome=Ending(found["outcome"]),
         ended_at=datetime.fromisoformat(found["ended_at"]) if found["ended_at"] else None,
-        embedding_tokens=found.get("embedding_tokens", 0),
+        metered=Metered(**found.get("metered", {})),
     )

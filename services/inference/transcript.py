@@ -100,4 +100,5 @@ class Transcript:
             cached_input_tokens=sum(usage.cached_input_tokens for usage in self._spent),
             reasoning_tokens=sum(usage.reasoning_tokens for usage in self._spent),
             estimated=any(usage.estimated for usage in self._spent),
+            audio_input_tokens=sum(usage.audio_input_tokens for usage in self._spent),
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -12,12 +14,15 @@ from pydantic import SecretStr
 
 from services.inference.catalog import (
     Ability,
+    Bills,
     Catalog,
     CatalogInvalid,
     EmbeddingEntry,
     Kind,
+    Makes,
     ModelEntry,
     ProviderEntry,
+    TimeoutEntry,
     checked,
     read_catalog,
 )
@@ -25,6 +30,8 @@ from services.inference.credentials import CredentialMissing, Credentials
 from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
 from services.inference.embeddings.models import RemoteEmbeddings
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
+from services.inference.media.contract import MediaMaker
+from services.inference.media.openai import OpenAIMedia, azure_path
 from services.inference.providers.anthropic import MessagesDialect
 from services.inference.providers.contract import Provider, Timeouts
 from services.inference.providers.http import Dialect, Endpoint, HttpProvider
@@ -48,18 +55,34 @@ _BASE_URLS: Final = {
 }
 _EMBEDDED_CONTEXT: Final = 4096
 _OPENAI_ABILITIES: Final = frozenset({Ability.IMAGE, Ability.TOOLS, Ability.JSON_SCHEMA})
+_OPENAI_MEDIA: Final = {
+    "gpt-image-1": (Makes.IMAGES, Bills.TOKENS),
+    "whisper-1": (Makes.TRANSCRIPTION, Bills.SECONDS),
+    "gpt-4o-transcribe": (Makes.TRANSCRIPTION, Bills.TOKENS),
+    "gpt-4o-mini-transcribe": (Makes.TRANSCRIPTION, Bills.TOKENS),
+    "tts-1": (Makes.SPEECH, Bills.CHARACTERS),
+    "gpt-4o-mini-tts": (Makes.SPEECH, Bills.TOKENS),
+}
+_MAKING: Final = timedelta(minutes=5)  # a picture takes minutes until its first byte
 _SYNTHETIC_ABILITIES: Final = frozenset(Ability)
 
 
 async def router(settings: InferenceSettings, session: aiohttp.ClientSession) -> Router:
     """The mesh's models. Raises CatalogInvalid and CredentialMissing, before anything is served."""
-    return (await wired(settings, session))[0]
+    return (await wired(settings, session)).router
 
 
-async def wired(
-    settings: InferenceSettings, session: aiohttp.ClientSession
-) -> tuple[Router, Mapping[str, RemoteEmbeddings]]:
-    """The same, and the embedding models of the catalogue."""
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """All models, and who serves those that are not for text."""
+
+    router: Router
+    embeddings: Mapping[str, RemoteEmbeddings]
+    makers: Mapping[str, MediaMaker]
+
+
+async def wired(settings: InferenceSettings, session: aiohttp.ClientSession) -> Wired:
+    """The same, and the other models of the catalogue."""
     wiring = _Wiring(settings, session)
     wiring.built_in()
     default = wiring.from_environment()
@@ -67,7 +90,8 @@ async def wired(
         default = await wiring.from_catalog(checked(_completed(settings.catalog, wiring))) or default
     providers = _replayed(wiring.providers, settings)
     models = list(wiring.models.values())
-    return Router(models, providers, default=settings.default_model or default), wiring.embeddings
+    router = Router(models, providers, default=settings.default_model or default)
+    return Wired(router, wiring.embeddings, wiring.makers())
 
 
 class _Wiring:
@@ -78,9 +102,11 @@ class _Wiring:
         self._timeouts = Timeouts(
             settings.connect_timeout, settings.first_token_timeout, settings.idle_timeout, settings.total_timeout
         )
+        self._media_timeouts = replace(self._timeouts, first_token=_MAKING)
         self.models: dict[str, Model] = {}
         self.embeddings: dict[str, RemoteEmbeddings] = {}
         self.providers: dict[str, Provider] = {}
+        self._media_paths: dict[str, dict[str, str]] = {}
 
     def built_in(self) -> None:
         gap = self._settings.synthetic_gap
@@ -111,6 +137,9 @@ class _Wiring:
             for name in names:
                 self._add(Model(name, "openai", abilities=_OPENAI_ABILITIES, timeouts=self._timeouts))
             default = names[0] if names else default
+            if not settings.openai_base_url:
+                for name, (makes, bills) in _OPENAI_MEDIA.items():
+                    self._add(Model(name, "openai", makes=makes, bills=bills, timeouts=self._media_timeouts))
         return default
 
     async def from_catalog(self, catalog: Catalog) -> str:
@@ -124,7 +153,20 @@ class _Wiring:
         for name, embedding in catalog.embeddings.items():
             self.embeddings[name] = await self._embedding(name, embedding, catalog.providers[embedding.provider])
             self._add(Model(name, embedding.provider, remote=embedding.model, embedding=True))
+        for name, media in catalog.media.items():
+            self._add(
+                Model(
+                    name, media.provider, media.model, makes=media.makes, bills=media.bills, fallback=media.fallback,
+                    timeouts=_chosen(self._media_timeouts, media.timeouts),
+                )
+            )  # fmt: skip
         return catalog.default
+
+    def makers(self) -> Mapping[str, MediaMaker]:
+        """The providers that make pictures and sounds too, over the connections they have."""
+        names = {model.provider for model in self.models.values() if model.makes}
+        serving = {name: provider for name in names if isinstance(provider := self.providers[name], HttpProvider)}
+        return {name: OpenAIMedia(provider, **self._media_paths.get(name, {})) for name, provider in serving.items()}
 
     async def _embedding(self, name: str, entry: EmbeddingEntry, provider: ProviderEntry) -> RemoteEmbeddings:
         key = await self._key(entry.provider, provider)
@@ -140,6 +182,8 @@ class _Wiring:
         key = await self._key(name, entry)
         if entry.kind is Kind.PLUGIN:
             return _plugin(name, entry, key, self._session)
+        if entry.kind is Kind.AZURE:
+            self._media_paths[name] = {"path": azure_path(entry.api_version)}
         url = entry.base_url or _BASE_URLS[entry.kind]
         return self._http(name, url, _dialect(entry), _proof(entry.kind, key))
 
@@ -155,8 +199,6 @@ class _Wiring:
         return HttpProvider(Endpoint(name, url, headers), dialect, self._session)
 
     def _model(self, name: str, entry: ModelEntry) -> Model:
-        chosen = {field: value for field, value in entry.timeouts if value is not None}
-        held = self._timeouts
         return Model(
             name=name,
             provider=entry.provider,
@@ -164,10 +206,7 @@ class _Wiring:
             context_tokens=entry.context_tokens,
             abilities=entry.abilities,
             fallback=entry.fallback,
-            timeouts=Timeouts(
-                **{"connect": held.connect, "first_token": held.first_token, "idle": held.idle, "total": held.total}
-                | chosen
-            ),
+            timeouts=_chosen(self._timeouts, entry.timeouts),
             continues=entry.continues,
             cheaper=entry.cheaper,
             tokenizer=entry.tokenizer,
@@ -175,6 +214,10 @@ class _Wiring:
 
     def _add(self, model: Model) -> None:
         self.models[model.name] = model
+
+
+def _chosen(held: Timeouts, entry: TimeoutEntry) -> Timeouts:
+    return replace(held, **{field: value for field, value in entry if value is not None})
 
 
 def bearer(key: SecretStr) -> dict[str, str]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import grpc
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from agentnet.inference.v1 import queue_service_pb2_grpc as queue_rpc
 from services.inference.admission import Admission, Order
 from services.inference.breakers import Breakers, LocalBreakers
 from services.inference.cache import AnswerCache
@@ -29,12 +31,17 @@ from services.inference.embeddings.models import EmbeddingModels
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.measures import Measures
-from services.inference.peers import Cost, Leased, Measure, Notice, Payer, Settlement
+from services.inference.peers import NOTHING_ELSE, Cost, Leased, Measure, Metered, Notice, Payer, Settlement
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
-from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Usage
+from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Provider, Usage
 from services.inference.providers.synthetic import SyntheticProvider
+from services.inference.queue.service import NAME as QUEUE
+from services.inference.queue.service import QueueService
+from services.inference.queue.store import QueueStore
+from services.inference.queue.store_memory import MemoryQueueStore
+from services.inference.queue.worker import Worker
 from services.inference.route import Model, Router
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.store import GenerationStore
@@ -70,13 +77,13 @@ class ScriptedCost:
     refuse_after: int = 1_000_000
     reserved: list[str] = field(default_factory=list)
     extended: list[int] = field(default_factory=list)
-    leased_embeddings: list[int] = field(default_factory=list)
+    leased: list[Metered] = field(default_factory=list)
     settled: list[tuple[str, Usage]] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
     async def reserve(
-        self, payer: Payer, *, input_tokens: int, output_tokens: int, embedding_tokens: int = 0
+        self, payer: Payer, *, input_tokens: int, output_tokens: int, metered: Metered = NOTHING_ELSE
     ) -> Leased:
         await asyncio.sleep(0)
         if self.refusals:
@@ -84,7 +91,7 @@ class ScriptedCost:
         if len(self.reserved) >= self.refuse_after:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
-        self.leased_embeddings.append(embedding_tokens)
+        self.leased.append(metered)
         return Leased(self.notices, 1_000_000, 2_000_000)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
@@ -212,6 +219,8 @@ class Replica:
     others: dict[str, ScriptedModel]
     prompts: PromptRegistry
     ended: list[tuple[str, Order, Ended]]
+    worker: Worker
+    queue: Any
 
 
 @asynccontextmanager
@@ -223,6 +232,7 @@ async def replica(
     snapshot: Snapshot | None = DEFAULT,
     limit: int = 8,
     breakers: Breakers | None = None,
+    jobs: QueueStore | None = None,
 ) -> AsyncIterator[Replica]:
     """A replica in the block. Those with one Redis and one store are replicas of one service."""
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
@@ -245,28 +255,34 @@ async def replica(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 0}
     )
 
+    service = InferenceService(
+        engine,
+        EmbeddingModels({EMBEDDING_MODEL: CountingEmbedder()}, default=EMBEDDING_MODEL),
+        TokenCounter(Tokenizers({})),
+        SequentialIds(),
+        reader=DocumentReader(),
+        prompts=prompts,
+    )
+    jobs = jobs or MemoryQueueStore(SystemClock())
+    worker = Worker(jobs, engine, service.order, str(uuid4()), SystemClock(), places=2)
+
     async def register(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
-        service = InferenceService(
-            engine,
-            EmbeddingModels({EMBEDDING_MODEL: CountingEmbedder()}, default=EMBEDDING_MODEL),
-            TokenCounter(Tokenizers({})),
-            SequentialIds(),
-            reader=DocumentReader(),
-            prompts=prompts,
-        )
         add_to_server(service, server)
+        queue_rpc.add_QueueServiceServicer_to_server(QueueService(jobs, worker), server)
 
     if snapshot:
         policy.snapshots.put_nowait(snapshot)
     tail_task = asyncio.create_task(engine.tail.write(engine.running))
     async with (
         supervised("policy", enforced.follow),
-        serving(settings, register, service_names=(NAME,)) as address,
-        mesh_channel(address, services=(NAME,)) as channel,
+        serving(settings, register, service_names=(NAME, QUEUE)) as address,
+        mesh_channel(address, services=(NAME, QUEUE)) as channel,
     ):
         await asyncio.sleep(0.01)
         stub = rpc.InferenceServiceStub(channel)
-        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended)
+        queue = queue_rpc.QueueServiceStub(channel)
+        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended, worker, queue)
+        await worker.drain()
         await engine.drain()
     await stopped(tail_task)
 
@@ -282,7 +298,7 @@ def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router
         Model("roomy", "roomy", context_tokens=1000),
         Model("safe", "scripted", abilities=able, fallback=("backup", "roomy")),
     ]
-    providers = {"scripted": model, "synthetic": SyntheticProvider(timedelta()), **others}
+    providers: dict[str, Provider] = {"scripted": model, "synthetic": SyntheticProvider(timedelta()), **others}
     return Router(models, providers, default="scripted")
 
 

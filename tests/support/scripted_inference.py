@@ -11,11 +11,16 @@ from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2 as gen
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from agentnet.inference.v1 import media_service_pb2 as media
+from agentnet.inference.v1 import media_service_pb2_grpc as media_rpc
 from agentnet.inference.v1 import message_pb2
 from shared import errors
 from shared.errors import Reason
 
 WORDS = ("Hello", ", ", "wörld", "!")
+TEXT = "".join(WORDS)
+PICTURE = b"RIFF\x00\xffWEBP"
+SOUND = bytes(range(256))
 
 
 class ModelNotFound(errors.NotFound):
@@ -30,7 +35,7 @@ class Broken(errors.Unavailable):
     reason = Reason.ERROR_REASON_STREAM_BROKEN
 
 
-class ScriptedInference(rpc.InferenceServiceServicer):
+class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServicer):
     """`words` answers WORDS, `slow` never ends, `broken` breaks after a word, `poor` has no money,
     `tools` asks for two.
     """
@@ -38,6 +43,7 @@ class ScriptedInference(rpc.InferenceServiceServicer):
     def __init__(self) -> None:
         self.asked: list[pb.GenerateRequest] = []
         self.cancelled: list[str] = []
+        self.media: list[Any] = []
         self.open = 0
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> Any:
@@ -62,6 +68,31 @@ class ScriptedInference(rpc.InferenceServiceServicer):
         vectors = [pb.Embedding(values=[0.5, -0.25, float(len(text))]) for text in request.texts]
         usage = usage_pb2.Usage(input_tokens=3 * len(vectors))
         return pb.EmbedResponse(embeddings=vectors, model="minilm", usage=usage)
+
+    async def GenerateImages(self, request: media.GenerateImagesRequest, context: Any) -> Any:
+        self.media.append(request)
+        if request.model == "poor":
+            raise BudgetExhausted("the tenant has spent its budget")
+        for _ in range(request.count or 1):
+            image = media.GeneratedImage(media_type="image/webp", data=PICTURE, revised_prompt="A better cat.")
+            yield media.GenerateImagesResponse(image=image)
+        yield media.GenerateImagesResponse(spent=_spent(input_tokens=5, output_tokens=272))
+
+    async def Transcribe(self, request: media.TranscribeRequest, context: Any) -> Any:
+        self.media.append(request)
+        found = media.TranscribeResponse(text=TEXT, language="english", spent=_spent(audio_input_units=3))
+        found.duration.FromMilliseconds(2500)
+        for place, word in enumerate(("Hello, ", "wörld!") if request.segments and request.model != "redacted" else ()):
+            segment = found.segments.add(text=word)
+            segment.start.FromMilliseconds(1250 * place)
+            segment.end.FromMilliseconds(1250 * place + 1250)
+        return found
+
+    async def Speak(self, request: media.SpeakRequest, context: Any) -> Any:
+        self.media.append(request)
+        for piece in (SOUND[:10], SOUND[10:]):
+            yield media.SpeakResponse(audio=media.SpokenAudio(media_type="audio/mpeg", data=piece))
+        yield media.SpeakResponse(spent=_spent())
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:
         return pb.ListModelsResponse(models=[pb.Model(name="words", provider="script")])
@@ -98,3 +129,12 @@ class ScriptedInference(rpc.InferenceServiceServicer):
 
     def serve(self, server: grpc.aio.Server) -> None:
         rpc.add_InferenceServiceServicer_to_server(self, server)
+        media_rpc.add_MediaServiceServicer_to_server(self, server)
+
+
+def _spent(**counts: int) -> media.MediaSpent:
+    found = media.MediaSpent()
+    found.usage.input_tokens, found.usage.output_tokens = counts.get("input_tokens", 0), counts.get("output_tokens", 0)
+    found.audio_input_units = counts.get("audio_input_units", 0)
+    found.time.FromSeconds(1_800_000_000)
+    return found

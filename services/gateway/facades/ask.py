@@ -28,6 +28,17 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Clip:
+    """A sound, a film or a document ("audio", "video", "document"): an https address, or data in base64."""
+
+    kind: str
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolUse:
     """A call the model asked for; the arguments are JSON text."""
 
@@ -36,12 +47,15 @@ class ToolUse:
     arguments: str
 
 
+Part = str | Image | Clip
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message. `answers` is the id of the tool use a tool's message answers."""
 
     role: Role
-    parts: tuple[str | Image, ...]
+    parts: tuple[Part, ...]
     name: str = ""
     uses: tuple[ToolUse, ...] = ()
     answers: str = ""

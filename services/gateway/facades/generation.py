@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import message_pb2
-from services.gateway.facades.ask import Ask, Image, Message, Role
+from services.gateway.facades.ask import Ask, Clip, Message, Part, Role
 from shared.errors import InvalidArgument
 
 _SAMPLED: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
@@ -36,6 +36,7 @@ _EFFORTS: Final = {
     "high": message_pb2.REASONING_EFFORT_HIGH,
 }
 _ANY_IMAGE: Final = "image/jpeg"
+_ANY_FILM: Final = "video/mp4"
 
 
 def generation(ask: Ask) -> pb.GenerateRequest:
@@ -77,17 +78,36 @@ def _message(message: Message, place: str) -> message_pb2.Message:
     return message_pb2.Message(role=_ROLES[message.role], name=message.name, content=content)
 
 
-def _part(part: str | Image, place: str) -> message_pb2.ContentPart:
-    if isinstance(part, str):
-        return message_pb2.ContentPart(text=part)
+def _part(part: Part, place: str) -> message_pb2.ContentPart:
+    match part:
+        case str():
+            return message_pb2.ContentPart(text=part)
+        case Clip():
+            return _clip(part, place)
     if part.url:
         kind = mimetypes.guess_type(part.url)[0] or _ANY_IMAGE
         return message_pb2.ContentPart(image=message_pb2.Media(media_type=kind, url=part.url))
+    image = message_pb2.Media(media_type=part.media_type, data=_decoded(part.data, "image", place))
+    return message_pb2.ContentPart(image=image)
+
+
+def _clip(clip: Clip, place: str) -> message_pb2.ContentPart:
+    if clip.url:
+        kind = mimetypes.guess_type(clip.url)[0] or _ANY_FILM
+        return message_pb2.ContentPart(video=message_pb2.Video(media_type=kind, url=clip.url))
+    data = _decoded(clip.data, clip.kind, place)
+    if clip.kind == "video":
+        return message_pb2.ContentPart(video=message_pb2.Video(media_type=clip.media_type, data=data))
+    media = message_pb2.Media(media_type=clip.media_type, data=data, name=clip.name)
+    sounds = clip.kind == "audio"
+    return message_pb2.ContentPart(audio=media) if sounds else message_pb2.ContentPart(document=media)
+
+
+def _decoded(data: str, what: str, place: str) -> bytes:
     try:
-        data = base64.b64decode(part.data, validate=True)
+        return base64.b64decode(data, validate=True)
     except binascii.Error:
-        raise InvalidArgument(f"{place} holds an image that is not base64", field=place) from None
-    return message_pb2.ContentPart(image=message_pb2.Media(media_type=part.media_type, data=data))
+        raise InvalidArgument(f"{place} holds data of the {what} that is not base64", field=place) from None
 
 
 def _struct(value: Mapping[str, Any]) -> struct_pb2.Struct:

@@ -49,7 +49,7 @@ class Models:
     async def attach(self, generation_id: str, *, after: int = 0) -> Events:
         """A generation's events, live or past. Raises MeshError."""
         call = self._stub.Attach(pb.AttachRequest(generation_id=generation_id, after_sequence=after, packing=True))
-        async with _closing(call):
+        async with closing(call):
             async for answer in call:
                 for event in (answer.event, *answer.more):
                     yield event
@@ -72,7 +72,7 @@ class Models:
 
     async def _generate(self, request: pb.GenerateRequest) -> Events:
         call = self._stub.Generate(request)
-        async with _closing(call):
+        async with closing(call):
             async for answer in call:
                 for event in (answer.event, *answer.more):
                     yield event
@@ -117,7 +117,7 @@ def spent(usage: usage_pb2.Usage) -> Spent:
 
 
 @asynccontextmanager
-async def _closing(call: Any) -> AsyncIterator[None]:
+async def closing(call: Any) -> AsyncIterator[None]:
     """Cancels the call when its reader leaves early, and turns its errors into ours."""
     try:
         yield

@@ -12,9 +12,11 @@ from services.gateway.facades import http, reading
 from services.gateway.facades.ask import (
     Ask,
     Began,
+    Clip,
     Ended,
     Image,
     Message,
+    Part,
     Pieces,
     Reason,
     Role,
@@ -36,6 +38,7 @@ _ROLES: Final = {
 _REASONS: Final = {
     Reason.STOP: "stop", Reason.LENGTH: "length", Reason.FILTER: "content_filter", Reason.TOOLS: "tool_calls",
 }  # fmt: skip
+_SOUNDS: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 _UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
     "n": (1,),
     "logprobs": (False,),
@@ -169,7 +172,7 @@ def _message(data: Object, place: str) -> Message:
     )
 
 
-def _parts(data: Object, place: str) -> tuple[str | Image, ...]:
+def _parts(data: Object, place: str) -> tuple[Part, ...]:
     content = data.get("content")
     if isinstance(content, str):
         return (content,)
@@ -180,7 +183,7 @@ def _parts(data: Object, place: str) -> tuple[str | Image, ...]:
     return tuple(_part(reading.as_object(one, f"{place}.content"), f"{place}.content") for one in content)
 
 
-def _part(data: Object, place: str) -> str | Image:
+def _part(data: Object, place: str) -> Part:
     match data.get("type"):
         case "text":
             return reading.text(data, "text")
@@ -188,8 +191,28 @@ def _part(data: Object, place: str) -> str | Image:
             return reading.text(data, "refusal")
         case "image_url":
             return image(reading.text(reading.inner(data, "image_url"), "url"))
+        case "input_audio":
+            sound = reading.inner(data, "input_audio")
+            form = reading.text(sound, "format")
+            if form not in _SOUNDS:
+                raise Unsupported(f"{place}.input_audio.format", f"must be one of {', '.join(_SOUNDS)}")
+            return Clip("audio", _SOUNDS[form], reading.text(sound, "data"))
+        case "video_url":  # as vLLM's server has it
+            found = image(reading.text(reading.inner(data, "video_url"), "url"))
+            return Clip("video", found.media_type, found.data, found.url)
+        case "file":
+            return _file(reading.inner(data, "file"), place)
         case other:
             raise Unsupported(place, f"of type {other} is not supported by this mesh")
+
+
+def _file(data: Object, place: str) -> Clip:
+    """A document by its data; those uploaded before are not kept here."""
+    reading.refuse(data, {"file_id": ()})
+    found = image(reading.text(data, "file_data"))
+    if found.url:
+        raise InvalidArgument(f"{place}.file.file_data must be a data: URL", field=f"{place}.file.file_data")
+    return Clip("document", found.media_type, found.data, name=reading.text(data, "filename", default=""))
 
 
 def image(url: str) -> Image:

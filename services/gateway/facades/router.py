@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.gateway.facades.agents import PREFIX, Agents
 from services.gateway.facades.ask import Ask, Pieces
+from services.gateway.facades.media import Media
 from services.gateway.facades.models import Models
 
 
@@ -15,6 +16,7 @@ class Answerers:
 
     models: Models
     agents: Agents
+    media: Media
 
     def answer(self, ask: Ask) -> Pieces:
         """The pieces, from whoever `ask.model` names."""

@@ -9,7 +9,7 @@ from google.api import httpbody_pb2
 
 from agentnet.gateway.v1 import openai_service_pb2 as pb
 from agentnet.gateway.v1 import openai_service_pb2_grpc
-from services.gateway.facades import http, openai_chat, openai_models, openai_responses, reading
+from services.gateway.facades import http, openai_chat, openai_media, openai_models, openai_responses, reading
 from services.gateway.facades.agents import PREFIX as AGENT
 from services.gateway.facades.answering import answered
 from services.gateway.facades.ask import Pieces, Unsupported
@@ -23,7 +23,7 @@ _GENERATION: Final = "gen"
 
 
 class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
-    """Chat completions, responses, embeddings, models."""
+    """Chat completions, responses, embeddings, pictures, sounds, models."""
 
     def __init__(self, answerers: Answerers, ids: Ids) -> None:
         self._answerers = answerers
@@ -43,6 +43,15 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
 
     def CreateEmbedding(self, request: httpbody_pb2.HttpBody, context: Any) -> http.Bodies:
         return answered(context, SHAPE, self._embed(request))
+
+    def CreateImage(self, request: httpbody_pb2.HttpBody, context: Any) -> http.Bodies:
+        return answered(context, SHAPE, self._picture(request))
+
+    def CreateTranscription(self, request: httpbody_pb2.HttpBody, context: Any) -> http.Bodies:
+        return answered(context, SHAPE, self._transcribe(request))
+
+    def CreateSpeech(self, request: httpbody_pb2.HttpBody, context: Any) -> http.Bodies:
+        return answered(context, SHAPE, self._speak(request))
 
     def ListOpenaiModels(self, request: pb.ListOpenaiModelsRequest, context: Any) -> http.Bodies:
         return answered(context, SHAPE, self._models())
@@ -100,6 +109,20 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
         asked = openai_models.read_embedding(reading.parse(request))
         found = await self._answerers.models.embed(asked.model, asked.texts)
         yield http.document(openai_models.embeddings(found, asked))
+
+    async def _picture(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
+        asked = openai_media.read_image(reading.parse(request))
+        yield http.document(openai_media.images(await self._answerers.media.images(asked)))
+
+    async def _transcribe(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
+        asked, form = await openai_media.read_transcription(request)
+        yield openai_media.transcript(await self._answerers.media.transcribe(asked), form)
+
+    async def _speak(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
+        asked = openai_media.read_speech(reading.parse(request))
+        async with aclosing(self._answerers.media.speak(asked)) as sound:
+            async for piece in sound:
+                yield httpbody_pb2.HttpBody(content_type=piece.media_type, data=piece.data)
 
     async def _models(self) -> http.Bodies:
         yield http.document({"object": "list", "data": await self._listed()})

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from services.inference.providers.contract import (
     Chunk,
+    Film,
     FinishReason,
     Media,
     Message,
@@ -190,7 +191,7 @@ def _turns(messages: tuple[Message, ...]) -> Iterator[dict[str, Any]]:
             yield {"role": side, "content": content}
             content = []
         side = speaker
-        content += [_block(part) for part in message.parts]
+        content += [_block(part) for part in message.parts if not isinstance(part, Film)]
     if content:
         yield {"role": side, "content": content}
 

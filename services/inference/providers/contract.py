@@ -26,6 +26,7 @@ class FinishReason(StrEnum):
 class MediaKind(StrEnum):
     IMAGE = "image"
     AUDIO = "audio"
+    VIDEO = "video"
 
 
 class ToolMode(StrEnum):
@@ -49,7 +50,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A picture or a sound, given or (pictures only) pointed at."""
+    """A picture, a sound or a film, given or (not sounds) pointed at."""
 
     kind: MediaKind
     media_type: str
@@ -76,7 +77,24 @@ class ToolResult:
     is_error: bool = False
 
 
-Part = Text | Media | ToolCall | ToolResult
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture of a film, and when in it."""
+
+    media: Media
+    at: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A film, whole, as pictures, or both. Providers never see one: films.py gives them what their model takes."""
+
+    media: Media | None
+    frames: tuple[Frame, ...] = ()
+    name: str = ""
+
+
+Part = Text | Media | Film | ToolCall | ToolResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +113,10 @@ class Message:
     @property
     def media(self) -> tuple[Media, ...]:
         return tuple(part for part in self.parts if isinstance(part, Media))
+
+    @property
+    def films(self) -> tuple[Film, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Film))
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -181,6 +203,8 @@ class Usage:
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    audio_input_tokens: int = 0
+    """Of the input tokens, those of sounds: they have a price of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +290,7 @@ class ToolCalls:
 
 
 _MEDIA_TOKENS = 512
+_FILM_TOKENS = 8192
 
 
 def estimate_input(call: ModelCall) -> int:
@@ -279,4 +304,6 @@ def _estimate(message: Message) -> int:
     written = len(message.text)
     written += sum(len(tool.name) + len(tool.arguments) for tool in message.tool_calls)
     written += sum(len(result.content) for result in message.tool_results)
-    return -(-written // 4) + _MEDIA_TOKENS * len(message.media)
+    seen = _MEDIA_TOKENS * len(message.media)
+    seen += sum(max(_MEDIA_TOKENS * len(film.frames), _FILM_TOKENS if film.media else 0) for film in message.films)
+    return -(-written // 4) + seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,11 +23,12 @@ _FLUSH: Final = b"\n\n"
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """What a dialect posts: a path below the base URL, a JSON body, headers of its own."""
+    """What a dialect posts: a path below the base URL, a JSON body or a fresh form, headers of its own."""
 
     path: str
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    form: Callable[[], aiohttp.FormData] | None = None
 
 
 class Reader(Protocol):
@@ -83,9 +84,9 @@ class HttpProvider:
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
         reader, events, limit = self._dialect.reader(self.name), EventStream(), call.timeouts.first_token
-        async with self._answer(self._dialect.request(call), call.timeouts) as answer:
+        async with self.answer(self._dialect.request(call), call.timeouts) as answer:
             while not reader.ended:
-                received = await self._read(answer, limit)
+                received = await self.read(answer, limit)
                 limit = call.timeouts.idle
                 if chunk := self._understood(reader, events, received or _FLUSH):
                     yield chunk
@@ -105,7 +106,8 @@ class HttpProvider:
         return joined(found)
 
     @asynccontextmanager
-    async def _answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer while the block lasts, when it is no refusal. Raises the errors of services.inference.errors."""
         answer = await self._post(call, timeouts)
         try:
             if answer.status != _OK:
@@ -132,7 +134,7 @@ class HttpProvider:
             async with asyncio.timeout(timeouts.first_token.total_seconds()):
                 return await self._session.post(
                     self._endpoint.base_url.rstrip("/") + call.path,
-                    json=call.body,
+                    **({"data": call.form()} if call.form else {"json": call.body}),
                     headers={**self._endpoint.headers, **call.headers},
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect.total_seconds()),
                 )
@@ -153,7 +155,7 @@ class HttpProvider:
         except TimeoutError as error:
             raise ProviderTimeout("the provider's refusal stalled", provider=self.name) from error
 
-    async def _read(self, answer: aiohttp.ClientResponse, limit: timedelta) -> bytes:
+    async def read(self, answer: aiohttp.ClientResponse, limit: timedelta) -> bytes:
         """All that has arrived; empty at the end."""
         try:
             async with asyncio.timeout(limit.total_seconds()):

@@ -165,10 +165,12 @@ def _tool_delta(tool: dict[str, Any]) -> ToolDelta:
 def _usage(reported: dict[str, Any] | None) -> Usage | None:
     if not reported:
         return None
+    details = reported.get("prompt_tokens_details") or {}
     return Usage(
         input_tokens=reported.get("prompt_tokens") or 0,
         output_tokens=reported.get("completion_tokens") or 0,
-        cached_input_tokens=(reported.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        cached_input_tokens=details.get("cached_tokens") or 0,
+        audio_input_tokens=details.get("audio_tokens") or 0,
         reasoning_tokens=(reported.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
     )
 
@@ -226,7 +228,8 @@ def _media(media: Media) -> dict[str, Any]:
     encoded = base64.b64encode(media.data).decode()
     if media.kind is MediaKind.AUDIO:
         return {"type": "input_audio", "input_audio": {"data": encoded, "format": _AUDIO[media.media_type]}}
-    return {"type": "image_url", "image_url": {"url": media.url or f"data:{media.media_type};base64,{encoded}"}}
+    kind = "video_url" if media.kind is MediaKind.VIDEO else "image_url"  # vLLM's, SGLang's and Qwen's word for films
+    return {"type": kind, kind: {"url": media.url or f"data:{media.media_type};base64,{encoded}"}}
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:

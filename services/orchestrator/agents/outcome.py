@@ -202,7 +202,7 @@ def _tools(
 ) -> Sequence[execution_pb2.ToolTally]:
     """Calls of the turn in this try, summed up by tool."""
     began: dict[str, tuple[str, datetime]] = {}
-    used: dict[str, list[tuple[bool, timedelta]]] = defaultdict(list)
+    used: dict[str, list[tuple[Reason.ValueType, timedelta]]] = defaultdict(list)
     since = made.start_time.ToDatetime(UTC)
     for event in context:
         if event.HasField("tool_started") and event.tool_started.turn_id == turn_id:
@@ -210,13 +210,14 @@ def _tools(
         elif event.HasField("tool_finished") and effect(event.tool_finished) in began:
             tool, at = began[effect(event.tool_finished)]
             if at >= since:
-                used[tool].append((bool(event.tool_finished.failure.reason), event.time.ToDatetime(UTC) - at))
+                used[tool].append((event.tool_finished.failure.reason, event.time.ToDatetime(UTC) - at))
     return [tool_use(tool, calls) for tool, calls in sorted(used.items())]
 
 
-def tool_use(tool: str, calls: Sequence[tuple[bool, timedelta]]) -> execution_pb2.ToolTally:
-    """Calls of one tool summed up: whether each failed, and how long it took."""
-    made = execution_pb2.ToolTally(tool=tool, calls=len(calls), failures=sum(failed for failed, _ in calls))
+def tool_use(tool: str, calls: Sequence[tuple[Reason.ValueType, timedelta]]) -> execution_pb2.ToolTally:
+    """Calls of one tool summed up: why each failed, if it did, and how long it took."""
+    made = execution_pb2.ToolTally(tool=tool, calls=len(calls), failures=sum(bool(reason) for reason, _ in calls))
+    made.breaker_refusals = sum(reason == Reason.ERROR_REASON_TOOL_CIRCUIT_OPEN for reason, _ in calls)
     made.elapsed.FromTimedelta(sum((took for _, took in calls), timedelta()))
     return made
 
@@ -237,6 +238,7 @@ def summed(uses: Sequence[execution_pb2.ToolTally]) -> Sequence[execution_pb2.To
     for use in uses:
         known = sums.setdefault(use.tool, execution_pb2.ToolTally(tool=use.tool))
         known.calls, known.failures = known.calls + use.calls, known.failures + use.failures
+        known.breaker_refusals += use.breaker_refusals
         known.elapsed.FromTimedelta(known.elapsed.ToTimedelta() + use.elapsed.ToTimedelta())
     return [sums[tool] for tool in sorted(sums)]
 

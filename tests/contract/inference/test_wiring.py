@@ -172,12 +172,12 @@ async def test_embedding_models_of_the_catalogue_are_listed_and_reached(
     path = tmp_path / "catalog.yaml"
     path.write_text(yaml.safe_dump(EMBEDDINGS))
     given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": "none", "catalog": path}
-    router, found = await wiring.wired(InferenceSettings.model_validate(given | {"openai_api_key": ""}), session)
+    wired = await wiring.wired(InferenceSettings.model_validate(given | {"openai_api_key": ""}), session)
     endpoint = EmbeddingEndpoint("house", "http://127.0.0.1:1/v1", "k-9", "e-3-small", timedelta(seconds=7), 512)
-    assert found == {"small": RemoteEmbeddings(endpoint, 8191)}
-    assert [(model.name, model.provider) for model in router.models() if model.embedding and model.name == "small"] == [
-        ("small", "house")
-    ]
+    assert wired.embeddings == {"small": RemoteEmbeddings(endpoint, 8191)}
+    assert [
+        (model.name, model.provider) for model in wired.router.models() if model.embedding and model.name == "small"
+    ] == [("small", "house")]
 
 
 @pytest.mark.parametrize("changes", [{"provider": "claude"}, {"provider": "nobody"}, {"width": -1}])

@@ -13,6 +13,7 @@ from services.inference.embeddings.paid import PaidEmbedder
 from services.inference.enforcement import Enforcement, Held
 from services.inference.errors import PolicyBlocked, ProviderTimeout, ProviderUnavailable
 from services.inference.peers import Ending
+from services.inference.purchase import Purchases
 from shared.clock import FakeClock
 from shared.errors import MeshError, Reason, ResourceExhausted
 from shared.identity import CredentialKind, Principal
@@ -47,7 +48,7 @@ class World:
     @property
     def settled(self) -> list[tuple[int, bool, Ending]]:
         """Tokens, whether they are estimated, and how it ended."""
-        return [(one.embedding_tokens, one.usage.estimated, one.outcome) for one in self.cost.settlements]
+        return [(one.metered.embedding_tokens, one.usage.estimated, one.outcome) for one in self.cost.settlements]
 
 
 @pytest.fixture
@@ -60,15 +61,15 @@ async def world() -> World:
         await asyncio.sleep(0)
     follow.cancel()
     embedder = PaidEmbedder(
-        model, "house", "small", cost=cost, policy=policy, enforcement=Enforcement(enforced, policy, strict=True),
-        caller=lambda: ADA, clock=FakeClock(), ids=SequentialIds(),
+        model, "house", "small", caller=lambda: ADA, ids=SequentialIds(),
+        purchases=Purchases(cost, policy, Enforcement(enforced, policy, strict=True), FakeClock()),
     )  # fmt: skip
     return World(model, cost, policy, embedder)
 
 
 async def test_what_was_embedded_is_leased_and_settled_by_the_providers_count(world: World) -> None:
     await world.embedder.embed(["abcd" * 10, "x"])
-    assert world.cost.leased_embeddings == [12]
+    assert [leased.embedding_tokens for leased in world.cost.leased] == [12]
     assert world.settled == [(20, False, Ending.COMPLETED)]
     payer = world.cost.settlements[0].payer
     assert (payer.provider, payer.model, payer.principal) == ("house", "small", ADA)
@@ -89,20 +90,20 @@ async def test_without_money_the_provider_is_not_asked(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "tokens", "estimated"),
+    ("failure", "tokens", "estimated", "ending"),
     [
-        (ProviderUnavailable("away"), 0, False),
-        (ProviderTimeout("too late"), 2, True),
-        (asyncio.CancelledError(), 2, True),
+        (ProviderUnavailable("away"), 0, False, Ending.CUT),
+        (ProviderTimeout("too late"), 2, True, Ending.CUT),
+        (asyncio.CancelledError(), 2, True, Ending.CANCELLED),
     ],
 )
 async def test_a_failure_gives_the_lease_back_and_pays_for_what_may_have_been_done(
-    world: World, failure: BaseException, tokens: int, estimated: bool
+    world: World, failure: BaseException, tokens: int, estimated: bool, ending: Ending
 ) -> None:
     world.model.failure = failure
     with pytest.raises(type(failure)):
         await world.embedder.embed(["hello"])
-    assert world.settled == [(tokens, estimated, Ending.CUT)]
+    assert world.settled == [(tokens, estimated, ending)]
 
 
 async def test_cost_being_away_at_the_end_costs_the_caller_nothing(world: World) -> None:

@@ -215,3 +215,27 @@ def test_only_what_an_agent_can_be_blamed_for_counts_against_it() -> None:
     assert of_execution(failed(budget), NOON) == []
     output = FailedPrecondition("no JSON", reason=Reason.ERROR_REASON_OUTPUT_INVALID)
     assert [found.score for found in of_execution(failed(output), NOON)] == [0]
+
+
+async def test_calls_that_a_breaker_refused_count_as_such_in_the_metrics(around: Surroundings) -> None:
+    events = [event_pb2.SessionEvent(sequence=1, session_id="ses_1")]
+    events[0].turn_started.turn_id, events[0].turn_started.attempt = "trn_1", 1
+    reasons = (Reason.ERROR_REASON_TOOL_CIRCUIT_OPEN, Reason.ERROR_REASON_TOOL_FAILED, Reason.ERROR_REASON_UNSPECIFIED)
+    for place, reason in enumerate(reasons):
+        call = turn_pb2.ToolCallMade(request_id=f"eff_{place}", tool="search")
+        began = event_pb2.ToolStarted(turn_id="trn_1", tool="search", call=call)
+        ended = event_pb2.ToolFinished(turn_id="trn_1", invocation_id=f"inv_{place}", call=call)
+        ended.failure.reason = reason
+        events += [event_pb2.SessionEvent(tool_started=began), event_pb2.SessionEvent(tool_finished=ended)]
+    events.append(event_pb2.SessionEvent(session_id="ses_1"))
+    events[-1].turn_finished.turn.CopyFrom(turn_pb2.Turn(id="trn_1", agent="Athena@1.0.0", attempt=1))
+    for place, event in enumerate(events):
+        event.sequence = place + 1
+        event.time.FromDatetime(NOON + timedelta(seconds=place))
+    found = outcome.execution(events)
+    assert found is not None
+    await around.side.history.store.keep(TENANT, found, [])
+    wanted = Wanted("Athena")
+    metrics = await around.side.history.metrics(TENANT, wanted, start=NOON, end=NOON + timedelta(hours=1))
+    (tally,) = metrics.tools
+    assert (tally.calls, tally.failures, tally.breaker_refusals) == (3, 2, 1)

@@ -28,7 +28,8 @@ class ImportPricesRequest(_message.Message):
     document: _builtins.str
     """JSON: `{"currency": "micro-USD per million tokens", "unknown_model": "refuse" | "zero" | "estimate", "prices": [{"provider",
     "model" ("*": all of the provider's), "tier", "region", "valid_from" (RFC 3339), "input", "output", "cached_input",
-    "cache_write", "reasoning", "audio_input", "audio_output", "embedding" (micro-USD per million tokens), "image" (micro-USD each),
+    "cache_write", "reasoning", "audio_input", "audio_output", "embedding" (micro-USD per million tokens; of models billed by seconds
+    heard or characters spoken, per million of these), "image" (micro-USD each),
     "above": [{"input_tokens", and prices that hold for prompts longer than that}]}]}`. Prices are whole numbers from 0 to 10^9.
     Required, at most 1,000,000 characters.
     """

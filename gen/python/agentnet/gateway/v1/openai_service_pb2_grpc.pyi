@@ -42,6 +42,19 @@ class OpenaiServiceStub:
     """Embeddings, as floats or base64.
     Errors: INVALID_ARGUMENT; NOT_FOUND (MODEL_NOT_FOUND).
     """
+    CreateImage: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """Pictures, in base64 ("b64_json"), whatever the model; the mesh keeps none, so "url" is refused.
+    Errors: as CreateChatCompletion.
+    """
+    CreateTranscription: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """What is said in a sound, at most 12 MiB, sent as a form: as json, text, verbose_json, srt or vtt. Where policy redacted anything the
+    whole is one piece.
+    Errors: as CreateChatCompletion.
+    """
+    CreateSpeech: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """A text spoken: the sound, as it is made. One that breaks off is cut there.
+    Errors: as CreateChatCompletion.
+    """
     ListOpenaiModels: _aio.UnaryStreamMultiCallable[_openai_service_pb2.ListOpenaiModelsRequest, _httpbody_pb2.HttpBody]
     """The mesh's models and the tenant's agents.
     Errors: none of its own.
@@ -107,6 +120,37 @@ class OpenaiServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
         """Embeddings, as floats or base64.
         Errors: INVALID_ARGUMENT; NOT_FOUND (MODEL_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def CreateImage(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _aio.ServicerContext[_httpbody_pb2.HttpBody, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """Pictures, in base64 ("b64_json"), whatever the model; the mesh keeps none, so "url" is refused.
+        Errors: as CreateChatCompletion.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTranscription(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _aio.ServicerContext[_httpbody_pb2.HttpBody, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """What is said in a sound, at most 12 MiB, sent as a form: as json, text, verbose_json, srt or vtt. Where policy redacted anything the
+        whole is one piece.
+        Errors: as CreateChatCompletion.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateSpeech(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _aio.ServicerContext[_httpbody_pb2.HttpBody, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """A text spoken: the sound, as it is made. One that breaks off is cut there.
+        Errors: as CreateChatCompletion.
         """
 
     @_abc_1.abstractmethod

@@ -570,6 +570,7 @@ class Model(_message.Message):
     ABILITIES_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
     DOWNGRADED_TO_FIELD_NUMBER: _builtins.int
+    MAKES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The mesh's name for it."""
     provider: _builtins.str
@@ -584,13 +585,15 @@ class Model(_message.Message):
     """Whether its provider is called: "closed" (yes), "open" (no, it failed too often) or "half_open" (one call tries)."""
     downgraded_to: _builtins.str
     """The model that answers in its place by a downgrade; empty: itself."""
+    makes: _builtins.str
+    """For MediaService: "images", "transcription" or "speech"; empty: for generations, or embeddings."""
     @_builtins.property
     def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that go on when it fails, in order."""
 
     @_builtins.property
     def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it takes beside text: "image", "audio", "tools", "json_schema", "reasoning". With "json_schema" alone it calls tools too, one at
+        """What it takes beside text: "image", "audio", "video", "tools", "json_schema", "reasoning". With "json_schema" alone it calls tools too, one at
         a time, by answers of a given form.
         """
 
@@ -606,10 +609,11 @@ class Model(_message.Message):
         abilities: _abc.Iterable[_builtins.str] | None = ...,
         breaker: _builtins.str = ...,
         downgraded_to: _builtins.str = ...,
+        makes: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "breaker", b"breaker", "context_tokens", b"context_tokens", "downgraded_to", b"downgraded_to", "embedding", b"embedding", "fallback_models", b"fallback_models", "is_default", b"is_default", "name", b"name", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "breaker", b"breaker", "context_tokens", b"context_tokens", "downgraded_to", b"downgraded_to", "embedding", b"embedding", "fallback_models", b"fallback_models", "is_default", b"is_default", "makes", b"makes", "name", b"name", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,38 +22,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/inference/v1/message.proto\x12\x15\x61gentnet.inference.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x8c\x01\n\x07Message\x12/\n\x04role\x18\x01 \x01(\x0e\x32\x1b.agentnet.inference.v1.RoleR\x04role\x12<\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\".agentnet.inference.v1.ContentPartR\x07\x63ontent\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\"\xd9\x02\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x34\n\x05image\x18\x02 \x01(\x0b\x32\x1c.agentnet.inference.v1.MediaH\x00R\x05image\x12\x34\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x1c.agentnet.inference.v1.MediaH\x00R\x05\x61udio\x12:\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x1c.agentnet.inference.v1.MediaH\x00R\x08\x64ocument\x12>\n\ttool_call\x18\x05 \x01(\x0b\x32\x1f.agentnet.inference.v1.ToolCallH\x00R\x08toolCall\x12\x44\n\x0btool_result\x18\x06 \x01(\x0b\x32!.agentnet.inference.v1.ToolResultH\x00R\ntoolResultB\x06\n\x04part\"n\n\x05Media\x12\x1d\n\nmedia_type\x18\x01 \x01(\tR\tmediaType\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03url\x18\x03 \x01(\tH\x00R\x03url\x12\x12\n\x04name\x18\x04 \x01(\tR\x04nameB\x08\n\x06source\"L\n\x08ToolCall\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n\targuments\x18\x03 \x01(\tR\targuments\"c\n\nToolResult\x12 \n\x0ctool_call_id\x18\x01 \x01(\tR\ntoolCallId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x19\n\x08is_error\x18\x03 \x01(\x08R\x07isError\"\x82\x01\n\x0eToolDefinition\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12:\n\x0cinput_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\"U\n\nToolChoice\x12\x33\n\x04mode\x18\x01 \x01(\x0e\x32\x1f.agentnet.inference.v1.ToolModeR\x04mode\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"^\n\x0eResponseFormat\x12\x38\n\x0bjson_schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructR\njsonSchema\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"\xa8\x02\n\x08Sampling\x12%\n\x0btemperature\x18\x01 \x01(\x01H\x00R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x02 \x01(\x01H\x01R\x04topP\x88\x01\x01\x12.\n\x10presence_penalty\x18\x03 \x01(\x01H\x02R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\x04 \x01(\x01H\x03R\x10\x66requencyPenalty\x88\x01\x01\x12\x17\n\x04seed\x18\x05 \x01(\x03H\x04R\x04seed\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tR\x04stopB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed*e\n\x08ToolMode\x12\x19\n\x15TOOL_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOOL_MODE_AUTO\x10\x01\x12\x12\n\x0eTOOL_MODE_NONE\x10\x02\x12\x16\n\x12TOOL_MODE_REQUIRED\x10\x03*\x85\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x01\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x02\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x03*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentnet/inference/v1/message.proto\x12\x15\x61gentnet.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x8c\x01\n\x07Message\x12/\n\x04role\x18\x01 \x01(\x0e\x32\x1b.agentnet.inference.v1.RoleR\x04role\x12<\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\".agentnet.inference.v1.ContentPartR\x07\x63ontent\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\"\x8f\x03\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x34\n\x05image\x18\x02 \x01(\x0b\x32\x1c.agentnet.inference.v1.MediaH\x00R\x05image\x12\x34\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x1c.agentnet.inference.v1.MediaH\x00R\x05\x61udio\x12:\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x1c.agentnet.inference.v1.MediaH\x00R\x08\x64ocument\x12>\n\ttool_call\x18\x05 \x01(\x0b\x32\x1f.agentnet.inference.v1.ToolCallH\x00R\x08toolCall\x12\x44\n\x0btool_result\x18\x06 \x01(\x0b\x32!.agentnet.inference.v1.ToolResultH\x00R\ntoolResult\x12\x34\n\x05video\x18\x07 \x01(\x0b\x32\x1c.agentnet.inference.v1.VideoH\x00R\x05videoB\x06\n\x04part\"\xa9\x01\n\x05Video\x12\x1d\n\nmedia_type\x18\x01 \x01(\tR\tmediaType\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03url\x18\x03 \x01(\tH\x00R\x03url\x12\x39\n\x06\x66rames\x18\x04 \x03(\x0b\x32!.agentnet.inference.v1.VideoFrameR\x06\x66rames\x12\x12\n\x04name\x18\x05 \x01(\tR\x04nameB\x08\n\x06source\"o\n\nVideoFrame\x12\x32\n\x05image\x18\x01 \x01(\x0b\x32\x1c.agentnet.inference.v1.MediaR\x05image\x12-\n\x04time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04time\"n\n\x05Media\x12\x1d\n\nmedia_type\x18\x01 \x01(\tR\tmediaType\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03url\x18\x03 \x01(\tH\x00R\x03url\x12\x12\n\x04name\x18\x04 \x01(\tR\x04nameB\x08\n\x06source\"L\n\x08ToolCall\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n\targuments\x18\x03 \x01(\tR\targuments\"c\n\nToolResult\x12 \n\x0ctool_call_id\x18\x01 \x01(\tR\ntoolCallId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x19\n\x08is_error\x18\x03 \x01(\x08R\x07isError\"\x82\x01\n\x0eToolDefinition\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12:\n\x0cinput_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\"U\n\nToolChoice\x12\x33\n\x04mode\x18\x01 \x01(\x0e\x32\x1f.agentnet.inference.v1.ToolModeR\x04mode\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"^\n\x0eResponseFormat\x12\x38\n\x0bjson_schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructR\njsonSchema\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"\xa8\x02\n\x08Sampling\x12%\n\x0btemperature\x18\x01 \x01(\x01H\x00R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x02 \x01(\x01H\x01R\x04topP\x88\x01\x01\x12.\n\x10presence_penalty\x18\x03 \x01(\x01H\x02R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\x04 \x01(\x01H\x03R\x10\x66requencyPenalty\x88\x01\x01\x12\x17\n\x04seed\x18\x05 \x01(\x03H\x04R\x04seed\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tR\x04stopB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed*e\n\x08ToolMode\x12\x19\n\x15TOOL_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOOL_MODE_AUTO\x10\x01\x12\x12\n\x0eTOOL_MODE_NONE\x10\x02\x12\x16\n\x12TOOL_MODE_REQUIRED\x10\x03*\x85\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x01\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x02\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x03*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.inference.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOOLMODE']._serialized_start=1489
-  _globals['_TOOLMODE']._serialized_end=1590
-  _globals['_REASONINGEFFORT']._serialized_start=1593
-  _globals['_REASONINGEFFORT']._serialized_end=1726
-  _globals['_ROLE']._serialized_start=1728
-  _globals['_ROLE']._serialized_end=1823
-  _globals['_MESSAGE']._serialized_start=93
-  _globals['_MESSAGE']._serialized_end=233
-  _globals['_CONTENTPART']._serialized_start=236
-  _globals['_CONTENTPART']._serialized_end=581
-  _globals['_MEDIA']._serialized_start=583
-  _globals['_MEDIA']._serialized_end=693
-  _globals['_TOOLCALL']._serialized_start=695
-  _globals['_TOOLCALL']._serialized_end=771
-  _globals['_TOOLRESULT']._serialized_start=773
-  _globals['_TOOLRESULT']._serialized_end=872
-  _globals['_TOOLDEFINITION']._serialized_start=875
-  _globals['_TOOLDEFINITION']._serialized_end=1005
-  _globals['_TOOLCHOICE']._serialized_start=1007
-  _globals['_TOOLCHOICE']._serialized_end=1092
-  _globals['_RESPONSEFORMAT']._serialized_start=1094
-  _globals['_RESPONSEFORMAT']._serialized_end=1188
-  _globals['_SAMPLING']._serialized_start=1191
-  _globals['_SAMPLING']._serialized_end=1487
+  _globals['_TOOLMODE']._serialized_start=1860
+  _globals['_TOOLMODE']._serialized_end=1961
+  _globals['_REASONINGEFFORT']._serialized_start=1964
+  _globals['_REASONINGEFFORT']._serialized_end=2097
+  _globals['_ROLE']._serialized_start=2099
+  _globals['_ROLE']._serialized_end=2194
+  _globals['_MESSAGE']._serialized_start=125
+  _globals['_MESSAGE']._serialized_end=265
+  _globals['_CONTENTPART']._serialized_start=268
+  _globals['_CONTENTPART']._serialized_end=667
+  _globals['_VIDEO']._serialized_start=670
+  _globals['_VIDEO']._serialized_end=839
+  _globals['_VIDEOFRAME']._serialized_start=841
+  _globals['_VIDEOFRAME']._serialized_end=952
+  _globals['_MEDIA']._serialized_start=954
+  _globals['_MEDIA']._serialized_end=1064
+  _globals['_TOOLCALL']._serialized_start=1066
+  _globals['_TOOLCALL']._serialized_end=1142
+  _globals['_TOOLRESULT']._serialized_start=1144
+  _globals['_TOOLRESULT']._serialized_end=1243
+  _globals['_TOOLDEFINITION']._serialized_start=1246
+  _globals['_TOOLDEFINITION']._serialized_end=1376
+  _globals['_TOOLCHOICE']._serialized_start=1378
+  _globals['_TOOLCHOICE']._serialized_end=1463
+  _globals['_RESPONSEFORMAT']._serialized_start=1465
+  _globals['_RESPONSEFORMAT']._serialized_end=1559
+  _globals['_SAMPLING']._serialized_start=1562
+  _globals['_SAMPLING']._serialized_end=1858
 # @@protoc_insertion_point(module_scope)

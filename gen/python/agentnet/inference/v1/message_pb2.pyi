@@ -5,6 +5,7 @@ What goes into a model."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
@@ -152,6 +153,7 @@ class ContentPart(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     TOOL_RESULT_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Plain text, at most 262,144 characters."""
     @_builtins.property
@@ -176,6 +178,10 @@ class ContentPart(_message.Message):
     def tool_result(self) -> Global___ToolResult:
         """What the tool answered. Only in messages of the tool."""
 
+    @_builtins.property
+    def video(self) -> Global___Video:
+        """A film. Only in messages of the user."""
+
     def __init__(
         self,
         *,
@@ -185,16 +191,91 @@ class ContentPart(_message.Message):
         document: Global___Media | None = ...,
         tool_call: Global___ToolCall | None = ...,
         tool_result: Global___ToolResult | None = ...,
+        video: Global___Video | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "document", b"document", "image", b"image", "part", b"part", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "document", b"document", "image", b"image", "part", b"part", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "document", b"document", "image", b"image", "part", b"part", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "document", b"document", "image", b"image", "part", b"part", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image", "audio", "document", "tool_call", "tool_result"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image", "audio", "document", "tool_call", "tool_result", "video"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___ContentPart: _TypeAlias = ContentPart  # noqa: Y015
+
+@_typing.final
+class Video(_message.Message):
+    """A film: whole, for models with the ability "video"; as frames, for those with "image". At least one of both; a model that can
+    take it whole is given it whole.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """The IANA media type: video/mp4, video/webm, video/quicktime or video/mpeg. Required with a source."""
+    data: _builtins.bytes
+    """Here, at most 12 MiB."""
+    url: _builtins.str
+    """At an https address that the provider fetches."""
+    name: _builtins.str
+    """A name for the model to call it by, at most 256 characters; empty: none."""
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___VideoFrame]:
+        """Pictures of it in order, at most 64. The model is told the time of each."""
+
+    def __init__(
+        self,
+        *,
+        media_type: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        url: _builtins.str = ...,
+        frames: _abc.Iterable[Global___VideoFrame] | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "source", b"source", "url", b"url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frames", b"frames", "media_type", b"media_type", "name", b"name", "source", b"source", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data", "url"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___Video: _TypeAlias = Video  # noqa: Y015
+
+@_typing.final
+class VideoFrame(_message.Message):
+    """One picture of a film."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def image(self) -> Global___Media:
+        """The picture, as ContentPart.image."""
+
+    @_builtins.property
+    def time(self) -> _duration_pb2.Duration:
+        """When in the film."""
+
+    def __init__(
+        self,
+        *,
+        image: Global___Media | None = ...,
+        time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoFrame: _TypeAlias = VideoFrame  # noqa: Y015
 
 @_typing.final
 class Media(_message.Message):

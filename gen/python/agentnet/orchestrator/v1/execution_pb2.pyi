@@ -120,12 +120,15 @@ class ToolTally(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    BREAKER_REFUSALS_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """The tool, as `web_search@1.0.0`."""
     calls: _builtins.int
     """Calls."""
     failures: _builtins.int
     """Of these, failed."""
+    breaker_refusals: _builtins.int
+    """Of the failed, those that the tool's circuit breaker refused: it was not called."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time in all of them."""
@@ -137,10 +140,11 @@ class ToolTally(_message.Message):
         calls: _builtins.int = ...,
         failures: _builtins.int = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        breaker_refusals: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "elapsed", b"elapsed", "failures", b"failures", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_refusals", b"breaker_refusals", "calls", b"calls", "elapsed", b"elapsed", "failures", b"failures", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

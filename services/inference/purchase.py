@@ -1,0 +1,105 @@
+"""Calls of models that are no streams of text: judged, leased before, settled once after, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from services.inference.enforcement import Enforcement, Held, blocked, report
+from services.inference.errors import REFUSED, PolicyBlocked
+from services.inference.peers import NOTHING_ELSE, Cost, CostPeer, Ending, Metered, Payer, PolicyPeer, Settlement
+from services.inference.providers.contract import Usage
+from shared.clock import Clock
+from shared.errors import MeshError
+from shared.log import log
+from shared.monitors.rules import Verdict
+from shared.monitors.stream import Ruling
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one call used: text tokens, and what is metered beside them."""
+
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
+    metered: Metered = NOTHING_ELSE
+
+
+@dataclass(slots=True)
+class Purchase:
+    """One attempt. `spent` is what it is settled with: the most it may use, until someone knows better."""
+
+    payer: Payer
+    spent: Spent
+    begun: bool = False
+    """Whether something of it was delivered: then a refusal is no longer free."""
+    cost: Cost | None = None
+    """There once it is settled; None where cost was away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purchases:
+    """Money and policy of such calls."""
+
+    cost: CostPeer
+    policy: PolicyPeer
+    enforcement: Enforcement
+    clock: Clock
+
+    async def judged(self, payer: Payer, texts: Sequence[str], bundles: tuple[str, ...] = ()) -> Held:
+        """The rules that hold for the call, once they let its texts go. Raises PolicyBlocked and PolicyUnavailable."""
+        held = await self.enforcement.held(payer, bundles)
+        verdicts, refusal = await self.enforcement.check_prompt(held, payer, texts)
+        await self._told(payer, verdicts)
+        if refusal:
+            raise refusal
+        return held
+
+    async def released(self, held: Held, payer: Payer, text: str, what: str) -> str:
+        """The text as rules of the output leave it. Raises PolicyBlocked and PolicyUnavailable."""
+        guard = self.enforcement.guard(held, payer)
+        rulings: list[Ruling] = [await guard.text(text)]
+        if not rulings[0].blocked:
+            rulings.append(await guard.end_of_text())
+        await self._told(payer, [verdict for ruling in rulings for verdict in ruling.verdicts])
+        if rulings[-1].blocked:
+            raise blocked(rulings[-1], what)
+        return "".join(ruling.text for ruling in rulings)
+
+    @asynccontextmanager
+    async def paid(self, payer: Payer, most: Spent) -> AsyncIterator[Purchase]:
+        """Sets aside what the call may use at most; settles what it used when the block ends. Raises cost's errors."""
+        usage = most.usage
+        await self.cost.reserve(
+            payer, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, metered=most.metered
+        )
+        purchase, ending = Purchase(payer, most), Ending.CUT
+        try:
+            yield purchase
+            ending = Ending.COMPLETED
+        except REFUSED:
+            if not purchase.begun:
+                purchase.spent = Spent()
+            raise
+        except PolicyBlocked:
+            ending = Ending.STOPPED
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            ending = Ending.CANCELLED
+            raise
+        finally:
+            await asyncio.shield(self._settle(purchase, ending))
+
+    async def _settle(self, purchase: Purchase, ending: Ending) -> None:
+        """Cost being away costs the caller nothing: the settlement is kept where there is a folder for it."""
+        spent = purchase.spent
+        settlement = Settlement(purchase.payer, spent.usage, ending, self.clock.now(), spent.metered)
+        try:
+            purchase.cost = await self.cost.settle(settlement)
+        except MeshError as error:
+            log.error("purchase.not_settled", generation_id=purchase.payer.generation_id, error=error.message)
+
+    async def _told(self, payer: Payer, verdicts: Sequence[Verdict]) -> None:
+        if verdicts:
+            await report(self.policy, payer, verdicts, at=self.clock.now())

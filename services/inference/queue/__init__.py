@@ -1,0 +1,1 @@
+"""Generations that nobody waits for."""

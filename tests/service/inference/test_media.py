@@ -1,0 +1,304 @@
+"""Pictures, transcripts and speech through the whole service, from a provider that speaks OpenAI's wire format."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+import yaml
+
+from agentnet.inference.v1 import media_service_pb2 as pb
+from agentnet.inference.v1 import media_service_pb2_grpc as rpc
+from services.inference import wiring
+from services.inference.breakers import LocalBreakers
+from services.inference.enforcement import Enforcement, Held
+from services.inference.measures import Measures
+from services.inference.media.service import NAME, MediaService
+from services.inference.media.studio import Studio
+from services.inference.peers import Ending, Metered
+from services.inference.providers.contract import Usage
+from services.inference.purchase import Purchases
+from services.inference.settings import InferenceSettings
+from shared.clock import SystemClock
+from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
+from shared.ids import SequentialIds
+from shared.monitors.enforced import Enforced
+from shared.rpc.channel import mesh_channel
+from shared.rpc.server import serving
+from shared.rpc.status import from_rpc
+from shared.settings import MeshSettings
+from shared.tasks import supervised
+from tests.service.inference.calls import said, until
+from tests.support.identity import Keys
+from tests.support.inference import DEFAULT, ScriptedCost, ScriptedPolicy
+from tests.support.media_server import SOUND, MediaServer, Refusal, media_server, png, wav
+
+Code = grpc.StatusCode
+
+
+def catalog(server: MediaServer) -> dict[str, Any]:
+    azure = {"kind": "azure", "base_url": server.url.removesuffix("/v1"), "api_version": "2025-04-01-preview"}
+    return {
+        "providers": {
+            "openai": {"kind": "openai", "base_url": server.url, "api_key": "env:MEDIA_KEY"},
+            "azure-eu": azure | {"api_key": "env:MEDIA_KEY"},
+        },
+        "media": {
+            "gpt-image-1": {"provider": "openai", "makes": "images", "bills": "tokens", "fallback": ["dall-e-3"]},
+            "dall-e-3": {"provider": "openai", "makes": "images", "bills": "images"},
+            "whisper-1": {"provider": "openai", "makes": "transcription", "bills": "seconds"},
+            "gpt-4o-transcribe": {"provider": "openai", "makes": "transcription", "bills": "tokens"},
+            "tts-1": {"provider": "openai", "makes": "speech", "bills": "characters"},
+            "gpt-4o-mini-tts": {"provider": "openai", "makes": "speech", "bills": "tokens"},
+            "eu-tts": {"provider": "azure-eu", "model": "my-tts", "makes": "speech", "bills": "characters"},
+        },
+    }
+
+
+@dataclass(slots=True)
+class World:
+    stub: Any
+    server: MediaServer
+    cost: ScriptedCost
+    policy: ScriptedPolicy
+    studio: Studio
+    keys: Keys
+
+    async def images(self, **asked: Any) -> list[pb.GenerateImagesResponse]:
+        call = self.stub.GenerateImages(pb.GenerateImagesRequest(**asked), metadata=self.keys.metadata("acme"))
+        return [answer async for answer in call]
+
+    async def heard(self, **asked: Any) -> pb.TranscribeResponse:
+        request = pb.TranscribeRequest(**{"audio": wav(2.4), "media_type": "audio/wav"} | asked)
+        found: pb.TranscribeResponse = await self.stub.Transcribe(request, metadata=self.keys.metadata("acme"))
+        return found
+
+    async def spoken(self, **asked: Any) -> list[pb.SpeakResponse]:
+        request = pb.SpeakRequest(**{"text": "Hello there.", "voice": "alloy"} | asked)
+        return [answer async for answer in self.stub.Speak(request, metadata=self.keys.metadata("acme"))]
+
+    @property
+    def settled(self) -> list[tuple[str, Usage, Metered, Ending]]:
+        return [(one.payer.model, one.usage, one.metered, one.outcome) for one in self.cost.settlements]
+
+
+@pytest.fixture
+async def world(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setenv("MEDIA_KEY", "k-7")
+    given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks}
+    cost, policy, clock = ScriptedCost(), ScriptedPolicy(), SystemClock()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(media_server())
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog(server), sort_keys=False))
+        settings = InferenceSettings.model_validate(
+            given | {"catalog": tmp_path / "catalog.yaml", "openai_api_key": "", "embedded_url": ""}
+        )
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        wired = await wiring.wired(settings, session)
+        enforced = Enforced(policy.watch, Held.of)
+        policy.snapshots.put_nowait(DEFAULT)
+        await stack.enter_async_context(supervised("policy", enforced.follow))
+        studio = Studio(
+            wired.router, wired.makers, Purchases(cost, policy, Enforcement(enforced, policy, strict=True), clock),
+            Measures(policy, clock), LocalBreakers(clock), limit=4, jitter=lambda: 0.0,
+        )  # fmt: skip
+
+        async def register(server: grpc.aio.Server, _: AsyncExitStack) -> None:
+            rpc.add_MediaServiceServicer_to_server(MediaService(studio, SequentialIds()), server)
+
+        mesh = MeshSettings.model_validate(given | {"drain_grace": 0})
+        address = await stack.enter_async_context(serving(mesh, register, service_names=(NAME,)))
+        channel = await stack.enter_async_context(mesh_channel(address, services=(NAME,)))
+        await until(lambda: enforced.revision)
+        yield World(rpc.MediaServiceStub(channel), server, cost, policy, studio, keys)
+
+
+async def refused(call: Any) -> MeshError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return from_rpc(raised.value)
+
+
+async def test_pictures_come_one_by_one_and_cost_what_the_provider_counted(world: World) -> None:
+    *pictures, end = await world.images(prompt="A cat", count=2, size="1024x1024", quality="high")
+    assert [(one.image.media_type, one.image.data) for one in pictures] == [("image/webp", png())] * 2
+    asked = {"model": "gpt-image-1", "prompt": "A cat", "n": 2, "size": "1024x1024", "quality": "high"}
+    assert world.server.heard == [{"path": "/v1/images/generations"} | asked]
+    assert world.server.keys == ["Bearer k-7"]
+    assert world.settled == [("gpt-image-1", Usage(11, 272), Metered(), Ending.COMPLETED)]
+    assert world.cost.settlements[0].payer.tier == "high"
+    assert (end.spent.model, end.spent.usage.output_tokens, end.spent.cost.micros_usd) == ("gpt-image-1", 272, 544)
+
+
+async def test_pictures_billed_by_the_piece_are_counted_and_leased_by_the_piece(world: World) -> None:
+    world.server.revised = "A cat, write to bob@example.org"
+    *pictures, end = await world.images(model="dall-e-3", prompt="A cat", count=3)
+    assert [one.image.revised_prompt for one in pictures] == ["A cat, write to [REDACTED:mail]"] * 3
+    assert world.cost.leased == [Metered(images=3)]
+    assert world.settled == [("dall-e-3", Usage(0, 0), Metered(images=3), Ending.COMPLETED)]
+    assert end.spent.images == 3
+
+
+async def test_what_is_heard_is_redacted_and_its_pieces_are_kept_back(world: World) -> None:
+    found = await world.heard(model="whisper-1", segments=True, language="en", prompt="names: Bob", temperature=0)
+    assert (found.text, found.language, list(found.segments)) == ("Call [REDACTED:mail] at nine.", "english", [])
+    (asked,) = world.server.heard
+    assert (asked["file"], asked["filename"], asked["type"]) == (wav(2.4), "audio.wav", "audio/wav")
+    assert (asked["language"], asked["prompt"], asked["temperature"]) == ("en", "names: Bob", "0.0")
+    assert [rule for _, rule, _ in world.policy.recorded] == ["mail"]
+    assert world.cost.leased == [Metered(audio_input=3)]
+    assert world.settled == [("whisper-1", Usage(0, 0), Metered(audio_input=3), Ending.COMPLETED)]
+
+
+async def test_sound_tokens_are_counted_apart_from_text_tokens(world: World) -> None:
+    found = await world.heard(model="gpt-4o-transcribe")
+    assert world.settled == [("gpt-4o-transcribe", Usage(6, 9), Metered(audio_input=24), Ending.COMPLETED)]
+    assert (found.spent.audio_input_units, found.spent.usage.estimated) == (24, False)
+    assert world.cost.leased[0].audio_input >= 24
+
+
+async def test_where_the_provider_does_not_count_the_lease_is_paid_and_says_so(world: World) -> None:
+    world.server.says_usage = False
+    found = await world.heard(model="gpt-4o-transcribe", segments=True)
+    assert found.spent.usage.estimated
+    assert world.settled[0][2] == world.cost.leased[0] == Metered(audio_input=30)
+
+
+@pytest.mark.parametrize(
+    ("model", "spent", "metered"),
+    [
+        ("tts-1", Usage(0, 0, estimated=True), Metered(audio_output=12)),
+        ("gpt-4o-mini-tts", Usage(14, 0), Metered(audio_output=101)),
+    ],
+)
+async def test_sound_streams_as_the_provider_makes_it(world: World, model: str, spent: Usage, metered: Metered) -> None:
+    *pieces, end = await world.spoken(model=model, speed=1.5, format="mp3")
+    assert b"".join(one.audio.data for one in pieces) == SOUND
+    assert {one.audio.media_type for one in pieces} == {"audio/mpeg"}
+    assert (world.server.heard[0]["voice"], world.server.heard[0]["speed"]) == ("alloy", 1.5)
+    assert world.settled == [(model, spent, metered, Ending.COMPLETED)]
+    assert end.spent.model == model
+
+
+async def test_what_a_rule_redacts_is_not_said(world: World) -> None:
+    await world.spoken(text="Write to bob@example.org.", instructions="cheerfully")
+    assert world.server.heard[0]["input"] == "Write to [REDACTED:mail]."
+    assert world.server.heard[0]["instructions"] == "cheerfully"
+
+
+async def test_a_deployment_of_azure_stands_in_the_path(world: World) -> None:
+    await world.spoken(model="eu-tts")
+    assert world.server.heard[0]["path"] == "/openai/deployments/my-tts/audio/speech?api-version=2025-04-01-preview"
+    assert world.server.keys == ["k-7"]
+
+
+@pytest.mark.parametrize("kind", ["images", "heard", "spoken"])
+async def test_what_policy_blocks_goes_to_nobody_and_costs_nothing(world: World, kind: str) -> None:
+    asked = {"images": {"prompt": "a bomb"}, "heard": {"prompt": "a bomb"}, "spoken": {"text": "a bomb"}}[kind]
+    assert said(await refused(getattr(world, kind)(**asked))) == (Code.FAILED_PRECONDITION, "POLICY_BLOCKED")
+    assert (world.server.heard, world.cost.reserved) == ([], [])
+    assert [rule for _, rule, _ in world.policy.recorded] == ["bomb"]
+
+
+@pytest.mark.parametrize("kind", ["images", "heard", "spoken"])
+async def test_without_money_the_provider_is_not_asked(world: World, kind: str) -> None:
+    asked = {"images": {"prompt": "a cat"}, "heard": {}, "spoken": {}}[kind]
+    world.cost.refusals = [ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)]
+    assert said(await refused(getattr(world, kind)(**asked))) == (Code.RESOURCE_EXHAUSTED, "BUDGET_EXHAUSTED")
+    assert (world.server.heard, world.settled) == ([], [])
+
+
+async def test_a_passing_refusal_is_asked_again_and_paid_once(world: World) -> None:
+    world.server.refusals = [Refusal(429, headers={"retry-after-ms": "5"})]
+    found = await world.heard(model="whisper-1")
+    assert found.text
+    assert [(metered.audio_input, ending) for _, _, metered, ending in world.settled] == [
+        (0, Ending.CUT), (3, Ending.COMPLETED),
+    ]  # fmt: skip
+    assert len({one.payer.generation_id for one in world.cost.settlements}) == 2
+
+
+async def test_another_model_goes_on_when_one_fails(world: World) -> None:
+    world.server.refusals = [Refusal(401)]
+    *pictures, end = await world.images(prompt="A cat")
+    assert (len(pictures), end.spent.model) == (1, "dall-e-3")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (Refusal(400, "content_policy_violation"), (Code.FAILED_PRECONDITION, "CONTENT_FILTERED")),
+        (Refusal(400, "invalid_value"), (Code.INVALID_ARGUMENT, "PROVIDER_REJECTED")),
+    ],
+)
+async def test_a_refusal_is_typed_costs_nothing_and_quotes_nothing(
+    world: World, refusal: Refusal, expected: tuple[Code, str]
+) -> None:
+    world.server.refusals = [refusal]
+    error = await refused(world.images(prompt="A secret cat"))
+    assert said(error) == expected
+    assert "secret" not in error.message
+    assert len(world.server.heard) == 1
+
+
+@pytest.mark.parametrize("model", ["tts-1", "gpt-4o-mini-tts"])
+async def test_a_sound_that_breaks_off_is_an_error_and_is_paid(world: World, model: str) -> None:
+    world.server.break_after = 9000
+    error = await refused(world.spoken(model=model))
+    assert said(error) == (Code.UNAVAILABLE, "STREAM_BROKEN")
+    ((_, _, metered, ending),) = world.settled
+    assert (metered, ending) == (world.cost.leased[0], Ending.CUT)
+
+
+async def test_who_leaves_in_the_middle_ends_the_call_at_the_provider_and_is_settled(world: World) -> None:
+    world.server.hang = asyncio.Event()
+    request = pb.SpeakRequest(model="tts-1", text="Hello there.", voice="alloy")
+    call = world.stub.Speak(request, metadata=world.keys.metadata("acme"))
+    await anext(aiter(call))
+    call.cancel()
+    await asyncio.wait_for(world.server.left.wait(), 1)
+    await until(lambda: world.settled)
+    assert world.settled[0][3] is Ending.CANCELLED
+
+
+async def test_cost_being_away_at_the_end_costs_the_caller_nothing(world: World) -> None:
+    world.cost.settle_failures = [Unavailable("cost is away")]
+    found = await world.heard(model="whisper-1")
+    assert found.text
+    assert not found.spent.HasField("cost")
+
+
+async def test_what_is_wrong_is_named_by_its_field(world: World) -> None:
+    wrong = [
+        ("images", {"prompt": ""}, "prompt"),
+        ("images", {"prompt": "a", "count": 11}, "count"),
+        ("images", {"prompt": "a", "size": "big; or"}, "size"),
+        ("heard", {"audio": b""}, "audio"),
+        ("heard", {"media_type": "video/mp4"}, "media_type"),
+        ("heard", {"temperature": 2}, "temperature"),
+        ("spoken", {"text": ""}, "text"),
+        ("spoken", {"voice": ""}, "voice"),
+        ("spoken", {"format": "midi"}, "format"),
+        ("spoken", {"speed": 9}, "speed"),
+    ]
+    fields = [(await refused(getattr(world, kind)(**asked))).field for kind, asked, _ in wrong]
+    assert fields == [field for _, _, field in wrong]
+    assert said(await refused(world.images(prompt="a", model="tts-1"))) == (Code.NOT_FOUND, "MODEL_NOT_FOUND")
+
+
+async def test_strict_replay_calls_nobody(world: World) -> None:
+    world.studio.offline = True
+    assert said(await refused(world.heard()))[1] == "REPLAY_MISSED"
+    assert world.server.heard == []
+
+
+async def test_a_replica_that_is_full_says_so(world: World) -> None:
+    world.studio.limit = 0
+    assert said(await refused(world.heard()))[0] is Code.RESOURCE_EXHAUSTED
