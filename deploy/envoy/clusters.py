@@ -50,8 +50,8 @@ def _cluster(name: str, inputs: EnvoyInputs) -> Config:
                 "base_ejection_time": "2s",
                 "max_ejection_percent": 50,
             },
-            # The last replica is tried whatever checks say: one that only has too much to do answers late, and one that is
-            # gone refuses, which the caller is told at once. With fewer than a hundred replicas 1 % means none is left.
+            # The last replica is tried whatever checks say: one that has too much to do answers late, and one that is
+            # gone refuses, which the caller is told at once. Among less than a hundred 1 % means that none is left.
             "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
             "circuit_breakers": {
                 "thresholds": [

@@ -1,9 +1,9 @@
 """Fair turns of the event loop: however many streams have tokens, new calls, health and money are served in between.
 
-One process reads hundreds of upstreams. When more of them have something to say than the processor can carry, a turn of
-the loop that served them all would take as long as a second, and whatever else happens takes several turns: accepting one
-call takes gRPC four. So some streams are served, then some turns belong to everything else; the others wait, unread, and
-have their tokens carried together afterwards.
+One process reads hundreds of upstreams. When more of them have something to say than the processor can carry, a turn
+that served them all would take as long as a second, and whatever else happens takes several turns: accepting one call
+takes gRPC four. So some streams are served, then some turns belong to everything else; the others wait, unread, and have
+their tokens carried together afterwards.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Turns:
 
     async def wait(self) -> None:
         """Until it is the stream's turn."""
+        if self._began is None:
+            self._begin()
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         await turn

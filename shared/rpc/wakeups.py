@@ -1,10 +1,10 @@
 """Lets gRPC's thread wake a busy event loop without waiting for it.
 
-For each thing that happens to a call gRPC's own thread writes one byte to a pair of sockets and the loop, once a turn, reads
-one, though it then handles everything that happened. When more than one thing happens a turn the bytes pile up; some hundreds fill the
-sockets, the thread waits for room, and from then on a turn of the loop handles one thing: calls are accepted, messages sent and health
-checks answered at a pace of turns, for as long as the loop is busy. Here the loop reads all bytes there are, and the thread,
-when there is no room, goes on: the bytes that are there wake the loop as well.
+For each thing that happens to a call, gRPC's own thread writes one byte to a pair of sockets; the loop, once a turn,
+reads one, though it then handles all that happened. With more than one thing a turn the bytes pile up, some hundreds
+fill the sockets, the thread waits for room, and from then on each turn handles one thing: calls are accepted, messages
+sent and health checks answered at the pace of turns, for as long as the loop is busy. Here the loop reads all the bytes
+there are; the thread, where there is no room, goes on: the bytes that are there wake the loop as well.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ def never_in_the_way() -> None:
 def pair() -> tuple[socket.socket, socket.socket]:
     """Sockets to read from and to write to; writing never waits."""
     reading, writing = socket.socketpair()
-    writing.setblocking(False)
+    writing.settimeout(0)
     return _Drained(fileno=reading.detach()), writing

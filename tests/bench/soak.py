@@ -128,7 +128,9 @@ def judge(seen: Seen) -> None:
     began, ended = statistics.mean(held[:quarter]), statistics.mean(held[-quarter:])
     if max(held) >= MOST_MEGABYTES or ended > began * FLAT:
         raise RuntimeError(f"memory: {began:.0f} MB in the first quarter, {ended:.0f} in the last, at most {max(held)}")
-    sys.stdout.write(f"memory is flat: {began:.0f} MB in the first quarter, {ended:.0f} in the last, at most {max(held)}\n")
+    sys.stdout.write(
+        f"memory is flat: {began:.0f} MB in the first quarter, {ended:.0f} in the last, at most {max(held)}\n"
+    )
 
 
 if __name__ == "__main__":
