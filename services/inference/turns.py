@@ -2,8 +2,8 @@
 
 One process reads hundreds of upstreams. When more of them have something to say than the processor can carry, a turn
 that served them all would take as long as a second, and whatever else happens takes several turns: accepting one call
-takes gRPC four. So some streams are served, then some turns belong to everything else; the others wait, unread, and have
-their tokens carried together afterwards.
+takes gRPC four. So some streams are served, then some turns belong to everything else; the others wait, unread, and
+have their tokens carried together afterwards.
 """
 
 from __future__ import annotations

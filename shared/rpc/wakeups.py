@@ -10,10 +10,9 @@ there are; the thread, where there is no room, goes on: the bytes that are there
 from __future__ import annotations
 
 import socket
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Final
-
-from grpc._cython import cygrpc
 
 _ALL: Final = 65536
 
@@ -27,7 +26,7 @@ class _Drained(socket.socket):
 
 def never_in_the_way() -> None:
     """For all of gRPC's asyncio side that is made from here on in this process."""
-    within: Any = cygrpc
+    within: Any = import_module("grpc._cython.cygrpc")  # which has no types
     within.socket = SimpleNamespace(**{**vars(socket), "socketpair": pair})
 
 
