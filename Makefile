@@ -70,13 +70,13 @@ bench: setup ## Measure the mesh's overhead and print the table
 bench-streaming: setup ## Streamed tokens beside plain Envoy; LITELLM=its command and TENSORZERO=a Python with its wheel add them
 	@python -m tests.bench.streaming --write $(if $(LITELLM),--litellm $(LITELLM)) $(if $(TENSORZERO),--tensorzero $(TENSORZERO))
 
-bench-start: setup ## What starting a stream costs: first tokens and CPU of each process
-	@python -m tests.bench.inference_start
+bench-start: setup ## What starting a stream costs: first tokens and CPU of each process; LITELLM=its command adds it
+	@python -m tests.bench.inference_start $(if $(LITELLM),--litellm $(LITELLM)) $(if $(TENSORZERO),--tensorzero $(TENSORZERO))
 
 bench-unary: setup ## CPU of a whole answer; LITELLM=its command and TENSORZERO=a Python with its wheel add them
 	@python -m tests.bench.unary $(if $(LITELLM),--litellm $(LITELLM)) $(if $(TENSORZERO),--tensorzero $(TENSORZERO))
 
-bench-soak: setup ## 500 streams at 20 ms a token for ten minutes: errors and memory
+bench-soak: setup ## 500 streams at 20 ms a token for ten minutes: fails on an error, at 200 MB or when memory grows
 	@python -m tests.bench.soak
 
 bench-replay: setup ## Recordings beside the embedded model

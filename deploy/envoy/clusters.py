@@ -9,7 +9,7 @@ _HTTP2 = typed(
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     explicit_http_config={
         "http2_protocol_options": {
-            "connection_keepalive": {"interval": "20s", "timeout": "5s"},
+            "connection_keepalive": {"interval": "20s", "timeout": "15s"},
             "max_concurrent_streams": 4096,
         }
     },
@@ -33,7 +33,7 @@ def _cluster(name: str, inputs: EnvoyInputs) -> Config:
             "health_checks": [
                 {
                     # A process that is gone refuses at once; one that has much to do answers late, and is not gone.
-                    "timeout": "5s",
+                    "timeout": f"{inputs.health_seconds}s",
                     "interval": "1s",
                     "no_traffic_interval": "1s",
                     "unhealthy_interval": "0.25s",
@@ -50,8 +50,9 @@ def _cluster(name: str, inputs: EnvoyInputs) -> Config:
                 "base_ejection_time": "2s",
                 "max_ejection_percent": 50,
             },
-            # A mesh that lost all replicas of a service says so at once; it does not try what cannot work.
-            "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+            # The last replica is tried whatever checks say: one that has too much to do answers late, and one that is
+            # gone refuses, which the caller is told at once. Among less than a hundred 1 % means that none is left.
+            "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
             "circuit_breakers": {
                 "thresholds": [
                     {

@@ -45,7 +45,7 @@ def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         _grpc_web(),
         _transcoder(inputs, methods),
         _jwt(inputs),
-        _authz(),
+        _authz(inputs),
         router(),
     ]
     return listener(
@@ -184,13 +184,14 @@ def _jwt(inputs: EnvoyInputs) -> Config:
     return {"name": _JWT, "typed_config": typed(kind, providers={"edge": provider}, rules=rules)}
 
 
-def _authz() -> Config:
+def _authz(inputs: EnvoyInputs) -> Config:
+    """Asks gateway. One that has much to do answers late, as to health checks; one that is gone refuses at once."""
     return {
         "name": "envoy.filters.http.ext_authz",
         "typed_config": typed(
             "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
             transport_api_version="V3",
-            grpc_service={"envoy_grpc": {"cluster_name": "gateway"}, "timeout": "2s"},
+            grpc_service={"envoy_grpc": {"cluster_name": "gateway"}, "timeout": f"{inputs.health_seconds}s"},
             failure_mode_allow=False,
             status_on_error={"code": "ServiceUnavailable"},
             metadata_context_namespaces=[_JWT],

@@ -34,7 +34,7 @@ def edge_folder(own: Path | None) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class EnvoyInputs:
-    """Addresses, files and limits. Times are whole seconds."""
+    """Addresses, files and limits. Times are in seconds."""
 
     edge: Address
     internal: Address
@@ -60,6 +60,7 @@ class EnvoyInputs:
     unary_seconds: int = 60
     stream_idle_seconds: int = 60
     stream_seconds: int = 24 * 3600
+    health_seconds: float = 10
 
 
 def typed(kind: str, **fields: Any) -> Config:

@@ -46,7 +46,7 @@ def listener(
         codec_type="AUTO",
         http2_protocol_options={
             "max_concurrent_streams": streams,
-            "connection_keepalive": {"interval": "20s", "timeout": "5s"},
+            "connection_keepalive": {"interval": "20s", "timeout": "15s"},
         },
         stream_idle_timeout=f"{inputs.stream_idle_seconds}s",
         request_headers_timeout="10s",

@@ -17,11 +17,11 @@ _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 def figures(state: State) -> dict[str, dict[str, Any]]:
     """Requests and milliseconds by service; nothing when Envoy does not answer."""
     try:
-        stats = _stats(state, "upstream_rq_(time|completed)")
+        measured = stats(state, "upstream_rq_(time|completed)")
     except (OSError, ValueError, http.client.HTTPException):
         return {}
     found: dict[str, dict[str, Any]] = {}
-    for entry in stats:
+    for entry in measured:
         name = str(entry.get("name", ""))
         if name.startswith("cluster.") and name.endswith(".upstream_rq_completed"):
             found.setdefault(name.split(".")[1], {})["requests"] = entry["value"]
@@ -33,10 +33,10 @@ def figures(state: State) -> dict[str, dict[str, Any]]:
 def routable(state: State) -> bool:
     """Whether Envoy's own health checks have found every service well."""
     try:
-        stats = _stats(state, "membership_healthy")
+        measured = stats(state, "membership_healthy")
     except (OSError, ValueError, http.client.HTTPException):
         return False
-    healthy = {str(entry["name"]).split(".")[1]: entry["value"] for entry in stats if "value" in entry}
+    healthy = {str(entry["name"]).split(".")[1]: entry["value"] for entry in measured if "value" in entry}
     return all(healthy.get(service) for service in SERVICES)
 
 
@@ -52,8 +52,9 @@ def _add_histograms(found: dict[str, dict[str, Any]], histograms: dict[str, Any]
         }
 
 
-def _stats(state: State, names: str) -> list[dict[str, Any]]:
+def stats(state: State, names: str) -> list[dict[str, Any]]:
+    """What Envoy counts under names that match, of what was used. Raises OSError when it does not answer."""
     connection = UnixConnection(admin_socket(state))
     connection.request("GET", f"/stats?format=json&usedonly&filter={names}")
-    stats: list[dict[str, Any]] = json.loads(connection.getresponse().read())["stats"]
-    return stats
+    found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["stats"]
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
@@ -50,9 +51,13 @@ class GenerationTail:
             await asyncio.sleep(_FLUSH_SECONDS)
 
     async def _tend_all(self, running: Callable[[], Iterable[Generation]]) -> None:
+        """Hears often who was called off, and renews marks three times while they last."""
+        loop, marked = asyncio.get_running_loop(), -math.inf
         while True:
             await asyncio.sleep(_TEND_SECONDS)
-            await self._tend(list(running()))
+            due = loop.time() - marked >= _OWNER_SECONDS / 3
+            marked = loop.time() if due else marked
+            await self._tend(list(running()), marking=due)
 
     async def claim(self, tenant: str, generation_id: str) -> bool:
         """Makes this replica the owner; False when the generation has or had one. Without Redis nobody is asked."""
@@ -82,12 +87,12 @@ class GenerationTail:
             raise Unavailable("the live tail does not answer", dependency="redis") from error
         return True
 
-    async def _tend(self, running: list[Generation]) -> None:
+    async def _tend(self, running: list[Generation], *, marking: bool) -> None:
         """Keeps the marks of generations that say nothing for a while, and hears who was called off elsewhere."""
         if not running:
             return
         pipeline = self._redis.pipeline(transaction=False)
-        for found in running:
+        for found in running if marking else ():
             pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
             pipeline.expire(_key(found.tenant, found.id), self._ttl)
         pipeline.mget([_cancelled(found.tenant, found.id) for found in running])

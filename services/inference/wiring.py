@@ -42,6 +42,7 @@ from services.inference.providers.tgi import GenerateStreamDialect
 from services.inference.replay import Cassette, ReplayingProvider, ReplayMode
 from services.inference.route import Model, Router
 from services.inference.settings import InferenceSettings
+from services.inference.turns import Turns
 
 PLUGINS: Final = "agentnet.providers"
 """The entry-point group of providers that others write: `factory(name, options, session) -> Provider`."""
@@ -99,6 +100,7 @@ class _Wiring:
         self._settings = settings
         self._session = session
         self._credentials = Credentials(session)
+        self._turns = Turns()
         self._timeouts = Timeouts(
             settings.connect_timeout, settings.first_token_timeout, settings.idle_timeout, settings.total_timeout
         )
@@ -196,7 +198,7 @@ class _Wiring:
             raise CredentialMissing(f"providers.{name}.api_key: {error}") from None
 
     def _http(self, name: str, url: str, dialect: Dialect, headers: Mapping[str, str]) -> HttpProvider:
-        return HttpProvider(Endpoint(name, url, headers), dialect, self._session)
+        return HttpProvider(Endpoint(name, url, headers), dialect, self._session, turns=self._turns)
 
     def _model(self, name: str, entry: ModelEntry) -> Model:
         return Model(

@@ -22,6 +22,7 @@ from shared.rpc import deadline, log, trace
 from shared.rpc.server import MAX_MESSAGE_BYTES
 from shared.rpc.tls import channel as channel_to
 from shared.rpc.tls import renewal
+from shared.rpc.wakeups import never_in_the_way
 from shared.telemetry import recorded
 
 DEFAULT_UNARY_SECONDS: Final = 10.0
@@ -48,6 +49,7 @@ async def mesh_channel(
     on UNAVAILABLE, jittered, before the first message. `tls` is the folder of mutual TLS, none: in the clear; when its
     files are replaced, new calls go over a new connection and running ones end where they are.
     """
+    never_in_the_way()
     traced: list[grpc.aio.ClientInterceptor] = []
     if recorded():
         traced = aio_client_interceptors()  # type: ignore[no-untyped-call] # untyped library

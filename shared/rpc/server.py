@@ -25,6 +25,7 @@ from shared.rpc.chain import Chain
 from shared.rpc.metrics import add_own_metrics
 from shared.rpc.middleware import load
 from shared.rpc.tls import server_credentials
+from shared.rpc.wakeups import never_in_the_way
 from shared.settings import MeshSettings
 from shared.telemetry import recorded, telemetry
 
@@ -85,6 +86,7 @@ async def serving(
 
     On leaving: health says NOT_SERVING, running calls get `drain_grace`, then what they used is closed.
     """
+    never_in_the_way()
     verifier = Verifier.from_file(settings.identity_keys, SystemClock())
     chain = Chain(verifier, open_to_all=_ALWAYS_OPEN + open_to_all, middleware=load(settings.middleware))
     interceptors: list[grpc.aio.ServerInterceptor] = [chain]

@@ -20,8 +20,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from deploy.local.mesh import EmbeddedMesh
-from tests.bench.streaming import Contender, contenders, peers
+from tests.bench.streaming import Contender, contenders, cpu_by_process, peers
 
 ALONE = 200
 RUNNING = 64
@@ -74,16 +73,6 @@ LOADS = (
 )
 
 
-def spent(mesh: EmbeddedMesh) -> Mapping[str, float]:
-    """CPU seconds of every process of the mesh, its children with it."""
-    found = {}
-    for part in mesh.status()["processes"]:
-        root = psutil.Process(part["pid"])
-        times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
-        found[part["name"]] = sum(each.user + each.system for each in times)
-    return found
-
-
 async def main() -> None:
     parser = argparse.ArgumentParser()
     peers(parser)
@@ -98,11 +87,11 @@ async def main() -> None:
             costs = {}
             for load, starts in LOADS:
                 for contender in running:
-                    before = spent(mesh)
+                    before = cpu_by_process(mesh)
                     found = await starts(contender)
                     rows.append(First.of(load, contender.name, found))
                     if contender.name == "agentnet" and starts is not one_more:
-                        after = spent(mesh)
+                        after = cpu_by_process(mesh)
                         costs[load] = {name: (after[name] - before[name]) * 1000 / len(found) for name in after}
     show(rows, costs)
 

@@ -1,7 +1,8 @@
 """500 streams at 20 ms a token on one inference process, for ten minutes: no error, and memory that stays as it is.
 
 `python -m tests.bench.soak [--seconds 600] [--streams 500]`: the whole mesh with everything on. Prints the memory of inference over
-the time and what the streams were like; fails when a stream lost a token or ended with an error.
+the time and what the streams were like; fails when a stream lost a token or ended with an error, when memory passed 200 MB, and when
+its last quarter lies more than 5 % above its first.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ import psutil
 import uvloop
 
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from deploy.local.figures import stats
 from deploy.local.mesh import EmbeddedMesh
 from tests.bench.streaming import Contender, mesh_of, over_grpc, process
 from tests.support.valkey import free_port
 
 TOKENS = 500
 GAP_MS = 20
-SAMPLES = 12
+SAMPLES = 24
 SPREAD_SECONDS = 20.0
 STREAMS_A_CONNECTION = 250
+MOST_MEGABYTES = 200
+FLAT = 1.05
 
 
 @dataclass(slots=True)
@@ -96,7 +100,13 @@ async def main() -> None:
                 options = [("grpc.use_local_subchannel_pool", 1), ("agentnet.connection", number)]
                 channel = await stack.enter_async_context(grpc.aio.insecure_channel(mesh.edge, options=options))
                 ways.append(over_grpc(mesh, rpc.InferenceServiceStub(channel), token))
-            show(await run(mesh, ways, seconds=asked.seconds, streams=asked.streams), asked)
+            try:
+                seen = await run(mesh, ways, seconds=asked.seconds, streams=asked.streams)
+            finally:
+                late = sum(one["value"] for one in stats(mesh.plan.state, "inference.health_check.failure"))
+                sys.stdout.write(f"health checks of inference that were not answered in time: {late}\n")
+    show(seen, asked)
+    judge(seen)
 
 
 def show(seen: Seen, asked: argparse.Namespace) -> None:
@@ -109,6 +119,18 @@ def show(seen: Seen, asked: argparse.Namespace) -> None:
     sys.stdout.write(f"inference: {seen.cpu:.2f} processors\n| s | RSS MB |\n|---|---|\n")
     for at, megabytes in seen.memory:
         sys.stdout.write(f"| {at:.0f} | {megabytes} |\n")
+
+
+def judge(seen: Seen) -> None:
+    """Raises RuntimeError when memory is not what it should be."""
+    held = [megabytes for _, megabytes in seen.memory]
+    quarter = max(1, len(held) // 4)
+    began, ended = statistics.mean(held[:quarter]), statistics.mean(held[-quarter:])
+    if max(held) >= MOST_MEGABYTES or ended > began * FLAT:
+        raise RuntimeError(f"memory: {began:.0f} MB in the first quarter, {ended:.0f} in the last, at most {max(held)}")
+    sys.stdout.write(
+        f"memory is flat: {began:.0f} MB in the first quarter, {ended:.0f} in the last, at most {max(held)}\n"
+    )
 
 
 if __name__ == "__main__":

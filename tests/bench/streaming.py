@@ -84,13 +84,17 @@ LOADS = (
 
 
 def cpu(pids: Sequence[int]) -> float:
-    """Seconds of processor time of processes and their children."""
-    spent = 0.0
-    for pid in pids:
-        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-            times = process.cpu_times()
-            spent += times.user + times.system
-    return spent
+    """Seconds of processor time of processes and their children, of each once."""
+    roots = [psutil.Process(pid) for pid in pids]
+    each = {process for root in roots for process in (root, *root.children(recursive=True))}
+    return sum(times.user + times.system for times in (process.cpu_times() for process in each))
+
+
+def cpu_by_process(mesh: EmbeddedMesh) -> dict[str, float]:
+    """The same of each part of the mesh by its name; what the fork server forked is no part of it."""
+    parts = {part["name"]: part["pid"] for part in mesh.status()["processes"]}
+    own = psutil.Process(parts["forkserver"]).cpu_times()
+    return {name: own.user + own.system if name == "forkserver" else cpu([pid]) for name, pid in parts.items()}
 
 
 async def measure(contender: Contender, load: Load) -> Measured:

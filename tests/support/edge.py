@@ -147,8 +147,8 @@ async def running_edge(
         await gateway.build(loaded, kept, server, stack, work=work, mcp=mcp)
 
     async with serving(loaded, register, service_names=gateway.SERVICES, open_to_all=gateway.OPEN) as address:
-        inputs = _inputs(state, address, edge=edge, internal=internal, authority=authority)
-        async with _envoy(inputs, folder):
+        inputs = inputs_of(state, address, edge=edge, internal=internal, authority=authority)
+        async with running_envoy(inputs, folder):
             running = Edge(f"127.0.0.1:{edge}", state, kept, address, authority, f"127.0.0.1:{internal}")
             await _routes(running, folder / "envoy.log")
             yield running
@@ -162,7 +162,10 @@ def _certified(state: State, names: Sequence[str]) -> Authority:
     return authority
 
 
-def _inputs(state: State, address: str, *, edge: int, internal: int, authority: Authority | None) -> EnvoyInputs:
+def inputs_of(
+    state: State, address: str, *, edge: int, internal: int, authority: Authority | None = None
+) -> EnvoyInputs:
+    """One process, at this address, is all services."""
     host, _, port = address.rpartition(":")
     return EnvoyInputs(
         edge=("127.0.0.1", edge),
@@ -180,7 +183,8 @@ def _inputs(state: State, address: str, *, edge: int, internal: int, authority: 
 
 
 @asynccontextmanager
-async def _envoy(inputs: EnvoyInputs, folder: Path) -> AsyncIterator[None]:
+async def running_envoy(inputs: EnvoyInputs, folder: Path) -> AsyncIterator[None]:
+    """Envoy as the mesh configures it; it may not listen yet."""
     file = folder / "envoy.json"
     write_config(inputs, file)
     binary = Path(envoy.__file__).parent / "_bin" / "envoy"

@@ -15,6 +15,7 @@ from services.inference.errors import ProviderTimeout, ProviderUnavailable, Stre
 from services.inference.providers.contract import Chunk, ModelCall, Timeouts
 from services.inference.providers.refusals import refusal
 from services.inference.providers.sse import EventStream, EventTooLong, ServerEvent
+from services.inference.turns import Turns
 
 _OK: Final = 200
 _FLUSH: Final = b"\n\n"
@@ -73,27 +74,43 @@ class Endpoint:
 class HttpProvider:
     """A provider behind HTTP and server-sent events."""
 
-    def __init__(self, endpoint: Endpoint, dialect: Dialect, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, endpoint: Endpoint, dialect: Dialect, session: aiohttp.ClientSession, *, turns: Turns | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._dialect = dialect
         self._session = session
+        self._turns = turns or Turns()
 
     @property
     def name(self) -> str:
         return self._endpoint.name
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
-        reader, events, limit = self._dialect.reader(self.name), EventStream(), call.timeouts.first_token
-        async with self.answer(self._dialect.request(call), call.timeouts) as answer:
+        reader, events, begun, timeouts = self._dialect.reader(self.name), EventStream(), False, call.timeouts
+        async with self.answer(self._dialect.request(call), timeouts) as answer:
             while not reader.ended:
-                received = await self.read(answer, limit)
-                limit = call.timeouts.idle
+                received = await self.read(answer, timeouts.idle if begun else timeouts.first_token)
+                if begun and self._turns.crowded:  # who has heard nothing yet does not wait
+                    await self._its_turn(answer)
+                begun = True
                 if chunk := self._understood(reader, events, received or _FLUSH):
                     yield chunk
                 if not received:
                     break
         if not (reader.ended or reader.whole):
             raise StreamBroken("the provider's stream ended in the middle", provider=self.name)
+
+    async def _its_turn(self, answer: aiohttp.ClientResponse) -> None:
+        """Waits, and leaves unread meanwhile what comes, so that it comes at once."""
+        protocol = answer.connection.protocol if answer.connection else None
+        if protocol:
+            protocol.pause_reading()
+        try:
+            await self._turns.wait()
+        finally:
+            if protocol and protocol.connected:
+                protocol.resume_reading()
 
     def _understood(self, reader: Reader, events: EventStream, received: bytes) -> Chunk | None:
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import pytest
 
 from services.inference.providers.http import Endpoint, HttpProvider
+from services.inference.turns import Turns
 from tests.support.openai_server import OpenAIServer, openai_server
 from tests.support.wire import WIRES, Wire
 
@@ -19,12 +20,21 @@ class Spoken:
 
     wire: Wire
     server: OpenAIServer
-    provider: HttpProvider
+    session: aiohttp.ClientSession
+    turns: Turns | None = None
+
+    @property
+    def provider(self) -> HttpProvider:
+        endpoint = Endpoint("any", self.server.root, {"authorization": "Bearer k-1"})
+        return HttpProvider(endpoint, self.wire.dialect, self.session, turns=self.turns)
+
+    def among(self, turns: Turns) -> Spoken:
+        """The same beside other streams."""
+        return replace(self, turns=turns)
 
 
 @pytest.fixture(params=WIRES.values(), ids=WIRES.keys())
 async def spoken(request: pytest.FixtureRequest) -> AsyncIterator[Spoken]:
     wire: Wire = request.param
     async with openai_server(wire.path) as server, aiohttp.ClientSession() as session:
-        endpoint = Endpoint("any", server.root, {"authorization": "Bearer k-1"})
-        yield Spoken(wire, server, HttpProvider(endpoint, wire.dialect, session))
+        yield Spoken(wire, server, session)

@@ -20,6 +20,7 @@ from services.inference.providers.contract import (
     infer,
     said,
 )
+from services.inference.turns import Turns
 from shared.errors import MeshError
 from tests.conformance.providers.conftest import Spoken
 from tests.support.openai_server import Act, Answer
@@ -139,3 +140,35 @@ async def test_the_key_goes_out_and_the_path_is_the_provider_s(spoken: Spoken) -
     await infer(spoken.provider, CALL)
     assert spoken.server.keys == ["Bearer k-1"]
     assert spoken.server.paths == [spoken.wire.path]
+
+
+class Crowd(Turns):
+    """Others are always before; one turn passes."""
+
+    @property
+    def crowded(self) -> bool:
+        return True
+
+    async def wait(self) -> None:
+        await asyncio.sleep(0.002)
+
+
+async def test_in_a_crowd_nothing_is_lost_and_a_cut_is_the_same_failure(spoken: Spoken) -> None:
+    crowded = spoken.among(Crowd())
+    events = spoken.wire.text(WORDS)
+    last = next(place for place, event in enumerate(events) if WORDS[-1].encode() in event)
+    steps = [step for event in events for step in (event, timedelta(milliseconds=1))]
+    spoken.server.answers = [Answer(steps), Answer([*steps[: 2 * last], Act.CUT])]
+    assert "".join([chunk.text async for chunk in crowded.provider.stream(CALL)]) == "".join(WORDS)
+    text, error = await failure(crowded)
+    assert (error.reason_name, "".join(WORDS).startswith(text)) == ("STREAM_BROKEN", True)
+
+
+async def test_in_a_crowd_a_reader_that_leaves_closes_the_call_within_a_second(spoken: Spoken) -> None:
+    events = spoken.wire.text(WORDS)
+    first = next(place for place, event in enumerate(events) if WORDS[0].encode() in event)
+    spoken.server.answers = [Answer([*events[: first + 1], Act.HANG])]
+    async with aclosing(spoken.among(Crowd()).provider.stream(CALL)) as stream:
+        assert (await anext(stream)).text == "Hello"
+    async with asyncio.timeout(1):
+        await spoken.server.left.wait()
