@@ -30,7 +30,7 @@ from shared.errors import MeshError, from_failure
 from shared.identity import Principal
 from shared.log import log
 from shared.paging import MAX_PAGE_SIZE, Page
-from shared.telemetry import tracer
+from shared.telemetry import span
 
 RETRY_AFTER: Final = "retry_after_seconds"
 _FIRST_PAUSE: Final = timedelta(milliseconds=250)
@@ -77,7 +77,7 @@ class Tasks:
         labels = {"session_id": record.lease.session_id, "node": node_id, "agent": trying.agent}
         if pause:
             await self.sleep(pause.total_seconds())
-        with tracer.start_as_current_span("graph.task", attributes=labels):
+        with span("graph.task", **labels):
             try:
                 async with asyncio.timeout(time_left(trying, limit, pause, self.clock).total_seconds()):
                     events = await self._events(record, node_id, trying, caller)

@@ -21,6 +21,7 @@ from shared.log import log
 _CHANNEL: Final = "orchestrator_wake"
 # A replica takes a few at a time, so that many waiting sessions spread over the replicas.
 _CLAIM_AT_ONCE: Final = 16
+_SOON_SECONDS: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class PostgresDriver:
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _signals: dict[str, asyncio.Event] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _soon: float = 0.0
 
     async def claim(self) -> None:
         """Claims what is ready, for as long as the service runs."""
@@ -93,6 +95,13 @@ class PostgresDriver:
             await asyncio.shield(self.leases.give_back(lease))
             raise
 
+    def _wake_soon(self) -> None:
+        """What ends together is looked for together."""
+        loop = asyncio.get_running_loop()
+        if loop.time() > self._soon:
+            self._soon = loop.time() + _SOON_SECONDS
+            loop.call_at(self._soon, self._wake.set)
+
     async def _stop_all(self) -> None:
         tasks = list(self._running.values())
         for task in tasks:
@@ -100,9 +109,12 @@ class PostgresDriver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
+        if len(self._running) >= self.limit:
+            self._wake.set()  # there is room again for what was left unclaimed
+        else:
+            self._wake_soon()  # a signal may have made it ready again
         if self._running.get(session_id) is task:
             del self._running[session_id], self._signals[session_id]
-        self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("driver.fault", session_id=session_id, exc_info=error)
 
