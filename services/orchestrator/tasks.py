@@ -18,6 +18,7 @@ from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.agents import ACTIVE, Agents
 from services.orchestrator.errors import TaskTimedOut
+from services.orchestrator.forms import Form
 from services.orchestrator.graphs import asking, planning
 from services.orchestrator.graphs.schedule import Begin
 from services.orchestrator.graphs.state import Trying
@@ -127,8 +128,13 @@ class Tasks:
                 asked=trying.prompt,
             ),
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
+            form=await self._form(record.state.nodes[node_id], caller),
         )
         return self.inference.generate(caller, utterance)
+
+    async def _form(self, node: task_graph_pb2.TaskNode, caller: Principal) -> Form | None:
+        names = await self.planners_agents(node, caller)
+        return planning.form(list(names), max_nodes=_PLANNED_AT_MOST) if names else None
 
     async def agent(self, tenant: str, reference: str) -> agent_pb2.Agent:
         """A pinned version. Raises AgentNotFound."""

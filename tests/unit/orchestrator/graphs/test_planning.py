@@ -80,6 +80,9 @@ def test_the_plans_schema_and_instructions_name_the_agents_and_the_limit() -> No
         )
     )
     assert len(planning.read(json.dumps(PLAN), ["Athena", "Apollo"], max_nodes=3)) == 3
+    held = planning.form(["Athena", "Apollo"], max_nodes=3)
+    assert held.read(json.dumps(PLAN)) == PLAN
+    assert "maxLength" not in held.instruction(), "a grammar of thirty thousand repetitions is none"
     with pytest.raises(GraphInvalid) as raised:
         planning.read(json.dumps(PLAN), ["Athena", "Apollo"], max_nodes=2)
     assert raised.value.facts["path"] == "$.nodes"
