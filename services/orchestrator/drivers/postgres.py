@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,13 +38,14 @@ class PostgresDriver:
     _signals: dict[str, asyncio.Event] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _soon: float = 0.0
+    _claiming: asyncio.Future[Sequence[Lease]] | None = None
 
     async def claim(self) -> None:
         """Claims what is ready, for as long as the service runs."""
         while True:
             self._wake.clear()
             free = min(self.limit - len(self._running), _CLAIM_AT_ONCE)
-            claimed = await self.leases.claim(self.owner, ttl=self.ttl, limit=free) if free > 0 else []
+            claimed = await self._claimed(free) if free > 0 else []
             for lease in claimed:
                 self._drive(lease)
             if not claimed:
@@ -52,6 +53,13 @@ class PostgresDriver:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.poll.total_seconds()):
                         await self._wake.wait()
+
+    async def _claimed(self, free: int) -> Sequence[Lease]:
+        """What is claimed while this is being cancelled is known to `drain`."""
+        self._claiming = asyncio.ensure_future(self.leases.claim(self.owner, ttl=self.ttl, limit=free))
+        claimed = await asyncio.shield(self._claiming)
+        self._claiming = None
+        return claimed
 
     def driven(self) -> list[str]:
         """The sessions being driven; asked for by the thread that renews them."""
@@ -76,6 +84,10 @@ class PostgresDriver:
     async def drain(self) -> None:
         """Stops driving; the sessions are free at once."""
         await self._stop_all()
+        if self._claiming is not None:
+            (claimed,) = await asyncio.gather(self._claiming, return_exceptions=True)
+            if not isinstance(claimed, BaseException):
+                await asyncio.gather(*(self.leases.give_back(lease) for lease in claimed))
 
     def _drive(self, lease: Lease) -> None:
         signalled = self._signals[lease.session_id] = asyncio.Event()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentnet.orchestrator.v1 import task_graph_pb2
 from services.orchestrator.graphs.state import GraphState, descendants, fold
-from tests.support.graphs import Play, failure, node
+from tests.support.graphs import Event, Play, failure, node
 
 
 def random_graph(seed: list[list[int]]) -> list[task_graph_pb2.TaskNode]:
@@ -91,3 +91,11 @@ def test_a_step_copies_nothing_that_grows_with_the_graph() -> None:
     before = [getattr(play.state, name) for name in maps]
     play.run()
     assert all(getattr(play.state, name) is same for name, same in zip(maps, before, strict=True))
+
+
+def test_an_event_that_means_nothing_to_a_graph_only_moves_it_on() -> None:
+    play = Play([node("a")])
+    before = fold(GraphState(), play.log)
+    after = fold(fold(GraphState(), play.log), [Event(sequence=before.last_sequence + 1)])
+    assert after.last_sequence == before.last_sequence + 1
+    assert (after.ready, after.blocked, after.results) == (before.ready, before.blocked, before.results)

@@ -168,3 +168,7 @@ def test_a_timeout_in_seconds_and_a_policy_are_kept() -> None:
     made = read(data)
     assert made.nodes[0].timeout.ToMilliseconds() == 1500
     assert made.checkpoint_policy.frequency == task_graph_pb2.CHECKPOINT_FREQUENCY_STEP
+
+
+def test_a_condition_for_what_a_node_depends_on_is_as_it_should_be() -> None:
+    validate.check([node("a"), node("b", "a", edge_conditions={"a": "results.a.success"})])
