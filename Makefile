@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory bench-sandbox
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory bench-sandbox coverage-graphs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -101,3 +101,7 @@ bench-policy-pii: setup ## How well personal data is found; install faker, presi
 
 bench-policy-injection: setup ## How well prompt injection is found; AGENTNET_BENCH_DATA names the folder of public sets
 	@python -m tests.bench.policy_injection
+
+coverage-graphs: setup ## Every line and branch of graphs, checkpoints and drivers is run by their tests, on both drivers
+	@$(PYTEST) -m "heavy or not heavy" -k "not two_hundred" tests/unit/orchestrator tests/contract/orchestrator/test_chosen.py tests/contract/orchestrator/test_drivers.py tests/contract/orchestrator/test_checkpoints.py tests/contract/orchestrator/test_graphs.py tests/service/orchestrator/test_task_graphs.py $(GRAPHS:%=--cov=services.orchestrator.%) --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+coverage-graphs: GRAPHS := graphs checkpoints drivers tasks tool_tasks task_graphs planner

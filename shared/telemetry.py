@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import context, metrics, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -68,6 +68,25 @@ def begun() -> NonRecordingSpan:
     """A span that begins a trace and is kept nowhere."""
     numbers = random.getrandbits(128) or 1, random.getrandbits(64) or 1
     return NonRecordingSpan(SpanContext(*numbers, is_remote=False, trace_flags=TraceFlags()))
+
+
+def span(name: str, **labels: str) -> AbstractContextManager[object]:
+    """The block as a span. Where none are kept it only has the ids of its trace, which cost a tenth of that."""
+    return tracer.start_as_current_span(name, attributes=labels) if recorded() else _Traced()
+
+
+class _Traced:
+    """A block whose work is of one trace: that of the caller, or else a new one."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        known = trace.get_current_span().get_span_context().is_valid
+        self._token = None if known else context.attach(trace.set_span_in_context(begun()))
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            context.detach(self._token)
 
 
 class Unrecorded(trace.TracerProvider):

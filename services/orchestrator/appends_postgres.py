@@ -69,7 +69,7 @@ class Appends:
         return [made.get(place) for place in range(1, len(appends) + 1)]
 
 
-def _columns(appends: Sequence[Append]) -> list[list[object]]:
+def _columns(appends: Sequence[Append]) -> list[list[object] | None]:
     """The arguments of append_logs."""
     writes = zip(*(_write(append) for append in appends), strict=True)
     events = zip(
@@ -80,10 +80,13 @@ def _columns(appends: Sequence[Append]) -> list[list[object]]:
         ),
         strict=True,
     )
-    turns = zip(*(turn_columns(append.turn) if append.turn else _NO_TURN for append in appends), strict=True)
+    turns: list[list[object] | None] = [None] * len(_NO_TURN)
+    if any(append.turn for append in appends):
+        rows = (turn_columns(append.turn) if append.turn else _NO_TURN for append in appends)
+        turns = [list(column) for column in zip(*rows, strict=True)]
     lasts = list[object](accumulate(len(append.entries) for append in appends))
     inputs = list[object](len(append.session.inputs) for append in appends)
-    return [*map(list, writes), lasts, *map(list, events), *map(list, turns), inputs]
+    return [*map(list, writes), lasts, *map(list, events), *turns, inputs]
 
 
 def _write(append: Append) -> tuple[object, ...]:

@@ -25,21 +25,17 @@ class PostgresLeaseStore:
         self._database = database
 
     async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
-        async with self._database.transaction() as connection:
-            return [Lease(*row) for row in await connection.fetch(SQL["claim"], owner, ttl, limit)]
+        return [Lease(*row) for row in await self._database.statement(SQL["claim"], owner, ttl, limit)]
 
     async def due(self, *, until: timedelta, limit: int) -> Sequence[tuple[str, str]]:
-        async with self._database.transaction() as connection:
-            return [(row[0], row[1]) for row in await connection.fetch(SQL["claim"], None, until, limit)]
+        return [(row[0], row[1]) for row in await self._database.statement(SQL["claim"], None, until, limit)]
 
     async def take(self, tenant: str, session_id: str, owner: str, *, ttl: timedelta) -> Lease | None:
-        async with self._database.transaction() as connection:
-            row = await connection.fetchrow(SQL["take"], tenant, session_id, owner, ttl)
-        return Lease(*row) if row else None
+        rows = await self._database.statement(SQL["take"], tenant, session_id, owner, ttl)
+        return Lease(*rows[0]) if rows else None
 
     async def give_back(self, lease: Lease) -> None:
-        async with self._database.transaction() as connection:
-            await connection.execute(SQL["give_back"], lease.tenant, lease.session_id, lease.fence)
+        await self._database.statement(SQL["give_back"], lease.tenant, lease.session_id, lease.fence)
 
 
 class Renewal:

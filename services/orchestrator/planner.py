@@ -9,6 +9,7 @@ from typing import Final
 
 from agentnet.orchestrator.v1 import agent_pb2, task_graph_pb2
 from services.orchestrator.errors import AgentNotFound, GraphInvalid, PlanInvalid
+from services.orchestrator.forms import Form
 from services.orchestrator.graphs import planning, shapes
 from services.orchestrator.peers import InferencePeer, Utterance
 from services.orchestrator.prompts import Line
@@ -42,12 +43,13 @@ class Planner:
         speaker = await self._planner(caller.tenant_id, planner)
         names = [agent.name for agent in usable]
         asked = planning.instructions(goal, usable, max_nodes=max_nodes)
-        answer = await self._say(caller, speaker, asked)
+        form = planning.form(names, max_nodes=max_nodes)
+        answer = await self._say(caller, speaker, asked, form)
         try:
             return _graph(goal, planning.read(answer, names, max_nodes=max_nodes)), False
         except GraphInvalid as fault:
             log.info("plan.repaired", agent=speaker.name, fault=fault.facts["fault"])
-            answer = await self._say(caller, speaker, f"{asked}\n\n{planning.repair(answer, fault)}")
+            answer = await self._say(caller, speaker, f"{asked}\n\n{planning.repair(answer, fault)}", form)
         try:
             return _graph(goal, planning.read(answer, names, max_nodes=max_nodes)), True
         except GraphInvalid as fault:
@@ -70,7 +72,7 @@ class Planner:
             raise AgentNotFound(f'no active agent has the capability "{_CAPABILITY}"; name a planner', agent="")
         return min(able, key=lambda agent: agent.name)
 
-    async def _say(self, caller: Principal, agent: agent_pb2.Agent, asked: str) -> str:
+    async def _say(self, caller: Principal, agent: agent_pb2.Agent, asked: str, form: Form) -> str:
         system = f"{agent.system_prompt}\n\n{_PART}"
         utterance = Utterance(
             generation_id=self.ids.new("pln"),
@@ -79,6 +81,7 @@ class Planner:
             model=agent.model,
             lines=(Line("system", system), Line("user", asked)),
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
+            form=form,
         )
         said: list[str] = []
         async with aclosing(self.inference.generate(caller, utterance)) as events:

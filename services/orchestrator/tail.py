@@ -68,6 +68,8 @@ return kept
 _PUBLISH: Final = """
 for i = 1, #ARGV do redis.call('PUBLISH', ARGV[i], '') end
 """
+# Readers of committed logs are woken at most this often: what is committed meanwhile they find together.
+_WAKE_SECONDS: Final = 0.01
 _PAGE: Final = 500
 # Calls under way at once, and logs in one of them: as many as keep it short for those who read meanwhile.
 _AT_ONCE: Final = 2
@@ -157,6 +159,7 @@ class RedisTail:
             while grown := sorted(self._grown):
                 self._grown.clear()
                 await self._publish(args=grown)
+                await asyncio.sleep(_WAKE_SECONDS)
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
         finally:

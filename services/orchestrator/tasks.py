@@ -18,6 +18,7 @@ from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.agents import ACTIVE, Agents
 from services.orchestrator.errors import TaskTimedOut
+from services.orchestrator.forms import Form
 from services.orchestrator.graphs import asking, planning
 from services.orchestrator.graphs.schedule import Begin
 from services.orchestrator.graphs.state import Trying
@@ -30,7 +31,7 @@ from shared.errors import MeshError, from_failure
 from shared.identity import Principal
 from shared.log import log
 from shared.paging import MAX_PAGE_SIZE, Page
-from shared.telemetry import tracer
+from shared.telemetry import span
 
 RETRY_AFTER: Final = "retry_after_seconds"
 _FIRST_PAUSE: Final = timedelta(milliseconds=250)
@@ -77,7 +78,7 @@ class Tasks:
         labels = {"session_id": record.lease.session_id, "node": node_id, "agent": trying.agent}
         if pause:
             await self.sleep(pause.total_seconds())
-        with tracer.start_as_current_span("graph.task", attributes=labels):
+        with span("graph.task", **labels):
             try:
                 async with asyncio.timeout(time_left(trying, limit, pause, self.clock).total_seconds()):
                     events = await self._events(record, node_id, trying, caller)
@@ -127,8 +128,13 @@ class Tasks:
                 asked=trying.prompt,
             ),
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
+            form=await self._form(record.state.nodes[node_id], caller),
         )
         return self.inference.generate(caller, utterance)
+
+    async def _form(self, node: task_graph_pb2.TaskNode, caller: Principal) -> Form | None:
+        names = await self.planners_agents(node, caller)
+        return planning.form(list(names), max_nodes=_PLANNED_AT_MOST) if names else None
 
     async def agent(self, tenant: str, reference: str) -> agent_pb2.Agent:
         """A pinned version. Raises AgentNotFound."""

@@ -28,7 +28,7 @@ from services.orchestrator.tasks import time_left
 from shared.clock import Clock
 from shared.errors import MeshError, Reason
 from shared.identity import Principal
-from shared.telemetry import meter, tracer
+from shared.telemetry import meter, span
 
 # Tools forgets a key after 24 hours; nobody may ask when it could have been forgotten.
 REMEMBERED: Final = timedelta(hours=23)
@@ -65,7 +65,7 @@ class ToolTasks:
         labels = {"session_id": record.lease.session_id, "node": node_id, "tool": node.tool}
         if pause:
             await self.sleep(pause.total_seconds())
-        with tracer.start_as_current_span("graph.tool", attributes=labels):
+        with span("graph.tool", **labels):
             try:
                 async with asyncio.timeout(time_left(trying, limit, pause, self.clock).total_seconds()):
                     answer = await self._asked(record, trying, trying.effect or Effect(), caller)

@@ -49,6 +49,7 @@ from shared.identity import Principal
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
+from shared.rpc.server import settle
 from tests.support.orchestrator import ScriptedTools
 from tests.support.postgres import running_cluster
 from tests.support.valkey import free_port, running_valkey
@@ -227,6 +228,7 @@ async def main(pythons: Mapping[str, str], rounds: int, sessions: int) -> None:
             found: dict[str, list[dict[str, float]]] = {"agentnet": [], **{peer.name: [] for peer in peers}}
             async with replica(cluster.dsn("orchestrator"), cluster.dsn("orchestrator_driver"), redis_url) as bench:
                 await bench.run([chain(4)])
+                settle()
                 for _ in range(rounds):
                     found["agentnet"].append(await ours(bench, sessions=sessions))
                     for peer in peers:

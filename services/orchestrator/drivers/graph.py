@@ -30,6 +30,8 @@ from shared.log import log
 from shared.telemetry import meter
 
 _SIGNAL_POLL_SECONDS: Final = 1.0
+# How long ends that let nothing begin wait for others.
+_TOGETHER_SECONDS: Final = 0.003
 _nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
 
 Event = event_pb2.SessionEvent
@@ -171,8 +173,25 @@ class _Drive:
         with suppress(TimeoutError):
             async with asyncio.timeout(_SIGNAL_POLL_SECONDS):
                 await self._woken.wait()
+                await self._gather()
         self._woken.clear()
         self.asked = self.asked or not self.ended
+
+    async def _gather(self) -> None:
+        """Ends that let nothing begin wait a moment for others, to be written with them."""
+        looked_at = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TOGETHER_SECONDS):
+                while len(self.ended) < len(self.working) and not self._opens(looked_at):
+                    looked_at = len(self.ended)
+                    self._woken.clear()
+                    await self._woken.wait()
+
+    def _opens(self, looked_at: int) -> bool:
+        """Whether a node may begin by what ended, of which so many were looked at before."""
+        state, met = self.record.state, len(self.ended)
+        afters = (after for name, _ in self.ended[looked_at:] for after in state.dependents.get(name, ()))
+        return self.asked or bool(state.ready) or any(state.blocked.get(after, 0) <= met for after in afters)
 
     async def _look(self) -> None:
         ended, self.ended = self.ended, []

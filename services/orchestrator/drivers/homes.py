@@ -92,8 +92,10 @@ class Homes:
         if lease is None:
             return None
         signalled = asyncio.Event()
-        drive = await self.runs.open(lease, signalled)
-        self._held[run.session_id] = _Held(lease, drive, signalled)
+        held = self._held[run.session_id] = _Held(lease, await self.runs.open(lease, signalled), signalled)
+        if self.closing:
+            await self._give_back(held)  # it was taken while this replica stopped
+            raise ApplicationError("this replica stops", type="Full")
         return Home(self.queue, lease.fence)
 
     @activity.defn(name="go")

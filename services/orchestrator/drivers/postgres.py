@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,6 +21,7 @@ from shared.log import log
 _CHANNEL: Final = "orchestrator_wake"
 # A replica takes a few at a time, so that many waiting sessions spread over the replicas.
 _CLAIM_AT_ONCE: Final = 16
+_SOON_SECONDS: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -36,13 +37,15 @@ class PostgresDriver:
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _signals: dict[str, asyncio.Event] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _soon: float = 0.0
+    _claiming: asyncio.Future[Sequence[Lease]] | None = None
 
     async def claim(self) -> None:
         """Claims what is ready, for as long as the service runs."""
         while True:
             self._wake.clear()
             free = min(self.limit - len(self._running), _CLAIM_AT_ONCE)
-            claimed = await self.leases.claim(self.owner, ttl=self.ttl, limit=free) if free > 0 else []
+            claimed = await self._claimed(free) if free > 0 else []
             for lease in claimed:
                 self._drive(lease)
             if not claimed:
@@ -50,6 +53,13 @@ class PostgresDriver:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.poll.total_seconds()):
                         await self._wake.wait()
+
+    async def _claimed(self, free: int) -> Sequence[Lease]:
+        """What is claimed while this is being cancelled is known to `drain`."""
+        self._claiming = asyncio.ensure_future(self.leases.claim(self.owner, ttl=self.ttl, limit=free))
+        claimed = await asyncio.shield(self._claiming)
+        self._claiming = None
+        return claimed
 
     def driven(self) -> list[str]:
         """The sessions being driven; asked for by the thread that renews them."""
@@ -74,6 +84,10 @@ class PostgresDriver:
     async def drain(self) -> None:
         """Stops driving; the sessions are free at once."""
         await self._stop_all()
+        if self._claiming is not None:
+            (claimed,) = await asyncio.gather(self._claiming, return_exceptions=True)
+            if not isinstance(claimed, BaseException):
+                await asyncio.gather(*(self.leases.give_back(lease) for lease in claimed))
 
     def _drive(self, lease: Lease) -> None:
         signalled = self._signals[lease.session_id] = asyncio.Event()
@@ -93,6 +107,13 @@ class PostgresDriver:
             await asyncio.shield(self.leases.give_back(lease))
             raise
 
+    def _wake_soon(self) -> None:
+        """What ends together is looked for together."""
+        loop = asyncio.get_running_loop()
+        if loop.time() > self._soon:
+            self._soon = loop.time() + _SOON_SECONDS
+            loop.call_at(self._soon, self._wake.set)
+
     async def _stop_all(self) -> None:
         tasks = list(self._running.values())
         for task in tasks:
@@ -100,9 +121,12 @@ class PostgresDriver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
+        if len(self._running) >= self.limit:
+            self._wake.set()  # there is room again for what was left unclaimed
+        else:
+            self._wake_soon()  # a signal may have made it ready again
         if self._running.get(session_id) is task:
             del self._running[session_id], self._signals[session_id]
-        self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("driver.fault", session_id=session_id, exc_info=error)
 

@@ -58,8 +58,7 @@ class TemporalDriver:
             self._wake.clear()
             await self._signal()
             due = await self.leases.due(until=_AGAIN, limit=_AT_ONCE)
-            for tenant, session_id in due:
-                await self._see_to(Run(tenant, session_id))
+            await asyncio.gather(*(self._see_to(Run(*place)) for place in due))
             await self.homes.sweep()
             if not due:
                 with suppress(TimeoutError):

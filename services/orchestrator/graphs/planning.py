@@ -10,6 +10,7 @@ import jsonschema
 
 from agentnet.orchestrator.v1 import agent_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.errors import GraphInvalid
+from services.orchestrator.forms import Form
 from services.orchestrator.graphs import conditions, shapes, validate
 from services.orchestrator.graphs.state import GraphState
 
@@ -36,6 +37,17 @@ def schema(agents: Sequence[str], *, max_nodes: int) -> dict[str, Any]:
     }
     nodes = {"type": "array", "items": node, "minItems": 1, "maxItems": max_nodes}
     return {"type": "object", "required": ["nodes"], "additionalProperties": False, "properties": {"nodes": nodes}}
+
+
+def form(agents: Sequence[str], *, max_nodes: int) -> Form:
+    """What a model that can be held to a schema is held to: lengths aside, for which grammars are too small."""
+    held = schema(agents, max_nodes=max_nodes)
+    node = held["properties"]["nodes"]["items"]
+    node["properties"] = {
+        name: {word: value for word, value in part.items() if word != "maxLength"}
+        for name, part in node["properties"].items()
+    }
+    return Form("plan", held)
 
 
 def plans(node: task_graph_pb2.TaskNode) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
-
-from google.protobuf import json_format
+from collections.abc import Iterable
+from typing import Final
 
 from agentnet.orchestrator.v1 import task_graph_pb2
-from services.orchestrator.errors import GraphInvalid
 
 MAX_ATTEMPTS: Final = 3
 MAX_PARALLEL: Final = 5
@@ -56,18 +53,6 @@ def graph(found: TaskGraph, nodes: Iterable[TaskNode] = ()) -> TaskGraph:
         made.checkpoint_policy.CopyFrom(found.checkpoint_policy)
     made.nodes.extend(node(entry) for entry in (found.nodes or nodes))
     return made
-
-
-def from_mapping(data: Mapping[str, Any]) -> TaskGraph:
-    """A graph from plain data: `nodes` or `tasks`, a list or a mapping by id. Raises GraphInvalid."""
-    entries = data.get("nodes") or data.get("tasks") or ()
-    if isinstance(entries, Mapping):
-        entries = [{"id": name, **part} for name, part in entries.items()]
-    rest = {key: value for key, value in data.items() if key not in ("nodes", "tasks")}
-    try:
-        return graph(json_format.ParseDict({**rest, "nodes": [dict(entry) for entry in entries]}, TaskGraph()))
-    except (json_format.ParseError, ValueError, TypeError) as error:
-        raise GraphInvalid(f"this is no graph: {error}"[:500], fault="shape", path="nodes") from None
 
 
 def _attempts(found: TaskNode) -> int:

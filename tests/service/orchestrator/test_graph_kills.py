@@ -106,7 +106,7 @@ async def execute(shared: Shared, replica: Replica, nodes: Sequence[task_graph_p
     request = pb.ExecuteTasksRequest(nodes=nodes)
     async with grpc.aio.insecure_channel(replica.address) as channel:
         stub = task_graph_service_pb2_grpc.TaskGraphServiceStub(channel)
-        answer = await stub.ExecuteTasks(request, metadata=keys.metadata(), timeout=10)
+        answer = await stub.ExecuteTasks(request, metadata=keys.metadata(), timeout=60)
     return Watcher(keys, answer.session_id, nodes)
 
 
@@ -141,7 +141,7 @@ async def test_two_hundred_graphs_each_at_another_point_when_their_replica_is_ki
     chance = random.Random(5)
     async with where.replica("one") as one, where.replica("two") as two:
         with two.frozen():
-            watchers = [await execute(shared, one, _bigger(chance)) for _ in range(GRAPHS)]
+            watchers = await asyncio.gather(*(execute(shared, one, _bigger(chance)) for _ in range(GRAPHS)))
             await watchers[-1].read(one, until=3)
             one.kill()
         at = await _ended_nodes(postgres, watchers)
@@ -155,7 +155,7 @@ async def test_two_hundred_graphs_each_at_another_point_when_their_replica_is_ki
     assert sorted(filter(None, reserved)) == sorted(model.started), "every effect once, and none that is not in a log"
 
 
-async def _ended_nodes(cluster: Cluster, watchers: list[Watcher]) -> list[int]:
+async def _ended_nodes(cluster: Cluster, watchers: Sequence[Watcher]) -> list[int]:
     admin = await asyncpg.connect(cluster.dsn("postgres"))
     try:
         counted = "select count(*) from orchestrator.event where session_id = $1 and kind = 'task_finished'"

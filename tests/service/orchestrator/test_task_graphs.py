@@ -274,7 +274,10 @@ async def test_a_plan_is_a_valid_graph_that_runs(mesh: Mesh) -> None:
         ("write", "Apollo", ["think"]),
     ]
     assert (planned.graph.goal, planned.repaired) == ("Win", False)
-    assert mesh.world.inference.started[0].agent.name == "Athena"
+    asked, worked = mesh.world.inference.started[:2]
+    assert (asked.agent.name, worked.form) == ("Athena", None)
+    assert asked.form is not None, "a model that can be held to a schema is"
+    assert asked.form.read(json.dumps(PLAN)) == PLAN
     assert (await read(mesh, accepted.graph.id)).graph.status == task_graph_pb2.TASK_STATUS_COMPLETED
 
 

@@ -38,6 +38,19 @@ def test_levels_are_what_may_run_at_once() -> None:
     assert diamond().validate()
 
 
+def test_a_dict_says_kinds_patterns_and_checkpoints_in_the_words_of_the_client() -> None:
+    tasks = {
+        "a": {"agent": "Athena", "prompt": "Go."},
+        "all": {"kind": "aggregator", "aggregation": "concat", "deps": ["a"]},
+    }
+    for said in ({"checkpoint_frequency": "tool_call"}, {"checkpoint_policy": {"frequency": "tool_call"}}):
+        graph = TaskGraph.from_dict({**said, "tasks": tasks})
+        joined = graph.tasks["all"]
+        assert isinstance(joined, AgentTask)
+        assert (joined.kind, joined.aggregation, graph.checkpoint_frequency) == ("aggregator", "concat", "tool_call")
+        assert TaskGraph.from_proto(graph.to_proto()).tasks == graph.tasks
+
+
 def test_a_call_of_a_tool_is_the_node_the_mesh_takes_and_comes_back_as_it_was() -> None:
     book = ToolTask(
         "book",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import pytest
+
 from agentnet.orchestrator.v1 import session_pb2
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
+from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.leases_postgres import Renewal
+from services.orchestrator.store import Lease
 from shared.errors import MeshError, Unavailable
 from tests.support.orchestrator import POLL, TTL, Watching, World
 
@@ -161,3 +165,35 @@ async def _expired_when_renewed(world: World, driver: PostgresDriver) -> bool:
         world.leases.renew("one", TTL, driver.driven())
         world.clock.advance(TTL / 2)
     return bool(await world.leases.claim("two", ttl=TTL, limit=1))
+
+
+class Late(MemoryLeaseStore):
+    """Has claimed long before it answers."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.clock)
+        self.__dict__.update(world.leases.__dict__)
+        self.claimed, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, owner: str, *, ttl: timedelta, limit: int) -> Sequence[Lease]:
+        leases = await super().claim(owner, ttl=ttl, limit=limit)
+        self.claimed.set()
+        await self.answer.wait()
+        return leases
+
+
+@pytest.mark.parametrize("fault", [False, True])
+async def test_what_is_claimed_while_a_replica_stops_is_free_at_once(fault: bool) -> None:
+    world = World()
+    await world.start()
+    leases = Late(world)
+    driver = PostgresDriver(leases, world.driver(), "one", TTL, POLL, 9)
+    async with draining(driver):
+        claiming = asyncio.create_task(driver.claim())
+        await leases.claimed.wait()
+        claiming.cancel()
+        await asyncio.gather(claiming, return_exceptions=True)
+        if fault:
+            driver._claiming.cancel()  # type: ignore[union-attr] # it is under way
+        leases.answer.set()
+    assert len(await world.leases.claim("two", ttl=TTL, limit=1)) == (not fault)

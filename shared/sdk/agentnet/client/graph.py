@@ -273,13 +273,18 @@ class TaskGraph:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TaskGraph:
-        """From plain data: `nodes` or `tasks`, a list or a mapping by id, of any shape. Raises InvalidGraph."""
+        """From plain data: `nodes` or `tasks`, a list or a mapping by id, of any shape; kinds, patterns and how often a
+        checkpoint is made in the words of `AgentTask` and `TaskGraph` or in those of the API. Raises InvalidGraph.
+        """
         entries: Any = data.get("nodes") or data.get("tasks") or []
         if isinstance(entries, Mapping):
             entries = [{"id": name, **part} for name, part in entries.items()]  # pyright: ignore[reportUnknownVariableType]
-        rest = {key: value for key, value in data.items() if key not in ("nodes", "tasks")}
+        rest = {key: value for key, value in data.items() if key not in ("nodes", "tasks", "checkpoint_frequency")}
+        policy: Any = data.get("checkpoint_policy") or {"frequency": data.get("checkpoint_frequency", 0)}
         try:
-            found = json_format.ParseDict({**rest, "nodes": entries}, task_graph_pb2.TaskGraph())
+            rest["checkpoint_policy"] = _in_words(policy, {"frequency": "CHECKPOINT_FREQUENCY_"})
+            nodes = [_in_words(entry, {"kind": "TASK_KIND_", "aggregation": "AGGREGATION_"}) for entry in entries]
+            found = json_format.ParseDict({**rest, "nodes": nodes}, task_graph_pb2.TaskGraph())
         except (json_format.ParseError, TypeError, ValueError) as error:
             raise InvalidGraph(f"this is no graph: {error}", path="nodes") from None
         return cls.from_proto(found)
@@ -315,6 +320,16 @@ def create_task_graph_from_dict(data: Mapping[str, Any]) -> TaskGraph:
 def results_by_id(found: Sequence[task_graph_pb2.TaskResult]) -> dict[str, TaskResult]:
     """Results as the mesh answers them, by task."""
     return {result.node_id: TaskResult.from_proto(result) for result in found}
+
+
+def _in_words(data: Mapping[str, Any], prefixes: Mapping[str, str]) -> dict[str, Any]:
+    """With the short words of these fields as the API has them: "aggregator" is TASK_KIND_AGGREGATOR."""
+    made = dict(data)
+    for name, prefix in prefixes.items():
+        word = made.get(name)
+        if isinstance(word, str) and not word.startswith(prefix):
+            made[name] = f"{prefix}{word.upper()}"
+    return made
 
 
 def _retries(node: task_graph_pb2.TaskNode) -> int:

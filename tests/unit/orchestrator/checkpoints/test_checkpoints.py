@@ -16,6 +16,7 @@ from services.orchestrator.checkpoints.store_memory import MemoryCheckpointStore
 from services.orchestrator.errors import CheckpointIncompatible, CheckpointNotFound
 from services.orchestrator.graphs import shapes
 from services.orchestrator.graphs.state import GraphState, fold
+from services.orchestrator.peers import Utterance
 from services.orchestrator.store import KeptGraph
 from shared.errors import FieldRequired, Reason, ResourceExhausted, Unavailable
 from shared.paging import Page
@@ -128,6 +129,28 @@ async def test_a_failure_names_a_checkpoint_from_which_only_what_is_missing_is_r
     assert (await world.find(again.session.id)).status == session_pb2.SESSION_STATUS_COMPLETED
     assert await states(world, again.graph.id) == dict.fromkeys("abcd", "COMPLETED")
     assert len(world.inference.started) == 3 + 2
+
+
+async def test_a_time_budget_that_ran_out_leaves_a_checkpoint_from_which_a_later_run_goes_on() -> None:
+    world = World()
+    slow = node("b", "a", max_attempts=1)
+    slow.timeout.FromMilliseconds(300)
+    held = iter([1])
+
+    def reply(utterance: Utterance) -> str:
+        world.inference.held_at = next(held, None) if "Do b." in utterance.lines[-1].text else None
+        return "done"
+
+    world.inference.reply = reply
+    kept = await world.execute(node("a"), slow, node("c", "b"))
+    await world.drive()
+    failed = await world.find(kept.session.id)
+    assert failed.failure.reason == Reason.ERROR_REASON_TASK_TIMED_OUT
+    world.inference.release()
+    again = await resumed(world, failed.failure.metadata["last_checkpoint_id"])
+    await world.drive()
+    assert await states(world, again.graph.id) == dict.fromkeys("abc", "COMPLETED")
+    assert sum("Do a." in utterance.lines[-1].text for utterance in world.inference.started) == 1
 
 
 async def test_a_manual_interruption_leaves_a_checkpoint_to_go_on_from() -> None:

@@ -260,6 +260,7 @@ async def test_a_planner_node_grows_the_graph_with_pinned_agents() -> None:
         "plan-x": ("Apollo@1.0.0", ["plan"]),
     }
     assert shown.progress == task_graph_pb2.GraphProgress(total=3, ended=3)
+    assert [utterance.form is not None for utterance in world.inference.started] == [True, False, False]
 
 
 async def test_a_map_reduce_grows_its_own_reducers() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, task_graph_pb2
-from services.orchestrator.graphs import shapes
+from services.orchestrator.errors import ConditionFailed
+from services.orchestrator.graphs import effects, shapes
 from services.orchestrator.store import KeptGraph
 from services.orchestrator.tool_tasks import REMEMBERED
 from shared import fields
@@ -364,3 +365,10 @@ async def test_an_agent_calls_only_what_it_was_given() -> None:
     with pytest.raises(PermissionDenied) as refused:
         await world.execute(call("a", agent="Athena"))
     assert refused.value.reason == Reason.ERROR_REASON_TOOL_NOT_ALLOWED
+
+
+def test_arguments_longer_than_a_call_may_have_fail_the_node() -> None:
+    large = node("a", agent="", tool="book", arguments={"text": "x" * effects.ARGUMENT_CHARACTERS})
+    with pytest.raises(ConditionFailed) as raised:
+        effects.reserved("tgr_1", large, {}, depends_on=(), before=None)
+    assert raised.value.facts["node_id"] == "a"
