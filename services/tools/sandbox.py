@@ -25,6 +25,7 @@ _MAX_ANSWER: Final = 1024 * 1024
 _WAITING_PER_PLACE: Final = 16
 # A call that is cut is killed at once; how long its caller waits to see it gone.
 _GONE_SECONDS: Final = 0.15
+_STARTS: Final = 2
 
 
 class Places:
@@ -82,7 +83,8 @@ class Sandbox:
         self._name = f"{inside.name.lower()}+{profile.name}" if inside else profile.name
         self._profile = profile
         self._places = Places(at_once)
-        self._spares = at_once + 1
+        # Those that run, those that wait for a call, and one that is being made.
+        self._most = 2 * at_once + 1
         self._starting = asyncio.Lock()
         self._jail: Jail | None = None
 
@@ -96,6 +98,11 @@ class Sandbox:
     def check_room(self) -> None:
         """Raises ResourceExhausted when too many wait already."""
         self._places.check_room()
+
+    @property
+    def full(self) -> bool:
+        """Whether every process that may wait for a call does."""
+        return self._jail is not None and self._jail.waiting == self._most
 
     async def prepare(self) -> None:
         """Starts the outer sandbox before a call needs it. On a host without isolation every call is refused."""
@@ -135,7 +142,10 @@ class Sandbox:
                     status, found = await conversation.heard(call.timeout, until=until)
                     return status, found | {"artefacts": conversation.artefacts}
                 finally:
-                    running.cut()
+                    if conversation.answered:
+                        running.leave()
+                    else:
+                        running.cut()
                     conversation.close()
 
     @asynccontextmanager
@@ -164,19 +174,23 @@ class Sandbox:
 
     @asynccontextmanager
     async def _started(self, call: SandboxCall, *, given: int | None = None) -> AsyncIterator[Call]:
-        jail = await self._standing()
-        try:
-            running = jail.call(call.order(), given=given)
-        except OSError:
-            # It ended between two calls; a new one takes its place once.
-            await self._replace(jail)
-            running = (await self._standing()).call(call.order(), given=given)
+        running = await self._begun(call.order(), given)
         try:
             yield running
         finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GONE_SECONDS):
-                    await asyncio.shield(running.ended)
+            if not running.left:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_GONE_SECONDS):
+                        await asyncio.shield(running.ended)
+
+    async def _begun(self, order: bytes, given: int | None) -> Call:
+        for _ in range(_STARTS):  # it may have ended between two calls; a new one takes its place once
+            jail = await self._standing()
+            try:
+                return await jail.call(order, given=given)
+            except OSError:
+                await self._replace(jail)
+        raise SandboxUnavailable("this host gives no isolation to run functions in", why="its processes end at once")
 
     async def _standing(self) -> Jail:
         async with self._starting:
@@ -184,7 +198,7 @@ class Sandbox:
                 await self._jail.close()
                 self._jail = None
             if self._jail is None:
-                self._jail = await Jail.start(self._profile, spares=self._spares)
+                self._jail = await Jail.start(self._profile, most=self._most)
             return self._jail
 
     async def _replace(self, gone: Jail) -> None:
