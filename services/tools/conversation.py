@@ -92,7 +92,7 @@ class Conversation:
         if len(said) > _MAX_ANSWER:
             raise TooMuch
         if said:
-            return await asyncio.to_thread(answer.read, said) if len(said) > _BULKY else answer.read(said)
+            return await asyncio.to_thread(answer.read_bulky, said) if len(said) > _BULKY else answer.read(said)
         return answer.exited(code) if self._program else answer.ended(code)
 
     @property

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,15 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from services.tools import isolation
+from services.tools.cgroups import Group, Groups, Share
 from services.tools.errors import SandboxUnavailable
-from services.tools.zygote import ENDED, ORDER, SPARE_DESCRIPTORS
+from services.tools.zygote import ENDED, ORDER, SPARE, SPARE_DESCRIPTORS
 
 _READ: Final = 64 * 1024
 _START_SECONDS: Final = 10
 _REAP_SECONDS: Final = 5
 _ATTEMPTS: Final = 3
+_CREDENTIALS: Final = struct.Struct("3i")
 # How long a call that has answered may take to end.
 _ENDING_SECONDS: Final = 0.05
 # What a socket takes at once.
@@ -83,8 +86,10 @@ class Drain:
 class Call:
     """One call inside: its output, its errors, its answer, and the line that ends it when it is cut."""
 
-    def __init__(self, out: int, err: int, answer: int, line: socket.socket) -> None:
+    def __init__(self, out: int, err: int, answer: int, line: socket.socket, group: Group | None) -> None:
         self.out, self.err, self.answer = out, err, answer
+        self.group = group
+        self.ran_out_of_memory = False
         self.left = False
         self._line = line
         self._loop = asyncio.get_running_loop()
@@ -136,8 +141,9 @@ class Spare:
 class Jail:
     """A running outer sandbox, and the processes in it that wait for a call."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, groups: Groups | None) -> None:
         self._process = process
+        self._groups = groups
         self._control = control
         self._spares: asyncio.Queue[Spare | None] = asyncio.Queue()
         self._calls: set[Call] = set()
@@ -146,7 +152,7 @@ class Jail:
         self._loop.add_reader(control.fileno(), self._handed)
 
     @classmethod
-    async def start(cls, profile: isolation.Profile, *, most: int) -> Self:
+    async def start(cls, profile: isolation.Profile, *, most: int, groups: Groups | None = None) -> Self:
         """With at most so many processes. Raises SandboxUnavailable when the host gives no isolation."""
         near, far = socket.socketpair()
         try:
@@ -154,7 +160,7 @@ class Jail:
         except OSError as error:
             near.close()
             raise SandboxUnavailable("bubblewrap cannot be started on this host", why=str(error)[:200]) from error
-        jail = cls(process, near)
+        jail = cls(process, near, groups)
         try:
             await jail._stand()
         except BaseException:
@@ -200,21 +206,44 @@ class Jail:
         """How many processes wait for a call."""
         return self._spares.qsize()
 
-    async def call(self, order: bytes, *, given: int | None = None) -> Call:
-        """Starts a call, with `given` as its input. Raises OSError when the sandbox is gone."""
+    async def call(self, order: bytes, *, given: int | None = None, share: Share | None = None) -> Call:
+        """Starts a call, with `given` as its input, in a group with its share where there are groups.
+
+        Raises OSError when the sandbox is gone.
+        """
         for _ in range(_ATTEMPTS):  # who waits for a call may have been killed
             spare = await self._spares.get()
             if spare is None:
                 self._spares.put_nowait(None)
                 break
             with spare.hand:
+                group = None
                 try:
-                    return self._ordered(spare, order, given)
+                    if self._groups and share:
+                        group = self._groups.group(share, await self._pid(spare))
+                    return self._ordered(spare, order, given, group)
                 except OSError:
                     spare.line.close()
+                    if group:
+                        group.end()
         raise OSError(errno.EPIPE, "the sandbox is gone")
 
-    def _ordered(self, spare: Spare, order: bytes, given: int | None) -> Call:
+    async def _pid(self, spare: Spare) -> int:
+        """Which process it is on this host, by the kernel's word, once it stands. Raises OSError when it is gone."""
+        readable = asyncio.Event()
+        self._loop.add_reader(spare.hand.fileno(), readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(spare.hand.fileno())
+        said, ancillary, _, _ = spare.hand.recvmsg(len(SPARE), socket.CMSG_SPACE(_CREDENTIALS.size))
+        told = [data for _, kind, data in ancillary if kind == socket.SCM_CREDENTIALS]
+        if said != SPARE or not told:
+            raise OSError(errno.ESRCH, "the process is gone")
+        pid: int = _CREDENTIALS.unpack(told[0])[0]
+        return pid
+
+    def _ordered(self, spare: Spare, order: bytes, given: int | None, group: Group | None) -> Call:
         out, err, answer = os.pipe(), os.pipe(), os.pipe()
         inside = [out[1], err[1], answer[1]] + ([given] if given is not None else [])
         try:
@@ -228,10 +257,16 @@ class Jail:
         finally:
             for descriptor in (out[1], err[1], answer[1]):
                 os.close(descriptor)
-        call = Call(out[0], err[0], answer[0], spare.line)
+        call = Call(out[0], err[0], answer[0], spare.line, group)
         self._calls.add(call)
-        call.ended.add_done_callback(lambda _: self._calls.discard(call))
+        call.ended.add_done_callback(lambda _: self._left(call))
         return call
+
+    def _left(self, call: Call) -> None:
+        self._calls.discard(call)
+        if call.group:
+            call.ran_out_of_memory = call.group.ran_out_of_memory
+            call.group.end()
 
     async def close(self) -> None:
         """Ends the sandbox and all that is in it, and waits until it is gone.

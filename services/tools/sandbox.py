@@ -11,20 +11,22 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final, Protocol, Self
 
-from services.tools.answer import Answer, Outcome, Printed
+from services.tools.answer import Answer, Outcome, Printed, Status
+from services.tools.cgroups import NAME as CGROUP
+from services.tools.cgroups import Groups
 from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
 from services.tools.isolation import FUNCTIONS, Profile
 from services.tools.jail import Call, Jail
-from services.tools.orders import ProgramCall, SandboxCall, ScriptCall, attaches
+from services.tools.orders import ProgramCall, SandboxCall, ScriptCall, attaches, share
 from shared.errors import ResourceExhausted
 from shared.log import log
 
 _MAX_ANSWER: Final = 1024 * 1024
 _WAITING_PER_PLACE: Final = 16
 # A call that is cut is killed at once; how long its caller waits to see it gone.
-_GONE_SECONDS: Final = 0.15
+_GONE_SECONDS: Final = 0.05
 _STARTS: Final = 2
 
 
@@ -75,12 +77,22 @@ class Backend(Protocol):
 class Sandbox:
     """Runs calls, a few at once. The outer sandbox is started with the first call and serves until the end.
 
-    `inside` is what the replica itself runs in, which every call then has around it as well.
+    `inside` is what the replica itself runs in, which every call then has around it as well; with `groups` the kernel
+    counts each call's memory, processes and processor time as a whole, beside the limits of each process.
     """
 
-    def __init__(self, *, at_once: int, profile: Profile = FUNCTIONS, inside: Isolation = Isolation.NONE) -> None:
+    def __init__(
+        self,
+        *,
+        at_once: int,
+        profile: Profile = FUNCTIONS,
+        inside: Isolation = Isolation.NONE,
+        groups: Groups | None = None,
+    ) -> None:
         self.isolation = max(Isolation.NAMESPACES, inside)
-        self._name = f"{inside.name.lower()}+{profile.name}" if inside else profile.name
+        around = (inside.name.lower(),) if inside else ()
+        self._name = "+".join((*around, profile.name, *((CGROUP,) if groups else ())))
+        self._groups = groups
         self._profile = profile
         self._places = Places(at_once)
         # Those that run, those that wait for a call, and one that is being made.
@@ -140,6 +152,8 @@ class Sandbox:
                 )
                 try:
                     status, found = await conversation.heard(call.timeout, until=until)
+                    if status is Status.CRASHED and running.ran_out_of_memory:
+                        status, found = Status.MEMORY_LIMIT, {"message": "the call needs more memory than its limit"}
                     return status, found | {"artefacts": conversation.artefacts}
                 finally:
                     if conversation.answered:
@@ -174,7 +188,7 @@ class Sandbox:
 
     @asynccontextmanager
     async def _started(self, call: SandboxCall, *, given: int | None = None) -> AsyncIterator[Call]:
-        running = await self._begun(call.order(), given)
+        running = await self._begun(call, given)
         try:
             yield running
         finally:
@@ -183,11 +197,12 @@ class Sandbox:
                     async with asyncio.timeout(_GONE_SECONDS):
                         await asyncio.shield(running.ended)
 
-    async def _begun(self, order: bytes, given: int | None) -> Call:
+    async def _begun(self, call: SandboxCall, given: int | None) -> Call:
+        order = call.order()
         for _ in range(_STARTS):  # it may have ended between two calls; a new one takes its place once
             jail = await self._standing()
             try:
-                return await jail.call(order, given=given)
+                return await jail.call(order, given=given, share=share(call))
             except OSError:
                 await self._replace(jail)
         raise SandboxUnavailable("this host gives no isolation to run functions in", why="its processes end at once")
@@ -198,7 +213,7 @@ class Sandbox:
                 await self._jail.close()
                 self._jail = None
             if self._jail is None:
-                self._jail = await Jail.start(self._profile, most=self._most)
+                self._jail = await Jail.start(self._profile, most=self._most, groups=self._groups)
             return self._jail
 
     async def _replace(self, gone: Jail) -> None:
