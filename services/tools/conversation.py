@@ -58,6 +58,8 @@ class Conversation:
     ) -> None:
         self._running = running
         self._program = program
+        # It has said what came of it and closed all it had; what is left of it is its end.
+        self.answered = False
         self._errands = Errands(fetch, replies) if fetch and replies is not None else None
         self._said = _Said(printed, self._errands, attaches=attaches)
         room = _MAX_ANSWER + (_MAX_ATTACHED if attaches else 0)
@@ -79,8 +81,9 @@ class Conversation:
             return Status.OUTPUT_LIMIT, {"message": "the function printed or returned more than is allowed"}
 
     async def _answer(self) -> Answer:
-        await asyncio.gather(asyncio.shield(self._running.ended), *(drain.done for drain in self._drains))
-        code = self._running.ended.result()
+        await asyncio.gather(*(drain.done for drain in self._drains))
+        self.answered = not self._program and bool(self._said.rest)
+        code = 0 if self.answered else await asyncio.shield(self._running.ended)
         if not self._said.ready:
             raise SandboxUnavailable("the host gave a call no isolation", why=f"status {code}")
         if self._said.disturbed:
@@ -89,7 +92,7 @@ class Conversation:
         if len(said) > _MAX_ANSWER:
             raise TooMuch
         if said:
-            return await asyncio.to_thread(answer.read, said) if len(said) > _BULKY else answer.read(said)
+            return await asyncio.to_thread(answer.read_bulky, said) if len(said) > _BULKY else answer.read(said)
         return answer.exited(code) if self._program else answer.ended(code)
 
     @property

@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from services.tools import inflating
 from services.tools.errors import EgressRefused, ToolUnreachable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -68,14 +69,21 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         host, port = request.url.host, request.url.port or _PORTS[request.url.scheme]
         address = await self._egress.address(host, port)
+        headers = request.headers.copy()
+        headers["accept-encoding"] = inflating.ACCEPTED
         checked = httpx.Request(
             request.method,
             request.url.copy_with(host=address),
-            headers=request.headers,
+            headers=headers,
             stream=request.stream,
             extensions={**request.extensions, "sni_hostname": host},
         )
-        return await self._inner.handle_async_request(checked)
+        response = await self._inner.handle_async_request(checked)
+        try:
+            return inflating.bounded(response)
+        except httpx.DecodingError:
+            await response.aclose()
+            raise
 
     async def aclose(self) -> None:
         await self._inner.aclose()

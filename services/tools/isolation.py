@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import importlib.util
+import marshal
 import os
 import sys
 import sysconfig
@@ -28,8 +29,9 @@ _TERMINAL_INPUT: Final = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX, which type i
 _HERE: Final = Path(__file__).parent
 _SYSTEM: Final = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache")
 _PROGRAMS: Final = ("/usr/bin", "/bin", "/etc/alternatives")
-_OWN: Final = ("zygote.py", "runner.py", "module_runner.py")
+_OWN: Final = ("zygote", "runner", "module_runner")
 _START: Final = "import sys; sys.path.insert(0, '/sandbox'); from services.tools.zygote import main; main()"
+_PYC_HEADER: Final = 16
 _NO_PROCESS: Final = ("clone", "fork", "vfork")
 # What the program that forks needs, and no call may do. Of the recent ones it needs 434, pidfd_open.
 _OUTER_ONLY: Final = ("mount", "unshare", "setns")
@@ -74,7 +76,7 @@ MODULES: Final = Profile(f"{NAME}+wasmtime", threads=True, package="wasmtime", a
 
 
 @contextmanager
-def launch(profile: Profile, control: int, *, spares: int) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+def launch(profile: Profile, control: int, *, most: int) -> Iterator[tuple[list[str], tuple[int, ...]]]:
     """The command that starts an outer sandbox with nothing of the host but a read-only Python, and the descriptors it
     inherits. Started by root it runs as a uid of its own.
     """
@@ -99,7 +101,7 @@ def launch(profile: Profile, control: int, *, spares: int) -> Iterator[tuple[lis
             *last,
             *_ARGUMENTS,
             str(control),
-            str(spares),
+            str(most),
             *profile.ahead,
         ]
         if os.geteuid() == 0:
@@ -138,8 +140,15 @@ def python() -> str:
 
 @functools.cache
 def _files(profile: Profile) -> dict[str, bytes]:
-    inside = {f"/sandbox/services/tools/{name}": (_HERE / name).read_bytes() for name in _OWN}
+    inside = {f"/sandbox/services/tools/{name}.pyc": _compiled(name) for name in _OWN}
     return inside | {"/sandbox/filter": call_filter(profile)}
+
+
+def _compiled(name: str) -> bytes:
+    """Compiled here, for the same interpreter: a sandbox that starts does not spend its time on it."""
+    source, shown = (_HERE / f"{name}.py").read_text(), f"/sandbox/services/tools/{name}.py"
+    code = compile(source, shown, "exec", dont_inherit=True)
+    return importlib.util.MAGIC_NUMBER + bytes(_PYC_HEADER - len(importlib.util.MAGIC_NUMBER)) + marshal.dumps(code)
 
 
 @functools.cache

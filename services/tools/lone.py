@@ -28,7 +28,7 @@ def main() -> None:
         zygote.limit({name: value for name, value in task["limits"].items() if name in LIMITS})
         for name in FILTERS:
             with open(name, "rb") as file:  # noqa: PTH123 - pathlib is one more import of a start-up
-                zygote.load(file.read())
+                zygote.Filter(file.read()).load()
         os.write(zygote.ANSWER, zygote.READY)
         said = runner.run(task, zygote.say)
     finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 
 import grpc
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
 from services.tools.artefacts import Artefacts
+from services.tools.cgroups import Groups
 from services.tools.egress import Egress
 from services.tools.executor import Executor
 from services.tools.fetching import Fetching
@@ -16,7 +18,7 @@ from services.tools.functions import FunctionExecutor
 from services.tools.grpc_methods import GrpcExecutor
 from services.tools.gvisor import GvisorSandbox
 from services.tools.http_api import HttpExecutor
-from services.tools.isolation import MODULES, PROGRAMS
+from services.tools.isolation import FUNCTIONS, MODULES, PROGRAMS
 from services.tools.mcp_servers import McpExecutor
 from services.tools.modules import ModuleExecutor
 from services.tools.permissions import ToolAuthorizer
@@ -67,9 +69,11 @@ def main() -> None:
         await stack.enter_async_context(supervised("policy", enforced.follow))
         policy = ArgumentPolicy(enforced, strict=settings.strict)
         inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes
-        sandbox = await stack.enter_async_context(Sandbox(at_once=most, inside=inside))
-        programs = await stack.enter_async_context(Sandbox(at_once=most, inside=inside, profile=PROGRAMS))
-        modules = await stack.enter_async_context(Sandbox(at_once=most, inside=inside, profile=MODULES))
+        groups = Groups.delegated(settings.cgroup) if settings.cgroup != "none" else None
+        sandbox, programs, modules = [
+            await stack.enter_async_context(Sandbox(at_once=most, inside=inside, profile=profile, groups=groups))
+            for profile in (FUNCTIONS, PROGRAMS, MODULES)
+        ]
         functions: Backend = sandbox
         if settings.sandbox == "gvisor":
             functions = await stack.enter_async_context(GvisorSandbox(at_once=most))
@@ -92,6 +96,9 @@ def main() -> None:
             threat_limit=settings.threat_limit,
         )
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock, artefacts), server)
+        # What is here now stays: to look through it after every large answer would hold up everybody's calls.
+        gc.collect()
+        gc.freeze()
 
     run("tools", settings, register, service_names=SERVICES)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
 
+from services.tools.cgroups import Share
+
 _MIB: Final = 1024 * 1024
 _SCRATCH: Final = 16 * _MIB
 # What the compiler and Python take beside a module's own memory.
@@ -17,6 +19,10 @@ _RUNTIME_THREADS: Final = 16
 
 class SandboxCall(Protocol):
     """What a sandbox is asked to run."""
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory at most."""
 
     @property
     def timeout(self) -> timedelta:
@@ -98,6 +104,16 @@ class ScriptCall:
     def order(self) -> bytes:
         limits = _limits(self.timeout, memory_mib=self.memory_mib, processes=1)
         return json.dumps({"code": self.code, "limits": limits}).encode()
+
+
+def share(call: SandboxCall) -> Share:
+    """What it may have as a whole, where the kernel counts that."""
+    match call:
+        case ProgramCall():
+            return Share(call.memory_mib, call.processes)
+        case ModuleCall():
+            return Share(call.memory_mib + _RUNTIME_MIB, _RUNTIME_THREADS)
+    return Share(call.memory_mib, 1)
 
 
 def attaches(call: SandboxCall) -> bool:

@@ -7,9 +7,7 @@ returning version;
 insert into tool_state (tenant_id, tool, state) values ($1, $2, $3);
 
 -- name: versions
-select t.definition, t.created_at, coalesce(s.state, 'active') as state
-from tool t left join tool_state s on s.tenant_id = t.tenant_id and s.tool = t.name || '@' || t.version
-where t.name = $1;
+select * from tool_versions($1, $2);
 
 -- name: every
 select t.definition, t.created_at, coalesce(s.state, 'active') as state
@@ -30,25 +28,15 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 select id, tool, action, actor, from_state, to_state, note, created_at from tool_audit where tool = $1
 order by created_at, id limit 500;
 
--- name: lock_usage
-select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 0));
-
 -- name: counted
 select coalesce(sum(calls), 0)::bigint as total, coalesce(sum(calls) filter (where day = $2), 0)::bigint as today
 from tool_usage where tool = $1;
 
 -- name: count
-insert into tool_usage as u (tenant_id, tool, day, calls) values ($1, $2, $3, 1)
-on conflict (tenant_id, tool, day) do update set calls = u.calls + 1;
+select count_call($1, $2, $3, $4, $5) as full_quota;
 
 -- name: reserve
-insert into tool_effect (tenant_id, request_id, digest, invocation_id, step, leased_until, outcome, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8)
-on conflict do nothing
-returning request_id;
-
--- name: effect
-select request_id, digest, invocation_id, step, leased_until, outcome, created_at from tool_effect where request_id = $1;
+select * from reserve_effect($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: take_over
 update tool_effect set invocation_id = $2, step = $3, leased_until = $4
@@ -56,16 +44,13 @@ where request_id = $1 and invocation_id = $5 and step = $6 and leased_until = $7
 returning request_id;
 
 -- name: advance
-update tool_effect set step = $3, leased_until = $4, outcome = $5 where request_id = $1 and invocation_id = $2
-returning request_id;
+select advance_effect($1, $2, $3, $4, $5, $6) as written;
 
 -- name: forget_effects
 delete from tool_effect where created_at < $1;
 
 -- name: record
-insert into tool_invocation (tenant_id, id, tool, agent_name, subject, session_id, turn_id, arguments_digest, status,
-  isolation, elapsed, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+select record_invocations($1, $2);
 
 -- name: invocations
 select id, tool, agent_name as agent, subject, session_id, turn_id, arguments_digest, status, isolation, elapsed, created_at

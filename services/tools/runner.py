@@ -19,6 +19,8 @@ MAX_BODY = 256 * 1024
 MAX_ARTEFACTS = 16
 MAX_ARTEFACT_BYTES = 4 * 1024 * 1024
 _CODE_NAME = "<function>"
+# Made once: to make it anew for each call would touch, and so copy, the memory of every type there is.
+_KEPT = {name: value for name, value in vars(builtins).items() if name not in FORBIDDEN}
 _DENIALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
 
 
@@ -114,8 +116,8 @@ def _restricted(allowed: frozenset[str]) -> dict[str, Any]:
             raise ImportError(f"importing {name} is not allowed")
         return builtins.__import__(name, *given, **named)
 
-    kept = {name: value for name, value in vars(builtins).items() if name not in FORBIDDEN}
-    return kept | {"__import__": guarded}
+    _KEPT["__import__"] = guarded
+    return _KEPT
 
 
 def _returned(result: object) -> dict[str, Any]:

@@ -11,20 +11,23 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final, Protocol, Self
 
-from services.tools.answer import Answer, Outcome, Printed
+from services.tools.answer import Answer, Outcome, Printed, Status
+from services.tools.cgroups import NAME as CGROUP
+from services.tools.cgroups import Groups
 from services.tools.conversation import Conversation, Fetch
 from services.tools.errors import SandboxUnavailable
 from services.tools.executor import Isolation
 from services.tools.isolation import FUNCTIONS, Profile
 from services.tools.jail import Call, Jail
-from services.tools.orders import ProgramCall, SandboxCall, ScriptCall, attaches
+from services.tools.orders import ProgramCall, SandboxCall, ScriptCall, attaches, share
 from shared.errors import ResourceExhausted
 from shared.log import log
 
 _MAX_ANSWER: Final = 1024 * 1024
 _WAITING_PER_PLACE: Final = 16
 # A call that is cut is killed at once; how long its caller waits to see it gone.
-_GONE_SECONDS: Final = 0.15
+_GONE_SECONDS: Final = 0.05
+_STARTS: Final = 2
 
 
 class Places:
@@ -74,15 +77,26 @@ class Backend(Protocol):
 class Sandbox:
     """Runs calls, a few at once. The outer sandbox is started with the first call and serves until the end.
 
-    `inside` is what the replica itself runs in, which every call then has around it as well.
+    `inside` is what the replica itself runs in, which every call then has around it as well; with `groups` the kernel
+    counts each call's memory, processes and processor time as a whole, beside the limits of each process.
     """
 
-    def __init__(self, *, at_once: int, profile: Profile = FUNCTIONS, inside: Isolation = Isolation.NONE) -> None:
+    def __init__(
+        self,
+        *,
+        at_once: int,
+        profile: Profile = FUNCTIONS,
+        inside: Isolation = Isolation.NONE,
+        groups: Groups | None = None,
+    ) -> None:
         self.isolation = max(Isolation.NAMESPACES, inside)
-        self._name = f"{inside.name.lower()}+{profile.name}" if inside else profile.name
+        around = (inside.name.lower(),) if inside else ()
+        self._name = "+".join((*around, profile.name, *((CGROUP,) if groups else ())))
+        self._groups = groups
         self._profile = profile
         self._places = Places(at_once)
-        self._spares = at_once + 1
+        # Those that run, those that wait for a call, and one that is being made.
+        self._most = 2 * at_once + 1
         self._starting = asyncio.Lock()
         self._jail: Jail | None = None
 
@@ -96,6 +110,11 @@ class Sandbox:
     def check_room(self) -> None:
         """Raises ResourceExhausted when too many wait already."""
         self._places.check_room()
+
+    @property
+    def full(self) -> bool:
+        """Whether every process that may wait for a call does."""
+        return self._jail is not None and self._jail.waiting == self._most
 
     async def prepare(self) -> None:
         """Starts the outer sandbox before a call needs it. On a host without isolation every call is refused."""
@@ -133,9 +152,14 @@ class Sandbox:
                 )
                 try:
                     status, found = await conversation.heard(call.timeout, until=until)
+                    if status is Status.CRASHED and running.ran_out_of_memory:
+                        status, found = Status.MEMORY_LIMIT, {"message": "the call needs more memory than its limit"}
                     return status, found | {"artefacts": conversation.artefacts}
                 finally:
-                    running.cut()
+                    if conversation.answered:
+                        running.leave()
+                    else:
+                        running.cut()
                     conversation.close()
 
     @asynccontextmanager
@@ -164,19 +188,24 @@ class Sandbox:
 
     @asynccontextmanager
     async def _started(self, call: SandboxCall, *, given: int | None = None) -> AsyncIterator[Call]:
-        jail = await self._standing()
-        try:
-            running = jail.call(call.order(), given=given)
-        except OSError:
-            # It ended between two calls; a new one takes its place once.
-            await self._replace(jail)
-            running = (await self._standing()).call(call.order(), given=given)
+        running = await self._begun(call, given)
         try:
             yield running
         finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GONE_SECONDS):
-                    await asyncio.shield(running.ended)
+            if not running.left:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_GONE_SECONDS):
+                        await asyncio.shield(running.ended)
+
+    async def _begun(self, call: SandboxCall, given: int | None) -> Call:
+        order = call.order()
+        for _ in range(_STARTS):  # it may have ended between two calls; a new one takes its place once
+            jail = await self._standing()
+            try:
+                return await jail.call(order, given=given, share=share(call))
+            except OSError:
+                await self._replace(jail)
+        raise SandboxUnavailable("this host gives no isolation to run functions in", why="its processes end at once")
 
     async def _standing(self) -> Jail:
         async with self._starting:
@@ -184,7 +213,7 @@ class Sandbox:
                 await self._jail.close()
                 self._jail = None
             if self._jail is None:
-                self._jail = await Jail.start(self._profile, spares=self._spares)
+                self._jail = await Jail.start(self._profile, most=self._most, groups=self._groups)
             return self._jail
 
     async def _replace(self, gone: Jail) -> None:

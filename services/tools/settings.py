@@ -22,6 +22,10 @@ class ToolsSettings(MeshSettings):
     runtime_class: Literal["", "gvisor", "vm"] = Field(
         default="", description="what this replica itself runs in, by its pod's runtimeClassName; checked at the start"
     )
+    cgroup: str = Field(
+        default="auto",
+        description="folder of cgroup v2 delegated to this replica; auto: its own; none: limits by process",
+    )
     threat_limit: int = Field(
         default=5, ge=0, description="denied attempts in ten minutes after which a caller may not call; 0: only logged"
     )

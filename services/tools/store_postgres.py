@@ -9,18 +9,23 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
+
 from services.tools.store import AuditEntry, Effect, Function, Invocation, Quota, Tool
+from shared.batches import TenantBatches
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _TEXT: Final = "json"
+_MOST: Final = 64
 
 
 class PostgresToolStore:
-    """One row a version, one row a call, one row a named effect."""
+    """One row a version, one row a call, one row a named effect; calls that end together are written together."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._recorded = TenantBatches(self._record, most=_MOST, faults=(asyncpg.PostgresError,))
 
     async def add(self, tenant: str, tool: Tool, entry: AuditEntry) -> bool:
         async with self._database.tenant(tenant) as connection:
@@ -33,8 +38,7 @@ class PostgresToolStore:
         return added is not None
 
     async def versions(self, tenant: str, name: str) -> Sequence[Tool]:
-        async with self._database.tenant(tenant) as connection:
-            return [_tool(**row) for row in await connection.fetch(_SQL["versions"], name)]
+        return [_tool(**row) for row in await self._database.statement(_SQL["versions"], tenant, name)]
 
     async def every(self, tenant: str) -> Sequence[Tool]:
         async with self._database.tenant(tenant) as connection:
@@ -52,17 +56,10 @@ class PostgresToolStore:
             return [AuditEntry(**row) for row in await connection.fetch(_SQL["audit"], tool)]
 
     async def count(self, tenant: str, tool: Tool, day: date) -> str:
-        async with self._database.tenant(tenant) as connection:
-            if tool.quota != Quota(0, 0):
-                await connection.execute(_SQL["lock_usage"], tenant, tool.reference)
-                found = await connection.fetchrow(_SQL["counted"], tool.reference, day)
-                assert found is not None  # noqa: S101 - a sum is always there
-                if tool.quota.total and found["total"] >= tool.quota.total:
-                    return "total"
-                if tool.quota.per_day and found["today"] >= tool.quota.per_day:
-                    return "day"
-            await connection.execute(_SQL["count"], tenant, tool.reference, day)
-        return ""
+        quota = tool.quota
+        (row,) = await self._database.statement(_SQL["count"], tenant, tool.reference, day, quota.total, quota.per_day)
+        full: str = row["full_quota"]
+        return full
 
     async def counted(self, tenant: str, tool: str, day: date) -> tuple[int, int]:
         async with self._database.tenant(tenant) as connection:
@@ -71,11 +68,7 @@ class PostgresToolStore:
         return found["total"], found["today"]
 
     async def reserve(self, tenant: str, effect: Effect) -> Effect:
-        async with self._database.tenant(tenant) as connection:
-            if await connection.fetchval(_SQL["reserve"], tenant, *_effect_row(effect)) is not None:
-                return effect
-            found = await connection.fetchrow(_SQL["effect"], effect.request_id)
-        assert found is not None  # noqa: S101 - it was in the way
+        (found,) = await self._database.statement(_SQL["reserve"], tenant, *_effect_row(effect))
         return Effect(**{**found, "outcome": _told(found["outcome"])})
 
     async def take_over(self, tenant: str, seen: Effect, effect: Effect) -> bool:
@@ -87,12 +80,11 @@ class PostgresToolStore:
         return taken is not None
 
     async def advance(self, tenant: str, effect: Effect) -> bool:
-        async with self._database.tenant(tenant) as connection:
-            written = await connection.fetchval(
-                _SQL["advance"], effect.request_id, effect.invocation_id, effect.step, effect.leased_until,
-                _outcome(effect),
-            )  # fmt: skip
-        return written is not None
+        (row,) = await self._database.statement(
+            _SQL["advance"], tenant, effect.request_id, effect.invocation_id, effect.step, effect.leased_until,
+            _outcome(effect),
+        )  # fmt: skip
+        return row["written"] is not None
 
     async def forget_effects(self, tenant: str, before: datetime) -> int:
         async with self._database.tenant(tenant) as connection:
@@ -100,12 +92,11 @@ class PostgresToolStore:
         return int(said.rpartition(" ")[2])
 
     async def record(self, tenant: str, invocation: Invocation) -> None:
-        one = invocation
-        async with self._database.tenant(tenant) as connection:
-            await connection.execute(
-                _SQL["record"], tenant, one.id, one.tool, one.agent, one.subject, one.session_id, one.turn_id,
-                one.arguments_digest, one.status, one.isolation, one.elapsed, one.created_at,
-            )  # fmt: skip
+        await self._recorded.ask(tenant, invocation)
+
+    async def _record(self, tenant: str, invocations: Sequence[Invocation]) -> Sequence[None]:
+        await self._database.statement(_SQL["record"], tenant, [_invocation_row(tenant, one) for one in invocations])
+        return [None] * len(invocations)
 
     async def invocations(self, tenant: str, tool: str) -> Sequence[Invocation]:
         async with self._database.tenant(tenant) as connection:
@@ -131,6 +122,14 @@ def _effect_row(effect: Effect) -> tuple[object, ...]:
     return (
         effect.request_id, effect.digest, effect.invocation_id, effect.step, effect.leased_until, _outcome(effect),
         effect.created_at,
+    )  # fmt: skip
+
+
+def _invocation_row(tenant: str, one: Invocation) -> tuple[object, ...]:
+    """A row of the table, its columns in their order."""
+    return (
+        tenant, one.id, one.tool, one.agent, one.subject, one.session_id, one.turn_id, one.arguments_digest, one.status,
+        one.isolation, one.elapsed, one.created_at,
     )  # fmt: skip
 
 

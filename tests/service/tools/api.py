@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
 SECRET = "sk-topsecret-1"
+
+
+def bomb(mebibytes: int) -> bytes:
+    """So much of nothing, a thousandth as large."""
+    packed = zlib.compressobj(9, wbits=31)
+    return b"".join(packed.compress(bytes(1 << 20)) for _ in range(mebibytes)) + packed.flush()
 
 
 @dataclass
@@ -21,12 +28,17 @@ class Api:
     answer: Any = None
     text: str | None = None
     stall: bool = False
+    coded: tuple[str, bytes] | None = None  # a coding and a body in it
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else None
         self.asked.append((request.method, request.raw_path, body, dict(request.headers)))
         if self.stall:
             await asyncio.sleep(30)
+        if self.coded:
+            coding, coded = self.coded
+            headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+            return web.Response(body=coded, headers=headers)
         if self.text is not None:
             return web.Response(text=self.text, headers={"Location": "http://169.254.169.254/"})
         status = self.statuses.pop(0) if self.statuses else 200

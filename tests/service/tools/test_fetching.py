@@ -14,7 +14,8 @@ from services.tools.fetching import Fetching
 from services.tools.functions import FunctionExecutor
 from services.tools.sandbox import Sandbox
 from services.tools.secrets import Secrets
-from tests.service.tools.api import SECRET, Api
+from tests.service.tools.api import SECRET, Api, bomb
+from tests.service.tools.attacking import LITTLE, resident
 from tests.service.tools.calls import Code, invocation, refusal, register, said, tool
 from tests.support.identity import Keys
 
@@ -113,3 +114,11 @@ async def test_what_is_no_host_is_refused_at_registration(stub: Any, keys: Keys)
     bad = granted("def adder():\n    return 1\n", ["bad host"])
     refused = await refusal(register(stub, keys, bad))
     assert (said(refused), refused.field) == ((Code.INVALID_ARGUMENT, "FIELD_INVALID"), "tool.function.network")
+
+
+async def test_an_answer_that_inflates_without_end_is_cut(stub: Any, keys: Keys, api: Api) -> None:
+    api.coded = ("gzip", bomb(256))
+    before = resident()
+    body = f"try: fetch('http://api.test:{api.port}/')\n    except ConnectionError as error: return str(error)"
+    assert await ran(stub, keys, body) == "the answer has more than 262144 bytes"
+    assert resident() - before < LITTLE

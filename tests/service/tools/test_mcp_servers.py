@@ -21,6 +21,8 @@ from services.tools.executor import Executor
 from services.tools.mcp_servers import McpExecutor
 from services.tools.sandbox import Sandbox
 from services.tools.secrets import Secrets
+from tests.service.tools.api import Api, bomb
+from tests.service.tools.attacking import LITTLE, resident
 from tests.service.tools.calls import Code, invocation, refusal, register, said
 from tests.support.identity import Keys
 
@@ -173,3 +175,11 @@ async def test_a_server_that_does_not_start_is_unreachable(stub: Any, keys: Keys
 async def test_a_server_is_named_in_one_way(stub: Any, keys: Keys, mcp: dict[str, str]) -> None:
     error = await refusal(register(stub, keys, tool(SCHEMA, **mcp)))
     assert (*said(error), error.field) == (Code.INVALID_ARGUMENT, "FIELD_INVALID", "tool.mcp")
+
+
+async def test_a_server_whose_answer_inflates_without_end_is_cut(stub: Any, keys: Keys, api: Api) -> None:
+    api.coded = ("gzip", bomb(256))
+    await register(stub, keys, tool(SCHEMA, url=f"http://127.0.0.1:{api.port}/mcp", timeout="1s"))
+    before = resident()
+    assert said(await refusal(call(stub, keys))) == (Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+    assert resident() - before < 2 * LITTLE

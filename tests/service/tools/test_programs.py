@@ -17,7 +17,7 @@ from services.tools.isolation import PROGRAMS
 from services.tools.orders import ProgramCall
 from services.tools.programs import ProgramExecutor
 from services.tools.sandbox import Sandbox
-from tests.service.tools.attacking import descendants, settings_of_the_host, settled
+from tests.service.tools.attacking import descendants, filled, settings_of_the_host, settled
 from tests.service.tools.calls import Code, events, invocation, refusal, register, said
 from tests.support.identity import Keys
 
@@ -119,6 +119,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("line", BOMBS.values(), ids=BOMBS.keys())
 async def test_a_bomb_is_bounded_and_gone_at_its_deadline(sandbox: Sandbox, line: str) -> None:
+    await sandbox.prepare()
+    assert await filled(sandbox)
     few = len(descendants())
     running = asyncio.ensure_future(shell(sandbox, line))
     most = 0
@@ -134,6 +136,8 @@ async def test_a_bomb_is_bounded_and_gone_at_its_deadline(sandbox: Sandbox, line
 
 
 async def test_what_is_left_running_ends_with_its_call(sandbox: Sandbox) -> None:
+    await sandbox.prepare()
+    assert await filled(sandbox)
     few = len(descendants())
     outcome, _ = await shell(sandbox, "setsid sleep 60 > /dev/null 2>&1 & echo started")
     assert outcome.status is Status.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,8 @@ from services.tools.http_api import HttpExecutor
 from services.tools.secrets import Secrets
 from services.tools.store_memory import MemoryToolStore
 from shared.clock import FakeClock
-from tests.service.tools.api import SECRET, Api
+from tests.service.tools.api import SECRET, Api, bomb
+from tests.service.tools.attacking import LITTLE, resident
 from tests.service.tools.calls import Code, invocation, refusal, register, said
 from tests.support.identity import Keys
 
@@ -223,3 +225,13 @@ async def test_a_target_at_fault_is_refused_with_its_field(
 ) -> None:
     error = await refusal(register(stub, keys, tool(api, **changes)))
     assert (error.code, error.field) == (Code.INVALID_ARGUMENT, field)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip"])
+async def test_an_answer_that_inflates_without_end_is_cut(stub: Any, keys: Keys, api: Api, coding: str) -> None:
+    api.coded = (coding, bomb(256) if coding == "gzip" else gzip.compress(bomb(256)))
+    await register(stub, keys, tool(api))
+    before = resident()
+    error = await refusal(call(stub, keys))
+    assert resident() - before < LITTLE
+    assert error.facts["status"] == ("OUTPUT_LIMIT" if coding == "gzip" else "UPSTREAM_ERROR")

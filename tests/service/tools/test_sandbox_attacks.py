@@ -20,6 +20,7 @@ from tests.service.tools.attacking import (
     cases,
     descendants,
     descriptors,
+    filled,
     settled,
 )
 
@@ -131,10 +132,12 @@ async def test_a_call_cancelled_at_any_moment_ends_and_leaves_nothing() -> None:
             assert done, f"a call cancelled after {milliseconds} ms hangs"
             assert running.cancelled()
         assert (await sandbox.run(call("return 7"), Printed())).result == 7
+        assert await filled(sandbox)
         few = len(descendants())
         open_before = len(descriptors())
         assert (await sandbox.run(call("return 7"), Printed())).result == 7
-        assert await settled(few + 1)
+        assert await filled(sandbox)
+        assert await settled(few)
         assert await settled(open_before, descriptors)
     assert await settled(outside)
 

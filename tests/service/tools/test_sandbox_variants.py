@@ -10,7 +10,7 @@ from services.tools.answer import Outcome, Status
 from services.tools.sandbox import Sandbox
 from tests.service.tools.attacking import Case, Printed, attack, call, cases
 
-CASES = cases("variants.yaml")
+CASES = cases("variants.yaml") + cases("siblings.yaml")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
