@@ -303,9 +303,9 @@ class Metered(_message.Message):
     images: _builtins.int
     """Images read or made, at most 1,000,000."""
     audio_input_tokens: _builtins.int
-    """Tokens of audio heard."""
+    """Tokens of audio heard; whole seconds of it for a model that is billed, and so priced, by time."""
     audio_output_tokens: _builtins.int
-    """Tokens of audio spoken."""
+    """Tokens of audio spoken; characters of the text for a model that is billed by them."""
     embedding_tokens: _builtins.int
     """Tokens embedded."""
     cache_write_tokens: _builtins.int
