@@ -48,15 +48,19 @@ _K = 10
 
 
 def sentences(most: int) -> list[str]:
-    """Distinct sentences of documentation, in an order that is the same every time."""
+    """Distinct sentences of documentation, in an order that is the same every time; no more files are read than it takes."""
+    roots = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"])
+    paths = sorted(path for root in roots for path in Path(root).rglob("*.py"))
+    random.Random(1).shuffle(paths)
     found: dict[str, None] = {}
-    for root in (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"]):
-        for path in sorted(Path(root).rglob("*.py")):
-            for text in _documentation(path):
-                for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", text):
-                    sentence = " ".join(part.split())
-                    if 30 <= len(sentence) <= 160 and sentence.count(" ") >= 4:
-                        found[sentence] = None
+    for path in paths:
+        if len(found) >= most:
+            break
+        for text in _documentation(path):
+            for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", text):
+                sentence = " ".join(part.split())
+                if 30 <= len(sentence) <= 160 and sentence.count(" ") >= 4:
+                    found[sentence] = None
     chosen = list(found)
     random.Random(1).shuffle(chosen)
     return chosen[:most]

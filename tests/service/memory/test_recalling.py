@@ -125,6 +125,16 @@ async def test_diversity_puts_something_else_second(served: Any) -> None:
     assert diverse[:2] == ["lunch at noon today", "noon train leaves"]
 
 
+@pytest.mark.parametrize("settings", [{"reranker": "brief"}])
+async def test_a_reranker_of_the_settings_has_the_last_word_and_says_so(served: Any) -> None:
+    await remember_many(served, [{"content": "lunch at noon"}, {"content": "lunch at noon " + "and nothing else " * 9}])
+    answer = await recall(served, "noon lunch", explain=True)
+    parts = [match.explanation.parts["reranker"] for match in answer.matches]
+    assert parts[0] > 0 > parts[1]
+    assert len((await recall(served, "noon lunch", limit=1, diversity=0.5)).matches) == 1
+    assert await found(served, "zzz", strategy="SEARCH_STRATEGY_LEXICAL") == []
+
+
 async def test_neighbours_come_in_their_order(served: Any) -> None:
     for number, text in enumerate(("Hello there", "Where were you born?", "In Quito", "Nice", "Bye")):
         await remember(served, text, session_id="s", agent="Ada")
