@@ -102,7 +102,8 @@ def diverse(found: Sequence[Ranked], diversity: float, limit: int) -> list[Ranke
         return list(found[:limit])
     texts = [counted(one.memory.content) for one in found]
     alike = [0.0] * len(found)
-    left, chosen = list(range(len(found))), []
+    left = list(range(len(found)))
+    chosen: list[int] = []
     while left and len(chosen) < limit:
         best = max(left, key=lambda at: (1 - diversity) * found[at].relevance - diversity * alike[at])
         chosen.append(best)
