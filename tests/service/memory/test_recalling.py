@@ -165,3 +165,17 @@ async def test_an_instant_outside_the_calendar_is_refused(served: Any) -> None:
     request.as_of.seconds = 10**15
     call = served.memories.Recall(request, metadata=served.caller())
     assert await refused(call) == ("INVALID_ARGUMENT", "FIELD_INVALID", "as_of")
+
+
+async def test_a_half_life_no_duration_can_be_is_refused(served: Any) -> None:
+    request = pb.RecallRequest(query="plan")
+    request.half_life.seconds = 10**18
+    call = served.memories.Recall(request, metadata=served.caller())
+    assert await refused(call) == ("INVALID_ARGUMENT", "FIELD_INVALID", "half_life")
+
+
+async def test_a_match_that_belongs_to_no_session_has_no_neighbours(served: Any) -> None:
+    await remember(served, "Where were you born?", session_id="s")
+    await remember(served, "born in Quito")
+    answer = await recall(served, "born Quito", neighbours=2)
+    assert [list(match.neighbours) for match in answer.matches] == [[], []]
