@@ -4,7 +4,11 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
+<<<<<<< HEAD
 .PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory bench-sandbox coverage-graphs
+=======
+.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory coverage-memory bench-sandbox
+>>>>>>> recall
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -60,9 +64,13 @@ bench-backends: setup ## Memory's backends side by side: writing, searching, rec
 	@bash deploy/python/backends.sh
 	@.venv-backends/bin/python -m tests.bench.memory_backends
 
-bench-memory: setup ## Recall at SIZES=10000,100000 (or more) memories beside FAISS, Chroma and Qdrant; quiet cores: 100,000 takes half an hour
+bench-memory: setup ## Recall at SIZES=10000,100000,1000000 memories beside FAISS, Chroma and Qdrant (to 100,000): forty minutes on quiet cores
 	@bash deploy/python/backends.sh
-	@.venv-backends/bin/python -m tests.bench.memory_latency --peers --sizes $(or $(SIZES),10000,100000)
+	@.venv-backends/bin/python -m tests.bench.memory_latency --peers --sizes $(or $(SIZES),10000,100000,1000000)
+
+coverage-memory: setup ## Which lines of memory no test runs, with every engine installed
+	@bash deploy/python/backends.sh
+	@.venv-backends/bin/python -m pytest tests/unit/memory tests/service/memory tests/contract/memory --cov=services.memory --cov-branch --cov-report=term-missing:skip-covered
 
 bench: setup ## Measure the mesh's overhead and print the table
 	@python -m tests.bench.overhead

@@ -29,6 +29,7 @@ from services.memory.federation import Federation
 from services.memory.policy import Held, MemoryPolicy
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
+from services.memory.rerank import SecondLook, reranker_named
 from services.memory.service import MemoryService
 from services.memory.service_bulk import BulkService
 from services.memory.service_facts import ConversationService, FactService
@@ -91,7 +92,9 @@ def add_to_server(
     used = Used(stores.memories, clock)
     upkeep = Upkeep(stores.memories, limits, clock)
     remembering = Remembering(stores.memories, embedder, limits, policy=policy, clock=clock, ids=ids)
-    recall = Recall(stores.memories, embedder, used, policy=policy, clock=clock)
+    recall = Recall(
+        stores.memories, embedder, used, policy=policy, clock=clock, second_look=_second_look(settings)
+    )  # fmt: skip
     conversations = Conversations(stores.conversations, clock)
     facts = Facts(stores.facts, policy=policy, clock=clock, ids=ids)
     contexts = Contexts(conversations, recall, remembering, facts, automatic=settings.automatic_context)
@@ -105,6 +108,12 @@ def add_to_server(
     sets = EmbeddingSetService(EmbeddingSets(stores.memories, remembering, embedder, clock))
     embedding_set_service_pb2_grpc.add_EmbeddingSetServiceServicer_to_server(sets, server)
     return Chores(used, upkeep)
+
+
+def _second_look(settings: MemorySettings) -> SecondLook | None:
+    if not settings.reranker:
+        return None
+    return SecondLook(reranker_named(settings.reranker), settings.reranked, settings.reranker_patience)
 
 
 def main() -> None:

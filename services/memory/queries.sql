@@ -16,13 +16,21 @@ tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::
   and embedding_set = $15
 
 -- name: add
--- What is there in a table of another width is there.
+-- One statement a batch: planning it costs as much as storing a hundred. What is there in a table of another width is there.
 insert into :table (tenant_id, place, id, agent_name, embedding, embedding_model, embedding_set, content, content_hash,
   memory_type, session_id, turn_id, tags, metadata, importance, policy_version, created_at, updated_at, expires_at)
-select $1::text, coalesce($2::bigint, nextval('memory_place')), $3, $4::text, $5::halfvec, $6, $7::text, $8, $9::bytea, $10::text, $11,
-  $12, $13::text[], $14::jsonb, $15::float8, $16, $17::timestamptz, $18::timestamptz, $19::timestamptz
-where not exists (select from memory where tenant_id = $1 and embedding_set = $7 and agent_name = $4 and memory_type = $10
-  and content_hash = $9)
+select $1, coalesce(given.place, nextval('memory_place')), given.id, given.agent_name, given.embedding, given.embedding_model,
+  given.embedding_set, given.content, given.content_hash, given.memory_type, given.session_id, given.turn_id,
+  array(select jsonb_array_elements_text(given.tags::jsonb)), given.metadata, given.importance, given.policy_version, given.created_at,
+  given.updated_at, given.expires_at
+from unnest($2::bigint[], $3::text[], $4::text[], $5::halfvec[], $6::text[], $7::text[], $8::text[], $9::bytea[], $10::text[],
+    $11::text[], $12::text[], $13::text[], $14::jsonb[], $15::float8[], $16::text[], $17::timestamptz[], $18::timestamptz[],
+    $19::timestamptz[])
+  as given (place, id, agent_name, embedding, embedding_model, embedding_set, content, content_hash, memory_type, session_id,
+    turn_id, tags, metadata, importance, policy_version, created_at, updated_at, expires_at)
+where not exists (select from memory where tenant_id = $1 and memory.embedding_set = given.embedding_set
+  and memory.agent_name = given.agent_name and memory.memory_type = given.memory_type
+  and memory.content_hash = given.content_hash)
 on conflict do nothing
 returning id, place;
 

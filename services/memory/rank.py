@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 # Learned from questions whose evidence is known; tests/bench/memory_evidence.py --learn writes them.
 LEARNED: Final[Mapping[str, float]] = json.loads(Path(__file__).with_name("weights.json").read_text())
 _NO_WORDS: Final[Mapping[str, int]] = {}
+# Of how many times as many as are wanted diversity may choose.
+_CHOICE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,32 @@ def ranked(
     recency = np.array([_recency(row.found.memory, taste.half_life, now) for row in rows])
     weighing = np.array([1 + taste.importance_weight * (row.found.memory.importance - 0.5) for row in rows])
     relevance = np.minimum(recency * weighing / (1 + np.exp(-odds)), 1.0)
-    order = _diverse(rows, relevance, taste.diversity, limit)
+    order = np.argsort(-relevance, kind="stable")[: limit * _CHOICE if taste.diversity else limit]
     words = query_words(query)
-    return [
+    best = [
         Ranked(rows[at].found.memory, rows[at].found.cosine, float(relevance[at]),
                _explanation(names, shares[at], rows[at].found, words=words, corpus=gathered.corpus,
                             recency=float(recency[at])))
         for at in order
     ]  # fmt: skip
+    return diverse(best, taste.diversity, limit)
+
+
+def diverse(found: Sequence[Ranked], diversity: float, limit: int) -> list[Ranked]:
+    """The first of them; with diversity, each the best that differs from those before it (marginal relevance)."""
+    if not diversity:
+        return list(found[:limit])
+    texts = [counted(one.memory.content) for one in found]
+    alike = [0.0] * len(found)
+    left = list(range(len(found)))
+    chosen: list[int] = []
+    while left and len(chosen) < limit:
+        best = max(left, key=lambda at: (1 - diversity) * found[at].relevance - diversity * alike[at])
+        chosen.append(best)
+        left.remove(best)
+        for at in left:
+            alike[at] = max(alike[at], _overlap(texts[at], texts[best]))
+    return [found[at] for at in chosen]
 
 
 def coverage(query: str, memory: Memory, corpus: Corpus) -> float:
@@ -240,24 +260,6 @@ def _recency(memory: Memory, half_life: timedelta | None, now: datetime) -> floa
     if half_life is None:
         return 1.0
     return float(0.5 ** (max(now - memory.created_at, timedelta()) / half_life))
-
-
-def _diverse(rows: Sequence[_Row], relevance: Floats, diversity: float, limit: int) -> list[int]:
-    """Best first; with diversity, each the best that differs from those before it (maximal marginal relevance)."""
-    order = [int(at) for at in np.argsort(-relevance, kind="stable")]
-    if not diversity:
-        return order[:limit]
-    left = order[: limit * 4]
-    texts = {at: counted(rows[at].found.memory.content) for at in left}
-    chosen: list[int] = []
-    alike = dict.fromkeys(left, 0.0)
-    while left and len(chosen) < limit:
-        best = max(left, key=lambda at: (1 - diversity) * relevance[at] - diversity * alike[at])
-        chosen.append(best)
-        left.remove(best)
-        for at in left:
-            alike[at] = max(alike[at], _overlap(texts[at], texts[best]))
-    return chosen
 
 
 def _overlap(first: Mapping[str, int], second: Mapping[str, int]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 
 from services.memory import rank
@@ -12,6 +13,7 @@ from services.memory.errors import EmbeddingUnavailable
 from services.memory.filters import fits
 from services.memory.policy import MemoryPolicy
 from services.memory.rank import Ranked, Taste
+from services.memory.rerank import SecondLook
 from services.memory.store import Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
 from services.memory.used import Used
 from services.memory.words import meant
@@ -56,9 +58,11 @@ class Recall:
     """What is read from memory by asking, one tenant a call."""
 
     def __init__(
-        self, store: MemoryStore, embedder: Embedder, used: Used, *, policy: MemoryPolicy, clock: Clock
-    ) -> None:
+        self, store: MemoryStore, embedder: Embedder, used: Used, *, policy: MemoryPolicy, clock: Clock,
+        second_look: SecondLook | None = None,
+    ) -> None:  # fmt: skip
         self._policy = policy
+        self._second_look = second_look
         self._store = store
         self._embedder = embedder
         self._used = used
@@ -77,11 +81,19 @@ class Recall:
             probe = replace(probe, words=tuple(slips.get(word, word) for word in words))
             gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
         fitting = _fitting(gathered, asked, degraded=degraded)
-        found = rank.ranked(query, fitting, asked.taste, now=asked.chosen.as_of or now, limit=asked.limit)
+        found = await self._ranked(query, fitting, asked, now=asked.chosen.as_of or now)
         self._used.note(tenant, [one.memory.place for one in found])
         around = {one.memory.place: _beside(gathered, one.memory, asked) for one in found} if asked.neighbours else {}
         shown, near, withheld = self._policy.shown(tenant, asked.chosen.agent, found, around)
         return Answer(shown, near, degraded, withheld)
+
+    async def _ranked(self, query: str, fitting: Gathered, asked: Question, *, now: datetime) -> list[Ranked]:
+        if self._second_look is None:
+            return rank.ranked(query, fitting, asked.taste, now=now, limit=asked.limit)
+        plain = replace(asked.taste, diversity=0.0)
+        found = rank.ranked(query, fitting, plain, now=now, limit=len(fitting.pool))
+        seen = await self._second_look.reordered(query, found, least=asked.limit)
+        return rank.diverse(seen, asked.taste.diversity, asked.limit)
 
     async def _vector(self, asked: Question) -> tuple[Vector, bool]:
         """The query's vector, and whether it is missing though it was wanted."""

@@ -27,6 +27,11 @@ class MemorySettings(MeshSettings):
     strict: bool = Field(default=True, description="refuse while no policy snapshot was ever received")
     automatic_context: bool = Field(default=True, description="whether GetContext searches; off: the tail alone")
     automatic_episodes: bool = Field(default=True, description="whether turns become episodes when asked for")
+    reranker: str = Field(default="", description="takes a second look at what was found; empty: nobody does")
+    reranked: int = Field(default=50, ge=1, le=200, description="how many of the first candidates it sees")
+    reranker_patience: timedelta = Field(
+        default=timedelta(milliseconds=200), description="how long it is waited for; later, the order stays as it was"
+    )
     upkeep_interval: timedelta = Field(default=timedelta(minutes=5), description="how often memories are pruned")
 
     @field_validator("clusters")

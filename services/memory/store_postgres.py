@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -50,7 +51,7 @@ class PostgresMemoryStore:
         async with self._database.tenant(tenant) as connection:
             places = await _insert(connection, tenant, width, ordered)
             added = [entry for entry in ordered if entry.memory.id in places]
-            await _insert_words(connection, tenant, [_placed(one.memory, places[one.memory.id]) for one in added])
+            await _insert_words(connection, tenant, [(places[one.memory.id], one.memory) for one in added])
             await _count(connection, tenant, [one.memory for one in added], sign=1)
             known = await _same(connection, tenant, [one.memory for one in ordered if one.memory.id not in places])
         return [
@@ -66,7 +67,7 @@ class PostgresMemoryStore:
             if not places:
                 (other,) = (await _same(connection, tenant, [entry.memory])).values()
                 raise MemoryExists("another memory has this content", memory_id=other.id)
-            await _insert_words(connection, tenant, [entry.memory])
+            await _insert_words(connection, tenant, [(entry.memory.place, entry.memory)])
             await _count(connection, tenant, [entry.memory], sign=1)
         return entry.memory
 
@@ -185,8 +186,8 @@ class PostgresMemoryStore:
 
 async def _insert(connection: Connection, tenant: str, width: int, entries: Sequence[Entry]) -> dict[str, int]:
     """The places of those that were not there yet, by id."""
-    given = [_row(tenant, entry, width) for entry in entries]
-    rows = await connection.fetchmany(_SQL[f"add_{width}"], given)
+    given = zip(*(_row(entry, width) for entry in entries), strict=True)
+    rows = await connection.fetch(_SQL[f"add_{width}"], tenant, *map(list, given))
     return {row["id"]: row["place"] for row in rows}
 
 
@@ -201,14 +202,14 @@ def _by_width(entries: Sequence[Entry]) -> dict[int, list[Entry]]:
     return found
 
 
-def _row(tenant: str, entry: Entry, width: int) -> tuple[object, ...]:
+def _row(entry: Entry, width: int) -> tuple[object, ...]:
     memory = entry.memory
     if len(entry.vector) != width:
         raise EmbeddingWidthInvalid("all vectors of a batch must be equally wide", width=str(len(entry.vector)))
     return (
-        tenant, memory.place or None, memory.id, memory.agent, half(entry.vector), memory.embedding_model,
+        memory.place or None, memory.id, memory.agent, half(entry.vector), memory.embedding_model,
         memory.embedding_set, memory.content, memory.content_hash, memory.memory_type.value, memory.session_id,
-        memory.turn_id, list(memory.tags), dict(memory.metadata), memory.importance, memory.policy_version,
+        memory.turn_id, json.dumps(memory.tags), dict(memory.metadata), memory.importance, memory.policy_version,
         memory.created_at, memory.updated_at, memory.expires_at,
     )  # fmt: skip
 
@@ -224,12 +225,12 @@ async def _same(
     return {_identity(memory): memory for memory in map(memory_of, rows)}
 
 
-async def _insert_words(connection: Connection, tenant: str, memories: Sequence[Memory]) -> None:
-    counted = [(memory.place, cutting.words_of(memory)) for memory in memories]
+async def _insert_words(connection: Connection, tenant: str, placed: Sequence[tuple[int, Memory]]) -> None:
+    counted = [(place, words := cutting.words_of(memory), sum(words.values())) for place, memory in placed]
     cut = sorted(
-        (word, place, min(times, _SMALLINT), min(sum(counts.values()), _SMALLINT))
-        for place, counts in counted
-        for word, times in counts.items()
+        (word, place, min(times, _SMALLINT), min(length, _SMALLINT))
+        for place, words, length in counted
+        for word, times in words.items()
     )
     if cut:
         await connection.execute(_SQL["add_words"], tenant, *(list(part) for part in zip(*cut, strict=True)))

@@ -1,6 +1,6 @@
 """Does recall find the turns that hold the answer? Evidence retrieval on LoCoMo, or on conversations in its format.
 
-    python -m tests.bench.memory_evidence PATH [--from N] [--to N] [--learn]
+    python -m tests.bench.memory_evidence PATH [--from N] [--to N] [--learn] [--reranker NAME]
 
 PATH is your own copy of the conversations: the file `locomo10.json` or a folder of one JSON file each. They are licensed for
 non-commercial use and are not part of this repository. Whatever is tuned is tuned on the first five (`--to 5`); the rest
@@ -27,6 +27,7 @@ import numpy as np
 
 from services.memory import rank
 from services.memory.remember import embedded_text
+from services.memory.rerank import SecondLook, reranker_named
 from services.memory.store import Corpus, Entry, Filter, Gathered, Memory, MemoryType, Probe
 from services.memory.store_memory import InMemoryStore
 from services.memory.tokens import estimate
@@ -37,6 +38,7 @@ _WEIGHTS = Path(__file__).parents[2] / "services" / "memory" / "weights.json"
 _CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
 _BUDGETS = (500, 1_000, 2_000, 4_000)
 _POOL = 60
+_SEEN = 150
 TENANT = "bench"
 
 
@@ -165,6 +167,18 @@ def by_ours(case: Case, weights: Mapping[str, float] = rank.LEARNED) -> list[Mem
     return [one.memory for one in found]
 
 
+def reranked_by(name: str) -> Callable[[Case], list[Memory]]:
+    """What Recall gives with this reranker, all it sees."""
+    look = SecondLook(reranker_named(name), _SEEN, timedelta(minutes=1))
+
+    def order(case: Case) -> list[Memory]:
+        found = rank.ranked(case.question.text, case.gathered, rank.Taste(), now=case.stored, limit=_SEEN)
+        seen = asyncio.run(look.reordered(case.question.text, found, least=_SEEN))
+        return [one.memory for one in seen]
+
+    return order
+
+
 WAYS: dict[str, Callable[[Case], list[Memory]]] = {
     "dense alone": by_dense,
     "BM25": by_bm25,
@@ -284,6 +298,7 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=int, default=0)
     parser.add_argument("--to", dest="end", type=int, default=None)
     parser.add_argument("--learn", action="store_true")
+    parser.add_argument("--reranker", help="adds a way: ours with this one's second look")
     asked = parser.parse_args()
     chosen = conversations(asked.path)[asked.start : asked.end]
     found = asyncio.run(cases(chosen, _embed_all))
@@ -292,7 +307,8 @@ def main() -> None:
         rows["ours, learned on the others"] = cross_judged(found)
         _WEIGHTS.write_text(json.dumps(learn(found), indent=2) + "\n")
     else:
-        rows = measure(found, WAYS)
+        second = {f"ours, then {asked.reranker}": reranked_by(asked.reranker)} if asked.reranker else {}
+        rows = measure(found, WAYS | second)
     sys.stdout.write("\n".join(table(rows)) + "\n")
 
 

@@ -1,6 +1,10 @@
 """How fast is recall at 10,000, 100,000 and more memories of one tenant among many, and how much of the exact answer does it find?
 
-    python -m tests.bench.memory_latency [--sizes 10000,100000] [--texts FILE --vectors FILE.npy] [--peers] [--save FOLDER]
+    python -m tests.bench.memory_latency [--sizes 10000,100000] [--real 100000] [--texts FILE --vectors FILE.npy] [--peers]
+        [--peers-to 100000] [--save FOLDER]
+
+The smallest size goes through the service's store, the others by COPY, with one graph made of all. Beyond `--real` sentences the
+rest is grown of them: two sentences in one, with a vector between theirs.
 
 Memories are real sentences: those of the documentation in the installed packages, embedded by the mesh's own model (slow, about
 a hundred a second: `--save` keeps them for `--texts` and `--vectors`). Questions are sentences that were not stored. Everything
@@ -35,7 +39,7 @@ from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
 from shared.postgres import open_database
-from tests.bench import memory_peers
+from tests.bench import memory_bulk, memory_peers
 from tests.support.plain_embedder import EmbeddedEmbedder
 from tests.support.postgres import running_cluster
 
@@ -48,15 +52,19 @@ _K = 10
 
 
 def sentences(most: int) -> list[str]:
-    """Distinct sentences of documentation, in an order that is the same every time."""
+    """Distinct sentences of documentation, in an order that is the same every time; no more files are read than it takes."""
+    roots = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"])
+    paths = sorted(path for root in roots for path in Path(root).rglob("*.py"))
+    random.Random(1).shuffle(paths)
     found: dict[str, None] = {}
-    for root in (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"]):
-        for path in sorted(Path(root).rglob("*.py")):
-            for text in _documentation(path):
-                for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", text):
-                    sentence = " ".join(part.split())
-                    if 30 <= len(sentence) <= 160 and sentence.count(" ") >= 4:
-                        found[sentence] = None
+    for path in paths:
+        if len(found) >= most:
+            break
+        for text in _documentation(path):
+            for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", text):
+                sentence = " ".join(part.split())
+                if 30 <= len(sentence) <= 160 and sentence.count(" ") >= 4:
+                    found[sentence] = None
     chosen = list(found)
     random.Random(1).shuffle(chosen)
     return chosen[:most]
@@ -140,36 +148,57 @@ def row(what: str, size: int, spent: Sequence[float], recall: float | None = Non
     return f"| {size:,} | {what} | {middle:.2f} | {slow:.2f} | {'' if recall is None else f'{recall:.3f}'} |"
 
 
-async def measured(dsn: str, texts: list[str], vectors: Any, sizes: list[int], *, peers: bool) -> AsyncIterator[str]:
+async def measured(
+    cluster: Cluster, texts: list[str], vectors: Any, sizes: list[int], *, peers_to: int
+) -> AsyncIterator[str]:
     """The lines of the table, each as soon as it is known."""
     yield "| memories | what | p50 ms | p99 ms | recall@10 |"
     yield "|---|---|---|---|---|"
     questions, asked = texts[-_ASKED:], vectors[-_ASKED:]
-    async with open_database(dsn, prepare=register_vector) as database:
+    async with open_database(cluster.dsn("memory"), prepare=register_vector) as database:
         store = PostgresMemoryStore(database)
         for number in range(SMALL_TENANTS):
             part = slice(number * 100, number * 100 + 100)
             await store_all(store, f"small-{number}", texts[part], vectors[part])
         stored = 0
         for size in sizes:
-            spent = await store_all(store, TENANT, texts[stored:size], vectors[stored:size], stored)
-            rate = (size - stored) / spent
-            yield f"| {size:,} | stored {size - stored:,} in batches of {_BATCH}: {rate:,.0f} memories/s | | | |"
-            stored = size
-            began = time.perf_counter()
-            moved = await store.tend(TENANT)
-            rate = moved / (time.perf_counter() - began)
-            yield f"| {size:,} | taken into the graph in the background: {rate:,.0f} memories/s | | | |"
-            for line in await _searched(store, size, texts[:size], vectors[:size], questions, asked):
+            part = slice(stored, size)
+            for line in await _stored(cluster, store, texts[part], vectors[part], stored):
                 yield line
-            if peers:
-                for line in memory_peers.measured(vectors[:size], asked, exact(vectors[:size], asked), row, overlap):
+            stored = size
+            wanted = exact(vectors[:size], asked)
+            for line in await _searched(store, size, texts[:size], vectors[:size], (questions, asked), wanted):
+                yield line
+            if size <= peers_to:
+                for line in memory_peers.measured(vectors[:size], asked, wanted, row, overlap):
                     yield line
 
 
-async def _searched(
-    store: PostgresMemoryStore, size: int, texts: list[str], vectors: Any, questions: list[str], asked: Any
+async def _stored(
+    cluster: Cluster, store: PostgresMemoryStore, texts: list[str], vectors: Any, start: int
 ) -> list[str]:  # fmt: skip
+    """Lines about storing: by way of the service where there is nothing yet, else by COPY."""
+    count, size = len(texts), start + len(texts)
+    if start:
+        copying, making = await memory_bulk.load(cluster.dsn("postgres"), TENANT, texts, vectors, start)
+        return [f"| {size:,} | {count:,} more by COPY in {copying:.0f} s, one graph of all in {making:.0f} s | | | |"]
+    began = time.process_time()
+    spent = await store_all(store, TENANT, texts, vectors)
+    own = (time.process_time() - began) / count * 1e6
+    lines = [
+        f"| {size:,} | stored in batches of {_BATCH}: {count / spent:,.0f} memories/s, {own:.0f} us CPU each here | | | |"
+    ]
+    began = time.perf_counter()
+    moved = await store.tend(TENANT)
+    rate = moved / (time.perf_counter() - began)
+    return [*lines, f"| {size:,} | taken into the graph in the background: {rate:,.0f} memories/s | | | |"]
+
+
+async def _searched(
+    store: PostgresMemoryStore, size: int, texts: list[str], vectors: Any, probes: tuple[list[str], Any], near: list[set[int]]
+) -> list[str]:  # fmt: skip
+    questions, asked = probes
+    embedder = EmbeddedEmbedder()
     at_text = {text: at for at, text in enumerate(texts)}
     queries = [tuple(one.astype(float).tolist()) for one in asked]
 
@@ -190,9 +219,13 @@ async def _searched(
         gathered = await store.gather(TENANT, probe, Filter(), now=NOW)
         return rank.ranked(questions[at], gathered, rank.Taste(), now=NOW, limit=_K)
 
+    async def whole(at: int) -> Any:
+        await embedder.embed([questions[at]])
+        return await hybrid(at)
+
     rare = [at for at in range(len(texts)) if at % 100 == 0]
     spent, found = await timed(dense, len(queries))
-    lines = [row("dense, under RLS", size, spent, overlap([places(one) for one in found], exact(vectors, asked)))]
+    lines = [row("dense, under RLS", size, spent, overlap([places(one) for one in found], near))]
     spent, found = await timed(narrow, len(queries))
     wanted = [{rare[at] for at in one} for one in exact(vectors[rare], asked)]
     lines.append(row("dense, a tag one in a hundred has", size, spent, overlap([places(one) for one in found], wanted)))
@@ -200,6 +233,9 @@ async def _searched(
     lines.append(row("dense, a tenant of 100 beside", size, spent))
     spent, _ = await timed(hybrid, len(queries))
     lines.append(row("hybrid, ranked, with neighbours", size, spent))
+    spent, _ = await timed(whole, len(queries))
+    lines.append(row("the same with the question's embedding", size, spent))
+    embedder.close()
     return lines
 
 
@@ -227,19 +263,23 @@ def main() -> None:
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--save", type=Path)
+    parser.add_argument("--real", type=int, default=100_000)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--peers-to", type=int, default=100_000)
     asked = parser.parse_args()
     sizes = [int(size) for size in asked.sizes.split(",")]
-    texts = asked.texts.read_text().splitlines() if asked.texts else sentences(max(sizes) + _ASKED)
+    real = min(max(sizes), asked.real) + _ASKED
+    texts = asked.texts.read_text().splitlines() if asked.texts else sentences(real)
     vectors = np.load(asked.vectors) if asked.vectors else asyncio.run(embedded(texts))
     if asked.save:
         asked.save.mkdir(parents=True, exist_ok=True)
         (asked.save / "texts.txt").write_text("\n".join(texts))
         np.save(asked.save / "vectors.npy", vectors)
     known = [at for at, text in enumerate(texts) if np.any(vectors[at]) and "\0" not in text]
-    texts, vectors = [texts[at] for at in known], vectors[known]
+    texts, vectors = memory_bulk.grown([texts[at] for at in known], vectors[known], max(sizes) + _ASKED, last=_ASKED)
+    peers_to = asked.peers_to if asked.peers else 0
     with fresh_cluster() as cluster:
-        asyncio.run(_print(measured(cluster.dsn("memory"), texts, vectors, sizes, peers=asked.peers)))
+        asyncio.run(_print(measured(cluster, texts, vectors, sizes, peers_to=peers_to)))
     sys.stdout.write(asyncio.run(embedding_cost(texts[-_ASKED:])) + "\n")
 
 

@@ -125,6 +125,16 @@ async def test_diversity_puts_something_else_second(served: Any) -> None:
     assert diverse[:2] == ["lunch at noon today", "noon train leaves"]
 
 
+@pytest.mark.parametrize("settings", [{"reranker": "brief"}])
+async def test_a_reranker_of_the_settings_has_the_last_word_and_says_so(served: Any) -> None:
+    await remember_many(served, [{"content": "lunch at noon"}, {"content": "lunch at noon " + "and nothing else " * 9}])
+    answer = await recall(served, "noon lunch", explain=True)
+    parts = [match.explanation.parts["reranker"] for match in answer.matches]
+    assert parts[0] > 0 > parts[1]
+    assert len((await recall(served, "noon lunch", limit=1, diversity=0.5)).matches) == 1
+    assert await found(served, "zzz", strategy="SEARCH_STRATEGY_LEXICAL") == []
+
+
 async def test_neighbours_come_in_their_order(served: Any) -> None:
     for number, text in enumerate(("Hello there", "Where were you born?", "In Quito", "Nice", "Bye")):
         await remember(served, text, session_id="s", agent="Ada")
@@ -155,3 +165,17 @@ async def test_an_instant_outside_the_calendar_is_refused(served: Any) -> None:
     request.as_of.seconds = 10**15
     call = served.memories.Recall(request, metadata=served.caller())
     assert await refused(call) == ("INVALID_ARGUMENT", "FIELD_INVALID", "as_of")
+
+
+async def test_a_half_life_no_duration_can_be_is_refused(served: Any) -> None:
+    request = pb.RecallRequest(query="plan")
+    request.half_life.seconds = 10**18
+    call = served.memories.Recall(request, metadata=served.caller())
+    assert await refused(call) == ("INVALID_ARGUMENT", "FIELD_INVALID", "half_life")
+
+
+async def test_a_match_that_belongs_to_no_session_has_no_neighbours(served: Any) -> None:
+    await remember(served, "Where were you born?", session_id="s")
+    await remember(served, "born in Quito")
+    answer = await recall(served, "born Quito", neighbours=2)
+    assert [list(match.neighbours) for match in answer.matches] == [[], []]
