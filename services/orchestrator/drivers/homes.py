@@ -21,8 +21,10 @@ from shared.errors import MeshError
 from shared.log import log
 
 _BEATS_PER_TTL: Final = 4
-# A run that nobody asks of for so many lease times has no workflow any more: it is given back and gets a new one.
+# A run that nobody asks of for so many lease times may have no workflow any more, or a slow one: it is seen to. One
+# that was seen to so often in vain is given back; doing so at once made an overloaded Temporal slower still.
 _FORSAKEN_TTLS: Final = 10
+_SEEN_TO: Final = 10
 
 T = TypeVar("T")
 
@@ -37,10 +39,12 @@ class _Held:
     steps: asyncio.Lock = field(default_factory=asyncio.Lock)
     asking: int = 0
     asked_at: float = field(default_factory=time.monotonic)
+    seen_to: int = 0
 
     @asynccontextmanager
     async def asked(self) -> AsyncIterator[None]:
         self.asking += 1
+        self.seen_to = 0
         try:
             yield
         finally:
@@ -114,13 +118,20 @@ class Homes:
                 await self._beating(asyncio.wait({work}))
             return await self._beating(self._steps(held))
 
-    async def sweep(self) -> None:
-        """Gives back runs whose workflow is gone: it was terminated, or Temporal lost it."""
+    async def sweep(self) -> list[Run]:
+        """Runs to be seen to, whose workflow may be gone: it was terminated, or Temporal lost it."""
         longest = self.ttl.total_seconds() * _FORSAKEN_TTLS
+        forsaken: list[Run] = []
         for held in list(self._held.values()):
-            if not held.asking and time.monotonic() - held.asked_at > longest:
-                log.warning("driver.forsaken", session_id=held.lease.session_id)
+            if held.asking or time.monotonic() - held.asked_at <= longest:
+                continue
+            held.asked_at, held.seen_to = time.monotonic(), held.seen_to + 1
+            log.warning("driver.forsaken", session_id=held.lease.session_id, seen_to=held.seen_to)
+            if held.seen_to > _SEEN_TO:
                 await self._give_back(held)
+            else:
+                forsaken.append(Run(held.lease.tenant, held.lease.session_id))
+        return forsaken
 
     async def stop(self) -> None:
         """Gives everything back."""

@@ -59,7 +59,7 @@ class TemporalDriver:
             await self._signal()
             due = await self.leases.due(until=_AGAIN, limit=_AT_ONCE)
             await asyncio.gather(*(self._see_to(Run(*place)) for place in due))
-            await self.homes.sweep()
+            await asyncio.gather(*(self._see_to(run) for run in await self.homes.sweep()))
             if not due:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.poll.total_seconds()):

@@ -52,16 +52,31 @@ async def test_a_home_whose_lease_went_to_another_has_the_run_no_more() -> None:
     assert (raised.value.type, homes.driven()) == (NOT_HELD, [])
 
 
-async def test_a_run_that_no_workflow_asks_about_any_more_is_given_back() -> None:
+async def test_a_run_that_no_workflow_asks_about_is_seen_to_and_given_back_only_when_that_was_often_in_vain() -> None:
     world = World()
     homes = home(world)
     asked = await taken(world, homes)
-    await homes.sweep()
-    assert homes.driven() == [asked.run.session_id]
-    homes._held[asked.run.session_id].asked_at = float("-inf")
-    await homes.sweep()
+    assert await homes.sweep() == []
+    seen_to = []
+    for _ in range(11):
+        assert homes.driven() == [asked.run.session_id]
+        homes._held[asked.run.session_id].asked_at = float("-inf")
+        seen_to += await homes.sweep()
+        assert await homes.sweep() == [], "once in a while is enough"
+    assert seen_to == [asked.run] * 10
     assert homes.driven() == []
     assert await free(world)
+
+
+async def test_a_slow_workflow_that_asks_at_last_was_never_forsaken() -> None:
+    world = World()
+    homes = home(world)
+    asked = await taken(world, homes)
+    homes._held[asked.run.session_id].asked_at = float("-inf")
+    assert await homes.sweep() == [asked.run]
+    await ActivityEnvironment().run(homes.go, asked)
+    assert homes._held[asked.run.session_id].seen_to == 0
+    await homes.stop()
 
 
 class Slow:
