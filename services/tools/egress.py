@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
@@ -64,7 +66,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
-        self._inner = httpx.AsyncHTTPTransport(retries=0, trust_env=False)
+        self._inner = httpx.AsyncHTTPTransport(verify=_trusted(), retries=0, trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         host, port = request.url.host, request.url.port or _PORTS[request.url.scheme]
@@ -87,6 +89,12 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """The authorities that are believed: read once, for it takes longer than most requests."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def client(egress: Egress, *, timeout: float, headers: dict[str, str] | None = None) -> httpx.AsyncClient:

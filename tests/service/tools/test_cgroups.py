@@ -95,7 +95,10 @@ async def test_the_process_is_in_its_group_before_it_reads_its_order(files: Cgro
 async def test_who_takes_too_much_as_a_whole_is_told_so(files: CgroupFiles, groups: Groups) -> None:
     """The kernel kills the group and counts it; that is a limit and no crash."""
     async with Sandbox(at_once=1, groups=groups) as sandbox:
-        running = asyncio.create_task(ran(sandbox, "import time; time.sleep(60)"))
+        began = asyncio.Event()
+        body = function("import time; print('on', flush=True); time.sleep(60)")
+        running = asyncio.create_task(sandbox.run(body, lambda *_: began.set()))
+        await began.wait()
         path = await occupied(files)
         files.folders[path].values["memory.events"] = "low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\n"
         files.write(path / "cgroup.kill", "1")
