@@ -33,7 +33,7 @@ from services.inference.peers import Cost, Leased, Measure, Notice, Payer, Settl
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
-from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Usage
+from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Provider, Usage
 from services.inference.providers.synthetic import SyntheticProvider
 from services.inference.route import Model, Router
 from services.inference.service import NAME, InferenceService, add_to_server
@@ -223,8 +223,11 @@ async def replica(
     snapshot: Snapshot | None = DEFAULT,
     limit: int = 8,
     breakers: Breakers | None = None,
+    provider: Provider | None = None,
 ) -> AsyncIterator[Replica]:
-    """A replica in the block. Those with one Redis and one store are replicas of one service."""
+    """A replica in the block. Those with one Redis and one store are replicas of one service. `provider` takes the
+    place of the scripted model.
+    """
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
     others = {name: ScriptedModel(name=name) for name in ("backup", "continuing", "roomy")}
     enforced = Enforced(policy.watch, Held.of)
@@ -232,7 +235,7 @@ async def replica(
     prompts, ended = PromptRegistry(MemoryPromptStore(), SystemClock()), list[tuple[str, Order, Ended]]()
     breakers = breakers or LocalBreakers(SystemClock())
     admission = Admission(
-        router=_router(model, others), breakers=breakers, downgrades=Downgrades(redis),
+        router=_router(provider or model, others), breakers=breakers, downgrades=Downgrades(redis),
         cache=AnswerCache(redis, LengthEmbedder(), clock=SystemClock(), capacity=4),
         retry_base=timedelta(milliseconds=1), jitter=lambda: 0.0,
     )  # fmt: skip
@@ -271,7 +274,7 @@ async def replica(
     await stopped(tail_task)
 
 
-def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router:
+def _router(model: Provider, others: Mapping[str, ScriptedModel]) -> Router:
     able = frozenset({Ability.TOOLS, Ability.IMAGE, Ability.JSON_SCHEMA, Ability.REASONING})
     models = [
         Model("scripted", "scripted", abilities=able, context_tokens=100, cheaper="backup"),
@@ -282,7 +285,7 @@ def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router
         Model("roomy", "roomy", context_tokens=1000),
         Model("safe", "scripted", abilities=able, fallback=("backup", "roomy")),
     ]
-    providers = {"scripted": model, "synthetic": SyntheticProvider(timedelta()), **others}
+    providers: dict[str, Provider] = {"scripted": model, "synthetic": SyntheticProvider(timedelta()), **others}
     return Router(models, providers, default="scripted")
 
 
