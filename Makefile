@@ -4,11 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 
-<<<<<<< HEAD
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory bench-sandbox coverage-graphs
-=======
-.PHONY: help setup run demo up down gen lock check test test-heavy test-backends test-unit test-contract test-service test-e2e test-conformance bench bench-streaming bench-policy bench-policy-splits bench-policy-pii bench-policy-injection bench-start bench-unary bench-soak bench-replay test-clients fuzz bench-sessions bench-graphs bench-backends bench-memory coverage-memory bench-sandbox
->>>>>>> recall
+.PHONY: $(shell sed -nE 's/^([a-z][a-z-]*):.*/\1/p' $(MAKEFILE_LIST))
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

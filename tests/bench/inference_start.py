@@ -1,7 +1,8 @@
 """What it costs to start a streamed call: the time its first token takes, and each process's CPU.
 
-`python -m tests.bench.inference_start`: the model itself, plain Envoy and the mesh with everything on (JWT, admission, policy, money,
-the live tail), in one run: one call after another, one more while 64 paced streams run, and 64 at the same moment.
+`python -m tests.bench.inference_start [--litellm PATH] [--tensorzero PYTHON]`: the model itself, plain Envoy, the mesh with everything on
+(JWT, admission, policy, money, the live tail) and what is given, in one run: one call after another, one more while 64 paced streams
+run, and 64 at the same moment. "Added" is what a way's median lies above the model's own and above plain Envoy's under the same load.
 """
 
 from __future__ import annotations
@@ -98,9 +99,15 @@ async def main() -> None:
 
 def show(rows: Sequence[First], costs: Mapping[str, Mapping[str, float]]) -> None:
     sys.stdout.write(f"{time.strftime('%H:%M')}, load {psutil.getloadavg()[0]:.1f}\n")
-    sys.stdout.write("| load | way | first token p50 ms | p99 ms |\n|---|---|---|---|\n")
+    sys.stdout.write("| load | way | first token p50 ms | p99 ms | added p50 ms | above Envoy | added p99 ms |\n")
+    sys.stdout.write(f"|{'---|' * 7}\n")
+    by_way = {(row.load, row.way): row for row in rows}
     for row in rows:
-        sys.stdout.write(f"| {row.load} | {row.way} | {row.p50:.2f} | {row.p99:.2f} |\n")
+        model, envoy = by_way[row.load, "the model itself"], by_way[row.load, "plain Envoy"]
+        sys.stdout.write(
+            f"| {row.load} | {row.way} | {row.p50:.2f} | {row.p99:.2f} | {row.p50 - model.p50:.2f} | "
+            f"{row.p50 - envoy.p50:.2f} | {row.p99 - model.p99:.2f} |\n"
+        )
     names = sorted({name for cost in costs.values() for name in cost})
     sys.stdout.write(f"\n| CPU ms a start | {' | '.join(names)} | all |\n|---|{'---|' * (len(names) + 1)}\n")
     for load, cost in costs.items():

@@ -46,7 +46,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     peers(parser)
     asked = parser.parse_args()
-    by_process: dict[str, float] = {}
+    by_process, seconds = dict[str, float](), 0.0
     sys.stdout.write(
         f"load {psutil.getloadavg()[0]:.1f}\n| way | CPU ms a call | p50 ms | p99 ms |\n|---|---|---|---|\n"
     )

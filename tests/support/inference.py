@@ -233,8 +233,11 @@ async def replica(
     limit: int = 8,
     breakers: Breakers | None = None,
     jobs: QueueStore | None = None,
+    provider: Provider | None = None,
 ) -> AsyncIterator[Replica]:
-    """A replica in the block. Those with one Redis and one store are replicas of one service."""
+    """A replica in the block. Those with one Redis and one store are replicas of one service. `provider` takes the
+    place of the scripted model.
+    """
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
     others = {name: ScriptedModel(name=name) for name in ("backup", "continuing", "roomy")}
     enforced = Enforced(policy.watch, Held.of)
@@ -242,7 +245,7 @@ async def replica(
     prompts, ended = PromptRegistry(MemoryPromptStore(), SystemClock()), list[tuple[str, Order, Ended]]()
     breakers = breakers or LocalBreakers(SystemClock())
     admission = Admission(
-        router=_router(model, others), breakers=breakers, downgrades=Downgrades(redis),
+        router=_router(provider or model, others), breakers=breakers, downgrades=Downgrades(redis),
         cache=AnswerCache(redis, LengthEmbedder(), clock=SystemClock(), capacity=4),
         retry_base=timedelta(milliseconds=1), jitter=lambda: 0.0,
     )  # fmt: skip
@@ -287,7 +290,7 @@ async def replica(
     await stopped(tail_task)
 
 
-def _router(model: ScriptedModel, others: Mapping[str, ScriptedModel]) -> Router:
+def _router(model: Provider, others: Mapping[str, ScriptedModel]) -> Router:
     able = frozenset({Ability.TOOLS, Ability.IMAGE, Ability.JSON_SCHEMA, Ability.REASONING})
     models = [
         Model("scripted", "scripted", abilities=able, context_tokens=100, cheaper="backup"),

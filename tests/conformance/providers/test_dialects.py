@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.inference.providers.contract import Chunk, FinishReason, ToolCalls
-from services.inference.providers.http import joined
+from services.inference.providers.http import Endpoint, HttpProvider, joined
 from services.inference.providers.sse import EventStream
 from shared.errors import MeshError
 from tests.support.wire import WIRES, Wire
@@ -17,9 +17,10 @@ EVERY = pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
 
 
 def read(wire: Wire, pieces: list[bytes]) -> tuple[Chunk, bool]:
-    """All that the pieces say, as one chunk, and whether it is a whole answer."""
+    """All that the pieces say, read as its adapter reads them, as one chunk; and whether it is a whole answer."""
     reader, stream = wire.dialect.reader("any"), EventStream()
-    found = [reader.read(event) for piece in pieces for event in stream.feed(piece)]
+    adapter = HttpProvider(Endpoint("any", "http://nowhere"), wire.dialect, None)  # type: ignore[arg-type] # no I/O
+    found = [adapter._understood(reader, stream, piece) for piece in pieces]
     whole = joined([Chunk(), *(chunk for chunk in found if chunk)])
     assert whole is not None
     return whole, reader.whole or reader.ended

@@ -1,0 +1,51 @@
+"""Every adapter with its provider's wire format, cut after every chunk: a whole answer or one typed failure, paid once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+
+from services.inference.breakers import BreakerLimits, LocalBreakers
+from services.inference.providers.http import Endpoint, HttpProvider
+from shared.clock import SystemClock
+from shared.errors import Reason
+from tests.service.inference.calls import generated
+from tests.support.identity import Keys
+from tests.support.inference import kinds, replica, request
+from tests.support.openai_server import Act, Answer, openai_server
+from tests.support.wire import WIRES, Wire
+
+WORDS = ["One ", "two ", "thrée ", "four."]
+POSTS = 6  # three tries, and each posts again when a pooled connection turns out to be closed
+
+
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
+async def test_cut_after_every_chunk_a_caller_has_all_or_one_failure_and_each_attempt_is_settled_once(
+    wire: Wire, keys: Keys, redis: Redis
+) -> None:
+    events, ends = wire.text(WORDS), Counter[str]()
+    patient = LocalBreakers(SystemClock(), BreakerLimits(failures=1000))
+    async with openai_server(wire.path.replace("/m/", "/scripted/")) as server, aiohttp.ClientSession() as session:
+        adapter = HttpProvider(Endpoint("scripted", server.root), wire.dialect, session)
+        async with replica(keys, redis, provider=adapter, breakers=patient) as served:
+            for cut in range(len(events) + 1):
+                steps = [step for event in events[:cut] for step in (event, timedelta(milliseconds=1))]
+                server.answers = [Answer([*steps, Act.CUT]) for _ in range(POSTS)]
+                told = await generated(served, keys, request(generation_id=f"gen_{cut}", no_fallback=True))
+                text = "".join(event.text.text for event in told)
+                end = kinds(told)[-1]
+                ends[end] += 1
+                assert [kind for kind in kinds(told) if kind in {"finished", "failed"}] == [end]
+                assert text == "".join(WORDS) if end == "finished" else "".join(WORDS).startswith(text)
+                if end == "failed":
+                    broken = Reason.ERROR_REASON_STREAM_BROKEN if cut else Reason.ERROR_REASON_PROVIDER_UNAVAILABLE
+                    assert told[-1].failed.failure.reason == broken
+            assert ends["finished"] >= 1
+            assert ends["failed"] >= len(WORDS)
+            settled = Counter(generation_id for generation_id, _ in served.cost.settled)
+            assert settled == Counter(served.cost.reserved)
+            assert set(settled.values()) == {1}
