@@ -18,7 +18,7 @@ _JWT = "envoy.filters.http.jwt_authn"
 _ALLOWED = (
     "authorization", "content-type", "x-api-key", "x-grpc-web", "x-user-agent", "grpc-timeout", "x-request-id",
     "traceparent", "last-event-id", "anthropic-version", "anthropic-beta", "openai-organization", "openai-project",
-    "mcp-session-id", "mcp-protocol-version", "a2a-version",
+    "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "a2a-version",
 )  # fmt: skip
 _EXPOSED = (
     "grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id", "retry-after", "ratelimit",
