@@ -31,7 +31,7 @@ from shared import fields
 from shared.errors import STATUS_TRAILER, FieldRequired, InvalidArgument, MeshError
 from shared.identity import HEADER, CredentialKind, Grant, Principal
 from shared.paging import Page, next_page_token, page
-from shared.rpc.log import REQUEST_ID
+from shared.rpc.log import LONGEST_REQUEST_ID, REQUEST_ID
 
 _OVERWRITE: Final = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _JWT: Final = "envoy.filters.http.jwt_authn"
@@ -66,7 +66,7 @@ def check_request(request: Any) -> Request:
         claims=found.get("claims"),
         rest=_TRANSCODED in headers or "grpc" not in headers.get("content-type", ""),
         address=request.attributes.source.address.socket_address.address,
-        request_id=headers.get(REQUEST_ID, ""),
+        request_id=headers.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID],
         token_failure=str(failure.get("message", "")) if isinstance(failure, dict) else "",
     )
 

@@ -20,6 +20,8 @@ from shared.telemetry import meter
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 REQUEST_ID: Final = "x-request-id"
+# A caller's own id may be anything; what is kept of it ends here.
+LONGEST_REQUEST_ID: Final = 64
 SESSION_ID: Final = "x-agentnet-session-id"
 _NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _QUIET: Final = ("/grpc.health.", "/envoy.service.auth.")
@@ -38,7 +40,7 @@ async def logged(method: str, context: Context) -> AsyncIterator[None]:
     """Binds the call's trace, request and session id for all that happens inside, and logs the end."""
     clear_contextvars()
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    request_id = metadata.get(REQUEST_ID) or secrets.token_hex(16)
+    request_id = metadata.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID] or secrets.token_hex(16)
     session_id = metadata.get(SESSION_ID, "")
     _request_id.set(request_id)
     _session_id.set(session_id)
