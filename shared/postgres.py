@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from shared.errors import Unavailable
+from shared.errors import InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -23,6 +23,19 @@ Prepare = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _SET_TENANT = "select set_config('app.tenant', $1, true)"
 _LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
+# What Postgres has no room for: U+0000, in texts and in JSON.
+_UNWRITABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raises Unavailable when Postgres does not answer, InvalidArgument when a text cannot be kept."""
+    try:
+        yield
+    except _LOST as error:
+        raise Unavailable("the database does not answer", dependency="postgres") from error
+    except _UNWRITABLE as error:
+        raise InvalidArgument("a text must not hold the character U+0000", field="(message)") from error
 
 
 class Queries(dict[str, str]):
@@ -54,28 +67,22 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection in a transaction without a tenant: for tables and roles whose policies allow that."""
-        try:
+        with _told():
             async with self._pool.acquire() as connection, connection.transaction():
                 yield connection
-        except _LOST as error:
-            raise Unavailable("the database does not answer", dependency="postgres") from error
 
     async def statement(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """The rows of one statement that is its own transaction: one round trip. Raises Unavailable."""
-        try:
+        with _told():
             async with self._pool.acquire() as connection:
                 return await connection.fetch(query, *arguments)
-        except _LOST as error:
-            raise Unavailable("the database does not answer", dependency="postgres") from error
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for as long as the block runs, outside a transaction. Raises Unavailable."""
-        try:
+        with _told():
             async with self._pool.acquire() as connection:
                 yield connection
-        except _LOST as error:
-            raise Unavailable("the database does not answer", dependency="postgres") from error
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[Connection]:
@@ -83,11 +90,9 @@ class Database:
 
         Raises Unavailable when Postgres does not answer.
         """
-        try:
+        with _told():
             async with self._pool.acquire() as connection:
                 yield connection
-        except _LOST as error:
-            raise Unavailable("the database does not answer", dependency="postgres") from error
 
     async def ping(self) -> None:
         """Raises Unavailable when Postgres does not answer."""

@@ -18,8 +18,10 @@ _JWT = "envoy.filters.http.jwt_authn"
 _ALLOWED = (
     "authorization", "content-type", "x-api-key", "x-grpc-web", "x-user-agent", "grpc-timeout", "x-request-id",
     "traceparent", "last-event-id", "anthropic-version", "anthropic-beta", "openai-organization", "openai-project",
-    "mcp-session-id", "mcp-protocol-version", "a2a-version",
+    "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "a2a-version",
 )  # fmt: skip
+# What admission reads of a call; more would cost it time on each.
+_ASKED = ("authorization", "x-api-key", "content-type", "x-request-id", "x-envoy-original-path")
 _EXPOSED = (
     "grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id", "retry-after", "ratelimit",
     "ratelimit-policy", "mcp-session-id",
@@ -196,5 +198,6 @@ def _authz(inputs: EnvoyInputs) -> Config:
             status_on_error={"code": "ServiceUnavailable"},
             metadata_context_namespaces=[_JWT],
             clear_route_cache=False,
+            allowed_headers={"patterns": [{"exact": name} for name in _ASKED]},
         ),
     }

@@ -60,6 +60,8 @@ def listener(
         merge_slashes=True,
         use_remote_address=True,
         generate_request_id=True,
+        preserve_external_request_id=True,
+        request_id_extension={"typed_config": _kept_request_id()},
         always_set_request_id_in_response=True,
         access_log=[_access_log(name, inputs)],
         http_filters=filters,
@@ -74,6 +76,12 @@ def listener(
         "per_connection_buffer_limit_bytes": 1024 * 1024,
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}], **transport}],
     }
+
+
+def _kept_request_id() -> Config:
+    """A caller's own id stays as it is: nothing is written into it, and no trace hangs on it."""
+    kind = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
+    return typed(kind, pack_trace_reason=False, use_request_id_for_trace_sampling=False)
 
 
 def router() -> Config:

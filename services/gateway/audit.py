@@ -77,7 +77,7 @@ class Audit:
     def refusal(self, caller: Principal | None, target: str, *, reason: str, address: str, request: str) -> None:
         """Notes a refusal, to be stored within a second."""
         subject, tenant = (caller.subject, caller.tenant_id) if caller else ("", STRANGERS)
-        log.info("admission.denied", path=target, reason=reason, address=address, subject=subject)
+        log.info("admission.denied", path=target, reason=reason, address=address, subject=subject, request_id=request)
         entry = self._entry(subject, REFUSED, target, reason=reason, address=address, request=request)
         try:
             self._waiting.put_nowait((tenant, entry))
@@ -108,4 +108,4 @@ class Audit:
         self, subject: str, action: str, target: str, *, reason: str = "", address: str = "", request: str = ""
     ) -> AuditEntry:
         now, target = self._clock.now(), target[:255]
-        return AuditEntry(self._ids.new("aud"), now, subject, action, target, reason, address, request[:64])
+        return AuditEntry(self._ids.new("aud"), now, subject, action, target, reason, address, request)

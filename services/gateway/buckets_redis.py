@@ -88,9 +88,10 @@ class FallbackBuckets:
         return self._local.take_now(buckets, owe=owe)
 
 
-def _arguments(buckets: Sequence[Bucket], *, owe: bool) -> list[Any]:
-    numbers = [number for one in buckets for number in (one.rate.per_second, one.rate.burst, one.cost)]
-    return [*(bucket.key for bucket in buckets), int(owe), *numbers]
+def _arguments(buckets: Sequence[Bucket], *, owe: bool) -> list[str]:
+    """The keys, then all numbers in one: each argument costs the client more than the script's parsing."""
+    numbers = [f"{one.rate.per_second} {one.rate.burst} {one.cost}" for one in buckets]
+    return [*(bucket.key for bucket in buckets), " ".join(("1" if owe else "0", *numbers))]
 
 
 def _settle(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:

@@ -41,6 +41,7 @@ class Keys:
     def __init__(self, store: KeyStore, *, pepper: str, clock: Clock, ids: Ids, cache_ttl: timedelta) -> None:
         self._store = store
         self._pepper = pepper.encode()
+        self._mark = secrets.token_bytes(32)
         self._clock = clock
         self._ids = ids
         self._ttl = cache_ttl
@@ -97,7 +98,7 @@ class Keys:
 
     async def resolve(self, credential: str) -> Principal:
         """Who holds this credential. Raises KeyInvalid. A good answer is remembered for a few seconds."""
-        mark = self._hash(credential)
+        mark = hashlib.blake2b(credential.encode(), key=self._mark).digest()
         now = self._clock.now()
         if (found := self._known.get(mark)) and found[0] > now:
             return found[1]

@@ -154,7 +154,7 @@ async def build(
     stack: AsyncExitStack,
     *,
     work: Work | None = None,
-    mcp: McpServer[Any, Any] | None = None,
+    mcp: McpServer[Any] | None = None,
 ) -> None:
     """The whole service on the server; what it opens closes with the stack. `work` does A2A's tasks if not sessions;
     `mcp` is offered to MCP's clients if not the mesh.

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
-import httpx
+import httpx2
 
 from services.tools import inflating
 from services.tools.errors import EgressRefused, ToolUnreachable
@@ -61,19 +61,19 @@ class Egress:
             raise _refused(host)
 
 
-class CheckedTransport(httpx.AsyncBaseTransport):
+class CheckedTransport(httpx2.AsyncBaseTransport):
     """Sends every request to an address that was checked for this very request: no name is resolved twice."""
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
-        self._inner = httpx.AsyncHTTPTransport(verify=_trusted(), retries=0, trust_env=False)
+        self._inner = httpx2.AsyncHTTPTransport(verify=_trusted(), retries=0, trust_env=False)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         host, port = request.url.host, request.url.port or _PORTS[request.url.scheme]
         address = await self._egress.address(host, port)
         headers = request.headers.copy()
         headers["accept-encoding"] = inflating.ACCEPTED
-        checked = httpx.Request(
+        checked = httpx2.Request(
             request.method,
             request.url.copy_with(host=address),
             headers=headers,
@@ -94,12 +94,12 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 @functools.cache
 def _trusted() -> ssl.SSLContext:
     """The authorities that are believed: read once, for it takes longer than most requests."""
-    return httpx.create_ssl_context(trust_env=False)
+    return httpx2.create_ssl_context(trust_env=False)
 
 
-def client(egress: Egress, *, timeout: float, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
+def client(egress: Egress, *, timeout: float, headers: dict[str, str] | None = None) -> httpx2.AsyncClient:
     """A client that goes nowhere but where it may, follows no redirect and reads no environment."""
-    return httpx.AsyncClient(
+    return httpx2.AsyncClient(
         transport=CheckedTransport(egress), timeout=timeout, headers=headers, follow_redirects=False, trust_env=False
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 from services.tools import egress, sanitise
 from services.tools.conversation import Asked
@@ -40,7 +40,7 @@ class Fetching:
         async def fetch(asked: Asked) -> Reply:
             try:
                 reply = await self._made(asked, function, headers)
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError) as error:
+            except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OverflowError) as error:
                 return {"error": f"the host gave no whole answer: {type(error).__name__}"}
             except (MeshError, _RefusedError) as error:
                 return {"error": str(error)}
@@ -73,9 +73,10 @@ class _RefusedError(Exception):
     """What the function asked for is not done."""
 
 
-def _checked(asked: Asked, granted: tuple[str, ...]) -> tuple[httpx.URL, str, dict[str, str], str | None]:
+def _checked(asked: Asked, granted: tuple[str, ...]) -> tuple[httpx2.URL, str, dict[str, str], str | None]:
     """A function may say anything: nothing of it is believed."""
-    url, method, body = httpx.URL(str(asked.get("url", ""))), str(asked.get("method", "GET")).upper(), asked.get("body")
+    url, body = httpx2.URL(str(asked.get("url", ""))), asked.get("body")
+    method = str(asked.get("method", "GET")).upper()
     if url.scheme not in ("http", "https") or not url.host or url.userinfo:
         raise _RefusedError("fetch takes an http or https address")
     if not any(fnmatchcase(url.host.lower().rstrip("."), pattern) for pattern in granted):

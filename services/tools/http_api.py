@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from services.tools import answer, egress
 from services.tools.answer import Outcome, Printed, Status
@@ -53,16 +53,16 @@ class HttpExecutor:
             try:
                 async with stream(client, request) as response:
                     return _read(response, await _body(response))
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
                 return Outcome(
                     Status.UNREACHABLE, message=f"{request.url.host} does not answer: {type(error).__name__}"
                 )
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 said = f"{request.url.host} took the request and gave no whole answer: {type(error).__name__}"
                 safe = request.method == "GET" or work.tool.idempotent
                 return Outcome(Status.UPSTREAM_ERROR if safe else Status.UNKNOWN, message=said)
 
-    def _request(self, client: httpx.AsyncClient, work: Work, target: Mapping[str, Any]) -> httpx.Request:
+    def _request(self, client: httpx2.AsyncClient, work: Work, target: Mapping[str, Any]) -> httpx2.Request:
         arguments, method = dict(work.arguments), target["method"]
         named = {match[1] for match in _PLACE.finditer(target["url"])}
         url = _PLACE.sub(lambda match: quote(_plain(arguments.get(match[1], "")), safe=""), target["url"])
@@ -72,7 +72,7 @@ class HttpExecutor:
             headers[target["idempotency_header"]] = work.request_id
         if method in _IN_QUERY:
             query = {name: _plain(value) for name, value in rest.items()}
-            return client.build_request(method, httpx.URL(url).copy_merge_params(query), headers=headers)
+            return client.build_request(method, httpx2.URL(url).copy_merge_params(query), headers=headers)
         return client.build_request(method, url, json=rest, headers=headers)
 
     def _credentials(self, work: Work, target: Mapping[str, Any]) -> dict[str, str]:
@@ -93,17 +93,17 @@ def target_of(work: Work) -> Mapping[str, Any]:
     return work.tool.target
 
 
-def stream(client: httpx.AsyncClient, request: httpx.Request) -> Any:
+def stream(client: httpx2.AsyncClient, request: httpx2.Request) -> Any:
     """The response as it comes, closed in the end."""
     return _Streamed(client, request)
 
 
 class _Streamed:
-    def __init__(self, client: httpx.AsyncClient, request: httpx.Request) -> None:
+    def __init__(self, client: httpx2.AsyncClient, request: httpx2.Request) -> None:
         self._client = client
         self._request = request
 
-    async def __aenter__(self) -> httpx.Response:
+    async def __aenter__(self) -> httpx2.Response:
         self._response = await self._client.send(self._request, stream=True)
         return self._response
 
@@ -111,7 +111,7 @@ class _Streamed:
         await self._response.aclose()
 
 
-async def _body(response: httpx.Response) -> bytes | None:
+async def _body(response: httpx2.Response) -> bytes | None:
     """None when it is too much."""
     found = bytearray()
     async for part in response.aiter_bytes():
@@ -121,7 +121,7 @@ async def _body(response: httpx.Response) -> bytes | None:
     return bytes(found)
 
 
-def _read(response: httpx.Response, body: bytes | None) -> Outcome:
+def _read(response: httpx2.Response, body: bytes | None) -> Outcome:
     if body is None:
         return Outcome(Status.OUTPUT_LIMIT, message=f"the answer has more than {_MAX_ANSWER} bytes")
     status = response.status_code
@@ -133,7 +133,7 @@ def _read(response: httpx.Response, body: bytes | None) -> Outcome:
     return _data(response, body)
 
 
-def _data(response: httpx.Response, body: bytes) -> Outcome:
+def _data(response: httpx2.Response, body: bytes) -> Outcome:
     """JSON where it says so, otherwise text."""
     if "json" not in response.headers.get("content-type", ""):
         return Outcome(Status.OK, result=body.decode(errors="replace"))

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-import httpx
+import httpx2
 
 # What a host is asked for; no other coding is taken, nor one within another.
 ACCEPTED: Final = "gzip, deflate"
@@ -18,20 +18,20 @@ _MEMBER: Final = b"\x1f\x8b"
 MOST: Final = 16 * 1024 * 1024
 
 
-def bounded(response: httpx.Response, *, most: int = MOST) -> httpx.Response:
+def bounded(response: httpx2.Response, *, most: int = MOST) -> httpx2.Response:
     """The response with its body as it is meant, at most so many bytes; more is a DecodingError where they are read.
 
     Raises DecodingError for a coding that was not asked for.
     """
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding not in _CODINGS | {"identity", ""}:
-        raise httpx.DecodingError(f"the host answers in {coding[:50]}, which was not asked for")
+        raise httpx2.DecodingError(f"the host answers in {coding[:50]}, which was not asked for")
     headers = [pair for pair in response.headers.raw if pair[0].lower() != b"content-encoding"]
     if coding in _CODINGS:
         headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - an asynchronous transport's
+    assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - an asynchronous transport's
     body = _Body(response.stream, Inflater() if coding in _CODINGS else None, most=most)
-    return httpx.Response(response.status_code, headers=headers, stream=body, extensions=response.extensions)
+    return httpx2.Response(response.status_code, headers=headers, stream=body, extensions=response.extensions)
 
 
 class Inflater:
@@ -49,7 +49,7 @@ class Inflater:
             try:
                 piece = self._inner.decompress(data, _PIECE)
             except zlib.error as error:
-                raise httpx.DecodingError(f"the answer cannot be inflated: {error}") from error
+                raise httpx2.DecodingError(f"the answer cannot be inflated: {error}") from error
             data = self._inner.unused_data if self._inner.eof else self._inner.unconsumed_tail
             if piece:
                 yield piece
@@ -63,11 +63,11 @@ class Inflater:
     def check_whole(self) -> None:
         """Raises DecodingError when it broke off."""
         if self._begun and not self._inner.eof:
-            raise httpx.DecodingError("the answer broke off before its end")
+            raise httpx2.DecodingError("the answer broke off before its end")
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, inflater: Inflater | None, *, most: int) -> None:
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream, inflater: Inflater | None, *, most: int) -> None:
         self._inner = inner
         self._inflater = inflater
         self._left = most
@@ -77,7 +77,7 @@ class _Body(httpx.AsyncByteStream):
             for piece in self._inflater.pieces(data) if self._inflater else (data,):
                 self._left -= len(piece)
                 if self._left < 0:
-                    raise httpx.DecodingError("the answer is larger than any answer may be")
+                    raise httpx2.DecodingError("the answer is larger than any answer may be")
                 yield piece
         if self._inflater:
             self._inflater.check_whole()

@@ -11,11 +11,13 @@ from datetime import timedelta
 from typing import Any, Final
 
 import anyio
-import httpx
-from mcp import ClientSession, McpError
+import httpx2
+from mcp import Client, ClientSession, MCPError
+from mcp.client._transport import TransportStreams
+from mcp.client.client import ConnectMode
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp.types import CONNECTION_CLOSED, CallToolResult, JSONRPCMessage, TextContent
+from mcp.types import CONNECTION_CLOSED, CallToolResult, PaginatedRequestParams, TextContent, jsonrpc_message_adapter
 from mcp.types import Tool as RemoteTool
 from pydantic import ValidationError
 
@@ -59,9 +61,9 @@ class McpExecutor:
                 outcome = await self._called(work, target, progress)
         except TimeoutError:
             outcome = progress.cut("the server gave no answer in time", safe=work.tool.idempotent)
-        except (McpError, ValidationError) as error:
+        except (MCPError, ValidationError) as error:
             outcome = _refused(error, progress, safe=work.tool.idempotent)
-        except (httpx.HTTPError, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+        except (httpx2.HTTPError, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
             outcome = progress.cut(f"the server is gone: {type(error).__name__}", safe=work.tool.idempotent)
         except BaseExceptionGroup as group:
             outcome = _of_group(group, progress, safe=work.tool.idempotent)
@@ -71,28 +73,28 @@ class McpExecutor:
 
     async def _called(self, work: Work, target: Mapping[str, Any], progress: _Progress) -> Outcome:
         name = target["tool"] or work.tool.name
-        async with self._session(work, target) as session:
-            await session.initialize()
-            _check_pin(work, await _remote(session, name))
+        # A server's source speaks with the handshake, which all do; one that is reached says what it speaks.
+        mode: ConnectMode = "legacy" if target["stdio_code"] else "auto"
+        async with Client(self._streams(work, target), mode=mode, cache=None) as client:
+            _check_pin(work, await _remote(client.session, name))
             progress.sent = True
-            return _read(await session.call_tool(name, dict(work.arguments)))
+            return _read(await client.session.call_tool(name, dict(work.arguments)))
 
     @asynccontextmanager
-    async def _session(self, work: Work, target: Mapping[str, Any]) -> AsyncIterator[ClientSession]:
+    async def _streams(self, work: Work, target: Mapping[str, Any]) -> AsyncIterator[TransportStreams]:
         if target["stdio_code"]:
             call = ScriptCall(target["stdio_code"], _MEMORY_MIB, timedelta(seconds=target["timeout"]))
-            async with self._sandbox.talking(call) as pipes, _bridged(*pipes) as session:
-                yield session
+            async with self._sandbox.talking(call) as pipes, _bridged(*pipes) as streams:
+                yield streams
             return
         headers = {}
         if work.tool.auth:
             headers["Authorization"] = f"Bearer {self._secrets.use(work, work.tool.auth['key_id'])}"
         async with (
             egress.client(self._allowed, timeout=target["timeout"], headers=headers) as client,
-            streamable_http_client(target["url"], http_client=client) as (reading, writing, _),
-            ClientSession(reading, writing) as session,
+            streamable_http_client(target["url"], http_client=client) as streams,
         ):
-            yield session
+            yield streams
 
 
 class _Progress:
@@ -110,11 +112,11 @@ class _Progress:
 async def _remote(session: ClientSession, name: str) -> RemoteTool | None:
     cursor: str | None = None
     for _ in range(_PAGES):
-        page = await session.list_tools(cursor)
+        page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
         for found in page.tools:
             if found.name == name:
                 return found
-        cursor = page.nextCursor
+        cursor = page.next_cursor
         if not cursor:
             return None
     return None
@@ -124,25 +126,25 @@ def _check_pin(work: Work, remote: RemoteTool | None) -> None:
     """A server may describe its tool in other words, and not change what it takes and gives."""
     if remote is None:
         raise ToolSchemaChanged(f"the server has no tool for {work.tool.reference} any more", state="quarantined")
-    promised = remote.outputSchema if work.tool.output_schema else None
-    if schema_hash(remote.inputSchema, promised) != work.tool.schema_hash:
+    promised = remote.output_schema if work.tool.output_schema else None
+    if schema_hash(remote.input_schema, promised) != work.tool.schema_hash:
         raise ToolSchemaChanged(f"the server changed the schema of {work.tool.reference}", state="quarantined")
 
 
 def _read(found: CallToolResult) -> Outcome:
     texts = [part.text for part in found.content if isinstance(part, TextContent)]
-    if found.isError:
+    if found.is_error:
         return Outcome(Status.UPSTREAM_REFUSED, message="\n".join(texts)[:1000] or "the server's tool failed")
-    result: Any = found.structuredContent
+    result: Any = found.structured_content
     if result is None:
-        result = {"content": [part.model_dump(mode="json", exclude_none=True) for part in found.content]}
+        result = {"content": [part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in found.content]}
     if problem := answer.flaw(result):
         return Outcome(Status.UPSTREAM_REFUSED, message=f"the server's result {problem}")
     return Outcome(Status.OK, result=result)
 
 
-def _refused(error: McpError | ValidationError, progress: _Progress, *, safe: bool) -> Outcome:
-    if isinstance(error, McpError) and error.error.code == CONNECTION_CLOSED:
+def _refused(error: MCPError | ValidationError, progress: _Progress, *, safe: bool) -> Outcome:
+    if isinstance(error, MCPError) and error.error.code == CONNECTION_CLOSED:
         return progress.cut("the server closed the connection", safe=safe)
     return Outcome(Status.UPSTREAM_REFUSED, message=f"the server refused: {error}"[:500])
 
@@ -152,7 +154,7 @@ def _of_group(group: BaseExceptionGroup[BaseException], progress: _Progress, *, 
     for error in _leaves(group):
         if isinstance(error, MeshError):
             raise error from None
-    if group.split((httpx.HTTPError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, McpError))[1]:
+    if group.split((httpx2.HTTPError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, MCPError))[1]:
         raise group
     return progress.cut("the server does not answer", safe=safe)
 
@@ -165,8 +167,8 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 @asynccontextmanager
-async def _bridged(reader: asyncio.StreamReader, writer: asyncio.WriteTransport) -> AsyncIterator[ClientSession]:
-    """A session over lines of JSON."""
+async def _bridged(reader: asyncio.StreamReader, writer: asyncio.WriteTransport) -> AsyncIterator[TransportStreams]:
+    """Messages as lines of JSON."""
     to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](_MESSAGES)
     to_server, from_client = anyio.create_memory_object_stream[SessionMessage](_MESSAGES)
 
@@ -174,7 +176,7 @@ async def _bridged(reader: asyncio.StreamReader, writer: asyncio.WriteTransport)
         async with to_client:
             with contextlib.suppress(ValueError, ConnectionError):  # a line without end ends the conversation
                 while line := await reader.readline():
-                    await to_client.send(SessionMessage(JSONRPCMessage.model_validate_json(line)))
+                    await to_client.send(SessionMessage(jsonrpc_message_adapter.validate_json(line)))
 
     async def write() -> None:
         async for message in from_client:
@@ -183,6 +185,5 @@ async def _bridged(reader: asyncio.StreamReader, writer: asyncio.WriteTransport)
     async with to_client, from_server, to_server, from_client, anyio.create_task_group() as tasks:
         tasks.start_soon(read)
         tasks.start_soon(write)
-        async with ClientSession(from_server, to_server) as session:
-            yield session
+        yield from_server, to_server
         tasks.cancel_scope.cancel()

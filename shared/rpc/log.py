@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -19,10 +20,13 @@ from shared.telemetry import meter
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 REQUEST_ID: Final = "x-request-id"
+# A caller's own id may be anything; what is kept of it ends here.
+LONGEST_REQUEST_ID: Final = 64
 SESSION_ID: Final = "x-agentnet-session-id"
 _NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _QUIET: Final = ("/grpc.health.", "/envoy.service.auth.")
 
+_logger: Final = logging.getLogger("agentnet")
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _session_id: ContextVar[str] = ContextVar("session_id", default="")
 
@@ -36,7 +40,7 @@ async def logged(method: str, context: Context) -> AsyncIterator[None]:
     """Binds the call's trace, request and session id for all that happens inside, and logs the end."""
     clear_contextvars()
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    request_id = metadata.get(REQUEST_ID) or secrets.token_hex(16)
+    request_id = metadata.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID] or secrets.token_hex(16)
     session_id = metadata.get(SESSION_ID, "")
     _request_id.set(request_id)
     _session_id.set(session_id)
@@ -66,9 +70,22 @@ def enter_session(session: str, *, request: str) -> None:
     bind_call(request_id=request, session_id=session)
 
 
+@contextmanager
+def timed(method: str, context: Context) -> Iterator[None]:
+    """Only its time and its end: for admission, which is asked before each call and calls nobody."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _finish(method, _code(context), (time.perf_counter() - start) * 1000)
+
+
 def _finish(method: str, code: str, elapsed_ms: float) -> None:
     _latency.record(elapsed_ms, {"method": method, "code": code})
-    level = log.debug if method.startswith(_QUIET) else log.info
+    quiet = method.startswith(_QUIET)
+    if quiet and not _logger.isEnabledFor(logging.DEBUG):
+        return
+    level = log.debug if quiet else log.info
     level("rpc.finished", method=method, code=code, elapsed_ms=round(elapsed_ms, 2))
 
 

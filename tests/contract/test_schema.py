@@ -6,7 +6,9 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Cluster
+from shared.errors import InvalidArgument
 from shared.migrate import Migration, MigrationChanged, migrate, migrations
+from shared.postgres import open_database
 
 SEED_TABLES = {
     "orchestrator.agent": "id name version style config monitors created_at archived",
@@ -92,3 +94,13 @@ async def test_migrations_are_applied_once_and_never_change(postgres: Cluster) -
     first = migrations()[0]
     with pytest.raises(MigrationChanged):
         await migrate(postgres.dsn("owner"), [Migration(first.schema, first.name, first.sql + "\n-- changed")])
+
+
+async def test_a_text_that_postgres_cannot_keep_is_the_callers_fault(postgres: Cluster) -> None:
+    async with open_database(postgres.dsn("gateway")) as database:
+        for kind, value in (("text", "a\x00b"), ("jsonb", {"a": "\x00"})):
+            with pytest.raises(InvalidArgument):
+                await database.statement(f"select $1::{kind} as kept", value)
+            with pytest.raises(InvalidArgument):
+                async with database.tenant("acme") as connection:
+                    await connection.fetch(f"select $1::{kind} as kept", value)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from typing import Any, Final
 
-from mcp import types
+from mcp import MCPError, types
+from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.lowlevel.helper_types import ReadResourceContents
-from pydantic import AnyUrl
 
+Context = ServerRequestContext[Any, Any]
 # The smallest picture and sound there are.
 PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WAV: Final = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
+SAMPLING: Final = types.ClientCapabilities(sampling=types.SamplingCapability())
 EMPTY: Final = {"type": "object", "properties": {}}
 SCHEMA_2020: Final = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -29,26 +29,32 @@ def text(said: str) -> types.TextContent:
 
 
 def image() -> types.ImageContent:
-    return types.ImageContent(type="image", data=PNG, mimeType="image/png")
+    return types.ImageContent(type="image", data=PNG, mime_type="image/png")
 
 
 def embedded(uri: str, said: str, kind: str = "text/plain") -> types.EmbeddedResource:
     return types.EmbeddedResource(
-        type="resource", resource=types.TextResourceContents(uri=AnyUrl(uri), mimeType=kind, text=said)
+        type="resource", resource=types.TextResourceContents(uri=uri, mime_type=kind, text=said)
     )
 
 
 CONTENTS: Final[dict[str, list[types.ContentBlock]]] = {
     "test_simple_text": [text("This is a simple text response for testing.")],
     "test_image_content": [image()],
-    "test_audio_content": [types.AudioContent(type="audio", data=WAV, mimeType="audio/wav")],
+    "test_audio_content": [types.AudioContent(type="audio", data=WAV, mime_type="audio/wav")],
     "test_embedded_resource": [embedded("test://embedded-resource", "This is an embedded resource content.")],
     "test_multiple_content_types": [
         text("Multiple content types test:"), image(),
         embedded("test://mixed-content-resource", '{"test": "data", "value": 123}', "application/json"),
     ],
 }  # fmt: skip
-NAMES: Final = (*CONTENTS, "test_tool_with_logging", "test_tool_with_progress", "test_error_handling")
+NAMES: Final = (
+    *CONTENTS,
+    "test_tool_with_logging",
+    "test_tool_with_progress",
+    "test_error_handling",
+    "test_missing_capability",
+)
 ARGUMENT: Final = {
     "test_simple_prompt": (),
     "test_prompt_with_arguments": ("arg1", "arg2"),
@@ -57,19 +63,23 @@ ARGUMENT: Final = {
 }
 
 
-async def call(server: Server[Any, Any], name: str) -> list[types.ContentBlock]:
+async def call(context: Context, name: str) -> list[types.ContentBlock]:
     if name in CONTENTS:
         return CONTENTS[name]
     if name == "test_error_handling":
         raise ValueError("This tool intentionally returns an error for testing")
-    session, meta = server.request_context.session, server.request_context.meta
-    related = str(server.request_context.request_id)
+    if name == "test_missing_capability" and not context.session.check_client_capability(SAMPLING):
+        raise MCPError(
+            types.MISSING_REQUIRED_CLIENT_CAPABILITY, "needs sampling", {"requiredCapabilities": {"sampling": {}}}
+        )
+    session, meta = context.session, context.meta or {}
     for step in range(3):
         if name == "test_tool_with_logging":
             said = ("Tool execution started", "Tool processing data", "Tool execution completed")[step]
-            await session.send_log_message("info", said, related_request_id=related)
-        elif meta and meta.progressToken is not None:
-            await session.send_progress_notification(meta.progressToken, step * 50, 100, related_request_id=related)
+            params = types.LoggingMessageNotificationParams(level="info", data=said)
+            await session.send_notification(types.LoggingMessageNotification(params=params), context.request_id)
+        elif (token := meta.get("progress_token")) is not None:
+            await session.send_progress_notification(token, step * 50, 100, related_request_id=str(context.request_id))
         await asyncio.sleep(0.02)
     return [text("done")]
 
@@ -86,68 +96,84 @@ def prompt(name: str, given: dict[str, str]) -> types.GetPromptResult:
     return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=one) for one in said])
 
 
-def conformance_server() -> Server[Any, Any]:
-    server: Server[Any, Any] = Server("agentnet-conformance", version="1.0.0")
+async def tools(_: Context, __: object) -> types.ListToolsResult:
+    made = [types.Tool(name=name, description=name, input_schema=EMPTY) for name in NAMES]
+    keywords = types.Tool(name="json_schema_2020_12_tool", description="keywords", input_schema=SCHEMA_2020)
+    return types.ListToolsResult(tools=[*made, keywords])
 
-    @server.list_tools()
-    async def tools() -> list[types.Tool]:
-        made = [types.Tool(name=name, description=name, inputSchema=EMPTY) for name in NAMES]
-        return [*made, types.Tool(name="json_schema_2020_12_tool", description="keywords", inputSchema=SCHEMA_2020)]
 
-    @server.call_tool()
-    async def called(name: str, arguments: dict[str, Any]) -> list[types.ContentBlock]:
-        return await call(server, name)
+async def called(context: Context, asked: types.CallToolRequestParams) -> types.CallToolResult:
+    try:
+        return types.CallToolResult(content=await call(context, asked.name))
+    except ValueError as error:
+        return types.CallToolResult(content=[text(str(error))], is_error=True)
 
-    @server.list_resources()
-    async def resources() -> list[types.Resource]:
-        kinds = {"static-text": "text/plain", "static-binary": "image/png", "watched-resource": "text/plain"}
-        return [
-            types.Resource(uri=AnyUrl(f"test://{name}"), name=name, description=name, mimeType=kind)
-            for name, kind in kinds.items()
-        ]
 
-    @server.list_resource_templates()
-    async def templates() -> list[types.ResourceTemplate]:
-        return [
-            types.ResourceTemplate(
-                uriTemplate="test://template/{id}/data", name="template", mimeType="application/json"
-            )
-        ]
+async def resources(_: Context, __: object) -> types.ListResourcesResult:
+    kinds = {"static-text": "text/plain", "static-binary": "image/png", "watched-resource": "text/plain"}
+    found = [
+        types.Resource(uri=f"test://{name}", name=name, description=name, mime_type=kind)
+        for name, kind in kinds.items()
+    ]
+    return types.ListResourcesResult(resources=found)
 
-    @server.read_resource()
-    async def read(uri: AnyUrl) -> list[ReadResourceContents]:
-        if "binary" in str(uri):
-            return [ReadResourceContents(base64.b64decode(PNG), "image/png")]
-        if "template" in str(uri):
-            name = str(uri).split("/")[3]
-            return [ReadResourceContents(f'{{"id": "{name}", "templateTest": true}}', "application/json")]
-        return [ReadResourceContents("This is the content of the static text resource.", "text/plain")]
 
-    @server.subscribe_resource()
-    async def subscribe(uri: AnyUrl) -> None:
-        """Taken; nothing here changes."""
+async def templates(_: Context, __: object) -> types.ListResourceTemplatesResult:
+    one = types.ResourceTemplate(
+        uri_template="test://template/{id}/data", name="template", mime_type="application/json"
+    )
+    return types.ListResourceTemplatesResult(resource_templates=[one])
 
-    @server.unsubscribe_resource()
-    async def unsubscribe(uri: AnyUrl) -> None:
-        """Taken."""
 
-    @server.list_prompts()
-    async def prompts() -> list[types.Prompt]:
-        return [
-            types.Prompt(name=name, description=name, arguments=[types.PromptArgument(name=one, required=True) for one in wanted])
-            for name, wanted in ARGUMENT.items()
-        ]  # fmt: skip
+async def read(_: Context, asked: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+    uri = asked.uri
+    if "binary" in uri:
+        return types.ReadResourceResult(contents=[types.BlobResourceContents(uri=uri, mime_type="image/png", blob=PNG)])
+    kind, said = "text/plain", "This is the content of the static text resource."
+    if "template" in uri:
+        kind, said = "application/json", f'{{"id": "{uri.split("/")[3]}", "templateTest": true}}'
+    elif uri.removeprefix("test://") not in {"static-text", "watched-resource"}:
+        raise MCPError(types.INVALID_PARAMS, "there is no such resource", {"uri": uri})
+    return types.ReadResourceResult(contents=[types.TextResourceContents(uri=uri, mime_type=kind, text=said)])
 
-    @server.get_prompt()
-    async def got(name: str, arguments: dict[str, str] | None) -> types.GetPromptResult:
-        return prompt(name, arguments or {})
 
-    @server.completion()
-    async def complete(ref: Any, argument: Any, context: Any) -> types.Completion:
-        return types.Completion(values=["paris", "park"], total=2, hasMore=False)
+async def taken(_: Context, __: object) -> types.EmptyResult:
+    """Nothing here changes, and all is told."""
+    return types.EmptyResult()
 
-    @server.set_logging_level()
-    async def level(wanted: str) -> None:
-        """Taken: all is told."""
 
-    return server
+async def prompts(_: Context, __: object) -> types.ListPromptsResult:
+    found = [
+        types.Prompt(name=name, description=name, arguments=[types.PromptArgument(name=one, required=True) for one in wanted])
+        for name, wanted in ARGUMENT.items()
+    ]  # fmt: skip
+    return types.ListPromptsResult(prompts=found)
+
+
+async def got(_: Context, asked: types.GetPromptRequestParams) -> types.GetPromptResult:
+    if asked.name not in ARGUMENT:
+        raise MCPError(types.INVALID_PARAMS, f"there is no prompt {asked.name}")
+    return prompt(asked.name, asked.arguments or {})
+
+
+async def complete(_: Context, __: object) -> types.CompleteResult:
+    return types.CompleteResult(completion=types.Completion(values=["paris", "park"], total=2, has_more=False))
+
+
+def conformance_server() -> Server[Any]:
+    made = Server[Any](
+        "agentnet-conformance",
+        version="1.0.0",
+        on_list_tools=tools,
+        on_call_tool=called,
+        on_list_resources=resources,
+        on_list_resource_templates=templates,
+        on_read_resource=read,
+        on_subscribe_resource=taken,
+        on_unsubscribe_resource=taken,
+        on_list_prompts=prompts,
+        on_get_prompt=got,
+        on_completion=complete,
+    )
+    made.add_request_handler("logging/setLevel", types.SetLevelRequestParams, taken)
+    return made

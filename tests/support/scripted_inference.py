@@ -56,7 +56,8 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
             self.open -= 1
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> Any:
-        model = "slow" if "slow" in request.generation_id else "words"
+        known = {asked.generation_id: asked.model for asked in self.asked}
+        model = "slow" if "slow" in request.generation_id else known.get(request.generation_id, "words")
         async for event in self._events(model, request.generation_id):
             yield pb.AttachResponse(event=event)
 

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from google.api import httpbody_pb2
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from services.gateway.facades import http
 from shared.tasks import stopped
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 _OK: Final = 200
 _ORIGINAL_PATH: Final = "x-envoy-original-path"

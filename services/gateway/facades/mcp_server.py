@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
 import grpc
 from google.protobuf import json_format, struct_pb2
-from mcp import types
+from mcp import MCPError, types
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.lowlevel.helper_types import ReadResourceContents
-from pydantic import AnyUrl
 
 from agentnet.orchestrator.v1 import session_pb2, session_service_pb2
 from agentnet.orchestrator.v1.session_service_pb2_grpc import SessionServiceStub
@@ -26,6 +25,7 @@ from services.gateway.facades.mcp_prompts import Prompts
 from shared.errors import InvalidArgument, MeshError, NotFound, Reason
 from shared.rpc.status import from_rpc
 
+Context = ServerRequestContext[Any, Any]
 AGENT: Final = "agent_"
 _MOST: Final = 500
 _RECENT: Final = 50
@@ -57,7 +57,7 @@ class Offer:
         newest = {tool.name: tool for tool in sorted(found.tools, key=_version)}
         agents = {agent.name: agent for agent in await self._agents.agents()}
         asked = [
-            types.Tool(name=AGENT + name, description=agents[name].description or None, inputSchema=_PROMPT)
+            types.Tool(name=AGENT + name, description=agents[name].description or None, input_schema=_PROMPT)
             for name in sorted(agents)
         ]
         return [*(_tool(newest[name]) for name in sorted(newest)), *asked]
@@ -70,7 +70,7 @@ class Offer:
             return await self._invoke(name, arguments)
         except MeshError as error:
             text = f"{error.reason_name}: {error.message}"
-            return types.CallToolResult(content=[types.TextContent(type="text", text=text)], isError=True)
+            return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
 
     async def resources(self) -> list[types.Resource]:
         """The newest sessions."""
@@ -80,11 +80,11 @@ class Offer:
     async def templates(self) -> list[types.ResourceTemplate]:
         """Any session, by its id."""
         template = "agentnet://sessions/{id}"
-        return [types.ResourceTemplate(uriTemplate=template, name="session", mimeType="application/json")]
+        return [types.ResourceTemplate(uri_template=template, name="session", mime_type="application/json")]
 
-    async def read(self, uri: AnyUrl) -> Iterable[ReadResourceContents]:
+    async def read(self, uri: str) -> types.TextResourceContents:
         """A session and its turns, as JSON."""
-        named = _SESSION.fullmatch(str(uri))
+        named = _SESSION.fullmatch(uri)
         if named is None:
             raise ResourceUnknown("resources are agentnet://sessions/<id>")
         session_id = named[1]
@@ -95,7 +95,8 @@ class Offer:
             "session": json_format.MessageToDict(session.session, preserving_proto_field_name=True),
             "turns": [json_format.MessageToDict(turn, preserving_proto_field_name=True) for turn in turns.turns],
         }
-        return [ReadResourceContents(json.dumps(data, ensure_ascii=False), "application/json")]
+        text = json.dumps(data, ensure_ascii=False)
+        return types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
 
     async def _ask(self, agent: str, arguments: Mapping[str, Any]) -> str:
         prompt = arguments.get("prompt")
@@ -113,20 +114,57 @@ class Offer:
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
         structured = result if isinstance(result, dict) else None
         content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
-        return types.CallToolResult(content=content, structuredContent=structured)
+        return types.CallToolResult(content=content, structured_content=structured)
 
 
-def server(offer: Offer, prompts: Prompts) -> Server[Any, Any]:
-    """The official library's server over what is offered."""
-    made: Server[Any, Any] = Server("agentnet", version=version("agentnet"))
-    made.list_tools()(offer.tools)  # type: ignore[no-untyped-call] # the library's decorators have no types
-    made.call_tool(validate_input=False)(offer.call)
-    made.list_resources()(offer.resources)  # type: ignore[no-untyped-call]
-    made.read_resource()(offer.read)  # type: ignore[no-untyped-call]
-    made.list_resource_templates()(offer.templates)  # type: ignore[no-untyped-call]
-    made.list_prompts()(prompts.list)  # type: ignore[no-untyped-call]
-    made.get_prompt()(prompts.get)  # type: ignore[no-untyped-call]
+def server(offer: Offer, prompts: Prompts) -> Server[Any]:
+    """The official library's server over what is offered, for both revisions in use. What is offered depends on who
+    asks: no list may be kept for others, which is the library's default.
+    """
+
+    async def tools(_: Context, __: object) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=await offer.tools())
+
+    async def call(_: Context, asked: types.CallToolRequestParams) -> types.CallToolResult:
+        return await offer.call(asked.name, asked.arguments or {})
+
+    async def resources(_: Context, __: object) -> types.ListResourcesResult:
+        return types.ListResourcesResult(resources=await offer.resources())
+
+    async def templates(_: Context, __: object) -> types.ListResourceTemplatesResult:
+        return types.ListResourceTemplatesResult(resource_templates=await offer.templates())
+
+    async def read(_: Context, asked: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        return types.ReadResourceResult(contents=[await offer.read(asked.uri)])
+
+    async def listed(_: Context, __: object) -> types.ListPromptsResult:
+        return types.ListPromptsResult(prompts=await prompts.list())
+
+    async def got(_: Context, asked: types.GetPromptRequestParams) -> types.GetPromptResult:
+        return await prompts.get(asked.name, asked.arguments)
+
+    made = Server[Any](
+        "agentnet",
+        version=version("agentnet"),
+        on_list_tools=tools,
+        on_call_tool=call,
+        on_list_resources=resources,
+        on_list_resource_templates=templates,
+        on_read_resource=read,
+        on_list_prompts=listed,
+        on_get_prompt=got,
+    )
+    made.middleware.append(_told)
     return made
+
+
+async def _told(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Our errors in the protocol's words; the library keeps what it does not know to itself."""
+    try:
+        return await call_next(ctx)
+    except MeshError as error:
+        code = types.INVALID_PARAMS if isinstance(error, InvalidArgument | NotFound) else types.INTERNAL_ERROR
+        raise MCPError(code, f"{error.reason_name}: {error.message}") from error
 
 
 async def _call(call: Any) -> Any:
@@ -142,16 +180,16 @@ def _said(text: str) -> types.CallToolResult:
 
 def _tool(tool: tool_pb2.Tool) -> types.Tool:
     schema = json_format.MessageToDict(tool.input_schema) or {"type": "object"}
-    hints = types.ToolAnnotations(idempotentHint=tool.idempotent)
-    return types.Tool(name=tool.name, description=tool.description or None, inputSchema=schema, annotations=hints)
+    hints = types.ToolAnnotations(idempotent_hint=tool.idempotent)
+    return types.Tool(name=tool.name, description=tool.description or None, input_schema=schema, annotations=hints)
 
 
 def _resource(session: session_pb2.Session) -> types.Resource:
     return types.Resource(
-        uri=AnyUrl(f"agentnet://sessions/{session.id}"),
+        uri=f"agentnet://sessions/{session.id}",
         name=session.id,
         description=session.topic_start[:200] or None,
-        mimeType="application/json",
+        mime_type="application/json",
     )
 
 

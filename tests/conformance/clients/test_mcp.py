@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 from google.protobuf import json_format, struct_pb2
-from mcp import ClientSession, McpError
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
-from pydantic import AnyUrl
 
 from agentnet.inference.v1 import message_pb2, prompt_pb2, prompt_service_pb2, prompt_service_pb2_grpc
 from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
@@ -96,50 +95,62 @@ async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
         yield running
 
 
+@pytest.fixture(params=["legacy", "2026-07-28", "auto"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """With the handshake (2025-11-25), without, or as the server says."""
+    return str(request.param)
+
+
 @asynccontextmanager
-async def connected(edge: Edge, token: str) -> AsyncIterator[ClientSession]:
-    headers = {"authorization": f"Bearer {token}"}
+async def connected(edge: Edge, mode: str) -> AsyncIterator[Client]:
+    headers = {"authorization": f"Bearer {edge.token()}"}
     async with (
-        httpx.AsyncClient(headers=headers) as http,
-        streamable_http_client(f"{edge.url}/mcp", http_client=http) as (read, write, _),
-        ClientSession(read, write) as session,
+        httpx2.AsyncClient(headers=headers) as http,
+        Client(streamable_http_client(f"{edge.url}/mcp", http_client=http), mode=mode) as client,
     ):
-        await session.initialize()
-        yield session
+        yield client
 
 
-async def test_tools_and_agents_are_listed_and_called(edge: Edge) -> None:
-    async with connected(edge, edge.token()) as session:
+async def test_both_revisions_in_use_are_spoken(edge: Edge, mode: str) -> None:
+    async with connected(edge, mode) as client:
+        assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
+        if mode != "2026-07-28":
+            assert client.server_info.name == "agentnet"
+            assert client.server_capabilities.tools is not None
+
+
+async def test_tools_and_agents_are_listed_and_called(edge: Edge, mode: str) -> None:
+    async with connected(edge, mode) as session:
         listed = {tool.name: tool for tool in (await session.list_tools()).tools}
         assert set(listed) == {"adder", "agent_Athena"}
         assert listed["adder"].description == "1.10.0"
-        assert listed["adder"].inputSchema["required"] == ["a"]
+        assert listed["adder"].input_schema["required"] == ["a"]
         added = await session.call_tool("adder", {"a": 41})
-        assert (added.structuredContent, added.isError) == ({"sum": 42.0}, False)
+        assert (added.structured_content, added.is_error) == ({"sum": 42.0}, False)
         asked = await session.call_tool("agent_Athena", {"prompt": "Say hello."})
         assert asked.content[0].text == "Say hello."
 
 
-async def test_what_fails_is_a_result_that_says_why(edge: Edge) -> None:
-    async with connected(edge, edge.token()) as session:
+async def test_what_fails_is_a_result_that_says_why(edge: Edge, mode: str) -> None:
+    async with connected(edge, mode) as session:
         for name, arguments, why in (
             ("nothing", {}, "TOOL_NOT_FOUND"), ("agent_Zeus", {"prompt": "x"}, "AGENT_NOT_FOUND"),
             ("agent_Athena", {}, "FIELD_INVALID"),
         ):  # fmt: skip
             found = await session.call_tool(name, arguments)
-            assert found.isError
+            assert found.is_error
             assert why in found.content[0].text
 
 
-async def test_sessions_are_resources(edge: Edge) -> None:
-    async with connected(edge, edge.token()) as session:
+async def test_sessions_are_resources(edge: Edge, mode: str) -> None:
+    async with connected(edge, mode) as session:
         await session.call_tool("agent_Athena", {"prompt": "Remember this."})
         (first, *_) = (await session.list_resources()).resources
         assert str(first.uri).startswith("agentnet://sessions/ses_")
         found = await session.read_resource(first.uri)
         assert json.loads(found.contents[0].text)["session"]["id"] == first.name
-        with pytest.raises(McpError):
-            await session.read_resource(AnyUrl("agentnet://nothing/x"))
+        with pytest.raises(MCPError):
+            await session.read_resource("agentnet://nothing/x")
 
 
 async def test_without_a_credential_nobody_is_served(edge: Edge) -> None:
@@ -155,34 +166,36 @@ async def test_the_transports_statuses_are_the_protocols(edge: Edge) -> None:
     noted = await edge.bearer("POST", "/mcp", token, {"jsonrpc": "2.0", "method": "notifications/initialized"})
     assert (noted.status, noted.text) == (202, "")
     broken = await edge.bearer("POST", "/mcp", token, {"hello": 1})
-    assert (broken.status, broken.body["error"]["code"]) == (400, -32700)
+    assert (broken.status, broken.body["error"]["code"]) == (400, -32602)
     unknown = await edge.bearer("POST", "/mcp", token, {"jsonrpc": "2.0", "id": 7, "method": "no/such"})
     assert (unknown.status, unknown.body["id"]) == (200, 7)
     assert "error" in unknown.body
 
 
-async def test_the_meshs_prompts_are_listed_and_rendered(edge: Edge) -> None:
-    async with connected(edge, edge.token()) as session:
+async def test_the_meshs_prompts_are_listed_and_rendered(edge: Edge, mode: str) -> None:
+    async with connected(edge, mode) as session:
         (listed,) = (await session.list_prompts()).prompts
         assert (listed.name, listed.description) == ("greet", "Greets people.")
         assert [(one.name, one.required) for one in listed.arguments] == [("tone", True), ("people", False)]
         found = await session.get_prompt("greet", {"tone": "warm", "people": '["Ada", "Bob"]'})
         assert (found.messages[0].role, found.messages[0].content.text) == ("assistant", "warm: Ada, Bob")
         for name, arguments, why in (("none", {}, "no prompt none"), ("greet", {"people": "["}, "must be JSON")):
-            with pytest.raises(McpError, match=why):
+            with pytest.raises(MCPError, match=why):
                 await session.get_prompt(name, arguments)
-        (template,) = (await session.list_resource_templates()).resourceTemplates
-        assert template.uriTemplate == "agentnet://sessions/{id}"
+        (template,) = (await session.list_resource_templates()).resource_templates
+        assert template.uri_template == "agentnet://sessions/{id}"
 
 
-async def test_what_a_tool_tells_on_its_way_comes_before_its_result(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_what_a_tool_tells_on_its_way_comes_before_its_result(
+    tmp_path_factory: pytest.TempPathFactory, mode: str
+) -> None:
     heard: list[tuple[float, float | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
         heard.append((progress, total))
 
     async with running_edge(tmp_path_factory.mktemp("mcp"), serve=serve, mcp=conformance_server()) as edge:
-        async with connected(edge, edge.token()) as session:
+        async with connected(edge, mode) as session:
             done = await session.call_tool("test_tool_with_progress", {}, progress_callback=hear)
     assert done.content[0].text == "done"
     assert heard == [(0, 100), (50, 100), (100, 100)]

@@ -242,6 +242,62 @@ async def test_an_image_and_a_schema_of_a_response_reach_the_model(
         await client.responses.create(model="words", input="x", text={"format": {"type": "grammar"}})
 
 
+FUNCTION = {
+    "type": "function",
+    "name": "weather",
+    "description": "Of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    "strict": True,
+}
+
+
+async def test_functions_of_a_response_make_the_whole_round(
+    client: openai.AsyncOpenAI, inference: ScriptedInference
+) -> None:
+    first = await client.responses.create(
+        model="tools", input="Where is it warm?", tools=[FUNCTION], tool_choice={"type": "function", "name": "weather"}
+    )
+    asked = inference.asked[-1]
+    assert (asked.tools[0].name, asked.tool_choice.name) == ("weather", "weather")
+    assert asked.tools[0].input_schema["properties"]["city"]["type"] == "string"
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert [(call.call_id, call.name, json.loads(call.arguments)["city"]) for call in calls] == [
+        ("call_0", "weather", "Oslo"), ("call_1", "weather", "Rome"),
+    ]  # fmt: skip
+    answers = [
+        {"type": "function_call_output", "call_id": call.call_id, "output": f"{place} degrees"}
+        for place, call in enumerate(calls)
+    ]
+    second = await client.responses.create(
+        model="words", tools=[FUNCTION], reasoning={"effort": "low"},
+        input=[{"role": "user", "content": "Where is it warm?"}, *first.output, *answers],
+    )  # fmt: skip
+    assert second.output_text == TEXT
+    _, assistant, *results = inference.asked[-1].messages
+    assert [part.tool_call.id for part in assistant.content] == ["", "call_0", "call_1"]
+    assert [(one.content[0].tool_result.tool_call_id, one.content[0].tool_result.content) for one in results] == [
+        ("call_0", "0 degrees"), ("call_1", "1 degrees"),
+    ]  # fmt: skip
+    with pytest.raises(openai.BadRequestError, match=r"tools\[0\]\.type"):
+        await client.responses.create(model="words", input="x", tools=[{"type": "web_search"}])
+
+
+async def test_functions_of_a_response_stream_and_resume(client: openai.AsyncOpenAI) -> None:
+    stream = await client.responses.create(model="tools", input="x", tools=[FUNCTION], stream=True)
+    events = [event async for event in stream]
+    done = [event.item for event in events if event.type == "response.output_item.done"]
+    assert [item.type for item in done] == ["message", "function_call", "function_call"]
+    assert [item.to_dict() for item in done] == [item.to_dict() for item in events[-1].response.output]
+    written = [event.arguments for event in events if event.type == "response.function_call_arguments.done"]
+    assert written == [call.arguments for call in done[1:]]
+    assert events[-1].type == "response.completed"
+    resumed = await client.responses.retrieve(events[0].response.id, stream=True, starting_after=8)
+    assert [event.to_dict() async for event in resumed] == [event.to_dict() for event in events[9:]]
+    async with client.responses.stream(model="tools", input="x", tools=[FUNCTION]) as helped:
+        final = await helped.get_final_response()
+    assert [item.type for item in final.output] == ["message", "function_call", "function_call"]
+
+
 async def test_a_response_goes_on_in_the_background(client: openai.AsyncOpenAI, inference: ScriptedInference) -> None:
     started = await client.responses.create(model="slow", input="x", background=True)
     assert started.status == "in_progress"

@@ -136,6 +136,15 @@ async def test_a_forged_credential_is_refused_and_audited(edge: Edge, provider: 
     assert entry.address == "127.0.0.1"
 
 
+@pytest.mark.parametrize("mine", ["order-4711/2", "4b51c4e1-230a-4bd8-810c-063006d6b23e"])
+async def test_a_callers_own_request_id_is_kept_echoed_and_audited(edge: Edge, mine: str) -> None:
+    answer = await edge.rest("GET", "/v1/caller", x_request_id=mine)
+    assert (answer.status, answer.headers["x-request-id"]) == (401, mine)
+    assert (await audited(edge, mine, STRANGERS)).request_id == mine
+    assert (await edge.rest("GET", "/v1/caller", x_request_id="x" * 5000)).status == 401
+    assert (await audited(edge, "x" * 64, STRANGERS)).reason == "CREDENTIALS_MISSING"
+
+
 async def test_a_good_token_of_each_issuer_gets_in(edge: Edge, provider: Provider) -> None:
     for token in (edge.token(), keycloak(provider)):
         caller = (await edge.ok("GET", "/v1/caller", token))["principal"]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import uvicorn
 from google.protobuf import json_format
-from mcp.server.fastmcp import FastMCP
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 from agentnet.tools.v1 import governance_pb2 as gov
 from agentnet.tools.v1 import tool_pb2
@@ -47,17 +48,19 @@ async def served() -> AsyncIterator[Served]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         found = Served(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp")
-        found.server = server = FastMCP("sums", json_response=True, log_level="ERROR")
+        found.server = server = MCPServer("sums", log_level="ERROR")
 
         @server.tool(structured_output=False)
         def add(a: int, b: int) -> str:
             """Adds."""
             if b == 0:
-                raise ValueError("b is zero")
+                raise ToolError("b is zero")
             found.called.append((a, b))
             return str(a + b)
 
-        config = uvicorn.Config(server.streamable_http_app(), log_level="error", ws="none", lifespan="on")
+        config = uvicorn.Config(
+            server.streamable_http_app(json_response=True), log_level="error", ws="none", lifespan="on"
+        )
         running = uvicorn.Server(config)
         serving = asyncio.create_task(running.serve(sockets=[listener]))
         while not running.started:

@@ -107,6 +107,22 @@ const clients = {
     const refused = await stranger.startSession({ topic: "x" }).catch((error) => error);
     return { texts, refused: refused.code };
   },
+
+  async mcp() {
+    const { Client, StreamableHTTPClientTransport } = await import("@modelcontextprotocol/client");
+    const spoken = {};
+    for (const mode of ["legacy", "auto"]) {
+      const client = new Client({ name: "conformance", version: "1.0.0" }, { versionNegotiation: { mode } });
+      const headers = { authorization: `Bearer ${TOKEN}` };
+      await client.connect(new StreamableHTTPClientTransport(new URL(`${BASE}/mcp`), { requestInit: { headers } }));
+      const { tools } = await client.listTools();
+      const called = await client.callTool({ name: "test_simple_text", arguments: {} });
+      const read = await client.readResource({ uri: "test://static-text" });
+      spoken[mode] = [client.getNegotiatedProtocolVersion(), tools.length, called.content[0].text, read.contents[0].uri];
+      await client.close();
+    }
+    return spoken;
+  },
 };
 
 console.log(JSON.stringify(await clients[process.argv[2]]()));
