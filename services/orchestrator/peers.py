@@ -25,7 +25,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One call of a model for one turn. `tools` are those it may ask for; after the last iteration it may not."""
+    """One call of a model for one turn. `tools` are those it may ask for; after the last iteration it may not.
+
+    It spends from the budgets of `team` and `sub_agent` too, where they are named.
+    """
 
     generation_id: str
     session_id: str
@@ -37,6 +40,8 @@ class Utterance:
     tools: tuple[message_pb2.ToolDefinition, ...] = ()
     may_call: bool = True
     form: Form | None = None
+    team: str = ""
+    sub_agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,8 @@ def _request(utterance: Utterance) -> inference.GenerateRequest:
         tools=utterance.tools,
         tool_choice=None if utterance.may_call else message_pb2.ToolChoice(mode=message_pb2.TOOL_MODE_NONE),
         response_format=_response_format(utterance),
+        team=utterance.team,
+        sub_agent=utterance.sub_agent,
     )
 
 

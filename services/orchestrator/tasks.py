@@ -127,6 +127,7 @@ class Tasks:
                 asked=trying.prompt,
             ),
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
+            team=record.state.session.team,
         )
         return self.inference.generate(caller, utterance)
 

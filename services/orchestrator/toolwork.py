@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Final
@@ -56,17 +56,17 @@ class ToolWork:
 
     async def offered(self, caller: Principal, agent: agent_pb2.Agent) -> tuple[message_pb2.ToolDefinition, ...]:
         """The tools an agent's model is told of. While tools is away it works without them."""
-        wanted = [name for name in names(agent) if name != ASK_HUMAN]
-        own = (_ask_human(),) if ASK_HUMAN in names(agent) else ()
+        wanted = dict(offers(agent))
+        own = (_ask_human(),) if wanted.pop(ASK_HUMAN, "") else ()
         if not wanted:
             return own
         try:
-            return (*own, *await self.tools.describe(caller, wanted))
+            return (*own, *await self.tools.describe(caller, list(wanted.values())))
         except MeshError as error:
             log.warning("tools.away", reason=error.reason_name)
             return own
 
-    async def answer(self, record: SessionLog, turn_id: str, caller: Principal, *, allowed: Collection[str]) -> bool:
+    async def answer(self, record: SessionLog, turn_id: str, caller: Principal, *, allowed: Mapping[str, str]) -> bool:
         """Makes the open calls of a turn, all at once. False when some still wait for a person. Raises LeaseLost."""
         speaking = record.state.speaking[turn_id]
         ready = [call for call in speaking.open if not call.waits]
@@ -80,7 +80,7 @@ class ToolWork:
         return not record.state.speaking[turn_id].open
 
     async def _make(
-        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, allowed: Collection[str]
+        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, allowed: Mapping[str, str]
     ) -> None:
         began = self.clock.now()
         labels = {"tool": call.tool, "agent": speaking.agent, "session_id": record.lease.session_id}
@@ -98,7 +98,7 @@ class ToolWork:
         await record.commit([Event(tool_finished=finished, actor="mesh")])
 
     async def _outcome(
-        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, allowed: Collection[str]
+        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, allowed: Mapping[str, str]
     ) -> ToolAnswer:
         """What a call comes to. Raises why it came to nothing."""
         if call.tool not in allowed:
@@ -114,7 +114,7 @@ class ToolWork:
         if call.answer is not None and not call.answer.approved:
             said = f": {call.answer.answer}" if call.answer.answer else ""
             raise PermissionDenied(f"a person refused the call{said}", reason=Reason.ERROR_REASON_TOOL_NOT_ALLOWED)
-        return await self._invoke(record, speaking, call, caller)
+        return await self._invoke(record, speaking, replace(call, tool=allowed[call.tool]), caller)
 
     async def _without_effect(self, record: SessionLog, speaking: Speaking, call: Call) -> ToolAnswer:
         """What the session this one comes from was answered. Raises EffectsOff when it never made the call."""
@@ -152,9 +152,12 @@ def answered(finished: event_pb2.ToolFinished) -> ToolAnswer:
     return ToolAnswer(finished.outcome.result + cut, finished.invocation_id, finished.outcome.replayed)
 
 
-def names(agent: agent_pb2.Agent) -> list[str]:
-    """The tools and functions an agent may call, by name."""
-    return list(dict.fromkeys(name.partition("@")[0] for name in (*agent.tools, *agent.functions)))
+def offers(agent: agent_pb2.Agent) -> dict[str, str]:
+    """The tools and functions an agent may call: by the name its model knows, as the agent has them, versions kept."""
+    offered: dict[str, str] = {}
+    for own in (*agent.tools, *agent.functions):
+        offered.setdefault(own.partition("@")[0], own)
+    return offered
 
 
 def iterations(session: session_pb2.Session) -> int:

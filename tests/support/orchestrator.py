@@ -194,7 +194,8 @@ class ScriptedTools:
     _effects: dict[str, str] = field(default_factory=dict)
 
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
-        return tuple(message_pb2.ToolDefinition(name=name) for name in names if name in self.names)
+        known = [name.partition("@")[0] for name in names]
+        return tuple(message_pb2.ToolDefinition(name=name) for name in known if name in self.names)
 
     async def find(self, caller: Principal, reference: str) -> tool_pb2.Tool:
         name, _, version = reference.partition("@")

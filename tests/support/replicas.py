@@ -41,6 +41,7 @@ class SlowModel(inference_rpc.InferenceServiceServicer):
     pause: float
     started: dict[str, float] = field(default_factory=dict)
     callers: list[Principal] = field(default_factory=list)
+    asked: list[inference.GenerateRequest] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -48,6 +49,7 @@ class SlowModel(inference_rpc.InferenceServiceServicer):
 
     async def Generate(self, request: inference.GenerateRequest, context: Any) -> AsyncIterator[Any]:
         self._admit(context)
+        self.asked.append(request)
         self.started.setdefault(request.generation_id, asyncio.get_running_loop().time())
         async for event in self._events(request.generation_id, 0):
             yield inference.GenerateResponse(event=event)

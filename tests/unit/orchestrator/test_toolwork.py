@@ -36,13 +36,15 @@ def script(*steps: str | list[message_pb2.ToolCall]) -> Any:
     return reply
 
 
-async def asked(*steps: str | list[message_pb2.ToolCall], **parts: Any) -> tuple[World, str]:
+async def asked(
+    *steps: str | list[message_pb2.ToolCall], tools: tuple[str, ...] = ("search", "book"), **parts: Any
+) -> tuple[World, str]:
     """A session of Clio, who may search, book and ask a person."""
     world = World()
     world.inference = ScriptedInference(reply=script(*steps))
     clio = agent_pb2.Agent(
         name="Clio", version="1.0.0", system_prompt="You look things up.", state=agent_pb2.AGENT_STATE_ACTIVE,
-        tools=["search", "book"], functions=["ask_human"],
+        tools=tools, functions=["ask_human"],
     )  # fmt: skip
     await world.agents.create(TENANT, clio)
     session_id = await world.start(agents=["Clio"], mode="single", max_rounds=1, **parts)
@@ -74,6 +76,23 @@ async def test_calls_of_one_iteration_run_at_the_same_time_and_their_results_are
     assert (turn.content, turn.iterations) == ("Looking it up.Raft.", 2)
     assert [(one.tool, one.failed) for one in turn.tool_calls] == [("search", False)] * 2
     assert (turn.usage.input_tokens, turn.cost.micros_usd) == (20, 14)
+
+
+async def test_a_pinned_tool_is_called_in_its_version_and_known_to_the_model_by_name() -> None:
+    world, _ = await asked([call("search", q="raft")], "Raft.", tools=("search@1.0.0", "book"))
+
+    await world.drive()
+
+    assert [tool.name for tool in world.inference.started[0].tools] == ["ask_human", "search", "book"]
+    assert world.tools.done == ['search@1.0.0 {"q": "raft"}']
+
+
+async def test_every_call_of_the_model_spends_for_the_sessions_team() -> None:
+    world, _ = await asked([call("search", q="raft")], "Raft.", team="research")
+
+    await world.drive()
+
+    assert [utterance.team for utterance in world.inference.started] == ["research", "research"]
 
 
 async def test_the_log_tells_each_call_before_it_is_made_and_what_came_of_it() -> None:
