@@ -83,15 +83,19 @@ class GrpcInference:
         async with _closing(call):
             async for answer in call:
                 yield answer.event
+                for event in answer.more:
+                    yield event
 
     async def attach(
         self, caller: Principal, generation_id: str, *, after: int
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
-        request = inference.AttachRequest(generation_id=generation_id, after_sequence=after)
+        request = inference.AttachRequest(generation_id=generation_id, after_sequence=after, packing=True)
         call = self._stub.Attach(request, metadata=signed(self._signer, caller))
         async with _closing(call):
             async for answer in call:
                 yield answer.event
+                for event in answer.more:
+                    yield event
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         request = inference.CancelGenerationRequest(generation_id=generation_id)
@@ -175,6 +179,7 @@ def _request(utterance: Utterance) -> inference.GenerateRequest:
         response_format=_response_format(utterance),
         team=utterance.team,
         sub_agent=utterance.sub_agent,
+        packing=True,
     )
 
 

@@ -220,6 +220,11 @@ class LogTail(Protocol):
     async def holds(self, tenant: str, session_id: str, sequence: int) -> bool:
         """Whether this event is there. Raises Unavailable."""
 
+    def reader_came(self, tenant: str, session_id: str) -> asyncio.Event:
+        """An event that is set when somebody, anywhere, begins to read the log; for its writer, for as long as it holds
+        it. The writer clears it.
+        """
+
     def woken(self, tenant: str, session_id: str) -> AbstractContextManager[asyncio.Event]:
         """An event that is set whenever the session's log grows. The reader clears it."""
 
