@@ -46,11 +46,21 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What a tool answered. `replayed` means an earlier call had the effect."""
+    """What a tool answered. `replayed` means an earlier call had the effect; `stopped`, that it was not let end."""
 
     result: str
     invocation_id: str = ""
     replayed: bool = False
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolShown:
+    """What a tool shows while it runs: `kind` is "stdout", "stderr", or what it emitted `text`, then JSON, as."""
+
+    kind: str
+    text: str
+    invocation_id: str = ""
 
 
 class ToolIndex(Protocol):
@@ -107,6 +117,11 @@ class ToolsPeer(Protocol):
 
     async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
         """Has the effect of a call, once for its request_id. Raises the service's MeshError."""
+
+    def stream(
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str
+    ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
+        """As invoke: what the tool shows while it runs, then its answer. Closing it earlier stops the tool."""
 
 
 class Recorded(Protocol):

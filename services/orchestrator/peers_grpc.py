@@ -80,7 +80,7 @@ class GrpcInference:
         self, request: inference.GenerateRequest, caller: Principal
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
         call = self._stub.Generate(request, metadata=signed(self._signer, caller))
-        async with _closing(call):
+        async with closing(call):
             async for answer in call:
                 yield answer.event
                 for event in answer.more:
@@ -91,7 +91,7 @@ class GrpcInference:
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
         request = inference.AttachRequest(generation_id=generation_id, after_sequence=after, packing=True)
         call = self._stub.Attach(request, metadata=signed(self._signer, caller))
-        async with _closing(call):
+        async with closing(call):
             async for answer in call:
                 yield answer.event
                 for event in answer.more:
@@ -223,7 +223,7 @@ def signed(signer: Signer, caller: Principal) -> tuple[tuple[str, str], ...]:
 
 
 @asynccontextmanager
-async def _closing(call: Any) -> AsyncIterator[None]:
+async def closing(call: Any) -> AsyncIterator[None]:
     """A stream left early is cancelled; a broken one raises what the service said."""
     try:
         yield

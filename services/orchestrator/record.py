@@ -144,6 +144,13 @@ class RunLog(ABC, Generic[State]):
         self._unread = not readers
         return self.quiet or _WATCHED_SECONDS
 
+    async def tell(self, events: Sequence[Event]) -> None:
+        """Shows events, or while nobody reads leaves them for what is written next. Raises LeaseLost."""
+        if self.quiet:
+            self.stage(events)
+        else:
+            await self.show(events)
+
     @property
     def quiet(self) -> float:
         """For how many seconds text may be gathered because nobody reads; 0 when somebody does, or may."""

@@ -107,7 +107,7 @@ class Turns:
         while True:
             speaking = record.state.speaking[turn_id]
             if speaking.open:
-                if not await self.tools.answer(record, turn_id, caller, allowed=toolwork.offers(agent)):
+                if not await self.tools.answer(record, turn_id, caller, agent=agent):
                     return None
                 continue
             calls: ToolCalls | None = {} if speaking.messages else None

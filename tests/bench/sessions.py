@@ -135,6 +135,9 @@ class Toolless:
     async def invoke(self, caller: Principal, call: Call, **_: Any) -> ToolAnswer:
         raise NotFound(f"there is no tool {call.tool}", reason=Reason.ERROR_REASON_TOOL_NOT_FOUND)
 
+    async def stream(self, caller: Principal, call: Call, **_: Any) -> AsyncGenerator[Any, None]:
+        yield await self.invoke(caller, call)
+
 
 class Forgetful:
     """A memory that knows nothing."""

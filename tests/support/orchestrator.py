@@ -28,7 +28,7 @@ from services.orchestrator.graphs import shapes
 from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_memory import MemoryLeaseStore
-from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
+from services.orchestrator.peers import ToolAnswer, ToolShown, TurnMemory, Utterance
 from services.orchestrator.planner import Planner
 from services.orchestrator.preparing import Limits
 from services.orchestrator.prompts import Known
@@ -191,6 +191,7 @@ class ScriptedTools:
     most_at_once: int = 0
     held: asyncio.Event | None = None
     schemas: dict[str, struct_pb2.Struct] = field(default_factory=dict)
+    shows: dict[str, Sequence[ToolShown]] = field(default_factory=dict)
     _effects: dict[str, str] = field(default_factory=dict)
 
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
@@ -218,6 +219,13 @@ class ScriptedTools:
             self.crashes.discard(call.tool)
             raise Killed
         return ToolAnswer(self._effects[call.request_id], f"inv_{len(self._effects)}", replayed)
+
+    async def stream(self, caller: Principal, call: Call, **given: Any) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
+        """`shows` come first; a tool that is not let end has no effect."""
+        for shown in self.shows.get(call.tool, ()):
+            yield shown
+            await asyncio.sleep(0)
+        yield await self.invoke(caller, call, **given)
 
 
 @dataclass(slots=True)

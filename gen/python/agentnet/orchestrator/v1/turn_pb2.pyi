@@ -358,12 +358,15 @@ class ToolOutcome(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
     result: _builtins.str
     """What the agent was given, text or JSON, at most 16,384 characters."""
     truncated: _builtins.bool
     """True when the result was longer."""
     replayed: _builtins.bool
     """True when an earlier call had had the effect already, and this one did nothing."""
+    stopped: _builtins.bool
+    """True when the agent's own rule (Agent.stop_tools_when) ended the call before its end: the result is what it had shown."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Wall time from asking to the answer."""
@@ -375,10 +378,11 @@ class ToolOutcome(_message.Message):
         truncated: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
         replayed: _builtins.bool = ...,
+        stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "replayed", b"replayed", "result", b"result", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "replayed", b"replayed", "result", b"result", "stopped", b"stopped", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
