@@ -37,6 +37,11 @@ class PostgresLeaseStore:
             row = await connection.fetchrow(SQL["take"], tenant, session_id, owner, ttl)
         return Lease(*row) if row else None
 
+    async def tenants(self) -> Sequence[str]:
+        """Everybody who ever had a run."""
+        async with self._database.transaction() as connection:
+            return [row[0] for row in await connection.fetch(SQL["tenants"])]
+
     async def give_back(self, lease: Lease) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(SQL["give_back"], lease.tenant, lease.session_id, lease.fence)
