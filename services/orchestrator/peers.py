@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2, turn_pb2
 from agentnet.tools.v1 import tool_pb2
 from services.orchestrator.forms import Form
 from services.orchestrator.prompts import Known, Line
@@ -46,12 +46,16 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What a tool answered. `replayed` means an earlier call had the effect; `stopped`, that it was not let end."""
+    """What a tool answered. `replayed` means an earlier call had the effect; `stopped`, that it was not let end.
+
+    `artefacts` are what it left in the object store.
+    """
 
     result: str
     invocation_id: str = ""
     replayed: bool = False
     stopped: bool = False
+    artefacts: tuple[turn_pb2.LeftArtefact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

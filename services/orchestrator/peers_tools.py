@@ -11,6 +11,7 @@ import grpc
 from google.protobuf import json_format, struct_pb2
 
 from agentnet.inference.v1 import message_pb2
+from agentnet.orchestrator.v1 import turn_pb2
 from agentnet.tools.v1 import tool_pb2
 from agentnet.tools.v1 import tool_service_pb2 as tools
 from agentnet.tools.v1 import tool_service_pb2_grpc as tools_rpc
@@ -111,7 +112,11 @@ def _answer(ended: tools.ToolFinished, stdout: str, invocation_id: str, *, repla
     """Raises what it failed with."""
     if ended.HasField("failure"):
         raise from_failure(ended.failure)
-    return ToolAnswer(_shown(ended, stdout), invocation_id, replayed)
+    left = tuple(
+        turn_pb2.LeftArtefact(invocation_id=one.invocation_id, name=one.name, size=one.size, sha256=one.sha256)
+        for one in ended.artefacts
+    )
+    return ToolAnswer(_shown(ended, stdout), invocation_id, replayed, artefacts=left)
 
 
 def _progress(event: tools.StreamToolResponse) -> ToolShown | None:

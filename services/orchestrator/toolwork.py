@@ -171,7 +171,7 @@ def answered(finished: event_pb2.ToolFinished) -> ToolAnswer:
     # A result that was cut is cut again.
     cut = "\N{HORIZONTAL ELLIPSIS}" if finished.outcome.truncated else ""
     came = finished.outcome
-    return ToolAnswer(came.result + cut, finished.invocation_id, came.replayed, came.stopped)
+    return ToolAnswer(came.result + cut, finished.invocation_id, came.replayed, came.stopped, tuple(came.artefacts))
 
 
 def offers(agent: agent_pb2.Agent) -> dict[str, str]:
@@ -301,7 +301,7 @@ def _finished(
     result = answer.result.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     outcome = turn_pb2.ToolOutcome(
         result=result[:_RESULT_CHARACTERS], truncated=len(result) > _RESULT_CHARACTERS, replayed=answer.replayed,
-        stopped=answer.stopped,
+        stopped=answer.stopped, artefacts=answer.artefacts,
     )  # fmt: skip
     outcome.duration.FromTimedelta(took)
     return event_pb2.ToolFinished(

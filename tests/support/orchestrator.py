@@ -14,7 +14,7 @@ from google.protobuf import struct_pb2
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2, turn_pb2
 from agentnet.tools.v1 import tool_pb2
 from services.orchestrator import agents as registry
 from services.orchestrator.agents import Agents
@@ -192,6 +192,7 @@ class ScriptedTools:
     held: asyncio.Event | None = None
     schemas: dict[str, struct_pb2.Struct] = field(default_factory=dict)
     shows: dict[str, Sequence[ToolShown]] = field(default_factory=dict)
+    leaves: dict[str, Sequence[turn_pb2.LeftArtefact]] = field(default_factory=dict)
     _effects: dict[str, str] = field(default_factory=dict)
 
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
@@ -218,7 +219,8 @@ class ScriptedTools:
         if call.tool in self.crashes:
             self.crashes.discard(call.tool)
             raise Killed
-        return ToolAnswer(self._effects[call.request_id], f"inv_{len(self._effects)}", replayed)
+        left = tuple(self.leaves.get(call.tool, ()))
+        return ToolAnswer(self._effects[call.request_id], f"inv_{len(self._effects)}", replayed, artefacts=left)
 
     async def stream(self, caller: Principal, call: Call, **given: Any) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
         """`shows` come first; a tool that is not let end has no effect."""

@@ -18,7 +18,7 @@ from agentnet.inference.v1 import inference_service_pb2 as inference
 from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from agentnet.inference.v1 import message_pb2
 from agentnet.orchestrator.v1 import agent_pb2
-from agentnet.tools.v1 import tool_pb2
+from agentnet.tools.v1 import artefact_pb2, tool_pb2
 from agentnet.tools.v1 import tool_service_pb2 as tools
 from agentnet.tools.v1 import tool_service_pb2_grpc as tools_rpc
 from services.orchestrator import forms
@@ -247,6 +247,17 @@ async def test_a_call_tells_what_its_tool_shows_and_then_its_answer(peers: Peers
     assert heard == [*shown, ToolAnswer("one", "inv_1", replayed=True)]
     (asked,) = peers.served.asked
     assert (asked.request_id, asked.agent) == ("eff_1", "Athena")
+
+
+async def test_what_a_tool_left_in_the_object_store_is_told_by_reference(peers: Peers) -> None:
+    left = artefact_pb2.ToolArtefact(name="plot.png", size=7, sha256="ab", invocation_id="inv_1")
+    peers.served.events = [streamed(finished=tools.ToolFinished(artefacts=[left]))]
+    stream = peers.tools.stream(ADA, CALL, agent="Athena@1.0.0", session_id="ses_1", turn_id="trn_1")
+    async with aclosing(stream) as parts:
+        (answer,) = [part async for part in parts]
+    assert isinstance(answer, ToolAnswer)
+    (told,) = answer.artefacts
+    assert (told.invocation_id, told.name, told.size, told.sha256) == ("inv_1", "plot.png", 7, "ab")
 
 
 async def test_a_call_that_is_left_early_stops_its_tool(peers: Peers) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import agent_pb2, event_pb2, input_pb2, session_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, input_pb2, session_pb2, turn_pb2
 from services.orchestrator import toolwork, turns
 from services.orchestrator.errors import InputNotFound, SessionEnded
 from services.orchestrator.peers import ToolShown, Utterance
@@ -480,3 +480,15 @@ async def test_of_a_tool_that_never_stops_showing_a_part_is_kept() -> None:
 
     shown = await events(world, session_id, "tool_progressed")
     assert sum(len(one.text) for one in shown) == 65_536
+
+
+async def test_large_things_a_tool_left_stand_in_the_log_by_reference_and_replay() -> None:
+    world, session_id = await asked([call("search", q="raft")], "Raft.")
+    left = turn_pb2.LeftArtefact(invocation_id="inv_1", name="plot.png", size=9_000_000, sha256="ab")
+    world.tools.leaves = {"search": [left]}
+
+    await world.drive()
+
+    (finished,) = await events(world, session_id, "tool_finished")
+    assert list(finished.outcome.artefacts) == [left]
+    assert (await replay(await world.log(session_id), ADA, world.agents, max_takeovers=5)).identical
