@@ -85,8 +85,8 @@ bench-soak: setup ## 500 streams at 20 ms a token for ten minutes: fails on an e
 
 bench-replay: setup ## Recordings beside the embedded model
 	@python -m tests.bench.replay
-bench-sessions: setup ## 500 sessions at once; LANGGRAPH=python of a venv with LangGraph adds it
-	@python -m tests.bench.sessions $(if $(LANGGRAPH),--langgraph $(LANGGRAPH))
+bench-sessions: setup ## 500 sessions at once; LANGGRAPH=python of a venv with LangGraph adds it, PROCESSES=2 is two of each side
+	@python -m tests.bench.sessions --processes $(or $(PROCESSES),1) $(if $(LANGGRAPH),--langgraph $(LANGGRAPH))
 
 bench-graphs: setup ## What a step of a graph costs; LANGGRAPH, DBOS, TEMPORAL=python of a venv each add it
 	@python -m tests.bench.graphs --rounds $(or $(ROUNDS),1) --sessions 500 $(if $(LANGGRAPH),--langgraph $(LANGGRAPH)) $(if $(DBOS),--dbos $(DBOS)) $(if $(TEMPORAL),--temporal $(TEMPORAL))

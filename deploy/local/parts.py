@@ -185,6 +185,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
             return {
                 "AGENTNET_ORCHESTRATOR_DRIVER_DSN": plan.cluster.dsn("orchestrator_driver"),
                 "AGENTNET_ORCHESTRATOR_LOG_KEY": plan.state.secret("log"),
+                "AGENTNET_ORCHESTRATOR_ARCHIVE": (plan.state.folder / "archive").as_uri(),
             }
         case "inference":
             return {

@@ -21,6 +21,7 @@ from shared.paging import Page, next_page_token, page
 
 _PROMPT: Final = 32_768
 _NAME: Final = 255
+_TEAM: Final = 100
 _MAX_AGENTS: Final = 16
 _MAX_ROUNDS: Final = 50
 _MAX_ITERATIONS: Final = 32
@@ -149,6 +150,7 @@ def single(request: agents.RunAgentRequest) -> session_pb2.Session:
         strategy="round_robin",
         agents=[request.name],
         max_rounds=1,
+        team=fields.text(request.team, "team", limit=_TEAM),
     )
 
 
@@ -175,6 +177,7 @@ def session(request: sessions.StartSessionRequest) -> session_pb2.Session:
         options=_options(request.options),
         limits=_limits(request.limits),
         require_approval=request.require_approval,
+        team=fields.text(request.team, "team", limit=_TEAM),
     )
     modes.check(made)
     return made

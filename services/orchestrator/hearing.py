@@ -95,8 +95,11 @@ class Hearing:
         """All that has arrived is written at once, so that a slow log never delays the model by more than one write."""
         arrivals = _Arrivals()
         filling = asyncio.create_task(arrivals.fill(events))
+        pause = speech.record.quiet
         try:
             while True:
+                if pause:
+                    await self._gather(speech, pause, filling)
                 batch = await arrivals.taken()
                 if calls is not None:
                     asked = [event.tool_call for event in batch if event.HasField("tool_call")]
@@ -109,19 +112,19 @@ class Hearing:
                 if not batch:
                     await filling  # raises why the stream ended early
                     raise Unavailable("the generation's stream ended without its last event")
-                if shown:
-                    await self._gather(pause, filling)
         finally:
             filling.cancel()
             await asyncio.gather(filling, return_exceptions=True)
 
-    async def _gather(self, seconds: float, filling: asyncio.Task[None]) -> None:
-        """Lets text come together, but not beyond the end of the stream."""
+    async def _gather(self, speech: Speech, seconds: float, filling: asyncio.Task[None]) -> None:
+        """Lets text come together, but not beyond the end of the stream, nor when somebody begins to read."""
         napping = asyncio.ensure_future(self.sleep(seconds))
+        coming = asyncio.ensure_future(speech.record.reader_came.wait())
         try:
-            await asyncio.wait({napping, filling}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({napping, coming, filling}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             napping.cancel()
+            coming.cancel()
 
 
 class _Arrivals:

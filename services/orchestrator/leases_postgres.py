@@ -34,6 +34,11 @@ class PostgresLeaseStore:
         rows = await self._database.statement(SQL["take"], tenant, session_id, owner, ttl)
         return Lease(*rows[0]) if rows else None
 
+    async def tenants(self) -> Sequence[str]:
+        """Everybody who ever had a run."""
+        async with self._database.transaction() as connection:
+            return [row[0] for row in await connection.fetch(SQL["tenants"])]
+
     async def give_back(self, lease: Lease) -> None:
         await self._database.statement(SQL["give_back"], lease.tenant, lease.session_id, lease.fence)
 

@@ -27,6 +27,7 @@ from services.orchestrator.agents.stores_postgres import (
     PostgresRelationshipStore,
     PostgresTemplateStore,
 )
+from services.orchestrator.archives import Archive, Archivist
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.places import checkpoint_store
 from services.orchestrator.drivers.chosen import start_driver
@@ -70,6 +71,7 @@ from shared.bus import open_outlet
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
+from shared.objects import objects
 from shared.postgres import Database, open_database
 from shared.redis import open_redis
 from shared.rpc.channel import mesh_channel
@@ -100,7 +102,9 @@ def main() -> None:
         tail = RedisTail(redis, ttl=settings.tail_ttl)
         await stack.enter_async_context(supervised("tail", tail.listen))
         outlet = await stack.enter_async_context(open_outlet(settings))
-        store = PostgresSessionStore(database, log_key=settings.log_key.get_secret_value().encode())
+        archive = Archive(objects(settings.archive, what="the archive of sessions")) if settings.archive else None
+        key = settings.log_key.get_secret_value().encode()
+        store = PostgresSessionStore(database, log_key=key, archive=archive)
         defaults = read_agents(settings.default_agents)
         agent_store = PostgresAgentStore(database)
         versions = Versions(agent_store, clock)
@@ -127,6 +131,11 @@ def main() -> None:
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(EvaluationService(evaluations), server)
         follow_dsn = settings.driver_dsn.get_secret_value()
         following = await stack.enter_async_context(open_database(follow_dsn, pool=1))
+        if archive is not None:
+            archivist = Archivist(
+                store, archive, PostgresLeaseStore(following), clock, settings.archive_after, settings.archive_every
+            )
+            await stack.enter_async_context(supervised("archive", archivist.run))
         side = AgentSide(
             sessions=sessions,
             graphs=graphs,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2, turn_pb2
 from agentnet.tools.v1 import tool_pb2
 from services.orchestrator.forms import Form
 from services.orchestrator.prompts import Known, Line
@@ -25,7 +25,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One call of a model for one turn. `tools` are those it may ask for; after the last iteration it may not."""
+    """One call of a model for one turn. `tools` are those it may ask for; after the last iteration it may not.
+
+    It spends from the budgets of `team` and `sub_agent` too, where they are named.
+    """
 
     generation_id: str
     session_id: str
@@ -37,15 +40,31 @@ class Utterance:
     tools: tuple[message_pb2.ToolDefinition, ...] = ()
     may_call: bool = True
     form: Form | None = None
+    team: str = ""
+    sub_agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What a tool answered. `replayed` means an earlier call had the effect."""
+    """What a tool answered. `replayed` means an earlier call had the effect; `stopped`, that it was not let end.
+
+    `artefacts` are what it left in the object store.
+    """
 
     result: str
     invocation_id: str = ""
     replayed: bool = False
+    stopped: bool = False
+    artefacts: tuple[turn_pb2.LeftArtefact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolShown:
+    """What a tool shows while it runs: `kind` is "stdout", "stderr", or what it emitted `text`, then JSON, as."""
+
+    kind: str
+    text: str
+    invocation_id: str = ""
 
 
 class ToolIndex(Protocol):
@@ -102,6 +121,11 @@ class ToolsPeer(Protocol):
 
     async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
         """Has the effect of a call, once for its request_id. Raises the service's MeshError."""
+
+    def stream(
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str
+    ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
+        """As invoke: what the tool shows while it runs, then its answer. Closing it earlier stops the tool."""
 
 
 class Recorded(Protocol):

@@ -80,18 +80,22 @@ class GrpcInference:
         self, request: inference.GenerateRequest, caller: Principal
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
         call = self._stub.Generate(request, metadata=signed(self._signer, caller))
-        async with _closing(call):
+        async with closing(call):
             async for answer in call:
                 yield answer.event
+                for event in answer.more:
+                    yield event
 
     async def attach(
         self, caller: Principal, generation_id: str, *, after: int
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
-        request = inference.AttachRequest(generation_id=generation_id, after_sequence=after)
+        request = inference.AttachRequest(generation_id=generation_id, after_sequence=after, packing=True)
         call = self._stub.Attach(request, metadata=signed(self._signer, caller))
-        async with _closing(call):
+        async with closing(call):
             async for answer in call:
                 yield answer.event
+                for event in answer.more:
+                    yield event
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         request = inference.CancelGenerationRequest(generation_id=generation_id)
@@ -173,6 +177,9 @@ def _request(utterance: Utterance) -> inference.GenerateRequest:
         tools=utterance.tools,
         tool_choice=None if utterance.may_call else message_pb2.ToolChoice(mode=message_pb2.TOOL_MODE_NONE),
         response_format=_response_format(utterance),
+        team=utterance.team,
+        sub_agent=utterance.sub_agent,
+        packing=True,
     )
 
 
@@ -216,7 +223,7 @@ def signed(signer: Signer, caller: Principal) -> tuple[tuple[str, str], ...]:
 
 
 @asynccontextmanager
-async def _closing(call: Any) -> AsyncIterator[None]:
+async def closing(call: Any) -> AsyncIterator[None]:
     """A stream left early is cancelled; a broken one raises what the service said."""
     try:
         yield

@@ -109,6 +109,8 @@ class Preparing:
             max_output_tokens=self.limits.answer(agent, made.form),
             tools=learned.tools,
             form=made.form,
+            team=state.session.team,
+            sub_agent=state.session.delegated.sub_agent,
         )
         started = _started(turn_id, step, made)
         if learned.tools:

@@ -67,8 +67,20 @@ with over as (update session_lease set ready = false where session_id = $1),
   elsewhere as (update happening set copied = true where session_id = $1)
 update session set topic_final = $2, converged = $3, rounds_executed = $4, ended_at = $5, stop_reason = $6 where id = $1;
 
+-- name: archivable
+select id from session where ended_at < $1 and archived_at is null order by ended_at, id limit $2;
+
+-- name: archived
+select archived_at is not null from session where id = $1;
+
+-- name: let_go
+select let_go($1);
+
+-- name: tenants
+select distinct tenant_id from session_lease;
+
 -- name: read_chain
-select sequence, payload, mac from event where session_id = $1 order by sequence;
+select sequence, kind, payload, mac from event where session_id = $1 order by sequence;
 
 -- name: find_session
 select data from session where id = $1;

@@ -26,10 +26,10 @@ from shared.clock import Clock
 _PAGE: Final = 1000
 # Committed events that stay in the live tail, for readers a little behind.
 _KEPT: Final = 1000
-# While somebody reads, text is shown as it comes, but not more often than this; while nobody does, it is gathered, and
-# who begins to read waits this long at most for the next of it.
+# While somebody reads, text is shown as it comes, but not more often than this; while nobody does, it is gathered until
+# somebody begins to, the turn ends, or this time is over.
 _WATCHED_SECONDS: Final = 0.003
-_UNWATCHED_SECONDS: Final = 0.25
+_UNWATCHED_SECONDS: Final = 1.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Event = event_pb2.SessionEvent
@@ -81,6 +81,8 @@ class RunLog(ABC, Generic[State]):
         self._unshown: list[Entry] = []
         # Whether the live tail may hold events of this log: then what is committed follows them there.
         self._live = lease.fence > 1
+        self._unread = False  # until the first is shown nobody knows
+        self.reader_came = tail.reader_came(lease.tenant, lease.session_id)
         self._writing = asyncio.Lock()
         # How many signals there were at the last commit; before the first one nobody knows.
         self.signals_stored: int | None = None
@@ -134,11 +136,25 @@ class RunLog(ABC, Generic[State]):
         Tells for how many seconds what follows may be gathered before it is shown.
         """
         self.stage(events)
+        self.reader_came.clear()
         async with self._writing:
             readers = await self._tail() if self._unshown else 0
         if readers is None:
             raise LeaseLost("another replica drives the session", session_id=self.lease.session_id)
-        return _WATCHED_SECONDS if readers else _UNWATCHED_SECONDS
+        self._unread = not readers
+        return self.quiet or _WATCHED_SECONDS
+
+    async def tell(self, events: Sequence[Event]) -> None:
+        """Shows events, or while nobody reads leaves them for what is written next. Raises LeaseLost."""
+        if self.quiet:
+            self.stage(events)
+        else:
+            await self.show(events)
+
+    @property
+    def quiet(self) -> float:
+        """For how many seconds text may be gathered because nobody reads; 0 when somebody does, or may."""
+        return _UNWATCHED_SECONDS if self._unread and not self.reader_came.is_set() else 0.0
 
     async def commit(
         self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False

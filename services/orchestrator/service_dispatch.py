@@ -22,6 +22,7 @@ from shared.rpc import deadline
 DISPATCH: Final = "agentnet.orchestrator.v1.DispatchService"
 _PROMPT: Final = 32_768
 _NAME: Final = 255
+_TEAM: Final = 100
 # What is left of a deadline to answer with the delegation's id.
 _TO_ANSWER: Final = timedelta(milliseconds=200)
 
@@ -80,6 +81,7 @@ def _task(request: pb.DispatchRequest | pb.RouteRequest, capability: delegation_
         frozenset(request.capabilities),
         tuple(request.agents),
         fields.identifier(parent_id, "parent_id") if parent_id else "",
+        fields.text(request.team, "team", limit=_TEAM) if isinstance(request, pb.DispatchRequest) else "",
     )
 
 

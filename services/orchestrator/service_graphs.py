@@ -32,7 +32,8 @@ class TaskGraphService(task_graph_service_pb2_grpc.TaskGraphServiceServicer):
     async def ExecuteTasks(self, request: pb.ExecuteTasksRequest, context: Any) -> pb.ExecuteTasksResponse:
         graph, request_id = convert.graph(request), fields.request_id(request.request_id)
         resume_from = convert.resume_from(request)
-        kept = await self._graphs.execute(current(), graph, request_id=request_id, resume_from=resume_from)
+        team = fields.text(request.team, "team", limit=100)
+        kept = await self._graphs.execute(current(), graph, request_id=request_id, resume_from=resume_from, team=team)
         return convert.executed(kept)
 
     async def GetTaskGraph(self, request: pb.GetTaskGraphRequest, context: Any) -> pb.GetTaskGraphResponse:

@@ -32,6 +32,14 @@ class OrchestratorSettings(MeshSettings):
     checkpoints: str = Field(
         default="postgres", description="postgres, file:///folder, or s3://bucket/prefix?endpoint=http://host:port"
     )
+    archive: str = Field(
+        default="",
+        description="where logs of ended sessions go: file:///folder or s3://bucket/prefix; empty: nowhere",
+    )
+    archive_after: timedelta = Field(
+        default=timedelta(days=90), description="of a session's end; logs are hot until then"
+    )
+    archive_every: timedelta = Field(default=timedelta(hours=1), description="looked for logs that are due")
     plan_max_output_tokens: int = Field(default=1024, ge=64, description="of a plan whose planner does not say")
     prompt_tokens: int = Field(default=6_000, ge=200, description="of a prompt; what is over it is summarised")
     memory_tokens: int = Field(default=600, ge=0, description="of a prompt, for what memory found")

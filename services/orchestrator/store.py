@@ -48,6 +48,13 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed(Entry):
+    """An event with the keyed hash over it and the one before."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to write one run's log, until another one's fence is higher. `kind` says what drives it."""
 
@@ -161,6 +168,15 @@ class SessionStore(Protocol):
         It is ready to be claimed unless it has ended.
         """
 
+    async def archivable(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        """Sessions that ended before and whose logs are here, those that ended first first."""
+
+    async def sealed(self, tenant: str, session_id: str) -> Sequence[Sealed]:
+        """The whole log as it was written, wherever it is. Raises Unavailable."""
+
+    async def let_go(self, tenant: str, session_id: str) -> None:
+        """Takes the log of a session that has ended away, which is in the archive: from then on it is read there."""
+
     async def check_chain(self, tenant: str, session_id: str) -> history_pb2.ChainReport:
         """Whether the log of a session that exists is as it was written."""
 
@@ -219,6 +235,11 @@ class LogTail(Protocol):
 
     async def holds(self, tenant: str, session_id: str, sequence: int) -> bool:
         """Whether this event is there. Raises Unavailable."""
+
+    def reader_came(self, tenant: str, session_id: str) -> asyncio.Event:
+        """An event that is set when somebody, anywhere, begins to read the log; for its writer, for as long as it holds
+        it. The writer clears it.
+        """
 
     def woken(self, tenant: str, session_id: str) -> AbstractContextManager[asyncio.Event]:
         """An event that is set whenever the session's log grows. The reader clears it."""

@@ -11,8 +11,9 @@ from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
+from services.orchestrator.archives import Archive
 from services.orchestrator.leases_memory import MemoryLeaseStore, Place
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Sealed, SessionFilter, Signal
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
 
@@ -113,8 +114,9 @@ class _Kept:
 class MemorySessionStore:
     """Sessions, logs, turns and signals; writes are checked against the leases."""
 
-    def __init__(self, leases: MemoryLeaseStore) -> None:
+    def __init__(self, leases: MemoryLeaseStore, archive: Archive | None = None) -> None:
         self._leases = leases
+        self._archive = archive
         self._kept: dict[Place, _Kept] = {}
         self._requested: dict[Place, str] = {}
 
@@ -202,7 +204,27 @@ class MemorySessionStore:
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
         kept = self._kept.get((tenant, session_id))
+        if kept and not kept.log and self._archive:
+            return await self._archive.read(tenant, session_id, after, limit=limit)
         return [entry for entry in (kept.log if kept else []) if entry.sequence > after][:limit]
+
+    async def archivable(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        ended = [one.session for (owner, _), one in self._kept.items() if owner == tenant and one.log]
+        due = [one for one in ended if one.HasField("end_time") and one.end_time.ToDatetime(UTC) < before]
+        return [one.id for one in sorted(due, key=lambda one: one.end_time.ToNanoseconds())][:limit]
+
+    async def sealed(self, tenant: str, session_id: str) -> Sequence[Sealed]:
+        kept = self._kept[tenant, session_id]
+        if not kept.log and self._archive:
+            return await self._archive.log(tenant, session_id)
+        pairs = zip(kept.log, kept.macs, strict=False)
+        return [Sealed(one.sequence, one.kind, one.payload, mac) for one, mac in pairs]
+
+    async def let_go(self, tenant: str, session_id: str) -> None:
+        kept = self._kept[tenant, session_id]
+        if kept.session.HasField("end_time"):
+            kept.log.clear()
+            kept.macs.clear()
 
     async def adopt(
         self,
@@ -227,12 +249,11 @@ class MemorySessionStore:
         return session
 
     async def check_chain(self, tenant: str, session_id: str) -> history_pb2.ChainReport:
-        kept = self._kept[tenant, session_id]
         check = chain.Check(_LOG_KEY)
-        for entry, mac in zip(kept.log, kept.macs, strict=False):
-            if not check.look(entry.sequence, entry.payload, mac):
+        for one in await self.sealed(tenant, session_id):
+            if not check.look(one.sequence, one.payload, one.mac):
                 break
-        return check.end(kept.session)
+        return check.end(self._kept[tenant, session_id].session)
 
     async def starter(self, tenant: str, session_id: str) -> Principal:
         return self._kept[tenant, session_id].starter

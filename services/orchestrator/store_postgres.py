@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,9 +14,10 @@ from google.protobuf import json_format
 from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from services.orchestrator import chain
 from services.orchestrator.appends_postgres import Append, Appends, turn_columns
+from services.orchestrator.archives import Archive
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns, started
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, SessionFilter, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Sealed, SessionFilter, Signal
 from shared.batches import Batches
 from shared.identity import Principal
 from shared.paging import Page
@@ -23,6 +25,7 @@ from shared.postgres import Database, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _REMEMBERED = 10_000
+_HOT_SECONDS = 60.0
 
 
 class PostgresAgentStore:
@@ -85,9 +88,12 @@ class PostgresAgentStore:
 class PostgresSessionStore:
     """Sessions, turns, events and signals."""
 
-    def __init__(self, database: Database, *, log_key: bytes) -> None:
+    def __init__(self, database: Database, *, log_key: bytes, archive: Archive | None = None) -> None:
         self._database = database
         self._key = log_key
+        self._archive = archive
+        # Logs that were not archived when it was looked last, and until when that is believed.
+        self._hot: OrderedDict[Place, float] = OrderedDict()
         self._runs = Runs(database, SQL)
         self._appends = Appends(database, SQL["append_logs"])
         # The end of each log this replica writes: while its fence holds nobody else moves it.
@@ -141,7 +147,40 @@ class PostgresSessionStore:
         return [turn_pb2.Turn.FromString(row["data"]) for row in rows]
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
-        return (await self._runs.read(Range((tenant, session_id), after, limit))).entries
+        found = (await self._runs.read(Range((tenant, session_id), after, limit))).entries
+        if found or self._archive is None or not await self._archived(tenant, session_id):
+            return found
+        return await self._archive.read(tenant, session_id, after, limit=limit)
+
+    async def archivable(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        async with self._database.tenant(tenant) as connection:
+            return [row["id"] for row in await connection.fetch(SQL["archivable"], before, limit)]
+
+    async def sealed(self, tenant: str, session_id: str) -> Sequence[Sealed]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(SQL["read_chain"], session_id)
+        if rows or self._archive is None or not await self._archived(tenant, session_id):
+            return [Sealed(row["sequence"], row["kind"], row["payload"], row["mac"]) for row in rows]
+        return await self._archive.log(tenant, session_id)
+
+    async def let_go(self, tenant: str, session_id: str) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(SQL["let_go"], session_id)
+        self._hot.pop((tenant, session_id), None)
+
+    async def _archived(self, tenant: str, session_id: str) -> bool:
+        """Asked wherever a log seems to end."""
+        place, now = (tenant, session_id), time.monotonic()
+        if self._hot.get(place, 0.0) > now:
+            return False
+        async with self._database.tenant(tenant) as connection:
+            archived = bool(await connection.fetchval(SQL["archived"], session_id))
+        if not archived:
+            self._hot[place] = now + _HOT_SECONDS
+            self._hot.move_to_end(place)
+            while len(self._hot) > _REMEMBERED:
+                self._hot.popitem(last=False)
+        return archived
 
     async def adopt(
         self,
@@ -175,9 +214,9 @@ class PostgresSessionStore:
         check = chain.Check(self._key)
         async with self._database.tenant(tenant) as connection:
             session = session_pb2.Session.FromString(await connection.fetchval(SQL["find_session"], session_id))
-            async for row in connection.cursor(SQL["read_chain"], session_id, prefetch=500):
-                if not check.look(row["sequence"], row["payload"], row["mac"]):
-                    break
+        for one in await self.sealed(tenant, session_id):
+            if not check.look(one.sequence, one.payload, one.mac):
+                break
         return check.end(session)
 
     async def starter(self, tenant: str, session_id: str) -> Principal:

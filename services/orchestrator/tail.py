@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from redis.asyncio import Redis
 
@@ -19,11 +23,11 @@ from shared.redis import RedisLost
 
 # For each log: refuses a lower fence, appends what is new, and wakes the readers: one step, so that no writer that lost
 # its lease can come between. A new owner that could not take over before starts the stream anew. What is there already
-# is kept, since the client tries a call twice. KEYS: stream and fence of each log. ARGV: seconds to live, then of each
-# log: fence, first sequence to keep, how many events, sequence and bytes of each. Answers with readers woken, -1 for a
-# lower fence.
+# is kept, since the client tries a call twice. KEYS: stream and fence of each log. ARGV: seconds to live, who writes,
+# then of each log: fence, first sequence to keep, how many events, sequence and bytes of each. Answers with replicas
+# woken, -1 for a lower fence.
 _APPEND: Final = """
-local answers, at = {}, 2
+local answers, at = {}, 3
 for log = 1, #KEYS, 2 do
   local stream, fence, keep, count = KEYS[log], tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local held = tonumber(redis.call('GET', KEYS[log + 1]) or '0')
@@ -37,7 +41,7 @@ for log = 1, #KEYS, 2 do
     end
     if keep > 0 then redis.call('XTRIM', stream, 'MINID', keep) end
     redis.call('EXPIRE', stream, ARGV[1])
-    answers[#answers + 1] = redis.call('PUBLISH', stream, ARGV[at + 2 * count + 1])
+    answers[#answers + 1] = redis.call('PUBLISH', stream, ARGV[2])
   end
   at = at + 3 + 2 * count
 end
@@ -64,12 +68,14 @@ if #kept > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return kept
 """
 
-# Wakes the readers of many logs. ARGV: their streams' names, which are channels too and no keys here.
+# Wakes the readers of many logs. ARGV: who writes, then their streams' names, which are channels too and no keys here.
 _PUBLISH: Final = """
-for i = 1, #ARGV do redis.call('PUBLISH', ARGV[i], '') end
+for i = 2, #ARGV do redis.call('PUBLISH', ARGV[i], ARGV[1]) end
 """
 # Readers of committed logs are woken at most this often: what is committed meanwhile they find together.
-_WAKE_SECONDS: Final = 0.01
+_WAKE_SECONDS: Final = 0.005
+# Here replicas tell each other whose log somebody begins to read.
+_CAME: Final = "log:came"
 _PAGE: Final = 500
 # Calls under way at once, and logs in one of them: as many as keep it short for those who read meanwhile.
 _AT_ONCE: Final = 2
@@ -96,11 +102,37 @@ class _Append:
         return [self.lease.fence, self.keep_from, len(self.entries), *numbered]
 
 
+@dataclass(slots=True)
+class _Read:
+    """A log that is read here: its readers, and what this replica wrote to it last, which they need not ask for."""
+
+    readers: set[asyncio.Event] = field(default_factory=set)
+    fence: int = 0
+    written: deque[Entry] = field(default_factory=lambda: deque(maxlen=_PAGE))
+
+    def wrote(self, append: _Append) -> None:
+        expected = self.written[-1].sequence + 1 if self.written else 0
+        if (self.fence, expected) != (append.lease.fence, append.entries[0].sequence):
+            self.written.clear()
+        self.fence = append.lease.fence
+        self.written.extend(append.entries)
+
+    def following(self, after: int) -> list[Entry]:
+        if not self.written or not self.written[0].sequence <= after + 1 <= self.written[-1].sequence:
+            return []
+        return list(islice(self.written, after + 1 - self.written[0].sequence, None))
+
+    def wake(self) -> None:
+        for event in self.readers:
+            event.set()
+
+
 class RedisTail:
     """Live events of all sessions, and who waits for them."""
 
     def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
         self._redis = redis
+        self._name = secrets.token_hex(6).encode()
         self._ttl = int(ttl.total_seconds())
         self._append: Any = redis.register_script(_APPEND)
         self._take_over = redis.register_script(_TAKE_OVER)
@@ -110,7 +142,8 @@ class RedisTail:
         self._appends: list[_Append] = []
         self._writers: set[asyncio.Task[None]] = set()
         self._writing = 0
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._read_here: dict[str, _Read] = {}
+        self._came: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._pubsub: Any = None
         self._changes: set[asyncio.Task[None]] = set()
 
@@ -139,8 +172,9 @@ class RedisTail:
         try:
             answers = await self._append(
                 keys=[key for append in together for key in append.keys],
-                args=[self._ttl, *(part for append in together for part in append.arguments)],
+                args=[self._ttl, self._name, *(part for append in together for part in append.arguments)],
             )
+            answers = [self._written(append, woken) for append, woken in zip(together, answers, strict=True)]
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
         finally:
@@ -148,8 +182,22 @@ class RedisTail:
                 if not append.done.done():
                     append.done.set_result(readers)
 
+    def _written(self, append: _Append, woken: int) -> int:
+        """Shows those who read here what Redis has; tells how many replicas read, and does not wait for this one's own
+        subscription.
+        """
+        read = self._read_here.get(append.keys[0])
+        if read is None or woken < 0:
+            return woken
+        read.wrote(append)
+        read.wake()
+        return max(woken, 1)
+
     def wake(self, tenant: str, session_id: str) -> None:
-        self._grown.add(_key(tenant, session_id))
+        key = _key(tenant, session_id)
+        if key in self._read_here:
+            self._read_here[key].wake()
+        self._grown.add(key)
         if not self._waking:
             self._waking = True
             self._soon(self._wake_readers())
@@ -158,7 +206,7 @@ class RedisTail:
         try:
             while grown := sorted(self._grown):
                 self._grown.clear()
-                await self._publish(args=grown)
+                await self._publish(args=[self._name, *grown])
                 await asyncio.sleep(_WAKE_SECONDS)
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
@@ -177,6 +225,9 @@ class RedisTail:
         return [Entry(after + place, "", payload) for place, payload in enumerate(kept, start=1)]
 
     async def read(self, tenant: str, session_id: str, after: int) -> Sequence[Entry]:
+        here = self._read_here.get(_key(tenant, session_id))
+        if here is not None and (written := here.following(after)):
+            return written
         try:
             found: Any = await self._redis.xrange(_key(tenant, session_id), min=f"{after + 1}-0", count=_PAGE)
         except RedisLost:
@@ -196,40 +247,54 @@ class RedisTail:
         except RedisLost as error:
             raise Unavailable("the live tail does not answer", dependency="redis") from error
 
+    def reader_came(self, tenant: str, session_id: str) -> asyncio.Event:
+        return self._came.setdefault(_key(tenant, session_id), asyncio.Event())
+
     @contextmanager
     def woken(self, tenant: str, session_id: str) -> Iterator[asyncio.Event]:
         key, event = _key(tenant, session_id), asyncio.Event()
-        waiting = self._waiting.setdefault(key, set())
-        waiting.add(event)
-        if len(waiting) == 1 and self._pubsub:
+        read = self._read_here.setdefault(key, _Read())
+        read.readers.add(event)
+        self._told(key)
+        self._change(self._redis.publish(_CAME, key))
+        if len(read.readers) == 1 and self._pubsub:
             self._change(self._pubsub.subscribe(key))
         try:
             yield event
         finally:
-            waiting.discard(event)
-            if not waiting:
-                del self._waiting[key]
+            read.readers.discard(event)
+            if not read.readers:
+                del self._read_here[key]
                 if self._pubsub:
                     self._change(self._pubsub.unsubscribe(key))
 
     async def listen(self) -> None:
         """Turns wake-ups into events: one connection for all readers of this replica, for as long as it holds."""
         async with self._redis.pubsub() as pubsub:
-            await pubsub.subscribe("log:wake", *self._waiting)
+            await pubsub.subscribe(_CAME, *self._read_here)
             self._pubsub = pubsub
             try:
                 while True:
                     message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
                     if message:
-                        self._wake(message["channel"].decode())
+                        self._heard(message["channel"].decode(), message["data"])
             finally:
                 self._pubsub = None
 
-    def _wake(self, key: str) -> None:
-        for event in self._waiting.get(key, ()):
-            event.set()
+    def _heard(self, channel: str, told: bytes) -> None:
+        """A log grew, or somebody begins to read one. What this replica itself wrote its readers have."""
+        if channel == _CAME:
+            self._told(told.decode())
+        elif told != self._name and channel in self._read_here:
+            self._read_here[channel].written.clear()
+            self._read_here[channel].wake()
 
-    def _change(self, change: Coroutine[Any, Any, None]) -> None:
+    def _told(self, key: str) -> None:
+        """The writer of a log, when it is here, that somebody begins to read it."""
+        if (came := self._came.get(key)) is not None:
+            came.set()
+
+    def _change(self, change: Awaitable[Any]) -> None:
         """Subscriptions change beside the reader that wants it; losing one is covered by polling."""
         self._soon(_tried(change))
 
@@ -239,7 +304,7 @@ class RedisTail:
         task.add_done_callback(self._changes.discard)
 
 
-async def _tried(change: Coroutine[Any, Any, None]) -> None:
+async def _tried(change: Awaitable[Any]) -> None:
     try:
         await change
     except RedisLost:

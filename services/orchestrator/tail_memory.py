@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
@@ -27,6 +28,7 @@ class MemoryTail:
     def __init__(self) -> None:
         self._live: dict[Place, _Live] = {}
         self._waiting: dict[Place, list[asyncio.Event]] = {}
+        self._came: WeakValueDictionary[Place, asyncio.Event] = WeakValueDictionary()
 
     async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> int | None:
         live = self._live.setdefault((lease.tenant, lease.session_id), _Live())
@@ -65,11 +67,16 @@ class MemoryTail:
     async def holds(self, tenant: str, session_id: str, sequence: int) -> bool:
         return sequence in self._live.get((tenant, session_id), _Live()).payloads
 
+    def reader_came(self, tenant: str, session_id: str) -> asyncio.Event:
+        return self._came.setdefault((tenant, session_id), asyncio.Event())
+
     @contextmanager
     def woken(self, tenant: str, session_id: str) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
         waiting = self._waiting.setdefault((tenant, session_id), [])
         waiting.append(event)
+        if (came := self._came.get((tenant, session_id))) is not None:
+            came.set()
         try:
             yield event
         finally:

@@ -76,6 +76,7 @@ class TaskGraphs:
         request_id: str | None,
         resume_from: str = "",
         metadata: struct_pb2.Struct | None = None,
+        team: str = "",
     ) -> KeptGraph:
         """Accepts a graph: it is checked, its agents and tools are resolved and pinned. With `resume_from` it goes on
         from that checkpoint, in the checkpoint's own graph when none is wanted.
@@ -92,6 +93,7 @@ class TaskGraphs:
         graph.status = task_graph_pb2.TASK_STATUS_PENDING
         graph.create_time.FromDatetime(self.clock.now())
         session = self._session(graph)
+        session.team = team
         if metadata is not None:
             session.metadata.CopyFrom(metadata)
         carry(starter, session)

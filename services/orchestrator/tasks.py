@@ -129,6 +129,7 @@ class Tasks:
             ),
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
             form=await self._form(record.state.nodes[node_id], caller),
+            team=record.state.session.team,
         )
         return self.inference.generate(caller, utterance)
 

@@ -11,8 +11,9 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Final
@@ -26,8 +27,9 @@ from services.orchestrator.errors import EffectsOff
 from services.orchestrator.peers import Recorded, ToolAnswer, ToolsPeer
 from services.orchestrator.record import SessionLog
 from services.orchestrator.speech import Call, Speaking
+from services.orchestrator.tool_output import ToolOutput
 from shared.clock import Clock
-from shared.errors import InvalidArgument, MeshError, NotFound, PermissionDenied, Reason, from_failure
+from shared.errors import InvalidArgument, MeshError, NotFound, PermissionDenied, Reason, Unavailable, from_failure
 from shared.identity import Principal
 from shared.log import log
 from shared.telemetry import meter, tracer
@@ -56,21 +58,21 @@ class ToolWork:
 
     async def offered(self, caller: Principal, agent: agent_pb2.Agent) -> tuple[message_pb2.ToolDefinition, ...]:
         """The tools an agent's model is told of. While tools is away it works without them."""
-        wanted = [name for name in names(agent) if name != ASK_HUMAN]
-        own = (_ask_human(),) if ASK_HUMAN in names(agent) else ()
+        wanted = dict(offers(agent))
+        own = (_ask_human(),) if wanted.pop(ASK_HUMAN, "") else ()
         if not wanted:
             return own
         try:
-            return (*own, *await self.tools.describe(caller, wanted))
+            return (*own, *await self.tools.describe(caller, list(wanted.values())))
         except MeshError as error:
             log.warning("tools.away", reason=error.reason_name)
             return own
 
-    async def answer(self, record: SessionLog, turn_id: str, caller: Principal, *, allowed: Collection[str]) -> bool:
+    async def answer(self, record: SessionLog, turn_id: str, caller: Principal, *, agent: agent_pb2.Agent) -> bool:
         """Makes the open calls of a turn, all at once. False when some still wait for a person. Raises LeaseLost."""
         speaking = record.state.speaking[turn_id]
         ready = [call for call in speaking.open if not call.waits]
-        work = [asyncio.create_task(self._make(record, speaking, call, caller, allowed)) for call in ready]
+        work = [asyncio.create_task(self._make(record, speaking, call, caller, agent)) for call in ready]
         try:
             await asyncio.gather(*work)
         finally:
@@ -80,7 +82,7 @@ class ToolWork:
         return not record.state.speaking[turn_id].open
 
     async def _make(
-        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, allowed: Collection[str]
+        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, agent: agent_pb2.Agent
     ) -> None:
         began = self.clock.now()
         labels = {"tool": call.tool, "agent": speaking.agent, "session_id": record.lease.session_id}
@@ -88,7 +90,7 @@ class ToolWork:
         answer = ToolAnswer("")
         with tracer.start_as_current_span("tool.invoke", attributes=labels) as span:
             try:
-                answer = await self._outcome(record, speaking, call, caller, allowed)
+                answer = await self._outcome(record, speaking, call, caller, agent)
             except MeshError as refused:
                 error = refused
                 answer = ToolAnswer(f"{refused.reason_name}: {refused.message}")
@@ -98,10 +100,10 @@ class ToolWork:
         await record.commit([Event(tool_finished=finished, actor="mesh")])
 
     async def _outcome(
-        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, allowed: Collection[str]
+        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, agent: agent_pb2.Agent
     ) -> ToolAnswer:
         """What a call comes to. Raises why it came to nothing."""
-        if call.tool not in allowed:
+        if call.tool not in offers(agent):
             raise NotFound(f"there is no tool {call.tool}", reason=Reason.ERROR_REASON_TOOL_NOT_FOUND, tool=call.tool)
         if _object(call.arguments) is None:
             raise InvalidArgument(
@@ -114,7 +116,8 @@ class ToolWork:
         if call.answer is not None and not call.answer.approved:
             said = f": {call.answer.answer}" if call.answer.answer else ""
             raise PermissionDenied(f"a person refused the call{said}", reason=Reason.ERROR_REASON_TOOL_NOT_ALLOWED)
-        return await self._invoke(record, speaking, call, caller)
+        rule = agent.stop_tools_when.get(call.tool) or agent.stop_tools_when.get(_ANY, "")
+        return await self._invoke(record, speaking, replace(call, tool=offers(agent)[call.tool]), caller, rule)
 
     async def _without_effect(self, record: SessionLog, speaking: Speaking, call: Call) -> ToolAnswer:
         """What the session this one comes from was answered. Raises EffectsOff when it never made the call."""
@@ -127,13 +130,31 @@ class ToolWork:
             )
         return answered(found)
 
-    async def _invoke(self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal) -> ToolAnswer:
+    async def _streamed(
+        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, rule: str
+    ) -> ToolAnswer:
+        """The answer, or what was shown when the agent's rule has seen enough; all that is shown goes to the log."""
+        heard = ToolOutput(rule)
+        parts = self.tools.stream(
+            caller, call, agent=speaking.agent, session_id=record.lease.session_id, turn_id=speaking.turn_id
+        )
+        async with aclosing(parts):
+            async for part in parts:
+                if isinstance(part, ToolAnswer):
+                    return part
+                if events := heard.take(speaking, call, part):
+                    await record.tell(events)
+                if heard.enough():
+                    return heard.stopped()
+        raise Unavailable("the tool's stream ended without its end", dependency="tools")
+
+    async def _invoke(
+        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, rule: str
+    ) -> ToolAnswer:
         """Asks again, under the same key, while tools is away or the call, asked for before, still runs."""
         for number in count():
             try:
-                return await self.tools.invoke(
-                    caller, call, agent=speaking.agent, session_id=record.lease.session_id, turn_id=speaking.turn_id
-                )
+                return await self._streamed(record, speaking, call, caller, rule)
             except MeshError as error:
                 running = error.reason == Reason.ERROR_REASON_TOOL_CALL_IN_PROGRESS
                 away = error.code is StatusCode.UNAVAILABLE and error.reason != Reason.ERROR_REASON_TOOL_CIRCUIT_OPEN
@@ -149,12 +170,16 @@ def answered(finished: event_pb2.ToolFinished) -> ToolAnswer:
         raise from_failure(finished.failure)
     # A result that was cut is cut again.
     cut = "\N{HORIZONTAL ELLIPSIS}" if finished.outcome.truncated else ""
-    return ToolAnswer(finished.outcome.result + cut, finished.invocation_id, finished.outcome.replayed)
+    came = finished.outcome
+    return ToolAnswer(came.result + cut, finished.invocation_id, came.replayed, came.stopped, tuple(came.artefacts))
 
 
-def names(agent: agent_pb2.Agent) -> list[str]:
-    """The tools and functions an agent may call, by name."""
-    return list(dict.fromkeys(name.partition("@")[0] for name in (*agent.tools, *agent.functions)))
+def offers(agent: agent_pb2.Agent) -> dict[str, str]:
+    """The tools and functions an agent may call: by the name its model knows, as the agent has them, versions kept."""
+    offered: dict[str, str] = {}
+    for own in (*agent.tools, *agent.functions):
+        offered.setdefault(own.partition("@")[0], own)
+    return offered
 
 
 def iterations(session: session_pb2.Session) -> int:
@@ -275,8 +300,9 @@ def _finished(
     # Postgres keeps no U+0000.
     result = answer.result.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     outcome = turn_pb2.ToolOutcome(
-        result=result[:_RESULT_CHARACTERS], truncated=len(result) > _RESULT_CHARACTERS, replayed=answer.replayed
-    )
+        result=result[:_RESULT_CHARACTERS], truncated=len(result) > _RESULT_CHARACTERS, replayed=answer.replayed,
+        stopped=answer.stopped, artefacts=answer.artefacts,
+    )  # fmt: skip
     outcome.duration.FromTimedelta(took)
     return event_pb2.ToolFinished(
         turn_id=speaking.turn_id,

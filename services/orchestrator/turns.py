@@ -107,7 +107,7 @@ class Turns:
         while True:
             speaking = record.state.speaking[turn_id]
             if speaking.open:
-                if not await self.tools.answer(record, turn_id, caller, allowed=toolwork.names(agent)):
+                if not await self.tools.answer(record, turn_id, caller, agent=agent):
                     return None
                 continue
             calls: ToolCalls | None = {} if speaking.messages else None
@@ -175,6 +175,8 @@ class Turns:
             tools=await self.tools.offered(caller, agent),
             may_call=speaking.iteration < speaking.max_iterations,
             form=form,
+            team=record.state.session.team,
+            sub_agent=record.state.session.delegated.sub_agent,
         )
 
     async def _end(

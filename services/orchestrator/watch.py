@@ -31,7 +31,8 @@ class Watcher:
         Raises SessionNotFound, SequenceOutOfRange when the log ends before `after`, and Unavailable when only the lost
         tail could tell.
         """
-        await self._check(tenant, session_id, after)
+        if await self._over(tenant, session_id, after):
+            return
         loop = asyncio.get_running_loop()
         heard_at = loop.time()
         with self._tail.woken(tenant, session_id) as woken:
@@ -60,7 +61,8 @@ class Watcher:
         committed = await self._store.read(tenant, session_id, after, limit=_PAGE)
         return list(committed), bool(committed)
 
-    async def _check(self, tenant: str, session_id: str, after: int) -> None:
+    async def _over(self, tenant: str, session_id: str, after: int) -> bool:
+        """Whether the log ends there for good. Raises what watch raises."""
         session = await self._store.find(tenant, session_id)
         if session is None:
             raise SessionNotFound(f"no session {session_id}", session_id=session_id)
@@ -69,6 +71,7 @@ class Watcher:
             raise SequenceOutOfRange(
                 f"the log ends at {last}", field="after_sequence", session_id=session_id, last_sequence=str(last)
             )
+        return session.HasField("end_time") and after == last
 
 
 def _is_last(entry: Entry) -> bool:

@@ -271,7 +271,7 @@ def finished(outcome: Outcome) -> pb.ToolFinished:
         artefact_pb2.ToolArtefact(name=one.name, size=one.size, sha256=one.sha256, invocation_id=one.invocation_id)
         for one in outcome.artefacts
     ]
-    message = pb.ToolFinished(isolation=outcome.isolation, artefacts=left)
+    message = pb.ToolFinished(isolation=outcome.isolation, artefacts=left, replayed=outcome.replayed)
     message.elapsed.FromTimedelta(outcome.elapsed)
     if outcome.status is Status.OK:
         message.result.CopyFrom(_value(outcome.result))

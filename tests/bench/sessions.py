@@ -2,8 +2,8 @@
 
 `python -m tests.bench.sessions --langgraph /path/to/venv/bin/python` runs the same load on LangGraph with its Postgres
 checkpointer, on the same Postgres, in the same run. That venv is made for the benchmark alone: langgraph,
-langgraph-checkpoint-postgres, psycopg[binary,pool], uvloop. One process orchestrates in both; the model is part of it and is
-measured alone too. Besides the load at 20 ms a token, the same sessions with a model that answers at once show what
+langgraph-checkpoint-postgres, psycopg[binary,pool], uvloop. So many processes orchestrate in both as --processes says; the
+model is part of them and is measured alone too. Besides the load at 20 ms a token, the same sessions with a model that answers at once show what
 orchestration itself takes.
 """
 
@@ -18,9 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -30,17 +30,14 @@ import psutil
 import structlog
 import uvloop
 
-from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
 from services.orchestrator.agents import ACTIVE, Agents
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.forks.effects import Origins
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
-from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
 from services.orchestrator.preparing import Limits
 from services.orchestrator.sessions import Sessions
-from services.orchestrator.speech import Call
 from services.orchestrator.store import Lease
 from services.orchestrator.store_postgres import PostgresAgentStore, PostgresSessionStore
 from services.orchestrator.tail import RedisTail
@@ -48,102 +45,18 @@ from services.orchestrator.toolwork import ToolWork
 from services.orchestrator.turns import Turns
 from services.orchestrator.watch import Watcher
 from shared.clock import SystemClock
-from shared.errors import NotFound, Reason
 from shared.identity import Principal
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
+from tests.bench.sessions_model import AGENTS, ROUNDS, Forgetful, Load, Model, Toolless, model_alone
 from tests.support.postgres import running_cluster
 from tests.support.valkey import free_port, running_valkey
 
 ADA = Principal("bench", "ada", frozenset({"tenant_user"}))
 TTL = timedelta(seconds=10)
 ROOT = Path(__file__).resolve().parents[2]
-AGENTS: Final = 4
-ROUNDS: Final = 4
-_WORD: Final = " word"
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """So many sessions at once, so many tokens a turn, so many seconds between two. `readers` sessions are watched."""
-
-    sessions: int
-    tokens: int
-    gap: float
-    readers: int = 0
-
-    @property
-    def turns(self) -> int:
-        return self.sessions * AGENTS * ROUNDS
-
-    @property
-    def model_seconds(self) -> float:
-        """What one session waits for the model at least."""
-        return AGENTS * ROUNDS * self.tokens * self.gap
-
-
-async def words(load: Load) -> AsyncGenerator[int, None]:
-    """Tokens by the clock: one that is late is followed at once, as a model server's are."""
-    began = time.perf_counter()
-    for place in range(load.tokens):
-        late = began + (place + 1) * load.gap - time.perf_counter()
-        if late > 0:
-            await asyncio.sleep(late)
-        yield place
-
-
-@dataclass(slots=True)
-class Model:
-    """Speaks at its pace and notes when each token left it, by session and turn's place in it."""
-
-    load: Load
-    left_at: dict[tuple[str, int], float] = field(default_factory=dict)
-    watched: set[str] = field(default_factory=set)
-
-    async def generate(self, caller: Principal, utterance: Utterance) -> AsyncGenerator[Any, None]:
-        watched = utterance.session_id in self.watched
-        async for place in words(self.load):
-            if watched:
-                self.left_at[utterance.generation_id, place + 1] = time.perf_counter()
-            text = generation_pb2.TextProduced(text=_WORD, token_count=1)
-            yield generation_pb2.GenerationEvent(sequence=place + 1, text=text)
-        finished = generation_pb2.GenerationFinished()
-        finished.usage.output_tokens = self.load.tokens
-        yield generation_pb2.GenerationEvent(sequence=self.load.tokens + 1, finished=finished)
-
-    async def attach(self, caller: Principal, generation_id: str, *, after: int) -> AsyncGenerator[Any, None]:
-        async for event in self.generate(caller, None):  # type: ignore[arg-type] # nothing breaks here
-            yield event
-
-    async def cancel(self, caller: Principal, generation_id: str) -> None:
-        return None
-
-    async def embed(self, caller: Principal, texts: Sequence[str]) -> list[Sequence[float]]:
-        return [(1.0,) for _ in texts]
-
-    async def context_tokens(self, caller: Principal, model: str) -> int:
-        return 0
-
-
-class Toolless:
-    """Has no tools."""
-
-    async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
-        return ()
-
-    async def invoke(self, caller: Principal, call: Call, **_: Any) -> ToolAnswer:
-        raise NotFound(f"there is no tool {call.tool}", reason=Reason.ERROR_REASON_TOOL_NOT_FOUND)
-
-
-class Forgetful:
-    """A memory that knows nothing."""
-
-    async def recall(self, caller: Principal, **_: Any) -> TurnMemory:
-        return TurnMemory()
-
-    async def append(self, caller: Principal, **_: Any) -> None:
-        return None
+_OTHER: Final = "orchestrator "
 
 
 @dataclass(slots=True)
@@ -179,6 +92,7 @@ class Bench:
     driver: Counting
     model: Model
     processes: dict[str, int]
+    admin_dsn: str
 
     async def run(self, load: Load) -> Result:
         """From the first session's acceptance to the last one's end."""
@@ -190,13 +104,26 @@ class Bench:
         started = await asyncio.gather(*(self._start() for _ in range(load.sessions)))
         readers = [asyncio.create_task(self._watch(session_id)) for session_id in started[: load.readers]]
         sampling = asyncio.create_task(sample(memory))
-        await self.driver.ended.wait()
+        await self._ended(started)
         seconds = time.perf_counter() - began
         after = cpu(self.processes)
         sampling.cancel()
         latency = [late for found in await asyncio.gather(*readers) for late in found]
         await self._check(started, load)
         return Result(seconds, {name: after[name] - before[name] for name in after}, memory, latency)
+
+    async def _ended(self, started: Sequence[str]) -> None:
+        """Other replicas drive their part and do not tell."""
+        if not any(name.startswith(_OTHER) for name in self.processes):
+            await self.driver.ended.wait()
+            return
+        connection = await asyncpg.connect(self.admin_dsn)
+        try:
+            count = "select count(*) from orchestrator.session where ended_at is not null and id = any($1)"
+            while await connection.fetchval(count, list(started)) < len(started):
+                await asyncio.sleep(0.05)
+        finally:
+            await connection.close()
 
     async def _start(self) -> str:
         session = session_pb2.Session(
@@ -233,7 +160,7 @@ def cpu(processes: dict[str, int]) -> dict[str, float]:
     spent = {}
     for name, pid in processes.items():
         process = psutil.Process(pid)
-        own = [process, *process.children(recursive=True)] if name != "orchestrator" else [process]
+        own = [process] if name == "orchestrator" else [process, *process.children(recursive=True)]
         times = [one.cpu_times() for one in own]
         ended = process.cpu_times().children_user + process.cpu_times().children_system if name == "postgres" else 0.0
         spent[name] = sum(one.user + one.system for one in times) + ended
@@ -246,26 +173,50 @@ async def sample(memory: list[int]) -> None:
         await asyncio.sleep(1)
 
 
-async def model_alone(load: Load) -> float:
-    """CPU seconds of the model itself: what neither side can be blamed for."""
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The stores that all replicas share."""
 
-    async def session() -> None:
-        for _ in range(AGENTS * ROUNDS):
-            async for _place in words(load):
-                generation_pb2.TextProduced(text=_WORD, token_count=1)
-
-    began = time.process_time()
-    await asyncio.gather(*(session() for _ in range(load.sessions)))
-    return time.process_time() - began
+    dsn: str
+    driver_dsn: str
+    redis_url: str
+    admin_dsn: str
 
 
 @asynccontextmanager
-async def replica(dsn: str, driver_dsn: str, redis_url: str, processes: dict[str, int]) -> AsyncIterator[Bench]:
+async def others(where: Where, load: Load, number: int) -> AsyncIterator[dict[str, int]]:
+    """So many replicas beside this process, by name; they are gone at the end of the block."""
+    given = json.dumps([asdict(where), asdict(load)])
+    command = (sys.executable, "-m", "tests.bench.sessions", "--replica", given)
+    started = [subprocess.Popen((*command, str(place)), cwd=ROOT, stdout=subprocess.PIPE) for place in range(number)]
+    try:
+        for one in started:
+            if one.stdout is None or not await asyncio.to_thread(one.stdout.readline):
+                raise RuntimeError("a replica did not start")
+        yield {f"{_OTHER}{place}": one.pid for place, one in enumerate(started)}
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+
+
+async def beside(where: Where, load: Load, name: str) -> None:
+    """A replica in a process of its own, until it is killed."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    async with replica(where, {}, name) as bench:
+        bench.model.load = load
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def replica(where: Where, processes: dict[str, int], name: str = "bench") -> AsyncIterator[Bench]:
     clock, ids, model = SystemClock(), RandomIds(), Model(Load(1, 1, 0))
     async with (
-        open_database(dsn, pool=8, stateless=True) as database,
-        open_database(driver_dsn, pool=2) as leases,
-        open_redis(redis_url) as redis,
+        open_database(where.dsn, pool=8, stateless=True) as database,
+        open_database(where.driver_dsn, pool=2) as leases,
+        open_redis(where.redis_url) as redis,
     ):
         store, tail = PostgresSessionStore(database, log_key=b"bench"), RedisTail(redis, ttl=timedelta(minutes=5))
         experts = [agent_pb2.Agent(name=f"Expert{place}", version="1.0.0", state=ACTIVE) for place in range(AGENTS)]
@@ -275,38 +226,41 @@ async def replica(dsn: str, driver_dsn: str, redis_url: str, processes: dict[str
             clock=clock, ids=ids, limits=Limits(96),
         )  # fmt: skip
         counting = Counting(SessionDriver(store, tail, turns, clock, max_takeovers=5))
-        driver = PostgresDriver(PostgresLeaseStore(leases), counting, "bench", TTL, timedelta(milliseconds=500), 500)
+        driver = PostgresDriver(PostgresLeaseStore(leases), counting, name, TTL, timedelta(milliseconds=500), 500)
         watcher = Watcher(store, tail, poll=timedelta(milliseconds=500))
         sessions = Sessions(store, agents, watcher, clock, ids, timedelta(seconds=10))
-        with Renewal(driver_dsn, "bench", ttl=TTL, driven=driver.driven):
+        with Renewal(where.driver_dsn, name, ttl=TTL, driven=driver.driven):
             async with draining(driver):
-                work = (driver.claim(), listen(driver_dsn, driver), tail.listen())
+                work = (driver.claim(), listen(where.driver_dsn, driver), tail.listen())
                 background = [asyncio.create_task(one) for one in work]
                 try:
-                    yield Bench(sessions, counting, model, processes)
+                    yield Bench(sessions, counting, model, processes, where.admin_dsn)
                 finally:
                     for task in background:
                         task.cancel()
                     await asyncio.gather(*background, return_exceptions=True)
 
 
-def theirs(python: str, dsn: str, load: Load, postgres: int) -> Result:
+def theirs(python: str, dsns: Sequence[str], load: Load, postgres: int) -> Result:
+    """Each process has its part of the sessions, in a database of its own; what took longest counts."""
     script = str(ROOT / "tests/bench/sessions_langgraph.py")
-    command = (python, script, dsn, *map(str, (load.sessions, AGENTS, ROUNDS, load.tokens, load.gap)))
+    given = tuple(map(str, (load.sessions // len(dsns), AGENTS, ROUNDS, load.tokens, load.gap)))
     before = cpu({"postgres": postgres})
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    working = [subprocess.Popen((python, script, dsn, *given), stdout=subprocess.PIPE, text=True) for dsn in dsns]
+    found = [json.loads(one.communicate()[0]) for one in working]
     spent = cpu({"postgres": postgres})["postgres"] - before["postgres"]
-    return Result(found["seconds"], {"orchestrator": found["cpu"], "postgres": spent}, found["rss_mb"])
+    seconds, own = max(one["seconds"] for one in found), sum(one["cpu"] for one in found)
+    return Result(seconds, {"orchestrator": own, "postgres": spent}, found[0]["rss_mb"])
 
 
-async def database(cluster: Any) -> str:
-    """A database of its own for the other side."""
+async def database(cluster: Any, name: str) -> str:
+    """A database of its own for a process of the other side."""
     admin = await asyncpg.connect(cluster.dsn("postgres"))
     try:
-        await admin.execute("create database langgraph")
+        await admin.execute(f"create database {name}")
     finally:
         await admin.close()
-    return str(cluster.dsn("postgres", database="langgraph"))
+    return str(cluster.dsn("postgres", database=name))
 
 
 def listening_pid(port: int) -> int:
@@ -315,24 +269,26 @@ def listening_pid(port: int) -> int:
     return next(int(pid) for pid in found if pid)
 
 
-async def main(python: str | None, loads: Sequence[Load]) -> None:
+async def main(python: str | None, loads: Sequence[Load], number: int = 1) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as folder:
         state, port = Path(folder), free_port()
         state.chmod(0o755)
         (state / "valkey").mkdir()
         with running_cluster(state / "pg") as cluster, running_valkey(state / "valkey", port) as redis_url:
-            other = await database(cluster) if python else ""
+            other = [await database(cluster, f"langgraph{place}") for place in range(number)] if python else []
             postgres = listening_pid(cluster.port)
             processes = {"orchestrator": psutil.Process().pid, "postgres": postgres, "redis": listening_pid(port)}
-            async with replica(
-                cluster.dsn("orchestrator"), cluster.dsn("orchestrator_driver"), redis_url, processes
-            ) as bench:
+            dsns = (cluster.dsn("orchestrator"), cluster.dsn("orchestrator_driver"))
+            where = Where(*dsns, redis_url, cluster.dsn("postgres"))
+            async with replica(where, processes) as bench:
                 await bench.run(Load(4, 2, 0))
                 _head()
                 for load in loads:
                     alone = await model_alone(load)
-                    _print("agentnet", load, await bench.run(load), alone)
+                    async with others(where, load, number - 1) as running:
+                        bench.processes = processes | running
+                        _print("agentnet", load, await bench.run(load), alone)
                     if python and not load.readers:
                         found = await asyncio.to_thread(theirs, python, other, load, postgres)
                         _print("LangGraph + Postgres", load, found, alone)
@@ -347,7 +303,7 @@ def _head() -> None:
 
 def _print(side: str, load: Load, found: Result, alone: float) -> None:
     over = f"{(found.seconds / load.model_seconds - 1) * 100:.1f} %" if load.gap else "-"
-    own = found.cpu["orchestrator"] - alone
+    own = sum(spent for name, spent in found.cpu.items() if name.startswith("orchestrator")) - alone
     spent = " / ".join(
         f"{one / load.turns * 1000:.2f}" for one in (own, found.cpu["postgres"], found.cpu.get("redis", 0))
     )
@@ -377,6 +333,12 @@ if __name__ == "__main__":
     parser.add_argument("--langgraph", help="the python of a venv that has LangGraph")
     parser.add_argument("--sessions", type=int, default=500)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--processes", type=int, default=1, help="that orchestrate, of each side")
+    parser.add_argument("--replica", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(given.langgraph, loads(given.sessions, given.tokens)))
+        if given.replica:
+            where, load = json.loads(given.replica[0])
+            runner.run(beside(Where(**where), Load(**load), f"bench {given.replica[1]}"))
+        else:
+            runner.run(main(given.langgraph, loads(given.sessions, given.tokens), given.processes))

@@ -55,7 +55,7 @@ class MortalTail(MemoryTail):
 
     def __init__(self, real: MemoryTail, fate: Fate) -> None:
         super().__init__()
-        self._live, self._waiting = real._live, real._waiting
+        self._live, self._waiting, self._came = real._live, real._waiting, real._came
         self._fate = fate
 
     async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> bool:

@@ -14,7 +14,7 @@ from google.protobuf import struct_pb2
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_graph_pb2, turn_pb2
 from agentnet.tools.v1 import tool_pb2
 from services.orchestrator import agents as registry
 from services.orchestrator.agents import Agents
@@ -28,7 +28,7 @@ from services.orchestrator.graphs import shapes
 from services.orchestrator.histories import Histories
 from services.orchestrator.inputs import Inputs
 from services.orchestrator.leases_memory import MemoryLeaseStore
-from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
+from services.orchestrator.peers import ToolAnswer, ToolShown, TurnMemory, Utterance
 from services.orchestrator.planner import Planner
 from services.orchestrator.preparing import Limits
 from services.orchestrator.prompts import Known
@@ -191,10 +191,13 @@ class ScriptedTools:
     most_at_once: int = 0
     held: asyncio.Event | None = None
     schemas: dict[str, struct_pb2.Struct] = field(default_factory=dict)
+    shows: dict[str, Sequence[ToolShown]] = field(default_factory=dict)
+    leaves: dict[str, Sequence[turn_pb2.LeftArtefact]] = field(default_factory=dict)
     _effects: dict[str, str] = field(default_factory=dict)
 
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
-        return tuple(message_pb2.ToolDefinition(name=name) for name in names if name in self.names)
+        known = [name.partition("@")[0] for name in names]
+        return tuple(message_pb2.ToolDefinition(name=name) for name in known if name in self.names)
 
     async def find(self, caller: Principal, reference: str) -> tool_pb2.Tool:
         name, _, version = reference.partition("@")
@@ -216,7 +219,15 @@ class ScriptedTools:
         if call.tool in self.crashes:
             self.crashes.discard(call.tool)
             raise Killed
-        return ToolAnswer(self._effects[call.request_id], f"inv_{len(self._effects)}", replayed)
+        left = tuple(self.leaves.get(call.tool, ()))
+        return ToolAnswer(self._effects[call.request_id], f"inv_{len(self._effects)}", replayed, artefacts=left)
+
+    async def stream(self, caller: Principal, call: Call, **given: Any) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
+        """`shows` come first; a tool that is not let end has no effect."""
+        for shown in self.shows.get(call.tool, ()):
+            yield shown
+            await asyncio.sleep(0)
+        yield await self.invoke(caller, call, **given)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from google.protobuf import json_format, struct_pb2
 from jsonschema.validators import Draft202012Validator
 
 from agentnet.orchestrator.v1 import agent_pb2
+from services.orchestrator.graphs import conditions
 from services.orchestrator.reasoning import engines
 from shared import fields
 from shared.errors import InvalidArgument
@@ -40,6 +41,7 @@ def check(agent: agent_pb2.Agent) -> None:
     fields.within(agent.max_concurrent_tasks, "agent.max_concurrent_tasks", low=0, high=1000)
     _style(agent)
     _chain_limits(agent.chain_limits)
+    _rules(agent)
     for name in ("input_schema", "output_schema"):
         _schema(getattr(agent, name), f"agent.{name}")
     _many(agent)
@@ -50,6 +52,14 @@ def _style(agent: agent_pb2.Agent) -> None:
     for trait, weight in json_format.MessageToDict(agent.style).items():
         if isinstance(weight, int | float) and not isinstance(weight, bool):
             fields.within(weight, f"agent.style.{trait}", low=0, high=1)
+
+
+def _rules(agent: agent_pb2.Agent) -> None:
+    fields.at_most(len(agent.stop_tools_when), "agent.stop_tools_when", limit=64)
+    for tool, rule in sorted(agent.stop_tools_when.items()):
+        if fault := conditions.trouble(rule):
+            field = f"agent.stop_tools_when.{tool}"
+            raise InvalidArgument(f"{field} is no expression: {fault}", field=field)
 
 
 def _chain_limits(limits: agent_pb2.ChainLimits) -> None:

@@ -74,6 +74,7 @@ class _Definition(_Sampling):
     skills_directories: list[str] = []
     subagents: list[str] = []
     max_concurrent_tasks: int = 0
+    stop_tools_when: dict[str, str] = {}
     config: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -95,7 +96,7 @@ class _Definition(_Sampling):
     def agent(self) -> agent_pb2.Agent:
         plain = ("name", "version", "description", "system_prompt", "type", "capabilities", "tools", "functions",
                  "monitors", "model", "engine", "max_chain_depth", "chain_strategy", "skills_directories", "subagents",
-                 "max_concurrent_tasks")  # fmt: skip
+                 "max_concurrent_tasks", "stop_tools_when")  # fmt: skip
         structs = ("style", "input_schema", "output_schema", "engine_config", "config")
         parts: dict[str, Any] = {name: getattr(self, name) for name in plain}
         parts |= {name: fields.struct(dict(found)) for name in structs if (found := getattr(self, name))}

@@ -36,6 +36,7 @@ _ENDS: Final = {
     session_pb2.SESSION_STATUS_CANCELLED: delegation_pb2.DELEGATION_STATE_CANCELLED,
 }
 _CONVERSATION: Final = 20
+_PATH: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Task:
     capabilities: frozenset[str] = frozenset()
     agents: tuple[str, ...] = ()
     parent_id: str = ""
+    team: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,14 @@ class Delegations:
             strategy="round_robin",
             agents=[opened.target],
             max_rounds=1,
+            team=task.team,
         )
+        if opened.parent_id:
+            parent = await self.find(tenant, opened.parent_id)
+            above = await self.sessions.find(tenant, parent.session_id)
+            session.team = task.team or above.team
+            path = f"{above.delegated.sub_agent or above.delegated.target}/{opened.target}"
+            session.delegated.sub_agent = path[-_PATH:]
         session.delegated.delegation_id, session.delegated.source = opened.id, opened.source
         session.delegated.target, session.delegated.reason = opened.target, opened.choice.reason
         return session

@@ -50,6 +50,11 @@ def score(expression: str, result: task_graph_pb2.TaskResult, *, node_id: str) -
     return float(found)
 
 
+def met(expression: str, seen: dict[str, Any]) -> bool:
+    """Whether an expression over these is true. Raises ConditionFailed when it cannot be computed."""
+    return _value(expression, seen, "") is True
+
+
 def facts(result: task_graph_pb2.TaskResult) -> dict[str, Any]:
     """A result as expressions see it."""
     return {

@@ -115,6 +115,8 @@ def writer(event: Event) -> str:
     match event.WhichOneof("payload"):
         case "tool_finished":
             return event.tool_finished.call.request_id
+        case "tool_progressed":
+            return event.tool_progressed.request_id
         case "progressed":
             return event.progressed.turn_id
         case "turn_finished":

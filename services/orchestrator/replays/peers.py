@@ -11,7 +11,7 @@ from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, progress_pb2, session_pb2, turn_pb2
 from services.orchestrator import convergence, prompts
-from services.orchestrator.peers import ToolAnswer, TurnMemory, Utterance
+from services.orchestrator.peers import ToolAnswer, ToolShown, TurnMemory, Utterance
 from services.orchestrator.prompts import Brief, Known, Line, Prompt, Reduction
 from services.orchestrator.replays.cassette import Cassette, writer
 from services.orchestrator.speech import Call
@@ -90,6 +90,19 @@ class ReplayTools:
 
     async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
         return answered(await self._finished(turn_id, call))
+
+    async def stream(
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str
+    ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
+        while True:
+            logged = await self.cassette.until(lambda event: writer(event) == call.request_id)
+            if logged.HasField("tool_finished"):
+                yield answered(logged.tool_finished)
+                return
+            place, shown = self.cassette.position, logged.tool_progressed
+            yield ToolShown(shown.kind, shown.text, shown.invocation_id)
+            while self.cassette.position == place:
+                await self.cassette.moved()
 
     async def find(
         self, tenant: str, session: session_pb2.Session, turn_id: str, call: Call, *, place: int

@@ -74,6 +74,10 @@ class ReplayLog(SessionLog):
         await self._due(events)
         return await super().show(events)
 
+    async def tell(self, events: Sequence[Event]) -> None:
+        await self._due(events)
+        self.stage(events)
+
     async def commit(
         self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False
     ) -> None:

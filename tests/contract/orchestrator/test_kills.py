@@ -96,7 +96,8 @@ async def killed_at(at: int, moment: Moment, stores: Stores, tail: LogTail) -> t
     await started(world, stores, session_id)
     fate = Fate(at, moment)
     mortal: Any = (Mortal(stores.sessions, fate), Mortal(tail, fate))
-    lived = await drive(driver(world, *mortal), stores, "one")
+    with tail.woken(TENANT, session_id):  # who is read writes more often
+        lived = await drive(driver(world, *mortal), stores, "one")
     session = await stores.sessions.find(TENANT, session_id)
     if not lived and session and not session.HasField("end_time"):
         await stores.pass_time()

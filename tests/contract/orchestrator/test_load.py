@@ -8,7 +8,8 @@ from statistics import median
 import pytest
 
 from deploy.local.postgres import Cluster
-from tests.bench.sessions import Bench, Load, replica
+from tests.bench.sessions import Bench, Where, replica
+from tests.bench.sessions_model import Load
 
 pytestmark = pytest.mark.heavy
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture
 async def bench(postgres: Cluster, valkey_url: str) -> AsyncIterator[Bench]:
     dsns = postgres.dsn("orchestrator"), postgres.dsn("orchestrator_driver")
-    async with replica(*dsns, valkey_url, {}) as found:
+    async with replica(Where(*dsns, valkey_url, postgres.dsn("postgres")), {}) as found:
         await found.run(Load(4, 2, 0))
         yield found
 

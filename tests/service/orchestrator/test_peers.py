@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,14 @@ async def test_a_generation_is_streamed_for_the_sessions_starter(peers: Peers) -
     assert [event.sequence for event in heard] == [1, 2, 3, 4]
     assert heard[-1].HasField("finished")
     assert [(caller.tenant_id, caller.subject) for caller in peers.model.callers] == [("acme", "ada")]
+
+
+async def test_a_generation_names_the_team_and_the_sub_agent_it_spends_for(peers: Peers) -> None:
+    said = replace(SAID, team="research", sub_agent="Athena@1.0.0/Apollo@1.0.0")
+    async with aclosing(peers.inference.generate(ADA, said)) as events:
+        await anext(events)
+    (asked,) = peers.model.asked
+    assert (asked.team, asked.agent, asked.sub_agent) == ("research", "Athena@1.0.0", "Athena@1.0.0/Apollo@1.0.0")
 
 
 async def test_a_generation_is_read_on_after_what_was_heard(peers: Peers) -> None:

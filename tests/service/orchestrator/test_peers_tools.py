@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -17,11 +18,11 @@ from agentnet.inference.v1 import inference_service_pb2 as inference
 from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from agentnet.inference.v1 import message_pb2
 from agentnet.orchestrator.v1 import agent_pb2
-from agentnet.tools.v1 import tool_pb2
+from agentnet.tools.v1 import artefact_pb2, tool_pb2
 from agentnet.tools.v1 import tool_service_pb2 as tools
 from agentnet.tools.v1 import tool_service_pb2_grpc as tools_rpc
 from services.orchestrator import forms
-from services.orchestrator.peers import Exchange, Utterance
+from services.orchestrator.peers import Exchange, ToolAnswer, ToolShown, Utterance
 from services.orchestrator.peers_grpc import SERVICES, GrpcInference
 from services.orchestrator.peers_tools import GrpcTools
 from services.orchestrator.prompts import Line
@@ -53,6 +54,9 @@ class Tools(tools_rpc.ToolServiceServicer):
     looked: int = 0
     there: set[str] = field(default_factory=lambda: {"adder"})
     answer: tools.InvokeToolResponse = field(default_factory=tools.InvokeToolResponse)
+    events: list[tools.StreamToolResponse] = field(default_factory=list)
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def GetTool(self, request: tools.GetToolRequest, context: Any) -> tools.GetToolResponse:
         self.looked += 1
@@ -65,6 +69,15 @@ class Tools(tools_rpc.ToolServiceServicer):
     async def InvokeTool(self, request: tools.InvokeToolRequest, context: Any) -> tools.InvokeToolResponse:
         self.asked.append(request)
         return self.answer
+
+    async def StreamTool(self, request: tools.StreamToolRequest, context: Any) -> Any:
+        self.asked.append(request.invocation)
+        try:
+            for event in self.events:
+                yield event
+            await self.held.wait()
+        finally:
+            self.ended.set()
 
 
 @dataclass(slots=True)
@@ -208,3 +221,48 @@ async def test_how_much_a_model_reads_is_asked_once(peers: Peers) -> None:
 
 async def test_each_text_has_its_vector(peers: Peers) -> None:
     assert [list(one) for one in await peers.inference.embed(ADA, ["a", "b"])] == [[1.0, 0.0], [1.0, 0.0]]
+
+
+def streamed(**event: Any) -> tools.StreamToolResponse:
+    return tools.StreamToolResponse(invocation_id="inv_1", **event)
+
+
+async def test_a_call_tells_what_its_tool_shows_and_then_its_answer(peers: Peers) -> None:
+    emitted = tools.ToolEmitted(kind="progress", data=struct_pb2.Value(number_value=3))
+    peers.served.events = [
+        streamed(started=tools.ToolStarted(tool="adder@1.0.0")),
+        streamed(output=tools.ToolOutput(stream=tools.OUTPUT_STREAM_STDOUT, text="one")),
+        streamed(output=tools.ToolOutput(stream=tools.OUTPUT_STREAM_STDERR, text="oh")),
+        streamed(emitted=emitted),
+        streamed(finished=tools.ToolFinished(replayed=True)),
+    ]
+    stream = peers.tools.stream(ADA, CALL, agent="Athena@1.0.0", session_id="ses_1", turn_id="trn_1")
+    async with aclosing(stream) as parts:
+        heard = [part async for part in parts]
+    shown = [
+        ToolShown("stdout", "one", "inv_1"),
+        ToolShown("stderr", "oh", "inv_1"),
+        ToolShown("progress", "3", "inv_1"),
+    ]
+    assert heard == [*shown, ToolAnswer("one", "inv_1", replayed=True)]
+    (asked,) = peers.served.asked
+    assert (asked.request_id, asked.agent) == ("eff_1", "Athena")
+
+
+async def test_what_a_tool_left_in_the_object_store_is_told_by_reference(peers: Peers) -> None:
+    left = artefact_pb2.ToolArtefact(name="plot.png", size=7, sha256="ab", invocation_id="inv_1")
+    peers.served.events = [streamed(finished=tools.ToolFinished(artefacts=[left]))]
+    stream = peers.tools.stream(ADA, CALL, agent="Athena@1.0.0", session_id="ses_1", turn_id="trn_1")
+    async with aclosing(stream) as parts:
+        (answer,) = [part async for part in parts]
+    assert isinstance(answer, ToolAnswer)
+    (told,) = answer.artefacts
+    assert (told.invocation_id, told.name, told.size, told.sha256) == ("inv_1", "plot.png", 7, "ab")
+
+
+async def test_a_call_that_is_left_early_stops_its_tool(peers: Peers) -> None:
+    peers.served.events = [streamed(output=tools.ToolOutput(stream=tools.OUTPUT_STREAM_STDOUT, text="one"))]
+    stream = peers.tools.stream(ADA, CALL, agent="Athena@1.0.0", session_id="ses_1", turn_id="trn_1")
+    async with aclosing(stream) as parts:
+        await anext(parts)
+    await asyncio.wait_for(peers.served.ended.wait(), 5)

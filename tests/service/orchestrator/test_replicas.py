@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from agentnet.orchestrator.v1 import history_service_pb2 as history
+from agentnet.orchestrator.v1 import history_service_pb2_grpc as history_rpc
 from agentnet.orchestrator.v1 import session_service_pb2 as pb
 from agentnet.orchestrator.v1 import session_service_pb2_grpc as rpc
 from deploy.local.postgres import Cluster
@@ -66,9 +70,9 @@ class Reader:
         return "".join(event.tokens_produced.text for event in self.seen)
 
 
-async def start(shared: Shared, replica: Replica) -> Reader:
+async def start(shared: Shared, replica: Replica, **asked: Any) -> Reader:
     keys = shared[0].keys
-    request = pb.StartSessionRequest(topic="Failover", agents=["Athena"], mode="single")
+    request = pb.StartSessionRequest(**({"topic": "Failover", "agents": ["Athena"], "mode": "single"} | asked))
     async with grpc.aio.insecure_channel(replica.address) as channel:
         answer = await rpc.SessionServiceStub(channel).StartSession(request, metadata=keys.metadata(), timeout=10)
     return Reader(keys, answer.session.id)
@@ -167,6 +171,46 @@ async def test_two_replicas_share_many_sessions_and_repeat_none(shared: Shared) 
     for reader in readers:
         check_whole(reader, model)
     assert len(model.started) == 20
+
+
+async def killed_at(shared: Shared, at: int, victim: Replica, heir: Replica) -> Reader:
+    """A session whose owner is killed once so many of its events were read, read to its end."""
+    where, model = shared
+    paid = len(model.started)
+    with heir.frozen():
+        reader = await start(shared, victim, agents=["Athena", "Apollo"], mode="brainstorm", max_rounds=1)
+        await reader.read(victim, until=at)
+    victim.kill()
+    await reader.read(heir)
+    assert [event.sequence for event in reader.seen] == list(range(1, len(reader.seen) + 1)), at
+    turns = [event.turn_finished.turn for event in reader.seen if event.HasField("turn_finished")]
+    assert [turn.agent.partition("@")[0] for turn in turns] == ["Athena", "Apollo"], at
+    assert {turn.content for turn in turns} == {model.text}, at
+    assert (reader.kinds[-1], len(model.started) - paid) == ("session_finished", 2), f"{at}: a turn was paid for twice"
+    request = history.ReplaySessionRequest(session_id=reader.session_id)
+    async with grpc.aio.insecure_channel(heir.address) as channel:
+        stub = history_rpc.HistoryServiceStub(channel)
+        assert (await stub.ReplaySession(request, metadata=where.keys.metadata(), timeout=30)).identical, at
+    return reader
+
+
+@pytest.mark.timeout(1200)
+async def test_fifty_kills_each_at_an_event_of_its_own_end_as_an_undisturbed_replay(shared: Shared) -> None:
+    where, model = shared
+    model.words, model.pause = 25, 0.01
+    events = 2 * model.words + 6
+    places = random.Random(50).sample(range(1, events), 50)
+    taken_over = []
+    async with AsyncExitStack() as replicas:
+        server = await replicas.enter_async_context(where.forking())
+        one = await replicas.enter_async_context(where.fork(server, "first"))
+        for at in places:
+            two = await replicas.enter_async_context(where.fork(server, f"after-{at}"))
+            reader = await killed_at(shared, at, one, two)
+            taken_over += [reader] if "session_taken_over" in reader.kinds else []
+            one = two
+    assert len(taken_over) > 25
+    assert max(reader.longest_silence for reader in taken_over) < 5
 
 
 async def test_fifty_sessions_of_a_killed_replica_each_at_another_event_end_whole_and_pay_once(shared: Shared) -> None:

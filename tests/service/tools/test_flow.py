@@ -217,6 +217,7 @@ async def test_a_stream_of_a_named_call_tells_the_outcome_again(stub: Any, keys:
     await register(stub, keys, tool(function=RANDOM))
     first, again = [await events(stub, keys, invocation(request_id="req_1")) for _ in range(2)]
     assert first[-1].finished.result == again[-1].finished.result
+    assert [found[-1].finished.replayed for found in (first, again)] == [False, True]
 
 
 async def test_what_is_printed_holds_no_control_sequences(stub: Any, keys: Keys) -> None:

@@ -124,7 +124,8 @@ async def test_a_generation_that_died_with_its_owner_is_a_recorded_second_try() 
 async def test_a_finished_turn_is_never_repeated() -> None:
     world = World()
     session_id = await world.start(max_rounds=1)
-    assert await run_until_killed(world, Fate(at=8, moment="after"))
+    with world.tail.woken(TENANT, session_id):
+        assert await run_until_killed(world, Fate(at=8, moment="after"))
     assert len(await contents(world, session_id)) == 1
     world.clock.advance(TTL * 2)
 

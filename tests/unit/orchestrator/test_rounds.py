@@ -346,7 +346,8 @@ async def test_a_turn_is_tried_three_times_with_growing_pauses(world: World) -> 
     world.inference.failures = [away(), away(), away()]
     session_id = await world.start()
 
-    await world.drive()
+    with world.tail.woken(TENANT, session_id):  # nothing is gathered
+        await world.drive()
 
     session = await world.find(session_id)
     attempts = [event.turn_started.attempt for event in await world.log(session_id) if event.HasField("turn_started")]

@@ -12,10 +12,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import agent_pb2, input_pb2, session_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, input_pb2, session_pb2, turn_pb2
 from services.orchestrator import toolwork, turns
 from services.orchestrator.errors import InputNotFound, SessionEnded
-from services.orchestrator.peers import Utterance
+from services.orchestrator.peers import ToolShown, Utterance
+from services.orchestrator.replays.replay import replay
 from services.orchestrator.state import SessionState, fold
 from shared.errors import FieldRequired, PermissionDenied, Reason, Unavailable
 from shared.paging import Page
@@ -36,13 +37,19 @@ def script(*steps: str | list[message_pb2.ToolCall]) -> Any:
     return reply
 
 
-async def asked(*steps: str | list[message_pb2.ToolCall], **parts: Any) -> tuple[World, str]:
+async def asked(
+    *steps: str | list[message_pb2.ToolCall],
+    tools: tuple[str, ...] = ("search", "book"),
+    stop_tools_when: dict[str, str] | None = None,
+    **parts: Any,
+) -> tuple[World, str]:
     """A session of Clio, who may search, book and ask a person."""
     world = World()
     world.inference = ScriptedInference(reply=script(*steps))
     clio = agent_pb2.Agent(
         name="Clio", version="1.0.0", system_prompt="You look things up.", state=agent_pb2.AGENT_STATE_ACTIVE,
-        tools=["search", "book"], functions=["ask_human"],
+        tools=tools, functions=["ask_human"],
+        stop_tools_when=stop_tools_when,
     )  # fmt: skip
     await world.agents.create(TENANT, clio)
     session_id = await world.start(agents=["Clio"], mode="single", max_rounds=1, **parts)
@@ -74,6 +81,23 @@ async def test_calls_of_one_iteration_run_at_the_same_time_and_their_results_are
     assert (turn.content, turn.iterations) == ("Looking it up.Raft.", 2)
     assert [(one.tool, one.failed) for one in turn.tool_calls] == [("search", False)] * 2
     assert (turn.usage.input_tokens, turn.cost.micros_usd) == (20, 14)
+
+
+async def test_a_pinned_tool_is_called_in_its_version_and_known_to_the_model_by_name() -> None:
+    world, _ = await asked([call("search", q="raft")], "Raft.", tools=("search@1.0.0", "book"))
+
+    await world.drive()
+
+    assert [tool.name for tool in world.inference.started[0].tools] == ["ask_human", "search", "book"]
+    assert world.tools.done == ['search@1.0.0 {"q": "raft"}']
+
+
+async def test_every_call_of_the_model_spends_for_the_sessions_team() -> None:
+    world, _ = await asked([call("search", q="raft")], "Raft.", team="research")
+
+    await world.drive()
+
+    assert [utterance.team for utterance in world.inference.started] == ["research", "research"]
 
 
 async def test_the_log_tells_each_call_before_it_is_made_and_what_came_of_it() -> None:
@@ -403,3 +427,68 @@ async def test_each_step_of_a_turn_is_a_span(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_key_of_an_effect_is_of_the_arguments_and_not_of_how_they_are_written() -> None:
     assert toolwork._canonical('{"b": 1, "a": 2}') == toolwork._canonical('{"a":2,"b":1}')
+
+
+LOOKING = [ToolShown("stdout", "page 1\n", "inv_9"), ToolShown("progress", '{"done": 0.5}', "inv_9")]
+
+
+async def test_what_a_tool_shows_while_it_runs_is_read_before_it_ends() -> None:
+    world, session_id = await asked([call("search", q="raft")], "Raft.")
+    world.tools.shows, world.tools.held = {"search": LOOKING}, asyncio.Event()
+    watching = Watching(world, session_id)
+    async with driving(world, "one") as work:
+        await watching.until(6)
+        assert (await world.kinds(session_id))[-1] == "tool_started"  # nothing is committed, and yet it was read
+        world.tools.held.set()
+        await work
+    read = [event_pb2.SessionEvent.FromString(one) for one in await watching.end()]
+    kinds = [event.WhichOneof("payload") for event in read]
+    place = kinds.index("tool_started")
+    assert kinds[place : place + 4] == ["tool_started", "tool_progressed", "tool_progressed", "tool_finished"]
+    shown = [event.tool_progressed for event in read if event.HasField("tool_progressed")]
+    assert [(one.tool, one.kind, one.text) for one in shown] == [
+        ("search", "stdout", "page 1\n"),
+        ("search", "progress", '{"done": 0.5}'),
+    ]
+    assert [event.SerializeToString() for event in await world.log(session_id)] == await watching.end()
+
+
+@pytest.mark.parametrize(
+    ("rule", "stopped"),
+    [("output.contains('page 1')", True), ("kind == 'progress'", True), ("count > 2", False), ("nothing > 1", False)],
+)
+async def test_an_agents_rule_stops_a_tool_that_has_shown_enough(rule: str, stopped: bool) -> None:
+    world, session_id = await asked([call("search", q="raft")], "Raft.", stop_tools_when={"search": rule})
+    world.tools.shows = {"search": LOOKING}
+
+    await world.drive()
+
+    (finished,) = await events(world, session_id, "tool_finished")
+    assert finished.outcome.stopped is stopped
+    assert world.tools.done == ([] if stopped else ['search {"q": "raft"}'])
+    (exchange,) = world.inference.started[1].exchanges
+    assert ("page 1" in (exchange.calls[0].result or "")) is stopped
+    assert (await only_turn(world, session_id)).content.endswith("Raft.")
+    assert (await replay(await world.log(session_id), ADA, world.agents, max_takeovers=5)).identical
+
+
+async def test_of_a_tool_that_never_stops_showing_a_part_is_kept() -> None:
+    world, session_id = await asked([call("search", q="raft")], "Raft.")
+    world.tools.shows = {"search": [ToolShown("stdout", "x" * 1000) for _ in range(100)]}
+
+    await world.drive()
+
+    shown = await events(world, session_id, "tool_progressed")
+    assert sum(len(one.text) for one in shown) == 65_536
+
+
+async def test_large_things_a_tool_left_stand_in_the_log_by_reference_and_replay() -> None:
+    world, session_id = await asked([call("search", q="raft")], "Raft.")
+    left = turn_pb2.LeftArtefact(invocation_id="inv_1", name="plot.png", size=9_000_000, sha256="ab")
+    world.tools.leaves = {"search": [left]}
+
+    await world.drive()
+
+    (finished,) = await events(world, session_id, "tool_finished")
+    assert list(finished.outcome.artefacts) == [left]
+    assert (await replay(await world.log(session_id), ADA, world.agents, max_takeovers=5)).identical

@@ -24,7 +24,7 @@ async def test_every_reader_gets_the_same_bytes_from_any_place() -> None:
     await world.drive()
     whole = await live.end()
 
-    for after in range(len(whole)):
+    for after in range(len(whole) + 1):
         assert await Watching(world, session_id, after=after).end() == whole[after:]
 
 

@@ -183,6 +183,20 @@ async def test_sub_agents_share_one_budget(around: Surroundings) -> None:
         await given(around, task(parent=parent.id))
 
 
+async def test_a_sub_agent_spends_for_its_team_and_under_the_path_of_who_gave_it_work(around: Surroundings) -> None:
+    model = around.governed()
+    await allow(around, "Athena", "Hermes")
+    await allow(around, "Hermes", "Apollo")
+    first = await given(around, replace(task(agents=("Athena",)), team="research"))
+    second = await given(around, task(parent=first.id))
+    await given(around, task(parent=second.id))
+    for _ in range(3):
+        await around.world.drive()
+    spent = {(one.team, one.sub_agent) for one in model.started}
+    path = "Athena@1.0.1/Hermes@1.0.1"
+    assert spent == {("research", ""), ("research", path), ("research", f"{path}/Apollo@1.0.0")}
+
+
 async def test_revoking_a_delegation_revokes_the_tree(around: Surroundings) -> None:
     model = around.governed()
     await allow(around, "Athena", "Hermes")

@@ -58,6 +58,26 @@ class Agent(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class StopToolsWhenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -85,6 +105,7 @@ class Agent(_message.Message):
     MAX_CONCURRENT_TASKS_FIELD_NUMBER: _builtins.int
     CHAIN_LIMITS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
+    STOP_TOOLS_WHEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `agt_01J…`."""
     name: _builtins.str
@@ -169,6 +190,13 @@ class Agent(_message.Message):
     def chain_limits(self) -> Global___ChainLimits:
         """What bounds a chain that starts with it."""
 
+    @_builtins.property
+    def stop_tools_when(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """When a call of a tool has shown enough, by the tool's name ("*": any other): an expression in CEL over `output` (all it has
+        printed and emitted), `last` (the newest of it), `kind` (of the newest) and `count`. Once true the call is stopped and the
+        agent goes on with what there is. At most 64 of 2,000 characters.
+        """
+
     def __init__(
         self,
         *,
@@ -199,10 +227,11 @@ class Agent(_message.Message):
         max_concurrent_tasks: _builtins.int = ...,
         chain_limits: Global___ChainLimits | None = ...,
         template: _builtins.str = ...,
+        stop_tools_when: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chain_limits", b"chain_limits", "config", b"config", "create_time", b"create_time", "engine_config", b"engine_config", "input_schema", b"input_schema", "output_schema", b"output_schema", "sampling", b"sampling", "style", b"style"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "chain_limits", b"chain_limits", "chain_strategy", b"chain_strategy", "config", b"config", "create_time", b"create_time", "description", b"description", "engine", b"engine", "engine_config", b"engine_config", "functions", b"functions", "id", b"id", "input_schema", b"input_schema", "max_chain_depth", b"max_chain_depth", "max_concurrent_tasks", b"max_concurrent_tasks", "model", b"model", "monitors", b"monitors", "name", b"name", "output_schema", b"output_schema", "sampling", b"sampling", "skills_directories", b"skills_directories", "state", b"state", "style", b"style", "subagents", b"subagents", "system_prompt", b"system_prompt", "template", b"template", "tools", b"tools", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "chain_limits", b"chain_limits", "chain_strategy", b"chain_strategy", "config", b"config", "create_time", b"create_time", "description", b"description", "engine", b"engine", "engine_config", b"engine_config", "functions", b"functions", "id", b"id", "input_schema", b"input_schema", "max_chain_depth", b"max_chain_depth", "max_concurrent_tasks", b"max_concurrent_tasks", "model", b"model", "monitors", b"monitors", "name", b"name", "output_schema", b"output_schema", "sampling", b"sampling", "skills_directories", b"skills_directories", "state", b"state", "stop_tools_when", b"stop_tools_when", "style", b"style", "subagents", b"subagents", "system_prompt", b"system_prompt", "template", b"template", "tools", b"tools", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -361,12 +361,15 @@ class RunAgentRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`Athena` or `Athena@1.0.0`. Required."""
     prompt: _builtins.str
     """What it is asked: any text, or JSON that fits its input_schema. Required without `input`, at most 32,768 characters."""
     request_id: _builtins.str
     """The same request_id within 24 hours attaches to the first run. At most 64 characters; empty: none."""
+    team: _builtins.str
+    """The team whose budgets it spends from too. At most 100 characters; empty: none."""
     @_builtins.property
     def input(self) -> _struct_pb2.Struct:
         """What it is asked as data, for an agent with an input_schema, in place of the prompt. At most 32 KiB as JSON."""
@@ -378,10 +381,11 @@ class RunAgentRequest(_message.Message):
         prompt: _builtins.str = ...,
         request_id: _builtins.str = ...,
         input: _struct_pb2.Struct | None = ...,
+        team: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "prompt", b"prompt", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "prompt", b"prompt", "request_id", b"request_id", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from agentnet.orchestrator.v1 import turn_pb2 as agentnet_dot_orchestrator_dot_v
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/agentnet/orchestrator/v1/dispatch_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a)agentnet/orchestrator/v1/delegation.proto\x1a(agentnet/orchestrator/v1/execution.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\"S\n\x0f\x44ispatchMessage\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\"\xdb\x02\n\x0f\x44ispatchRequest\x12\x45\n\x08messages\x18\x01 \x03(\x0b\x32).agentnet.orchestrator.v1.DispatchMessageR\x08messages\x12\'\n\x0f\x63onversation_id\x18\x02 \x01(\tR\x0e\x63onversationId\x12\"\n\x0c\x63\x61pabilities\x18\x03 \x03(\tR\x0c\x63\x61pabilities\x12\x16\n\x06\x61gents\x18\x04 \x03(\tR\x06\x61gents\x12\x1b\n\tparent_id\x18\x05 \x01(\tR\x08parentId\x12\x44\n\ncapability\x18\x06 \x01(\x0b\x32$.agentnet.orchestrator.v1.CapabilityR\ncapability\x12\x1a\n\x08\x64\x65tached\x18\x07 \x01(\x08R\x08\x64\x65tached\x12\x1d\n\nrequest_id\x18\x08 \x01(\tR\trequestId\"\x8c\x01\n\x10\x44ispatchResponse\x12\x44\n\ndelegation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.DelegationR\ndelegation\x12\x32\n\x04turn\x18\x02 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn\"\xba\x01\n\x0cRouteRequest\x12\x45\n\x08messages\x18\x01 \x03(\x0b\x32).agentnet.orchestrator.v1.DispatchMessageR\x08messages\x12\'\n\x0f\x63onversation_id\x18\x02 \x01(\tR\x0e\x63onversationId\x12\"\n\x0c\x63\x61pabilities\x18\x03 \x03(\tR\x0c\x63\x61pabilities\x12\x16\n\x06\x61gents\x18\x04 \x03(\tR\x06\x61gents\"I\n\rRouteResponse\x12\x38\n\x06\x63hoice\x18\x01 \x01(\x0b\x32 .agentnet.orchestrator.v1.ChoiceR\x06\x63hoice\";\n\x14GetDelegationRequest\x12#\n\rdelegation_id\x18\x01 \x01(\tR\x0c\x64\x65legationId\"]\n\x15GetDelegationResponse\x12\x44\n\ndelegation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.DelegationR\ndelegation\"\xf1\x01\n\x16ListDelegationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\'\n\x0f\x63onversation_id\x18\x05 \x01(\tR\x0e\x63onversationId\x12?\n\x05state\x18\x06 \x01(\x0e\x32).agentnet.orchestrator.v1.DelegationStateR\x05state\"\x89\x01\n\x17ListDelegationsResponse\x12\x46\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.DelegationR\x0b\x64\x65legations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\">\n\x17RevokeDelegationRequest\x12#\n\rdelegation_id\x18\x01 \x01(\tR\x0c\x64\x65legationId\"4\n\x18RevokeDelegationResponse\x12\x18\n\x07revoked\x18\x01 \x03(\tR\x07revoked\"4\n\x12ListMinionsRequest\x12\x1e\n\ncapability\x18\x01 \x01(\tR\ncapability\"Q\n\x13ListMinionsResponse\x12:\n\x07minions\x18\x01 \x03(\x0b\x32 .agentnet.orchestrator.v1.MinionR\x07minions\"\x86\x02\n\x06Minion\x12\x14\n\x05\x61gent\x18\x01 \x01(\tR\x05\x61gent\x12\"\n\x0c\x63\x61pabilities\x18\x02 \x03(\tR\x0c\x63\x61pabilities\x12\x14\n\x05state\x18\x03 \x01(\tR\x05state\x12\x18\n\x07running\x18\x04 \x01(\x05R\x07running\x12\x30\n\x14max_concurrent_tasks\x18\x05 \x01(\x05R\x12maxConcurrentTasks\x12\x1e\n\nreputation\x18\x06 \x01(\x01R\nreputation\x12@\n\x07metrics\x18\x07 \x01(\x0b\x32&.agentnet.orchestrator.v1.AgentMetricsR\x07metrics2\x8c\x07\n\x0f\x44ispatchService\x12~\n\x08\x44ispatch\x12).agentnet.orchestrator.v1.DispatchRequest\x1a*.agentnet.orchestrator.v1.DispatchResponse\"\x1b\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/dispatch:\x01*\x12~\n\x05Route\x12&.agentnet.orchestrator.v1.RouteRequest\x1a\'.agentnet.orchestrator.v1.RouteResponse\"$\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/dispatch:route:\x01*\x12\xa0\x01\n\rGetDelegation\x12..agentnet.orchestrator.v1.GetDelegationRequest\x1a/.agentnet.orchestrator.v1.GetDelegationResponse\".\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/delegations/{delegation_id}\x12\x96\x01\n\x0fListDelegations\x12\x30.agentnet.orchestrator.v1.ListDelegationsRequest\x1a\x31.agentnet.orchestrator.v1.ListDelegationsResponse\"\x1e\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/delegations\x12\xb3\x01\n\x10RevokeDelegation\x12\x31.agentnet.orchestrator.v1.RevokeDelegationRequest\x1a\x32.agentnet.orchestrator.v1.RevokeDelegationResponse\"8\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/delegations/{delegation_id}/revoke:\x01*\x12\x86\x01\n\x0bListMinions\x12,.agentnet.orchestrator.v1.ListMinionsRequest\x1a-.agentnet.orchestrator.v1.ListMinionsResponse\"\x1a\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/minionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/agentnet/orchestrator/v1/dispatch_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a)agentnet/orchestrator/v1/delegation.proto\x1a(agentnet/orchestrator/v1/execution.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\"S\n\x0f\x44ispatchMessage\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\"\xef\x02\n\x0f\x44ispatchRequest\x12\x45\n\x08messages\x18\x01 \x03(\x0b\x32).agentnet.orchestrator.v1.DispatchMessageR\x08messages\x12\'\n\x0f\x63onversation_id\x18\x02 \x01(\tR\x0e\x63onversationId\x12\"\n\x0c\x63\x61pabilities\x18\x03 \x03(\tR\x0c\x63\x61pabilities\x12\x16\n\x06\x61gents\x18\x04 \x03(\tR\x06\x61gents\x12\x1b\n\tparent_id\x18\x05 \x01(\tR\x08parentId\x12\x44\n\ncapability\x18\x06 \x01(\x0b\x32$.agentnet.orchestrator.v1.CapabilityR\ncapability\x12\x1a\n\x08\x64\x65tached\x18\x07 \x01(\x08R\x08\x64\x65tached\x12\x1d\n\nrequest_id\x18\x08 \x01(\tR\trequestId\x12\x12\n\x04team\x18\t \x01(\tR\x04team\"\x8c\x01\n\x10\x44ispatchResponse\x12\x44\n\ndelegation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.DelegationR\ndelegation\x12\x32\n\x04turn\x18\x02 \x01(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x04turn\"\xba\x01\n\x0cRouteRequest\x12\x45\n\x08messages\x18\x01 \x03(\x0b\x32).agentnet.orchestrator.v1.DispatchMessageR\x08messages\x12\'\n\x0f\x63onversation_id\x18\x02 \x01(\tR\x0e\x63onversationId\x12\"\n\x0c\x63\x61pabilities\x18\x03 \x03(\tR\x0c\x63\x61pabilities\x12\x16\n\x06\x61gents\x18\x04 \x03(\tR\x06\x61gents\"I\n\rRouteResponse\x12\x38\n\x06\x63hoice\x18\x01 \x01(\x0b\x32 .agentnet.orchestrator.v1.ChoiceR\x06\x63hoice\";\n\x14GetDelegationRequest\x12#\n\rdelegation_id\x18\x01 \x01(\tR\x0c\x64\x65legationId\"]\n\x15GetDelegationResponse\x12\x44\n\ndelegation\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.DelegationR\ndelegation\"\xf1\x01\n\x16ListDelegationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\'\n\x0f\x63onversation_id\x18\x05 \x01(\tR\x0e\x63onversationId\x12?\n\x05state\x18\x06 \x01(\x0e\x32).agentnet.orchestrator.v1.DelegationStateR\x05state\"\x89\x01\n\x17ListDelegationsResponse\x12\x46\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.DelegationR\x0b\x64\x65legations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\">\n\x17RevokeDelegationRequest\x12#\n\rdelegation_id\x18\x01 \x01(\tR\x0c\x64\x65legationId\"4\n\x18RevokeDelegationResponse\x12\x18\n\x07revoked\x18\x01 \x03(\tR\x07revoked\"4\n\x12ListMinionsRequest\x12\x1e\n\ncapability\x18\x01 \x01(\tR\ncapability\"Q\n\x13ListMinionsResponse\x12:\n\x07minions\x18\x01 \x03(\x0b\x32 .agentnet.orchestrator.v1.MinionR\x07minions\"\x86\x02\n\x06Minion\x12\x14\n\x05\x61gent\x18\x01 \x01(\tR\x05\x61gent\x12\"\n\x0c\x63\x61pabilities\x18\x02 \x03(\tR\x0c\x63\x61pabilities\x12\x14\n\x05state\x18\x03 \x01(\tR\x05state\x12\x18\n\x07running\x18\x04 \x01(\x05R\x07running\x12\x30\n\x14max_concurrent_tasks\x18\x05 \x01(\x05R\x12maxConcurrentTasks\x12\x1e\n\nreputation\x18\x06 \x01(\x01R\nreputation\x12@\n\x07metrics\x18\x07 \x01(\x0b\x32&.agentnet.orchestrator.v1.AgentMetricsR\x07metrics2\x8c\x07\n\x0f\x44ispatchService\x12~\n\x08\x44ispatch\x12).agentnet.orchestrator.v1.DispatchRequest\x1a*.agentnet.orchestrator.v1.DispatchResponse\"\x1b\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/dispatch:\x01*\x12~\n\x05Route\x12&.agentnet.orchestrator.v1.RouteRequest\x1a\'.agentnet.orchestrator.v1.RouteResponse\"$\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/dispatch:route:\x01*\x12\xa0\x01\n\rGetDelegation\x12..agentnet.orchestrator.v1.GetDelegationRequest\x1a/.agentnet.orchestrator.v1.GetDelegationResponse\".\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/delegations/{delegation_id}\x12\x96\x01\n\x0fListDelegations\x12\x30.agentnet.orchestrator.v1.ListDelegationsRequest\x1a\x31.agentnet.orchestrator.v1.ListDelegationsResponse\"\x1e\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/delegations\x12\xb3\x01\n\x10RevokeDelegation\x12\x31.agentnet.orchestrator.v1.RevokeDelegationRequest\x1a\x32.agentnet.orchestrator.v1.RevokeDelegationResponse\"8\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/delegations/{delegation_id}/revoke:\x01*\x12\x86\x01\n\x0bListMinions\x12,.agentnet.orchestrator.v1.ListMinionsRequest\x1a-.agentnet.orchestrator.v1.ListMinionsResponse\"\x1a\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/minionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,31 +51,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISPATCHMESSAGE']._serialized_start=266
   _globals['_DISPATCHMESSAGE']._serialized_end=349
   _globals['_DISPATCHREQUEST']._serialized_start=352
-  _globals['_DISPATCHREQUEST']._serialized_end=699
-  _globals['_DISPATCHRESPONSE']._serialized_start=702
-  _globals['_DISPATCHRESPONSE']._serialized_end=842
-  _globals['_ROUTEREQUEST']._serialized_start=845
-  _globals['_ROUTEREQUEST']._serialized_end=1031
-  _globals['_ROUTERESPONSE']._serialized_start=1033
-  _globals['_ROUTERESPONSE']._serialized_end=1106
-  _globals['_GETDELEGATIONREQUEST']._serialized_start=1108
-  _globals['_GETDELEGATIONREQUEST']._serialized_end=1167
-  _globals['_GETDELEGATIONRESPONSE']._serialized_start=1169
-  _globals['_GETDELEGATIONRESPONSE']._serialized_end=1262
-  _globals['_LISTDELEGATIONSREQUEST']._serialized_start=1265
-  _globals['_LISTDELEGATIONSREQUEST']._serialized_end=1506
-  _globals['_LISTDELEGATIONSRESPONSE']._serialized_start=1509
-  _globals['_LISTDELEGATIONSRESPONSE']._serialized_end=1646
-  _globals['_REVOKEDELEGATIONREQUEST']._serialized_start=1648
-  _globals['_REVOKEDELEGATIONREQUEST']._serialized_end=1710
-  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_start=1712
-  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_end=1764
-  _globals['_LISTMINIONSREQUEST']._serialized_start=1766
-  _globals['_LISTMINIONSREQUEST']._serialized_end=1818
-  _globals['_LISTMINIONSRESPONSE']._serialized_start=1820
-  _globals['_LISTMINIONSRESPONSE']._serialized_end=1901
-  _globals['_MINION']._serialized_start=1904
-  _globals['_MINION']._serialized_end=2166
-  _globals['_DISPATCHSERVICE']._serialized_start=2169
-  _globals['_DISPATCHSERVICE']._serialized_end=3077
+  _globals['_DISPATCHREQUEST']._serialized_end=719
+  _globals['_DISPATCHRESPONSE']._serialized_start=722
+  _globals['_DISPATCHRESPONSE']._serialized_end=862
+  _globals['_ROUTEREQUEST']._serialized_start=865
+  _globals['_ROUTEREQUEST']._serialized_end=1051
+  _globals['_ROUTERESPONSE']._serialized_start=1053
+  _globals['_ROUTERESPONSE']._serialized_end=1126
+  _globals['_GETDELEGATIONREQUEST']._serialized_start=1128
+  _globals['_GETDELEGATIONREQUEST']._serialized_end=1187
+  _globals['_GETDELEGATIONRESPONSE']._serialized_start=1189
+  _globals['_GETDELEGATIONRESPONSE']._serialized_end=1282
+  _globals['_LISTDELEGATIONSREQUEST']._serialized_start=1285
+  _globals['_LISTDELEGATIONSREQUEST']._serialized_end=1526
+  _globals['_LISTDELEGATIONSRESPONSE']._serialized_start=1529
+  _globals['_LISTDELEGATIONSRESPONSE']._serialized_end=1666
+  _globals['_REVOKEDELEGATIONREQUEST']._serialized_start=1668
+  _globals['_REVOKEDELEGATIONREQUEST']._serialized_end=1730
+  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_start=1732
+  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_end=1784
+  _globals['_LISTMINIONSREQUEST']._serialized_start=1786
+  _globals['_LISTMINIONSREQUEST']._serialized_end=1838
+  _globals['_LISTMINIONSRESPONSE']._serialized_start=1840
+  _globals['_LISTMINIONSRESPONSE']._serialized_end=1921
+  _globals['_MINION']._serialized_start=1924
+  _globals['_MINION']._serialized_end=2186
+  _globals['_DISPATCHSERVICE']._serialized_start=2189
+  _globals['_DISPATCHSERVICE']._serialized_end=3097
 # @@protoc_insertion_point(module_scope)

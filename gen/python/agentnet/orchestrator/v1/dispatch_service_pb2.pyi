@@ -65,6 +65,7 @@ class DispatchRequest(_message.Message):
     CAPABILITY_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation it belongs to: who answered in it before is preferred. At most 64 characters; empty: none."""
     parent_id: _builtins.str
@@ -73,6 +74,8 @@ class DispatchRequest(_message.Message):
     """True: does not wait for the answer."""
     request_id: _builtins.str
     """The same request_id within 24 hours attaches to the first one. At most 64 characters; empty: none."""
+    team: _builtins.str
+    """The team whose budgets it spends from too. At most 100 characters; empty: that of `parent_id`'s session, else none."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchMessage]:
         """The conversation, oldest first; the last message is the task. 1 to 64, at most 32,768 characters together."""
@@ -100,10 +103,11 @@ class DispatchRequest(_message.Message):
         capability: _delegation_pb2.Capability | None = ...,
         detached: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        team: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "capabilities", b"capabilities", "capability", b"capability", "conversation_id", b"conversation_id", "detached", b"detached", "messages", b"messages", "parent_id", b"parent_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "capabilities", b"capabilities", "capability", b"capability", "conversation_id", b"conversation_id", "detached", b"detached", "messages", b"messages", "parent_id", b"parent_id", "request_id", b"request_id", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from agentnet.orchestrator.v1 import decision_pb2 as agentnet_dot_orchestrator_d
 from agentnet.orchestrator.v1 import task_graph_pb2 as agentnet_dot_orchestrator_dot_v1_dot_task__graph__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/orchestrator/v1/progress.proto\x12\x18\x61gentnet.orchestrator.v1\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\'agentnet/orchestrator/v1/decision.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\"\xfd\x02\n\nProgressed\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x1c\n\titeration\x18\x02 \x01(\x05R\titeration\x12%\n\x0emax_iterations\x18\x03 \x01(\x05R\rmaxIterations\x12\x14\n\x05round\x18\x04 \x01(\x05R\x05round\x12\x1d\n\nmax_rounds\x18\x05 \x01(\x05R\tmaxRounds\x12/\n\x05usage\x18\x06 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12&\n\x0f\x63ost_micros_usd\x18\x07 \x01(\x03R\rcostMicrosUsd\x12\x42\n\x0fiteration_usage\x18\x08 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x0eiterationUsage\x12?\n\x0eiteration_cost\x18\t \x01(\x0b\x32\x18.agentnet.common.v1.CostR\riterationCost\"?\n\rPartialResult\x12\x14\n\x05round\x18\x01 \x01(\x05R\x05round\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\"\xa1\x01\n\x0eStrategyChosen\x12\x1a\n\x08strategy\x18\x01 \x01(\tR\x08strategy\x12\x1f\n\x0btopic_class\x18\x02 \x01(\tR\ntopicClass\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x1a\n\x08\x65vidence\x18\x04 \x03(\tR\x08\x65vidence\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\"Q\n\x0f\x44\x65\x63isionReached\x12>\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\".agentnet.orchestrator.v1.DecisionR\x08\x64\x65\x63ision\"U\n\x0fPointsContested\x12\x14\n\x05round\x18\x01 \x01(\x05R\x05round\x12\x16\n\x06points\x18\x02 \x03(\tR\x06points\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\"\xa9\x01\n\rPromptReduced\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12#\n\rtokens_before\x18\x02 \x01(\x05R\x0ctokensBefore\x12!\n\x0ctokens_after\x18\x03 \x01(\x05R\x0btokensAfter\x12!\n\x0climit_tokens\x18\x04 \x01(\x05R\x0blimitTokens\x12\x14\n\x05parts\x18\x05 \x03(\tR\x05parts\"^\n\x08PlanMade\x12\x38\n\x05nodes\x18\x01 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12\x18\n\x07planner\x18\x02 \x01(\tR\x07planner\"\x92\x01\n\x0cMeasureScore\x12\x18\n\x07measure\x18\x01 \x01(\tR\x07measure\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\x12\x1c\n\tthreshold\x18\x03 \x01(\x01R\tthreshold\x12\x18\n\x07\x64\x65\x63ided\x18\x04 \x01(\x08R\x07\x64\x65\x63ided\x12\x1a\n\x08\x64\x65graded\x18\x05 \x01(\x08R\x08\x64\x65gradedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/orchestrator/v1/progress.proto\x12\x18\x61gentnet.orchestrator.v1\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a\'agentnet/orchestrator/v1/decision.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\"\xfd\x02\n\nProgressed\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x1c\n\titeration\x18\x02 \x01(\x05R\titeration\x12%\n\x0emax_iterations\x18\x03 \x01(\x05R\rmaxIterations\x12\x14\n\x05round\x18\x04 \x01(\x05R\x05round\x12\x1d\n\nmax_rounds\x18\x05 \x01(\x05R\tmaxRounds\x12/\n\x05usage\x18\x06 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12&\n\x0f\x63ost_micros_usd\x18\x07 \x01(\x03R\rcostMicrosUsd\x12\x42\n\x0fiteration_usage\x18\x08 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x0eiterationUsage\x12?\n\x0eiteration_cost\x18\t \x01(\x0b\x32\x18.agentnet.common.v1.CostR\riterationCost\"\xa9\x01\n\x0eToolProgressed\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x12\n\x04tool\x18\x03 \x01(\tR\x04tool\x12#\n\rinvocation_id\x18\x04 \x01(\tR\x0cinvocationId\x12\x12\n\x04kind\x18\x05 \x01(\tR\x04kind\x12\x12\n\x04text\x18\x06 \x01(\tR\x04text\"?\n\rPartialResult\x12\x14\n\x05round\x18\x01 \x01(\x05R\x05round\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\"\xa1\x01\n\x0eStrategyChosen\x12\x1a\n\x08strategy\x18\x01 \x01(\tR\x08strategy\x12\x1f\n\x0btopic_class\x18\x02 \x01(\tR\ntopicClass\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x1a\n\x08\x65vidence\x18\x04 \x03(\tR\x08\x65vidence\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\"Q\n\x0f\x44\x65\x63isionReached\x12>\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\".agentnet.orchestrator.v1.DecisionR\x08\x64\x65\x63ision\"U\n\x0fPointsContested\x12\x14\n\x05round\x18\x01 \x01(\x05R\x05round\x12\x16\n\x06points\x18\x02 \x03(\tR\x06points\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\"\xa9\x01\n\rPromptReduced\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12#\n\rtokens_before\x18\x02 \x01(\x05R\x0ctokensBefore\x12!\n\x0ctokens_after\x18\x03 \x01(\x05R\x0btokensAfter\x12!\n\x0climit_tokens\x18\x04 \x01(\x05R\x0blimitTokens\x12\x14\n\x05parts\x18\x05 \x03(\tR\x05parts\"^\n\x08PlanMade\x12\x38\n\x05nodes\x18\x01 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12\x18\n\x07planner\x18\x02 \x01(\tR\x07planner\"\x92\x01\n\x0cMeasureScore\x12\x18\n\x07measure\x18\x01 \x01(\tR\x07measure\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\x12\x1c\n\tthreshold\x18\x03 \x01(\x01R\tthreshold\x12\x18\n\x07\x64\x65\x63ided\x18\x04 \x01(\x08R\x07\x64\x65\x63ided\x12\x1a\n\x08\x64\x65graded\x18\x05 \x01(\x08R\x08\x64\x65gradedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,18 +36,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROGRESSED']._serialized_start=186
   _globals['_PROGRESSED']._serialized_end=567
-  _globals['_PARTIALRESULT']._serialized_start=569
-  _globals['_PARTIALRESULT']._serialized_end=632
-  _globals['_STRATEGYCHOSEN']._serialized_start=635
-  _globals['_STRATEGYCHOSEN']._serialized_end=796
-  _globals['_DECISIONREACHED']._serialized_start=798
-  _globals['_DECISIONREACHED']._serialized_end=879
-  _globals['_POINTSCONTESTED']._serialized_start=881
-  _globals['_POINTSCONTESTED']._serialized_end=966
-  _globals['_PROMPTREDUCED']._serialized_start=969
-  _globals['_PROMPTREDUCED']._serialized_end=1138
-  _globals['_PLANMADE']._serialized_start=1140
-  _globals['_PLANMADE']._serialized_end=1234
-  _globals['_MEASURESCORE']._serialized_start=1237
-  _globals['_MEASURESCORE']._serialized_end=1383
+  _globals['_TOOLPROGRESSED']._serialized_start=570
+  _globals['_TOOLPROGRESSED']._serialized_end=739
+  _globals['_PARTIALRESULT']._serialized_start=741
+  _globals['_PARTIALRESULT']._serialized_end=804
+  _globals['_STRATEGYCHOSEN']._serialized_start=807
+  _globals['_STRATEGYCHOSEN']._serialized_end=968
+  _globals['_DECISIONREACHED']._serialized_start=970
+  _globals['_DECISIONREACHED']._serialized_end=1051
+  _globals['_POINTSCONTESTED']._serialized_start=1053
+  _globals['_POINTSCONTESTED']._serialized_end=1138
+  _globals['_PROMPTREDUCED']._serialized_start=1141
+  _globals['_PROMPTREDUCED']._serialized_end=1310
+  _globals['_PLANMADE']._serialized_start=1312
+  _globals['_PLANMADE']._serialized_end=1406
+  _globals['_MEASURESCORE']._serialized_start=1409
+  _globals['_MEASURESCORE']._serialized_end=1555
 # @@protoc_insertion_point(module_scope)

@@ -82,6 +82,48 @@ class Progressed(_message.Message):
 Global___Progressed: _TypeAlias = Progressed  # noqa: Y015
 
 @_typing.final
+class ToolProgressed(_message.Message):
+    """A tool shows something while it runs: it stands between the tool_started and the tool_finished of its call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    turn_id: _builtins.str
+    """The turn that called."""
+    request_id: _builtins.str
+    """The call, as in ToolCallMade."""
+    tool: _builtins.str
+    """The tool, by name."""
+    invocation_id: _builtins.str
+    """The invocation, as tools names it."""
+    kind: _builtins.str
+    """"stdout", "stderr", or the kind it gave to emit(), for example "progress"."""
+    text: _builtins.str
+    """What it printed, or as JSON what it emitted. At most 16 KiB; of one call at most 256 events and 65,536 characters are shown."""
+    def __init__(
+        self,
+        *,
+        turn_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        invocation_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invocation_id", b"invocation_id", "kind", b"kind", "request_id", b"request_id", "text", b"text", "tool", b"tool", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolProgressed: _TypeAlias = ToolProgressed  # noqa: Y015
+
+@_typing.final
 class PartialResult(_message.Message):
     """The best there is so far: what the session would come to if it ended here."""
 

@@ -171,6 +171,7 @@ class Session(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
     EFFECTS_OFF_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, for example `ses_01J…`."""
     topic_start: _builtins.str
@@ -205,6 +206,8 @@ class Session(_message.Message):
     """
     effects_off: _builtins.bool
     """True when calls of tools do not act on the world: an answer comes from the log of its origin, or the call is refused."""
+    team: _builtins.str
+    """The team whose budgets it spends from too; empty: none."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who takes part, as `Athena@1.0.0`: versions are pinned at the start."""
@@ -314,10 +317,11 @@ class Session(_message.Message):
         origin: Global___SessionOrigin | None = ...,
         overrides: Global___SessionOverrides | None = ...,
         effects_off: _builtins.bool = ...,
+        team: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "decision", b"decision", "delegated", b"delegated", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "limits", b"limits", "metadata", b"metadata", "options", b"options", "origin", b"origin", "overrides", b"overrides", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "decision", b"decision", "delegated", b"delegated", "effects_off", b"effects_off", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "id", b"id", "inputs", b"inputs", "last_sequence", b"last_sequence", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "origin", b"origin", "overrides", b"overrides", "require_approval", b"require_approval", "result", b"result", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_measure", b"stop_measure", "stop_reason", b"stop_reason", "strategy", b"strategy", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "converged", b"converged", "convergence_policy", b"convergence_policy", "cost_micros_usd", b"cost_micros_usd", "decision", b"decision", "delegated", b"delegated", "effects_off", b"effects_off", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "grant", b"grant", "id", b"id", "inputs", b"inputs", "last_sequence", b"last_sequence", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "origin", b"origin", "overrides", b"overrides", "require_approval", b"require_approval", "result", b"result", "round_similarities", b"round_similarities", "rounds_executed", b"rounds_executed", "start_time", b"start_time", "status", b"status", "stop_measure", b"stop_measure", "stop_reason", b"stop_reason", "strategy", b"strategy", "team", b"team", "topic_final", b"topic_final", "topic_start", b"topic_start", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,6 +452,7 @@ class Delegated(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     NO_TOOLS_FIELD_NUMBER: _builtins.int
+    SUB_AGENT_FIELD_NUMBER: _builtins.int
     delegation_id: _builtins.str
     """The delegation."""
     source: _builtins.str
@@ -458,6 +463,10 @@ class Delegated(_message.Message):
     """Why that one, in one sentence."""
     no_tools: _builtins.bool
     """True: it may have no tool invoked. (An empty list in `grant` means those of its agents.)"""
+    sub_agent: _builtins.str
+    """The sub-agent that works on it, as a path from the agent a user gave work to, such as `Athena@1.0.0/Apollo@1.0.0`: what it
+    spends counts for its budgets too. At most 255 characters, cut in front; empty: a user gave the work.
+    """
     def __init__(
         self,
         *,
@@ -466,10 +475,11 @@ class Delegated(_message.Message):
         target: _builtins.str = ...,
         reason: _builtins.str = ...,
         no_tools: _builtins.bool = ...,
+        sub_agent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation_id", b"delegation_id", "no_tools", b"no_tools", "reason", b"reason", "source", b"source", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation_id", b"delegation_id", "no_tools", b"no_tools", "reason", b"reason", "source", b"source", "sub_agent", b"sub_agent", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

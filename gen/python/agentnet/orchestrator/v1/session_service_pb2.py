@@ -31,7 +31,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.agentnet/orchestrator/v1/session_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a$agentnet/orchestrator/v1/event.proto\x1a&agentnet/orchestrator/v1/session.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x04\n\x13StartSessionRequest\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x12\n\x04mode\x18\x02 \x01(\tR\x04mode\x12\x1a\n\x08strategy\x18\x03 \x01(\tR\x08strategy\x12\x16\n\x06\x61gents\x18\x04 \x03(\tR\x06\x61gents\x12\x1d\n\nmax_rounds\x18\x05 \x01(\x05R\tmaxRounds\x12 \n\x0b\x63onvergence\x18\x06 \x01(\x08R\x0b\x63onvergence\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12Z\n\x12\x63onvergence_policy\x18\x08 \x01(\x0b\x32+.agentnet.orchestrator.v1.ConvergencePolicyR\x11\x63onvergencePolicy\x12%\n\x0emanual_advance\x18\t \x01(\x08R\rmanualAdvance\x12\x1d\n\nrequest_id\x18\n \x01(\tR\trequestId\x12\x42\n\x07options\x18\x0b \x01(\x0b\x32(.agentnet.orchestrator.v1.SessionOptionsR\x07options\x12?\n\x06limits\x18\x0c \x01(\x0b\x32\'.agentnet.orchestrator.v1.SessionLimitsR\x06limits\x12)\n\x10require_approval\x18\r \x03(\tR\x0frequireApproval\"S\n\x14StartSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"2\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"Q\n\x12GetSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"\xdd\x03\n\x13ListSessionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12?\n\x06status\x18\x03 \x01(\x0e\x32\'.agentnet.orchestrator.v1.SessionStatusR\x06status\x12\x12\n\x04mode\x18\x04 \x01(\tR\x04mode\x12\x19\n\x08order_by\x18\x05 \x01(\tR\x07orderBy\x12\x14\n\x05\x61gent\x18\x06 \x01(\tR\x05\x61gent\x12\x45\n\x0bstop_reason\x18\x07 \x01(\x0e\x32$.agentnet.orchestrator.v1.StopReasonR\nstopReason\x12\x42\n\x0fstart_time_from\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rstartTimeFrom\x12\x44\n\x10start_time_until\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0estartTimeUntil\x12\x33\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\"}\n\x14ListSessionsResponse\x12=\n\x08sessions\x18\x01 \x03(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x99\x01\n\x10ListTurnsRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x14\n\x05round\x18\x05 \x01(\x05R\x05round\"q\n\x11ListTurnsResponse\x12\x34\n\x05turns\x18\x01 \x03(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x13WatchSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03R\rafterSequence\"\xa3\x01\n\x14WatchSessionResponse\x12>\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.agentnet.orchestrator.v1.SessionEventH\x00R\x05\x65vent\x12\x43\n\theartbeat\x18\x02 \x01(\x0b\x32#.agentnet.orchestrator.v1.HeartbeatH\x00R\theartbeatB\x06\n\x04item\"`\n\tHeartbeat\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12#\n\rlast_sequence\x18\x02 \x01(\x03R\x0clastSequence\"U\n\x15\x41\x64vanceSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"U\n\x16\x41\x64vanceSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"S\n\x13PauseSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"S\n\x14PauseSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"T\n\x14ResumeSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"T\n\x15ResumeSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"T\n\x14\x43\x61ncelSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"T\n\x15\x43\x61ncelSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session2\x88\x0b\n\x0eSessionService\x12\x8a\x01\n\x0cStartSession\x12-.agentnet.orchestrator.v1.StartSessionRequest\x1a..agentnet.orchestrator.v1.StartSessionResponse\"\x1b\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/sessions:\x01*\x12\x91\x01\n\nGetSession\x12+.agentnet.orchestrator.v1.GetSessionRequest\x1a,.agentnet.orchestrator.v1.GetSessionResponse\"(\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/sessions/{session_id}\x12\x8a\x01\n\x0cListSessions\x12-.agentnet.orchestrator.v1.ListSessionsRequest\x1a..agentnet.orchestrator.v1.ListSessionsResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\x94\x01\n\tListTurns\x12*.agentnet.orchestrator.v1.ListTurnsRequest\x1a+.agentnet.orchestrator.v1.ListTurnsResponse\".\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/sessions/{session_id}/turns\x12\xa0\x01\n\x0cWatchSession\x12-.agentnet.orchestrator.v1.WatchSessionRequest\x1a..agentnet.orchestrator.v1.WatchSessionResponse\"/\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}/events0\x01\x12\xa5\x01\n\x0e\x41\x64vanceSession\x12/.agentnet.orchestrator.v1.AdvanceSessionRequest\x1a\x30.agentnet.orchestrator.v1.AdvanceSessionResponse\"0\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02&\"!/v1/sessions/{session_id}/advance:\x01*\x12\x9d\x01\n\x0cPauseSession\x12-.agentnet.orchestrator.v1.PauseSessionRequest\x1a..agentnet.orchestrator.v1.PauseSessionResponse\".\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02$\"\x1f/v1/sessions/{session_id}/pause:\x01*\x12\xa1\x01\n\rResumeSession\x12..agentnet.orchestrator.v1.ResumeSessionRequest\x1a/.agentnet.orchestrator.v1.ResumeSessionResponse\"/\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}/resume:\x01*\x12\xa1\x01\n\rCancelSession\x12..agentnet.orchestrator.v1.CancelSessionRequest\x1a/.agentnet.orchestrator.v1.CancelSessionResponse\"/\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}/cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.agentnet/orchestrator/v1/session_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a$agentnet/orchestrator/v1/event.proto\x1a&agentnet/orchestrator/v1/session.proto\x1a#agentnet/orchestrator/v1/turn.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x04\n\x13StartSessionRequest\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x12\n\x04mode\x18\x02 \x01(\tR\x04mode\x12\x1a\n\x08strategy\x18\x03 \x01(\tR\x08strategy\x12\x16\n\x06\x61gents\x18\x04 \x03(\tR\x06\x61gents\x12\x1d\n\nmax_rounds\x18\x05 \x01(\x05R\tmaxRounds\x12 \n\x0b\x63onvergence\x18\x06 \x01(\x08R\x0b\x63onvergence\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12Z\n\x12\x63onvergence_policy\x18\x08 \x01(\x0b\x32+.agentnet.orchestrator.v1.ConvergencePolicyR\x11\x63onvergencePolicy\x12%\n\x0emanual_advance\x18\t \x01(\x08R\rmanualAdvance\x12\x1d\n\nrequest_id\x18\n \x01(\tR\trequestId\x12\x42\n\x07options\x18\x0b \x01(\x0b\x32(.agentnet.orchestrator.v1.SessionOptionsR\x07options\x12?\n\x06limits\x18\x0c \x01(\x0b\x32\'.agentnet.orchestrator.v1.SessionLimitsR\x06limits\x12)\n\x10require_approval\x18\r \x03(\tR\x0frequireApproval\x12\x12\n\x04team\x18\x0e \x01(\tR\x04team\"S\n\x14StartSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"2\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"Q\n\x12GetSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"\xdd\x03\n\x13ListSessionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12?\n\x06status\x18\x03 \x01(\x0e\x32\'.agentnet.orchestrator.v1.SessionStatusR\x06status\x12\x12\n\x04mode\x18\x04 \x01(\tR\x04mode\x12\x19\n\x08order_by\x18\x05 \x01(\tR\x07orderBy\x12\x14\n\x05\x61gent\x18\x06 \x01(\tR\x05\x61gent\x12\x45\n\x0bstop_reason\x18\x07 \x01(\x0e\x32$.agentnet.orchestrator.v1.StopReasonR\nstopReason\x12\x42\n\x0fstart_time_from\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rstartTimeFrom\x12\x44\n\x10start_time_until\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0estartTimeUntil\x12\x33\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\"}\n\x14ListSessionsResponse\x12=\n\x08sessions\x18\x01 \x03(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x99\x01\n\x10ListTurnsRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x14\n\x05round\x18\x05 \x01(\x05R\x05round\"q\n\x11ListTurnsResponse\x12\x34\n\x05turns\x18\x01 \x03(\x0b\x32\x1e.agentnet.orchestrator.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x13WatchSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03R\rafterSequence\"\xa3\x01\n\x14WatchSessionResponse\x12>\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.agentnet.orchestrator.v1.SessionEventH\x00R\x05\x65vent\x12\x43\n\theartbeat\x18\x02 \x01(\x0b\x32#.agentnet.orchestrator.v1.HeartbeatH\x00R\theartbeatB\x06\n\x04item\"`\n\tHeartbeat\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12#\n\rlast_sequence\x18\x02 \x01(\x03R\x0clastSequence\"U\n\x15\x41\x64vanceSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"U\n\x16\x41\x64vanceSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"S\n\x13PauseSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"S\n\x14PauseSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"T\n\x14ResumeSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"T\n\x15ResumeSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session\"T\n\x14\x43\x61ncelSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"T\n\x15\x43\x61ncelSessionResponse\x12;\n\x07session\x18\x01 \x01(\x0b\x32!.agentnet.orchestrator.v1.SessionR\x07session2\x88\x0b\n\x0eSessionService\x12\x8a\x01\n\x0cStartSession\x12-.agentnet.orchestrator.v1.StartSessionRequest\x1a..agentnet.orchestrator.v1.StartSessionResponse\"\x1b\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/sessions:\x01*\x12\x91\x01\n\nGetSession\x12+.agentnet.orchestrator.v1.GetSessionRequest\x1a,.agentnet.orchestrator.v1.GetSessionResponse\"(\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/sessions/{session_id}\x12\x8a\x01\n\x0cListSessions\x12-.agentnet.orchestrator.v1.ListSessionsRequest\x1a..agentnet.orchestrator.v1.ListSessionsResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\x94\x01\n\tListTurns\x12*.agentnet.orchestrator.v1.ListTurnsRequest\x1a+.agentnet.orchestrator.v1.ListTurnsResponse\".\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/sessions/{session_id}/turns\x12\xa0\x01\n\x0cWatchSession\x12-.agentnet.orchestrator.v1.WatchSessionRequest\x1a..agentnet.orchestrator.v1.WatchSessionResponse\"/\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}/events0\x01\x12\xa5\x01\n\x0e\x41\x64vanceSession\x12/.agentnet.orchestrator.v1.AdvanceSessionRequest\x1a\x30.agentnet.orchestrator.v1.AdvanceSessionResponse\"0\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02&\"!/v1/sessions/{session_id}/advance:\x01*\x12\x9d\x01\n\x0cPauseSession\x12-.agentnet.orchestrator.v1.PauseSessionRequest\x1a..agentnet.orchestrator.v1.PauseSessionResponse\".\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02$\"\x1f/v1/sessions/{session_id}/pause:\x01*\x12\xa1\x01\n\rResumeSession\x12..agentnet.orchestrator.v1.ResumeSessionRequest\x1a/.agentnet.orchestrator.v1.ResumeSessionResponse\"/\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}/resume:\x01*\x12\xa1\x01\n\rCancelSession\x12..agentnet.orchestrator.v1.CancelSessionRequest\x1a/.agentnet.orchestrator.v1.CancelSessionResponse\"/\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}/cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,43 +57,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['CancelSession']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['CancelSession']._serialized_options = b'\240\273\030\003\202\323\344\223\002%\" /v1/sessions/{session_id}/cancel:\001*'
   _globals['_STARTSESSIONREQUEST']._serialized_start=322
-  _globals['_STARTSESSIONREQUEST']._serialized_end=893
-  _globals['_STARTSESSIONRESPONSE']._serialized_start=895
-  _globals['_STARTSESSIONRESPONSE']._serialized_end=978
-  _globals['_GETSESSIONREQUEST']._serialized_start=980
-  _globals['_GETSESSIONREQUEST']._serialized_end=1030
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1032
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1113
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1116
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1593
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1595
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1720
-  _globals['_LISTTURNSREQUEST']._serialized_start=1723
-  _globals['_LISTTURNSREQUEST']._serialized_end=1876
-  _globals['_LISTTURNSRESPONSE']._serialized_start=1878
-  _globals['_LISTTURNSRESPONSE']._serialized_end=1991
-  _globals['_WATCHSESSIONREQUEST']._serialized_start=1993
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=2084
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=2087
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=2250
-  _globals['_HEARTBEAT']._serialized_start=2252
-  _globals['_HEARTBEAT']._serialized_end=2348
-  _globals['_ADVANCESESSIONREQUEST']._serialized_start=2350
-  _globals['_ADVANCESESSIONREQUEST']._serialized_end=2435
-  _globals['_ADVANCESESSIONRESPONSE']._serialized_start=2437
-  _globals['_ADVANCESESSIONRESPONSE']._serialized_end=2522
-  _globals['_PAUSESESSIONREQUEST']._serialized_start=2524
-  _globals['_PAUSESESSIONREQUEST']._serialized_end=2607
-  _globals['_PAUSESESSIONRESPONSE']._serialized_start=2609
-  _globals['_PAUSESESSIONRESPONSE']._serialized_end=2692
-  _globals['_RESUMESESSIONREQUEST']._serialized_start=2694
-  _globals['_RESUMESESSIONREQUEST']._serialized_end=2778
-  _globals['_RESUMESESSIONRESPONSE']._serialized_start=2780
-  _globals['_RESUMESESSIONRESPONSE']._serialized_end=2864
-  _globals['_CANCELSESSIONREQUEST']._serialized_start=2866
-  _globals['_CANCELSESSIONREQUEST']._serialized_end=2950
-  _globals['_CANCELSESSIONRESPONSE']._serialized_start=2952
-  _globals['_CANCELSESSIONRESPONSE']._serialized_end=3036
-  _globals['_SESSIONSERVICE']._serialized_start=3039
-  _globals['_SESSIONSERVICE']._serialized_end=4455
+  _globals['_STARTSESSIONREQUEST']._serialized_end=913
+  _globals['_STARTSESSIONRESPONSE']._serialized_start=915
+  _globals['_STARTSESSIONRESPONSE']._serialized_end=998
+  _globals['_GETSESSIONREQUEST']._serialized_start=1000
+  _globals['_GETSESSIONREQUEST']._serialized_end=1050
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1052
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1133
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1136
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1613
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1615
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1740
+  _globals['_LISTTURNSREQUEST']._serialized_start=1743
+  _globals['_LISTTURNSREQUEST']._serialized_end=1896
+  _globals['_LISTTURNSRESPONSE']._serialized_start=1898
+  _globals['_LISTTURNSRESPONSE']._serialized_end=2011
+  _globals['_WATCHSESSIONREQUEST']._serialized_start=2013
+  _globals['_WATCHSESSIONREQUEST']._serialized_end=2104
+  _globals['_WATCHSESSIONRESPONSE']._serialized_start=2107
+  _globals['_WATCHSESSIONRESPONSE']._serialized_end=2270
+  _globals['_HEARTBEAT']._serialized_start=2272
+  _globals['_HEARTBEAT']._serialized_end=2368
+  _globals['_ADVANCESESSIONREQUEST']._serialized_start=2370
+  _globals['_ADVANCESESSIONREQUEST']._serialized_end=2455
+  _globals['_ADVANCESESSIONRESPONSE']._serialized_start=2457
+  _globals['_ADVANCESESSIONRESPONSE']._serialized_end=2542
+  _globals['_PAUSESESSIONREQUEST']._serialized_start=2544
+  _globals['_PAUSESESSIONREQUEST']._serialized_end=2627
+  _globals['_PAUSESESSIONRESPONSE']._serialized_start=2629
+  _globals['_PAUSESESSIONRESPONSE']._serialized_end=2712
+  _globals['_RESUMESESSIONREQUEST']._serialized_start=2714
+  _globals['_RESUMESESSIONREQUEST']._serialized_end=2798
+  _globals['_RESUMESESSIONRESPONSE']._serialized_start=2800
+  _globals['_RESUMESESSIONRESPONSE']._serialized_end=2884
+  _globals['_CANCELSESSIONREQUEST']._serialized_start=2886
+  _globals['_CANCELSESSIONREQUEST']._serialized_end=2970
+  _globals['_CANCELSESSIONRESPONSE']._serialized_start=2972
+  _globals['_CANCELSESSIONRESPONSE']._serialized_end=3056
+  _globals['_SESSIONSERVICE']._serialized_start=3059
+  _globals['_SESSIONSERVICE']._serialized_end=4475
 # @@protoc_insertion_point(module_scope)

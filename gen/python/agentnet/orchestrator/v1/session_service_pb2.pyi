@@ -42,6 +42,7 @@ class StartSessionRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     REQUIRE_APPROVAL_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The topic or, in mode "single", the prompt. Required, at most 32,768 characters."""
     mode: _builtins.str
@@ -61,6 +62,8 @@ class StartSessionRequest(_message.Message):
     """True: after each round the session waits for AdvanceSession."""
     request_id: _builtins.str
     """The same request_id within 24 hours returns the first session. At most 64 characters; empty: none."""
+    team: _builtins.str
+    """The team whose budgets it spends from too. At most 100 characters; empty: none."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who takes part: `Athena` or `Athena@1.0.0`. 1 to 16, each once; exactly 1 in mode "single", 2 or more in "debate",
@@ -103,10 +106,11 @@ class StartSessionRequest(_message.Message):
         options: _session_pb2.SessionOptions | None = ...,
         limits: _session_pb2.SessionLimits | None = ...,
         require_approval: _abc.Iterable[_builtins.str] | None = ...,
+        team: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["convergence_policy", b"convergence_policy", "limits", b"limits", "metadata", b"metadata", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "convergence", b"convergence", "convergence_policy", b"convergence_policy", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "request_id", b"request_id", "require_approval", b"require_approval", "strategy", b"strategy", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "convergence", b"convergence", "convergence_policy", b"convergence_policy", "limits", b"limits", "manual_advance", b"manual_advance", "max_rounds", b"max_rounds", "metadata", b"metadata", "mode", b"mode", "options", b"options", "request_id", b"request_id", "require_approval", b"require_approval", "strategy", b"strategy", "team", b"team", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

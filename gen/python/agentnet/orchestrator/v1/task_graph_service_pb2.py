@@ -27,7 +27,7 @@ from agentnet.orchestrator.v1 import task_graph_pb2 as agentnet_dot_orchestrator
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/task_graph_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\x1a\x1cgoogle/api/annotations.proto\"u\n\x10PlanTasksRequest\x12\x12\n\x04goal\x18\x01 \x01(\tR\x04goal\x12\x16\n\x06\x61gents\x18\x02 \x03(\tR\x06\x61gents\x12\x18\n\x07planner\x18\x03 \x01(\tR\x07planner\x12\x1b\n\tmax_nodes\x18\x04 \x01(\x05R\x08maxNodes\"j\n\x11PlanTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1a\n\x08repaired\x18\x02 \x01(\x08R\x08repaired\"\xca\x01\n\x13\x45xecuteTasksRequest\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x38\n\x05nodes\x18\x03 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12\x1f\n\x0bresume_from\x18\x04 \x01(\tR\nresumeFrom\"p\n\x14\x45xecuteTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\"9\n\x13GetTaskGraphRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\"\xa3\x02\n\x14GetTaskGraphResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12>\n\x07results\x18\x02 \x03(\x0b\x32$.agentnet.orchestrator.v1.TaskResultR\x07results\x12\x43\n\x08progress\x18\x03 \x01(\x0b\x32\'.agentnet.orchestrator.v1.GraphProgressR\x08progress\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12,\n\x12last_checkpoint_id\x18\x05 \x01(\tR\x10lastCheckpointId\"\x91\x01\n\x15ListTaskGraphsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12<\n\x06status\x18\x03 \x01(\x0e\x32$.agentnet.orchestrator.v1.TaskStatusR\x06status\"}\n\x16ListTaskGraphsResponse\x12;\n\x06graphs\x18\x01 \x03(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x06graphs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n\x12\x43\x61ncelTasksRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\x12\x17\n\x07node_id\x18\x02 \x01(\tR\x06nodeId\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"P\n\x13\x43\x61ncelTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\":\n\x14\x44rawTaskGraphRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\"C\n\x15\x44rawTaskGraphResponse\x12\x18\n\x07mermaid\x18\x01 \x01(\tR\x07mermaid\x12\x10\n\x03svg\x18\x02 \x01(\tR\x03svg2\x97\x07\n\x10TaskGraphService\x12\x83\x01\n\tPlanTasks\x12*.agentnet.orchestrator.v1.PlanTasksRequest\x1a+.agentnet.orchestrator.v1.PlanTasksResponse\"\x1d\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/tasks/plan:\x01*\x12\x8f\x01\n\x0c\x45xecuteTasks\x12-.agentnet.orchestrator.v1.ExecuteTasksRequest\x1a..agentnet.orchestrator.v1.ExecuteTasksResponse\" \xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x16\"\x11/v1/tasks/execute:\x01*\x12\x97\x01\n\x0cGetTaskGraph\x12-.agentnet.orchestrator.v1.GetTaskGraphRequest\x1a..agentnet.orchestrator.v1.GetTaskGraphResponse\"(\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/tasks/{task_graph_id}\x12\x8d\x01\n\x0eListTaskGraphs\x12/.agentnet.orchestrator.v1.ListTaskGraphsRequest\x1a\x30.agentnet.orchestrator.v1.ListTaskGraphsResponse\"\x18\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12\x9b\x01\n\x0b\x43\x61ncelTasks\x12,.agentnet.orchestrator.v1.CancelTasksRequest\x1a-.agentnet.orchestrator.v1.CancelTasksResponse\"/\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02%\" /v1/tasks/{task_graph_id}/cancel:\x01*\x12\xa2\x01\n\rDrawTaskGraph\x12..agentnet.orchestrator.v1.DrawTaskGraphRequest\x1a/.agentnet.orchestrator.v1.DrawTaskGraphResponse\"0\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/tasks/{task_graph_id}/pictureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1agentnet/orchestrator/v1/task_graph_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\x1a\x1cgoogle/api/annotations.proto\"u\n\x10PlanTasksRequest\x12\x12\n\x04goal\x18\x01 \x01(\tR\x04goal\x12\x16\n\x06\x61gents\x18\x02 \x03(\tR\x06\x61gents\x12\x18\n\x07planner\x18\x03 \x01(\tR\x07planner\x12\x1b\n\tmax_nodes\x18\x04 \x01(\x05R\x08maxNodes\"j\n\x11PlanTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1a\n\x08repaired\x18\x02 \x01(\x08R\x08repaired\"\xde\x01\n\x13\x45xecuteTasksRequest\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x38\n\x05nodes\x18\x03 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12\x1f\n\x0bresume_from\x18\x04 \x01(\tR\nresumeFrom\x12\x12\n\x04team\x18\x05 \x01(\tR\x04team\"p\n\x14\x45xecuteTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\"9\n\x13GetTaskGraphRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\"\xa3\x02\n\x14GetTaskGraphResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\x12>\n\x07results\x18\x02 \x03(\x0b\x32$.agentnet.orchestrator.v1.TaskResultR\x07results\x12\x43\n\x08progress\x18\x03 \x01(\x0b\x32\'.agentnet.orchestrator.v1.GraphProgressR\x08progress\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12,\n\x12last_checkpoint_id\x18\x05 \x01(\tR\x10lastCheckpointId\"\x91\x01\n\x15ListTaskGraphsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12<\n\x06status\x18\x03 \x01(\x0e\x32$.agentnet.orchestrator.v1.TaskStatusR\x06status\"}\n\x16ListTaskGraphsResponse\x12;\n\x06graphs\x18\x01 \x03(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x06graphs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n\x12\x43\x61ncelTasksRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\x12\x17\n\x07node_id\x18\x02 \x01(\tR\x06nodeId\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"P\n\x13\x43\x61ncelTasksResponse\x12\x39\n\x05graph\x18\x01 \x01(\x0b\x32#.agentnet.orchestrator.v1.TaskGraphR\x05graph\":\n\x14\x44rawTaskGraphRequest\x12\"\n\rtask_graph_id\x18\x01 \x01(\tR\x0btaskGraphId\"C\n\x15\x44rawTaskGraphResponse\x12\x18\n\x07mermaid\x18\x01 \x01(\tR\x07mermaid\x12\x10\n\x03svg\x18\x02 \x01(\tR\x03svg2\x97\x07\n\x10TaskGraphService\x12\x83\x01\n\tPlanTasks\x12*.agentnet.orchestrator.v1.PlanTasksRequest\x1a+.agentnet.orchestrator.v1.PlanTasksResponse\"\x1d\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/tasks/plan:\x01*\x12\x8f\x01\n\x0c\x45xecuteTasks\x12-.agentnet.orchestrator.v1.ExecuteTasksRequest\x1a..agentnet.orchestrator.v1.ExecuteTasksResponse\" \xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x16\"\x11/v1/tasks/execute:\x01*\x12\x97\x01\n\x0cGetTaskGraph\x12-.agentnet.orchestrator.v1.GetTaskGraphRequest\x1a..agentnet.orchestrator.v1.GetTaskGraphResponse\"(\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/tasks/{task_graph_id}\x12\x8d\x01\n\x0eListTaskGraphs\x12/.agentnet.orchestrator.v1.ListTaskGraphsRequest\x1a\x30.agentnet.orchestrator.v1.ListTaskGraphsResponse\"\x18\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12\x9b\x01\n\x0b\x43\x61ncelTasks\x12,.agentnet.orchestrator.v1.CancelTasksRequest\x1a-.agentnet.orchestrator.v1.CancelTasksResponse\"/\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02%\" /v1/tasks/{task_graph_id}/cancel:\x01*\x12\xa2\x01\n\rDrawTaskGraph\x12..agentnet.orchestrator.v1.DrawTaskGraphRequest\x1a/.agentnet.orchestrator.v1.DrawTaskGraphResponse\"0\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/tasks/{task_graph_id}/pictureb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,25 +51,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANTASKSRESPONSE']._serialized_start=308
   _globals['_PLANTASKSRESPONSE']._serialized_end=414
   _globals['_EXECUTETASKSREQUEST']._serialized_start=417
-  _globals['_EXECUTETASKSREQUEST']._serialized_end=619
-  _globals['_EXECUTETASKSRESPONSE']._serialized_start=621
-  _globals['_EXECUTETASKSRESPONSE']._serialized_end=733
-  _globals['_GETTASKGRAPHREQUEST']._serialized_start=735
-  _globals['_GETTASKGRAPHREQUEST']._serialized_end=792
-  _globals['_GETTASKGRAPHRESPONSE']._serialized_start=795
-  _globals['_GETTASKGRAPHRESPONSE']._serialized_end=1086
-  _globals['_LISTTASKGRAPHSREQUEST']._serialized_start=1089
-  _globals['_LISTTASKGRAPHSREQUEST']._serialized_end=1234
-  _globals['_LISTTASKGRAPHSRESPONSE']._serialized_start=1236
-  _globals['_LISTTASKGRAPHSRESPONSE']._serialized_end=1361
-  _globals['_CANCELTASKSREQUEST']._serialized_start=1363
-  _globals['_CANCELTASKSREQUEST']._serialized_end=1475
-  _globals['_CANCELTASKSRESPONSE']._serialized_start=1477
-  _globals['_CANCELTASKSRESPONSE']._serialized_end=1557
-  _globals['_DRAWTASKGRAPHREQUEST']._serialized_start=1559
-  _globals['_DRAWTASKGRAPHREQUEST']._serialized_end=1617
-  _globals['_DRAWTASKGRAPHRESPONSE']._serialized_start=1619
-  _globals['_DRAWTASKGRAPHRESPONSE']._serialized_end=1686
-  _globals['_TASKGRAPHSERVICE']._serialized_start=1689
-  _globals['_TASKGRAPHSERVICE']._serialized_end=2608
+  _globals['_EXECUTETASKSREQUEST']._serialized_end=639
+  _globals['_EXECUTETASKSRESPONSE']._serialized_start=641
+  _globals['_EXECUTETASKSRESPONSE']._serialized_end=753
+  _globals['_GETTASKGRAPHREQUEST']._serialized_start=755
+  _globals['_GETTASKGRAPHREQUEST']._serialized_end=812
+  _globals['_GETTASKGRAPHRESPONSE']._serialized_start=815
+  _globals['_GETTASKGRAPHRESPONSE']._serialized_end=1106
+  _globals['_LISTTASKGRAPHSREQUEST']._serialized_start=1109
+  _globals['_LISTTASKGRAPHSREQUEST']._serialized_end=1254
+  _globals['_LISTTASKGRAPHSRESPONSE']._serialized_start=1256
+  _globals['_LISTTASKGRAPHSRESPONSE']._serialized_end=1381
+  _globals['_CANCELTASKSREQUEST']._serialized_start=1383
+  _globals['_CANCELTASKSREQUEST']._serialized_end=1495
+  _globals['_CANCELTASKSRESPONSE']._serialized_start=1497
+  _globals['_CANCELTASKSRESPONSE']._serialized_end=1577
+  _globals['_DRAWTASKGRAPHREQUEST']._serialized_start=1579
+  _globals['_DRAWTASKGRAPHREQUEST']._serialized_end=1637
+  _globals['_DRAWTASKGRAPHRESPONSE']._serialized_start=1639
+  _globals['_DRAWTASKGRAPHRESPONSE']._serialized_end=1706
+  _globals['_TASKGRAPHSERVICE']._serialized_start=1709
+  _globals['_TASKGRAPHSERVICE']._serialized_end=2628
 # @@protoc_insertion_point(module_scope)

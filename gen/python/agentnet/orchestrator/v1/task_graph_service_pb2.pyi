@@ -93,12 +93,15 @@ class ExecuteTasksRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     RESUME_FROM_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The same request_id within 24 hours returns the first graph. At most 64 characters; empty: none."""
     resume_from: _builtins.str
     """A checkpoint to go on from: nodes that completed in it are not run again. Without a graph its own graph is run; with
     one, results are taken over for nodes that are the same in both. Empty: from the start.
     """
+    team: _builtins.str
+    """The team whose budgets it spends from too. At most 100 characters; empty: none."""
     @_builtins.property
     def graph(self) -> _task_graph_pb2.TaskGraph:
         """The graph. Required, unless `nodes` or `resume_from` is set."""
@@ -114,10 +117,11 @@ class ExecuteTasksRequest(_message.Message):
         request_id: _builtins.str = ...,
         nodes: _abc.Iterable[_task_graph_pb2.TaskNode] | None = ...,
         resume_from: _builtins.str = ...,
+        team: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph", "nodes", b"nodes", "request_id", b"request_id", "resume_from", b"resume_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph", "nodes", b"nodes", "request_id", b"request_id", "resume_from", b"resume_from", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -358,15 +358,23 @@ class ToolOutcome(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    ARTEFACTS_FIELD_NUMBER: _builtins.int
     result: _builtins.str
     """What the agent was given, text or JSON, at most 16,384 characters."""
     truncated: _builtins.bool
     """True when the result was longer."""
     replayed: _builtins.bool
     """True when an earlier call had had the effect already, and this one did nothing."""
+    stopped: _builtins.bool
+    """True when the agent's own rule (Agent.stop_tools_when) ended the call before its end: the result is what it had shown."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Wall time from asking to the answer."""
+
+    @_builtins.property
+    def artefacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftArtefact]:
+        """What the tool left in the object store, in order; read it by ToolService.GetToolArtefact."""
 
     def __init__(
         self,
@@ -375,11 +383,47 @@ class ToolOutcome(_message.Message):
         truncated: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
         replayed: _builtins.bool = ...,
+        stopped: _builtins.bool = ...,
+        artefacts: _abc.Iterable[Global___LeftArtefact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "replayed", b"replayed", "result", b"result", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefacts", b"artefacts", "duration", b"duration", "replayed", b"replayed", "result", b"result", "stopped", b"stopped", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015
+
+@_typing.final
+class LeftArtefact(_message.Message):
+    """A large thing that a call of a tool left behind, by reference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    invocation_id: _builtins.str
+    """The invocation that left it."""
+    name: _builtins.str
+    """Its name there."""
+    size: _builtins.int
+    """Bytes."""
+    sha256: _builtins.str
+    """SHA-256 of its bytes, hex."""
+    def __init__(
+        self,
+        *,
+        invocation_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        size: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invocation_id", b"invocation_id", "name", b"name", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftArtefact: _TypeAlias = LeftArtefact  # noqa: Y015

@@ -479,8 +479,11 @@ class ToolFinished(_message.Message):
     ISOLATION_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     ARTEFACTS_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     isolation: _builtins.str
     """The isolation that really ran, for example "bubblewrap+seccomp+rlimits"."""
+    replayed: _builtins.bool
+    """True when an earlier call with the same request_id did it, and this one nothing."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """What it returned, when it ended well."""
@@ -505,10 +508,11 @@ class ToolFinished(_message.Message):
         isolation: _builtins.str = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         artefacts: _abc.Iterable[_artefact_pb2.ToolArtefact] | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefacts", b"artefacts", "elapsed", b"elapsed", "failure", b"failure", "isolation", b"isolation", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefacts", b"artefacts", "elapsed", b"elapsed", "failure", b"failure", "isolation", b"isolation", "replayed", b"replayed", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
