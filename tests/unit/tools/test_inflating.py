@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import pytest
 
 from services.tools import inflating
@@ -15,7 +15,7 @@ from tests.service.tools.api import bomb
 TEXT = b"what was meant " * 1000
 
 
-class Sent(httpx.AsyncByteStream):
+class Sent(httpx2.AsyncByteStream):
     """A body in the pieces that a network makes."""
 
     def __init__(self, data: bytes) -> None:
@@ -26,9 +26,9 @@ class Sent(httpx.AsyncByteStream):
             yield self._data[start : start + 1000]
 
 
-def answer(data: bytes, coding: str, *, most: int = inflating.MOST) -> httpx.Response:
+def answer(data: bytes, coding: str, *, most: int = inflating.MOST) -> httpx2.Response:
     headers = {"Content-Encoding": coding, "Content-Length": str(len(data)), "X-Kind": "q"}
-    return inflating.bounded(httpx.Response(200, headers=headers, stream=Sent(data)), most=most)
+    return inflating.bounded(httpx2.Response(200, headers=headers, stream=Sent(data)), most=most)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ async def test_what_was_meant_is_read(coding: str, data: bytes) -> None:
 
 async def test_a_bomb_is_cut_at_the_limit_and_never_held_as_a_whole() -> None:
     response, pieces = answer(bomb(64), "gzip", most=1 << 20), []
-    with pytest.raises(httpx.DecodingError, match="larger than any answer"):
+    with pytest.raises(httpx2.DecodingError, match="larger than any answer"):
         async for piece in response.aiter_raw():
             pieces.append(len(piece))
     assert max(pieces) <= 64 * 1024
@@ -61,13 +61,13 @@ async def test_a_bomb_is_cut_at_the_limit_and_never_held_as_a_whole() -> None:
 
 @pytest.mark.parametrize("coding", ["gzip, gzip", "br", "zstd", "gzip,deflate"])
 async def test_a_coding_within_a_coding_or_an_unknown_one_is_refused(coding: str) -> None:
-    with pytest.raises(httpx.DecodingError, match="was not asked for"):
+    with pytest.raises(httpx2.DecodingError, match="was not asked for"):
         answer(TEXT, coding)
 
 
 @pytest.mark.parametrize("data", [gzip.compress(TEXT)[:-20], b"not packed at all"], ids=["cut", "other"])
 async def test_what_cannot_be_inflated_as_a_whole_is_no_answer(data: bytes) -> None:
-    with pytest.raises(httpx.DecodingError):
+    with pytest.raises(httpx2.DecodingError):
         await answer(data, "gzip").aread()
 
 
