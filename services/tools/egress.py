@@ -83,7 +83,7 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         response = await self._inner.handle_async_request(checked)
         try:
             return inflating.bounded(response)
-        except httpx.DecodingError:
+        except httpx2.DecodingError:
             await response.aclose()
             raise
 

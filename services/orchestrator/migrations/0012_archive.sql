@@ -3,7 +3,7 @@ alter table session add column archived_at timestamptz;
 create index session_hot_idx on session (tenant_id, ended_at) where ended_at is not null and archived_at is null;
 
 -- The service may add to a log and nothing else. This takes away a whole one, of a session that has ended, and says so.
-create function let_go(p_session text) returns void language plpgsql security definer set search_path = orchestrator as $$
+create function let_go(p_session text) returns void language plpgsql security definer set search_path = orchestrator, pg_temp as $$
 declare
   v_tenant text := nullif(current_setting('app.tenant', true), '');
 begin
