@@ -91,7 +91,7 @@ def both(first: Callable[[str], list[Span]], second: Callable[[str], list[Span]]
 def whole_presidio() -> Callable[[str], list[Span]]:
     """Presidio's analyzer as it comes, over the same language model; its list of domains is the one it ships."""
     Names({})  # loads the model, which Presidio itself would download
-    domains = importlib.import_module("tldextract.tldextract")
+    domains: Any = importlib.import_module("tldextract.tldextract")
     domains.TLD_EXTRACTOR = domains.TLDExtract(suffix_list_urls=())
     engines = importlib.import_module("presidio_analyzer.nlp_engine")
     engine = engines.SpacyNlpEngine([{"lang_code": "en", "model_name": "-"}])
