@@ -102,6 +102,7 @@ bench-policy-splits: setup ## A million ways to cut a text around something forb
 
 bench-policy-pii: setup ## How well personal data is found; install faker, presidio-analyzer, scrubadub for the peers
 	@python -m tests.bench.policy_pii
+	@python -m tests.bench.policy_names
 
 bench-policy-injection: setup ## How well prompt injection is found; AGENTNET_BENCH_DATA names the folder of public sets
 	@python -m tests.bench.policy_injection

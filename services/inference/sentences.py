@@ -33,14 +33,17 @@ class SentenceRules:
     override: str = ""
 
     async def judge(self, text: str) -> Outcome:
-        """What policy makes of the text. When it does not answer, strict bundles let nothing pass: raises
-        PolicyUnavailable.
+        """What policy makes of the text. When it does not answer, or a rule's own model or plug-in cannot judge, strict
+        bundles let nothing pass: raises PolicyUnavailable.
         """
         try:
-            return await self.policy.check(self.payer, text, self.target, self.bundles, override=self.override)
+            outcome = await self.policy.check(self.payer, text, self.target, self.bundles, override=self.override)
         except MeshError as error:
             if any(bundle.mode is Mode.STRICT for bundle in self.bundles):
                 problem = "sentences cannot be judged and the policy is strict"
                 raise PolicyUnavailable(problem, dependency="policy", why=error.reason_name) from error
             log.warning("sentence.not_judged", generation_id=self.payer.generation_id, error=error.message)
             return Outcome(text)
+        if outcome.blocked and not outcome.findings:
+            raise PolicyUnavailable("a rule could not be judged and the policy is strict", dependency="policy")
+        return outcome

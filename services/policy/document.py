@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from services.policy.errors import BundleInvalid
-from services.policy.plain_yaml import PlainLoader
+from services.policy.plain_yaml import PlainLoader, paired
 from services.policy.schema import DocumentEntry
 from shared.monitors.ambiguity import refuse_ambiguous
 from shared.monitors.arguments import compile_expression
@@ -71,6 +71,7 @@ def read(document: str) -> Document:
 
 def _tree(document: str) -> tuple[yaml.Node | None, Any]:
     """The document's nodes, which know their lines, and its value."""
+    document = paired(document)
     try:
         _refuse_what_is_not_plain(document)
         return yaml.compose(document, PlainLoader), yaml.load(document, PlainLoader)  # noqa: S506 - a safe loader

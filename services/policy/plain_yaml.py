@@ -15,6 +15,19 @@ _EXPONENT: Final = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+\Z")  # JSON's, wh
 _LARGEST: Final = 2**53  # what JSON and Protobuf carry without loss
 
 
+_PAIR: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
+
+
+def paired(document: str) -> str:
+    """JSON writes what is beyond U+FFFF as two escapes, which YAML does not know: each pair becomes its character."""
+    return _PAIR.sub(_character, document) if document.lstrip().startswith(("{", "[")) else document
+
+
+def _character(pair: re.Match[str]) -> str:
+    high, low = int(pair[2], 16), int(pair[3], 16)
+    return pair[1] + chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)
+
+
 class PlainLoader(_Safe):  # type: ignore[misc] # which of two it is shows at run time
     """Dates, `<<` and `=` are texts like others: a bundle has no use for what YAML makes of them."""
 

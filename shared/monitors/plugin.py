@@ -5,7 +5,8 @@ The entry point is a function that takes the rule's params and returns a Monitor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -14,6 +15,7 @@ from typing import Any, Final, Protocol
 from shared.errors import FailedPrecondition, Reason
 
 GROUP: Final = "agentnet.monitors"
+_NEAR: Final = re.compile(r"[\s,]{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +63,23 @@ def _factory(name: str) -> Any:
         except (ImportError, AttributeError) as error:
             raise PluginUnavailable(f"the monitor plug-in {name} does not load: {error}", plugin=name) from None
     raise PluginUnavailable(f"no monitor plug-in {name} is installed", plugin=name)
+
+
+def joined(text: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """In order; those that touch, or have only a comma between them, are one: a street and its city."""
+    whole: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if whole and (start <= whole[-1][1] or _NEAR.fullmatch(text, whole[-1][1], start)):
+            whole[-1] = (whole[-1][0], max(end, whole[-1][1]))
+        else:
+            whole.append((start, end))
+    return tuple(whole)
+
+
+def chosen(params: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """The kinds that `entities` of a rule names, all without any. Raises ValueError for one that is not known."""
+    kinds = list(map(str, params.get("entities") or known))
+    unknown = sorted(set(kinds) - set(known))
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not known; known: {', '.join(known)}")
+    return kinds

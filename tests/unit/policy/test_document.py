@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def test_the_seeds_document_loads_as_it_stands() -> None:
 
 def test_json_is_yaml_too() -> None:
     assert parse('{"rules": [{"name": "a", "type": "keyword", "severity": "minor", "keywords": ["x"]}]}')[0].name == "a"
+
+
+def test_json_may_escape_what_it_says_and_its_lines_stay() -> None:
+    said = {"name": "a", "type": "keyword", "severity": "minor", "keywords": ["🔒 vault", r"\\ud83d\\udd12"]}
+    assert parse(json.dumps({"rules": [said]}))[0].keywords == ("🔒 vault", r"\\ud83d\\udd12")
+    with pytest.raises(BundleInvalid) as refused:
+        parse(json.dumps({"rules": [{**said, "severity": "🔒"}]}, indent=1))
+    assert refused.value.facts["line"] == "6"
 
 
 @pytest.mark.parametrize(
