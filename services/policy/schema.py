@@ -8,6 +8,7 @@ from typing import Any, Final, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from shared.monitors import plugin
 from shared.monitors.rules import Action, Mode, Rule, RuleType, Severity, Target
 from shared.monitors.suspicion import SOURCES
 
@@ -156,8 +157,10 @@ def _needs_onnx(entry: RuleEntry) -> str:
 
 
 def _needs_plugin(entry: RuleEntry) -> str:
-    plugin = entry.params.get("plugin")
-    return "" if isinstance(plugin, str) and plugin else "a custom rule needs params.plugin, the name of an entry point"
+    name = entry.params.get("plugin")
+    if not isinstance(name, str) or not name:
+        return "a custom rule needs params.plugin, the name of an entry point"
+    return "" if plugin.installed(name) else f"no monitor plug-in {name[:64]} is installed where policy runs"
 
 
 def _share(params: Mapping[str, Any], name: str) -> str:

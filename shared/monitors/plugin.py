@@ -43,6 +43,11 @@ class PluginUnavailable(FailedPrecondition):
     reason = Reason.ERROR_REASON_PLUGIN_UNAVAILABLE
 
 
+def installed(name: str) -> bool:
+    """Whether this process has such a plug-in; it may still lack a package or refuse its params."""
+    return bool(entry_points(group=GROUP, name=name))
+
+
 def load(name: str, params: Mapping[str, Any]) -> Monitor:
     """The plug-in's monitor with these params. Raises PluginUnavailable."""
     factory = _factory(name)

@@ -13,7 +13,7 @@ from google.protobuf import json_format, struct_pb2
 from agentnet.policy.v1 import bundle_pb2
 from services.policy import presidio
 from shared.monitors import plugin
-from tests.service.policy.calls import check, create
+from tests.service.policy.calls import check, create, refusal
 from tests.support.identity import Keys
 from tests.support.policy import PolicyParts
 
@@ -247,9 +247,22 @@ async def test_names_are_looked_for_only_where_the_extra_is_installed(
     assert not (await check(stub, keys, "I am Ada.", target=OUTPUT)).allowed
 
 
-async def test_a_plug_in_that_is_not_there_blocks_in_strict_mode(stub: Any, keys: Keys) -> None:
-    await enforce(stub, keys, "- {name: loud, type: custom, severity: major, params: {plugin: nowhere}}")
+async def test_a_plug_in_that_is_not_there_is_refused_with_its_line(stub: Any, keys: Keys) -> None:
+    refused = await refusal(
+        enforce(stub, keys, "- {name: loud, type: custom, severity: major, params: {plugin: nowhere}}")
+    )
+    assert (refused.reason_name, refused.facts["line"]) == ("BUNDLE_INVALID", "2")
+    assert "no monitor plug-in nowhere is installed" in str(refused)
+
+
+async def test_a_plug_in_that_went_away_blocks_in_strict_mode(
+    stub: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enforce(stub, keys, "- {name: names, type: custom, severity: major, params: {plugin: names}}")
+    plugin._factory.cache_clear()
+    monkeypatch.setattr(plugin, "entry_points", lambda **_: ())
     assert not (await check(stub, keys, "x", target=OUTPUT)).allowed
+    plugin._factory.cache_clear()
 
 
 async def test_every_monitor_says_its_status_and_its_time(stub: Any, keys: Keys) -> None:

@@ -15,7 +15,7 @@ PLACES = (
     "{value}",
     "rules:\n  - name: a\n    type: regex\n    severity: minor\n    pattern: {value}\n",
     "rules:\n  - {{name: a, type: keyword, severity: minor, keywords: [{value}]}}\nmode: {value}\n",
-    "rules:\n  - {{name: a, type: custom, severity: minor, params: {{plugin: p, k: {value}}}}}\n",
+    "rules:\n  - {{name: a, type: custom, severity: minor, params: {{plugin: names, k: {value}}}}}\n",
     "rules:\n  - {{name: a, type: resource, severity: minor, params: {{resource: tokens, limit: {value}}}}}\n",
 )
 FAULTY = {
@@ -78,7 +78,7 @@ def test_the_fault_is_told_with_its_line(value: str, problem: str) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53) | st.booleans() | st.none())
 def test_numbers_of_json_stay_what_they_are(value: float | bool | None) -> None:
-    rule = {"name": "a", "type": "custom", "severity": "minor", "params": {"plugin": "p", "k": value}}
+    rule = {"name": "a", "type": "custom", "severity": "minor", "params": {"plugin": "names", "k": value}}
     document = outcome(json.dumps({"rules": [rule]}))
     assert isinstance(document, Document)
     assert document.rules[0].params["k"] == value
