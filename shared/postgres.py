@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
 
@@ -27,15 +27,23 @@ _LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, async
 _UNWRITABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 
 
+class TextUnwritable(InvalidArgument):
+    """A text holds U+0000, for which Postgres has no room."""
+
+
+# What is wrong with what one asked, when Postgres refuses a statement that does the work of many.
+REFUSED: Final = (asyncpg.PostgresError, TextUnwritable)
+
+
 @contextmanager
 def _told() -> Iterator[None]:
-    """Raises Unavailable when Postgres does not answer, InvalidArgument when a text cannot be kept."""
+    """Raises Unavailable when Postgres does not answer, TextUnwritable when a text cannot be kept."""
     try:
         yield
     except _LOST as error:
         raise Unavailable("the database does not answer", dependency="postgres") from error
     except _UNWRITABLE as error:
-        raise InvalidArgument("a text must not hold the character U+0000", field="(message)") from error
+        raise TextUnwritable("a text must not hold the character U+0000", field="(message)") from error
 
 
 class Queries(dict[str, str]):

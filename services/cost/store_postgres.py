@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
-
 from services.cost import rows
 from services.cost.budget import PURSES_LAST, Budget, Level, Limits, Window, scope
 from services.cost.redo import Redo
@@ -27,12 +25,10 @@ from services.cost.store import (
 from shared.batches import TenantBatches
 from shared.identity import Purse
 from shared.paging import Page
-from shared.postgres import Connection, Database, Queries, load_queries
+from shared.postgres import REFUSED, Connection, Database, Queries, load_queries
 
 SQL: Final[Queries] = load_queries(Path(__file__).with_name("queries.sql"))
 _MOST: Final = 128
-# What Postgres refuses is asked again alone: one bad question must not fail the others.
-_FAULTS: Final = (asyncpg.PostgresError,)
 _FORGET_AFTER: Final = timedelta(days=1)
 _ROLLED: Final = frozenset({"provider", "model", "agent", "hour", "day"})
 
@@ -66,8 +62,8 @@ class PostgresCostStore:
     def __init__(self, database: Database, redo: Redo | None = None) -> None:
         self.database = database
         self._redo = redo
-        self._takes = TenantBatches(self._take, most=_MOST, faults=_FAULTS)
-        self._settles = TenantBatches(self._settle, most=_MOST, faults=_FAULTS)
+        self._takes = TenantBatches(self._take, most=_MOST, faults=REFUSED)
+        self._settles = TenantBatches(self._settle, most=_MOST, faults=REFUSED)
 
     async def take(self, tenant: str, ask: Ask, *, now: datetime) -> Taken:
         found = await self._takes.ask(tenant, (ask, now))

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from services.inference.providers.contract import Usage
 from services.inference.store import GenerationRecord
 from shared.batches import TenantBatches
-from shared.postgres import Database, load_queries
+from shared.postgres import REFUSED, Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _MOST: Final = 128
@@ -22,7 +20,7 @@ class PostgresGenerationStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._finished = TenantBatches(self._finish, most=_MOST, faults=(asyncpg.PostgresError,))
+        self._finished = TenantBatches(self._finish, most=_MOST, faults=REFUSED)
 
     async def finish(self, tenant: str, record: GenerationRecord) -> None:
         await self._finished.ask(tenant, record)

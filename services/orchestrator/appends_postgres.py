@@ -8,14 +8,13 @@ from datetime import UTC
 from itertools import accumulate
 from typing import Final
 
-import asyncpg
 from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import session_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
 from shared.batches import Batches
-from shared.postgres import Database
+from shared.postgres import REFUSED, Database
 
 # Statements under way at once, so that one commit's wait for the disk does not hold the next one up.
 _AT_ONCE: Final = 2
@@ -48,9 +47,7 @@ class Appends:
         self._database = database
         self._statement = statement
         # What Postgres refuses is tried one by one: no log suffers for another.
-        self._batches = Batches(
-            self._together, at_once=_AT_ONCE, most=_TOGETHER, faults=(asyncpg.PostgresError,), binding=True
-        )
+        self._batches = Batches(self._together, at_once=_AT_ONCE, most=_TOGETHER, faults=REFUSED, binding=True)
 
     async def write(self, append: Append) -> int:
         """Commits it and tells how many signals the run has by now. Raises LeaseLost, Unavailable, and what Postgres

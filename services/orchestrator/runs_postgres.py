@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 
-import asyncpg
 from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import session_pb2, task_graph_pb2
 from services.orchestrator.store import Entry, Signal
 from shared.batches import Batches
 from shared.identity import CredentialKind, Principal
-from shared.postgres import Database, Queries
+from shared.postgres import REFUSED, Database, Queries
 
 Place = tuple[str, str]
 
@@ -61,7 +60,7 @@ class Runs:
     def __init__(self, database: Database, queries: Queries) -> None:
         self._database = database
         self._sql = queries
-        self._starts = Batches(self._start, place=lambda one: one.request, faults=(asyncpg.PostgresError,))
+        self._starts = Batches(self._start, place=lambda one: one.request, faults=REFUSED)
         self._reads = Batches(self._read)
         self._starters = Batches(self._starter)
         self._signals = Batches(self._signal)

@@ -9,11 +9,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
-
 from services.tools.store import AuditEntry, Effect, Function, Invocation, Quota, Tool
 from shared.batches import TenantBatches
-from shared.postgres import Database, load_queries
+from shared.postgres import REFUSED, Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _TEXT: Final = "json"
@@ -25,7 +23,7 @@ class PostgresToolStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._recorded = TenantBatches(self._record, most=_MOST, faults=(asyncpg.PostgresError,))
+        self._recorded = TenantBatches(self._record, most=_MOST, faults=REFUSED)
 
     async def add(self, tenant: str, tool: Tool, entry: AuditEntry) -> bool:
         async with self._database.tenant(tenant) as connection:

@@ -65,7 +65,8 @@ def test_the_stack_is_written_in_flow_order_and_waits_for_what_it_needs() -> Non
     for service in SERVICES:
         assert COMPOSE[service]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
         assert COMPOSE[service]["command"][-1].endswith(f"exec python -m services.{service}")
-        assert COMPOSE[service]["volumes"] == [f"{service}:/etc/agentnet:ro"], "its own secrets and no other's"
+        kept = {"orchestrator": ["archive:/archive"], "tools": ["artefacts:/artefacts"]}.get(service, [])
+        assert COMPOSE[service]["volumes"] == [f"{service}:/etc/agentnet:ro", *kept], "its own secrets and no other's"
 
 
 def test_the_container_of_tools_lets_bubblewrap_make_its_sandbox() -> None:

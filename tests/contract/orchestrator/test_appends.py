@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-import asyncpg
 import pytest
 
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Signal
+from shared.postgres import TextUnwritable
 from tests.contract.orchestrator.conftest import Stores
 from tests.contract.orchestrator.test_sessions import session, start, turn
 
@@ -53,6 +53,6 @@ async def test_what_postgres_refuses_of_one_log_harms_no_other(stores: Stores) -
         return_exceptions=True,
     )
 
-    assert isinstance(found[0], asyncpg.PostgresError)
+    assert isinstance(found[0], TextUnwritable)
     assert found[1:] == [0, 0]
     assert await stores.sessions.read("acme", "ses_1", 1, limit=9) == []
