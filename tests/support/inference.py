@@ -284,9 +284,13 @@ async def replica(
         await asyncio.sleep(0.01)
         stub = rpc.InferenceServiceStub(channel)
         queue = queue_rpc.QueueServiceStub(channel)
-        yield Replica(stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended, worker, queue)
-        await worker.drain()
-        await engine.drain()
+        try:
+            yield Replica(
+                stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended, worker, queue
+            )
+        finally:
+            await worker.drain()
+            await engine.drain()
     await stopped(tail_task)
 
 
