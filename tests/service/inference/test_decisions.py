@@ -102,7 +102,7 @@ async def test_only_the_part_that_is_kept_of_a_long_answer_counts(
         async with asyncio.timeout(5):
             while not running.engine.enforcement.revision:
                 await asyncio.sleep(0.01)
-        running.model.steps = ["so " * 10_000] * 3 + ["halt"]
+        running.model.steps = [*["so " * 10_000] * 3, "halt"]
         await generated(running, keys, request())
         found = await decided(policy, keys, 2)
     assert (found["gen_1-output"].truncated, found["gen_1-output"].allowed) == (True, False)
