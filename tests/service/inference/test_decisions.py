@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from shared.monitors.enforced import Snapshot, published
 from shared.rpc.channel import mesh_channel
 from tests.service.inference.calls import generated, refusal
 from tests.support.identity import Keys
-from tests.support.inference import DEFAULT, kinds, replica, request, text_of
+from tests.support.inference import DEFAULT, Replica, kinds, replica, request, text_of
 from tests.support.policy import PolicyParts, served
 
 FORCED = """
@@ -40,6 +41,17 @@ async def policy(keys: Keys) -> AsyncIterator[grpc.aio.Channel]:
             new = policy_service_pb2.CreateBundleRequest(name=name, document=document, labels=[label])
             await stub.CreateBundle(new, metadata=keys.metadata())
         yield channel
+
+
+@asynccontextmanager
+async def governed(keys: Keys, redis: Redis, policy: grpc.aio.Channel) -> AsyncIterator[Replica]:
+    """A replica once it has heard of the served policy."""
+    watch = published(policy, keys.signer, "inference")
+    async with replica(keys, redis, snapshot=None, watch=watch, told=policy) as running:
+        async with asyncio.timeout(5):
+            while not running.engine.enforcement.revision:
+                await asyncio.sleep(0.01)
+        yield running
 
 
 async def decided(channel: grpc.aio.Channel, keys: Keys, count: int) -> dict[str, pb.Decision]:
@@ -63,11 +75,7 @@ async def simulated(channel: grpc.aio.Channel, keys: Keys, document: str) -> pb.
 async def test_a_streamed_generation_is_found_by_a_simulation_and_tried_by_shadow_bundles(
     keys: Keys, redis: Redis, policy: grpc.aio.Channel
 ) -> None:
-    watch = published(policy, keys.signer, "inference")
-    async with replica(keys, redis, snapshot=None, watch=watch, told=policy) as running:
-        async with asyncio.timeout(5):
-            while not running.engine.enforcement.revision:
-                await asyncio.sleep(0.01)
+    async with governed(keys, redis, policy) as running:
         running.model.steps = ["Through the me", "sh. Write to a@", "b.org"]
         call = request(agent="Athena@1.0.0", session_id="ses_1")
         assert text_of(await generated(running, keys, call)) == "Through the mesh. Write to [REDACTED:mail]"
@@ -97,11 +105,7 @@ async def test_a_streamed_generation_is_found_by_a_simulation_and_tried_by_shado
 async def test_only_the_part_that_is_kept_of_a_long_answer_counts(
     keys: Keys, redis: Redis, policy: grpc.aio.Channel
 ) -> None:
-    watch = published(policy, keys.signer, "inference")
-    async with replica(keys, redis, snapshot=None, watch=watch, told=policy) as running:
-        async with asyncio.timeout(5):
-            while not running.engine.enforcement.revision:
-                await asyncio.sleep(0.01)
+    async with governed(keys, redis, policy) as running:
         running.model.steps = [*["so " * 10_000] * 3, "halt"]
         await generated(running, keys, request())
         found = await decided(policy, keys, 2)
@@ -119,3 +123,25 @@ async def test_a_policy_that_is_gone_costs_the_stream_nothing(keys: Keys, redis:
         async with asyncio.timeout(2):
             events = [await generated(running, keys, request(generation_id=f"gen_{turn}")) for turn in range(20)]
     assert {kinds(one)[-1] for one in events} == {"finished"}
+
+
+async def test_what_its_numbers_stop_is_judged_again_by_them(
+    keys: Keys, redis: Redis, policy: grpc.aio.Channel
+) -> None:
+    few = "rules: [{name: few, type: resource, severity: severe, params: {resource: tokens, limit: 12}}]"
+    new = policy_service_pb2.CreateBundleRequest(name="few", document=few, labels=["production"])
+    stub: Any = policy_service_pb2_grpc.PolicyServiceStub(policy)
+    await stub.CreateBundle(new, metadata=keys.metadata())
+    async with replica(
+        keys, redis, snapshot=None, watch=published(policy, keys.signer, "inference"), told=policy
+    ) as one:
+        async with asyncio.timeout(5):
+            while not one.engine.enforcement.revision:
+                await asyncio.sleep(0.01)
+        one.model.steps = ["word "] * 40
+        assert kinds(await generated(one, keys, request()))[-1] == "failed"
+        found = await decided(policy, keys, 2)
+    assert {name: made.allowed for name, made in found.items()} == {"gen_1-prompt": True, "gen_1-output": False}
+    same = await simulated(policy, keys, few)
+    assert (same.newly_blocked, same.newly_allowed) == (0, 0)
+    assert (await simulated(policy, keys, few.replace("12", "1000"))).newly_allowed == 1
