@@ -132,12 +132,7 @@ async def test_what_its_numbers_stop_is_judged_again_by_them(
     new = policy_service_pb2.CreateBundleRequest(name="few", document=few, labels=["production"])
     stub: Any = policy_service_pb2_grpc.PolicyServiceStub(policy)
     await stub.CreateBundle(new, metadata=keys.metadata())
-    async with replica(
-        keys, redis, snapshot=None, watch=published(policy, keys.signer, "inference"), told=policy
-    ) as one:
-        async with asyncio.timeout(5):
-            while not one.engine.enforcement.revision:
-                await asyncio.sleep(0.01)
+    async with governed(keys, redis, policy) as one:
         one.model.steps = ["word "] * 40
         assert kinds(await generated(one, keys, request()))[-1] == "failed"
         found = await decided(policy, keys, 2)
