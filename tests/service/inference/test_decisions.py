@@ -15,8 +15,10 @@ from redis.asyncio import Redis
 from agentnet.policy.v1 import bundle_pb2, policy_service_pb2, policy_service_pb2_grpc
 from agentnet.policy.v1 import simulation_service_pb2 as pb
 from agentnet.policy.v1.simulation_service_pb2_grpc import SimulationServiceStub
-from shared.monitors.decisions import NAME
+from services.inference.enforcement import Guard, Held
+from shared.monitors.decisions import NAME, Decided
 from shared.monitors.enforced import Snapshot, published
+from shared.monitors.rules import Target
 from shared.rpc.channel import mesh_channel
 from tests.service.inference.calls import generated, refusal
 from tests.support.identity import Keys
@@ -140,3 +142,23 @@ async def test_what_its_numbers_stop_is_judged_again_by_them(
     same = await simulated(policy, keys, few)
     assert (same.newly_blocked, same.newly_allowed) == (0, 0)
     assert (await simulated(policy, keys, few.replace("12", "1000"))).newly_allowed == 1
+
+
+async def test_thoughts_and_arguments_are_told_beside_the_text_and_an_attempt_that_began_anew_is_not() -> None:
+    told: list[tuple[str, Decided]] = []
+    first = Guard(Held.of(DEFAULT.tenants["*"]), None, lambda part, one: told.append((part, one)))
+    await first.text("lost")
+    guard = first.anew()
+    for piece in ("write to a@", "b.org"):
+        await guard.reasoning(piece)
+    await guard.text("done")
+    guard.arguments('{"a": 1}')
+    guard.arguments('{"a": "bomb"}')
+    guard.ended(facts={"tokens": 3.0}, stopped=False)
+    assert [(part, one.target, one.text, one.allowed) for part, one in told] == [
+        ("output", Target.OUTPUT, "done", True),
+        ("reasoning", Target.OUTPUT, "write to a@b.org", True),
+        ("call-0", Target.TOOL_ARGUMENTS, '{"a": 1}', True),
+        ("call-1", Target.TOOL_ARGUMENTS, '{"a": "bomb"}', False),
+    ]
+    assert told[0][1].facts == {"tokens": 3.0}
