@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -14,10 +14,14 @@ from services.inference.peers import Payer, PolicyPeer
 from services.inference.sentences import SentenceRules, with_sentence_rules
 from shared.errors import MeshError, Unavailable
 from shared.log import log
+from shared.monitors.decisions import Decided, Decisions, Heard, named
 from shared.monitors.enforced import Enforced
 from shared.monitors.rules import Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 from shared.monitors.windowed import WindowedMonitor
+
+# Takes what was decided of one part of a call.
+GuardNote = Callable[[str, Decided], None]
 
 _REPORT_AT_ONCE: Final = 100
 _KNOWN_AT_MOST: Final = 10_000
@@ -35,6 +39,7 @@ class Held:
     prompt_sentences: tuple[Bundle, ...]
     output_sentences: tuple[Bundle, ...]
     numbers: tuple[Bundle, ...]
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, bundles: Sequence[Bundle]) -> Held:
@@ -45,6 +50,7 @@ class Held:
             prompt_sentences=with_sentence_rules(bundles, Target.PROMPT),
             output_sentences=with_sentence_rules(bundles, Target.OUTPUT),
             numbers=with_number_rules(bundles),
+            labels=tuple(bundle.label for bundle in bundles),
         )
 
 
@@ -54,9 +60,11 @@ _NOTHING: Final = Held.of(())
 class Guard:
     """All that one generation says, under the rules of its tenant: text, thoughts and the arguments of tools."""
 
-    def __init__(self, held: Held, sentences: SentenceRules | None) -> None:
+    def __init__(self, held: Held, sentences: SentenceRules | None, note: GuardNote | None = None) -> None:
         self._held = held
         self._sentences = sentences
+        self._note = note
+        self._said, self._thought, self._asked = Heard(Target.OUTPUT), Heard(Target.OUTPUT), list[Decided]()
         self._text = StreamMonitor(held.output, Target.OUTPUT)
         self._reasoning = StreamMonitor(held.output, Target.OUTPUT)
         judge = sentences.judge if sentences else None
@@ -65,33 +73,44 @@ class Guard:
 
     async def text(self, piece: str) -> Ruling:
         """Judges the next piece of text. Raises PolicyUnavailable."""
-        return await self._slow_text.feed(piece) if self._slow_text else self._text.feed(piece)
+        ruling = await self._slow_text.feed(piece) if self._slow_text else self._text.feed(piece)
+        return self._said.saw(piece, ruling) if self._note else ruling
 
     async def reasoning(self, piece: str) -> Ruling:
         """The same of what the model thinks."""
-        return await self._slow_reasoning.feed(piece) if self._slow_reasoning else self._reasoning.feed(piece)
+        ruling = await self._slow_reasoning.feed(piece) if self._slow_reasoning else self._reasoning.feed(piece)
+        return self._thought.saw(piece, ruling) if self._note else ruling
 
     async def end_of_text(self) -> Ruling:
         """Judges what is still held back."""
-        return await self._slow_text.finish() if self._slow_text else self._text.finish()
+        return self._said.saw("", await self._slow_text.finish() if self._slow_text else self._text.finish())
 
     async def end_of_reasoning(self) -> Ruling:
-        return await self._slow_reasoning.finish() if self._slow_reasoning else self._reasoning.finish()
+        ruling = await self._slow_reasoning.finish() if self._slow_reasoning else self._reasoning.finish()
+        return self._thought.saw("", ruling)
 
     def arguments(self, text: str) -> Ruling:
         """Judges a tool's arguments, whole. What a rule would redact blocks when the rest is no longer JSON."""
-        ruling = judge(self._held.arguments, Target.TOOL_ARGUMENTS, text)
-        if ruling.text == text or ruling.blocked:
-            return ruling
-        try:
-            json.loads(ruling.text)
-        except ValueError:
-            return ruling._replace(blocked=True)
+        ruling = _judged_arguments(self._held, text)
+        if self._note:
+            self._asked.append(Decided.by(ruling, Target.TOOL_ARGUMENTS, text))
         return ruling
+
+    def ended(self, *, facts: Mapping[str, float], stopped: bool) -> None:
+        """Tells what was decided over the whole of it; `stopped`: by its numbers, which are `facts`."""
+        if self._note is None:
+            return
+        if self._said.length or stopped:
+            self._said.stopped |= stopped
+            self._note("output", self._said.decided(facts=facts))
+        if self._thought.length:
+            self._note("reasoning", self._thought.decided())
+        for place, decided in enumerate(self._asked):
+            self._note(f"call-{place}", decided)
 
     def anew(self) -> Guard:
         """The same rules for output that starts anew."""
-        return Guard(self._held, self._sentences)
+        return Guard(self._held, self._sentences, self._note)
 
     def statuses(self) -> list[tuple[str, str, float]]:
         """Each rule of the output, its worst outcome and the seconds it took."""
@@ -101,7 +120,10 @@ class Guard:
 class Enforcement:
     """Monitors by tenant."""
 
-    def __init__(self, enforced: Enforced[Held], policy: PolicyPeer, *, strict: bool) -> None:
+    def __init__(
+        self, enforced: Enforced[Held], policy: PolicyPeer, *, strict: bool, decisions: Decisions | None = None
+    ) -> None:
+        self._decisions = decisions
         self._enforced = enforced
         self._policy = policy
         self._strict = strict
@@ -152,20 +174,54 @@ class Enforcement:
                 Ruling(outcome.text, tuple(one.verdict for one in outcome.findings), outcome.blocked)
                 for outcome in outcomes
             ]
+        if note := self._noting(held, payer):
+            note("prompt", _of_prompt(texts, rulings))
         refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
         return verdicts, refusals[0] if refusals else None
 
     def guard(self, held: Held, payer: Payer, *, override: str = "") -> Guard:
         """Fresh monitors for one generation."""
+        note = self._noting(held, payer)
         if not held.output_sentences:
-            return Guard(held, None)
-        return Guard(held, SentenceRules(self._policy, payer, held.output_sentences, Target.OUTPUT, override))
+            return Guard(held, None, note)
+        return Guard(held, SentenceRules(self._policy, payer, held.output_sentences, Target.OUTPUT, override), note)
+
+    def _noting(self, held: Held, payer: Payer) -> GuardNote | None:
+        """How what is decided of a call is told; None when policy does not want it."""
+        decisions, tenant = self._decisions, payer.principal.tenant_id
+        if decisions is None or not decisions.wants(tenant, payer.session_id or payer.generation_id):
+            return None
+
+        def note(part: str, decided: Decided) -> None:
+            name, agent, session = f"{payer.generation_id}-{part}", payer.agent, payer.session_id
+            decisions.keep(tenant, replace(decided, id=name, agent=agent, session_id=session, bundles=held.labels))
+
+        return note
 
     @property
     def revision(self) -> int:
         """Which policy is enforced: another one may judge the same answer otherwise."""
         return self._enforced.revision
+
+
+def _judged_arguments(held: Held, text: str) -> Ruling:
+    ruling = judge(held.arguments, Target.TOOL_ARGUMENTS, text)
+    if ruling.text == text or ruling.blocked:
+        return ruling
+    try:
+        json.loads(ruling.text)
+    except ValueError:
+        return ruling._replace(blocked=True)
+    return ruling
+
+
+def _of_prompt(texts: Sequence[str], rulings: Sequence[Ruling]) -> Decided:
+    """All texts of a prompt as one decision. The later rulings are those of sentences, in the same order."""
+    passed = [(*texts, *texts)[place] == ruling.text for place, ruling in enumerate(rulings)]
+    stopped = any(ruling.blocked for ruling in rulings)
+    verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
+    return Decided(Target.PROMPT, "\n\n".join(texts), not stopped, not stopped and all(passed), named(verdicts))
 
 
 async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], *, at: datetime) -> None:

@@ -53,6 +53,8 @@ from services.inference.tokenizers import known_tokenizers
 from shared.clock import Clock, SystemClock
 from shared.identity import Signer, current
 from shared.ids import RandomIds
+from shared.monitors.decisions import NAME as DECISIONS
+from shared.monitors.decisions import reporting
 from shared.monitors.enforced import Enforced, published
 from shared.outbox import Outbox
 from shared.postgres import open_database
@@ -75,7 +77,7 @@ def main() -> None:
         )
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         channel = await stack.enter_async_context(
-            mesh_channel(settings.mesh_address, services=COST + POLICY, tls=settings.tls_folder)
+            mesh_channel(settings.mesh_address, services=(*COST, *POLICY, DECISIONS), tls=settings.tls_folder)
         )
         session = await stack.enter_async_context(_session(settings))
         if settings.identity_private_key is None:
@@ -83,7 +85,10 @@ def main() -> None:
         signer = Signer.from_file("inference", settings.identity_private_key, clock)
         policy = GrpcPolicy(channel, signer)
         enforced = Enforced(published(channel, signer, "inference"), Held.of)
-        enforcement = Enforcement(enforced, policy, strict=settings.strict)
+        decisions = await stack.enter_async_context(
+            reporting(enforced.reported, channel, signer, "inference", clock=clock, ids=RandomIds())
+        )
+        enforcement = Enforcement(enforced, policy, strict=settings.strict, decisions=decisions)
         embedder = await stack.enter_async_context(
             embedded_embedder(embeddings, redis=redis, clock=clock, tenant=lambda: current().tenant_id)
         )

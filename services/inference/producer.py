@@ -83,6 +83,8 @@ class Producer:
     _costs: list[Cost] = field(default_factory=list)
     _began: timedelta = timedelta()
     _asked: bool = False
+    _facts: dict[str, float] = field(default_factory=dict)
+    _outgrown: bool = False
 
     async def run(self, prompt_verdicts: Sequence[Verdict], before: Sequence[events.Event]) -> None:
         """To the end. Being cancelled is an outcome too."""
@@ -173,10 +175,12 @@ class Producer:
             "seconds": (self.clock.monotonic() - self._began).total_seconds(),
             "tool_calls": self.numbers.round["tool_calls"] + asked,
         }
-        told, stops = self.numbers.judge(facts if shown is None else facts | {"output_characters": shown}, target)
+        self._facts = facts if shown is None else facts | {"output_characters": shown}
+        told, stops = self.numbers.judge(self._facts, target)
         for verdict in told:
             self._judged(verdict)
         if stops:
+            self._outgrown = True
             raise stopped_by(stops, f"the turn's {stops.kind}")
 
     async def _take(self, chunk: Chunk) -> None:
@@ -291,6 +295,7 @@ class Producer:
         try:
             if self.tab or self.course.target.free:
                 await self._settle(_settled_as(failure), refused=isinstance(failure, REFUSED))
+            self.guard.ended(facts=self._facts, stopped=self._outgrown)
             await report(self.policy, self.payer, self._verdicts, at=self.clock.now())
             await self._record(outcome, started_at)
         finally:  # whatever happens, readers are not left waiting

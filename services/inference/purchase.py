@@ -62,6 +62,7 @@ class Purchases:
         rulings: list[Ruling] = [await guard.text(text)]
         if not rulings[0].blocked:
             rulings.append(await guard.end_of_text())
+        guard.ended(facts={}, stopped=False)
         await self._told(payer, [verdict for ruling in rulings for verdict in ruling.verdicts])
         if rulings[-1].blocked:
             raise blocked(rulings[-1], what)

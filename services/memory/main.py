@@ -43,6 +43,8 @@ from services.memory.used import Used
 from shared.clock import Clock, SystemClock
 from shared.identity import Signer
 from shared.ids import Ids, RandomIds
+from shared.monitors.decisions import NAME as DECISIONS
+from shared.monitors.decisions import reporting
 from shared.monitors.enforced import NAME as POLICY
 from shared.monitors.enforced import Enforced, published
 from shared.postgres import open_database
@@ -125,7 +127,7 @@ def main() -> None:
             open_database(dsn, pool=settings.postgres_pool, prepare=register_vector)
         )
         channel = await stack.enter_async_context(
-            mesh_channel(settings.mesh_address, services=(*PEERS, POLICY), tls=settings.tls_folder)
+            mesh_channel(settings.mesh_address, services=(*PEERS, POLICY, DECISIONS), tls=settings.tls_folder)
         )
         clock = SystemClock()
         if settings.identity_private_key is None:
@@ -133,6 +135,9 @@ def main() -> None:
         signer = Signer.from_file("memory", settings.identity_private_key, clock)
         enforced = Enforced(published(channel, signer, "memory"), Held.of)
         await stack.enter_async_context(supervised("policy", enforced.follow))
+        decisions = await stack.enter_async_context(
+            reporting(enforced.reported, channel, signer, "memory", clock=clock, ids=RandomIds())
+        )
         embedder = CachedEmbedder(
             MeshEmbedder(channel, model=settings.embedding_model),
             clock, size=settings.cached_embeddings, ttl=settings.cached_embeddings_ttl,
@@ -145,7 +150,7 @@ def main() -> None:
             stores,
             embedder=embedder,
             federation=federation,
-            policy=MemoryPolicy(enforced, strict=settings.strict),
+            policy=MemoryPolicy(enforced, strict=settings.strict, note=decisions.note),
             settings=settings,
             clock=clock,
             ids=RandomIds(),

@@ -9,6 +9,7 @@ from typing import Final
 from services.memory.errors import PolicyBlocked, PolicyUnavailable
 from services.memory.rank import Ranked
 from services.memory.store import Memory
+from shared.monitors.decisions import Decided, Note, unnoted
 from shared.monitors.enforced import Enforced
 from shared.monitors.rules import Bundle, Target
 from shared.monitors.stream import CompiledRules, compile_rules, judge
@@ -21,13 +22,15 @@ class Held:
     """What holds for an agent: the rules for what is stored and for what is recalled, and the bundles they are of."""
 
     labels: str
+    versions: tuple[str, ...]
     stored: CompiledRules
     recalled: CompiledRules
 
     @classmethod
     def of(cls, bundles: tuple[Bundle, ...]) -> Held:
-        labels = ",".join(bundle.label for bundle in bundles)[:_LABELS]
-        return cls(labels, compile_rules(bundles, Target.OUTPUT), compile_rules(bundles, Target.PROMPT))
+        versions = tuple(bundle.label for bundle in bundles)
+        labels = ",".join(versions)[:_LABELS]
+        return cls(labels, versions, compile_rules(bundles, Target.OUTPUT), compile_rules(bundles, Target.PROMPT))
 
 
 _NOTHING: Final = Held.of(())
@@ -36,14 +39,16 @@ _NOTHING: Final = Held.of(())
 class MemoryPolicy:
     """Judges by the last snapshot, which stays in force when policy is away."""
 
-    def __init__(self, enforced: Enforced[Held], *, strict: bool) -> None:
+    def __init__(self, enforced: Enforced[Held], *, strict: bool, note: Note = unnoted) -> None:
         self._enforced = enforced
+        self._note = note
         self._strict = strict
 
     def kept(self, tenant: str, agent: str, text: str, *, field: str) -> tuple[str, str]:
         """The text as it may be stored, and the bundles that judged it. Raises PolicyBlocked and PolicyUnavailable."""
         held = self._held(tenant, agent)
         ruling = judge(held.stored, Target.OUTPUT, text)
+        self._note(tenant, Decided.by(ruling, Target.OUTPUT, text, agent=agent, bundles=held.versions))
         if ruling.blocked:
             verdict = ruling.verdicts[-1]
             message = f"rule {verdict.rule.name} does not let this be remembered"
@@ -58,9 +63,16 @@ class MemoryPolicy:
         Raises PolicyUnavailable.
         """
         held = self._held(tenant, agent)
-        judged = [(one, _allowed(held, one.memory)) for one in found]
+
+        def allowed(memory: Memory) -> Memory | None:
+            ruling = judge(held.recalled, Target.PROMPT, memory.content)
+            decided = Decided.by(ruling, Target.PROMPT, memory.content, agent=agent, bundles=held.versions)
+            self._note(tenant, decided)
+            return None if ruling.blocked else replace(memory, content=ruling.text)
+
+        judged = [(one, allowed(one.memory)) for one in found]
         shown = [replace(one, memory=memory) for one, memory in judged if memory]
-        near = {place: [memory for one in line if (memory := _allowed(held, one))] for place, line in around.items()}
+        near = {place: [memory for one in line if (memory := allowed(one))] for place, line in around.items()}
         return shown, near, len(judged) - len(shown)
 
     def _held(self, tenant: str, agent: str) -> Held:
@@ -68,8 +80,3 @@ class MemoryPolicy:
         if held is None and self._strict:
             raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
         return held or _NOTHING
-
-
-def _allowed(held: Held, memory: Memory) -> Memory | None:
-    ruling = judge(held.recalled, Target.PROMPT, memory.content)
-    return None if ruling.blocked else replace(memory, content=ruling.text)

@@ -190,17 +190,19 @@ def violations_response(found: Sequence[Violation], asked: Listing) -> pb.ListVi
     return pb.ListViolationsResponse(violations=[_violation(one) for one in shown], next_page_token=token)
 
 
-def snapshot(enforced: Enforced | None, *, seen_by: str | None, now: datetime) -> pb.WatchBundlesResponse:
+def snapshot(
+    enforced: Enforced | None, *, seen_by: str | None, reported: float, now: datetime
+) -> pb.WatchBundlesResponse:
     """What one watcher may see: everything for a service of the mesh, a tenant's own and the default for others."""
     if enforced is None:
         return pb.WatchBundlesResponse(heartbeat=True, time=_time(now))
     shown = [name for name in enforced.tenants if seen_by in (None, name) or name == EVERYONE]
     return pb.WatchBundlesResponse(
-        revision=enforced.revision, time=_time(now), tenants=[_tenant(name, enforced) for name in shown]
+        revision=enforced.revision, time=_time(now), tenants=[_tenant(name, enforced, reported) for name in shown]
     )
 
 
-def _tenant(name: str, enforced: Enforced) -> pb.TenantBundles:
+def _tenant(name: str, enforced: Enforced, reported: float) -> pb.TenantBundles:
     own, attached = enforced.tenants[name], enforced.attached.get(name, ())
     known = {one.label for one in own}
     more = {stored.label: stored for _, stored in attached if stored.label not in known}
@@ -209,6 +211,7 @@ def _tenant(name: str, enforced: Enforced) -> pb.TenantBundles:
         bundles=[bundle(one) for one in own],
         attachments=[_attachment(one) for one, _ in attached],
         attached=[bundle(one) for one in more.values()],
+        reported=1.0 if name in enforced.trying else reported,
     )
 
 

@@ -17,6 +17,7 @@ from shared.monitors.rules import Target
 
 MOST_LISTED: Final = 10_000
 _MAX_DECISIONS: Final = 100
+_MAX_NAMES: Final = 64
 _MAX_TEXT: Final = 262_144
 _MAX_DOCUMENT: Final = 1024 * 1024
 _LIMIT, _MOST = 10_000, 50_000
@@ -86,6 +87,9 @@ def decision(one: Decision) -> pb.Decision:
         unchanged=one.unchanged,
         harmful=one.harmful,
         create_time=instant(one.created_at),
+        truncated=one.truncated,
+        bundles=one.bundles,
+        rules=one.rules,
     )
 
 
@@ -104,5 +108,13 @@ def _read(one: pb.DecisionInput, now: datetime) -> tuple[Decision, Input]:
         allowed=one.allowed,
         unchanged=one.unchanged,
         created_at=one.create_time.ToDatetime(UTC) if one.HasField("create_time") else now,
+        truncated=one.truncated,
+        bundles=_names(one.bundles, "decisions.bundles"),
+        rules=_names(one.rules, "decisions.rules"),
     )
     return made, given
+
+
+def _names(given: Sequence[str], field: str) -> tuple[str, ...]:
+    fields.at_most(len(given), field, limit=_MAX_NAMES)
+    return tuple(fields.text(name, field, limit=128) for name in given)

@@ -55,8 +55,9 @@ on conflict do nothing;
 select first_sequence, last_sequence, name, digest from audit_part order by first_sequence;
 
 -- name: keep_decision
-insert into decision (tenant_id, id, target, agent_name, session_id, allowed, unchanged, sealed, created_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+insert into decision (tenant_id, id, target, agent_name, session_id, allowed, unchanged, sealed, created_at, truncated,
+  bundles, rules)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict do nothing
 returning id;
 

@@ -117,7 +117,7 @@ class PostgresGovernance:
             kept = [
                 await connection.fetchval(
                     _SQL["keep_decision"], tenant, one.id, one.target.value, one.agent, one.session_id, one.allowed,
-                    one.unchanged, one.sealed, one.created_at,
+                    one.unchanged, one.sealed, one.created_at, one.truncated, list(one.bundles), list(one.rules),
                 )
                 for one in decisions
             ]  # fmt: skip
@@ -162,6 +162,9 @@ def _decision(row: Any) -> Decision:
         created_at=row["created_at"],
         sealed=row["sealed"],
         harmful=row["harmful"],
+        truncated=row["truncated"],
+        bundles=tuple(row["bundles"]),
+        rules=tuple(row["rules"]),
     )
 
 

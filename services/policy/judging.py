@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from services.policy.classifiers import Classifiers
 from services.policy.library import Library
@@ -99,7 +99,20 @@ class Judge:
         shadows = await self._library.labelled(tenant, "shadow")
         if shadows:
             tried = await self._under(shadows, tenant, question, frozenset())
-            await self._library.record(tenant, _shadows(name, question, tried, now))
+            await self._library.record(tenant, _shadows(decision, tried))
+
+    async def reported(self, tenant: str, decisions: Sequence[tuple[Decision, Input]]) -> int:
+        """Keeps what enforcement points decided, and what bundles that are only tried say of it, models left out; how
+        many are new.
+        """
+        kept = await self._simulator.keep(tenant, decisions)
+        if shadows := await self._library.labelled(tenant, "shadow"):
+            found: list[Violation] = []
+            for decision, given in decisions:
+                found += _shadows(decision, await self._simulator.again(shadows, decision, given))
+                await asyncio.sleep(0)  # so much text leaves the loop to others
+            await self._library.record(tenant, found)
+        return kept
 
     async def _under(
         self, bundles: Sequence[Bundle], tenant: str, question: Question, overridden: frozenset[str]
@@ -118,19 +131,19 @@ class Judge:
             return await self._pipeline.run(question.text, context)
 
 
-def _shadows(decision: str, question: Question, outcome: Outcome, now: datetime) -> list[Violation]:
+def _shadows(decision: Decision, outcome: Outcome) -> list[Violation]:
     return [
         Violation(
-            id=f"{decision}-{place}",
-            session_id=question.session_id,
+            id=f"{decision.id}-{place}",
+            session_id=decision.session_id,
             turn_id="",
-            agent=question.agent,
+            agent=decision.agent,
             monitor_name=found.verdict.rule.name,
             severity=found.verdict.rule.severity,
             violation_type=found.verdict.rule.type.value,
             rationale=found.rationale,
-            meta={"bundle": found.verdict.bundle, "action": found.verdict.action.value, "decision": decision},
-            created_at=now,
+            meta={"bundle": found.verdict.bundle, "action": found.verdict.action.value, "decision": decision.id},
+            created_at=decision.created_at,
             shadow=True,
         )
         for place, found in enumerate(outcome.findings)

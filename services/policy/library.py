@@ -138,7 +138,7 @@ class Library:
 
     def with_default(self, enforced: Enforced) -> Enforced:
         """With the built-in bundle for every tenant that has none of its own, also where something is attached."""
-        default = {tenant: [self._default] for tenant in (*enforced.attached, EVERYONE)}
+        default = {tenant: [self._default] for tenant in (*enforced.attached, *enforced.trying, EVERYONE)}
         return replace(enforced, tenants={**default, **enforced.tenants})
 
     def _signed(self, tenant: str, bundle: StoredBundle) -> StoredBundle:

@@ -91,13 +91,16 @@ def main() -> None:
         tables = PostgresRisks(database)
         risks = Risks(tables, audit, clock=clock, ids=ids, callbacks=load_callbacks())
         watchtower = Watchtower(risks)
-        policy = PolicyService(library, judge, audit, watchtower, clock=clock, heartbeat=settings.heartbeat)
+        policy = PolicyService(
+            library, judge, audit, watchtower,
+            clock=clock, heartbeat=settings.heartbeat, reported=settings.reported_decisions,
+        )  # fmt: skip
         risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
         access = AccessService(Access(tables, audit), store, clock)
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)
-        simulation = SimulationService(simulator, library, audit, clock)
+        simulation = SimulationService(simulator, judge, library, audit, clock)
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
         privacy = PrivacyService(Privacy(governance, vault, audit))
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)

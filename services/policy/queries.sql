@@ -49,6 +49,9 @@ from bundle b join bundle_label l using (tenant_id, name, version)
 where l.label = $1
 order by b.tenant_id, b.name;
 
+-- name: trying
+select distinct tenant_id from bundle_label where label = 'shadow';
+
 -- name: record_violation
 insert into violation (tenant_id, id, session_id, turn_id, agent_name, monitor_name, severity, violation_type, rationale,
   meta, created_at, shadow)

@@ -30,6 +30,7 @@ class PolicyService(rpc.PolicyServiceServicer):
         *,
         clock: Clock,
         heartbeat: timedelta,
+        reported: float,
     ) -> None:
         self._watchtower = watchtower
         self._library = library
@@ -37,6 +38,7 @@ class PolicyService(rpc.PolicyServiceServicer):
         self._audit = audit
         self._clock = clock
         self._heartbeat = heartbeat
+        self._reported = reported
 
     async def CreateBundle(self, request: pb.CreateBundleRequest, context: Any) -> pb.CreateBundleResponse:
         caller = current()
@@ -89,7 +91,7 @@ class PolicyService(rpc.PolicyServiceServicer):
         seen_by = None if caller.kind is CredentialKind.SERVICE else caller.tenant_id
         async for enforced in self._library.watch(request.after_revision, heartbeat=self._heartbeat):
             full = self._library.with_default(enforced) if enforced else None
-            yield convert.snapshot(full, seen_by=seen_by, now=self._clock.now())
+            yield convert.snapshot(full, seen_by=seen_by, reported=self._reported, now=self._clock.now())
 
     async def RecordViolations(self, request: pb.RecordViolationsRequest, context: Any) -> pb.RecordViolationsResponse:
         tenant, reported = current().tenant_id, convert.violations(request)

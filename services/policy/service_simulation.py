@@ -9,6 +9,7 @@ from agentnet.policy.v1 import simulation_service_pb2_grpc as rpc
 from services.policy import convert_simulation as convert
 from services.policy.audit import AuditLog
 from services.policy.document import read
+from services.policy.judging import Judge
 from services.policy.library import Library
 from services.policy.simulation import Simulator
 from shared import fields
@@ -20,14 +21,15 @@ from shared.monitors.rules import Bundle
 class SimulationService(rpc.SimulationServiceServicer):
     """What if?"""
 
-    def __init__(self, simulator: Simulator, library: Library, audit: AuditLog, clock: Clock) -> None:
+    def __init__(self, simulator: Simulator, judge: Judge, library: Library, audit: AuditLog, clock: Clock) -> None:
         self._simulator = simulator
+        self._judge = judge
         self._library = library
         self._audit = audit
         self._clock = clock
 
     async def RecordDecisions(self, request: pb.RecordDecisionsRequest, context: Any) -> pb.RecordDecisionsResponse:
-        kept = await self._simulator.keep(current().tenant_id, convert.inputs(request, self._clock.now()))
+        kept = await self._judge.reported(current().tenant_id, convert.inputs(request, self._clock.now()))
         return pb.RecordDecisionsResponse(recorded=kept)
 
     async def LabelDecision(self, request: pb.LabelDecisionRequest, context: Any) -> pb.LabelDecisionResponse:

@@ -24,6 +24,10 @@ class PolicySettings(MeshSettings):
     )
     poll: timedelta = Field(default=timedelta(seconds=30), description="a change is looked for though none was heard")
     keep_decisions: timedelta = Field(default=timedelta(days=7), description="how long inputs are kept for Simulate")
+    reported_decisions: float = Field(
+        default=0.1, ge=0, le=1,
+        description="share of sessions whose decisions enforcement points report; all of tenants with a shadow bundle",
+    )  # fmt: skip
     archive_every: timedelta = Field(default=timedelta(hours=6), description="how often old audit entries are moved")
     audit_key_file: Path | None = Field(
         default=None, description="32 bytes or more that seal the audit trail; without it the service's own key does"

@@ -52,6 +52,9 @@ class Decision:
     created_at: datetime
     sealed: bytes = b""
     harmful: bool | None = None
+    truncated: bool = False
+    bundles: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
 
 
 class DecisionStore(Protocol):
@@ -132,15 +135,17 @@ class Simulator:
         tally = _Tally()
         for decision in await self._store.decisions(tenant, start=start, end=end, limit=limit):
             given = Input(**json.loads(self._vault.open(tenant, _PURPOSE, decision.sealed)))
-            tally.add(decision, given, await self._again(bundle, decision, given))
+            tally.add(decision, given, await self.again([bundle], decision, given))
             await asyncio.sleep(0)  # a long simulation leaves the loop to others
         return tally.result()
 
-    async def _again(self, bundle: Bundle, decision: Decision, given: Input) -> Outcome:
+    async def again(self, bundles: Sequence[Bundle], decision: Decision, given: Input) -> Outcome:
+        """What the bundles would have made of it."""
         call = Call(given.tool, given.arguments, decision.agent, (), decision.session_id) if given.tool else None
         context = GuardrailContext(
-            [bundle.for_agent(decision.agent)], decision.target, agent=decision.agent, facts=given.facts, call=call
-        )
+            [bundle.for_agent(decision.agent) for bundle in bundles],
+            decision.target, agent=decision.agent, facts=given.facts, call=call,
+        )  # fmt: skip
         return await self._pipeline.run(given.text, context)
 
     def _sealed(self, tenant: str, given: Input) -> bytes:
@@ -161,6 +166,8 @@ class _Tally:
         unchanged = not outcome.blocked and outcome.text == given.text
         if decision.allowed and outcome.blocked:
             self._flip("blocked", decision)
+        elif decision.truncated:
+            pass  # what was cut off may be why it was stopped or changed
         elif not decision.allowed and not outcome.blocked:
             self._flip("allowed", decision)
         elif decision.allowed and decision.unchanged != unchanged:

@@ -98,6 +98,8 @@ class Enforced:
     revision: int
     tenants: Mapping[str, Sequence[StoredBundle]]
     attached: Mapping[str, Sequence[tuple[Attachment, StoredBundle]]] = field(default_factory=dict)
+    trying: frozenset[str] = frozenset()
+    """Tenants with a bundle labelled "shadow"; only known of all at once."""
 
 
 class PolicyStore(Protocol):

@@ -91,7 +91,8 @@ class MemoryPolicyStore:
             found = self._attachments[key]
             stored = self._labelled((key[0], found.name, found.version))
             attached.setdefault(key[0], []).append((found, stored))
-        return Enforced(self._revision, tenants, attached)
+        trying = {owner for owner, _, label in self._labels if label == "shadow" and tenant == EVERY_TENANT}
+        return Enforced(self._revision, tenants, attached, frozenset(trying))
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         new = [violation for violation in violations if (tenant, violation.id) not in self._violations]

@@ -116,7 +116,8 @@ class PostgresPolicyStore:
                 tenants.setdefault(row["tenant_id"], []).append(_bundle(row))
             for row in await connection.fetch(_SQL["attached"]):
                 attached.setdefault(row["tenant_id"], []).append((_attachment(row), _bundle(row)))
-        return Enforced(revision, tenants, attached)
+            trying = await connection.fetch(_SQL["trying"]) if tenant == EVERY_TENANT else ()
+        return Enforced(revision, tenants, attached, frozenset(row["tenant_id"] for row in trying))
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         async with self._database.tenant(tenant) as connection:

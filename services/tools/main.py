@@ -39,6 +39,8 @@ from shared.bus import Emitter, open_outlet
 from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
+from shared.monitors.decisions import NAME as DECISIONS
+from shared.monitors.decisions import reporting
 from shared.monitors.enforced import NAME as POLICY
 from shared.monitors.enforced import Enforced, published
 from shared.objects import objects
@@ -60,14 +62,17 @@ def main() -> None:
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         channel = await stack.enter_async_context(
-            mesh_channel(settings.mesh_address, services=(POLICY, MEMORY), tls=settings.tls_folder)
+            mesh_channel(settings.mesh_address, services=(POLICY, DECISIONS, MEMORY), tls=settings.tls_folder)
         )
         if settings.identity_private_key is None:
             raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("tools", settings.identity_private_key, clock)
         enforced = Enforced(published(channel, signer, "tools"), Held.of)
         await stack.enter_async_context(supervised("policy", enforced.follow))
-        policy = ArgumentPolicy(enforced, strict=settings.strict)
+        decisions = await stack.enter_async_context(
+            reporting(enforced.reported, channel, signer, "tools", clock=clock, ids=ids)
+        )
+        policy = ArgumentPolicy(enforced, strict=settings.strict, note=decisions.note)
         inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes
         groups = Groups.delegated(settings.cgroup) if settings.cgroup != "none" else None
         sandbox, programs, modules = [

@@ -8,6 +8,7 @@ from typing import Final
 
 from services.tools.errors import PolicyBlocked, PolicyUnavailable
 from shared.monitors.arguments import Call, judge_arguments
+from shared.monitors.decisions import Decided, Note, named, unnoted
 from shared.monitors.enforced import Enforced
 from shared.monitors.rules import Action, Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRules, compile_rules, judge
@@ -28,8 +29,9 @@ class Held:
 class ArgumentPolicy:
     """Judges calls by the last snapshot, which stays in force when policy is away."""
 
-    def __init__(self, enforced: Enforced[Held], *, strict: bool) -> None:
+    def __init__(self, enforced: Enforced[Held], *, strict: bool, note: Note = unnoted) -> None:
         self._enforced = enforced
+        self._note = note
         self._strict = strict
 
     def check(self, tenant: str, call: Call) -> None:
@@ -43,11 +45,20 @@ class ArgumentPolicy:
             return
         text = f"{call.tool} {json.dumps(dict(call.arguments), ensure_ascii=False, sort_keys=True)}"
         ruling = judge(held.texts, Target.TOOL_ARGUMENTS, text)
-        if ruling.blocked:
-            raise _blocked(ruling.verdicts[-1], call)
-        for verdict in judge_arguments(held.bundles, call):
-            if verdict.action in _STOPPING:
-                raise _blocked(verdict, call)
+        verdicts = [*ruling.verdicts, *judge_arguments(held.bundles, call)]
+        stopping = [verdict for verdict in verdicts if verdict.action in _STOPPING]
+        stopped = ruling.blocked or bool(stopping)
+        self._note(
+            tenant,
+            Decided(
+                Target.TOOL_ARGUMENTS, text, not stopped, not stopped, named(verdicts),
+                tuple(bundle.label for bundle in held.bundles), call.agent, call.session_id, call.tool, call.arguments,
+            ),
+        )  # fmt: skip
+        if stopping:
+            raise _blocked(stopping[0], call)
+        if stopped:
+            raise PolicyUnavailable("a rule could not be judged and the policy is strict", dependency="policy")
 
 
 # Arguments cannot be shown with a part taken out: what would redact them stops the call.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from shared import identity
 from shared.identity import CredentialKind, Principal, Signer
 from shared.log import log
 from shared.monitors.rules import Bundle
-from shared.monitors.wire import bundle, in_force
+from shared.monitors.wire import EVERYONE, bundle, in_force
 from shared.rpc.status import from_rpc
 
 NAME: Final = "agentnet.policy.v1.PolicyService"
@@ -27,11 +27,14 @@ Held = TypeVar("Held")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is enforced: bundles by tenant, "*" for all others. `chosen` tells an agent's where agents differ."""
+    """What is enforced: bundles by tenant, "*" for all others. `chosen` tells an agent's where agents differ,
+    `reported` which share of a tenant's sessions policy wants to hear the decisions of.
+    """
 
     revision: int
     tenants: Mapping[str, Sequence[Bundle]]
     chosen: Callable[[str, str], Sequence[Bundle]] | None = None
+    reported: Mapping[str, float] = field(default_factory=dict)
 
     def in_force(self, tenant: str, agent: str) -> Sequence[Bundle]:
         """What holds for an agent of a tenant; an empty name stands for calls without one."""
@@ -66,6 +69,11 @@ class Enforced(Generic[Held]):
     def revision(self) -> int:
         """Which policy is enforced; 0 before the first snapshot."""
         return self._snapshot.revision if self._snapshot else 0
+
+    def reported(self, tenant: str) -> float:
+        """Which share of the tenant's sessions policy wants to hear the decisions of, 0 to 1."""
+        wanted = self._snapshot.reported if self._snapshot else {}
+        return wanted.get(tenant, wanted.get(EVERYONE, 0.0))
 
     def held(self, tenant: str, agent: str) -> Held | None:
         """What holds for an agent, looked up once a snapshot: to hash a thousand rules takes longer than to judge by
@@ -114,4 +122,5 @@ def published(channel: grpc.aio.Channel, signer: Signer, service: str) -> Watch:
 
 def snapshot_of(answer: pb.WatchBundlesResponse) -> Snapshot:
     tenants = {one.tenant_id: tuple(bundle(found) for found in one.bundles) for one in answer.tenants}
-    return Snapshot(answer.revision, tenants, lambda tenant, agent: in_force(answer.tenants, tenant, agent))
+    reported = {one.tenant_id: one.reported for one in answer.tenants}
+    return Snapshot(answer.revision, tenants, lambda tenant, agent: in_force(answer.tenants, tenant, agent), reported)

@@ -51,7 +51,8 @@ from services.inference.tokenizers import Tokenizers
 from shared.clock import SystemClock
 from shared.errors import MeshError, NotFound, PermissionDenied, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
-from shared.monitors.enforced import Enforced, Snapshot
+from shared.monitors.decisions import Decided, Decisions, Room, reported
+from shared.monitors.enforced import Enforced, Snapshot, Watch
 from shared.monitors.pipeline import Outcome
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.rpc.channel import mesh_channel
@@ -234,14 +235,20 @@ async def replica(
     breakers: Breakers | None = None,
     jobs: QueueStore | None = None,
     provider: Provider | None = None,
+    watch: Watch | None = None,
+    told: grpc.aio.Channel | None = None,
 ) -> AsyncIterator[Replica]:
     """A replica in the block. Those with one Redis and one store are replicas of one service. `provider` takes the
-    place of the scripted model.
+    place of the scripted model, `watch` of what the scripted policy publishes; `told` is where decisions are recorded.
     """
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
     others = {name: ScriptedModel(name=name) for name in ("backup", "continuing", "roomy")}
-    enforced = Enforced(policy.watch, Held.of)
-    enforcement = Enforcement(enforced, policy, strict=True)
+    enforced = Enforced(watch or policy.watch, Held.of)
+    decisions = Decisions(
+        enforced.reported, reported(told, keys.signer, "inference") if told else _untold,
+        clock=SystemClock(), ids=SequentialIds(), room=Room(gather=timedelta(0), grace=timedelta(milliseconds=200)),
+    )  # fmt: skip
+    enforcement = Enforcement(enforced, policy, strict=True, decisions=decisions)
     prompts, ended = PromptRegistry(MemoryPromptStore(), SystemClock()), list[tuple[str, Order, Ended]]()
     breakers = breakers or LocalBreakers(SystemClock())
     admission = Admission(
@@ -278,6 +285,7 @@ async def replica(
     tail_task = asyncio.create_task(engine.tail.write(engine.running))
     async with (
         supervised("policy", enforced.follow),
+        supervised("decisions", decisions.run),
         serving(settings, register, service_names=(NAME, QUEUE)) as address,
         mesh_channel(address, services=(NAME, QUEUE)) as channel,
     ):
@@ -291,7 +299,12 @@ async def replica(
         finally:
             await worker.drain()
             await engine.drain()
+            await decisions.flush()
     await stopped(tail_task)
+
+
+async def _untold(_tenant: str, _decided: Sequence[Decided]) -> None:
+    """Nobody hears of decisions."""
 
 
 def _router(model: Provider, others: Mapping[str, ScriptedModel]) -> Router:

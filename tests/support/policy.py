@@ -96,6 +96,7 @@ class PolicyParts:
     models: ScriptedModels = field(default_factory=ScriptedModels)
     risks: MemoryRisks = field(default_factory=MemoryRisks)
     classifiers: Path = Path("services/policy/classifiers")
+    reported: float = 0.0
     called_back: list[tuple[str, Enforced]] = field(default_factory=list)
 
     @property
@@ -123,14 +124,15 @@ class PolicyParts:
         )
         privacy = PrivacyService(Privacy(self.governance, Vault(signer.key), self.audit))
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
-        simulation = SimulationService(simulator, library, self.audit, self.clock)
+        simulation = SimulationService(simulator, judge, library, self.audit, self.clock)
         simulation_service_pb2_grpc.add_SimulationServiceServicer_to_server(simulation, server)
         risks = Risks(
             self.risks, self.audit, clock=self.clock, ids=SequentialIds(), callbacks={"page": self._called_back}
         )
         policy = PolicyService(
-            library, judge, self.audit, Watchtower(risks), clock=self.clock, heartbeat=timedelta(seconds=10)
-        )
+            library, judge, self.audit, Watchtower(risks),
+            clock=self.clock, heartbeat=timedelta(seconds=10), reported=self.reported,
+        )  # fmt: skip
         risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
         access = AccessService(Access(self.risks, self.audit), self.store, self.clock)
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)

@@ -254,7 +254,9 @@ async def test_the_service_itself_cannot_edit_the_trail(request: pytest.FixtureR
 
 async def test_a_decision_is_kept_once_labelled_and_forgotten(governance: Governance, tenant: str) -> None:
     one = Decision("dec_1", Target.PROMPT, "Athena", "ses_1", True, False, NOON, b"\x00sealed")
-    late = replace(one, id="dec_2", created_at=NOON + timedelta(minutes=1))
+    late = replace(
+        one, id="dec_2", created_at=NOON + timedelta(minutes=1), truncated=True, bundles=("a@1.0.0",), rules=("x", "y")
+    )
     assert await governance.keep(tenant, [one, late]) == 2
     assert await governance.keep(tenant, [one]) == 0
     assert await governance.tell(tenant, "dec_1", harmful=True) == replace(one, harmful=True)

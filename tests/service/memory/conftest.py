@@ -27,6 +27,7 @@ from services.memory.settings import MemorySettings
 from services.memory.store_memory import InMemoryStore
 from shared.clock import FakeClock
 from shared.ids import SequentialIds
+from shared.monitors.decisions import Decided
 from shared.monitors.enforced import Enforced
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
@@ -49,6 +50,7 @@ class Served:
     keys: Keys
     chores: list[Chores]
     address: str
+    decided: list[Decided]
 
     def caller(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -79,6 +81,7 @@ async def serve(
     }
     configured = MemorySettings.model_validate(given | settings)
     embedder, clock, chores = HashingEmbedder(), FakeClock(), []
+    decided: list[Decided] = []
     stores = Stores(InMemoryStore(), InMemoryConversations(), InMemoryFacts())
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
@@ -88,7 +91,7 @@ async def serve(
                 server,
                 stores,
                 embedder=embedder,
-                policy=MemoryPolicy(enforced, strict=True),
+                policy=MemoryPolicy(enforced, strict=True, note=lambda _, one: decided.append(one)),
                 federation=await Federation.of(configured.cluster_addresses, stack, patience=patience),
                 settings=configured,
                 clock=clock,
@@ -106,5 +109,5 @@ async def serve(
             fact_service_pb2_grpc.FactServiceStub(channel),
             conversation_service_pb2_grpc.ConversationServiceStub(channel),
             embedding_set_service_pb2_grpc.EmbeddingSetServiceStub(channel),
-            embedder, clock, keys, chores, address,
+            embedder, clock, keys, chores, address, decided,
         )  # fmt: skip

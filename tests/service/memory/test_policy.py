@@ -9,6 +9,7 @@ import pytest
 
 from agentnet.memory.v1 import change_pb2
 from services.memory.policy import Held
+from shared.monitors.rules import Target
 from tests.service.memory.calls import recall, record, refused, remember, remember_many
 from tests.service.memory.conftest import Served, serve
 from tests.service.memory.test_sets import add, compare
@@ -91,3 +92,20 @@ async def test_a_strict_mesh_without_any_policy_stores_and_recalls_nothing(tmp_p
         unavailable = ("UNAVAILABLE", "POLICY_UNAVAILABLE", None)
         assert await refused(remember(served, "anything")) == unavailable
         assert await refused(recall(served, "anything")) == unavailable
+
+
+async def test_what_is_decided_of_memories_is_told(governed: Served) -> None:
+    await remember(governed, "Ada's number is 123-45-6789.")
+    await remember(governed, "Her salary is high.")
+    await refused(remember(governed, "Project bluebird begins."))
+    told = [(one.target, one.text, one.allowed, one.unchanged, one.rules) for one in governed.decided]
+    assert told == [
+        (Target.OUTPUT, "Ada's number is 123-45-6789.", True, False, ("no_ssn",)),
+        (Target.OUTPUT, "Her salary is high.", True, True, ()),
+        (Target.OUTPUT, "Project bluebird begins.", False, False, ("no_codename",)),
+    ]
+    governed.decided.clear()
+    await recall(governed, "Her salary")
+    withheld = [(one.target, one.allowed, one.rules) for one in governed.decided if not one.allowed]
+    assert withheld == [(Target.PROMPT, False, ("not_in_prompts",))]
+    assert {one.bundles for one in governed.decided} == {("default@1.0.0",)}

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
+from services.tools import policy as module
+from services.tools.errors import PolicyUnavailable
 from services.tools.policy import ArgumentPolicy, Held
+from shared.monitors.arguments import Call
+from shared.monitors.decisions import Decided
+from shared.monitors.stream import Ruling
 from tests.service.tools.calls import Code, invocation, refusal, register, said, tool
 from tests.support.identity import Keys
 from tests.support.published import enforcing, unheard
@@ -82,3 +87,51 @@ class TestPermissive:
     async def test_a_mesh_that_is_not_strict_goes_on(self, stub: Any, keys: Keys) -> None:
         await register(stub, keys, tool())
         assert (await call(stub, keys, a=1, b=2)).finished.result.number_value == 3
+
+
+class TestTold:
+    """What is decided of a call is told to policy; what a rule would take out of arguments stops the call."""
+
+    @pytest.fixture
+    def told(self) -> list[tuple[str, Decided]]:
+        return []
+
+    @pytest.fixture
+    async def policy(self, told: list[tuple[str, Decided]]) -> ArgumentPolicy:
+        rules = (
+            NO_BOMBS,
+            WARNS,
+            BIG,
+            {**NO_BOMBS, "name": "hide", "action": "RULE_ACTION_REDACT", "keywords": ["rose"]},
+        )
+        return ArgumentPolicy(
+            await enforcing(Held.of, *rules), strict=True, note=lambda tenant, one: told.append((tenant, one))
+        )
+
+    async def test_every_call_is_told_with_its_arguments_and_how_it_ended(
+        self, stub: Any, keys: Keys, told: list[tuple[str, Decided]]
+    ) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        await call(stub, keys, what="tea", amount=1)
+        await blocked(stub, keys, what="a bomb", amount=101)
+        assert [tenant for tenant, _ in told] == ["acme", "acme"]
+        passed, stopped = (one for _, one in told)
+        assert (passed.allowed, passed.rules, passed.tool, passed.agent) == (True, ("watched",), "adder", "Athena")
+        assert (passed.text, dict(passed.arguments)) == (
+            'adder {"amount": 1, "what": "tea"}', {"amount": 1, "what": "tea"},
+        )  # fmt: skip
+        assert (stopped.allowed, stopped.unchanged, stopped.bundles) == (False, False, ("default@1.0.0",))
+        assert stopped.rules == ("no_bombs", "watched", "big_payments")
+
+    async def test_a_text_rule_that_would_redact_arguments_stops_the_call(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        assert await blocked(stub, keys, what="a rose", amount=0) == "hide"
+
+
+async def test_a_ruling_that_stops_without_a_verdict_says_that_policy_cannot_judge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = ArgumentPolicy(await enforcing(Held.of, NO_BOMBS), strict=True)
+    monkeypatch.setattr(module, "judge", lambda *_: Ruling("", (), blocked=True))
+    with pytest.raises(PolicyUnavailable):
+        policy.check("acme", Call("adder", {}, "Athena"))

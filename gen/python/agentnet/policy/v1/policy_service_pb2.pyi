@@ -490,8 +490,11 @@ class TenantBundles(_message.Message):
     BUNDLES_FIELD_NUMBER: _builtins.int
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
+    REPORTED_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant, or "*"."""
+    reported: _builtins.float
+    """The share of its sessions, 0 to 1, whose decisions RecordDecisions is told of: all while a bundle is in "shadow"."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedCompositeFieldContainer[_bundle_pb2.Bundle]:
         """Its bundles labelled "production"."""
@@ -511,10 +514,11 @@ class TenantBundles(_message.Message):
         bundles: _abc.Iterable[_bundle_pb2.Bundle] | None = ...,
         attachments: _abc.Iterable[_attachment_pb2.Attachment] | None = ...,
         attached: _abc.Iterable[_bundle_pb2.Bundle] | None = ...,
+        reported: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attachments", b"attachments", "bundles", b"bundles", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attachments", b"attachments", "bundles", b"bundles", "reported", b"reported", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

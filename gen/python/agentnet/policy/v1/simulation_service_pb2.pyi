@@ -104,6 +104,9 @@ class DecisionInput(_message.Message):
     ALLOWED_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    BUNDLES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque; the reporter chooses it. At most 100 characters. Required."""
     target: _bundle_pb2.RuleTarget.ValueType
@@ -120,6 +123,8 @@ class DecisionInput(_message.Message):
     """Whether it was let through."""
     unchanged: _builtins.bool
     """Whether it was let through as it stood."""
+    truncated: _builtins.bool
+    """True when `text` is cut: the beginning of what was judged, of a prompt the end."""
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The numbers it was judged with."""
@@ -131,6 +136,14 @@ class DecisionInput(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When; absent: now."""
+
+    @_builtins.property
+    def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The versions it was judged by, as `default@1.0.0`. At most 64."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rules that matched. At most 64."""
 
     def __init__(
         self,
@@ -146,10 +159,13 @@ class DecisionInput(_message.Message):
         allowed: _builtins.bool = ...,
         unchanged: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        truncated: _builtins.bool = ...,
+        bundles: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "allowed", b"allowed", "arguments", b"arguments", "create_time", b"create_time", "facts", b"facts", "id", b"id", "session_id", b"session_id", "target", b"target", "text", b"text", "tool", b"tool", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "allowed", b"allowed", "arguments", b"arguments", "bundles", b"bundles", "create_time", b"create_time", "facts", b"facts", "id", b"id", "rules", b"rules", "session_id", b"session_id", "target", b"target", "text", b"text", "tool", b"tool", "truncated", b"truncated", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,6 +289,9 @@ class Decision(_message.Message):
     UNCHANGED_FIELD_NUMBER: _builtins.int
     HARMFUL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    BUNDLES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque."""
     target: _bundle_pb2.RuleTarget.ValueType
@@ -287,9 +306,19 @@ class Decision(_message.Message):
     """Whether it was let through as it stood."""
     harmful: _builtins.bool
     """Absent: nobody has said."""
+    truncated: _builtins.bool
+    """True when only a part of the text is kept: a simulation then counts it only when that part is stopped anew."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
+
+    @_builtins.property
+    def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The versions it was judged by; empty for those of Check."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rules that matched; empty for those of Check."""
 
     def __init__(
         self,
@@ -302,10 +331,13 @@ class Decision(_message.Message):
         unchanged: _builtins.bool = ...,
         harmful: _builtins.bool | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        truncated: _builtins.bool = ...,
+        bundles: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_harmful", b"_harmful", "create_time", b"create_time", "harmful", b"harmful"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_harmful", b"_harmful", "agent", b"agent", "allowed", b"allowed", "create_time", b"create_time", "harmful", b"harmful", "id", b"id", "session_id", b"session_id", "target", b"target", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_harmful", b"_harmful", "agent", b"agent", "allowed", b"allowed", "bundles", b"bundles", "create_time", b"create_time", "harmful", b"harmful", "id", b"id", "rules", b"rules", "session_id", b"session_id", "target", b"target", "truncated", b"truncated", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__harmful: _TypeAlias = _typing.Literal["harmful"]  # noqa: Y015
     _WhichOneofArgType__harmful: _TypeAlias = _typing.Literal["_harmful", b"_harmful"]  # noqa: Y015

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class SimulationServiceStub:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens: its matches are violations marked `shadow` and change nothing.
+    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    violations marked `shadow` and change nothing.
     """
 
     def __init__(self, channel):
@@ -60,7 +61,8 @@ class SimulationServiceStub:
 
 class SimulationServiceServicer:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens: its matches are violations marked `shadow` and change nothing.
+    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    violations marked `shadow` and change nothing.
     """
 
     def RecordDecisions(self, request, context):
@@ -129,7 +131,8 @@ def add_SimulationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SimulationService:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens: its matches are violations marked `shadow` and change nothing.
+    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    violations marked `shadow` and change nothing.
     """
 
     @staticmethod

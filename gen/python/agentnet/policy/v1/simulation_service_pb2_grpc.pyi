@@ -14,7 +14,8 @@ GRPC_VERSION: str
 
 class SimulationServiceStub:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens: its matches are violations marked `shadow` and change nothing.
+    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    violations marked `shadow` and change nothing.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -38,7 +39,8 @@ class SimulationServiceStub:
 
 class SimulationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens: its matches are violations marked `shadow` and change nothing.
+    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    violations marked `shadow` and change nothing.
     """
 
     @_abc_1.abstractmethod
