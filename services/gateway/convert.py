@@ -59,6 +59,7 @@ def check_request(request: Any) -> Request:
     http = request.attributes.request.http
     headers = http.headers  # not copied: Envoy sends few, and few of them are read
     found: dict[str, Any] = {}
+    transcoded = headers.get(_TRANSCODED, "")
     metadata = request.attributes.metadata_context.filter_metadata
     if _JWT in metadata:
         found = json_format.MessageToDict(metadata[_JWT])
@@ -67,12 +68,12 @@ def check_request(request: Any) -> Request:
         path=http.path,
         headers=headers,
         claims=found.get("claims"),
-        rest=_TRANSCODED in headers or "grpc" not in headers.get("content-type", ""),
+        rest=bool(transcoded) or "grpc" not in headers.get("content-type", ""),
         address=request.attributes.source.address.socket_address.address,
         request_id=headers.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID],
         token_failure=str(failure.get("message", "")) if isinstance(failure, dict) else "",
-        query=headers.get(_TRANSCODED, "").partition("?")[2],
-        body=base64.b64decode(metadata[_BODY]["body"]) if _BODY in metadata else b"",
+        query=transcoded.partition("?")[2],
+        body=base64.b64decode(metadata[_BODY]["body"]) if transcoded and _BODY in metadata else b"",
     )
 
 
