@@ -4,11 +4,15 @@ the contract knows is: not a body's fields, not a query's.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import random
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,7 +27,8 @@ from services.gateway import contract
 from services.gateway.names import Names
 from shared.errors import InvalidArgument
 from tests.support.echo import Echo, filled, methods_with_body, rule
-from tests.support.edge import Answer, Edge, running_edge
+from tests.support.edge import Answer, Edge, inputs_of, running_edge, running_envoy
+from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,6 +93,7 @@ class TestBodies:
             ("/v1/generations", {"messages": [], "modle": "m"}, "modle"),
             ("/v1/generations", {"messages": [{}, {"rol": 1}]}, "messages[1].rol"),
             ("/v1/tools", TOOL | {"auth": {"nonsense": 1}}, "tool.auth.nonsense"),
+            ("/v1/tools", TOOL | {"http": {"ulr": "x"}}, "tool.http.ulr"),
             ("/v1/tools", TOOL | {"nonsense": None}, "tool.nonsense"),
             ("/v1/tools", TOOL | {"x" * 5000: 1}, "tool." + "x" * 100),
         ],
@@ -158,6 +164,17 @@ class TestOthers:
             request = tool_service_pb2.InvokeToolRequest(name="x" * 5_000_000)
             await tool_service_pb2_grpc.ToolServiceStub(channel).InvokeTool(request, metadata=metadata)
         assert ECHO.asked[-1] == request
+
+    async def test_an_admission_that_is_away_is_still_said_in_json(self, edge: Edge, tmp_path: Path) -> None:
+        port = free_port()
+        inputs = inputs_of(edge.state, f"127.0.0.1:{free_port()}", edge=port, internal=free_port())
+        async with running_envoy(inputs, tmp_path):
+            for _ in range(200):
+                with suppress(aiohttp.ClientError):
+                    answer = await replace(edge, address=f"127.0.0.1:{port}").bearer("GET", "/v1/tools", edge.token())
+                    break
+                await asyncio.sleep(0.05)
+        assert (answer.status, answer.body["code"]) == (503, grpc.StatusCode.UNAVAILABLE.value[0])
 
     async def test_facades_judge_their_own_bodies(self, edge: Edge) -> None:
         answer = await edge.bearer("POST", "/graphql?x=1", edge.token(), {"query": "{ __typename }", "ours": 1})
