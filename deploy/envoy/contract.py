@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, MethodOptions
 
 from agentnet.common.v1 import permission_pb2
 
+Template = str
+BYTES = ".google.api.HttpBody"
 _SAFE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
 
 
@@ -24,6 +27,8 @@ class Method:
     streaming: bool
     open: bool
     output: str
+    # Where it takes a body over REST, as "/v1/tools/{name}".
+    bodies: tuple[Template, ...] = ()
 
     @property
     def path(self) -> str:
@@ -40,7 +45,7 @@ def served_beside(descriptors: Path) -> Iterator[Method]:
     }
     for method in methods(descriptors):
         if (other := others[method.service]) and not method.open:
-            yield replace(method, service=other, output="")
+            yield replace(method, service=other, output="", bodies=())
 
 
 def methods(descriptors: Path) -> Iterator[Method]:
@@ -59,4 +64,12 @@ def methods(descriptors: Path) -> Iterator[Method]:
                     streaming=method.server_streaming,
                     open=method.options.Extensions[permission_pb2.permission] == permission_pb2.PERMISSION_OPEN,
                     output=method.output_type,
+                    bodies=tuple(_bodies(method)),
                 )
+
+
+def _bodies(method: MethodDescriptorProto) -> Iterator[Template]:
+    rule = method.options.Extensions[annotations_pb2.http]
+    for binding in (rule, *rule.additional_bindings):
+        if binding.body:
+            yield getattr(binding, binding.WhichOneof("pattern"))

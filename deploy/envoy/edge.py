@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.envoy.contract import Method, served_beside
+from deploy.envoy.bodies import BODY, buffer_filter, rest_routes
+from deploy.envoy.contract import BYTES, Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
@@ -42,6 +43,7 @@ def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     """The listener clients reach."""
     filters = [
         _strip(),
+        buffer_filter(inputs),
         status_filter(),
         _cors(),
         _grpc_web(),
@@ -84,6 +86,7 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         "route": {"cluster": "orchestrator", "timeout": "0s"},
     }
     refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
+    facades = [template for method in methods if method.output == BYTES for template in method.bodies]
     calls = [with_status(_opened(route(method, inputs, retries=True), method), method) for method in methods]
     calls += [route(method, inputs, retries=False) for method in served_beside(inputs.descriptors)]
     return {
@@ -94,7 +97,14 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
                 "domains": ["*"],
                 "typed_per_filter_config": {"envoy.filters.http.cors": cors},
                 "response_headers_to_add": [_added(name, value) for name, value in _SECURITY.items()],
-                "routes": [preflight, *_strange_pages(inputs, methods), *calls, reflection, refuse],
+                "routes": [
+                    preflight,
+                    *_strange_pages(inputs, methods),
+                    *calls,
+                    reflection,
+                    *rest_routes(inputs, facades, refuse),
+                    refuse,
+                ],
             }
         ],
     }
@@ -196,7 +206,7 @@ def _authz(inputs: EnvoyInputs) -> Config:
             grpc_service={"envoy_grpc": {"cluster_name": "gateway"}, "timeout": f"{inputs.health_seconds}s"},
             failure_mode_allow=False,
             status_on_error={"code": "ServiceUnavailable"},
-            metadata_context_namespaces=[_JWT],
+            metadata_context_namespaces=[_JWT, BODY],
             clear_route_cache=False,
             allowed_headers={"patterns": [{"exact": name} for name in _ASKED]},
         ),

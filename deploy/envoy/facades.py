@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.envoy.contract import Method
+from deploy.envoy.contract import BYTES, Method
 from deploy.envoy.inputs import Config, typed
 
 _LUA = "envoy.filters.http.lua"
@@ -15,17 +15,16 @@ function envoy_on_response(handle)
   end
 end
 """
-_BODY = ".google.api.HttpBody"
 
 
 def status_filter() -> Config:
-    """Does nothing but on the routes of facades."""
+    """Does nothing but on the routes of facades, and where bodies are read."""
     return {"name": _LUA, "typed_config": typed("envoy.extensions.filters.http.lua.v3.Lua")}
 
 
 def with_status(found: Config, method: Method) -> Config:
     """The route, with the status of the answer taken from gateway's header where the method answers with bytes."""
-    if method.output != _BODY:
+    if method.output != BYTES:
         return found
     script = typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", source_code={"inline_string": _STATUS})
     return found | {"typed_per_filter_config": {**found.get("typed_per_filter_config", {}), _LUA: script}}

@@ -126,20 +126,21 @@ def _tracing(inputs: EnvoyInputs) -> Config:
 
 
 def _local_replies() -> Config:
-    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON. The others are gateway's."""
-    return {
-        "mappers": [
-            {
-                "filter": {
-                    "status_code_filter": {
-                        "comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"reply_{status}"}}
-                    }
-                },
-                "body_format_override": {
-                    "content_type": "application/json",
-                    "json_format": {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []},
-                },
-            }
-            for status, code in _HTTP_CODES.items()
-        ]
-    }
+    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON. Gateway's refusals already do."""
+    refusal = {"and_filter": {"filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, _answered(400)]}}
+    own = [
+        {
+            "filter": _answered(status),
+            "body_format_override": {
+                "content_type": "application/json",
+                "json_format": {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []},
+            },
+        }
+        for status, code in _HTTP_CODES.items()
+    ]
+    return {"mappers": [{"filter": refusal}, *own]}
+
+
+def _answered(status: int) -> Config:
+    value = {"default_value": status, "runtime_key": f"reply_{status}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}

@@ -35,7 +35,9 @@ from shared.rpc.log import LONGEST_REQUEST_ID, REQUEST_ID
 
 _OVERWRITE: Final = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _JWT: Final = "envoy.filters.http.jwt_authn"
+_BODY: Final = "agentnet.rest"
 _HTTP: Final = {
+    StatusCode.INVALID_ARGUMENT: 400,
     StatusCode.UNAUTHENTICATED: 401,
     StatusCode.PERMISSION_DENIED: 403,
     StatusCode.UNIMPLEMENTED: 404,
@@ -53,21 +55,25 @@ _KINDS: Final = {
 
 
 def check_request(request: Any) -> Request:
-    """Envoy's question: jwt_authn left the claims, or why it does not trust them."""
+    """Envoy's question: jwt_authn left the claims, or why it does not trust them; REST's filter the body."""
     http = request.attributes.request.http
     headers = http.headers  # not copied: Envoy sends few, and few of them are read
     found: dict[str, Any] = {}
-    if _JWT in request.attributes.metadata_context.filter_metadata:
-        found = json_format.MessageToDict(request.attributes.metadata_context.filter_metadata[_JWT])
+    transcoded = headers.get(_TRANSCODED, "")
+    metadata = request.attributes.metadata_context.filter_metadata
+    if _JWT in metadata:
+        found = json_format.MessageToDict(metadata[_JWT])
     failure = found.get("failure", {})
     return Request(
         path=http.path,
         headers=headers,
         claims=found.get("claims"),
-        rest=_TRANSCODED in headers or "grpc" not in headers.get("content-type", ""),
+        rest=bool(transcoded) or "grpc" not in headers.get("content-type", ""),
         address=request.attributes.source.address.socket_address.address,
         request_id=headers.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID],
         token_failure=str(failure.get("message", "")) if isinstance(failure, dict) else "",
+        query=transcoded.partition("?")[2],
+        body=base64.b64decode(metadata[_BODY]["body"]) if transcoded and _BODY in metadata else b"",
     )
 
 

@@ -80,6 +80,7 @@ from services.gateway.issuers import Issuer, Issuers
 from services.gateway.keys import Keys
 from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
 from services.gateway.metrics import MeshMetrics
+from services.gateway.names import Names
 from services.gateway.permissions import permissions
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
@@ -101,6 +102,7 @@ SERVICES = tuple(sorted(service.full_name for service in contract.services() if 
 PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, media.SERVICE, *agents.SERVICES, PROMPTS)
 READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
+NAMES = Names.of(contract.services())
 # Envoy asks before there is an identity; what the contract calls open is for those who have none.
 OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
 
@@ -184,7 +186,7 @@ async def build(
         clock=clock,
     )
     signer = Signer("gateway", private_key, clock)
-    authorization = Authorization(admission, signer, clock, ttl=settings.identity_ttl)
+    authorization = Authorization(admission, NAMES, signer, clock, ttl=settings.identity_ttl)
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, directory, audit, clock), server)

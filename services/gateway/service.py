@@ -23,6 +23,7 @@ from services.gateway.audit import Audit
 from services.gateway.directory import Directory
 from services.gateway.health import MeshHealth
 from services.gateway.keys import Keys
+from services.gateway.names import Names
 from shared import fields
 from shared.clock import Clock
 from shared.errors import MeshError
@@ -34,8 +35,9 @@ _CACHE: Final = 4096
 class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ignore[misc] # untyped stubs
     """envoy.service.auth.v3: who enters. A fault of ours is an error to Envoy, which then keeps everyone out."""
 
-    def __init__(self, admission: Admission, signer: Signer, clock: Clock, *, ttl: timedelta) -> None:
+    def __init__(self, admission: Admission, names: Names, signer: Signer, clock: Clock, *, ttl: timedelta) -> None:
         self._admission = admission
+        self._names = names
         self._signer = signer
         self._clock = clock
         self._ttl = ttl
@@ -45,6 +47,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
         asked = convert.check_request(request)
         try:
             admitted = await self._admission.admit(asked)
+            self._names.check(asked.path, query=asked.query, body=asked.body)
         except MeshError as error:
             return convert.denied(error, asked.path, rest=asked.rest)
         return convert.admitted(self._signed(admitted.principal), admitted.level)

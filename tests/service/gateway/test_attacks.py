@@ -162,9 +162,13 @@ async def test_a_revoked_key_does_not_get_in_again(edge: Edge) -> None:
 
 async def test_the_tenant_comes_from_the_credential_and_from_nothing_else(edge: Edge) -> None:
     spoofed = {"x_tenant_id": "victim", "x_agentnet_tenant": "victim", "tenant": "victim"}
-    answer = await edge.rest("GET", "/v1/caller?tenant_id=victim", authorization=f"Bearer {edge.token()}", **spoofed)
+    answer = await edge.rest("GET", "/v1/caller", authorization=f"Bearer {edge.token()}", **spoofed)
     assert answer.body["principal"]["tenant_id"] == "acme"
-    body = {"display_name": "swap", "roles": ["admin"], "tenant_id": "victim", "tenant": "victim"}
+    answer = await edge.bearer("GET", "/v1/caller?tenant_id=victim", edge.token())
+    assert (answer.status, answer.reason) == (400, "FIELD_INVALID")
+    body = {"display_name": "swap", "roles": ["admin"]}
+    answer = await edge.bearer("POST", "/v1/keys", edge.token(), body | {"tenant_id": "victim"})
+    assert (answer.status, answer.reason) == (400, "FIELD_INVALID")
     made = await edge.ok("POST", "/v1/keys", edge.token(), body)
     assert await edge.stores.keys.find("acme", made["key"]["id"])
     assert not await edge.stores.keys.keys("victim", active_at=None, page=Page())

@@ -1,0 +1,88 @@
+"""Bodies of REST calls for gateway to read. The transcoder drops a body's unknown fields, so gateway sees the JSON as
+it came, in the question that it answers on each call anyway, and judges it once it knows who asks.
+"""
+
+from __future__ import annotations
+
+import re
+
+from deploy.envoy.contract import Template
+from deploy.envoy.inputs import Config, EnvoyInputs, typed
+
+BODY = "agentnet.rest"
+_BUFFER = "envoy.filters.http.buffer"
+_LUA = "envoy.filters.http.lua"
+_LONG = 64 * 1024
+_MOST = 4 * 1024 * 1024
+# Of a long body only names matter: long strings are handed over empty, so that documents and files cost little.
+_SCRIPT = """
+local function shortened(text)
+  local parts, from, at = {}, 1, 1
+  while true do
+    local open = string.find(text, '"', at, true)
+    if not open then break end
+    local close = open + 1
+    while true do
+      close = string.find(text, '["\\\\]', close)
+      if not close then return text end
+      if string.byte(text, close) == 34 then break end
+      close = close + 2
+    end
+    if close - open > 256 then
+      parts[#parts + 1] = string.sub(text, from, open)
+      from = close
+    end
+    at = close + 1
+  end
+  parts[#parts + 1] = string.sub(text, from)
+  return table.concat(parts)
+end
+
+function envoy_on_request(handle)
+  local body = handle:body()
+  if not body then return end
+  local text = body:getBytes(0, body:length())
+  if #text > LONG then text = shortened(text) end
+  if #text > MOST then
+    handle:respond({[":status"] = "413"}, "the body holds over MOST bytes besides its long strings; send it in parts")
+    return
+  end
+  handle:streamInfo():dynamicMetadata():set("BODY", "body", handle:base64Escape(text))
+end
+"""
+
+
+def buffer_filter(inputs: EnvoyInputs) -> Config:
+    """Off, but on the route below."""
+    kind = "envoy.extensions.filters.http.buffer.v3.Buffer"
+    return {"name": _BUFFER, "disabled": True, "typed_config": typed(kind, **_bound(inputs))}
+
+
+def rest_routes(inputs: EnvoyInputs, facades: list[Template], refuse: Config) -> list[Config]:
+    """What a REST call matches before it is transcoded: as nothing's, with its body read unless it is a facade's."""
+    script = _SCRIPT.replace("LONG", str(_LONG)).replace("MOST", str(_MOST)).replace("BODY", BODY)
+    read = {
+        _BUFFER: typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", buffer=_bound(inputs)),
+        _LUA: typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", source_code={"inline_string": script}),
+    }
+    with_body = {"name": ":method", "string_match": {"safe_regex": {"regex": "POST|PUT|PATCH|DELETE"}}}
+    no_grpc = {
+        "name": "content-type",
+        "string_match": {"prefix": "application/grpc"},
+        "invert_match": True,
+        "treat_missing_header_as_empty": True,
+    }
+    match = {"prefix": "/", "headers": [with_body, no_grpc]}
+    left = [refuse | {"match": _matching(template)} for template in facades]
+    return [*left, refuse | {"match": match, "typed_per_filter_config": read}]
+
+
+def _bound(inputs: EnvoyInputs) -> Config:
+    return {"max_request_bytes": inputs.max_request_bytes}
+
+
+def _matching(template: Template) -> Config:
+    if "{" not in template:
+        return {"path": template}
+    parts = re.split(r"\{[^}]*\}", template)
+    return {"safe_regex": {"regex": "[^/]+".join(re.escape(part) for part in parts)}}
