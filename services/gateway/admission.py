@@ -34,9 +34,7 @@ _NOTE_EVERY: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call at the edge: its gRPC path, its headers, and what Envoy found of its token. Over REST also the query
-    and the JSON of the body.
-    """
+    """One call at the edge: its gRPC path, its headers, and what Envoy found of its token."""
 
     path: str
     headers: Mapping[str, str]
@@ -45,8 +43,6 @@ class Request:
     rest: bool = False
     address: str = ""
     request_id: str = ""
-    query: str = ""
-    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

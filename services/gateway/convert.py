@@ -55,26 +55,30 @@ _KINDS: Final = {
 
 
 def check_request(request: Any) -> Request:
-    """Envoy's question: jwt_authn left the claims, or why it does not trust them; REST's filter the body."""
+    """Envoy's question: jwt_authn left the claims, or why it does not trust them."""
     http = request.attributes.request.http
     headers = http.headers  # not copied: Envoy sends few, and few of them are read
     found: dict[str, Any] = {}
-    transcoded = headers.get(_TRANSCODED, "")
-    metadata = request.attributes.metadata_context.filter_metadata
-    if _JWT in metadata:
-        found = json_format.MessageToDict(metadata[_JWT])
+    if _JWT in request.attributes.metadata_context.filter_metadata:
+        found = json_format.MessageToDict(request.attributes.metadata_context.filter_metadata[_JWT])
     failure = found.get("failure", {})
     return Request(
         path=http.path,
         headers=headers,
         claims=found.get("claims"),
-        rest=bool(transcoded) or "grpc" not in headers.get("content-type", ""),
+        rest=_TRANSCODED in headers or "grpc" not in headers.get("content-type", ""),
         address=request.attributes.source.address.socket_address.address,
         request_id=headers.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID],
         token_failure=str(failure.get("message", "")) if isinstance(failure, dict) else "",
-        query=transcoded.partition("?")[2],
-        body=base64.b64decode(metadata[_BODY]["body"]) if transcoded and _BODY in metadata else b"",
     )
+
+
+def said(request: Any) -> tuple[str, bytes]:
+    """What a REST call said before it was transcoded: its query, and its body with long strings emptied."""
+    attributes = request.attributes
+    query = attributes.request.http.headers.get(_TRANSCODED, "").partition("?")[2]
+    metadata = attributes.metadata_context.filter_metadata
+    return query, base64.b64decode(metadata[_BODY]["body"]) if _BODY in metadata else b""
 
 
 def admitted(header: str, level: Level) -> Any:

@@ -44,7 +44,7 @@ class Names:
         methods = [method for service in services for method in service.methods]
         return cls({f"/{one.containing_service.full_name}/{one.name}": _form(one) for one in methods if _typed(one)})
 
-    def check(self, path: str, *, query: str = "", body: bytes = b"") -> None:
+    def check(self, path: str, query: str, body: bytes) -> None:
         """Raises InvalidArgument for the first name that the method of this gRPC path does not know."""
         if (query or body) and (form := self._forms.get(path)):
             for name, _ in parse_qsl(query, keep_blank_values=True):

@@ -47,7 +47,8 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
         asked = convert.check_request(request)
         try:
             admitted = await self._admission.admit(asked)
-            self._names.check(asked.path, query=asked.query, body=asked.body)
+            if asked.rest:
+                self._names.check(asked.path, *convert.said(request))
         except MeshError as error:
             return convert.denied(error, asked.path, rest=asked.rest)
         return convert.admitted(self._signed(admitted.principal), admitted.level)

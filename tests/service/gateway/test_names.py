@@ -229,5 +229,5 @@ async def test_a_map_of_messages_is_looked_into() -> None:
     method = next(one for one in WITH_BODY if one.name == "ImportSession")
     body = {"document": {"events": [{"session_started": {"task_effects": {"any key": {"ours": 1}}}}]}}
     with pytest.raises(InvalidArgument) as caught:
-        names.check(f"/{method.containing_service.full_name}/{method.name}", body=encoded(body))
+        names.check(f"/{method.containing_service.full_name}/{method.name}", "", encoded(body))
     assert caught.value.field == "document.events[0].session_started.task_effects[any key].ours"
