@@ -31,6 +31,7 @@ from services.inference.providers.contract import (
     ToolChoice,
     ToolDefinition,
 )
+from services.inference.redacting import texts_of
 from services.inference.route import Model, Router, Target
 
 _PROBE_AFTER: Final = timedelta(seconds=10)
@@ -83,11 +84,7 @@ class Order:
     @property
     def texts(self) -> list[str]:
         """All text of the prompt, whoever wrote it: what policy judges."""
-        found: list[str] = []
-        for message in self.messages:
-            found += [message.text, *(result.content for result in message.tool_results)]
-            found += [call.arguments for call in message.tool_calls]
-        return [text for text in found if text]
+        return texts_of(self.messages)
 
     def call(self, model: Model) -> ModelCall:
         return ModelCall(

@@ -117,6 +117,15 @@ class Guard:
         return list(statuses(self._text))
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedPrompt:
+    """A prompt under its rules: its texts as they may leave, what was found, and the refusal when a rule blocks it."""
+
+    texts: list[str]
+    verdicts: list[Verdict]
+    refusal: PolicyBlocked | None
+
+
 class Enforcement:
     """Monitors by tenant."""
 
@@ -162,23 +171,23 @@ class Enforcement:
         except Unavailable as error:
             raise PolicyUnavailable("the override cannot be checked", dependency="policy") from error
 
-    async def check_prompt(
-        self, held: Held, payer: Payer, texts: Sequence[str], *, override: str = ""
-    ) -> tuple[list[Verdict], PolicyBlocked | None]:
-        """What rules say of a prompt, and the refusal when one blocks it. Raises PolicyUnavailable."""
+    async def check_prompt(self, held: Held, payer: Payer, texts: Sequence[str], *, override: str = "") -> JudgedPrompt:
+        """What rules say of a prompt. Raises PolicyUnavailable."""
         rulings = [judge(held.prompt, Target.PROMPT, text) for text in texts]
+        left = [ruling.text for ruling in rulings]
         if held.prompt_sentences and not any(ruling.blocked for ruling in rulings):
             slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT, override)
-            outcomes = [await slow.judge(text) for text in texts]
+            outcomes = [await slow.judge(text) for text in left]
             rulings += [
                 Ruling(outcome.text, tuple(one.verdict for one in outcome.findings), outcome.blocked)
                 for outcome in outcomes
             ]
+            left = [outcome.text for outcome in outcomes]
         if note := self._noting(held, payer):
             note("prompt", _of_prompt(texts, rulings))
         refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
-        return verdicts, refusals[0] if refusals else None
+        return JudgedPrompt(left, verdicts, refusals[0] if refusals else None)
 
     def guard(self, held: Held, payer: Payer, *, override: str = "") -> Guard:
         """Fresh monitors for one generation."""

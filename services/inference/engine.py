@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
@@ -19,6 +19,7 @@ from services.inference.measures import Measures
 from services.inference.numbers import NumberRules
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
+from services.inference.redacting import with_texts
 from services.inference.store import GenerationStore
 from services.inference.tab import Tab
 from services.inference.tail import GenerationTail
@@ -144,10 +145,12 @@ class Engine:
         token = order.override_token
         excused = await self.enforcement.excused(payer, order.texts, token)
         held = await self.enforcement.held(payer, order.bundles, excused)
-        verdicts, refusal = await self.enforcement.check_prompt(held, payer, order.texts, override=token)
-        if refusal:
-            await report(self.policy, payer, verdicts, at=self.clock.now())
-            raise refusal
+        judged = await self.enforcement.check_prompt(held, payer, order.texts, override=token)
+        if judged.refusal:
+            await report(self.policy, payer, judged.verdicts, at=self.clock.now())
+            raise judged.refusal
+        if judged.verdicts:
+            order = replace(order, messages=with_texts(order.messages, judged.texts))
         guard = self.enforcement.guard(held, payer, override=token)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
         if cheaper and not admitted.before:
@@ -170,7 +173,7 @@ class Engine:
         if order.attachable:
             self._live[key] = generation
         admitted.leads(generation)
-        running = producer.run(verdicts, admitted.before)
+        running = producer.run(judged.verdicts, admitted.before)
         generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
         generation.task.add_done_callback(lambda _: self._keep_for_a_while(key))
         return generation

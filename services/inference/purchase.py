@@ -47,14 +47,16 @@ class Purchases:
     enforcement: Enforcement
     clock: Clock
 
-    async def judged(self, payer: Payer, texts: Sequence[str], bundles: tuple[str, ...] = ()) -> Held:
-        """The rules that hold for the call, once they let its texts go. Raises PolicyBlocked and PolicyUnavailable."""
+    async def judged(self, payer: Payer, texts: Sequence[str], bundles: tuple[str, ...] = ()) -> tuple[Held, list[str]]:
+        """The rules that hold for the call, and its texts as they let them go. Raises PolicyBlocked and
+        PolicyUnavailable.
+        """
         held = await self.enforcement.held(payer, bundles)
-        verdicts, refusal = await self.enforcement.check_prompt(held, payer, texts)
-        await self._told(payer, verdicts)
-        if refusal:
-            raise refusal
-        return held
+        judged = await self.enforcement.check_prompt(held, payer, texts)
+        await self._told(payer, judged.verdicts)
+        if judged.refusal:
+            raise judged.refusal
+        return held, judged.texts
 
     async def released(self, held: Held, payer: Payer, text: str, what: str) -> str:
         """The text as rules of the output leave it. Raises PolicyBlocked and PolicyUnavailable."""

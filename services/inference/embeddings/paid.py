@@ -38,7 +38,7 @@ class PaidEmbedder:
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """As the model does. Raises PolicyBlocked, PolicyUnavailable and what cost refuses with."""
         payer = Payer(self._caller(), self._ids.new("emb"), self._provider, self._model, "", "")
-        await self._purchases.judged(payer, texts)
+        _, texts = await self._purchases.judged(payer, texts)
         tokens = sum(len(text) // _CHARACTERS_A_TOKEN + 1 for text in texts)
         async with self._purchases.paid(payer, _spent(tokens, estimated=True)) as purchase:
             found = await self._embedder.embed(texts)

@@ -72,7 +72,8 @@ class Studio:
         """Pictures, then the receipt. Raises what the contract says."""
         chain = await self._admitted(payer, Makes.IMAGES, name)
         paying = replace(payer, tier=order.quality[:32].lower())
-        held = await self.purchases.judged(payer, [order.prompt], bundles)
+        held, (prompt,) = await self.purchases.judged(payer, [order.prompt], bundles)
+        order = replace(order, prompt=prompt)
 
         async def make(target: Target, purchase: Purchase) -> AsyncGenerator[Picture | Spent, None]:
             async with aclosing(self.makers[target.provider.name].images(target.model, order)) as made:
@@ -95,7 +96,8 @@ class Studio:
     ) -> tuple[Transcript, Receipt]:
         """The transcript as policy leaves it; its segments only where it left all. Raises what the contract says."""
         chain = await self._admitted(payer, Makes.TRANSCRIPTION, name)
-        held = await self.purchases.judged(payer, [order.prompt] if order.prompt else [], bundles)
+        held, (prompt,) = await self.purchases.judged(payer, [order.prompt], bundles)
+        order = replace(order, prompt=prompt)
 
         async def make(target: Target, purchase: Purchase) -> AsyncGenerator[Transcript | Spent, None]:
             async with aclosing(self.makers[target.provider.name].transcript(target.model, order)) as made:
@@ -117,9 +119,9 @@ class Studio:
     ) -> AsyncGenerator[bytes | Receipt, None]:
         """The sound of what output rules leave of the text, then the receipt. Raises what the contract says."""
         chain = await self._admitted(payer, Makes.SPEECH, name)
-        texts = [text for text in (order.text, order.instructions) if text]
-        held = await self.purchases.judged(payer, texts, bundles)
-        said = replace(order, text=await self.purchases.released(held, payer, order.text, "the text"))
+        held, (text, instructions) = await self.purchases.judged(payer, [order.text, order.instructions], bundles)
+        text = await self.purchases.released(held, payer, text, "the text")
+        said = replace(order, text=text, instructions=instructions)
 
         async def make(target: Target, purchase: Purchase) -> AsyncGenerator[bytes | Spent, None]:
             async with aclosing(self.makers[target.provider.name].speech(target.model, said)) as made:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
 
 from agentnet.common.v1 import error_reason_pb2
+from agentnet.inference.v1 import message_pb2
 from services.inference.errors import PolicyBlocked
 from services.inference.measures import Measures
 from services.inference.peers import Measure, Payer
+from services.inference.redacting import texts_of
 from shared.clock import FakeClock
 from shared.identity import Principal
 from shared.monitors.enforced import Snapshot
@@ -61,6 +64,25 @@ async def test_what_no_rule_found_but_none_could_judge_is_refused_as_that(keys: 
         events = await generated(served, keys, request())
         assert text_of(events) == "All is well. "
         assert events[-1].failed.failure.reason == error_reason_pb2.ERROR_REASON_POLICY_UNAVAILABLE
+
+
+async def test_what_a_rule_redacts_of_a_prompt_never_reaches_the_provider(keys: Keys, redis: Redis) -> None:
+    mail = replace(MAIL, action=Action.REDACT, target=Target.PROMPT)
+    bundle = Bundle("masks", "1.0.0", (mail, replace(TONE, target=Target.PROMPT)))
+    asked = request("Write to ada@b.org!")
+    call = message_pb2.ToolCall(id="c1", name="send", arguments='{"to": "eve@b.org"}')
+    asked.messages.add(role="ROLE_ASSISTANT").content.add(tool_call=call)
+    result = message_pb2.ToolResult(tool_call_id="c1", content="sent to eve@b.org, you fool")
+    asked.messages.add(role="ROLE_TOOL").content.add(tool_result=result)
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (bundle,)})) as served:
+        heard = "sent to [REDACTED:mail], you fool"
+        served.policy.outcomes = {heard: Outcome("sent to [REDACTED:mail]", found(Action.REDACT, Target.PROMPT))}
+        events = await generated(served, keys, asked)
+        (sent,) = served.model.calls
+        assert texts_of(sent.messages) == [
+            "Write to [REDACTED:mail]!", '{"to": "[REDACTED:mail]"}', "sent to [REDACTED:mail]",
+        ]  # fmt: skip
+        assert {event.verdict.rule for event in events if event.HasField("verdict")} == {"mail", "tone"}
 
 
 async def test_a_prompt_is_judged_by_rules_for_sentences_too(keys: Keys, redis: Redis) -> None:
