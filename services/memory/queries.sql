@@ -140,9 +140,12 @@ select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('ena
 select part from generate_series(0, 15) as part where satisfies_hash_partition('memory_word'::regclass, 16, part, $1::text);
 
 -- name: nearest
-select found.*, exists (select from :table_:part where tenant_id = $1 and in_graph and :wide) as graphed from (
+-- Who has nothing in the graph does not walk it: others' memories may be all that is there.
+with known as materialized (
+  select exists (select from :table_:part where tenant_id = $1 and in_graph and :wide) as graphed)
+select found.*, (select graphed from known) as graphed from (
   (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part
-    where in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
+    where (select graphed from known) and in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
     order by :near <=> $16 limit $17)
   union all
   (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part

@@ -15,6 +15,7 @@ from services.memory.store import WIDTHS, Filter, Memory, MemoryType, Vector
 from shared.postgres import Queries, load_queries
 
 # Widths with a table of their own. All others share one, whose vectors are cast to the width that is asked for.
+_TYPES: Final = {kind.value: kind for kind in MemoryType}
 _TABLES: Final = {384: "memory_episode_384", 1536: "memory_episode"}
 
 
@@ -87,7 +88,7 @@ def memory_of(row: Any) -> Memory:
         id=row["id"],
         content=row["content"],
         content_hash=row["content_hash"],
-        memory_type=MemoryType(row["memory_type"]),
+        memory_type=_TYPES[row["memory_type"]],
         agent=row["agent_name"],
         session_id=row["session_id"],
         turn_id=row["turn_id"],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import islice
 from typing import Any, Final
 
 from services.memory.rows import conditions, half, memory_of, queries, width_of
-from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Probe, Vector
+from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Memory, Probe, Vector
 from shared.postgres import Connection, Database
 
 _SQL = queries()
@@ -48,8 +48,9 @@ class PostgresSearch:
             at = (width, await self._begun(connection, tenant))
             worded, corpus = await _worded(connection, at, probe, (*given, probe.model))
             near = await _nearest(connection, at, (*given, probe.limit, probe.model)) if probe.vector else []
-            beside = await _around(connection, at, probe, [*near[:_FIRST], *worded[:_FIRST]], given)
-        pool = {one.memory.place: one for one in (*near, *worded)}
+            pool = {one.memory.place: one for one in (*near, *worded)}
+            first = {one.memory.place: one.memory for one in (*near[:_FIRST], *worded[:_FIRST])}
+            beside = await _around(connection, at, probe, list(first.values()), given, pool=pool)
         return Gathered(list(pool.values()), beside, corpus)
 
     async def _begun(self, connection: Connection, tenant: str) -> int:
@@ -98,10 +99,16 @@ async def _worded(
 
 
 async def _around(
-    connection: Connection, at: tuple[int, int], probe: Probe, first: Sequence[Found], given: tuple[object, ...]
+    connection: Connection,
+    at: tuple[int, int],
+    probe: Probe,
+    first: Sequence[Memory],
+    given: tuple[object, ...],
+    *,
+    pool: Mapping[int, Found],
 ) -> dict[int, list[tuple[int, Found]]]:
     """By place: the neighbours, each with its offset, in their order."""
-    asked = list({one.memory.place: one.memory for one in first if one.memory.session_id}.values())
+    asked = [one for one in first if one.session_id]
     if not asked or not probe.reach:
         return {}
     tenant, now = given[:2]
@@ -109,7 +116,8 @@ async def _around(
         _of_part(f"around_{at[0]}", at[1]), tenant, [one.place for one in asked], [one.session_id for one in asked],
         [one.created_at for one in asked], probe.reach, now, given[15], probe.model,
     )  # fmt: skip
-    made = {one.memory.place: one for one in _found({row["place"]: row for row in rows}.values())}
+    others = {row["place"]: row for row in rows if row["place"] not in pool}
+    made = {**pool, **dict(zip(others, _found(others.values()), strict=True))}
     lines: dict[int, list[tuple[int, Found]]] = {}
     for row in sorted(rows, key=lambda row: row["distance"]):
         lines.setdefault(row["beside"], []).append((row["distance"], made[row["place"]]))
