@@ -124,7 +124,7 @@ def main() -> None:
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         dsn = settings.postgres_dsn.get_secret_value()
         database = await stack.enter_async_context(
-            open_database(dsn, pool=settings.postgres_pool, prepare=register_vector)
+            open_database(dsn, pool=settings.postgres_pool, prepare=register_vector, stateless=True)
         )
         channel = await stack.enter_async_context(
             mesh_channel(settings.mesh_address, services=(*PEERS, POLICY, DECISIONS), tls=settings.tls_folder)

@@ -1,4 +1,5 @@
--- Fragments that other queries name: `:columns`, `:fits`; `:table`, `:near` and `:wide` are those of a width of vectors.
+-- Fragments that other queries name: `:columns`, `:fits`; `:table`, `:near` and `:wide` are those of a width of vectors, `:part` is the
+-- tenant's partition, `:every` what it keeps in all widths, with the cosine to the vector of `sought` where that is of the same model.
 
 -- name: columns
 id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
@@ -14,6 +15,15 @@ tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::
   and ($14::jsonb = '{}' or not exists (
     select from jsonb_each_text($14) as wanted where metadata ->> wanted.key is distinct from wanted.value))
   and embedding_set = $15
+
+-- name: every
+(select tenant_id, :columns, :of_384 as cosine from memory_episode_384_:part
+  union all select tenant_id, :columns, :of_1536 from memory_episode_:part
+  union all select tenant_id, :columns, :of_any from memory_episode_any_:part)
+
+-- name: cosine
+case when :wide and ((select model from sought) in ('', embedding_model) or embedding_model = '')
+  then 1 - (:near <=> (select vector from sought)) end
 
 -- name: add
 -- One statement a batch: planning it costs as much as storing a hundred. What is there in a table of another width is there.
@@ -115,48 +125,90 @@ where :fits
 order by created_at, id
 limit $18;
 
--- name: graph
-select :columns, 1 - (:near <=> $16) as cosine from :table
-where in_graph and :wide and :fits
-  and ($18::text = '' or embedding_model in ('', $18))
-order by :near <=> $16
-limit $17;
+-- name: searching
+-- Generic plans name one partition each and are made once a connection: planning for every search cost more than searching.
+-- Without an iterative scan a filter can leave nothing of what the graph found. A planner without statistics would compare all.
+select set_config('app.tenant', $1, true), set_config('plan_cache_mode', 'force_generic_plan', true),
+  set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
+  set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true);
 
--- name: fresh
-select :columns, 1 - (:near <=> $16) as cosine from :table
-where not in_graph and :wide and :fits
-  and ($18::text = '' or embedding_model in ('', $18))
-order by (:near <=> $16) + 0
-limit $17;
+-- name: searching_all
+-- What a filter leaves is compared by the index that suits the filter.
+select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'on', true);
+
+-- name: partition
+select part from generate_series(0, 15) as part where satisfies_hash_partition('memory_word'::regclass, 16, part, $1::text);
+
+-- name: nearest
+-- Who has nothing in the graph does not walk it: others' memories may be all that is there.
+with known as materialized (
+  select exists (select from :table_:part where tenant_id = $1 and in_graph and :wide) as graphed)
+select found.*, (select graphed from known) as graphed from (
+  (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part
+    where (select graphed from known) and in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
+    order by :near <=> $16 limit $17)
+  union all
+  (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part
+    where not in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
+    order by (:near <=> $16) + 0 limit $17)
+) as found;
 
 -- name: exact
-select :columns, 1 - (:near <=> $16) as cosine from :table
+select :columns, 1 - (:near <=> $16) as cosine from :table_:part
 where :wide and :fits
   and ($18::text = '' or embedding_model in ('', $18))
 order by (:near <=> $16) + 0
 limit $17;
 
--- name: holding
-select word, (select count(*) from (
-  select from memory_word where memory_word.tenant_id = $1 and memory_word.word = asked.word limit $3) as counted) as holding
-from unnest($2::text[]) as asked (word);
+-- name: worded
+-- How many memories hold each word ($18; counted up to $19), the places by BM25 of the rarest words whose entries
+-- are at most $20, and what fits of the first $21, in no order. The first row tells of the words too, and is there if none fits.
+with sought as materialized (select $16::halfvec as vector, $17::text as model),
+  counted as materialized (
+    select word, nth, (select count(*) from (select from memory_word_:part as held
+      where held.tenant_id = $1 and held.word = asked.word limit $19) as first) as holding
+    from unnest($18::text[]) with ordinality as asked (word, nth)),
+  kept as materialized (
+    select coalesce(sum(memories), 0)::bigint as memories, coalesce(sum(words), 0)::bigint as words
+    from memory_count where tenant_id = $1),
+  affordable as materialized (
+    select word, ln(1 + (greatest(memories, holding) - holding + 0.5::float8) / (holding + 0.5::float8)) as weight,
+      greatest(words / nullif(memories, 0)::float8, 1) as average, sum(holding) over rarest as entries,
+      row_number() over rarest as nth
+    from counted, kept where holding > 0 window rarest as (order by holding, word collate "C")),
+  scored as materialized (
+    select place, sum(weight * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / average))) as score
+    from affordable,
+      -- Each word is looked up by itself, whatever the planner knows of the table.
+      lateral (select place, times, length from memory_word_:part as held
+        where held.tenant_id = $1 and held.word = affordable.word offset 0) as held
+    where entries <= $20 or nth = 1
+    group by place order by score desc, place limit $21),
+  fitting as (
+    select *, row_number() over () as nth from :every as every where :fits and place = any(array(select place from scored)))
+select fitting.*, kept.memories, kept.words, told.*
+from kept left join fitting on true left join lateral (
+  select array(select holding from counted order by nth) as holding, array(select place from scored) as best,
+    (select max(entries) from affordable where entries <= $20 or affordable.nth = 1)::bigint as entries) as told
+  on coalesce(fitting.nth, 1) = 1;
 
--- name: scored
-select place, sum(asked.weight * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / $4::float8))) as score
-from unnest($2::text[], $3::float8[]) as asked (word, weight),
-  -- Each word is looked up by itself, whatever the planner knows of the table.
-  lateral (select place, times, length from memory_word where tenant_id = $1 and word = asked.word offset 0) as held
-group by place order by score desc, place limit $5;
-
--- name: placed
-select :columns
-from memory
-where :fits
-  and place = any($16::bigint[]);
-
--- name: cosines
-select place, 1 - (:near <=> $3) as cosine from :table
-where :wide and tenant_id = $1 and place = any($2) and ($4::text = '' or embedding_model in ('', $4));
+-- name: around
+with sought as materialized (select $7::halfvec as vector, $8::text as model)
+select chosen.place as beside, side.*
+from unnest($2::bigint[], $3::text[], $4::timestamptz[]) as chosen (place, session_id, created_at),
+  lateral (
+    (select -row_number() over (order by created_at desc, place desc) as distance, earlier.* from (
+      select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
+        and every.session_id <> '' and (every.created_at, every.place) < (chosen.created_at, chosen.place)
+        and (expires_at is null or expires_at > $6)
+      order by created_at desc, every.place desc limit $5) as earlier)
+    union all
+    (select row_number() over (order by created_at, place) as distance, later.* from (
+      select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
+        and every.session_id <> '' and (every.created_at, every.place) > (chosen.created_at, chosen.place)
+        and (expires_at is null or expires_at > $6)
+      order by created_at, every.place limit $5) as later)
+  ) as side;
 
 -- name: similar_words
 with recursive known as (
@@ -217,23 +269,6 @@ returning summarized_turns;
 -- name: delete_turns
 delete from short_term_turn where tenant_id = $1 and session_id = $2 and turn_id = any($3);
 
--- name: around
-select chosen.place as beside, side.*
-from unnest($2::bigint[], $3::text[], $4::timestamptz[]) as chosen (place, session_id, created_at),
-  lateral (
-    (select -row_number() over (order by created_at desc, place desc) as distance, earlier.* from (
-      select * from memory where tenant_id = $1 and memory.session_id = chosen.session_id and embedding_set = ''
-        and memory.session_id <> '' and (memory.created_at, memory.place) < (chosen.created_at, chosen.place)
-        and (expires_at is null or expires_at > $6)
-      order by created_at desc, memory.place desc limit $5) as earlier)
-    union all
-    (select row_number() over (order by created_at, place) as distance, later.* from (
-      select * from memory where tenant_id = $1 and memory.session_id = chosen.session_id and embedding_set = ''
-        and memory.session_id <> '' and (memory.created_at, memory.place) > (chosen.created_at, chosen.place)
-        and (expires_at is null or expires_at > $6)
-      order by created_at, memory.place limit $5) as later)
-  ) as side;
-
 -- name: into_graph
 update :table set in_graph = true
 where tenant_id = $1 and not in_graph and place in (
@@ -241,17 +276,6 @@ where tenant_id = $1 and not in_graph and place in (
 
 -- name: not_in_graph
 select count(*) from (select from :table where tenant_id = $1 and not in_graph and :wide limit $2) as counted;
-
--- name: standing
-select set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true),
-  set_config('plan_cache_mode', 'force_custom_plan', true),
-  exists (select from :table where tenant_id = $1 and in_graph and :wide) as in_graph,
-  (select coalesce(sum(memories), 0)::bigint from memory_count where tenant_id = $1) as memories,
-  (select coalesce(sum(words), 0)::bigint from memory_count where tenant_id = $1) as words;
-
--- name: prefer_graph
--- A planner without statistics would compare all there is.
-select set_config('enable_sort', 'off', true);
 
 -- name: analyze
 select analyze_memories();

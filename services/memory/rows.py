@@ -15,27 +15,34 @@ from services.memory.store import WIDTHS, Filter, Memory, MemoryType, Vector
 from shared.postgres import Queries, load_queries
 
 # Widths with a table of their own. All others share one, whose vectors are cast to the width that is asked for.
+_TYPES: Final = {kind.value: kind for kind in MemoryType}
 _TABLES: Final = {384: "memory_episode_384", 1536: "memory_episode"}
 
 
 def queries() -> Queries:
     """The queries of `queries.sql` with what they share written out; those about vectors are named for a width too."""
     found = load_queries(Path(__file__).with_name("queries.sql"))
-    shared = {":columns": found.pop("columns"), ":fits": found.pop("fits")}
+    shared = {f":{name}": found.pop(name) for name in ("every", "columns", "fits")}
+    cosine = found.pop("cosine")
     made = Queries()
     for name, text in found.items():
-        if ":table" in text:
-            made |= {f"{name}_{width}": _written_out(text, shared | _of_width(width)) for width in WIDTHS}
+        if ":table" in text or ":every" in text:
+            made |= {f"{name}_{width}": _written_out(text, shared | _of_width(width, cosine)) for width in WIDTHS}
         else:
             made[name] = _written_out(text, shared)
     return made
 
 
-def _of_width(width: int) -> dict[str, str]:
+def _of_width(width: int, cosine: str) -> dict[str, str]:
+    """Vectors are compared in the table of this width alone."""
+    mine = width if width in _TABLES else "any"
+    others = {f":of_{kind}": "null::float8" for kind in (*_TABLES, "any") if kind != mine}
     if width in _TABLES:
-        return {":table": _TABLES[width], ":near": "embedding", ":wide": "true"}
-    near, wide = f"embedding::halfvec({width})", f"vector_dims(embedding) = {width}"
-    return {":table": "memory_episode_any", ":near": near, ":wide": wide}
+        parts = {":table": _TABLES[width], ":near": "embedding", ":wide": "true"}
+    else:
+        wide = f"vector_dims(embedding) = {width}"
+        parts = {":table": "memory_episode_any", ":near": f"embedding::halfvec({width})", ":wide": wide}
+    return {**others, f":of_{mine}": cosine, **parts}
 
 
 def _written_out(text: str, parts: Mapping[str, str]) -> str:
@@ -81,7 +88,7 @@ def memory_of(row: Any) -> Memory:
         id=row["id"],
         content=row["content"],
         content_hash=row["content_hash"],
-        memory_type=MemoryType(row["memory_type"]),
+        memory_type=_TYPES[row["memory_type"]],
         agent=row["agent_name"],
         session_id=row["session_id"],
         turn_id=row["turn_id"],

@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from services.memory import search_postgres as search
 from services.memory import words as cutting
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.receipts_postgres import add_receipts
 from services.memory.rows import conditions, half, memory_of, queries, width_of
+from services.memory.search_postgres import GRAPHS, PostgresSearch
 from services.memory.store import (
     Entry,
     Filter,
@@ -31,8 +31,6 @@ from shared.postgres import Connection, Database
 _SQL = queries()
 # A tenant keeps this many out of the graph: comparing them all takes a millisecond or two.
 _FRESH: Final = 4_000
-# Widths that have a graph; migrations make them.
-_GRAPHS: Final = (384, 768, 1024, 1536, 3072)
 _TENDED: Final = 250
 _BEGINNING: Final = 2
 _SMALLINT: Final = 32_767
@@ -43,6 +41,7 @@ class PostgresMemoryStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._search = PostgresSearch(database)
 
     async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
         width = width_of(entries[0].vector)
@@ -117,12 +116,10 @@ class PostgresMemoryStore:
     async def nearest(
         self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str = ""
     ) -> Sequence[Found]:
-        async with self._database.tenant(tenant) as connection:
-            return await search.nearest(connection, tenant, vector, chosen, now=now, limit=limit, model=model)
+        return await self._search.nearest(tenant, vector, chosen, now=now, limit=limit, model=model)
 
     async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
-        async with self._database.tenant(tenant) as connection:
-            return await search.gather(connection, tenant, probe, chosen, now)
+        return await self._search.gather(tenant, probe, chosen, now)
 
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
         if len(word) < _BEGINNING:
@@ -134,7 +131,7 @@ class PostgresMemoryStore:
 
     async def tend(self, tenant: str) -> int:
         moved = 0
-        for width in _GRAPHS:
+        for width in GRAPHS:
             async with self._database.tenant(tenant) as connection:
                 fresh = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, _FRESH + 1)
             if fresh > _FRESH:

@@ -17,7 +17,7 @@ from services.memory.words import stems
 from shared.ids import RandomIds
 from shared.postgres import load_queries
 
-_SQL = load_queries(Path(__file__).with_name("memory_latency.sql"))
+SQL = load_queries(Path(__file__).with_name("memory_latency.sql"))
 _COLUMNS: Final = (
     "tenant_id", "id", "place", "agent_name", "embedding", "content", "content_hash", "memory_type", "session_id", "turn_id",
     "tags", "metadata", "importance", "created_at", "in_graph",
@@ -51,21 +51,21 @@ async def load(dsn: str, tenant: str, texts: Sequence[str], vectors: Any, start:
     try:
         await register_vector(connection, schema="public")
         began = time.perf_counter()
-        await connection.execute(_SQL["forget_graph"])
-        await connection.execute(_SQL["into_graph"], tenant)
+        await connection.execute(SQL["forget_graph"])
+        await connection.execute(SQL["into_graph"], tenant)
         for at in range(0, len(texts), _STEP):
             await _copy(connection, tenant, texts[at : at + _STEP], vectors[at : at + _STEP], start + at)
         copied = time.perf_counter()
-        await connection.execute(_SQL["settings"])
-        await connection.execute(_SQL["make_graph"])
-        await connection.execute(_SQL["analyze"])
+        await connection.execute(SQL["settings"])
+        await connection.execute(SQL["make_graph"])
+        await connection.execute(SQL["analyze"])
         return copied - began, time.perf_counter() - copied
     finally:
         await connection.close()
 
 
 async def _copy(connection: Any, tenant: str, texts: Sequence[str], vectors: Any, start: int) -> None:
-    first: int = await connection.fetchval(_SQL["places"], len(texts))
+    first: int = await connection.fetchval(SQL["places"], len(texts))
     cut = [stems(text) for text in texts]
     rows = [
         (tenant, RandomIds().new("mem"), first + at, "", HalfVector(vectors[at]), text, f"{start + at}".encode(), "semantic",
@@ -77,7 +77,7 @@ async def _copy(connection: Any, tenant: str, texts: Sequence[str], vectors: Any
     await copy("memory_episode_384", schema_name="memory", records=rows, columns=_COLUMNS)
     await copy("memory_word", schema_name="memory", records=list(_words(tenant, cut, first)), columns=_WORDS)
     count = (sum(map(len, texts)), sum(map(len, cut)))
-    await connection.execute(_SQL["count"], tenant, len(texts), *count)
+    await connection.execute(SQL["count"], tenant, len(texts), *count)
 
 
 def _words(tenant: str, cut: Sequence[Sequence[str]], first: int) -> Iterator[tuple[object, ...]]:

@@ -38,7 +38,7 @@ from services.memory import rank
 from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType, Probe
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
-from shared.postgres import open_database
+from shared.postgres import Database, open_database
 from tests.bench import memory_bulk, memory_peers
 from tests.support.plain_embedder import EmbeddedEmbedder
 from tests.support.postgres import running_cluster
@@ -49,6 +49,7 @@ SMALL_TENANTS = 50
 _BATCH = 500
 _ASKED = 200
 _K = 10
+_WARMING = 10
 
 
 def sentences(most: int) -> list[str]:
@@ -122,7 +123,7 @@ async def store_all(store: MemoryStore, tenant: str, texts: Sequence[str], vecto
 
 async def timed(work: Callable[[int], Awaitable[Any]], count: int) -> tuple[list[float], list[Any]]:
     """Milliseconds and results of the calls, one after the other, after ten to warm up."""
-    for at in range(10):
+    for at in range(_WARMING):
         await work(at)
     spent, results = [], []
     for at in range(count):
@@ -143,19 +144,36 @@ def overlap(found: Sequence[Sequence[int]], wanted: Sequence[set[int]]) -> float
     return float(np.mean([len(set(one) & want) / _K for one, want in zip(found, wanted, strict=True)]))
 
 
-def row(what: str, size: int, spent: Sequence[float], recall: float | None = None) -> str:
+def row(what: str, size: int, spent: Sequence[float], recall: float | None = None, cpu: str = " | ") -> str:
     middle, slow = np.percentile(spent, [50, 99])
-    return f"| {size:,} | {what} | {middle:.2f} | {slow:.2f} | {'' if recall is None else f'{recall:.3f}'} |"
+    return f"| {size:,} | {what} | {middle:.2f} | {slow:.2f} | {'' if recall is None else f'{recall:.3f}'} | {cpu} |"
+
+
+async def with_cpu(
+    database: Database, work: Callable[[int], Awaitable[Any]], count: int
+) -> tuple[list[float], list[Any], str]:
+    """As `timed`, and the processor milliseconds of one call: of this process, and of the role's backends in Postgres."""
+    here, there = time.process_time(), await _backends(database)
+    spent, found = await timed(work, count)
+    calls = (count + _WARMING) / 1000
+    cpu = f"{(time.process_time() - here) / calls:.2f} | {(await _backends(database) - there) / calls:.2f}"
+    return spent, found, cpu
+
+
+async def _backends(database: Database) -> float:
+    """Processor seconds of those that run now; none ends while a bench asks one question after another."""
+    rows = await database.statement(memory_bulk.SQL["backends"])
+    return sum(int(Path(f"/proc/{one['pid']}/schedstat").read_text().split()[0]) for one in rows) / 1e9
 
 
 async def measured(
     cluster: Cluster, texts: list[str], vectors: Any, sizes: list[int], *, peers_to: int
 ) -> AsyncIterator[str]:
     """The lines of the table, each as soon as it is known."""
-    yield "| memories | what | p50 ms | p99 ms | recall@10 |"
-    yield "|---|---|---|---|---|"
+    yield "| memories | what | p50 ms | p99 ms | recall@10 | CPU ms here | in Postgres |"
+    yield "|---|---|---|---|---|---|---|"
     questions, asked = texts[-_ASKED:], vectors[-_ASKED:]
-    async with open_database(cluster.dsn("memory"), prepare=register_vector) as database:
+    async with open_database(cluster.dsn("memory"), prepare=register_vector, stateless=True) as database:
         store = PostgresMemoryStore(database)
         for number in range(SMALL_TENANTS):
             part = slice(number * 100, number * 100 + 100)
@@ -167,7 +185,7 @@ async def measured(
                 yield line
             stored = size
             wanted = exact(vectors[:size], asked)
-            for line in await _searched(store, size, texts[:size], vectors[:size], (questions, asked), wanted):
+            for line in await _searched(database, size, texts[:size], vectors[:size], (questions, asked), wanted):
                 yield line
             if size <= peers_to:
                 for line in memory_peers.measured(vectors[:size], asked, wanted, row, overlap):
@@ -181,23 +199,26 @@ async def _stored(
     count, size = len(texts), start + len(texts)
     if start:
         copying, making = await memory_bulk.load(cluster.dsn("postgres"), TENANT, texts, vectors, start)
-        return [f"| {size:,} | {count:,} more by COPY in {copying:.0f} s, one graph of all in {making:.0f} s | | | |"]
+        return [
+            f"| {size:,} | {count:,} more by COPY in {copying:.0f} s, one graph of all in {making:.0f} s | | | | | |"
+        ]
     began = time.process_time()
     spent = await store_all(store, TENANT, texts, vectors)
     own = (time.process_time() - began) / count * 1e6
     lines = [
-        f"| {size:,} | stored in batches of {_BATCH}: {count / spent:,.0f} memories/s, {own:.0f} us CPU each here | | | |"
+        f"| {size:,} | stored in batches of {_BATCH}: {count / spent:,.0f} memories/s, {own:.0f} us CPU each here | | | | | |"
     ]
     began = time.perf_counter()
     moved = await store.tend(TENANT)
     rate = moved / (time.perf_counter() - began)
-    return [*lines, f"| {size:,} | taken into the graph in the background: {rate:,.0f} memories/s | | | |"]
+    return [*lines, f"| {size:,} | taken into the graph in the background: {rate:,.0f} memories/s | | | | | |"]
 
 
 async def _searched(
-    store: PostgresMemoryStore, size: int, texts: list[str], vectors: Any, probes: tuple[list[str], Any], near: list[set[int]]
+    database: Database, size: int, texts: list[str], vectors: Any, probes: tuple[list[str], Any], near: list[set[int]]
 ) -> list[str]:  # fmt: skip
     questions, asked = probes
+    store = PostgresMemoryStore(database)
     embedder = EmbeddedEmbedder()
     at_text = {text: at for at, text in enumerate(texts)}
     queries = [tuple(one.astype(float).tolist()) for one in asked]
@@ -224,17 +245,20 @@ async def _searched(
         return await hybrid(at)
 
     rare = [at for at in range(len(texts)) if at % 100 == 0]
-    spent, found = await timed(dense, len(queries))
-    lines = [row("dense, under RLS", size, spent, overlap([places(one) for one in found], near))]
-    spent, found = await timed(narrow, len(queries))
+    spent, found, cpu = await with_cpu(database, dense, len(queries))
+    lines = [row("dense, under RLS", size, spent, overlap([places(one) for one in found], near), cpu)]
+    spent, found, cpu = await with_cpu(database, narrow, len(queries))
     wanted = [{rare[at] for at in one} for one in exact(vectors[rare], asked)]
-    lines.append(row("dense, a tag one in a hundred has", size, spent, overlap([places(one) for one in found], wanted)))
-    spent, _ = await timed(small, len(queries))
-    lines.append(row("dense, a tenant of 100 beside", size, spent))
-    spent, _ = await timed(hybrid, len(queries))
-    lines.append(row("hybrid, ranked, with neighbours", size, spent))
-    spent, _ = await timed(whole, len(queries))
-    lines.append(row("the same with the question's embedding", size, spent))
+    lines.append(
+        row("dense, a tag one in a hundred has", size, spent, overlap([places(one) for one in found], wanted), cpu)
+    )
+    for what, work in (
+        ("dense, a tenant of 100 beside", small),
+        ("hybrid, ranked, with neighbours", hybrid),
+        ("the same with the question's embedding", whole),
+    ):
+        spent, _, cpu = await with_cpu(database, work, len(queries))
+        lines.append(row(what, size, spent, cpu=cpu))
     embedder.close()
     return lines
 

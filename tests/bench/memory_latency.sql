@@ -20,3 +20,6 @@ select set_config('maintenance_work_mem', '3GB', false), set_config('max_paralle
 
 -- name: analyze
 analyze memory.memory_episode_384, memory.memory_word;
+
+-- name: backends
+select pid from pg_stat_activity where usename = current_user;

@@ -1,4 +1,4 @@
-"""Ten thousand memories and a second."""
+"""Ten thousand memories and a second; what a search asks of Postgres."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ import random
 import time
 
 import pytest
+from pgvector.asyncpg import register_vector
 
+from deploy.local.postgres import Cluster
 from services.memory import rank
 from services.memory.store import Entry, Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
-from shared.postgres import Database
-from tests.support.memory import NOW, memory, vector
+from shared.postgres import Database, open_database
+from tests.support.memory import NOW, entry, memory, vector
 
 WORDS = [f"word{number}" for number in range(2_000)]
+_PLANNED = "select generic_plans, custom_plans from pg_prepared_statements where statement like '%memory\\_episode%'"
+
+
+async def test_a_search_is_planned_once_a_connection(postgres: Cluster, tenant: str) -> None:
+    probe = Probe(vector(1), ("one",), 60, 1)
+    async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
+        store = PostgresMemoryStore(database)
+        await store.add(tenant, [entry(text, session_id="s") for text in ("one", "two")])
+        for _ in range(3):
+            found = await store.gather(tenant, probe, Filter(), now=NOW)
+            assert len(found.beside) == 2
+        plans = await database.statement(_PLANNED)
+    assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0)] * 3
 
 
 @pytest.mark.heavy
