@@ -126,7 +126,7 @@ async def test_a_run_that_may_not_be_fails_as_the_contract_says(
 async def test_a_run_that_takes_too_long_goes_on_under_the_id_it_names(mesh: Mesh) -> None:
     mesh.world.inference.held_at = 3
     request = pb.RunAgentRequest(name="Athena", prompt="Hello", request_id="req_1")
-    error = await mesh.refused(mesh.agents.RunAgent, request, timeout=0.5)
+    error = await mesh.refused(mesh.agents.RunAgent, request, timeout=1.5)
     mesh.world.inference.release()
     again = await mesh.ask(mesh.agents.RunAgent, request)
     assert said(error) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
