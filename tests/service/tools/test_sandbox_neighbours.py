@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -37,15 +37,15 @@ FAMILIES = {
 }
 
 
-async def spent(sandbox: Sandbox, rounds: int) -> float:
-    """Milliseconds at the ninety-ninth of a hundred calls, one after the other."""
-    found = []
-    for _ in range(rounds):
+async def spent(sandbox: Sandbox, *, until: Callable[[], object] = lambda: True) -> float:
+    """Milliseconds at the ninety-ninth of a hundred calls, one after the other, and no fewer than it takes."""
+    found: list[float] = []
+    while len(found) < ROUNDS or not until():
         began = time.perf_counter()
         outcome = await sandbox.run(call("return 1"), Printed())
         found.append((time.perf_counter() - began) * 1000)
         assert (outcome.status, outcome.result) == (Status.OK, 1), outcome
-    return sorted(found)[int(rounds * 0.99)]
+    return sorted(found)[int(len(found) * 0.99)]
 
 
 @pytest.fixture(autouse=True)
@@ -63,16 +63,15 @@ async def test_a_neighbour_of_an_attack_is_served_in_its_time(body: str) -> None
     async with Sandbox(at_once=4) as sandbox:
         await guarded(sandbox)
         assert await filled(sandbox)
-        before, ended = await spent(sandbox, ROUNDS), []
+        before, ended = await spent(sandbox), list[Outcome]()
         attacking = asyncio.create_task(_attacked(sandbox, body, ended))
         await asyncio.sleep(0.2)
-        beside = await spent(sandbox, ROUNDS)
+        beside = await spent(sandbox, until=lambda: ended)
         attacking.cancel()
         await asyncio.gather(attacking, return_exceptions=True)
-        after = await spent(sandbox, ROUNDS)
+        after = await spent(sandbox)
     alone = max(before, after, LITTLE_MS)
     print(f"p99 alone {before:.1f} and {after:.1f} ms, beside it {beside:.1f} ms, {len(ended)} attacks")
-    assert ended, "the attack never ran to its end"
     assert max(outcome.elapsed for outcome in ended) <= LIMIT + GRACE, "the call returned too late"
     assert beside <= TIMES * alone, f"{beside:.1f} ms beside the attack, {alone:.1f} without"
 
