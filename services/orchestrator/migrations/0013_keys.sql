@@ -1,5 +1,6 @@
 -- Whatever the planner believes of tables it has not counted yet, rows are found by the key of the sessions named and never by going
 -- through a tenant's: one append read sixty rows of others. A batch without turns brings none, not even empty columns.
+-- Loops within loops are off: a plan made for ten rows sorted all keys of a batch of two hundred again for each of them.
 create or replace function append_logs(
   p_tenants text[], p_sessions text[], p_owners text[], p_fences bigint[],
   p_statuses int[], p_stop_reasons int[], p_topics text[], p_converged boolean[], p_rounds int[], p_ended timestamptz[], p_data bytea[],
@@ -8,7 +9,7 @@ create or replace function append_logs(
   p_turns text[], p_turn_rounds int[], p_turn_agents text[], p_turn_prompts text[], p_turn_contents text[],
   p_turn_confidences float8[], p_turn_raws jsonb[], p_turn_data bytea[], p_turn_times timestamptz[],
   p_inputs int[] default null
-) returns table (place int, signals int) language plpgsql as $$
+) returns table (place int, signals int) language plpgsql set enable_nestloop = off as $$
 declare
   v_tenant text;
   v_held bigint[];
