@@ -167,7 +167,7 @@ def _mesh_process(plan: Plan, name: str, *, module: str, address: str) -> Part:
         probe=probes.health(address, plan.certificates("supervisor")),
         address=address,
         forkserver=fork_socket(plan.state),
-        environment=_environment(own, provider_keys=name == "inference"),
+        environment=_environment(own, service=name, provider_keys=name == "inference"),
     )
 
 
@@ -264,11 +264,16 @@ def _valkey_binary() -> Path:
     return found
 
 
-def _environment(own: Mapping[str, str] | None = None, *, provider_keys: bool = False) -> dict[str, str]:
-    """What a part inherits: no secret of ours or the caller's that is not its own."""
+def _environment(
+    own: Mapping[str, str] | None = None, *, service: str = "", provider_keys: bool = False
+) -> dict[str, str]:
+    """What a part inherits: no secret of ours or the caller's that is not its own. A service's own settings are, also
+    those that are named like secrets: a folder of them, a number of tokens.
+    """
+    mine = f"AGENTNET_{service.upper()}_" if service else "="
     kept = {
         name: value
         for name, value in os.environ.items()
-        if provider_keys or not any(word in name.upper() for word in _SECRET_WORDS)
+        if provider_keys or name.startswith(mine) or not any(word in name.upper() for word in _SECRET_WORDS)
     }
     return kept | {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen' / 'python'}", "PYTHONUNBUFFERED": "1"} | dict(own or {})

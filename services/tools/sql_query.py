@@ -52,6 +52,8 @@ async def _queried(dsn: str, target: Mapping[str, Any], values: Sequence[Any]) -
         connection = await asyncpg.connect(dsn, timeout=target["timeout"])
     except _LOST as error:
         return Outcome(Status.UNREACHABLE, message=f"the database does not answer: {type(error).__name__}")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:  # whose texts may tell of the secret
+        return Outcome(Status.UPSTREAM_REFUSED, message=f"the database refuses the secret: {type(error).__name__}")
     try:
         async with connection.transaction(readonly=True):
             await connection.execute(f"set local statement_timeout = {int(target['timeout'] * 1000)}")

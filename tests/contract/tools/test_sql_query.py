@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -86,6 +87,26 @@ async def test_a_mistake_in_the_query_is_told(secrets: Secrets) -> None:
 
 async def test_a_database_that_is_away_is_unreachable(secrets: Secrets) -> None:
     assert (await asked(secrets, work("select 1", key="away"))).status is Status.UNREACHABLE
+
+
+@pytest.mark.parametrize("wrong", ["password", "database", "scheme", "port"])
+async def test_a_secret_that_is_wrong_is_told_and_not_shown(
+    secrets: Secrets, tmp_path: Path, wrong: str, request: pytest.FixtureRequest
+) -> None:
+    right = urlsplit(request.getfixturevalue("postgres").dsn("tools"))
+    login, _, place = right.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    dsn = {
+        "password": f"postgresql://{user}:hidden@{place}{right.path}",
+        "database": f"postgresql://{right.netloc}/hidden",
+        "scheme": f"hidden://{right.netloc}{right.path}",
+        "port": f"postgresql://{login}@127.0.0.1:hidden/x",
+    }[wrong]
+    (tmp_path / "shared" / "wrong").write_text(dsn)
+    outcome = await asked(secrets, work("select 1", key="wrong"))
+    assert outcome.status is Status.UPSTREAM_REFUSED
+    assert "hidden" not in outcome.message
+    assert user not in outcome.message
 
 
 async def test_the_address_is_a_secret_that_must_be_there(secrets: Secrets) -> None:
