@@ -16,6 +16,7 @@ from shared.errors import MeshError, Unavailable
 from shared.log import log
 from shared.monitors.decisions import Decided, Decisions, Heard, named
 from shared.monitors.enforced import Enforced
+from shared.monitors.pipeline import Outcome
 from shared.monitors.rules import Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 from shared.monitors.windowed import WindowedMonitor
@@ -177,7 +178,7 @@ class Enforcement:
         left = [ruling.text for ruling in rulings]
         if held.prompt_sentences and not any(ruling.blocked for ruling in rulings):
             slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT, override)
-            outcomes = [await slow.judge(text) for text in left]
+            outcomes = [await slow.judge(text) if text else Outcome(text) for text in left]
             rulings += [
                 Ruling(outcome.text, tuple(one.verdict for one in outcome.findings), outcome.blocked)
                 for outcome in outcomes

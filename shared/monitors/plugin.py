@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol
 
 from shared.errors import FailedPrecondition, Reason
@@ -45,7 +45,7 @@ class PluginUnavailable(FailedPrecondition):
 
 def installed(name: str) -> bool:
     """Whether this process has such a plug-in; it may still lack a package or refuse its params."""
-    return bool(entry_points(group=GROUP, name=name))
+    return name in _plugins()
 
 
 def load(name: str, params: Mapping[str, Any]) -> Monitor:
@@ -60,14 +60,20 @@ def load(name: str, params: Mapping[str, Any]) -> Monitor:
     return monitor
 
 
+@lru_cache(maxsize=1)
+def _plugins() -> Mapping[str, EntryPoint]:
+    """By name, as they were when first asked for: every package that is installed is looked at."""
+    return {found.name: found for found in entry_points(group=GROUP)}
+
+
 @lru_cache(maxsize=128)
 def _factory(name: str) -> Any:
-    for found in entry_points(group=GROUP, name=name):
-        try:
-            return found.load()
-        except (ImportError, AttributeError) as error:
-            raise PluginUnavailable(f"the monitor plug-in {name} does not load: {error}", plugin=name) from None
-    raise PluginUnavailable(f"no monitor plug-in {name} is installed", plugin=name)
+    if name not in _plugins():
+        raise PluginUnavailable(f"no monitor plug-in {name} is installed", plugin=name)
+    try:
+        return _plugins()[name].load()
+    except (ImportError, AttributeError) as error:
+        raise PluginUnavailable(f"the monitor plug-in {name} does not load: {error}", plugin=name) from None
 
 
 def joined(text: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from services.inference.settings import InferenceSettings
 from shared.clock import SystemClock
 from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
 from shared.ids import SequentialIds
-from shared.monitors.enforced import Enforced
+from shared.monitors.enforced import Enforced, Snapshot
+from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.rpc.status import from_rpc
@@ -37,7 +38,7 @@ from shared.settings import MeshSettings
 from shared.tasks import supervised
 from tests.service.inference.calls import said, until
 from tests.support.identity import Keys
-from tests.support.inference import DEFAULT, ScriptedCost, ScriptedPolicy
+from tests.support.inference import DEFAULT, MAIL, ScriptedCost, ScriptedPolicy
 from tests.support.media_server import SOUND, MediaServer, Refusal, media_server, png, wav
 
 Code = grpc.StatusCode
@@ -191,6 +192,17 @@ async def test_what_a_rule_redacts_is_not_said(world: World) -> None:
     await world.spoken(text="Write to bob@example.org.", instructions="cheerfully")
     assert world.server.heard[0]["input"] == "Write to [REDACTED:mail]."
     assert world.server.heard[0]["instructions"] == "cheerfully"
+
+
+async def test_what_a_rule_redacts_of_a_prompt_stays_here_and_what_is_empty_is_not_judged(world: World) -> None:
+    mail = replace(MAIL, target=Target.PROMPT, action=Action.REDACT)
+    tone = Rule("tone", RuleType.LLM_CLASSIFIER, Severity.MAJOR, target=Target.PROMPT)
+    world.policy.snapshots.put_nowait(Snapshot(2, {"*": (Bundle("masks", "1.0.0", (mail, tone)),)}))
+    await until(lambda: world.studio.purchases.enforcement.revision == 2)
+    await world.images(prompt="ada@b.org as a cat")
+    await world.heard(model="whisper-1")
+    assert world.server.heard[0]["prompt"] == "[REDACTED:mail] as a cat"
+    assert [text for text, *_ in world.policy.checked] == ["[REDACTED:mail] as a cat"]
 
 
 async def test_a_deployment_of_azure_stands_in_the_path(world: World) -> None:

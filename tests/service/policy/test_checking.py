@@ -24,6 +24,12 @@ async def enforce(stub: Any, keys: Keys, rules: str, more: str = "") -> None:
     await create(stub, keys, f"rules:\n{textwrap.indent(textwrap.dedent(rules), '  ')}\n{more}", labels=("production",))
 
 
+def forget_plugins() -> None:
+    """They are looked for anew, as by a process that starts."""
+    plugin._plugins.cache_clear()
+    plugin._factory.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("rule", "text", "shown"),
     [
@@ -198,14 +204,14 @@ async def test_a_plug_in_of_a_strangers_judges_after_three_steps(
     (info / "METADATA").write_text("Name: shouting\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[agentnet.monitors]\nshouting = shouting:Shouting\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    plugin._factory.cache_clear()
+    forget_plugins()
     await enforce(
         stub, keys,
         "- {name: loud, type: custom, severity: major, params: {plugin: shouting, share: 0.4, threshold: 0.5}}",
     )  # fmt: skip
     judged = await check(stub, keys, "Quiet words. LOUD WORDS! Quiet", target=OUTPUT)
     assert judged.text == "Quiet words. [REDACTED:loud]Quiet"
-    plugin._factory.cache_clear()
+    forget_plugins()
 
 
 POINTING = """
@@ -230,12 +236,12 @@ async def test_a_plug_in_may_point_at_stretches_of_a_sentence(
     (info / "METADATA").write_text("Name: pointing\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[agentnet.monitors]\npointing = pointing:Pointing\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    plugin._factory.cache_clear()
+    forget_plugins()
     await enforce(stub, keys, "- {name: names, type: custom, severity: major, params: {plugin: pointing, word: Ada}}")
     judged = await check(stub, keys, "Hello there. I met Ada today. Fine.", target=OUTPUT)
     assert judged.text == "Hello there. I met [REDACTED:names] today. Fine."
     assert [(found.span_start, found.span_end) for found in judged.findings] == [(19, 22)]
-    plugin._factory.cache_clear()
+    forget_plugins()
 
 
 async def test_names_are_looked_for_only_where_the_extra_is_installed(
@@ -259,10 +265,10 @@ async def test_a_plug_in_that_went_away_blocks_in_strict_mode(
     stub: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await enforce(stub, keys, "- {name: names, type: custom, severity: major, params: {plugin: names}}")
-    plugin._factory.cache_clear()
+    forget_plugins()
     monkeypatch.setattr(plugin, "entry_points", lambda **_: ())
     assert not (await check(stub, keys, "x", target=OUTPUT)).allowed
-    plugin._factory.cache_clear()
+    forget_plugins()
 
 
 async def test_every_monitor_says_its_status_and_its_time(stub: Any, keys: Keys) -> None:
