@@ -21,6 +21,17 @@ SEED_TABLES = {
     "memory.memory_episode": "id agent_name embedding content metadata created_at",
 }
 
+# What the seeds keep of governance, enforcement, checkpoints, events, bundles, prompts and evaluations.
+KEPT = {
+    "tools": "tool tool_state tool_audit tool_usage tool_invocation",
+    "policy": "enforcement_rule enforcement_action enforced_state tool_permission bundle bundle_label audit_entry",
+    "orchestrator": "checkpoint event evaluation evaluation_case",
+    "inference": "prompt_version prompt_label",
+    "gateway": "event delivery",
+}
+# Read by the driver for all tenants, in the order of its key, and emptied as it is read.
+QUEUES = {"orchestrator.happening"}
+
 
 @pytest.mark.parametrize("table", SEED_TABLES)
 async def test_the_seeds_table_exists_with_its_columns(postgres: Cluster, table: str) -> None:
@@ -49,6 +60,31 @@ async def test_the_seeds_index_and_uniqueness_hold(postgres: Cluster) -> None:
     indexes = {row["indexname"]: row["indexdef"] for row in found}
     assert indexes["turn_session_round_idx"].endswith("(tenant_id, session_id, round)")
     assert any(text.endswith("(tenant_id, name, version)") and "UNIQUE" in text for text in indexes.values())
+
+
+async def test_governance_enforcement_events_and_evaluations_have_tables(postgres: Cluster) -> None:
+    connection = await asyncpg.connect(postgres.dsn("owner"))
+    try:
+        rows = await connection.fetch("select schemaname || '.' || tablename as name from pg_tables")
+    finally:
+        await connection.close()
+    wanted = {f"{schema}.{table}" for schema, tables in KEPT.items() for table in tables.split()}
+    assert not wanted - {row["name"] for row in rows}
+
+
+async def test_every_table_of_a_tenant_is_found_by_an_index_and_not_by_reading_it_whole(postgres: Cluster) -> None:
+    connection = await asyncpg.connect(postgres.dsn("owner"))
+    try:
+        bare = await connection.fetch(
+            "select c.oid::regclass::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' "
+            "where c.relkind = 'r' and n.nspname = any($1) and not exists (select from pg_index i "
+            "where i.indrelid = c.oid and (i.indkey[0] = a.attnum or i.indpred is not null))",
+            ["gateway", "orchestrator", "inference", "tools", "policy", "memory", "cost"],
+        )
+    finally:
+        await connection.close()
+    assert {row["name"] for row in bare} == QUEUES
 
 
 async def test_every_table_forces_row_level_security_by_tenant(postgres: Cluster) -> None:

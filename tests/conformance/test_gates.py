@@ -1,0 +1,112 @@
+"""What a change has to pass: types, lint, dependencies that are pinned, and paths of tokens that wait in no thread."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CHECKS = (ROOT / "deploy" / "codegen" / "check.sh").read_text().splitlines()
+SOURCES = [path for folder in ("services", "shared") for path in sorted((ROOT / folder).rglob("*.py"))]
+# Where a token, a turn, an admission or a lease passes.
+CORE = """
+    services/gateway/admission.py services/inference/producer.py services/inference/service.py
+    services/orchestrator/turns.py services/orchestrator/drivers services/orchestrator/watch.py
+    services/cost/ledger.py services/policy/judging.py shared/rpc shared/monitors shared/postgres.py shared/redis.py
+"""
+# Envoy's own protocol, for which no types are published.
+ENVOYS = {"Check"}
+# Other drivers and mappers of Postgres.
+OTHERS = {"sqlalchemy", "psycopg", "psycopg2", "databases", "tortoise", "peewee", "aiopg"}
+
+
+def dependencies() -> Iterator[str]:
+    """What is installed where a service runs."""
+    yield from PROJECT["project"]["dependencies"]
+    for group in PROJECT["project"]["optional-dependencies"].values():
+        yield from (one for one in group if not one.startswith("agentnet["))
+
+
+def imported(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    plain = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    return plain | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
+def test_ci_runs_lint_types_and_every_folder_of_tests_on_real_parts() -> None:
+    assert [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")] == [
+        "make check", "make test",
+    ]  # fmt: skip
+    assert {"mypy", "pyright", "buf lint"} <= set(CHECKS)
+    assert [line for line in CHECKS if re.match(r"ruff check .*services shared deploy tests", line)]
+    recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    for folder in ("unit", "contract", "service", "conformance", "e2e"):
+        assert f"tests/{folder}" in recipe[1]
+
+
+def test_types_are_strict_everywhere() -> None:
+    assert PROJECT["tool"]["mypy"]["strict"]
+    assert set(PROJECT["tool"]["mypy"]["files"]) == {"services", "shared", "deploy"}
+    assert PROJECT["tool"]["pyright"]["typeCheckingMode"] == "strict"
+
+
+def test_every_dependency_has_an_upper_bound_and_tests_have_a_group_of_their_own() -> None:
+    unbounded = [one for one in dependencies() if not re.search(r"<|==", one.split(";")[0])]
+    assert unbounded == []
+    assert any(one.startswith("pytest") for one in PROJECT["dependency-groups"]["dev"])
+    assert not [one for one in PROJECT["project"]["dependencies"] if one.startswith("pytest")]
+
+
+def test_every_package_of_the_lock_is_one_version_with_its_hashes() -> None:
+    entries = re.split(r"^(?=[a-z0-9])", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE | re.IGNORECASE)
+    packages = [entry for entry in entries if re.match(r"[A-Za-z0-9]", entry)]
+    assert len(packages) > 100
+    assert [entry.splitlines()[0] for entry in packages if "==" not in entry or "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.parametrize("part", CORE.split())
+def test_nothing_on_the_way_of_a_token_waits_in_a_thread(part: str) -> None:
+    path = ROOT / part
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    assert files
+    for file in files:
+        text = file.read_text()
+        assert "to_thread" not in text, file
+        assert "run_in_executor" not in text, file
+        assert "time.sleep" not in text, file
+
+
+def test_asyncpg_is_the_only_way_to_postgres() -> None:
+    roots = {path: {name.split(".")[0] for name in imported(path)} for path in SOURCES}
+    assert not {str(path): found & OTHERS for path, found in roots.items() if found & OTHERS}
+    assert [path for path, found in roots.items() if path.name == "postgres.py" and "asyncpg" in found]
+    stores = [path for path in SOURCES if path.name.endswith("store_postgres.py")]
+    assert stores
+    assert not [str(path) for path in stores if "shared.postgres" not in imported(path)]
+
+
+def test_what_comes_over_the_wire_is_typed_by_its_contract() -> None:
+    methods = [
+        (f"{path.relative_to(ROOT)}::{method.name}", method)
+        for path in SOURCES
+        if path.name.startswith("service") and path.parent.parent.name == "services"
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+        if isinstance(method, ast.AsyncFunctionDef) and method.name[0].isupper() and method.name not in ENVOYS
+    ]
+    assert len(methods) > 100
+    for name, method in methods:
+        request = method.args.args[1].annotation
+        taken, given = ast.unparse(request) if request else "", ast.unparse(method.returns) if method.returns else ""
+        for said in (taken, given):
+            assert re.search(r"\w+\.\w+|\w+(Request|Response)", said), (name, said)
+            assert not re.search(r"\b(dict|Mapping|Any)\b", said), (name, said)
