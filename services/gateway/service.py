@@ -69,7 +69,9 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
 class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
     """Who am I?"""
 
-    async def GetCaller(self, request: Any, context: Any) -> identity_service_pb2.GetCallerResponse:
+    async def GetCaller(
+        self, request: identity_service_pb2.GetCallerRequest, context: Any
+    ) -> identity_service_pb2.GetCallerResponse:
         return identity_service_pb2.GetCallerResponse(principal=convert.principal(current()))
 
 
@@ -116,8 +118,12 @@ class HealthService(health_service_pb2_grpc.HealthServiceServicer):
         self._health = health
         self._version = version("agentnet")
 
-    async def GetHealth(self, request: Any, context: Any) -> health_service_pb2.GetHealthResponse:
+    async def GetHealth(
+        self, request: health_service_pb2.GetHealthRequest, context: Any
+    ) -> health_service_pb2.GetHealthResponse:
         return convert.health_response(await self._health.require(), self._version)
 
-    async def GetLiveness(self, request: Any, context: Any) -> health_service_pb2.GetLivenessResponse:
+    async def GetLiveness(
+        self, request: health_service_pb2.GetLivenessRequest, context: Any
+    ) -> health_service_pb2.GetLivenessResponse:
         return health_service_pb2.GetLivenessResponse(state=health_service_pb2.HEALTH_STATE_SERVING)
