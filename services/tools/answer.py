@@ -21,6 +21,8 @@ _MAX_DEPTH: Final = 30
 # More would keep the service busy for longer than a neighbour may wait.
 _MAX_VALUES: Final = 50_000
 _LARGEST: Final = 10**300
+# Half a character, or the first half of one: the only way to text that is no Unicode.
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _SAID_BY_RUNNER: Final = frozenset({"OK", "USER_ERROR", "MEMORY_LIMIT", "DENIED"})
 
 
@@ -105,12 +107,12 @@ def read(data: bytes) -> Answer:
     if data.count(b"[") + data.count(b"{") > 2 * _MAX_VALUES:
         return Status.USER_ERROR, {"message": f"the result holds more than {_MAX_VALUES} values"}
     try:
-        found = json.loads(data, parse_constant=_refuse)
+        found = json.loads(data.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return disturbed()
     if not isinstance(found, dict) or found.get("status") not in _SAID_BY_RUNNER:
         return disturbed()
-    if problem := flaw(found.get("result")):
+    if problem := flaw(found.get("result"), escaped=bool(_SURROGATE.search(data))):
         return Status.USER_ERROR, {"message": f"the result {problem}"}
     texts = {name: _plain(found.get(name)) for name in ("message", "trace")}
     return Status(found["status"]), {"result": found.get("result"), **texts}
@@ -165,8 +167,8 @@ def exited(code: int) -> Answer:
     return ended(code) if code < 0 else (Status.OK, {"result": {"exit_code": code}})
 
 
-def flaw(value: object) -> str | None:
-    """Why JSON data cannot go into an answer, or None."""
+def flaw(value: object, *, escaped: bool = True) -> str | None:
+    """Why JSON data cannot go into an answer, or None. Text that no escape made is Unicode and not looked through."""
     level, left = [value], _MAX_VALUES
     for _ in range(_MAX_DEPTH + 1):
         left -= len(level)
@@ -182,14 +184,14 @@ def flaw(value: object) -> str | None:
                 return "holds a number too large for JSON"
         if not parts:
             # All its text at once, names as well: one by one takes ten times as long.
-            return None if _unicode(json.dumps(value, ensure_ascii=False)) else "holds text that is no Unicode"
+            return "holds text that is no Unicode" if escaped and not _unicode(value) else None
         level = parts
     return f"is nested deeper than {_MAX_DEPTH} levels"
 
 
-def _unicode(text: str) -> bool:
+def _unicode(value: object) -> bool:
     try:
-        text.encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -11,6 +12,7 @@ from datetime import timedelta
 import pytest
 
 from services.tools.answer import Outcome, Status
+from services.tools.main import SWITCH_SECONDS
 from services.tools.sandbox import Sandbox
 from tests.service.tools.attacking import GRACE, Printed, call, filled, guarded
 
@@ -50,11 +52,14 @@ async def spent(sandbox: Sandbox, *, until: Callable[[], object] = lambda: True)
 
 @pytest.fixture(autouse=True)
 def as_in_the_service() -> Iterator[None]:
-    """Which sets aside what it has when it starts."""
+    """Which sets aside what it has when it starts, and lets no thread keep the interpreter."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
+    sys.setswitchinterval(before)
 
 
 @pytest.mark.timeout(120)

@@ -37,12 +37,24 @@ def test_a_result_is_handed_on() -> None:
     assert found["result"] == {"a": [1, None, "ü"]}
 
 
+@pytest.mark.parametrize("escaped", [True, False])
+def test_characters_of_every_plane_are_handed_on(escaped: bool) -> None:
+    said = json.dumps({"status": "OK", "result": ["\U0001f600", "\ud7ff\ue000ü"]}, ensure_ascii=escaped)
+    assert answer.read(said.encode())[1]["result"] == ["\U0001f600", "\ud7ff\ue000ü"]
+
+
+def test_half_a_character_in_bytes_is_not_of_the_runner() -> None:
+    said = json.dumps({"status": "OK", "result": "a\ud800"}, ensure_ascii=False)
+    assert answer.read(said.encode(errors="surrogatepass"))[0] is Status.CRASHED
+
+
 @pytest.mark.parametrize(
     ("result", "problem"),
     [
         (json.loads("[" * 31 + "[]" + "]" * 31), "nested deeper than 30"),
         ({"a": "\ud800"}, "no Unicode"),
         ({"\ud800": 1}, "no Unicode"),
+        (["\U0001f600", "a\udfff"], "no Unicode"),
         ([10**301], "too large"),
         ([[0]] * 25_001, "more than 50000 values"),
         ([[]] * 200_000, "more than 50000 values"),
