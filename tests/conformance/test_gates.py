@@ -110,3 +110,22 @@ def test_what_comes_over_the_wire_is_typed_by_its_contract() -> None:
         for said in (taken, given):
             assert said, name
             assert not re.search(r"\b(dict|Mapping|Any)\b", said), (name, said)
+
+
+def test_every_benchmark_says_how_it_is_run_and_its_numbers_are_in_the_docs() -> None:
+    told = (ROOT / "docs" / "performance.md").read_text() + "".join(
+        page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))
+    )
+    recipes = (ROOT / "Makefile").read_text()
+    runnable = [
+        path for path in sorted((ROOT / "tests" / "bench").glob("*.py")) if '__name__ == "__main__"' in path.read_text()
+    ]
+    assert len(runnable) > 15
+    for path in runnable:
+        name = f"tests.bench.{path.stem}"
+        target = re.search(rf"^(bench[a-z-]*):(?:(?!^\S).*\n)*?.*-m {re.escape(name)}\b", recipes, re.MULTILINE)
+        by_hand, by_make = name in told, target is not None and f"make {target[1]}" in told
+        by_another = any(
+            f"{path.stem}.py" in other.read_text() or name in other.read_text() for other in runnable if other != path
+        )
+        assert by_hand or by_make or by_another, name
