@@ -29,18 +29,24 @@ class MeshSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AGENTNET_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    environment: Literal["dev", "staging", "prod"] = "dev"
+    environment: Literal["dev", "staging", "prod"] = Field(
+        default="dev", description="which overlay of deploy/settings is read"
+    )
     listen: str = Field(pattern=r"^.+:\d{1,5}$", description="host:port this service binds; loopback unless told")
     mesh_address: str = Field(default="127.0.0.1:9090", description="Envoy's internal listener")
     postgres_dsn: SecretStr = Field(description="this service's own role and schema")
     postgres_pool: int = Field(default=8, ge=1, le=200, description="connections at most")
-    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"))
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"), description="of Valkey or Redis, its password in it"
+    )
     identity_keys: Path = Field(description="JWKS with the public keys identity headers are signed by")
     identity_private_key: Path | None = Field(default=None, description="PEM; only services that sign have one")
     tls_folder: Path | None = Field(
         default=None, description="tls.crt, tls.key and ca.crt for mutual TLS with every peer; none: in the clear"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="events below it are dropped"
+    )
     log_bus: bool = Field(default=False, description="publish warnings and errors to the Redis stream log:events too")
     bus_url: str = Field(
         default="",

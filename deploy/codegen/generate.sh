@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything derived from the contract: formatted protos, gen/python, gen/descriptors. Offline.
+# Everything derived: formatted protos, gen/python, gen/descriptors, docs/configuration.md. Offline.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -12,3 +12,4 @@ buf lint
 rm -rf gen/python/agentnet
 buf generate 2>&1 | { grep -v "^Writing mypy" || true; }
 buf build --as-file-descriptor-set -o gen/descriptors/agentnet.binpb
+python -m deploy.codegen.configuration

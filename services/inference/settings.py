@@ -18,17 +18,19 @@ class InferenceSettings(MeshSettings):
     model_config = settings_for("inference")
 
     embedded_url: str = Field(default="", description="the embedded model server; empty: none")
-    embedded_key: SecretStr = SecretStr("")
-    embedded_model: str = "smollm2-135m"
+    embedded_key: SecretStr = Field(default=SecretStr(""), description="what the embedded model's server is told")
+    embedded_model: str = Field(default="smollm2-135m", description="the embedded model's name")
     catalog: Path | None = Field(default=None, description="a YAML file of providers and models (catalog.py)")
     openai_base_url: str = Field(
         default="", description="any OpenAI-compatible URL; empty: OpenAI's when there is a key"
     )
-    openai_api_key: SecretStr = Field(default_factory=lambda: SecretStr(os.environ.get("OPENAI_API_KEY", "")))
+    openai_api_key: SecretStr = Field(
+        default_factory=lambda: SecretStr(os.environ.get("OPENAI_API_KEY", "")), description="else OPENAI_API_KEY"
+    )
     openai_models: str = Field(default="gpt-4o-mini,gpt-4o,gpt-4.1,gpt-4.1-mini,gpt-4.1-nano", description="by comma")
     default_model: str = Field(default="", description="empty: the first of openai_models with a key, else embedded")
-    connect_timeout: timedelta = timedelta(seconds=5)
-    first_token_timeout: timedelta = timedelta(seconds=60)
+    connect_timeout: timedelta = Field(default=timedelta(seconds=5), description="to a provider's host")
+    first_token_timeout: timedelta = Field(default=timedelta(seconds=60), description="from a call to its first token")
     idle_timeout: timedelta = Field(default=timedelta(seconds=30), description="between two reads of a stream")
     total_timeout: timedelta = Field(default=timedelta(minutes=10), description="of one provider call")
     retry_base: timedelta = Field(default=timedelta(milliseconds=200), description="the first pause before a retry")

@@ -18,7 +18,9 @@ class OrchestratorSettings(MeshSettings):
 
     driver_dsn: SecretStr = Field(description="the role that sees leases of all tenants and nothing else")
     log_key: SecretStr = Field(description="keys the chain of hashes over each session's log")
-    default_agents: Path = Path(__file__).with_name("agents.yaml")
+    default_agents: Path = Field(
+        default=Path(__file__).with_name("agents.yaml"), description="the agents every tenant has from the start"
+    )
     skills: Path | None = Field(default=None, description="the folder below which agents name folders of skills")
     lease_ttl: timedelta = Field(
         default=timedelta(seconds=3), description="an owner that cannot renew for this long lost"
@@ -47,7 +49,7 @@ class OrchestratorSettings(MeshSettings):
         default="postgres", description="what keeps track of runs; temporal is for those who run a cluster of it"
     )
     temporal_address: str = Field(default="127.0.0.1:7233", description="host:port of Temporal's frontend")
-    temporal_namespace: str = "default"
+    temporal_namespace: str = Field(default="default", description="of Temporal, where its driver runs")
     temporal_queue: str = Field(default="agentnet", description="the task queue that all replicas share")
     temporal_tls: bool = Field(default=False, description="checked against the system's roots")
     temporal_api_key: SecretStr | None = Field(default=None, description="for a cluster that asks for one")

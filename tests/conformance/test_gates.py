@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from deploy.codegen import configuration
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CHECKS = (ROOT / "deploy" / "codegen" / "check.sh").read_text().splitlines()
@@ -129,3 +131,16 @@ def test_every_benchmark_says_how_it_is_run_and_its_numbers_are_in_the_docs() ->
             f"{path.stem}.py" in other.read_text() or name in other.read_text() for other in runnable if other != path
         )
         assert by_hand or by_make or by_another, name
+
+
+def test_the_page_of_settings_is_what_the_services_read() -> None:
+    told = configuration.page()
+    assert configuration.PAGE.read_text() == told, "run make gen"
+    rows = re.findall(r"^\| `(AGENTNET_\w+)` \| (.*) \| .* \|$", told, re.MULTILINE)
+    assert len(rows) > 100
+    assert [name for name, meaning in rows if not meaning.strip()] == []
+
+
+def test_no_secret_of_the_environment_gets_into_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-shown")
+    assert "sk-never-shown" not in configuration.page()
