@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything derived: formatted protos, gen/python, gen/descriptors, docs/configuration.md. Offline.
+# Everything derived: formatted protos, gen/python, gen/descriptors, two pages of docs. Offline.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -13,3 +13,4 @@ rm -rf gen/python/agentnet
 buf generate 2>&1 | { grep -v "^Writing mypy" || true; }
 buf build --as-file-descriptor-set -o gen/descriptors/agentnet.binpb
 python -m deploy.codegen.configuration
+python -m deploy.codegen.reasons

@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from deploy.codegen import configuration
+from agentnet.common.v1.error_reason_pb2 import ErrorReason
+from deploy.codegen import configuration, reasons
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CHECKS = (ROOT / "deploy" / "codegen" / "check.sh").read_text().splitlines()
 SOURCES = [path for folder in ("services", "shared") for path in sorted((ROOT / folder).rglob("*.py"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("services/*/README.md"))]
 # Where a token, a turn, an admission or a lease passes.
 CORE = """
     services/gateway/admission.py services/inference/producer.py services/inference/service.py
@@ -144,3 +147,24 @@ def test_the_page_of_settings_is_what_the_services_read() -> None:
 def test_no_secret_of_the_environment_gets_into_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-never-shown")
     assert "sk-never-shown" not in configuration.page()
+
+
+def test_the_page_of_errors_is_what_the_contract_says() -> None:
+    told = reasons.page()
+    assert reasons.PAGE.read_text() == told, "run make gen"
+    rows = re.findall(r"^\| `(\w+)` \| ([A-Z_]*) \| (.+) \|$", told, re.MULTILINE)
+    assert {name for name, _, _ in rows} == {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()[1:]}
+    assert [name for name, code, _ in rows if not hasattr(grpc.StatusCode, code)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_page_and_every_thing_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text)]
+    assert not [link for link in links if not (page.parent / link).exists()]
+    named = re.findall(
+        r"`((?:services|shared|deploy|protos|tests)/[\w./-]+\.(?:py|ya?ml|json|proto|md|sql|txt|lock|env))`", text
+    )
+    assert not [name for name in named if not (ROOT / name).exists()]
+    pages = re.findall(r"(?<![\w/(])(docs/[\w-]+\.(?:md|svg))", text)
+    assert not [name for name in pages if not (ROOT / name).exists()]
