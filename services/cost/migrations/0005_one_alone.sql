@@ -41,18 +41,19 @@ begin
   return null;
 end $$;
 
--- As before, and the counters of the lease and of the entry, which are mostly the same, are changed once.
+-- As before, in one statement for all that is counted. The counters of the lease and of the entry are mostly the same, and are
+-- changed once. Without budgets there is nothing to count on, so `p_limited` need not be looked at.
 create or replace function settle_alone(p_tenant text, p_limited boolean, e cost_event, p_keys text[]) returns boolean
 language plpgsql as $$
 declare
-  fresh boolean;
   held lease;
+  fresh boolean;
   counted bigint[] := '{}';
 begin
   insert into cost_event values (e.*) on conflict (tenant_id, generation_id, attempt) do nothing;
   fresh := found;
   delete from lease l where l.tenant_id = p_tenant and l.generation_id = e.generation_id returning * into held;
-  if p_limited and fresh then
+  if fresh then
     with counted as (
       insert into budget_counter as known (tenant_id, budget_id, scope, period_start, settled_micros_usd)
       select p_tenant, b.id, counted_scope(b.scope, p_keys), period_start(b.period, e.created_at), e.cost_micros_usd
@@ -62,6 +63,28 @@ begin
         leased_micros_usd = known.leased_micros_usd
           - case when known.id = any(held.counters) then held.micros_usd else 0 end
       returning id
+    ), hours as (
+      insert into cost_hour as known values (
+        p_tenant, date_trunc('hour', e.created_at, 'UTC'), e.provider, e.model, e.agent_name, 1, e.estimated::int,
+        e.tokens_input, e.tokens_output, e.tokens_cached_input, e.tokens_reasoning, e.cost_micros_usd)
+      on conflict (tenant_id, hour, provider, model, agent_name) do update set
+        entries = known.entries + excluded.entries, estimated = known.estimated + excluded.estimated,
+        tokens_input = known.tokens_input + excluded.tokens_input,
+        tokens_output = known.tokens_output + excluded.tokens_output,
+        tokens_cached_input = known.tokens_cached_input + excluded.tokens_cached_input,
+        tokens_reasoning = known.tokens_reasoning + excluded.tokens_reasoning,
+        cost_micros_usd = known.cost_micros_usd + excluded.cost_micros_usd
+    ), days as (
+      insert into cost_day as known values (
+        p_tenant, date_trunc('day', e.created_at, 'UTC'), e.provider, e.model, e.agent_name, 1, e.estimated::int,
+        e.tokens_input, e.tokens_output, e.tokens_cached_input, e.tokens_reasoning, e.cost_micros_usd)
+      on conflict (tenant_id, day, provider, model, agent_name) do update set
+        entries = known.entries + excluded.entries, estimated = known.estimated + excluded.estimated,
+        tokens_input = known.tokens_input + excluded.tokens_input,
+        tokens_output = known.tokens_output + excluded.tokens_output,
+        tokens_cached_input = known.tokens_cached_input + excluded.tokens_cached_input,
+        tokens_reasoning = known.tokens_reasoning + excluded.tokens_reasoning,
+        cost_micros_usd = known.cost_micros_usd + excluded.cost_micros_usd
     )
     select coalesce(array_agg(id), '{}') into counted from counted;
   end if;
@@ -69,34 +92,15 @@ begin
     update budget_counter c set leased_micros_usd = c.leased_micros_usd - held.micros_usd
     where c.tenant_id = p_tenant and c.id = any(held.counters) and c.id <> all(counted);
   end if;
-  if not fresh then
-    return false;
-  end if;
-  insert into cost_hour as known values (
-    p_tenant, date_trunc('hour', e.created_at, 'UTC'), e.provider, e.model, e.agent_name, 1, e.estimated::int,
-    e.tokens_input, e.tokens_output, e.tokens_cached_input, e.tokens_reasoning, e.cost_micros_usd)
-  on conflict (tenant_id, hour, provider, model, agent_name) do update set
-    entries = known.entries + excluded.entries, estimated = known.estimated + excluded.estimated,
-    tokens_input = known.tokens_input + excluded.tokens_input,
-    tokens_output = known.tokens_output + excluded.tokens_output,
-    tokens_cached_input = known.tokens_cached_input + excluded.tokens_cached_input,
-    tokens_reasoning = known.tokens_reasoning + excluded.tokens_reasoning,
-    cost_micros_usd = known.cost_micros_usd + excluded.cost_micros_usd;
-  insert into cost_day as known values (
-    p_tenant, date_trunc('day', e.created_at, 'UTC'), e.provider, e.model, e.agent_name, 1, e.estimated::int,
-    e.tokens_input, e.tokens_output, e.tokens_cached_input, e.tokens_reasoning, e.cost_micros_usd)
-  on conflict (tenant_id, day, provider, model, agent_name) do update set
-    entries = known.entries + excluded.entries, estimated = known.estimated + excluded.estimated,
-    tokens_input = known.tokens_input + excluded.tokens_input,
-    tokens_output = known.tokens_output + excluded.tokens_output,
-    tokens_cached_input = known.tokens_cached_input + excluded.tokens_cached_input,
-    tokens_reasoning = known.tokens_reasoning + excluded.tokens_reasoning,
-    cost_micros_usd = known.cost_micros_usd + excluded.cost_micros_usd;
-  return true;
+  return fresh;
 end $$;
 
 -- Whether the entry was written; false: the attempt has one.
 create function settle_one(p_durable boolean, e cost_event, p_keys text[]) returns boolean language plpgsql as $$
 begin
-  return settle_alone(e.tenant_id, enter(e.tenant_id, p_durable, true), e, p_keys);
+  perform set_config('app.tenant', e.tenant_id, true),
+    set_config('synchronous_commit', case when p_durable then 'on' else 'off' end, true),
+    set_config('plan_cache_mode', 'force_generic_plan', true),
+    pg_advisory_xact_lock_shared(7001, hashtext(e.tenant_id)), pg_advisory_xact_lock(7002, hashtext(e.tenant_id));
+  return settle_alone(e.tenant_id, true, e, p_keys);
 end $$;
