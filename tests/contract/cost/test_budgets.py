@@ -151,7 +151,8 @@ async def test_a_lease_asked_for_again_is_counted_once(replica: Replica, tenant:
     assert await replica.reserve(tenant, paid, 30) == first
     assert await replica.spent(tenant) == (0, first)
 
-    elsewhere = await replica.reserve(tenant, replace(paid, path=Path(session_id="s2")), 30)  # where nothing is counted yet
+    nowhere_counted = replace(paid, path=Path(session_id="s2"))
+    elsewhere = await replica.reserve(tenant, nowhere_counted, 30)
     assert elsewhere == first
     assert await replica.spent(tenant) == (0, first)
 
