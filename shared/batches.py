@@ -60,7 +60,7 @@ class Batches(Generic[Asked, Answer]):
             task = loop.create_task(self._work(), name="batch")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await (asyncio.shield(future) if self._binding else future)
+        return await future
 
     @property
     def idle(self) -> bool:
@@ -81,13 +81,13 @@ class Batches(Generic[Asked, Answer]):
             self._workers -= 1  # at once, and not when the task is done: what is asked in between would wait for ever
 
     def _taken(self) -> list[tuple[Asked, asyncio.Future[Answer]]]:
-        """What goes next, in its order; who gave up meanwhile is left out."""
+        """What goes next, in its order; who gave up meanwhile is left out, unless it binds."""
         taken: list[tuple[Asked, asyncio.Future[Answer]]] = []
         later: list[tuple[Asked, asyncio.Future[Answer]]] = []
         places = set(self._busy)
         while self._waiting and len(taken) < self._most:
             one = self._waiting.popleft()
-            if one[1].done():
+            if one[1].done() and not self._binding:
                 continue
             place = self._place(one[0])
             (later if place in places else taken).append(one)

@@ -53,7 +53,7 @@ def request_id(value: str) -> str | None:
 def within(value: float, field: str, *, low: float, high: float) -> float:
     """A number in a closed interval."""
     if not low <= value <= high:
-        raise InvalidArgument(f"{field} must be from {low:g} to {high:g}", field=field)
+        raise InvalidArgument(f"{field} must be from {low:.16g} to {high:.16g}", field=field)
     return value
 
 

@@ -57,10 +57,14 @@ def load_queries(path: Path) -> Queries:
 
 
 class Database:
-    """A pool of one role's connections."""
+    """A pool of one role's connections. `at_hand`: one is not given back after a statement but kept for the next, which
+    spares it what a pool does around each use.
+    """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, at_hand: bool = False) -> None:
         self._pool = pool
+        self._keeps = at_hand
+        self._kept: Connection | None = None
 
     @asynccontextmanager
     async def tenant(self, tenant_id: str) -> AsyncIterator[Connection]:
@@ -82,8 +86,32 @@ class Database:
     async def statement(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """The rows of one statement that is its own transaction: one round trip. Raises Unavailable."""
         with _told():
-            async with self._pool.acquire() as connection:
-                return await connection.fetch(query, *arguments)
+            connection = await self._taken()
+            try:
+                rows = await connection.fetch(query, *arguments)
+            except BaseException:
+                await self._pool.release(connection)
+                raise
+            if self._keeps and self._kept is None:
+                self._kept = connection
+            else:
+                await self._pool.release(connection)
+            return rows
+
+    async def _taken(self) -> Connection:
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return await self._pool.acquire()
+        if kept.is_closed():
+            await self._pool.release(kept)
+            return await self._pool.acquire()
+        return kept
+
+    async def give_back(self) -> None:
+        """The connection kept at hand, to the pool."""
+        if self._kept is not None:
+            kept, self._kept, self._keeps = self._kept, None, False
+            await self._pool.release(kept)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -114,7 +142,7 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """Opens a pool of at most `pool` connections and closes it at the end. jsonb columns are plain JSON data; `prepare`
     teaches each connection further types. `stateless`: nothing outlives a transaction on them, so they are not reset
-    after use, which spares a round trip.
+    after use, which spares a round trip, and one more than `pool` may be kept at hand for single statements.
     """
 
     async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -124,10 +152,14 @@ async def open_database(
 
     kind: type[asyncpg.Connection[asyncpg.Record]] = _Stateless if stateless else asyncpg.Connection
     async with asyncpg.create_pool(
-        dsn, min_size=1, max_size=pool, command_timeout=30, init=init, connection_class=kind,
+        dsn, min_size=1, max_size=pool + stateless, command_timeout=30, init=init, connection_class=kind,
         record_class=asyncpg.Record,
     ) as connections:  # fmt: skip
-        yield Database(connections)
+        database = Database(connections, at_hand=stateless)
+        try:
+            yield database
+        finally:
+            await database.give_back()
 
 
 class _Stateless(asyncpg.Connection):

@@ -93,7 +93,7 @@ def scope(level: Level, name: str) -> str:
 
 def each(scope_key: str) -> str:
     """The key of the budget that each part of this level has."""
-    return scope(Level(scope_key.partition(":")[0]), EACH)
+    return f"{scope_key.partition(':')[0]}:{EACH}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,9 +163,13 @@ def summarize(request: pb.SummarizeCostRequest) -> Listing:
     unknown = [name for name in names if name not in _GROUPS]
     if unknown or len(names) > _MAX_GROUPS or len(set(names)) < len(names):
         raise InvalidArgument(f"group_by takes at most {_MAX_GROUPS} of {', '.join(_GROUPS)}", field="group_by")
+    start = instant(request.start_time, "start_time") if request.HasField("start_time") else None
+    end = instant(request.end_time, "end_time") if request.HasField("end_time") else None
+    if start and end and end <= start:
+        raise InvalidArgument("end_time must be after start_time", field="end_time")
     chosen = Filter(
-        start=instant(request.start_time, "start_time") if request.HasField("start_time") else None,
-        end=instant(request.end_time, "end_time") if request.HasField("end_time") else None,
+        start=start,
+        end=end,
         session_id=fields.text(request.session_id, "session_id", limit=64),
         model=fields.text(request.model, "model", limit=128),
         provider=fields.text(request.provider, "provider", limit=64),

@@ -23,6 +23,7 @@ from services.cost.store import Ask, Call, CostEvent, CostStore, Extension, Filt
 from shared.clock import Clock
 from shared.identity import Purse
 from shared.ids import Ids
+from shared.log import log
 from shared.paging import Page
 
 _MOST_MICROS: Final = 10**12 - 1  # cost_usd is numeric(12, 6)
@@ -107,6 +108,14 @@ class Ledger:
         )
         settled = await self._store.settle(tenant, event)
         if _numbers(settled.event) != _numbers(event):
+            log.warning(
+                "ledger.settled_differently",
+                tenant=tenant,
+                generation_id=call.generation_id,
+                attempt=call.attempt,
+                settled_micros_usd=settled.event.micros_usd,
+                refused_micros_usd=event.micros_usd,
+            )
             raise SettledDifferently(
                 "the generation is settled with other numbers",
                 generation_id=call.generation_id,

@@ -1,8 +1,16 @@
 -- name: take
 select * from take_leases($1, $2, $3, $4);
 
+-- name: take_one
+select take_one($1, $2, $3, $4, $5, $6, $7, $8, $9) as micros;
+
 -- name: settle
 select * from settle_events($1, $2, $3);
+
+-- name: settle_one
+select settle_one($1, row(
+  $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
+  $29, $30, $31)::cost_event, $32) as fresh;
 
 -- name: make_durable
 select pg_logical_emit_message(true, 'agentnet.cost', '');

@@ -37,7 +37,7 @@ def taken(generation_id: str, row: Record) -> Taken | None:
     return Taken(lease, passed=tuple(one for one, _ in told if one.action is not None))
 
 
-def settlement(tenant: str, event: CostEvent) -> Sequence[object]:
+def settlement(tenant: str, event: CostEvent) -> tuple[Sequence[object], Sequence[str]]:
     """A `settlement`: a row of cost_event in the order of its columns, and the scopes it is counted on."""
     call, usage, path = event.call, event.usage, event.call.path
     row = (

@@ -8,15 +8,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from asyncpg import Record
+
 from services.cost import rows
 from services.cost.budget import PURSES_LAST, Budget, Level, Limits, Window, scope
-from services.cost.redo import Redo
+from services.cost.redo import Redo, Statement
 from services.cost.segments import Segments
 from services.cost.store import (
     Ask,
     CostEvent,
     Extension,
     Filter,
+    Lease,
     Settled,
     StoredBook,
     Summary,
@@ -50,7 +53,7 @@ class _Settling:
     """A batch of entries, to be done again if Postgres dies."""
 
     tenant: str
-    given: Sequence[Sequence[object]]
+    given: Sequence[tuple[Sequence[object], Sequence[str]]]
 
     async def again(self, connection: Connection) -> None:
         await connection.fetch(SQL["settle"], self.tenant, True, self.given)  # noqa: FBT003 - SQL's parameter
@@ -157,25 +160,40 @@ class PostgresCostStore:
 
     async def _take(self, tenant: str, asks: Sequence[tuple[Ask | Extension, datetime]]) -> Sequence[Taken | None]:
         batch = _Taking(tenant, max(now for _, now in asks), [rows.asked(ask) for ask, _ in asks])
-        fast = self._redo is not None and not self._redo.durable
-        found = await self.database.statement(SQL["take"], tenant, not fast, batch.now, batch.asked)
-        if fast and self._redo:
-            self._redo.keep(batch)
+        if len(asks) == 1 and isinstance(alone := asks[0][0], Ask):
+            ((micros,),) = await self._change(batch, "take_one", tenant, self._durable, batch.now, *batch.asked[0])
+            if micros is not None:
+                return [Taken(Lease(alone.generation_id, micros, alone.expires_at))]
+        found = await self._change(batch, "take", tenant, self._durable, batch.now, batch.asked)
         by_place = {row["place"]: row for row in found}
         return [rows.taken(ask.generation_id, by_place[place]) for place, (ask, _) in enumerate(asks, 1)]
 
     async def _settle(self, tenant: str, events: Sequence[CostEvent]) -> Sequence[Settled]:
         batch = _Settling(tenant, [rows.settlement(tenant, event) for event in events])
-        fast = self._redo is not None and not self._redo.durable
-        found = await self.database.statement(SQL["settle"], tenant, not fast, batch.given)
-        if fast and self._redo:
-            self._redo.keep(batch)
+        if len(events) == 1:
+            row, keys = batch.given[0]
+            ((fresh,),) = await self._change(batch, "settle_one", self._durable, *row, keys)
+            if fresh:
+                return [Settled(events[0], fresh=True)]
+        found = await self._change(batch, "settle", tenant, self._durable, batch.given)
         known = {(row["generation_id"], row["attempt"]): rows.cost_event(row) for row in found}
         answers = []
         for event in events:
             first = known.get((event.call.generation_id, event.call.attempt))
             answers.append(Settled(first or event, fresh=first is None or first.id == event.id))
         return answers
+
+    @property
+    def _durable(self) -> bool:
+        return self._redo is None or self._redo.durable
+
+    async def _change(self, change: Statement, query: str, *arguments: object) -> Sequence[Record]:
+        """What the query answers, and its change kept until it is on the disk."""
+        durable = self._durable
+        found = await self.database.statement(SQL[query], *arguments)
+        if self._redo and not durable:
+            self._redo.keep(change)
+        return found
 
     async def _reclaim(self, connection: Connection, tenant: str, now: datetime) -> int:
         await connection.fetchrow(SQL["lock_counters"], tenant)

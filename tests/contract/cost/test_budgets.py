@@ -142,6 +142,25 @@ async def test_a_lease_that_ended_counts_no_more_and_is_taken_anew_by_its_owner(
     assert await replica.spent(tenant) == (0, 100)
 
 
+async def test_a_lease_asked_for_again_is_counted_once(replica: Replica, tenant: str) -> None:
+    await replica.limit(tenant, 1000)
+    await replica.limit(tenant, 1000, level=Level.SESSION, name=EACH)
+    paid, other = call(session_id="s1"), call(session_id="s1")
+    first = await replica.reserve(tenant, paid, 10)
+
+    assert await replica.reserve(tenant, paid, 30) == first
+    assert await replica.spent(tenant) == (0, first)
+
+    nowhere_counted = replace(paid, path=Path(session_id="s2"))
+    elsewhere = await replica.reserve(tenant, nowhere_counted, 30)
+    assert elsewhere == first
+    assert await replica.spent(tenant) == (0, first)
+
+    second = await replica.reserve(tenant, other, 5)
+    await replica.ledger.settle(tenant, paid, Usage(0, 10))
+    assert await replica.spent(tenant) == (20, second)
+
+
 async def test_an_ended_lease_makes_room_when_room_is_needed(replica: Replica, tenant: str, clock: FakeClock) -> None:
     await replica.limit(tenant, 100)
     await replica.reserve(tenant, call(), 50)

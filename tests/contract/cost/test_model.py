@@ -71,7 +71,7 @@ class Life:
 
     async def step(self) -> None:
         self.clock.advance(timedelta(seconds=self.chance.choice((1, 30, 100, 1900))))
-        kind = self.chance.choice(("reserve",) * 4 + ("extend",) * 3 + ("settle",) * 4 + ("limit",))
+        kind = self.chance.choice(("reserve",) * 4 + ("again",) + ("extend",) * 3 + ("settle",) * 4 + ("limit",))
         call = self.chance.choice(self.calls) if self.calls else None
         if kind == "reserve" or call is None:
             call = Call(f"g{len(self.calls)}", "p", "m", self.path())
@@ -84,7 +84,7 @@ class Life:
     async def answer(self, replica: Replica, kind: str, call: Call, tokens: int, limits: Limits) -> Any:
         try:
             match kind:
-                case "reserve":
+                case "reserve" | "again":
                     reserved = await replica.ledger.reserve(self.tenant, call, Usage(5, tokens))
                     return reserved.lease, {(one.scope, one.window, one.action) for one in reserved.passed}
                 case "extend":

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from structlog.testing import capture_logs
 
 from agentnet.cost.v1 import budget_service_pb2, cost_pb2
 from agentnet.cost.v1 import cost_service_pb2 as pb
@@ -59,9 +60,12 @@ async def test_a_settlement_that_cannot_be_is_refused_by_its_field(
 
 async def test_a_second_settlement_with_other_numbers_is_a_conflict(served: Served, keys: Keys) -> None:
     await served.cost.Settle(settlement(), metadata=keys.metadata())
-    error = await refusal(served.cost.Settle(settlement({"input_tokens": 11}), metadata=keys.metadata()))
+    with capture_logs() as logged:
+        error = await refusal(served.cost.Settle(settlement({"input_tokens": 11}), metadata=keys.metadata()))
     assert said(error) == (Code.ALREADY_EXISTS, "SETTLED_DIFFERENTLY", None)
     assert error.facts["settled_micros_usd"] == "20"
+    (told,) = (one for one in logged if one["event"] == "ledger.settled_differently")
+    assert (told["generation_id"], told["settled_micros_usd"], told["refused_micros_usd"]) == ("g1", 20, 11)
 
 
 async def test_an_amount_no_entry_can_hold_is_an_overflow(served: Served, keys: Keys) -> None:
@@ -118,6 +122,18 @@ async def test_a_budget_that_cannot_be_is_refused_by_its_field(
 ) -> None:
     error = await refusal(served.cost.SetBudget(request_, metadata=keys.metadata()))
     assert (error.code, error.field) == (Code.INVALID_ARGUMENT, field)
+
+
+async def test_limits_are_told_in_whole_numbers(served: Served, keys: Keys) -> None:
+    asked = pb.SetBudgetRequest(limit_micros_usd=10**15 + 1)
+    error = await refusal(served.cost.SetBudget(asked, metadata=keys.metadata()))
+    assert str(error).endswith("must be from 0 to 1000000000000000")
+
+
+async def test_a_summary_that_ends_before_it_begins_is_refused(served: Served, keys: Keys) -> None:
+    asked = pb.SummarizeCostRequest(start_time=Timestamp(seconds=9), end_time=Timestamp(seconds=9))
+    error = await refusal(served.cost.SummarizeCost(asked, metadata=keys.metadata()))
+    assert said(error) == (Code.INVALID_ARGUMENT, "FIELD_INVALID", "end_time")
 
 
 async def test_budgets_are_set_read_listed_and_deleted(served: Served, keys: Keys) -> None:

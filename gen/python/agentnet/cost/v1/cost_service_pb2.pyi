@@ -336,7 +336,7 @@ class SummarizeCostRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Only before this time."""
+        """Only before this time, which must be after start_time."""
 
     def __init__(
         self,
