@@ -1,4 +1,4 @@
-"""How many memories hold the words that many hold: counting them anew would cost a search most, and they tell little."""
+"""How many memories hold the words that many hold: counting them anew would cost a search most, and tell little."""
 
 from __future__ import annotations
 

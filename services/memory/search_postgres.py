@@ -94,11 +94,13 @@ def _of_part(name: str, part: int) -> str:
 async def _nearest(connection: Connection, at: tuple[int, int], given: tuple[object, ...]) -> Sequence[Found]:
     width, part = at
     limit: Any = given[16]
-    if width in GRAPHS:
+    # One session or turn is few memories: the graph would be walked to its end in vain.
+    few = given[7] or given[11]
+    if width in GRAPHS and not few:
         rows = await connection.fetch(_of_part(f"nearest_{width}", part), *given)
         if rows and (not rows[0]["graphed"] or sum(row["in_graph"] for row in rows) >= limit):
             return _found(sorted(rows, key=lambda row: -row["cosine"])[:limit])
-    # No graph, or its walk ended before enough fitted: a narrow filter. Looking at everything is exact.
+    # No graph, a narrow filter, or a walk that ended before enough fitted. Looking at everything is exact.
     await connection.execute(_SQL["searching_all"])
     return _found(await connection.fetch(_of_part(f"exact_{width}", part), *given))
 
