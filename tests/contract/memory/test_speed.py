@@ -9,7 +9,7 @@ import pytest
 from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
-from services.memory import rank
+from services.memory import common, rank
 from services.memory.store import Entry, Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.texts import query_words
@@ -20,7 +20,10 @@ WORDS = [f"word{number}" for number in range(2_000)]
 _PLANNED = "select generic_plans, custom_plans from pg_prepared_statements where statement like '%memory\\_episode%'"
 
 
-async def test_a_search_is_planned_once_a_connection(postgres: Cluster, tenant: str) -> None:
+async def test_a_search_is_planned_once_a_connection_and_counts_common_words_once(
+    postgres: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "_COMMON", 1)
     probe = Probe(vector(1), ("one",), 60, 1)
     async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
         store = PostgresMemoryStore(database)
@@ -28,6 +31,8 @@ async def test_a_search_is_planned_once_a_connection(postgres: Cluster, tenant: 
         for _ in range(3):
             found = await store.gather(tenant, probe, Filter(), now=NOW)
             assert len(found.beside) == 2
+            assert found.corpus.holding == {"one": 1}
+            await store.add(tenant, [entry("one more", session_id="t")])
         plans = await database.statement(_PLANNED)
     assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0)] * 3
 
