@@ -62,6 +62,10 @@ def new_memory(request: pb.RememberRequest, clock: Clock, *, path: str = "") -> 
     """`path` names the entry of a batch, for errors."""
     if request.memory_type == memory_pb2.MEMORY_TYPE_SHORT_TERM:
         raise InvalidArgument("short-term memory is written by AppendTurn", field=f"{path}memory_type")
+    happened = _past(moment(request, "create_time", f"{path}create_time"), clock, path)
+    ends = moment(request, "expire_time", f"{path}expire_time")
+    if ends and ends <= (happened or clock.now()):
+        raise InvalidArgument("expire_time must be after create_time", field=f"{path}expire_time")
     return NewMemory(
         content=fields.required(request.content, f"{path}content", limit=CONTENT),
         memory_type=kind_of(request.memory_type, f"{path}memory_type") or MemoryType.EPISODIC,
@@ -71,10 +75,10 @@ def new_memory(request: pb.RememberRequest, clock: Clock, *, path: str = "") -> 
         tags=tags(request.tags, f"{path}tags"),
         metadata=fields.mapping(request.metadata, f"{path}metadata"),
         importance=_importance(request.importance, path) if request.HasField("importance") else 0.5,
-        expires_at=moment(request, "expire_time", f"{path}expire_time"),
+        expires_at=ends,
         policy_version=fields.text(request.policy_version, f"{path}policy_version", limit=NAME),
         vector=vector(request.embedding, f"{path}embedding"),
-        happened_at=_past(moment(request, "create_time", f"{path}create_time"), clock, path),
+        happened_at=happened,
     )
 
 
@@ -138,12 +142,15 @@ def question(request: pb.RecallRequest) -> Question:
 
 def _chosen(request: pb.RecallRequest) -> Filter:
     types = [kind_of(kind, "memory_types") for kind in request.memory_types]
+    start, end = moment(request, "start_time", "start_time"), moment(request, "end_time", "end_time")
+    if start and end and start >= end:
+        raise InvalidArgument("end_time must be after start_time", field="end_time")
     chosen = Filter(
         agent=fields.text(request.agent, "agent", limit=NAME),
         types=tuple(kind for kind in types if kind),
         tags=tags(request.tags, "tags"),
-        start=moment(request, "start_time", "start_time"),
-        end=moment(request, "end_time", "end_time"),
+        start=start,
+        end=end,
         session=fields.text(request.session_id, "session_id", limit=NAME),
         as_of=moment(request, "as_of", "as_of"),
         min_importance=fields.within(request.min_importance, "min_importance", low=0, high=1),

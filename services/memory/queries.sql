@@ -161,35 +161,39 @@ order by (:near <=> $16) + 0
 limit $17;
 
 -- name: worded
--- How many memories hold each word ($18; counted up to $19), the places by BM25 of the rarest words whose entries
--- are at most $20, and what fits of the first $21, in no order. The first row tells of the words too, and is there if none fits.
+-- How many memories hold each word ($18; counted up to $20 unless $19 knows), and the first $23 that fit of the first $22 by BM25
+-- of the rarest words whose entries are at most $21; of a word that alone has more, the newest. The first row tells of the words too,
+-- and is there if none fits.
 with sought as materialized (select $16::halfvec as vector, $17::text as model),
   counted as materialized (
-    select word, nth, (select count(*) from (select from memory_word_:part as held
-      where held.tenant_id = $1 and held.word = asked.word limit $19) as first) as holding
-    from unnest($18::text[]) with ordinality as asked (word, nth)),
+    select word, nth, coalesce(known, (select count(*) from (select from memory_word_:part as held
+      where held.tenant_id = $1 and held.word = asked.word limit $20) as first)) as holding
+    from unnest($18::text[], $19::bigint[]) with ordinality as asked (word, known, nth)),
   kept as materialized (
     select coalesce(sum(memories), 0)::bigint as memories, coalesce(sum(words), 0)::bigint as words
     from memory_count where tenant_id = $1),
   affordable as materialized (
-    select word, ln(1 + (greatest(memories, holding) - holding + 0.5::float8) / (holding + 0.5::float8)) as weight,
-      greatest(words / nullif(memories, 0)::float8, 1) as average, sum(holding) over rarest as entries,
+    select word, 2.2 * ln(1 + (greatest(memories, holding) - holding + 0.5::float8) / (holding + 0.5::float8)) as weight,
+      0.9 / greatest(words / nullif(memories, 0)::float8, 1) as longer, sum(holding) over rarest as entries,
       row_number() over rarest as nth
     from counted, kept where holding > 0 window rarest as (order by holding, word collate "C")),
   scored as materialized (
-    select place, sum(weight * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / average))) as score
+    select place, sum(weight * times / (times + (0.3::float8 + longer * length))) as score
     from affordable,
       -- Each word is looked up by itself, whatever the planner knows of the table.
       lateral (select place, times, length from memory_word_:part as held
-        where held.tenant_id = $1 and held.word = affordable.word offset 0) as held
-    where entries <= $20 or nth = 1
-    group by place order by score desc, place limit $21),
+        where held.tenant_id = $1 and held.word = affordable.word order by place desc limit $21) as held
+    where entries <= $21 or nth = 1
+    group by place order by score desc, place limit $22),
+  best as materialized (select array(select place from scored) as places),
   fitting as (
-    select *, row_number() over () as nth from :every as every where :fits and place = any(array(select place from scored)))
+    select held.*, row_number() over () as nth from (
+      select * from :every as every where :fits and place = any((select places from best)::bigint[])
+      order by array_position((select places from best), place) limit $23) as held)
 select fitting.*, kept.memories, kept.words, told.*
 from kept left join fitting on true left join lateral (
-  select array(select holding from counted order by nth) as holding, array(select place from scored) as best,
-    (select max(entries) from affordable where entries <= $20 or affordable.nth = 1)::bigint as entries) as told
+  select array(select holding from counted order by nth) as holding,
+    (select max(entries) from affordable where entries <= $21 or affordable.nth = 1)::bigint as entries) as told
   on coalesce(fitting.nth, 1) = 1;
 
 -- name: around

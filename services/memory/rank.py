@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.memory.cues import Cues, cues_of
-from services.memory.store import Corpus, Found, Gathered, Memory
-from services.memory.words import LENGTH, SATURATION, bm25, counted, stems, weight
-
-Floats = NDArray[np.float64]
+from services.memory.store import Found, Gathered, Memory
+from services.memory.texts import NOTHING, Floats, Reading
+from services.memory.words import counted
 
 # Learned from questions whose evidence is known; tests/bench/memory_evidence.py --learn writes them.
 LEARNED: Final[Mapping[str, float]] = json.loads(Path(__file__).with_name("weights.json").read_text())
-_NO_WORDS: Final[Mapping[str, int]] = {}
 # Of how many times as many as are wanted diversity may choose.
 _CHOICE: Final = 4
 
@@ -58,40 +56,46 @@ class Ranked:
     explanation: Explanation
 
 
-@dataclass(slots=True)
-class _Row:
-    """A candidate and what stands right before and after it."""
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The candidates, and in which row of the reading each is, and what stands right before and after it."""
 
-    found: Found
-    before: Found | None = None
-    after: Found | None = None
-
-
-def query_words(query: str) -> tuple[str, ...]:
-    """The words to look for, each once, in their order."""
-    return tuple(dict.fromkeys(stems(query)))
+    found: Sequence[Found]
+    here: Sequence[int]
+    before: Sequence[int]
+    after: Sequence[int]
+    questions: Sequence[bool]
 
 
 def ranked(
-    query: str, gathered: Gathered, taste: Taste, *, now: datetime, limit: int, weights: Mapping[str, float] = LEARNED
-) -> list[Ranked]:
-    """The candidates that help most, best first, with how that came about."""
-    rows = _rows(gathered)
-    if not rows:
+    query: str, gathered: Gathered, taste: Taste, *, now: datetime, limit: int, weights: Mapping[str, float] = LEARNED,
+    reading: Reading | None = None,
+) -> list[Ranked]:  # fmt: skip
+    """The candidates that help most, best first, with how that came about. A reading of more than these will do."""
+    if not gathered.pool:
         return []
-    names, values = parts(query, gathered.corpus, rows)
+    read = reading or Reading(query, gathered)
+    names, values = parts(query, read, gathered)
+    pool = [one.memory for one in gathered.pool]
     shares = values * np.array([weights.get(name, 0.0) for name in names])
     odds = shares.sum(axis=1) + weights["base"]
-    recency = np.array([_recency(row.found.memory, taste.half_life, now) for row in rows])
-    weighing = np.array([1 + taste.importance_weight * (row.found.memory.importance - 0.5) for row in rows])
+    recency = np.array([_recency(memory, taste.half_life, now) for memory in pool])
+    weighing = 1 + taste.importance_weight * (np.array([memory.importance for memory in pool]) - 0.5)
     relevance = np.minimum(recency * weighing / (1 + np.exp(-odds)), 1.0)
     order = np.argsort(-relevance, kind="stable")[: limit * _CHOICE if taste.diversity else limit]
-    words = query_words(query)
+    rows = [read.row[pool[at].place] for at in order]
+    scores = read.texts.rows(rows).bm25(read.weights, read.average)
     best = [
-        Ranked(rows[at].found.memory, rows[at].found.cosine, float(relevance[at]),
-               _explanation(names, shares[at], rows[at].found, words=words, corpus=gathered.corpus,
-                            recency=float(recency[at])))
-        for at in order
+        Ranked(
+            pool[at], gathered.pool[at].cosine, float(relevance[at]),
+            Explanation(
+                parts={name: round(share, 4) for name, share in zip(names, shares[at].tolist(), strict=True) if share},
+                cosine=gathered.pool[at].cosine, bm25=float(score),
+                matched=tuple(read.words[word] for word in read.texts.held(row)),
+                recency=float(recency[at]), importance=pool[at].importance,
+            ),
+        )
+        for at, row, score in zip(order.tolist(), rows, scores, strict=True)
     ]  # fmt: skip
     return diverse(best, taste.diversity, limit)
 
@@ -113,14 +117,6 @@ def diverse(found: Sequence[Ranked], diversity: float, limit: int) -> list[Ranke
     return [found[at] for at in chosen]
 
 
-def coverage(query: str, memory: Memory, corpus: Corpus) -> float:
-    """The share of what the question's words weigh that the memory holds."""
-    words = query_words(query)
-    text = counted(memory.content)
-    total = sum(weight(word, corpus) for word in words)
-    return sum(weight(word, corpus) for word in words if word in text) / total if total else 0.0
-
-
 def with_neighbours(gathered: Gathered, eligible: Callable[[Found], bool]) -> Gathered:
     """With the turns right before and after the first candidates too: an answer rarely repeats the question."""
     pool = {one.memory.place: one for one in gathered.pool}
@@ -133,22 +129,21 @@ def with_neighbours(gathered: Gathered, eligible: Callable[[Found], bool]) -> Ga
 
 def signs(query: str, gathered: Gathered) -> tuple[list[str], Floats]:
     """The signs of relevance of every candidate, unweighted, for learning."""
-    return parts(query, gathered.corpus, _rows(gathered))
+    return parts(query, Reading(query, gathered), gathered)
 
 
-def parts(query: str, corpus: Corpus, rows: Sequence[_Row]) -> tuple[list[str], Floats]:
+def parts(query: str, reading: Reading, gathered: Gathered) -> tuple[list[str], Floats]:
     """One column a sign. Those of one search are compared with its best, so that they mean the same in every search."""
-    cues = cues_of(query, {row.found.memory.agent for row in rows})
-    asked = [word for word in query_words(query) if word not in cues.names] or list(query_words(query))
-    here = _Texts([row.found for row in rows], asked)
-    before = _Texts([row.before for row in rows], asked)
-    after = _Texts([row.after for row in rows], asked)
-    weights = np.array([weight(word, corpus) for word in asked])
-    average = max(corpus.average_length, 1.0)
+    rows = _rows(gathered, reading)
+    cues = cues_of(query, {one.memory.agent for one in rows.found})
+    asked = [at for at, word in enumerate(reading.words) if word not in cues.names] or range(len(reading.words))
+    weights, average = reading.weights[list(asked)], reading.average
+    texts = reading.texts.columns(asked)
+    here, before, after = texts.rows(rows.here), texts.rows(rows.before), texts.rows(rows.after)
     words = here.bm25(weights, average)
     around = here.joined(before, after).bm25(weights, average * 3)
     meaning = here.cosines
-    sessions = [row.found.memory.session_id for row in rows]
+    sessions = _sessions(rows.found)
     columns: dict[str, Floats] = {
         "meaning": _share(meaning),
         "similarity": meaning,
@@ -172,68 +167,42 @@ def parts(query: str, corpus: Corpus, rows: Sequence[_Row]) -> tuple[list[str], 
     return list(columns), np.stack(list(columns.values()), axis=1)
 
 
-class _Texts:
-    """The asked words in many memories at once: how often each holds each, how long each is, how near it is."""
-
-    def __init__(self, found: Sequence[Found | None], asked: Sequence[str]) -> None:
-        texts = [counted(one.memory.content) if one else _NO_WORDS for one in found]
-        self.times: Floats = np.array([[text.get(word, 0) for word in asked] for text in texts], float)
-        self.times = self.times.reshape(len(texts), len(asked))
-        self.lengths: Floats = np.array([sum(text.values()) for text in texts], float)
-        self.cosines: Floats = np.array([one.cosine if one else 0.0 for one in found])
-
-    def joined(self, *others: _Texts) -> _Texts:
-        """As if they were one text each with those of the others."""
-        whole = _Texts([], [])
-        whole.times = self.times + sum(other.times for other in others)
-        whole.lengths = self.lengths + sum(other.lengths for other in others)
-        return whole
-
-    def bm25(self, weights: Floats, average: float) -> Floats:
-        norm = SATURATION * (1 - LENGTH + LENGTH * self.lengths / average)
-        scores: Floats = (self.times * (SATURATION + 1) / (self.times + norm[:, None])) @ weights
-        return scores
-
-    def rarest(self, weights: Floats) -> Floats:
-        """What the rarest held word weighs, as a share of the rarest asked one."""
-        if not len(weights):
-            return np.zeros(len(self.lengths))
-        shares: Floats = ((self.times > 0) * weights).max(axis=1) / (weights.max() or 1.0)
-        return shares
-
-    def covered(self, weights: Floats) -> Floats:
-        """The share of what the words weigh that is held."""
-        shares: Floats = (self.times > 0) @ weights / (weights.sum() or 1.0)
-        return shares
-
-
-def _told(cues: Cues, rows: Sequence[_Row]) -> dict[str, Floats]:
+def _told(cues: Cues, rows: _Rows) -> dict[str, Floats]:
     """Signs that need no comparison: who spoke, when, and what kind of line it is."""
-    memories = [row.found.memory for row in rows]
-    questions = [row.before is not None and "?" in row.before.memory.content for row in rows]
+    memories = [one.memory for one in rows.found]
     return {
         "speaker": np.array([float(memory.agent in cues.speakers) for memory in memories]),
         "other_speaker": np.array([float(cues.contradicts(memory.agent)) for memory in memories]),
         "date": np.array([cues.fits(memory.created_at) for memory in memories]),
         "time_told": np.array([float(cues.asks_when and cues.tells_time(memory.content)) for memory in memories]),
         "asks": np.array([float("?" in memory.content) for memory in memories]),
-        "answers": np.array(questions, float),
+        "answers": np.array(rows.questions, float),
     }
 
 
-def _rows(gathered: Gathered) -> list[_Row]:
+def _rows(gathered: Gathered, reading: Reading) -> _Rows:
     """The candidates, each with what stands right before and after it as far as that is known."""
-    rows = {one.memory.place: _Row(one) for one in gathered.pool}
+    known = {one.memory.place: one for one in gathered.pool}
+    before: dict[int, Found] = {}
+    after: dict[int, int] = {}
     for place, near in gathered.beside.items():
-        if place not in rows:
+        if place not in known:
             continue
-        line = sorted([*near, (0, rows[place].found)], key=lambda one: one[0])
+        line = sorted([*near, (0, known[place])], key=_offset)
         for (_, earlier), (_, later) in pairwise(line):
-            if row := rows.get(earlier.memory.place):
-                row.after = later
-            if row := rows.get(later.memory.place):
-                row.before = earlier
-    return list(rows.values())
+            after[earlier.memory.place] = reading.row[later.memory.place]
+            before[later.memory.place] = earlier
+    return _Rows(
+        found=gathered.pool,
+        here=[reading.row[place] for place in known],
+        before=[reading.row[before[place].memory.place] if place in before else NOTHING for place in known],
+        after=[after.get(place, NOTHING) for place in known],
+        questions=[place in before and "?" in before[place].memory.content for place in known],
+    )
+
+
+def _offset(one: tuple[int, Found]) -> int:
+    return one[0]
 
 
 def _share(values: Floats) -> Floats:
@@ -242,18 +211,24 @@ def _share(values: Floats) -> Floats:
     return np.maximum(values, 0) / best if best > 0 else np.zeros_like(values)
 
 
-def _best_of(sessions: Sequence[str], values: Floats) -> Floats:
-    best: dict[str, float] = {}
-    for session, value in zip(sessions, values, strict=True):
-        best[session] = max(best.get(session, 0.0), float(value))
-    return np.array([best[session] if session else 0.0 for session in sessions])
+def _sessions(found: Sequence[Found]) -> NDArray[np.intp]:
+    """A number a session; 0 is none."""
+    numbers = {"": 0}
+    return np.array([numbers.setdefault(one.memory.session_id, len(numbers)) for one in found], np.intp)
 
 
-def _sum_of(sessions: Sequence[str], values: Floats) -> Floats:
-    total: dict[str, float] = {}
-    for session, value in zip(sessions, values, strict=True):
-        total[session] = total.get(session, 0.0) + float(value)
-    return np.array([total[session] if session else 0.0 for session in sessions])
+def _best_of(sessions: NDArray[np.intp], values: Floats) -> Floats:
+    best = np.zeros(sessions.max(initial=0) + 1)
+    np.maximum.at(best, sessions, values)
+    best[0] = 0.0
+    return best[sessions]
+
+
+def _sum_of(sessions: NDArray[np.intp], values: Floats) -> Floats:
+    total: Floats = np.zeros(sessions.max(initial=0) + 1)
+    np.add.at(total, sessions, values)
+    total[0] = 0.0
+    return total[sessions]
 
 
 def _recency(memory: Memory, half_life: timedelta | None, now: datetime) -> float:
@@ -267,17 +242,3 @@ def _overlap(first: Mapping[str, int], second: Mapping[str, int]) -> float:
     product = sum(times * second[word] for word, times in first.items() if word in second)
     size = math.sqrt(sum(n * n for n in first.values()) * sum(n * n for n in second.values()))
     return product / size if size else 0.0
-
-
-def _explanation(
-    names: Sequence[str], shares: Floats, found: Found, *, words: Sequence[str], corpus: Corpus, recency: float
-) -> Explanation:
-    text = counted(found.memory.content)
-    return Explanation(
-        parts={name: round(float(share), 4) for name, share in zip(names, shares, strict=True) if share},
-        cosine=found.cosine,
-        bm25=bm25(text, words, corpus),
-        matched=tuple(word for word in words if word in text),
-        recency=recency,
-        importance=found.memory.importance,
-    )

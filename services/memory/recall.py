@@ -15,6 +15,7 @@ from services.memory.policy import MemoryPolicy
 from services.memory.rank import Ranked, Taste
 from services.memory.rerank import SecondLook
 from services.memory.store import Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
+from services.memory.texts import Reading, query_words
 from services.memory.used import Used
 from services.memory.words import meant
 from shared.clock import Clock
@@ -72,7 +73,7 @@ class Recall:
         """Raises PolicyUnavailable, and EmbeddingUnavailable when only meaning may decide and no vector can be had."""
         now = self._clock.now()
         vector, degraded = await self._vector(asked)
-        words = rank.query_words(asked.query) if asked.by_words else ()
+        words = query_words(asked.query) if asked.by_words else ()
         probe = Probe(vector, words, max(_POOL, asked.limit * 2), max(_REACH, asked.neighbours), self._embedder.model)
         gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
         query = asked.query
@@ -80,18 +81,21 @@ class Recall:
             query = f"{asked.query} {' '.join(slips.values())}"
             probe = replace(probe, words=tuple(slips.get(word, word) for word in words))
             gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
-        fitting = _fitting(gathered, asked, degraded=degraded)
-        found = await self._ranked(query, fitting, asked, now=asked.chosen.as_of or now)
+        reading = Reading(query, gathered)
+        fitting = _fitting(gathered, reading, asked, degraded=degraded)
+        found = await self._ranked(query, fitting, reading, asked, now=asked.chosen.as_of or now)
         self._used.note(tenant, [one.memory.place for one in found])
         around = {one.memory.place: _beside(gathered, one.memory, asked) for one in found} if asked.neighbours else {}
         shown, near, withheld = self._policy.shown(tenant, asked.chosen.agent, found, around)
         return Answer(shown, near, degraded, withheld)
 
-    async def _ranked(self, query: str, fitting: Gathered, asked: Question, *, now: datetime) -> list[Ranked]:
+    async def _ranked(
+        self, query: str, fitting: Gathered, reading: Reading, asked: Question, *, now: datetime
+    ) -> list[Ranked]:
         if self._second_look is None:
-            return rank.ranked(query, fitting, asked.taste, now=now, limit=asked.limit)
+            return rank.ranked(query, fitting, asked.taste, now=now, limit=asked.limit, reading=reading)
         plain = replace(asked.taste, diversity=0.0)
-        found = rank.ranked(query, fitting, plain, now=now, limit=len(fitting.pool))
+        found = rank.ranked(query, fitting, plain, now=now, limit=len(fitting.pool), reading=reading)
         seen = await self._second_look.reordered(query, found, least=asked.limit)
         return rank.diverse(seen, asked.taste.diversity, asked.limit)
 
@@ -119,23 +123,23 @@ class Recall:
         return {word: other for word, other in near.items() if other}
 
 
-def _fitting(gathered: Gathered, asked: Question, *, degraded: bool) -> Gathered:
+def _fitting(gathered: Gathered, reading: Reading, asked: Question, *, degraded: bool) -> Gathered:
     """The candidates and their neighbours, as far as they fit the filter and are near enough."""
     by_meaning = asked.by_meaning and not degraded
-    pool = [one for one in gathered.pool if not by_meaning or _near(one, gathered, asked)]
-    if not (by_meaning and asked.by_words):
-        return Gathered(pool, gathered.beside, gathered.corpus)
+    pool = [one for one in gathered.pool if not by_meaning or _near(one, reading, asked)]
     near = Gathered(pool, gathered.beside, gathered.corpus)
-    return rank.with_neighbours(near, lambda one: fits(one.memory, asked.chosen) and _near(one, gathered, asked))
+    if not (by_meaning and asked.by_words):
+        return near
+    return rank.with_neighbours(near, lambda one: fits(one.memory, asked.chosen) and _near(one, reading, asked))
 
 
-def _near(found: Found, gathered: Gathered, asked: Question) -> bool:
+def _near(found: Found, reading: Reading, asked: Question) -> bool:
     """Near enough in meaning; by default a memory is that too if it holds half of what the question's words weigh."""
     if asked.min_score is not None:
         return found.cosine >= asked.min_score
     if found.cosine >= DEFAULT_MIN_SCORE:
         return True
-    return asked.by_words and rank.coverage(asked.query, found.memory, gathered.corpus) >= _PROMISING
+    return asked.by_words and reading.coverage(found) >= _PROMISING
 
 
 def _beside(gathered: Gathered, memory: Memory, asked: Question) -> list[Memory]:

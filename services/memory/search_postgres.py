@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from itertools import islice
 from typing import Any, Final
 
+from services.memory.common import CommonWords
 from services.memory.rows import conditions, half, memory_of, queries, width_of
 from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Memory, Probe, Vector
 from shared.postgres import Connection, Database
@@ -18,7 +18,9 @@ GRAPHS: Final = (384, 768, 1024, 1536, 3072)
 # Words that more memories hold than this tell little: counting them stops here.
 _HOLDING: Final = 5_000
 # How many entries of the inverted index one search reads.
-_POSTINGS: Final = 12_000
+_POSTINGS: Final = 4_000
+# How many times as many as are wanted the filter may choose from before all are tried.
+_SPARE: Final = 2
 # Of how many by meaning and by words the neighbours are looked at.
 _FIRST: Final = 25
 _REMEMBERED: Final = 10_000
@@ -30,6 +32,7 @@ class PostgresSearch:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._parts: dict[str, int] = {}
+        self._common = CommonWords()
 
     async def nearest(
         self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str
@@ -46,12 +49,32 @@ class PostgresSearch:
         given = (*conditions(tenant, chosen, now), half(probe.vector) if probe.vector else None)
         async with self._database.transaction() as connection:
             at = (width, await self._begun(connection, tenant))
-            worded, corpus = await _worded(connection, at, probe, (*given, probe.model))
+            worded, corpus = await self._worded(connection, at, probe, (*given, probe.model), now)
             near = await _nearest(connection, at, (*given, probe.limit, probe.model)) if probe.vector else []
             pool = {one.memory.place: one for one in (*near, *worded)}
             first = {one.memory.place: one.memory for one in (*near[:_FIRST], *worded[:_FIRST])}
             beside = await _around(connection, at, probe, list(first.values()), given, pool=pool)
         return Gathered(list(pool.values()), beside, corpus)
+
+    async def _worded(
+        self, connection: Connection, at: tuple[int, int], probe: Probe, given: tuple[object, ...], now: datetime
+    ) -> tuple[Sequence[Found], Corpus]:
+        """The best by words, and what is known of the words."""
+        tenant: Any = given[0]
+        words = list(dict.fromkeys(probe.words))
+        query = _of_part(f"worded_{at[0]}", at[1])
+        sought = (*given, words, self._common.known(tenant, words, now), _HOLDING, _POSTINGS)
+        rows = await connection.fetch(query, *sought, probe.limit * _SPARE, probe.limit)
+        told = rows[0]
+        found = _placed(rows)
+        if len(found) < probe.limit < (told["entries"] or 0) // _SPARE:
+            # The filter left too few of the best: try all that hold a word.
+            found = _placed(await connection.fetch(query, *sought, None, probe.limit))
+        holding = dict(zip(words, told["holding"], strict=True))
+        self._common.note(tenant, holding.items(), now)
+        memories = told["memories"]
+        length = told["words"] / memories if memories else 1.0
+        return found, Corpus(memories, length, holding)
 
     async def _begun(self, connection: Connection, tenant: str) -> int:
         """Sets the transaction up and tells the tenant's partition."""
@@ -71,31 +94,15 @@ def _of_part(name: str, part: int) -> str:
 async def _nearest(connection: Connection, at: tuple[int, int], given: tuple[object, ...]) -> Sequence[Found]:
     width, part = at
     limit: Any = given[16]
-    if width in GRAPHS:
+    # One session or turn is few memories: the graph would be walked to its end in vain.
+    few = given[7] or given[11]
+    if width in GRAPHS and not few:
         rows = await connection.fetch(_of_part(f"nearest_{width}", part), *given)
         if rows and (not rows[0]["graphed"] or sum(row["in_graph"] for row in rows) >= limit):
             return _found(sorted(rows, key=lambda row: -row["cosine"])[:limit])
-    # No graph, or its walk ended before enough fitted: a narrow filter. Looking at everything is exact.
+    # No graph, a narrow filter, or a walk that ended before enough fitted. Looking at everything is exact.
     await connection.execute(_SQL["searching_all"])
     return _found(await connection.fetch(_of_part(f"exact_{width}", part), *given))
-
-
-async def _worded(
-    connection: Connection, at: tuple[int, int], probe: Probe, given: tuple[object, ...]
-) -> tuple[Sequence[Found], Corpus]:
-    """The best by words, and what is known of the words."""
-    words = list(dict.fromkeys(probe.words))
-    query = _of_part(f"worded_{at[0]}", at[1])
-    sought = (*given, words, _HOLDING, _POSTINGS)
-    rows = await connection.fetch(query, *sought, probe.limit * 2)
-    told = rows[0]
-    found = _best(rows, probe.limit)
-    if len(found) < probe.limit < (told["entries"] or 0) // 2:
-        # The filter left too few of the best: take all that hold a word.
-        found = _best(await connection.fetch(query, *sought, None), probe.limit)
-    memories = told["memories"]
-    length = told["words"] / memories if memories else 1.0
-    return found, Corpus(memories, length, dict(zip(words, told["holding"], strict=True)))
 
 
 async def _around(
@@ -124,10 +131,8 @@ async def _around(
     return lines
 
 
-def _best(rows: Sequence[Any], limit: int) -> list[Found]:
-    """The first of those that fit, in the order of the scores."""
-    known = {row["place"]: row for row in rows}
-    return _found(islice((known[place] for place in rows[0]["best"] if place in known), limit))
+def _placed(rows: Sequence[Any]) -> list[Found]:
+    return _found(row for row in rows if row["place"] is not None)
 
 
 def _found(rows: Iterable[Any]) -> list[Found]:

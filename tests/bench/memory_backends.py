@@ -26,6 +26,7 @@ from services.memory.backends.contract import EngineStore
 from services.memory.store import Filter, MemoryStore, Probe
 from services.memory.store_memory import InMemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
+from services.memory.texts import query_words
 from shared.postgres import open_database
 from tests.bench.memory_latency import (
     NOW,
@@ -56,7 +57,7 @@ async def measured(name: str, store: MemoryStore, texts: list[str], vectors: Any
         return await store.nearest(TENANT, queries[at], Filter(), now=NOW, limit=_K)
 
     async def hybrid(at: int) -> Any:
-        probe = Probe(queries[at], rank.query_words(questions[at]), 60, 1)
+        probe = Probe(queries[at], query_words(questions[at]), 60, 1)
         gathered = await store.gather(TENANT, probe, Filter(), now=NOW)
         return rank.ranked(questions[at], gathered, rank.Taste(), now=NOW, limit=_K)
 

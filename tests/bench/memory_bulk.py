@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,11 @@ _COLUMNS: Final = (
 _WORDS: Final = ("tenant_id", "word", "place", "times", "length")
 _STEP: Final = 20_000
 _NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def progress(what: str, done: int, count: int) -> None:
+    """One line on standard error: the bench runs for half an hour."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}: {done:,} of {count:,}\n")
 
 
 def grown(texts: Sequence[str], vectors: Any, size: int, *, last: int) -> tuple[list[str], Any]:
@@ -55,7 +61,9 @@ async def load(dsn: str, tenant: str, texts: Sequence[str], vectors: Any, start:
         await connection.execute(SQL["into_graph"], tenant)
         for at in range(0, len(texts), _STEP):
             await _copy(connection, tenant, texts[at : at + _STEP], vectors[at : at + _STEP], start + at)
+            progress("copied", min(at + _STEP, len(texts)), len(texts))
         copied = time.perf_counter()
+        progress("in the graph that is being made", 0, start + len(texts))
         await connection.execute(SQL["settings"])
         await connection.execute(SQL["make_graph"])
         await connection.execute(SQL["analyze"])

@@ -30,6 +30,7 @@ from services.memory.remember import embedded_text
 from services.memory.rerank import SecondLook, reranker_named
 from services.memory.store import Corpus, Entry, Filter, Gathered, Memory, MemoryType, Probe
 from services.memory.store_memory import InMemoryStore
+from services.memory.texts import query_words
 from services.memory.tokens import estimate
 from services.memory.words import bm25, counted
 from tests.support.plain_embedder import EmbeddedEmbedder
@@ -136,7 +137,7 @@ async def cases(found: Sequence[Conversation], embed: Callable[[list[str]], Any]
 
 async def _case(store: InMemoryStore, conversation: Conversation, question: Question, vector: Any) -> Case:
     now = conversation.turns[-1].created_at
-    words = rank.query_words(question.text)
+    words = query_words(question.text)
     found = await store.gather(TENANT, Probe(vector, words, _POOL, 1), Filter(), now=now)
     gathered = rank.with_neighbours(found, lambda _: True)
     everything = await store.nearest(TENANT, vector, Filter(), now=now, limit=10_000)
@@ -149,7 +150,7 @@ def by_dense(case: Case) -> list[Memory]:
 
 
 def by_bm25(case: Case) -> list[Memory]:
-    words = rank.query_words(case.question.text)
+    words = query_words(case.question.text)
     scored = [(bm25(counted(memory.content), words, case.corpus), memory) for memory, _ in case.everything]
     return [memory for _, memory in sorted(scored, key=lambda one: (-one[0], one[1].place))]
 

@@ -1,6 +1,6 @@
 """How fast is recall at 10,000, 100,000 and more memories of one tenant among many, and how much of the exact answer does it find?
 
-    python -m tests.bench.memory_latency [--sizes 10000,100000] [--real 100000] [--texts FILE --vectors FILE.npy] [--peers]
+    python -m tests.bench.memory_latency [--sizes 10000,100000] [--real 30000] [--texts FILE --vectors FILE.npy] [--peers]
         [--peers-to 100000] [--save FOLDER]
 
 The smallest size goes through the service's store, the others by COPY, with one graph made of all. Beyond `--real` sentences the
@@ -37,6 +37,7 @@ from deploy.local.postgres import Cluster
 from services.memory import rank
 from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType, Probe
 from services.memory.store_postgres import PostgresMemoryStore
+from services.memory.texts import query_words
 from shared.ids import RandomIds
 from shared.postgres import Database, open_database
 from tests.bench import memory_bulk, memory_peers
@@ -88,6 +89,8 @@ async def embedded(texts: list[str]) -> Any:
     order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
     try:
         for start in range(0, len(order), 512):
+            if start % 5_120 == 0:
+                memory_bulk.progress("embedded", start, len(order))
             part = order[start : start + 512]
             vectors[part] = np.array((await embedder.embed([texts[at] for at in part])).vectors, np.float16)
     finally:
@@ -236,7 +239,7 @@ async def _searched(
         return await store.nearest(f"small-{at % SMALL_TENANTS}", queries[at], Filter(), now=NOW, limit=_K)
 
     async def hybrid(at: int) -> Any:
-        probe = Probe(queries[at], rank.query_words(questions[at]), 60, 1)
+        probe = Probe(queries[at], query_words(questions[at]), 60, 1)
         gathered = await store.gather(TENANT, probe, Filter(), now=NOW)
         return rank.ranked(questions[at], gathered, rank.Taste(), now=NOW, limit=_K)
 
@@ -287,7 +290,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--save", type=Path)
-    parser.add_argument("--real", type=int, default=100_000)
+    parser.add_argument("--real", type=int, default=30_000)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--peers-to", type=int, default=100_000)
     asked = parser.parse_args()

@@ -9,9 +9,10 @@ import pytest
 from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
-from services.memory import rank
+from services.memory import common, rank
 from services.memory.store import Entry, Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
+from services.memory.texts import query_words
 from shared.postgres import Database, open_database
 from tests.support.memory import NOW, entry, memory, vector
 
@@ -19,7 +20,10 @@ WORDS = [f"word{number}" for number in range(2_000)]
 _PLANNED = "select generic_plans, custom_plans from pg_prepared_statements where statement like '%memory\\_episode%'"
 
 
-async def test_a_search_is_planned_once_a_connection(postgres: Cluster, tenant: str) -> None:
+async def test_a_search_is_planned_once_a_connection_and_counts_common_words_once(
+    postgres: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "_COMMON", 1)
     probe = Probe(vector(1), ("one",), 60, 1)
     async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
         store = PostgresMemoryStore(database)
@@ -27,8 +31,20 @@ async def test_a_search_is_planned_once_a_connection(postgres: Cluster, tenant: 
         for _ in range(3):
             found = await store.gather(tenant, probe, Filter(), now=NOW)
             assert len(found.beside) == 2
+            assert found.corpus.holding == {"one": 1}
+            await store.add(tenant, [entry("one more", session_id="t")])
         plans = await database.statement(_PLANNED)
     assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0)] * 3
+
+
+async def test_a_search_within_a_session_walks_no_graph(postgres: Cluster, tenant: str) -> None:
+    async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
+        store = PostgresMemoryStore(database)
+        await store.add(tenant, [entry("one", session_id="s"), entry("two", session_id="other")])
+        found = await store.nearest(tenant, vector(1), Filter(session="s"), now=NOW, limit=10)
+        walks = await database.statement(_PLANNED + " and statement like '%order by embedding <=>%'")
+    assert [one.memory.content for one in found] == ["one"]
+    assert walks == []
 
 
 @pytest.mark.heavy
@@ -46,7 +62,7 @@ async def test_a_question_to_ten_thousand_memories_takes_less_than_a_second(data
         query = " ".join(chance.choices(WORDS, k=4))
         direction = vector(chance.gauss(0, 1), chance.gauss(0, 1))
         began = time.perf_counter()
-        gathered = await store.gather(tenant, Probe(direction, rank.query_words(query), 60, 1), Filter(), now=NOW)
+        gathered = await store.gather(tenant, Probe(direction, query_words(query), 60, 1), Filter(), now=NOW)
         found = rank.ranked(query, gathered, rank.Taste(), now=NOW, limit=10)
         slowest = max(slowest, time.perf_counter() - began)
         assert len(found) == 10

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
-from services.memory.rank import query_words
 from services.memory.store import Entry, Filter, MemoryType, Probe, Receipt
+from services.memory.texts import query_words
 from shared.paging import Page
 from tests.support.memory import NOW, entry, memory, vector
 

@@ -88,6 +88,7 @@ BAD = [
     ({"memory_types": ["MEMORY_TYPE_SHORT_TERM"]}, "FIELD_INVALID", "memory_types"),
     ({"embedding": [1.0]}, "EMBEDDING_WIDTH_INVALID", "embedding"),
     ({"half_life": "0s"}, "FIELD_INVALID", "half_life"),
+    ({"start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:00Z"}, "FIELD_INVALID", "end_time"),
 ]
 
 

@@ -119,6 +119,14 @@ async def test_many_are_forgotten_by_session_agent_or_tag(served: Any) -> None:
     assert await refused(nobody) == ("INVALID_ARGUMENT", "FIELD_REQUIRED", "session_id")
 
 
+async def test_what_ends_before_it_begins_is_refused(served: Any) -> None:
+    ended = remember(served, "late", expire_time="2026-01-01T00:00:00Z")
+    assert await refused(ended) == ("INVALID_ARGUMENT", "FIELD_INVALID", "expire_time")
+    times = {"create_time": "2025-01-01T00:00:00Z", "expire_time": "2025-02-01T00:00:00Z"}
+    assert (await remember(served, "of old", **times)).expire_time.ToJsonString() == times["expire_time"]
+    assert await found(served, "of old", as_of="2025-01-15T00:00:00Z") == ["of old"]
+
+
 async def test_what_has_a_time_to_live_ends_by_itself(served: Any) -> None:
     kept = await remember(served, "The Wi-Fi password is swordfish", expire_time="2026-01-01T01:00:00Z")
     assert await found(served, "Wi-Fi password") == [kept.content]

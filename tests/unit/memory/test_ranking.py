@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.memory.cues import cues_of
-from services.memory.rank import LEARNED, Taste, query_words, ranked, signs, with_neighbours
+from services.memory.rank import LEARNED, Taste, ranked, signs, with_neighbours
 from services.memory.store import Corpus, Found, Gathered
+from services.memory.texts import query_words
 from tests.support.memory import NOW, memory
 
 

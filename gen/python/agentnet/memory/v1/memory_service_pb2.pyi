@@ -67,7 +67,7 @@ class RememberRequest(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ends by itself. Absent: it stays."""
+        """When it ends by itself, after create_time. Absent: it stays."""
 
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -335,7 +335,7 @@ class RecallRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Only stored before this time."""
+        """Only stored before this time, which is after start_time."""
 
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
