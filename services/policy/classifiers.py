@@ -30,6 +30,10 @@ class Classifiers:
         self._folder = folder
         self._loaded: dict[str, _Loaded] = {}
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a model."""
+        return (self._folder / f"{name}.onnx").is_file()
+
     async def reads_text(self, name: str) -> bool:
         """Whether the model wants the text itself and no vector of it. Raises ClassifierUnavailable."""
         return bool((await self._model(name)).input.type == _TEXT)

@@ -141,7 +141,10 @@ def check_response(outcome: Outcome) -> pb.CheckResponse:
         findings=[_finding(found) for found in outcome.findings],
         monitors=[
             monitor_pb2.MonitorReport(
-                name=report.name, status=report.status, elapsed_ms=report.elapsed / timedelta(milliseconds=1)
+                name=report.name,
+                status=report.status,
+                elapsed_ms=report.elapsed / timedelta(milliseconds=1),
+                problem=report.problem,
             )
             for report in outcome.reports
         ],

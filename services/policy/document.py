@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +50,10 @@ def parse(document: str) -> tuple[Rule, ...]:
     return read(document).rules
 
 
-def read(document: str) -> Document:
-    """All the document says. Raises BundleInvalid with the line and the path of the first fault."""
+def read(document: str, *, has_model: Callable[[str], bool] | None = None) -> Document:
+    """All the document says. Raises BundleInvalid with the line and the path of the first fault; where `has_model` is
+    given, that there is no such classifier is one.
+    """
     tree, value = _tree(document)
     lines: dict[Path, int] = _lines(tree) if tree else {(): 1}
     try:
@@ -60,6 +62,10 @@ def read(document: str) -> Document:
         first = error.errors()[0]
         raise _invalid(first["msg"].removeprefix("Value error, "), lines, first["loc"]) from None
     rules = _rules(parsed, lines)
+    for place, rule in enumerate(rules):
+        if rule.type is RuleType.ONNX_CLASSIFIER and has_model and not has_model(str(rule.params["model"])):
+            problem = f"there is no classifier {rule.params['model']} where policy runs"
+            raise _invalid(problem, lines, ("rules", place, "params", "model"))
     return Document(
         rules=rules,
         mode=parsed.mode,

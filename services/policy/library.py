@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -27,12 +27,20 @@ class Library:
     """Bundles of all tenants, one tenant a call, and what is enforced everywhere."""
 
     def __init__(
-        self, store: PolicyStore, default_document: str, *, clock: Clock, poll: timedelta, signer: BundleSigner | None
+        self,
+        store: PolicyStore,
+        default_document: str,
+        *,
+        clock: Clock,
+        poll: timedelta,
+        signer: BundleSigner | None,
+        has_model: Callable[[str], bool] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._poll = poll
         self._signer = signer
+        self._has_model = has_model
         self._default = self._signed(EVERYONE, _built_in(default_document))
         self._changed = asyncio.Condition()
         self._enforced = Enforced(0, {})
@@ -41,7 +49,7 @@ class Library:
         self, tenant: str, *, name: str, version: str, document: str, labels: tuple[str, ...]
     ) -> StoredBundle:
         """Stores a version. Raises BundleInvalid and BundleVersionExists."""
-        content = await asyncio.to_thread(read, document)
+        content = await asyncio.to_thread(read, document, has_model=self._has_model)
         known = [found.version for found in await self._store.bundles(tenant, name=name)]
         made = StoredBundle(
             name=name,

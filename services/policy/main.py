@@ -75,7 +75,8 @@ def main() -> None:
         models = GrpcModels(channel, Signer.from_file(KEY_ID, settings.identity_private_key, clock))
         document = settings.default_bundle.read_text()
         store = PostgresPolicyStore(database, dsn)
-        library = Library(store, document, clock=clock, poll=settings.poll, signer=signer)
+        classifiers = Classifiers(settings.classifiers)
+        library = Library(store, document, clock=clock, poll=settings.poll, signer=signer, has_model=classifiers.has)
         governance = PostgresGovernance(database)
         vault = Vault(signer.key)
         archive = (
@@ -84,7 +85,6 @@ def main() -> None:
         audit = AuditLog(governance, clock, seal_keys(vault, settings.audit_key_file), archive)
         overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
         simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
-        classifiers = Classifiers(settings.classifiers)
         judge = Judge(library, models, overrides, simulator, classifiers=classifiers, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))
         await stack.enter_async_context(supervised("archive", lambda: audit.keep_archiving(settings.archive_every)))

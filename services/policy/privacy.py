@@ -91,8 +91,9 @@ class Privacy:
         self, tenant: str, by: str, roles: Collection[str], records: Sequence[Mapping[str, Any]], *, role: str
     ) -> tuple[list[Any], Counter[str]]:
         """The records as the role may take them out, and what was cut. Raises ExportNotAllowed."""
-        reader = role or next((one for one in EXPORTING if one in roles), "")
-        if reader not in EXPORTING or reader not in roles:
+        held = [one for one in EXPORTING if one in roles]
+        reader = role or next(iter(held), "")
+        if not held or reader not in EXPORTING[: EXPORTING.index(held[-1]) + 1]:
             await self._audit.record(tenant, by, "export.refuse", role or "(none)")
             raise ExportNotAllowed(f"the caller may not export as {role or 'any role'}", role=role)
         cut: Counter[str] = Counter()

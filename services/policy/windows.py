@@ -64,7 +64,7 @@ class WindowedGuardrail:
         excused = rule.name in context.overridden
         action = Action.ALLOW if excused else rule.acts_on(context.target)
         why = f"{suspicion.rationale} (score {suspicion.score:.2f})"
-        spans = suspicion.spans or ((0, len(sentence.text)),)
+        spans = suspicion.spans or ((0, len(sentence.text.rstrip())),)
         places = [(sentence.start + start, sentence.start + end) for start, end in spans]
         return [Finding(Verdict(rule, bundle.label, action, context.target, start, end), why) for start, end in places]
 

@@ -81,7 +81,8 @@ class Automaton:
     """
 
     def __init__(self, programs: Sequence[Program], checked: Container[int] = ()) -> None:
-        self.skip = skipper(programs)
+        prose = skipper(programs)
+        self.skip = prose and prose.match
         self._apart: set[int] = set()
         self._sets: dict[CharSet, int] = {}
         self._takes: list[dict[int, tuple[int, ...]]] = []

@@ -44,7 +44,7 @@ DETECTORS: Final = {
     "twilio_key": Kind((r"(?<![A-Za-z0-9_])SK[0-9a-f]{32}(?![A-Za-z0-9_])",)),
     "jwt": Kind((r"(?<![A-Za-z0-9_-])eyJ[\w-]{8,1000}\.eyJ[\w-]{8,1000}\.[\w-]{16,700}(?![A-Za-z0-9_-])",)),
     "private_key": Kind((r"-----BEGIN (?:[A-Z]{2,10} ){0,2}PRIVATE KEY-----",)),
-    "password_in_url": Kind((r"[a-z][a-z0-9+]{1,15}://[^\s:/@]{1,64}:[^\s:/@]{3,64}@",), ignore_case=True),
+    "password_in_url": Kind((r"://[^\s:/@]{1,64}:[^\s:/@]{3,64}@",)),
     "assigned_secret": Kind(
         (rf"(?<![A-Za-z0-9_]){_NAMES}['\"]?\s{{0,2}}[=:]\s{{0,2}}['\"]?[\w/+~.-]{{16,64}}(?![A-Za-z0-9_/+~.-])",),
         check=_random,

@@ -42,43 +42,40 @@ class FirstMatch:
 
     def look(self, text: str) -> Match | None:
         """Goes on with text that follows what was looked at (`at`); stops at the first sure match and gives it."""
-        place, length = 0, len(text)
-        while place < length and not self._sure():
-            if self._best is None and not self._starts and length - place >= WORTHWHILE:
-                place += self._skip(text, place)
+        place, length, skip = 0, len(text), self._automaton.skip
+        while True:
+            best, starts = self._best, self._starts
+            if best is not None:
+                if not starts or starts[0] > best.start:
+                    return best
+            elif skip is not None and not starts and length - place >= WORTHWHILE:
+                end = skip(text, place).end()  # type: ignore[union-attr] # it matches the empty text at least
+                if end != place:
+                    self._state = self._automaton.root(text[end - 1])
+                    self.at += end - place
+                    place = end
+            if place >= length:
+                return None
             place += self._read(text[place:] if place else text)
-        return self._best if self._sure() else None
-
-    def _skip(self, text: str, place: int) -> int:
-        """Jumps over what cannot begin a match; how far."""
-        skip = self._automaton.skip
-        if skip is None:
-            return 0
-        end = skip.match(text, place).end()  # type: ignore[union-attr] # it matches the empty text at least
-        if end != place:
-            self._state = self._automaton.root(text[end - 1])
-            self.at += end - place
-        return end - place
 
     def _read(self, text: str) -> int:
         """Reads character by character until a match is sure, or nothing has begun and a jump may pay; how far."""
         automaton, state, at = self._automaton, self._state, self.at
         until = at + len(text) - WORTHWHILE if automaton.skip else _NOWHERE
         for character in text:
+            at += 1
             following = state.quick.get(character)
             if following is not None:
                 state = following
-                at += 1
                 continue
             move = state.moves.get(character) or automaton.step(state, character)
             state = move.target
-            at += 1
             if move.simple and self._best is None:
                 if move.kept is not None:
-                    self._starts = [self._starts[place] for place in move.kept]
+                    self._starts = [self._starts[place] for place in move.kept] if move.kept else []
                 if move.fresh:
                     self._starts.append(at - 1)
-                elif at < until and not self._starts:
+                elif not self._starts and at < until:
                     break
                 continue
             self._follow(move, at - 1)
@@ -120,10 +117,6 @@ class FirstMatch:
                 continue
             if self._valid(pattern, start, end):
                 best = self._best = Match(pattern, start, end)
-
-    def _sure(self) -> bool:
-        best = self._best
-        return best is not None and (not self._starts or self._starts[0] > best.start)
 
 
 class EveryMatch:

@@ -50,11 +50,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One monitor: `status` is "pass", its worst action, or "error" when it could not judge."""
+    """One monitor: `status` is "pass", its worst action, or "error" when it could not judge; `problem` says why not."""
 
     name: str
     status: str
     elapsed: timedelta
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class GuardrailPipeline:
                 outcome = await guardrail.judge(text, context)
             except MeshError as error:
                 log.warning("guardrail.failed", guardrail=guardrail.name, error=error.message)
-                reports.append(_report(guardrail.name, "error", began))
+                reports.append(_report(guardrail.name, "error", began, error.message))
                 if context.mode is Mode.STRICT:
                     return Outcome("", tuple(findings), tuple(reports), blocked=True)
                 continue
@@ -192,5 +193,5 @@ def _status(outcome: Outcome) -> str:
     return "block" if outcome.blocked else max((action.value for action in actions), default="pass")
 
 
-def _report(name: str, status: str, began: float) -> Report:
-    return Report(name, status, timedelta(seconds=time.perf_counter() - began))
+def _report(name: str, status: str, began: float, problem: str = "") -> Report:
+    return Report(name, status, timedelta(seconds=time.perf_counter() - began), problem)

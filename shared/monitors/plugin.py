@@ -76,6 +76,11 @@ def _factory(name: str) -> Any:
         raise PluginUnavailable(f"the monitor plug-in {name} does not load: {error}", plugin=name) from None
 
 
+def held(kinds: Sequence[str]) -> str:
+    """Why a text that holds these kinds of things is suspected, in words."""
+    return f"it holds {' and '.join(f'an {kind}' if kind[0] in 'aeio' else f'a {kind}' for kind in kinds)}"
+
+
 def joined(text: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """In order; those that touch, or have only a comma between them, are one: a street and its city."""
     whole: list[tuple[int, int]] = []

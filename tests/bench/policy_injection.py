@@ -33,7 +33,7 @@ from tests.support.onnx_files import linear_head
 
 BITS: Final = 16
 RATE: Final = 0.005  # of benign prompts, at the threshold that ships: at twice as many, look-alikes pass it too often
-LOOSE: Final = 0.01  # what detectors are compared at
+RATES: Final = (0.001, RATE, 0.01, 0.02, 0.05)  # the curve
 DOCUMENT_RATE: Final = 0.05  # of documents: there are too few to tell one in a hundred
 _REGULARISED: Final = 10.0
 _ABOUT_INJECTION: Final = ("instruction_bypass", "guidance", "mdexfil", "react", "react_txt", "system_instructions")
@@ -183,36 +183,42 @@ def _vigil(root: Path) -> Score:
     return lambda text: float(bool(rules.match(data=text)))
 
 
+def curve(model: Lexicon, benign: Sequence[str], texts: Sequence[str]) -> list[float]:
+    """The share of the texts that is suspected where each of the rates of the benign ones is."""
+    found = np.array([model.score(text) for text in texts])
+    limits = np.quantile([model.score(text) for text in benign], [1 - rate for rate in RATES])
+    return [float((found >= limit).mean()) for limit in limits]
+
+
 def report(root: Path, known: Sequence[Family]) -> None:
     benign = split(one for one in known if not one.attack and one.trains)
     peers = compared(root)
-    names = ["words", "at 1 %", *peers, "words or patterns"]
+    names = [*(f"{rate:.1%}" for rate in RATES), *peers, "words or patterns"]
     sys.stdout.write("| texts | count | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 2) + "\n")
     full = direct(known)
-    both = [full.score, calibrated(full, whole, benign.tune, LOOSE).score]
+
+    def row(name: str, texts: Sequence[str], model: Lexicon) -> list[float]:
+        others = [share(score, texts) for score in (*peers.values(), _either(model.score, peers["patterns"]))]
+        shares = [*curve(model, benign.tune, texts), *others]
+        _line(name, len(texts), shares)
+        return shares
+
+    attacks = [one for one in known if one.attack and not one.indirect]
+    held = [row(f"{one.name}, left out", one.texts, direct(known, one.name)) for one in attacks if one.trains]
+    _line("mean of those left out", len(held), np.mean(held, axis=0).tolist())
     for one in known:
-        if one.attack and not one.indirect:
-            model = direct(known, one.name) if one.trains else full
-            score, loose = model.score, calibrated(model, whole, benign.tune, LOOSE).score
-            _row(
-                f"{one.name}, left out" if one.trains else one.name,
-                one.texts,
-                [score, loose, *peers.values(), _either(score, peers["patterns"])],
-            )
-    for one in known:
-        if one.look_alike:
-            _row(f"benign: {one.name}", one.texts, [*both, *peers.values(), _either(full.score, peers["patterns"])])
-    _row("benign: reported", benign.test, [*both, *peers.values(), _either(full.score, peers["patterns"])])
+        if (one.attack and not one.trains and not one.indirect) or one.look_alike:
+            row(one.name if one.attack else f"benign: {one.name}", one.texts, full)
+    row("benign: reported", benign.test, full)
     texts = [text for one in known if not one.indirect for text in one.texts][:1500]
-    spent = [cost(score, texts) for score in (*both, *peers.values())]
-    sys.stdout.write("| ms/KB | | " + " | ".join(f"{one:.3f}" for one in spent) + " | |\n\n")
+    spent = [cost(score, texts) for score in (full.score, *peers.values())]
+    sys.stdout.write("CPU ms/KB, words and the others: " + ", ".join(f"{one:.3f}" for one in spent) + "\n\n")
     _report_indirect(known, peers["patterns"])
 
 
 def _report_indirect(known: Sequence[Family], fixed: Score) -> None:
     unseen = next(one.texts for one in known if one.name == "documents, unseen")
-    model = indirect(known)
-    score = by_sentence(model)
+    score = by_sentence(lexicon("document"))  # the weights that ship: they have seen no attack
     sys.stdout.write("| attacks inside documents | count | words, by sentence | patterns |\n|---|---|---|---|\n")
     for one in known:
         if one.attack and one.indirect:
@@ -227,8 +233,12 @@ def _either(first: Score, second: Score) -> Score:
 
 
 def _row(name: str, texts: Sequence[str], scores: Sequence[Score]) -> None:
-    cells = " | ".join(f"{share(score, texts):.3f}" for score in scores)
-    sys.stdout.write(f"| {name} | {len(texts)} | {cells} |\n")
+    _line(name, len(texts), [share(score, texts) for score in scores])
+
+
+def _line(name: str, count: int, shares: Iterable[float]) -> None:
+    sys.stdout.write(f"| {name} | {count} | " + " | ".join(f"{one:.3f}" for one in shares) + " |\n")
+    sys.stdout.flush()
 
 
 def export(known: Sequence[Family]) -> None:

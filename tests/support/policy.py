@@ -109,7 +109,10 @@ class PolicyParts:
 
     async def register(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         signer = BundleSigner.from_file(self.keys.private_key)
-        library = Library(self.store, DEFAULT, clock=self.clock, poll=timedelta(seconds=30), signer=signer)
+        classifiers = Classifiers(self.classifiers)
+        library = Library(
+            self.store, DEFAULT, clock=self.clock, poll=timedelta(seconds=30), signer=signer, has_model=classifiers.has
+        )
         await stack.enter_async_context(supervised("publish", library.publish))
         overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
         simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
@@ -118,7 +121,7 @@ class PolicyParts:
             self.models,
             overrides,
             simulator,
-            classifiers=Classifiers(self.classifiers),
+            classifiers=classifiers,
             clock=self.clock,
             ids=SequentialIds(),
         )

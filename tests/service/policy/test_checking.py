@@ -79,7 +79,7 @@ async def test_a_sentence_like_a_forbidden_text_is_redacted_and_the_rest_is_not(
         "embedding_sets: {restricted: [the vault opens at nine]}",
     )  # fmt: skip
     judged = await check(stub, keys, "Good day to you all. The vault opens at nine. Bye", target=OUTPUT)
-    assert judged.text == "Good day to you all. [REDACTED:like]Bye"
+    assert judged.text == "Good day to you all. [REDACTED:like] Bye"
     assert "restricted" in judged.findings[0].rationale
 
 
@@ -88,7 +88,7 @@ async def test_a_classifier_judges_sentences_by_its_threshold(stub: Any, keys: K
         stub, keys, "- {name: tox, type: llm_classifier, severity: major, params: {model: small, threshold: 0.78}}"
     )
     judged = await check(stub, keys, "I like it. I hate you. Fine", target=OUTPUT)
-    assert judged.text == "I like it. [REDACTED:tox]Fine"
+    assert judged.text == "I like it. [REDACTED:tox] Fine"
     assert parts.models.rated == ["I like it. ", "I hate you. ", "Fine"]
 
 
@@ -210,7 +210,7 @@ async def test_a_plug_in_of_a_strangers_judges_after_three_steps(
         "- {name: loud, type: custom, severity: major, params: {plugin: shouting, share: 0.4, threshold: 0.5}}",
     )  # fmt: skip
     judged = await check(stub, keys, "Quiet words. LOUD WORDS! Quiet", target=OUTPUT)
-    assert judged.text == "Quiet words. [REDACTED:loud]Quiet"
+    assert judged.text == "Quiet words. [REDACTED:loud] Quiet"
     forget_plugins()
 
 

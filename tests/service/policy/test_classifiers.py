@@ -47,22 +47,33 @@ async def test_an_onnx_model_judges_each_sentence_by_its_embedding(stub: Any, ke
 
     judged = await check(stub, keys, "Good day. the vault opens at nine! Bye.", target=OUTPUT)
 
-    assert judged.text == "Good day. [REDACTED:secrets]Bye."
+    assert judged.text == "Good day. [REDACTED:secrets] Bye."
     assert [one.rule for one in judged.findings] == ["secrets"]
     assert "the classifier vault says yes (score 0.98)" in judged.findings[0].rationale
     assert not (await check(stub, keys, "Good day. Bye.", target=OUTPUT)).findings
 
 
-async def test_a_model_that_is_not_there_blocks_in_strict_mode_only(stub: Any, keys: Keys) -> None:
-    missing = CLASSIFIED.replace("vault", "nowhere")
-    await create(stub, keys, missing, name="strict")
-    await create(stub, keys, "mode: permissive\n" + missing, name="easy")
+async def test_a_bundle_that_names_a_model_that_is_not_there_is_refused_with_its_line(stub: Any, keys: Keys) -> None:
+    error = await refusal(create(stub, keys, CLASSIFIED.replace("vault", "nowhere")))
+
+    assert (error.reason_name, error.facts["line"]) == ("BUNDLE_INVALID", "3")
+    assert "there is no classifier nowhere" in error.message
+
+
+async def test_a_model_that_is_gone_blocks_in_strict_mode_only_and_is_named(
+    stub: Any, keys: Keys, parts: PolicyParts
+) -> None:
+    await create(stub, keys, CLASSIFIED, name="strict")
+    await create(stub, keys, "mode: permissive\n" + CLASSIFIED, name="easy")
+    (parts.classifiers / "vault.onnx").unlink()
 
     strict = await check(stub, keys, "Hello.", target=OUTPUT, bundles=["strict"])
     easy = await check(stub, keys, "Hello.", target=OUTPUT, bundles=["easy"])
 
     assert (strict.allowed, easy.allowed, easy.text) == (False, True, "Hello.")
-    assert {one.name: one.status for one in easy.monitors}["windowed"] == "error"
+    for judged in (strict, easy):
+        (failed,) = (one for one in judged.monitors if one.status == "error")
+        assert (failed.name, failed.problem) == ("windowed", "there is no classifier vault")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,13 @@ async def test_an_operator_gets_pseudonyms_that_an_admin_can_undo(privacy: Any, 
     assert shown.text == "ada@example.com"
 
 
+async def test_who_may_see_more_exports_for_those_who_see_less(privacy: Any, keys: Keys) -> None:
+    answer = await exported(privacy, keys, ("admin",), role="auditor")
+    assert json_format.MessageToDict(answer.records[0])["inner"] == [{"mail": "[EMAIL]"}]
+    assert (await refusal(exported(privacy, keys, ("operator",), role="admin"))).reason_name == "EXPORT_NOT_ALLOWED"
+    assert (await refusal(exported(privacy, keys, ("admin",), role="king"))).reason_name == "EXPORT_NOT_ALLOWED"
+
+
 async def test_nobody_exports_as_a_role_they_have_not(privacy: Any, keys: Keys, parts: PolicyParts) -> None:
     error = await refusal(exported(privacy, keys, ("auditor",), role="admin"))
     assert error.reason_name == "EXPORT_NOT_ALLOWED"

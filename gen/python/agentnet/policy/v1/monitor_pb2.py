@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n agentnet/policy/v1/monitor.proto\x12\x12\x61gentnet.policy.v1\"Z\n\rMonitorReport\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x1d\n\nelapsed_ms\x18\x03 \x01(\x01R\telapsedMsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n agentnet/policy/v1/monitor.proto\x12\x12\x61gentnet.policy.v1\"t\n\rMonitorReport\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x1d\n\nelapsed_ms\x18\x03 \x01(\x01R\telapsedMs\x12\x18\n\x07problem\x18\x04 \x01(\tR\x07problemb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.policy.v1.monitor_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MONITORREPORT']._serialized_start=56
-  _globals['_MONITORREPORT']._serialized_end=146
+  _globals['_MONITORREPORT']._serialized_end=172
 # @@protoc_insertion_point(module_scope)

@@ -25,22 +25,26 @@ class MonitorReport(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The rule, or the guardrail where rules are judged together."""
     status: _builtins.str
     """"pass", the worst action taken, or "error" when it could not judge."""
     elapsed_ms: _builtins.float
     """How long it took, in milliseconds. Rules searched for in one pass have equal shares of it."""
+    problem: _builtins.str
+    """Why it could not judge, when its status is "error": a strict bundle then blocks without a finding."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         status: _builtins.str = ...,
         elapsed_ms: _builtins.float = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_ms", b"elapsed_ms", "name", b"name", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_ms", b"elapsed_ms", "name", b"name", "problem", b"problem", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,7 +152,9 @@ class RedactExportRequest(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """The role of the reader: one of the caller's own. Empty: the caller's least."""
+    """The role of the reader, who sees no more than the caller: of tenant_user, auditor, operator and admin the caller's own
+    highest or one before it. Empty: the caller's least.
+    """
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
         """The records, at most 1,000; any text in them is cut to the role."""

@@ -76,7 +76,7 @@ class PrivacyServiceServicer:
     def RedactExport(self, request, context):
         """Cuts records to what a role may take out of the mesh: keys and tokens never, fields with telling names never; personal
         data in full for admin, as pseudonyms for operator, masked by kind for auditor and tenant_user. Audited.
-        Errors: PERMISSION_DENIED (EXPORT_NOT_ALLOWED): the role may not export, or is not one of the caller's;
+        Errors: PERMISSION_DENIED (EXPORT_NOT_ALLOWED): the role may not export, or sees more than the caller;
         INVALID_ARGUMENT (FIELD_TOO_LONG).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

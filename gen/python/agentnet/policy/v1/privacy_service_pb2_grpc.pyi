@@ -28,7 +28,7 @@ class PrivacyServiceStub:
     RedactExport: _aio.UnaryUnaryMultiCallable[_privacy_service_pb2.RedactExportRequest, _privacy_service_pb2.RedactExportResponse]
     """Cuts records to what a role may take out of the mesh: keys and tokens never, fields with telling names never; personal
     data in full for admin, as pseudonyms for operator, masked by kind for auditor and tenant_user. Audited.
-    Errors: PERMISSION_DENIED (EXPORT_NOT_ALLOWED): the role may not export, or is not one of the caller's;
+    Errors: PERMISSION_DENIED (EXPORT_NOT_ALLOWED): the role may not export, or sees more than the caller;
     INVALID_ARGUMENT (FIELD_TOO_LONG).
     """
 
@@ -64,7 +64,7 @@ class PrivacyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_privacy_service_pb2.RedactExportResponse]:
         """Cuts records to what a role may take out of the mesh: keys and tokens never, fields with telling names never; personal
         data in full for admin, as pseudonyms for operator, masked by kind for auditor and tenant_user. Audited.
-        Errors: PERMISSION_DENIED (EXPORT_NOT_ALLOWED): the role may not export, or is not one of the caller's;
+        Errors: PERMISSION_DENIED (EXPORT_NOT_ALLOWED): the role may not export, or sees more than the caller;
         INVALID_ARGUMENT (FIELD_TOO_LONG).
         """
 
