@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -31,7 +30,7 @@ from shared.telemetry import meter
 
 _SIGNAL_POLL_SECONDS: Final = 1.0
 # How long ends that let nothing begin wait for others.
-_TOGETHER_SECONDS: Final = 0.003
+_TOGETHER_SECONDS: Final = 0.01
 _nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
 
 Event = event_pb2.SessionEvent
@@ -116,7 +115,8 @@ class _Drive:
         at_work: list[asyncio.Task[Any]] = [*self.working.values(), *filter(None, [self._listening])]
         for work in at_work:
             work.cancel()
-        await asyncio.gather(self.saving.stop(), *at_work, return_exceptions=True)
+        await self.saving.stop()
+        await asyncio.gather(*at_work, return_exceptions=True)
 
     async def _listen(self) -> None:
         while True:
@@ -169,35 +169,42 @@ class _Drive:
         self._woken.set()
 
     async def wait(self) -> None:
-        """Waits for a try to end or a signal."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SIGNAL_POLL_SECONDS):
-                await self._woken.wait()
-                await self._gather()
-        self._woken.clear()
+        """Waits for a try to end or a signal; ends that let nothing begin wait a moment for others, to be written with
+        them. They are folded as they come: when the last one does only that one is left to do.
+        """
+        await self._nap(_SIGNAL_POLL_SECONDS)
         self.asked = self.asked or not self.ended
+        now = asyncio.get_running_loop().time
+        until = now() + _TOGETHER_SECONDS
+        await self._take_in()
+        while self.working and not self._opens and (left := until - now()) > 0:
+            await self._nap(left)
+            await self._take_in()
 
-    async def _gather(self) -> None:
-        """Ends that let nothing begin wait a moment for others, to be written with them."""
-        looked_at = 0
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_TOGETHER_SECONDS):
-                while len(self.ended) < len(self.working) and not self._opens(looked_at):
-                    looked_at = len(self.ended)
-                    self._woken.clear()
-                    await self._woken.wait()
+    async def _nap(self, seconds: float) -> None:
+        """Until something happens, or the time is over."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+        self._woken.clear()
 
-    def _opens(self, looked_at: int) -> bool:
-        """Whether a node may begin by what ended, of which so many were looked at before."""
-        state, met = self.record.state, len(self.ended)
-        afters = (after for name, _ in self.ended[looked_at:] for after in state.dependents.get(name, ()))
-        return self.asked or bool(state.ready) or any(state.blocked.get(after, 0) <= met for after in afters)
+    @property
+    def _opens(self) -> bool:
+        """Whether there is something to decide."""
+        state = self.record.state
+        return bool(self.asked or state.ready or state.broken)
 
     async def _look(self) -> None:
-        ended, self.ended = self.ended, []
         if self.asked:
             self.asked = False
             self.record.stage(await signals_received(self.record))
+        await self._take_in()
+
+    async def _take_in(self) -> None:
+        """Puts what ended in the log; it is written with what is committed next."""
+        ended, self.ended = self.ended, []
         for name, work in ended:
             if self.working.get(name) is work:
                 del self.working[name]
