@@ -16,7 +16,7 @@ from services.orchestrator.checkpoints.saving import Saving
 from services.orchestrator.drivers.runs import begin, drive_on, signals_received
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import outcome
-from services.orchestrator.graphs.schedule import Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
+from services.orchestrator.graphs.schedule import Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
 from services.orchestrator.peers import ToolAnswer
 from services.orchestrator.record import GraphLog
 from services.orchestrator.store import Lease, LogTail, SessionStore
@@ -138,7 +138,7 @@ class _Drive:
                     self._ended(outcome.settled(self.record.state, step, now=self.driver.clock.now()))
                 case Grow():
                     self.record.stage([Event(graph_grown=step.grown)])
-                case Await() | Wait() | Finish() | Done():
+                case _:
                     return begun, step
 
     async def _begun(self, step: Begin) -> Event:
@@ -148,9 +148,7 @@ class _Drive:
         return await self.driver.tasks.begin(self.record, step, self.caller)
 
     def _start(self, name: str, step: Begin | None) -> None:
-        trying = self.record.state.trying.get(name)
-        if trying is None:
-            return
+        trying = self.record.state.trying[name]
         if step is None:
             log.info("task.gone_on_with", node=name, turn_id=trying.turn_id, after=trying.heard)
         pause = pause_before(step) if step else timedelta()
@@ -208,8 +206,7 @@ class _Drive:
         for name, work in ended:
             if self.working.get(name) is work:
                 del self.working[name]
-                if name in self.record.state.trying:
-                    await self._outcome(name, work)
+                await self._outcome(name, work)
 
     async def _outcome(self, name: str, work: Work) -> None:
         trying = self.record.state.trying[name]
