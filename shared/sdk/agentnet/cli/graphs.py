@@ -47,7 +47,7 @@ def graph_plan(
 ) -> None:
     """Let a planner agent make a graph of a goal."""
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    do(_plan(goal, names, run_it=run_it, timeout=timeout), what="graph")
+    do(_plan(goal, names, run_it=run_it, seconds=timeout), what="graph")
 
 
 @graph.command("show")
@@ -140,10 +140,10 @@ def _tell_end(session: session_pb2.Session) -> bool:
     return failed
 
 
-async def _plan(goal: str, agents: list[str], *, run_it: bool, timeout: float) -> None:
+async def _plan(goal: str, agents: list[str], *, run_it: bool, seconds: float) -> None:
     async with AgentNet.connect() as mesh:
         with err.status("the planner thinks; a small model may take minutes"):
-            planned = await mesh.task_graphs.plan(goal, agents=agents, timeout=timeout)
+            planned = await mesh.task_graphs.plan(goal, agents=agents, timeout=seconds)
     for level in planned.topological_sort():
         for name in level:
             task = planned.tasks[name]
