@@ -58,6 +58,8 @@ class EnvoyInputs:
     edge_streams: int = 1000
     request_seconds: int = 120
     unary_seconds: int = 60
+    # For calls that answer when a model has: as long as our client waits at most.
+    patient_seconds: int = 300
     stream_idle_seconds: int = 60
     stream_seconds: int = 24 * 3600
     health_seconds: float = 10

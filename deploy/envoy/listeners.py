@@ -26,6 +26,8 @@ _LOG_FIELDS = {
 }
 NOTHING_HERE = '{"code": 12, "message": "there is nothing at this path", "details": []}'
 _HTTP_CODES = {400: 3, 408: 4, 413: 8, 431: 8, 500: 13, 502: 14, 503: 14, 504: 4}
+# What answers when a model has spoken, once or more often.
+_PATIENT = frozenset({"PlanTasks", "RunAgent", "Dispatch"})
 
 
 def listener(
@@ -95,7 +97,8 @@ def route(method: Method, inputs: EnvoyInputs, *, retries: bool) -> Config:
         action |= {"timeout": "0s", "idle_timeout": f"{inputs.stream_idle_seconds}s"}
         action["max_stream_duration"] = {"max_stream_duration": f"{inputs.stream_seconds}s"}
     else:
-        action |= {"timeout": f"{inputs.unary_seconds}s"}
+        seconds = inputs.patient_seconds if method.name in _PATIENT else inputs.unary_seconds
+        action |= {"timeout": f"{seconds}s", "idle_timeout": f"{seconds}s"}
     if retries and method.idempotent:
         action["retry_policy"] = {
             "retry_on": "connect-failure,refused-stream,unavailable,reset-before-request",

@@ -113,8 +113,8 @@ class Hearing:
                     await filling  # raises why the stream ended early
                     raise Unavailable("the generation's stream ended without its last event")
         finally:
-            filling.cancel()
-            await asyncio.gather(filling, return_exceptions=True)
+            if filling.cancel() or filling.cancelled() or filling.exception():
+                await asyncio.gather(filling, return_exceptions=True)
 
     async def _gather(self, speech: Speech, seconds: float, filling: asyncio.Task[None]) -> None:
         """Lets text come together, but not beyond the end of the stream, nor when somebody begins to read."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
+from typing import Final
 
 from google.protobuf import json_format
 
@@ -17,6 +18,7 @@ from shared.identity import CredentialKind, Principal
 from shared.postgres import REFUSED, Database, Queries
 
 Place = tuple[str, str]
+_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,17 @@ class Runs:
         self._reads = Batches(self._read)
         self._starters = Batches(self._starter)
         self._signals = Batches(self._signal)
+        # Who started what was started here and is not driven yet.
+        self._begun: OrderedDict[Place, Principal] = OrderedDict()
 
     async def start(self, start: Start) -> bytes | None:
         """The session that an earlier request of its request_id started, when there was one. Raises Unavailable."""
-        return await self._starts.ask(start)
+        earlier = await self._starts.ask(start)
+        if earlier is None:
+            self._begun[start.tenant, start.session.id] = _of(start.tenant, start.starter.subject, start.starter.roles)
+            while len(self._begun) > _REMEMBERED:
+                self._begun.popitem(last=False)
+        return earlier
 
     async def read(self, wanted: Range) -> Read:
         """Raises Unavailable."""
@@ -75,7 +84,7 @@ class Runs:
 
     async def starter(self, place: Place) -> Principal:
         """Who started the run. Raises Unavailable."""
-        return await self._starters.ask(place)
+        return self._begun.pop(place, None) or await self._starters.ask(place)
 
     async def signals(self, place: Place) -> Sequence[Signal]:
         """All signals of the run, oldest first. Raises Unavailable."""
@@ -101,8 +110,8 @@ class Runs:
     async def _starter(self, batch: Sequence[Place]) -> Sequence[Principal]:
         async with self._database.alone() as connection:
             rows = await connection.fetch(self._sql["starters"], *columns(batch))
-        found = {run: (subject, frozenset(roles)) for run, subject, roles in rows}
-        return [Principal(tenant, *found[run], CredentialKind.SERVICE) for run, (tenant, _) in enumerate(batch, 1)]
+        found = {run: (subject, roles) for run, subject, roles in rows}
+        return [_of(tenant, *found[run]) for run, (tenant, _) in enumerate(batch, 1)]
 
     async def _signal(self, batch: Sequence[Place]) -> Sequence[Sequence[Signal]]:
         async with self._database.alone() as connection:
@@ -133,6 +142,11 @@ def started(batch: Sequence[Start]) -> tuple[object, ...]:
 
 def _plain(graph: task_graph_pb2.TaskGraph) -> str:
     return json.dumps(json_format.MessageToDict(graph, preserving_proto_field_name=True))
+
+
+def _of(tenant: str, subject: str, roles: Iterable[str]) -> Principal:
+    """The starter of a run as whoever drives it knows them."""
+    return Principal(tenant, subject, frozenset(roles), CredentialKind.SERVICE)
 
 
 def columns(places: Sequence[Place]) -> tuple[list[str], list[str]]:

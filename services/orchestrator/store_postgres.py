@@ -147,9 +147,13 @@ class PostgresSessionStore:
         return [turn_pb2.Turn.FromString(row["data"]) for row in rows]
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
-        found = (await self._runs.read(Range((tenant, session_id), after, limit))).entries
-        if found or self._archive is None or not await self._archived(tenant, session_id):
-            return found
+        place = (tenant, session_id)
+        read = await self._runs.read(Range(place, after, limit))
+        if read.entries and read.entries[-1].sequence > self._ends.get(place, (0, b""))[0]:
+            # Who reads a log to its end may be about to write it.
+            self._remember(place, (read.entries[-1].sequence, read.mac), forget=False)
+        if read.entries or self._archive is None or not await self._archived(tenant, session_id):
+            return read.entries
         return await self._archive.read(tenant, session_id, after, limit=limit)
 
     async def archivable(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -17,7 +16,7 @@ from services.orchestrator.checkpoints.saving import Saving
 from services.orchestrator.drivers.runs import begin, drive_on, signals_received
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import outcome
-from services.orchestrator.graphs.schedule import Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
+from services.orchestrator.graphs.schedule import Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
 from services.orchestrator.peers import ToolAnswer
 from services.orchestrator.record import GraphLog
 from services.orchestrator.store import Lease, LogTail, SessionStore
@@ -31,7 +30,7 @@ from shared.telemetry import meter
 
 _SIGNAL_POLL_SECONDS: Final = 1.0
 # How long ends that let nothing begin wait for others.
-_TOGETHER_SECONDS: Final = 0.003
+_TOGETHER_SECONDS: Final = 0.01
 _nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
 
 Event = event_pb2.SessionEvent
@@ -116,7 +115,8 @@ class _Drive:
         at_work: list[asyncio.Task[Any]] = [*self.working.values(), *filter(None, [self._listening])]
         for work in at_work:
             work.cancel()
-        await asyncio.gather(self.saving.stop(), *at_work, return_exceptions=True)
+        await self.saving.stop()
+        await asyncio.gather(*at_work, return_exceptions=True)
 
     async def _listen(self) -> None:
         while True:
@@ -138,7 +138,7 @@ class _Drive:
                     self._ended(outcome.settled(self.record.state, step, now=self.driver.clock.now()))
                 case Grow():
                     self.record.stage([Event(graph_grown=step.grown)])
-                case Await() | Wait() | Finish() | Done():
+                case _:
                     return begun, step
 
     async def _begun(self, step: Begin) -> Event:
@@ -148,9 +148,7 @@ class _Drive:
         return await self.driver.tasks.begin(self.record, step, self.caller)
 
     def _start(self, name: str, step: Begin | None) -> None:
-        trying = self.record.state.trying.get(name)
-        if trying is None:
-            return
+        trying = self.record.state.trying[name]
         if step is None:
             log.info("task.gone_on_with", node=name, turn_id=trying.turn_id, after=trying.heard)
         pause = pause_before(step) if step else timedelta()
@@ -169,40 +167,46 @@ class _Drive:
         self._woken.set()
 
     async def wait(self) -> None:
-        """Waits for a try to end or a signal."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SIGNAL_POLL_SECONDS):
-                await self._woken.wait()
-                await self._gather()
-        self._woken.clear()
+        """Waits for a try to end or a signal; ends that let nothing begin wait a moment for others, to be written with
+        them. They are folded as they come: when the last one does only that one is left to do.
+        """
+        await self._nap(_SIGNAL_POLL_SECONDS)
         self.asked = self.asked or not self.ended
+        now = asyncio.get_running_loop().time
+        until = now() + _TOGETHER_SECONDS
+        await self._take_in()
+        while self.working and not self._opens and (left := until - now()) > 0:
+            await self._nap(left)
+            await self._take_in()
 
-    async def _gather(self) -> None:
-        """Ends that let nothing begin wait a moment for others, to be written with them."""
-        looked_at = 0
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_TOGETHER_SECONDS):
-                while len(self.ended) < len(self.working) and not self._opens(looked_at):
-                    looked_at = len(self.ended)
-                    self._woken.clear()
-                    await self._woken.wait()
+    async def _nap(self, seconds: float) -> None:
+        """Until something happens, or the time is over."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+        self._woken.clear()
 
-    def _opens(self, looked_at: int) -> bool:
-        """Whether a node may begin by what ended, of which so many were looked at before."""
-        state, met = self.record.state, len(self.ended)
-        afters = (after for name, _ in self.ended[looked_at:] for after in state.dependents.get(name, ()))
-        return self.asked or bool(state.ready) or any(state.blocked.get(after, 0) <= met for after in afters)
+    @property
+    def _opens(self) -> bool:
+        """Whether there is something to decide."""
+        state = self.record.state
+        return bool(self.asked or state.ready or state.broken)
 
     async def _look(self) -> None:
-        ended, self.ended = self.ended, []
         if self.asked:
             self.asked = False
             self.record.stage(await signals_received(self.record))
+        await self._take_in()
+
+    async def _take_in(self) -> None:
+        """Puts what ended in the log; it is written with what is committed next."""
+        ended, self.ended = self.ended, []
         for name, work in ended:
             if self.working.get(name) is work:
                 del self.working[name]
-                if name in self.record.state.trying:
-                    await self._outcome(name, work)
+                await self._outcome(name, work)
 
     async def _outcome(self, name: str, work: Work) -> None:
         trying = self.record.state.trying[name]

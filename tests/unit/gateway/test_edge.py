@@ -40,6 +40,15 @@ def test_connections_streams_headers_and_bodies_are_limited() -> None:
     assert transcoder["max_request_body_size"] == 16 * 1024 * 1024
 
 
+def test_what_waits_for_a_model_may_take_as_long_as_our_client_waits() -> None:
+    routes = {
+        route["match"].get("path", "").rpartition("/")[2]: route.get("route", {})
+        for route in manager()["route_config"]["virtual_hosts"][0]["routes"]
+    }
+    for name, seconds in (("PlanTasks", "300s"), ("RunAgent", "300s"), ("ExecuteTasks", "60s")):
+        assert (routes[name]["timeout"], routes[name]["idle_timeout"]) == (seconds, seconds)
+
+
 def test_every_route_but_the_open_ones_passes_admission() -> None:
     filters = [one["name"].rpartition(".")[2] for one in manager()["http_filters"]]
     assert filters.index("ext_authz") > filters.index("grpc_json_transcoder")

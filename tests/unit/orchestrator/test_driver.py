@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from agentnet.orchestrator.v1 import session_pb2
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
+from services.orchestrator.errors import LeaseLost
 from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.leases_postgres import Renewal
+from services.orchestrator.plan import Wait
 from services.orchestrator.store import Lease
 from shared.errors import MeshError, Unavailable
 from tests.support.orchestrator import POLL, TTL, Watching, World
@@ -197,3 +200,28 @@ async def test_what_is_claimed_while_a_replica_stops_is_free_at_once(fault: bool
             driver._claiming.cancel()  # type: ignore[union-attr] # it is under way
         leases.answer.set()
     assert len(await world.leases.claim("two", ttl=TTL, limit=1)) == (not fault)
+
+
+async def test_who_drives_what_has_ended_does_nothing() -> None:
+    world = World()
+    session_id = await world.start(max_rounds=1)
+    lease = await world.claim()
+    driver = world.driver()
+    await driver.drive(lease, asyncio.Event())
+    before = await world.kinds(session_id)
+    drive = await driver.open(lease, asyncio.Event())
+    assert (await drive.go(), drive.finished) == (True, True)
+    assert await world.kinds(session_id) == before
+
+
+async def test_what_a_waiting_turn_could_not_log_ends_the_drive() -> None:
+    world = World()
+    await world.start()
+    drive: Any = await world.driver().open(await world.claim(), asyncio.Event())
+
+    async def lost() -> None:
+        raise LeaseLost("another replica drives the session", session_id="ses_1")
+
+    drive.working = {"trn_1": asyncio.create_task(lost())}
+    with pytest.raises(LeaseLost):
+        await drive._take(Wait(session_pb2.SESSION_STATUS_WAITING))

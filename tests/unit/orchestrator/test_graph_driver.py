@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentnet.orchestrator.v1 import session_pb2
 from services.orchestrator.drivers import graph
+from services.orchestrator.errors import LeaseLost
 from services.orchestrator.peers import Utterance
 from services.orchestrator.store import Entry, Lease
 from services.orchestrator.store_memory import MemorySessionStore
@@ -92,3 +94,26 @@ async def test_an_end_is_in_the_log_soon_though_others_go_on() -> None:
         gates["slow"].set()
         gates["end"].set()
         await driving
+
+
+async def test_a_node_spends_as_a_sub_agent_of_its_session() -> None:
+    world = World()
+    await world.execute(node("a"), node("b", "a", agent="Apollo"))
+    await world.graph_driver().drive(await world.claim(), asyncio.Event())
+    assert [one.sub_agent for one in world.inference.started] == ["Athena@1.0.0/a", "Apollo@1.0.0/b"]
+
+
+async def test_who_lost_the_lease_drives_no_further() -> None:
+    world = World()
+    kept = await world.execute(node("a"), node("b", "a"))
+    lease = await world.claim()
+    world.inference.held_at = 4
+    with world.tail.woken(TENANT, kept.session.id):
+        driving = asyncio.create_task(world.graph_driver().drive(lease, asyncio.Event()))
+        while not world.inference.started:
+            await asyncio.sleep(0)
+        await world.tail.take_over(replace(lease, fence=lease.fence + 1), 0)
+        world.inference.release()
+        with pytest.raises(LeaseLost):
+            await driving
+    assert "task_finished" not in await world.kinds(kept.session.id)

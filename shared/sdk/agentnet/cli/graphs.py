@@ -43,9 +43,11 @@ def graph_plan(
     agents: Annotated[str, typer.Option(help="Names by comma; all without.")] = "",
     *,
     run_it: Annotated[bool, typer.Option("--run", help="Run the plan at once.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the planner; the mesh waits 300.")] = 300.0,
 ) -> None:
     """Let a planner agent make a graph of a goal."""
-    do(_plan(goal, [name.strip() for name in agents.split(",") if name.strip()], run_it=run_it), what="graph")
+    names = [name.strip() for name in agents.split(",") if name.strip()]
+    do(_plan(goal, names, run_it=run_it, seconds=timeout), what="graph")
 
 
 @graph.command("show")
@@ -138,9 +140,10 @@ def _tell_end(session: session_pb2.Session) -> bool:
     return failed
 
 
-async def _plan(goal: str, agents: list[str], *, run_it: bool) -> None:
+async def _plan(goal: str, agents: list[str], *, run_it: bool, seconds: float) -> None:
     async with AgentNet.connect() as mesh:
-        planned = await mesh.task_graphs.plan(goal, agents=agents)
+        with err.status("the planner thinks; a small model may take minutes"):
+            planned = await mesh.task_graphs.plan(goal, agents=agents, timeout=seconds)
     for level in planned.topological_sort():
         for name in level:
             task = planned.tasks[name]

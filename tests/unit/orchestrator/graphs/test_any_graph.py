@@ -99,3 +99,8 @@ def test_an_event_that_means_nothing_to_a_graph_only_moves_it_on() -> None:
     after = fold(fold(GraphState(), play.log), [Event(sequence=before.last_sequence + 1)])
     assert after.last_sequence == before.last_sequence + 1
     assert (after.ready, after.blocked, after.results) == (before.ready, before.blocked, before.results)
+
+
+def test_an_event_that_says_nothing_about_a_graph_is_only_counted() -> None:
+    state = fold(GraphState(), [Event(sequence=4)])
+    assert state == GraphState(last_sequence=4)

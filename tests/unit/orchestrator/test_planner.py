@@ -1,0 +1,43 @@
+"""Who plans, and what becomes of a plan whose model stumbles."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.orchestrator.v1 import agent_pb2
+from services.orchestrator.errors import AgentNotFound
+from shared.errors import Unavailable
+from tests.support.orchestrator import ADA, TENANT, World
+
+PLAN = {"nodes": [{"id": "think", "prompt": "Think.", "agent": "Athena", "depends_on": []}]}
+
+
+async def test_without_an_agent_that_can_plan_one_is_to_be_named() -> None:
+    world = World()
+    for agent in await world.tasks.usable(TENANT):
+        if "planning" in agent.capabilities:
+            await world.agents.set_state(TENANT, agent.name, agent.version, agent_pb2.AGENT_STATE_ARCHIVED)
+    with pytest.raises(AgentNotFound, match="name a planner"):
+        await world.planner.plan(ADA, "Win", agents=(), planner="", max_nodes=5)
+
+
+async def test_a_plan_begun_anew_by_another_model_is_read_from_there() -> None:
+    world = World()
+    world.inference.reply = lambda utterance: f"half a thought {json.dumps(PLAN)}"
+    failover = generation_pb2.Failover(from_model="a", to_model="b", restarted=True)
+    world.inference.interludes = [
+        generation_pb2.GenerationEvent(text=generation_pb2.TextProduced(text='{"nodes": [')),
+        generation_pb2.GenerationEvent(failover=failover),
+    ]
+    graph, repaired = await world.planner.plan(ADA, "Win", agents=(), planner="", max_nodes=5)
+    assert ([node.id for node in graph.nodes], repaired) == (["think"], False)
+
+
+async def test_why_the_model_failed_is_why_there_is_no_plan() -> None:
+    world = World()
+    world.inference.failures = [Unavailable("the provider is away")]
+    with pytest.raises(Unavailable, match="the provider is away"):
+        await world.planner.plan(ADA, "Win", agents=(), planner="Athena", max_nodes=5)
