@@ -67,6 +67,7 @@ class Order:
     cache: CachePolicy | None = None
     prompt: PromptVersion | None = None
     packing: bool = False
+    gather: timedelta = timedelta()
     bundles: tuple[str, ...] = ()
     override_token: str = ""
     team: str = ""

@@ -27,6 +27,7 @@ from shared.paging import next_page_token, page
 _MAX_OUTPUT: Final = 131_072
 _DEFAULT_OUTPUT: Final = 512
 _MAX_GRACE: Final = timedelta(minutes=10)
+_MAX_GATHER: Final = timedelta(seconds=5)
 _MAX_TEXTS: Final = 256
 _MAX_TEXT: Final = 32_768
 _DEFAULT_CACHE: Final = timedelta(hours=1)
@@ -50,7 +51,7 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         max_output_tokens=int(
             fields.within(request.max_output_tokens or _DEFAULT_OUTPUT, "max_output_tokens", low=1, high=_MAX_OUTPUT)
         ),
-        detach_grace=_grace(request.detach_grace),
+        detach_grace=_duration(request.detach_grace, "detach_grace", _MAX_GRACE),
         session_id=fields.text(request.session_id, "session_id", limit=64),
         agent=fields.text(request.agent, "agent", limit=100),
         tools=prompt.tools(request.tools),
@@ -60,7 +61,8 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         fallback=_fallback(request),
         no_fallback=request.no_fallback,
         cache=_cache(request.cache),
-        packing=request.packing,
+        packing=request.packing or request.HasField("gather"),
+        gather=_duration(request.gather, "gather", _MAX_GATHER),
         bundles=bundles(request.bundles, "bundles"),
         override_token=fields.text(request.override_token, "override_token", limit=_MAX_OVERRIDE),
         team=fields.text(request.team, "team", limit=100),
@@ -149,11 +151,11 @@ def model(found: Model, *, default: str, breaker: BreakerState, downgraded_to: s
     )
 
 
-def _grace(found: Duration) -> timedelta:
+def _duration(found: Duration, field: str, most: timedelta) -> timedelta:
     # The seconds are looked at first: not every Duration fits a timedelta.
-    if abs(found.seconds) <= _MAX_GRACE.total_seconds() and timedelta() <= found.ToTimedelta() <= _MAX_GRACE:
+    if abs(found.seconds) <= most.total_seconds() and timedelta() <= found.ToTimedelta() <= most:
         return found.ToTimedelta()
-    raise InvalidArgument("detach_grace must be from 0 to 10 minutes", field="detach_grace")
+    raise InvalidArgument(f"{field} must be from 0 to {most.total_seconds():g} seconds", field=field)
 
 
 def _fallback(request: pb.GenerateRequest) -> tuple[str, ...] | None:

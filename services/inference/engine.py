@@ -56,9 +56,12 @@ class Engine:
 
         What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
         """
-        key, packing = (principal.tenant_id, order.generation_id), order.packing
+        key, packing, gather = (principal.tenant_id, order.generation_id), order.packing, order.gather
         generation = await (self._admitted if order.fresh else self._started)(principal, order)
-        source = generation.read(0, packing=packing) if generation else self.attach(*key, after=0, packing=packing)
+        if generation is not None:
+            source = generation.read(0, packing=packing, gather=gather)
+        else:
+            source = self.attach(*key, after=0, packing=packing)
         async with aclosing(source) as events:
             async for event in events:
                 yield event

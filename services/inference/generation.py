@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
@@ -48,6 +48,7 @@ class Generation:
         self._noted = noted
         self._readers = 0
         self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
         self._left: asyncio.TimerHandle | None = None
         self._when_done: Callable[[], object] = lambda: None
 
@@ -63,15 +64,18 @@ class Generation:
         self._wake.set()
         self._wake = asyncio.Event()
         if last:
+            self._ended.set()
             self._when_done()
 
     def when_done(self, callback: Callable[[], object]) -> None:
         """Calls back once, right after the last event."""
         self._when_done = callback
 
-    async def read(self, after: int, *, packing: bool = False) -> AsyncGenerator[bytes, None]:
-        """Events after a sequence, live to the last; packed, all there are at a time. When the last reader leaves, the
-        grace begins.
+    async def read(
+        self, after: int, *, packing: bool = False, gather: timedelta = timedelta()
+    ) -> AsyncGenerator[bytes, None]:
+        """Events after a sequence, live to the last; packed, all there are at a time, and after the first not more
+        often than `gather`. When the last reader leaves, the grace begins.
         """
         with self._reading():
             while True:
@@ -79,9 +83,17 @@ class Generation:
                     waiting = self.events[after : after + _PACKED if packing else after + 1]
                     after += len(waiting)
                     yield waiting[0] if len(waiting) == 1 else packed(waiting)
+                    if gather:
+                        await self._ended_within(gather)
                 if self.done:
                     return
                 await self._wake.wait()
+
+    async def _ended_within(self, limit: timedelta) -> None:
+        """The end or that much time, without waking for what comes meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit.total_seconds()):
+                await self._ended.wait()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -68,7 +68,7 @@ class InferenceService(rpc.InferenceServiceServicer):
 
     async def GenerateText(self, request: pb.GenerateTextRequest, context: Any) -> pb.GenerateTextResponse:
         asked = await self.order(request.generation)
-        order = replace(asked, detach_grace=timedelta(), packing=False, attachable=not asked.fresh)
+        order = replace(asked, detach_grace=timedelta(), packing=False, gather=timedelta(), attachable=not asked.fresh)
         data = [event async for event in self._engine.start(current(), order)]
         return convert.whole([pb.GenerateResponse.FromString(event).event for event in data])
 

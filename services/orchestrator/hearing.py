@@ -48,12 +48,12 @@ class Speech:
     async def show(self, events: Sequence[Event], *, last: bool) -> float:
         """Writes what was heard; tells for how many seconds what follows may be gathered. Raises LeaseLost.
 
-        With `last` a commit follows at once.
+        With `last` a commit follows, for which only those who read need not wait.
         """
-        if not last:
-            return await self.record.show(events)
-        self.record.stage(events)
-        return 0.0
+        if last and self.record.quiet:
+            self.record.stage(events)
+            return 0.0
+        return await self.record.show(events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +64,29 @@ class Hearing:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def hear(
-        self, caller: Principal, speech: Speech, events: Events, *, calls: ToolCalls | None = None
+        self,
+        caller: Principal,
+        speech: Speech,
+        events: Events,
+        *,
+        calls: ToolCalls | None = None,
+        gathered: bool = False,
     ) -> Generated:
         """Shows the generation's events as they come and returns its last one, finished or failed.
 
         With `calls` the tools it asks for are put there by place; then events must begin at the first, since what asks
-        for tools is not in the log. Raises the service's MeshError, and Aborted when the generation is gone.
+        for tools is not in the log. `gathered` ones come in pieces as long as nobody reads. Raises the service's
+        MeshError, and Aborted when the generation is gone.
         """
         pauses = iter(_REATTACH_PAUSES)
         refused: MeshError | None = None
         while True:
             try:
-                return await self._follow(speech, events, calls)
+                last = await self._follow(speech, events, calls, gathered=gathered)
+                if last.WhichOneof("event") in _ENDS:
+                    return last
+                gathered = False
+                events = self.inference.attach(caller, speech.generation_id, after=last.sequence)
             except (NotFound, OutOfRange) as error:
                 if error.reason in _GONE:
                     gone = Aborted("the generation is gone", reason=Reason.ERROR_REASON_GENERATION_LOST)
@@ -91,34 +102,40 @@ class Hearing:
                 after = speech.heard if calls is None else 0
                 events = self.inference.attach(caller, speech.generation_id, after=after)
 
-    async def _follow(self, speech: Speech, events: Events, calls: ToolCalls | None) -> Generated:
-        """All that has arrived is written at once, so that a slow log never delays the model by more than one write."""
-        arrivals = _Arrivals()
+    async def _follow(self, speech: Speech, events: Events, calls: ToolCalls | None, *, gathered: bool) -> Generated:
+        """The last event; of those that come gathered, the last before somebody began to read.
+
+        All that has arrived is written at once, so that a slow log never delays the model by more than one write.
+        """
+        arrivals = _Arrivals(self.sleep)
         filling = asyncio.create_task(arrivals.fill(events))
-        pause = speech.record.quiet
+        pause, last = 0.0, None
         try:
             while True:
-                if pause:
-                    await self._gather(speech, pause, filling)
-                batch = await arrivals.taken()
-                if calls is not None:
-                    asked = [event.tool_call for event in batch if event.HasField("tool_call")]
-                    calls.update({one.index: one.tool_call for one in asked})
-                ended = bool(batch) and batch[-1].WhichOneof("event") in _ENDS
-                shown = _shown(speech, batch)
-                pause = await speech.show(shown, last=ended) if shown else 0.0
-                if ended:
-                    return batch[-1]
+                if quiet := speech.record.quiet:
+                    await self._gather(speech, quiet, arrivals, filling)
+                    if gathered and last and not (speech.record.quiet or arrivals.some):
+                        return last
+                batch = await arrivals.taken(pause)
                 if not batch:
                     await filling  # raises why the stream ended early
                     raise Unavailable("the generation's stream ended without its last event")
+                if calls is not None:
+                    asked = [event.tool_call for event in batch if event.HasField("tool_call")]
+                    calls.update({one.index: one.tool_call for one in asked})
+                last = batch[-1]
+                ended = last.WhichOneof("event") in _ENDS
+                shown = _shown(speech, batch)
+                pause = await speech.show(shown, last=ended) if shown else pause
+                if ended or (gathered and not speech.record.quiet):
+                    return last
         finally:
             if filling.cancel() or filling.cancelled() or filling.exception():
                 await asyncio.gather(filling, return_exceptions=True)
 
-    async def _gather(self, speech: Speech, seconds: float, filling: asyncio.Task[None]) -> None:
+    async def _gather(self, speech: Speech, seconds: float, arrivals: _Arrivals, filling: asyncio.Task[None]) -> None:
         """Lets text come together, but not beyond the end of the stream, nor when somebody begins to read."""
-        napping = asyncio.ensure_future(self.sleep(seconds))
+        napping = asyncio.ensure_future(arrivals.some_after(seconds))
         coming = asyncio.ensure_future(speech.record.reader_came.wait())
         try:
             await asyncio.wait({napping, coming, filling}, return_when=asyncio.FIRST_COMPLETED)
@@ -130,10 +147,12 @@ class Hearing:
 class _Arrivals:
     """What has come of a stream and was not taken yet. `over` when no more will come, for whatever reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         self.over = False
+        self._sleep = sleep
         self._events: list[Generated] = []
         self._come = asyncio.Event()
+        self._taken_at = 0.0
 
     async def fill(self, events: Events) -> None:
         """Takes every event in."""
@@ -146,9 +165,24 @@ class _Arrivals:
             self.over = True
             self._come.set()
 
-    async def taken(self) -> list[Generated]:
-        """What is there; nothing only when it is over."""
+    @property
+    def some(self) -> bool:
+        """Whether there is something to take, if only the end."""
+        return bool(self._events) or self.over
+
+    async def some_after(self, seconds: float) -> None:
+        """Waits for that time and for something to come."""
+        await self._sleep(seconds)
         await self._come.wait()
+
+    async def taken(self, pause: float) -> list[Generated]:
+        """What is there, so many seconds after it was taken before; nothing only when it is over."""
+        loop = asyncio.get_running_loop()
+        await self._come.wait()
+        early = self._taken_at + pause - loop.time()
+        if early > 0 and not self.over:
+            await self._sleep(early)
+        self._taken_at = loop.time()
         events, self._events = self._events, []
         if not self.over:
             self._come.clear()

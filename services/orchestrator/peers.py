@@ -27,7 +27,8 @@ class Exchange:
 class Utterance:
     """One call of a model for one turn. `tools` are those it may ask for; after the last iteration it may not.
 
-    It spends from the budgets of `team` and `sub_agent` too, where they are named.
+    It spends from the budgets of `team` and `sub_agent` too, where they are named. Its events may come together for
+    `gather` seconds, and then in one piece; the first and the last come at once.
     """
 
     generation_id: str
@@ -42,6 +43,7 @@ class Utterance:
     form: Form | None = None
     team: str = ""
     sub_agent: str = ""
+    gather: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class RunLog(ABC, Generic[State]):
         self._unshown: list[Entry] = []
         # Whether the live tail may hold events of this log: then what is committed follows them there.
         self._live = lease.fence > 1
-        self._unread = False  # until the first is shown nobody knows
+        self._unread: bool | None = None  # until somebody looks nobody knows
         self.reader_came = tail.reader_came(lease.tenant, lease.session_id)
         self._writing = asyncio.Lock()
         # How many signals there were at the last commit; before the first one nobody knows.
@@ -144,6 +144,12 @@ class RunLog(ABC, Generic[State]):
         self._unread = not readers
         return self.quiet or _WATCHED_SECONDS
 
+    async def look(self) -> None:
+        """Sees whether somebody reads, unless that is known."""
+        if self._unread is None:
+            self.reader_came.clear()
+            self._unread = not await self.tail.readers(self.lease.tenant, self.lease.session_id)
+
     async def tell(self, events: Sequence[Event]) -> None:
         """Shows events, or while nobody reads leaves them for what is written next. Raises LeaseLost."""
         if self.quiet:
@@ -193,7 +199,7 @@ class RunLog(ABC, Generic[State]):
                 self._live = self.lease.fence > 1
             else:
                 self._unshown = [entry for entry in self._unshown if entry.sequence > entries[-1].sequence]
-                self.tail.wake(self.lease.tenant, self.lease.session_id)
+                self.tail.wake(self.lease, entries)
 
     async def _tail(self, *, keep_from: int = 0) -> int | None:
         entries, self._unshown = self._unshown, []

@@ -219,9 +219,12 @@ class LogTail(Protocol):
         None when a later owner has written already. Losing the tail is no reason to stop: then it wakes nobody.
         """
 
-    def wake(self, tenant: str, session_id: str) -> None:
-        """Wakes the readers of a log that has grown in the store alone. Soon, and it may be lost: readers look by
-        themselves too.
+    async def readers(self, tenant: str, session_id: str) -> int:
+        """How many read the log, at least whether anybody does; 0 when the tail is lost."""
+
+    def wake(self, lease: Lease, committed: Sequence[Entry]) -> None:
+        """Wakes the readers of a log that has grown in the store alone, by these events. Soon, and it may be lost:
+        readers look by themselves too.
         """
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
+from services.orchestrator.tail_line import Line
 from shared.errors import Unavailable
 from shared.log import log
 from shared.redis import RedisLost
@@ -24,8 +25,8 @@ from shared.redis import RedisLost
 # For each log: refuses a lower fence, appends what is new, and wakes the readers: one step, so that no writer that lost
 # its lease can come between. A new owner that could not take over before starts the stream anew. What is there already
 # is kept, since the client tries a call twice. KEYS: stream and fence of each log. ARGV: seconds to live, who writes,
-# then of each log: fence, first sequence to keep, how many events, sequence and bytes of each. Answers with replicas
-# woken, -1 for a lower fence.
+# then of each log: fence, first sequence to keep, how many events, 1 if the writer listens to the log itself (which
+# needs no telling), sequence and bytes of each event. Answers with how many replicas listen, -1 for a lower fence.
 _APPEND: Final = """
 local answers, at = {}, 3
 for log = 1, #KEYS, 2 do
@@ -36,14 +37,16 @@ for log = 1, #KEYS, 2 do
   else
     if fence > held then redis.call('DEL', stream) end
     redis.call('SET', KEYS[log + 1], ARGV[at], 'EX', ARGV[1])
-    for i = at + 3, at + 2 * count + 1, 2 do
+    for i = at + 4, at + 2 * count + 2, 2 do
       redis.pcall('XADD', stream, ARGV[i] .. '-0', 'e', ARGV[i + 1])
     end
     if keep > 0 then redis.call('XTRIM', stream, 'MINID', keep) end
     redis.call('EXPIRE', stream, ARGV[1])
-    answers[#answers + 1] = redis.call('PUBLISH', stream, ARGV[2])
+    local readers = redis.call('PUBSUB', 'NUMSUB', stream)[2]
+    if readers > tonumber(ARGV[at + 3]) then redis.call('PUBLISH', stream, ARGV[2]) end
+    answers[#answers + 1] = readers
   end
-  at = at + 3 + 2 * count
+  at = at + 4 + 2 * count
 end
 return answers
 """
@@ -68,17 +71,20 @@ if #kept > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return kept
 """
 
-# Wakes the readers of many logs. ARGV: who writes, then their streams' names, which are channels too and no keys here.
+# Wakes the readers of many logs. ARGV: who writes, then of each its stream's name, which is a channel too and no key
+# here, and 1 if the writer listens to it itself.
 _PUBLISH: Final = """
-for i = 2, #ARGV do redis.call('PUBLISH', ARGV[i], ARGV[1]) end
+for i = 2, #ARGV, 2 do
+  local readers = redis.call('PUBSUB', 'NUMSUB', ARGV[i])[2]
+  if readers > tonumber(ARGV[i + 1]) then redis.call('PUBLISH', ARGV[i], ARGV[1]) end
+end
 """
 # Readers of committed logs are woken at most this often: what is committed meanwhile they find together.
 _WAKE_SECONDS: Final = 0.005
 # Here replicas tell each other whose log somebody begins to read.
 _CAME: Final = "log:came"
 _PAGE: Final = 500
-# Calls under way at once, and logs in one of them: as many as keep it short for those who read meanwhile.
-_AT_ONCE: Final = 2
+# Logs in one call: as many as keep it short for those who read meanwhile.
 _TOGETHER: Final = 64
 
 
@@ -96,26 +102,30 @@ class _Append:
         key = _key(self.lease.tenant, self.lease.session_id)
         return key, f"{key}:fence"
 
-    @property
-    def arguments(self) -> list[int | bytes]:
+    def arguments(self, *, heard_here: bool) -> list[int | bytes]:
         numbered = [part for entry in self.entries for part in (entry.sequence, entry.payload)]
-        return [self.lease.fence, self.keep_from, len(self.entries), *numbered]
+        return [self.lease.fence, self.keep_from, len(self.entries), int(heard_here), *numbered]
 
 
 @dataclass(slots=True)
 class _Read:
-    """A log that is read here: its readers, and what this replica wrote to it last, which they need not ask for."""
+    """A log that is read here: its readers, whether Redis tells of it here, and what this replica wrote to it last,
+    which they need not ask for.
+    """
 
     readers: set[asyncio.Event] = field(default_factory=set)
+    listening: bool = False
     fence: int = 0
     written: deque[Entry] = field(default_factory=lambda: deque(maxlen=_PAGE))
 
-    def wrote(self, append: _Append) -> None:
-        expected = self.written[-1].sequence + 1 if self.written else 0
-        if (self.fence, expected) != (append.lease.fence, append.entries[0].sequence):
+    def wrote(self, fence: int, entries: Sequence[Entry]) -> None:
+        """Keeps what follows what is kept; of what was shown before it was committed, the rest."""
+        last = self.written[-1].sequence if self.written else 0
+        if self.fence != fence or entries[0].sequence > last + 1:
             self.written.clear()
-        self.fence = append.lease.fence
-        self.written.extend(append.entries)
+            last = 0
+        self.fence = fence
+        self.written.extend(entry for entry in entries if entry.sequence > last)
 
     def following(self, after: int) -> list[Entry]:
         if not self.written or not self.written[0].sequence <= after + 1 <= self.written[-1].sequence:
@@ -134,14 +144,14 @@ class RedisTail:
         self._redis = redis
         self._name = secrets.token_hex(6).encode()
         self._ttl = int(ttl.total_seconds())
-        self._append: Any = redis.register_script(_APPEND)
+        self._append = Line(redis, _APPEND)
         self._take_over = redis.register_script(_TAKE_OVER)
         self._publish = redis.register_script(_PUBLISH)
         self._grown: set[str] = set()
         self._waking = False
         self._appends: list[_Append] = []
         self._writers: set[asyncio.Task[None]] = set()
-        self._writing = 0
+        self._writing = False
         self._read_here: dict[str, _Read] = {}
         self._came: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._pubsub: Any = None
@@ -150,8 +160,8 @@ class RedisTail:
     async def append(self, lease: Lease, entries: Sequence[Entry], *, keep_from: int = 0) -> int | None:
         append = _Append(lease, entries, max(keep_from, 0))
         self._appends.append(append)
-        if self._writing < _AT_ONCE:
-            self._writing += 1
+        if not self._writing:
+            self._writing = True
             writer = asyncio.create_task(self._write(), name="tail")
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
@@ -165,15 +175,16 @@ class RedisTail:
                 together, self._appends = self._appends[:_TOGETHER], self._appends[_TOGETHER:]
                 await self._together(together)
         finally:
-            self._writing -= 1  # at once, and not when the task is done: what comes in between would wait for another
+            self._writing = (
+                False  # at once, and not when the task is done: what comes in between would wait for another
+            )
 
     async def _together(self, together: Sequence[_Append]) -> None:
         answers = [0] * len(together)
         try:
-            answers = await self._append(
-                keys=[key for append in together for key in append.keys],
-                args=[self._ttl, self._name, *(part for append in together for part in append.arguments)],
-            )
+            keys = [key for append in together for key in append.keys]
+            arguments = [append.arguments(heard_here=self._hears(append.keys[0])) for append in together]
+            answers = await self._append.call(keys, [self._ttl, self._name, *chain.from_iterable(arguments)])
             answers = [self._written(append, woken) for append, woken in zip(together, answers, strict=True)]
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
@@ -189,13 +200,27 @@ class RedisTail:
         read = self._read_here.get(append.keys[0])
         if read is None or woken < 0:
             return woken
-        read.wrote(append)
+        read.wrote(append.lease.fence, append.entries)
         read.wake()
         return max(woken, 1)
 
-    def wake(self, tenant: str, session_id: str) -> None:
+    def _hears(self, key: str) -> bool:
+        return key in self._read_here and self._read_here[key].listening
+
+    async def readers(self, tenant: str, session_id: str) -> int:
         key = _key(tenant, session_id)
         if key in self._read_here:
+            return 1
+        try:
+            ((_, count),) = await self._redis.pubsub_numsub(key)
+        except RedisLost:
+            return 0
+        return int(count)
+
+    def wake(self, lease: Lease, committed: Sequence[Entry]) -> None:
+        key = _key(lease.tenant, lease.session_id)
+        if key in self._read_here:
+            self._read_here[key].wrote(lease.fence, committed)
             self._read_here[key].wake()
         self._grown.add(key)
         if not self._waking:
@@ -206,7 +231,8 @@ class RedisTail:
         try:
             while grown := sorted(self._grown):
                 self._grown.clear()
-                await self._publish(args=[self._name, *grown])
+                told = [part for key in grown for part in (key, int(self._hears(key)))]
+                await self._publish(args=[self._name, *told])
                 await asyncio.sleep(_WAKE_SECONDS)
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)
@@ -256,9 +282,10 @@ class RedisTail:
         read = self._read_here.setdefault(key, _Read())
         read.readers.add(event)
         self._told(key)
-        self._change(self._redis.publish(_CAME, key))
-        if len(read.readers) == 1 and self._pubsub:
-            self._change(self._pubsub.subscribe(key))
+        if self._pubsub and not read.listening:
+            self._change(self._pubsub.subscribe(key))  # then the writer is told, who may ask at once who listens
+        else:
+            self._change(self._redis.publish(_CAME, key))
         try:
             yield event
         finally:
@@ -271,15 +298,28 @@ class RedisTail:
     async def listen(self) -> None:
         """Turns wake-ups into events: one connection for all readers of this replica, for as long as it holds."""
         async with self._redis.pubsub() as pubsub:
-            await pubsub.subscribe(_CAME, *self._read_here)
-            self._pubsub = pubsub
+            await pubsub.subscribe(_CAME)
+            self._pubsub = pubsub  # from here on who begins to read subscribes by itself
             try:
+                if self._read_here:
+                    await pubsub.subscribe(*self._read_here)
                 while True:
-                    message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
-                    if message:
+                    message = await pubsub.get_message(timeout=5)
+                    if message and message["type"] == "message":
                         self._heard(message["channel"].decode(), message["data"])
+                    elif message:
+                        self._changed(message["channel"].decode(), listening=message["type"] == "subscribe")
             finally:
                 self._pubsub = None
+                for read in self._read_here.values():
+                    read.listening = False
+
+    def _changed(self, key: str, *, listening: bool) -> None:
+        """Redis tells of a log here from now on, or does so no more."""
+        if key in self._read_here:
+            self._read_here[key].listening = listening
+            if listening:
+                self._change(self._redis.publish(_CAME, key))
 
     def _heard(self, channel: str, told: bytes) -> None:
         """A log grew, or somebody begins to read one. What this replica itself wrote its readers have."""

@@ -41,11 +41,14 @@ class MemoryTail:
         live.payloads.update({entry.sequence: entry.payload for entry in entries if entry.sequence > top})
         for sequence in [known for known in live.payloads if known < keep_from]:
             del live.payloads[sequence]
-        self.wake(lease.tenant, lease.session_id)
-        return len(self._waiting.get((lease.tenant, lease.session_id), ()))
+        self.wake(lease, ())
+        return await self.readers(lease.tenant, lease.session_id)
 
-    def wake(self, tenant: str, session_id: str) -> None:
-        for waiting in self._waiting.get((tenant, session_id), ()):
+    async def readers(self, tenant: str, session_id: str) -> int:
+        return len(self._waiting.get((tenant, session_id), ()))
+
+    def wake(self, lease: Lease, committed: Sequence[Entry]) -> None:
+        for waiting in self._waiting.get((lease.tenant, lease.session_id), ()):
             waiting.set()
 
     async def take_over(self, lease: Lease, after: int) -> Sequence[Entry]:

@@ -17,6 +17,7 @@ from agentnet.common.v1 import failure_pb2
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.agents import ACTIVE, Agents
+from services.orchestrator.agents.lineage import sub_agent
 from services.orchestrator.errors import TaskTimedOut
 from services.orchestrator.forms import Form
 from services.orchestrator.graphs import asking, planning
@@ -83,8 +84,10 @@ class Tasks:
         with span("graph.task", **labels):
             try:
                 async with asyncio.timeout(time_left(trying, limit, pause, self.clock).total_seconds()):
+                    await record.look()
                     events = await self._events(record, node_id, trying, caller)
-                    last = await self._hearing.hear(caller, _speech(record, node_id, trying), events)
+                    speech = _speech(record, node_id, trying)
+                    last = await self._hearing.hear(caller, speech, events, gathered=caller.grant is None)
             except TimeoutError:
                 await self.cancel(trying.turn_id, caller)
                 raise TaskTimedOut(f"the try took longer than {limit}", node_id=node_id, timeout=str(limit)) from None
@@ -132,7 +135,9 @@ class Tasks:
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
             form=await self._form(record.state.nodes[node_id], caller),
             team=record.state.session.team,
-            sub_agent=f"{trying.agent}/{node_id}"[-_PATH:],
+            sub_agent=sub_agent(record.state.session, record.state.nodes, node_id, trying.agent)
+            or f"{trying.agent}/{node_id}"[-_PATH:],
+            gather=record.quiet if caller.grant is None else 0.0,
         )
         return self.inference.generate(caller, utterance)
 

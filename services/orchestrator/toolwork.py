@@ -38,6 +38,7 @@ ASK_HUMAN: Final = "ask_human"
 DEFAULT_ITERATIONS: Final = 8
 _ANY: Final = "*"
 _RESULT_CHARACTERS: Final = 16_384
+_WHOLE: Final = "whole_result."
 _ARGUMENT_CHARACTERS: Final = 65_536
 _PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 # A function may run for ten minutes.
@@ -300,7 +301,7 @@ def _finished(
     # Postgres keeps no U+0000.
     result = answer.result.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     outcome = turn_pb2.ToolOutcome(
-        result=result[:_RESULT_CHARACTERS], truncated=len(result) > _RESULT_CHARACTERS, replayed=answer.replayed,
+        result=_cut(result, answer), truncated=len(result) > _RESULT_CHARACTERS, replayed=answer.replayed,
         stopped=answer.stopped, artefacts=answer.artefacts,
     )  # fmt: skip
     outcome.duration.FromTimedelta(took)
@@ -317,6 +318,15 @@ def _finished(
         ),
         outcome=outcome,
     )
+
+
+def _cut(result: str, answer: ToolAnswer) -> str:
+    """As much of a result as an agent is given, and where the whole is."""
+    whole = next((one for one in answer.artefacts if one.name.startswith(_WHOLE)), None)
+    if len(result) <= _RESULT_CHARACTERS or whole is None:
+        return result[:_RESULT_CHARACTERS]
+    note = f"\n(Cut here. All {whole.size} bytes are the artefact {whole.name} of invocation {whole.invocation_id}.)"
+    return result[: _RESULT_CHARACTERS - len(note)] + note
 
 
 def _object(arguments: str) -> dict[str, Any] | None:

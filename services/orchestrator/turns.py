@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -142,19 +142,30 @@ class Turns:
             "agent": speaking.agent,
         }
         with tracer.start_as_current_span("agent.inference", attributes=labels):
-            events = await self._events(record, speaking, caller, utterance)
-            last = await self.hearing.hear(caller, _speech(record, speaking), events, calls=calls)
+            await record.look()
+            # Whoever attaches to a narrowed caller's call is not held to its time: such a one is not left.
+            gather = record.quiet if caller.grant is None else 0.0
+            events = await self._events(record, speaking, caller, utterance, gather=gather)
+            speech = _speech(record, speaking)
+            last = await self.hearing.hear(caller, speech, events, calls=calls, gathered=bool(gather))
         _watched(last)
         return last
 
     async def _events(
-        self, record: SessionLog, speaking: Speaking, caller: Principal, utterance: Utterance | None
+        self,
+        record: SessionLog,
+        speaking: Speaking,
+        caller: Principal,
+        utterance: Utterance | None,
+        *,
+        gather: float,
     ) -> Events:
         if utterance is None and (speaking.heard or not speaking.messages):
             # What asks for tools is not in the log: such a generation is read from its first event again.
             after = 0 if speaking.messages else speaking.heard
             return self.inference.attach(caller, speaking.generation_id, after=after)
-        return self.inference.generate(caller, utterance or await self._again(record, speaking, caller))
+        utterance = utterance or await self._again(record, speaking, caller)
+        return self.inference.generate(caller, replace(utterance, gather=gather))
 
     async def _again(self, record: SessionLog, speaking: Speaking, caller: Principal) -> Utterance:
         """The call of the model that the log asks for: the prompt, then what was said between it and its tools."""

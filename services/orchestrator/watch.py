@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -35,9 +36,10 @@ class Watcher:
             return
         loop = asyncio.get_running_loop()
         heard_at = loop.time()
-        with self._tail.woken(tenant, session_id) as woken:
+        with self._tail.woken(tenant, session_id) as woken, _waking(woken, self._poll) as net:
             while True:
                 woken.clear()
+                net.looked_at = loop.time()
                 entries, more = await self._next(tenant, session_id, after)
                 for entry in entries:
                     yield entry
@@ -51,7 +53,7 @@ class Watcher:
                 if loop.time() - heard_at >= heartbeat.total_seconds():
                     heard_at = loop.time()
                     yield None
-                await _wait(woken, self._poll)
+                await woken.wait()
 
     async def _next(self, tenant: str, session_id: str, after: int) -> tuple[list[Entry], bool]:
         """What follows, and whether to look again at once: a live tail that was read to its end says when it grows."""
@@ -80,7 +82,30 @@ def _is_last(entry: Entry) -> bool:
     return event_pb2.SessionEvent.FromString(entry.payload).HasField("session_finished")
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+@dataclass(slots=True)
+class _Net:
+    """Under notifications: wakes a reader that has not looked for a while. One timer a while instead of one a wait."""
+
+    woken: asyncio.Event
+    seconds: float
+    looked_at: float
+    timer: asyncio.TimerHandle | None = None
+
+    def spread(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = self.looked_at + self.seconds
+        if due <= loop.time():
+            self.woken.set()
+            due = loop.time() + self.seconds
+        self.timer = loop.call_at(due, self.spread)
+
+
+@contextmanager
+def _waking(woken: asyncio.Event, seconds: float) -> Iterator[_Net]:
+    net = _Net(woken, seconds, asyncio.get_running_loop().time())
+    net.spread()
+    try:
+        yield net
+    finally:
+        if net.timer:
+            net.timer.cancel()

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from services.tools import lifecycle, sanitise, schemas
 from services.tools.answer import Outcome, Printed, Status
+from services.tools.artefacts import Artefacts
 from services.tools.breaker import Breaker
 from services.tools.cache import Cache
 from services.tools.effects import Effects, Named
@@ -86,6 +87,7 @@ class Flow:
         quarantine: Quarantine | None = None,
         bus: Bus | None = None,
         threat_limit: int = 5,
+        artefacts: Artefacts | None = None,
     ) -> None:
         self._store = store
         self._executors = executors
@@ -97,6 +99,7 @@ class Flow:
         self._pause = pause
         self._quarantine = quarantine
         self._bus = bus or NoBus()
+        self._artefacts = artefacts
         self._threats = Threats(clock, limit=threat_limit)
         self._effects = Effects(store, clock)
         self._breaker = Breaker(clock)
@@ -179,7 +182,7 @@ class Flow:
         """With a request_id: once, whoever asks and however often."""
         executor = self._executor(work.tool)
         if not work.request_id:
-            return await self._tried(work, executor, printed)
+            return await self._ran(work, executor, printed)
         named = Named(work.request_id, digest, invocation_id, repeatable(work, executor))
         found = await self._effects.reserve(tenant, named)
         if isinstance(found, Outcome):
@@ -189,7 +192,7 @@ class Flow:
 
     async def _finished(self, tenant: str, effect: Effect, work: Work, executor: Executor, printed: Printed) -> Outcome:
         try:
-            outcome = await self._tried(work, executor, printed)
+            outcome = await self._ran(work, executor, printed)
         except asyncio.CancelledError:
             await asyncio.shield(self._effects.leave(tenant, effect, happened=reaches_out(work, executor)))
             raise
@@ -198,6 +201,10 @@ class Flow:
             raise
         await self._effects.finish(tenant, effect, outcome)
         return outcome
+
+    async def _ran(self, work: Work, executor: Executor, printed: Printed) -> Outcome:
+        outcome = await self._tried(work, executor, printed)
+        return await self._artefacts.whole(work, outcome) if self._artefacts else outcome
 
     async def _tried(self, work: Work, executor: Executor, printed: Printed) -> Outcome:
         """Tries again what may be tried again, behind the breaker, where a call leaves the mesh."""

@@ -103,6 +103,7 @@ def main() -> None:
             quarantine=registry.quarantine,
             bus=emitter,
             threat_limit=settings.threat_limit,
+            artefacts=artefacts,
         )
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock, artefacts), server)
         # What is here now stays: to look through it after every large answer would hold up everybody's calls.

@@ -38,10 +38,9 @@ class Load:
         return AGENTS * ROUNDS * self.tokens * self.gap
 
 
-async def words(load: Load) -> AsyncGenerator[int, None]:
+async def words(load: Load, began: float, after: int = 0) -> AsyncGenerator[int, None]:
     """Tokens by the clock: one that is late is followed at once, as a model server's are."""
-    began = time.perf_counter()
-    for place in range(load.tokens):
+    for place in range(after, load.tokens):
         late = began + (place + 1) * load.gap - time.perf_counter()
         if late > 0:
             await asyncio.sleep(late)
@@ -50,26 +49,46 @@ async def words(load: Load) -> AsyncGenerator[int, None]:
 
 @dataclass(slots=True)
 class Model:
-    """Speaks at its pace and notes when each token left it, by session and turn's place in it."""
+    """Speaks at its pace and notes when each token left it, by session and turn's place in it. It keeps text back for
+    whom nobody waits behind, as inference does: each token is made at its time all the same.
+    """
 
     load: Load
+    began: dict[str, tuple[str, float]] = field(default_factory=dict)
     left_at: dict[tuple[str, int], float] = field(default_factory=dict)
     watched: set[str] = field(default_factory=set)
 
     async def generate(self, caller: Principal, utterance: Utterance) -> AsyncGenerator[Any, None]:
-        watched = utterance.session_id in self.watched
-        async for place in words(self.load):
-            if watched:
-                self.left_at[utterance.generation_id, place + 1] = time.perf_counter()
+        self.began[utterance.generation_id] = utterance.session_id, time.perf_counter()
+        async for event in self._said(utterance.generation_id, 0, utterance.gather):
+            yield event
+
+    async def attach(self, caller: Principal, generation_id: str, *, after: int) -> AsyncGenerator[Any, None]:
+        async for event in self._said(generation_id, after, 0.0):
+            yield event
+
+    async def _said(self, generation_id: str, after: int, gather: float) -> AsyncGenerator[Any, None]:
+        session_id, began = self.began[generation_id]
+        watched = session_id in self.watched
+        kept: list[generation_pb2.GenerationEvent] = []
+        due = 0.0
+        async for place in words(self.load, began, after):
+            now = time.perf_counter()
+            if watched and not gather:
+                self.left_at[generation_id, place + 1] = now
             text = generation_pb2.TextProduced(text=_WORD, token_count=1)
-            yield generation_pb2.GenerationEvent(sequence=place + 1, text=text)
+            kept.append(generation_pb2.GenerationEvent(sequence=place + 1, text=text))
+            if now < due:
+                continue
+            for event in kept:
+                yield event
+            kept, due = [], now + gather
+        for event in kept:
+            yield event
+        del self.began[generation_id]
         finished = generation_pb2.GenerationFinished()
         finished.usage.output_tokens = self.load.tokens
         yield generation_pb2.GenerationEvent(sequence=self.load.tokens + 1, finished=finished)
-
-    async def attach(self, caller: Principal, generation_id: str, *, after: int) -> AsyncGenerator[Any, None]:
-        async for event in self.generate(caller, None):  # type: ignore[arg-type] # nothing breaks here
-            yield event
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         return None
@@ -109,7 +128,7 @@ async def model_alone(load: Load) -> float:
 
     async def session() -> None:
         for _ in range(AGENTS * ROUNDS):
-            async for _place in words(load):
+            async for _place in words(load, time.perf_counter()):
                 generation_pb2.TextProduced(text=_WORD, token_count=1)
 
     began = time.process_time()

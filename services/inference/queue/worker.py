@@ -138,7 +138,7 @@ class Worker:
             return convert.whole(events)
         request = pb.GenerateRequest.FromString(work.request)
         request.generation_id = run_id(claim.id, work.run)
-        order = replace(await self.read(request), detach_grace=timedelta(), packing=False)
+        order = replace(await self.read(request), detach_grace=timedelta(), packing=False, gather=timedelta())
         async with aclosing(self.engine.start(work.principal, order)) as found:
             return convert.whole([pb.GenerateResponse.FromString(data).event async for data in found])
 

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import agent_pb2, relationship_service_pb2, task_graph_pb2
 from services.orchestrator.agents.inputs import check_input
+from services.orchestrator.agents.lineage import KEY
 from services.orchestrator.agents.registry import Agents
 from services.orchestrator.agents.relationships import CHAINS, FALLS_BACK, Relationships
 from services.orchestrator.agents.stores import Relationship
@@ -25,7 +26,6 @@ from shared.clock import Clock
 from shared.identity import Grant, Principal, Purse
 
 Chain = relationship_service_pb2.Chain
-KEY: Final = "chain"
 _PURSE: Final = "prs"
 _DEPTH: Final = 3
 _RUNS: Final = 32

@@ -11,9 +11,9 @@ from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, event_pb2, sessi
 from services.orchestrator import narrowing
 from services.orchestrator.agents import conversation
 from services.orchestrator.agents.capability import Bounds, attenuated, principal
-from services.orchestrator.agents.chains import KEY
 from services.orchestrator.agents.conversation import Message
 from services.orchestrator.agents.history import History
+from services.orchestrator.agents.lineage import KEY
 from services.orchestrator.agents.registry import ACTIVE, Agents
 from services.orchestrator.agents.relationships import Relationships
 from services.orchestrator.agents.routing import Wanted, choose

@@ -105,6 +105,52 @@ async def test_readers_in_redis_are_woken_by_any_writer(redis: Redis) -> None:
         await asyncio.gather(listening, return_exceptions=True)
 
 
+async def test_it_tells_whether_somebody_reads_here_or_elsewhere(redis: Redis) -> None:
+    reader, writer = (RedisTail(redis, ttl=timedelta(minutes=1)) for _ in range(2))
+    listening = asyncio.create_task(reader.listen())
+    try:
+        assert await writer.readers("acme", "ses_1") == 0
+        with reader.woken("acme", "ses_1"):
+            await _subscribed(redis, "log:acme:ses_1", 1)
+            assert [await tail.readers("acme", "ses_1") for tail in (reader, writer)] == [1, 1]
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_readers_where_a_log_is_written_hear_nothing_of_it_from_redis(redis: Redis) -> None:
+    tail = RedisTail(redis, ttl=timedelta(minutes=1))
+    listening = asyncio.create_task(tail.listen())
+    async with redis.pubsub() as other:
+        await other.psubscribe("log:acme:*")
+        try:
+            with tail.woken("acme", "ses_1") as woken:
+                await _subscribed(redis, "log:acme:ses_1", 1)
+                came = tail.reader_came("acme", "ses_2")  # what is told later is heard later
+                await redis.publish("log:came", "log:acme:ses_2")
+                await asyncio.wait_for(came.wait(), 2)
+                assert await tail.append(OLD, entries(1)) == 1
+                tail.wake(OLD, entries(2))
+                assert woken.is_set()
+                await redis.flushall()
+                assert await read(tail) == entries(1, 2)
+                told = [await other.get_message(timeout=0.05) for _ in range(3)]
+                assert [one["type"] for one in told if one] == ["psubscribe"]
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_writer_goes_on_when_its_connection_breaks_or_the_script_is_gone(redis: Redis) -> None:
+    tail = RedisTail(redis, ttl=timedelta(minutes=1))
+    assert await tail.append(OLD, entries(1)) == 0
+    await redis.client_kill_filter(_type="normal", skipme=True)
+    assert await tail.append(OLD, entries(2)) == 0
+    await redis.script_flush()
+    assert await tail.append(OLD, entries(3)) == 0
+    assert await read(tail) == entries(1, 2, 3)
+
+
 async def test_live_events_end_with_their_time_to_live(redis: Redis) -> None:
     await RedisTail(redis, ttl=timedelta(seconds=90)).append(OLD, entries(1))
     assert 85 < await redis.ttl("log:acme:ses_1") <= 90

@@ -222,6 +222,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "too many tokens": (request(max_output_tokens=131_073), "FIELD_INVALID", "max_output_tokens"),
     "fewer than none": (request(max_output_tokens=-1), "FIELD_INVALID", "max_output_tokens"),
     "too long a grace": (request(detach_grace=Duration(seconds=601)), "FIELD_INVALID", "detach_grace"),
+    "too long a wait": (request(gather=Duration(seconds=6)), "FIELD_INVALID", "gather"),
     "a grace beyond time": (request(detach_grace=Duration(seconds=2**62)), "FIELD_INVALID", "detach_grace"),
     "too hot": (request(sampling={"temperature": 2.1}), "FIELD_INVALID", "sampling.temperature"),
     "no number": (request(sampling={"top_p": float("nan")}), "FIELD_INVALID", "sampling.top_p"),

@@ -274,6 +274,16 @@ async def test_a_reader_that_lags_gets_events_packed_and_none_is_lost(served: Re
     assert packed == plain
 
 
+async def test_for_whom_nobody_waits_behind_events_come_together(served: Replica, keys: Keys) -> None:
+    served.model.steps = [f"{number} " for number in range(200)]
+    call = served.stub.Generate(request(gather={"seconds": 5}), metadata=keys.metadata())
+    answers = [answer async for answer in call]
+    events = [event for answer in answers for event in (answer.event, *answer.more)]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert "".join(event.text.text for event in events) == "".join(served.model.steps)
+    assert (len(answers), answers[0].event.WhichOneof("event"), len(answers[0].more)) == (2, "started", 0)
+
+
 async def test_tokens_are_counted_without_a_call(served: Replica, keys: Keys) -> None:
     asked = pb.CountTokensRequest(messages=request("x" * 40).messages)
     count = await served.stub.CountTokens(asked, metadata=keys.metadata())

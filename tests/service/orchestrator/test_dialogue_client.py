@@ -88,6 +88,11 @@ async def test_text_alone_and_calls_alone(mesh: Mesh, client: AgentNet) -> None:
     ]
 
 
+async def test_a_session_is_started_for_a_team(client: AgentNet) -> None:
+    started = await client.sessions.start("x", agents=["Clio"], team="edge")
+    assert (started.team, (await client.sessions.get(started.id)).team) == ("edge", "edge")
+
+
 async def test_a_session_and_a_graph_are_streamed_alike(client: AgentNet) -> None:
     session = await client.sessions.start("x", agents=["Athena", "Apollo"], max_rounds=2, convergence=False)
     graph = TaskGraph(goal="Ship it")

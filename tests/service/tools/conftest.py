@@ -141,7 +141,7 @@ async def channel(
         registry = Registry(store, authorizer=authorizer, clock=clock, ids=ids)
         flow = Flow(
             store, executors, authorizer=authorizer, rates=LocalRates(clock), policy=policy, clock=clock, ids=ids,
-            pause=clock_pause(clock), quarantine=registry.quarantine, bus=bus,
+            pause=clock_pause(clock), quarantine=registry.quarantine, bus=bus, artefacts=artefacts,
         )  # fmt: skip
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock, artefacts), server)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,26 @@ async def test_what_a_function_attaches_is_told_by_reference_and_read_as_it_was(
     assert again.replayed
     assert list(again.finished.artefacts) == list(answer.finished.artefacts)
     assert answer.finished.artefacts[0].invocation_id == answer.invocation_id
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "whole"),
+    [
+        ("def adder():\n    return 'ä' * 16_385\n", "whole_result.txt", "ä" * 16_385),
+        ("def adder():\n    return ['x'] * 9_000\n", "whole_result.json", json.dumps(["x"] * 9_000)),
+    ],
+)
+async def test_a_large_result_is_kept_whole_beside_it(stub: Any, keys: Keys, code: str, name: str, whole: str) -> None:
+    await register(stub, keys, tool(code))
+    answer = await invoke(stub, keys, request_id="once")
+    assert [one.name for one in answer.finished.artefacts] == [name]
+    assert (await read(stub, keys, answer.invocation_id, name)).content.decode() == whole
+    assert list((await invoke(stub, keys, request_id="once")).finished.artefacts) == list(answer.finished.artefacts)
+
+
+async def test_a_result_that_a_model_is_shown_whole_leaves_nothing(stub: Any, keys: Keys) -> None:
+    await register(stub, keys, tool("def adder():\n    return 'x' * 16_384\n"))
+    assert not (await invoke(stub, keys)).finished.artefacts
 
 
 async def test_a_stream_ends_with_the_references(stub: Any, keys: Keys) -> None:

@@ -248,6 +248,21 @@ async def test_a_long_result_is_cut_and_says_so() -> None:
     assert (len(finished.outcome.result), finished.outcome.truncated) == (16_384, True)
 
 
+async def test_a_result_that_is_cut_tells_the_agent_where_the_whole_is_and_replays() -> None:
+    world, session_id = await asked([call("search", q="raft")], "Raft.")
+    world.tools.reply = lambda _: "x" * 20_000
+    left = turn_pb2.LeftArtefact(invocation_id="inv_1", name="whole_result.txt", size=20_000, sha256="ab")
+    world.tools.leaves = {"search": [left]}
+
+    await world.drive()
+
+    (finished,) = await events(world, session_id, "tool_finished")
+    told = finished.outcome.result
+    assert (len(told), finished.outcome.truncated) == (16_384, True)
+    assert told.endswith("x\n(Cut here. All 20000 bytes are the artefact whole_result.txt of invocation inv_1.)")
+    assert (await replay(await world.log(session_id), ADA, world.agents, max_takeovers=5)).identical
+
+
 async def test_an_agent_asks_a_person_nobody_runs_meanwhile_and_the_answer_is_its_result() -> None:
     world, session_id = await asked([call("ask_human", question="Which city?"), call("search", q="x")], "Rome it is.")
 

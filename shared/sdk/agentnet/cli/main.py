@@ -104,10 +104,12 @@ def run(
     strategy: Annotated[str, typer.Option(help="round_robin, parallel, priority, moderator or adaptive.")] = "",
     judge: Annotated[str, typer.Option(help="Who judges, one of the agents.")] = "",
     moderator: Annotated[str, typer.Option(help="Who names the next speaker, one of the agents.")] = "",
+    team: Annotated[str, typer.Option(help="Whose budgets it spends from too.")] = "",
 ) -> None:
     """Run a session and watch it think, token by token."""
     options = session_pb2.SessionOptions(judge=judge, moderator=moderator)
-    do(_run(topic, mode, agents, max_rounds=max_rounds, strategy=strategy, options=options), what="session")
+    work = _run(topic, mode, agents, max_rounds=max_rounds, strategy=strategy, options=options, team=team)
+    do(work, what="session")
 
 
 @app.command()

@@ -102,9 +102,13 @@ class Sessions:
         require_approval: Sequence[str] = (),
         manual_advance: bool = False,
         metadata: Mapping[str, Any] | None = None,
+        team: str = "",
         request_id: str = "",
     ) -> session_pb2.Session:
-        """Accepts a session and returns at once. `require_approval` names tools, "*" all, a person must approve."""
+        """Accepts a session and returns at once. `require_approval` names tools, "*" all, a person must approve.
+
+        `team` is whose budgets it spends from too.
+        """
         policy = session_pb2.ConvergencePolicy(enabled=convergence, measures=measures) if measures else None
         request = session_service_pb2.StartSessionRequest(
             topic=topic,
@@ -119,6 +123,7 @@ class Sessions:
             require_approval=require_approval,
             manual_advance=manual_advance,
             metadata=json_format.ParseDict(dict(metadata or {}), struct_pb2.Struct()),
+            team=team,
             request_id=request_id,
         )
         return (await unary(self._stub.StartSession(request, **self._call()))).session

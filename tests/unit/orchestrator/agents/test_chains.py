@@ -103,6 +103,20 @@ async def test_a_branch_whose_condition_is_false_is_not_taken(around: Surroundin
     }  # fmt: skip
 
 
+async def test_each_step_spends_from_the_budgets_of_its_path(around: Surroundings) -> None:
+    await join(around, edge("Athena", "Apollo"), edge("Apollo", "Hermes"))
+    await around.side.chains.run(ADA, ASKED, request_id=None)
+    await around.world.drive()
+    spent = {utterance.agent.name: utterance.sub_agent for utterance in around.world.inference.started}
+    names = {utterance.agent.name: f"{utterance.agent.name}@{utterance.agent.version}" for utterance in
+             around.world.inference.started}  # fmt: skip
+    assert spent == {
+        "Athena": "",
+        "Apollo": f"{names['Athena']}/{names['Apollo']}",
+        "Hermes": f"{names['Athena']}/{names['Apollo']}/{names['Hermes']}",
+    }
+
+
 async def test_a_chain_stops_when_its_money_is_spent(around: Surroundings) -> None:
     around.governed()
     await join(around, edge("Athena", "Apollo"), edge("Apollo", "Hermes"))

@@ -50,6 +50,7 @@ class GenerateRequest(_message.Message):
     OVERRIDE_TOKEN_FIELD_NUMBER: _builtins.int
     TEAM_FIELD_NUMBER: _builtins.int
     SUB_AGENT_FIELD_NUMBER: _builtins.int
+    GATHER_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """Chosen by the caller: the turn's id, or any unique text of letters, digits, `_` and `-`, at most 64 characters. Empty:
     the mesh makes one.
@@ -116,6 +117,12 @@ class GenerateRequest(_message.Message):
     def cache(self) -> _cache_pb2.CachePolicy:
         """May earlier answers be used? Absent: no."""
 
+    @_builtins.property
+    def gather(self) -> _duration_pb2.Duration:
+        """How long events are kept back to come together, for a caller behind whom nobody waits, at most 5 seconds; the first and the last are not.
+        Implies `packing`. Whoever wants each at once from now on leaves the call and attaches. Absent or 0: none is.
+        """
+
     def __init__(
         self,
         *,
@@ -140,10 +147,11 @@ class GenerateRequest(_message.Message):
         override_token: _builtins.str = ...,
         team: _builtins.str = ...,
         sub_agent: _builtins.str = ...,
+        gather: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "detach_grace", b"detach_grace", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "detach_grace", b"detach_grace", "gather", b"gather", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "cache", b"cache", "detach_grace", b"detach_grace", "fallback_models", b"fallback_models", "generation_id", b"generation_id", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "no_fallback", b"no_fallback", "override_token", b"override_token", "packing", b"packing", "prompt_version", b"prompt_version", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "cache", b"cache", "detach_grace", b"detach_grace", "fallback_models", b"fallback_models", "gather", b"gather", "generation_id", b"generation_id", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "no_fallback", b"no_fallback", "override_token", b"override_token", "packing", b"packing", "prompt_version", b"prompt_version", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

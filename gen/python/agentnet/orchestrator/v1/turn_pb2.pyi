@@ -361,7 +361,7 @@ class ToolOutcome(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     ARTEFACTS_FIELD_NUMBER: _builtins.int
     result: _builtins.str
-    """What the agent was given, text or JSON, at most 16,384 characters."""
+    """What the agent was given, text or JSON, at most 16,384 characters. A longer one ends by naming the artefact that has all of it."""
     truncated: _builtins.bool
     """True when the result was longer."""
     replayed: _builtins.bool

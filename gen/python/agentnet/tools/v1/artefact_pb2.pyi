@@ -18,7 +18,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ToolArtefact(_message.Message):
-    """One thing that a function left by `attach(name, content)`: at most 16 a call, together at most 4 MiB."""
+    """One thing that a function left by `attach(name, content)`: at most 16 a call, together at most 4 MiB. A result of more than
+    16,384 characters is left too, whatever kind of tool it comes from: as `whole_result.txt`, or `whole_result.json` when it is no text.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
