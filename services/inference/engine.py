@@ -52,19 +52,15 @@ class Engine:
     _starting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def start(self, principal: Principal, order: Order) -> AsyncGenerator[bytes, None]:
-        """Starts a generation, or attaches to the one of this id, and streams its events.
+        """Starts a generation, or attaches to the one of this id; the stream of its events.
 
         What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
         """
         key, packing, gather = (principal.tenant_id, order.generation_id), order.packing, order.gather
         generation = await (self._admitted if order.fresh else self._started)(principal, order)
-        if generation is not None:
-            source = generation.read(0, packing=packing, gather=gather)
-        else:
-            source = self.attach(*key, after=0, packing=packing)
-        async with aclosing(source) as events:
-            async for event in events:
-                yield event
+        if generation:
+            return generation.read(0, packing=packing, gather=gather)
+        return self.attach(*key, after=0, packing=packing)
 
     async def attach(
         self, tenant: str, generation_id: str, *, after: int, packing: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from agentnet.inference.v1 import generation_pb2
@@ -13,7 +13,11 @@ from agentnet.inference.v1 import inference_service_pb2 as pb
 from shared.clock import Clock
 
 _PACKED: Final = 512
+_EVENT: Final = bytes([pb.GenerateResponse.EVENT_FIELD_NUMBER << 3 | 2])
 _MORE: Final = bytes([pb.GenerateResponse.MORE_FIELD_NUMBER << 3 | 2])
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_BIT_MORE: Final = 128
+_DAY: Final = 24 * 60 * 60
 
 
 def packed(responses: list[bytes]) -> bytes:
@@ -23,6 +27,16 @@ def packed(responses: list[bytes]) -> bytes:
     "Encoding": length-delimited fields).
     """
     return responses[0] + b"".join(_MORE + response[1:] for response in responses[1:])
+
+
+def _varint(number: int) -> bytes:
+    """A length as protobuf writes it."""
+    found = bytearray()
+    while number >= _BIT_MORE:
+        found.append(number % _BIT_MORE | _BIT_MORE)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
 
 
 class Generation:
@@ -47,7 +61,7 @@ class Generation:
         self._clock = clock
         self._noted = noted
         self._readers = 0
-        self._wake = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self._ended = asyncio.Event()
         self._left: asyncio.TimerHandle | None = None
         self._when_done: Callable[[], object] = lambda: None
@@ -56,13 +70,17 @@ class Generation:
         """Numbers the event, keeps its bytes and wakes the readers."""
         event.generation_id = self.id
         event.sequence = len(self.events) + 1
-        event.time.FromDatetime(self._clock.now())
+        since, time = self._clock.now() - _EPOCH, event.time
+        time.seconds, time.nanos = since.days * _DAY + since.seconds, since.microseconds * 1000
         # GenerateResponse and AttachResponse have the same one field: the same bytes serve both.
-        self.events.append(pb.GenerateResponse(event=event).SerializeToString())
+        written = event.SerializeToString()
+        self.events.append(_EVENT + _varint(len(written)) + written)
         self.done = last
         self._noted(self)
-        self._wake.set()
-        self._wake = asyncio.Event()
+        waiting, self._waiting = self._waiting, []
+        for reader in waiting:
+            if not reader.done():
+                reader.set_result(None)
         if last:
             self._ended.set()
             self._when_done()
@@ -87,7 +105,9 @@ class Generation:
                         await self._ended_within(gather)
                 if self.done:
                     return
-                await self._wake.wait()
+                more = asyncio.get_running_loop().create_future()
+                self._waiting.append(more)
+                await more
 
     async def _ended_within(self, limit: timedelta) -> None:
         """The end or that much time, without waking for what comes meanwhile."""

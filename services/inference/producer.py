@@ -184,7 +184,7 @@ class Producer:
             raise stopped_by(stops, f"the turn's {stops.kind}")
 
     async def _take(self, chunk: Chunk) -> None:
-        self._transcript.take(chunk, self.clock.now())
+        self._transcript.take(chunk, self.clock)
         if chunk.reasoning:
             self._think(await self.guard.reasoning(chunk.reasoning), 0 if chunk.text else chunk.token_count)
         if chunk.text:

@@ -53,7 +53,7 @@ class InferenceService(rpc.InferenceServiceServicer):
     async def Generate(  # type: ignore[override] # the bytes of GenerateResponse
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[bytes]:
-        async with aclosing(self._engine.start(current(), await self.order(request))) as events:
+        async with aclosing(await self._engine.start(current(), await self.order(request))) as events:
             async for event in events:
                 yield event
 
@@ -69,7 +69,7 @@ class InferenceService(rpc.InferenceServiceServicer):
     async def GenerateText(self, request: pb.GenerateTextRequest, context: Any) -> pb.GenerateTextResponse:
         asked = await self.order(request.generation)
         order = replace(asked, detach_grace=timedelta(), packing=False, gather=timedelta(), attachable=not asked.fresh)
-        data = [event async for event in self._engine.start(current(), order)]
+        data = [event async for event in await self._engine.start(current(), order)]
         return convert.whole([pb.GenerateResponse.FromString(event).event for event in data])
 
     async def CancelGeneration(self, request: pb.CancelGenerationRequest, context: Any) -> pb.CancelGenerationResponse:

@@ -17,7 +17,7 @@ from services.inference.generation import Generation
 from shared.errors import Unavailable
 from shared.redis import RedisLost
 
-_FLUSH_SECONDS: Final = 0.1
+_FLUSH_SECONDS: Final = 0.2
 _POLL_SECONDS: Final = 0.05
 _OWNER_SECONDS: Final = 5
 _TEND_SECONDS: Final = 0.25

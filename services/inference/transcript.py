@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import StringIO
 
 from services.inference.providers.contract import (
     Chunk,
@@ -14,6 +15,7 @@ from services.inference.providers.contract import (
     Usage,
     estimate_input,
 )
+from shared.clock import Clock
 
 
 @dataclass(slots=True)
@@ -25,8 +27,8 @@ class Transcript:
     first_token_at: datetime | None = None
     finish: FinishReason = FinishReason.STOP
     _call: ModelCall | None = None
-    _raw: list[str] = field(default_factory=list)
-    _shown: list[str] = field(default_factory=list)
+    _raw: StringIO = field(default_factory=StringIO)  # a list would keep thousands of pieces: ten times the text
+    _shown: StringIO = field(default_factory=StringIO)
     _counted: int = 0
     _usage: Usage | None = None
     _tools: ToolCalls = field(default_factory=ToolCalls)
@@ -35,21 +37,21 @@ class Transcript:
     @property
     def shown(self) -> str:
         """The text that readers were given."""
-        return "".join(self._shown)
+        return self._shown.getvalue()
 
     @property
     def anything_shown(self) -> bool:
-        return bool(self._shown or self.reasoning_shown or self.tools_shown)
+        return bool(self._shown.tell() or self.reasoning_shown or self.tools_shown)
 
     @property
     def begun(self) -> bool:
         """Whether the model said anything, shown or held back."""
-        return bool(self._raw or self._counted or self.anything_shown)
+        return bool(self._raw.tell() or self._counted or self.anything_shown)
 
     @property
     def raw(self) -> str:
         """The model's text, held-back characters included."""
-        return "".join(self._raw)
+        return self._raw.getvalue()
 
     @property
     def counted(self) -> int:
@@ -67,13 +69,13 @@ class Transcript:
         self._tools = ToolCalls()
         if restarted:
             self.reasoning_shown, self.tools_shown = False, []
-            self._raw, self._shown = [], []
+            self._raw, self._shown = StringIO(), StringIO()
 
-    def take(self, chunk: Chunk, now: datetime) -> None:
+    def take(self, chunk: Chunk, clock: Clock) -> None:
         if chunk.token_count and self.first_token_at is None:
-            self.first_token_at = now
+            self.first_token_at = clock.now()
         if chunk.text:
-            self._raw.append(chunk.text)
+            self._raw.write(chunk.text)
         if chunk.tools:
             self._tools.feed(chunk.tools)
         self._counted += chunk.token_count
@@ -81,7 +83,7 @@ class Transcript:
         self.finish = chunk.finish_reason or self.finish
 
     def show(self, text: str) -> None:
-        self._shown.append(text)
+        self._shown.write(text)
 
     def end(self, *, free: bool) -> Usage:
         """What the attempt spent: as the provider says, else as counted; nothing when it was refused."""

@@ -187,7 +187,7 @@ class _Wiring:
         if entry.kind is Kind.AZURE:
             self._media_paths[name] = {"path": azure_path(entry.api_version)}
         url = entry.base_url or _BASE_URLS[entry.kind]
-        return self._http(name, url, _dialect(entry), _proof(entry.kind, key))
+        return self._http(name, url, dialect(entry), _proof(entry.kind, key))
 
     async def _key(self, name: str, entry: ProviderEntry) -> SecretStr:
         if not entry.api_key:
@@ -243,7 +243,8 @@ def _completed(path: Path, wiring: _Wiring) -> dict[str, Any]:
     return data
 
 
-def _dialect(entry: ProviderEntry) -> Dialect:
+def dialect(entry: ProviderEntry) -> Dialect:
+    """What a provider of the catalogue speaks."""
     match entry.kind:
         case Kind.OPENAI:
             return ChatDialect(limit_field="max_completion_tokens")

@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.inference.catalog import Kind, ProviderEntry
 from services.inference.providers.anthropic import MessagesDialect
-from services.inference.providers.contract import Usage
+from services.inference.providers.contract import Provider, Usage
 from services.inference.providers.http import Dialect
 from services.inference.providers.openai_chat import ChatDialect, azure
 from services.inference.providers.openai_responses import ResponsesDialect
 from services.inference.providers.tgi import GenerateStreamDialect
+from services.inference.providers.tool_form import ToolForm
+from services.inference.wiring import dialect
+from tests.support.house import HouseDialect
 
 Lines = list[bytes]
 
@@ -25,7 +29,8 @@ def sse(data: dict[str, Any], name: str = "") -> bytes:
 @dataclass(frozen=True, slots=True)
 class Wire:
     """How one dialect says things. `text` gives a stream of events that say words; `tools` one that asks for a tool in
-    pieces; `error` what an error in the middle looks like. What a dialect does not have is empty.
+    pieces; `error` what an error in the middle looks like. What a dialect does not have is empty. `around` is what
+    stands around its provider.
     """
 
     dialect: Dialect
@@ -38,6 +43,7 @@ class Wire:
     reasoning: Callable[[str], Lines] | None = None
     no_usage: Callable[[Sequence[str]], Lines] | None = None
     filtered: Lines = field(default_factory=list)
+    around: Callable[[Provider], Provider] = lambda provider: provider
     too_long: tuple[int, dict[str, Any]] = (400, {})
 
 
@@ -203,7 +209,60 @@ def _tgi_text(words: Sequence[str]) -> Lines:
     return [*said, sse({**end, "generated_text": "".join(words), "details": details})]
 
 
+def _llama(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+    choices = [{"finish_reason": finish, "index": 0, "delta": delta}]
+    last = {
+        "created": 1,
+        "id": "chatcmpl-1",
+        "model": "m",
+        "system_fingerprint": "b1",
+        "object": "chat.completion.chunk",
+    }
+    return sse({"choices": choices, **last, **more})
+
+
+def _llama_text(words: Sequence[str]) -> Lines:
+    """As llama.cpp's server writes it: a first event without text, the pace of its work with the last."""
+    usage = {"completion_tokens": 5, "prompt_tokens": 12, "total_tokens": 17}
+    timings = {"prompt_n": 12, "prompt_ms": 10.5, "predicted_n": 5, "predicted_ms": 30.1}
+    said = [_llama({"content": word}) for word in words]
+    counted = _llama({}, usage=usage, timings=timings).replace(
+        b'[{"finish_reason": null, "index": 0, "delta": {}}]', b"[]"
+    )
+    return [_llama({"role": "assistant", "content": None}), *said, _llama({}, "stop"), counted, _DONE]
+
+
+def _house_text(words: Sequence[str]) -> Lines:
+    return [*(sse({"say": word}) for word in words), sse({"over": "stop", "asked": 12, "said": 5})]
+
+
 WIRES: dict[str, Wire] = {
+    "huggingface": _chat_wire(dialect(ProviderEntry(kind=Kind.HUGGINGFACE)), "/chat/completions"),
+    "embedded": Wire(
+        dialect=ChatDialect(),
+        path="/chat/completions",
+        around=ToolForm,
+        text=_llama_text,
+        usage=Usage(12, 5),
+        error=sse({"error": {"code": 500, "message": "secret prompt", "type": "server_error"}}),
+        overloaded=sse({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}),
+        no_usage=lambda words: [*(_llama({"content": word}) for word in words), _llama({}, "stop"), _DONE],
+        too_long=(
+            400,
+            {"error": {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_ctx": 8}},
+        ),
+    ),
+    "plugin": Wire(
+        dialect=HouseDialect(),
+        path="/say",
+        text=_house_text,
+        usage=Usage(12, 5),
+        error=sse({"error": "secret prompt"}),
+        overloaded=sse({"error": "overloaded"}),
+        no_usage=lambda words: [*(sse({"say": word}) for word in words), sse({"over": "stop"})],
+        filtered=[sse({"say": "Half"}), sse({"over": "content_filter"})],
+        too_long=(400, {"error": "prompt is too long"}),
+    ),
     "openai": _chat_wire(ChatDialect(limit_field="max_completion_tokens"), "/chat/completions"),
     "compatible": _chat_wire(ChatDialect(), "/chat/completions"),
     "azure": _chat_wire(azure("2024-10-21"), "/openai/deployments/m/chat/completions"),

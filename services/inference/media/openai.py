@@ -93,7 +93,7 @@ class OpenAIMedia:
         call, events = HttpCall(self._at("/audio/speech", model), body), EventStream()
         done, limit = False, model.timeouts.first_token
         async with self.http.answer(call, model.timeouts) as answer:
-            while data := await self.http.read(answer, limit):
+            while data := await answer.read(limit):
                 limit = model.timeouts.idle
                 for piece in self._spoken(events, data) if told else [data]:
                     done = done or not told or isinstance(piece, Spent)
@@ -119,7 +119,7 @@ class OpenAIMedia:
         timeouts = replace(model.timeouts, idle=model.timeouts.first_token)
         body = bytearray()
         async with self.http.answer(call, timeouts) as answer:
-            while data := await self.http.read(answer, timeouts.idle):
+            while data := await answer.read(timeouts.idle):
                 body += data
                 if len(body) > _MAX_ANSWER:
                     raise self._broken("the provider's answer does not end")

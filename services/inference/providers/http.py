@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from services.inference.providers.sse import EventStream, EventTooLong, ServerEv
 from services.inference.turns import Turns
 
 _OK: Final = 200
+_LINGER_SECONDS: Final = 1.0
 _FLUSH: Final = b"\n\n"
 """Ends an event that the server left open when it closed the stream."""
 
@@ -90,14 +92,15 @@ class HttpProvider:
         reader, events, begun, timeouts = self._dialect.reader(self.name), EventStream(), False, call.timeouts
         async with self.answer(self._dialect.request(call), timeouts) as answer:
             while not reader.ended:
-                received = await self.read(answer, timeouts.idle if begun else timeouts.first_token)
+                received = await answer.read(timeouts.idle if begun else timeouts.first_token)
                 if begun and self._turns.crowded:  # who has heard nothing yet does not wait
-                    await self._its_turn(answer)
+                    await self._its_turn(answer.response)
                 begun = True
                 if chunk := self._understood(reader, events, received or _FLUSH):
                     yield chunk
                 if not received:
                     break
+            answer.said = reader.ended
         if not (reader.ended or reader.whole):
             raise StreamBroken("the provider's stream ended in the middle", provider=self.name)
 
@@ -115,7 +118,9 @@ class HttpProvider:
     def _understood(self, reader: Reader, events: EventStream, received: bytes) -> Chunk | None:
         try:
             whole, rest = events.split(received)
-            found = [*_together(reader, events, whole), *_read(reader, events, rest)]
+            found = list(_together(reader, events, whole))
+            if rest:
+                found += _read(reader, events, rest)
         except (ValueError, LookupError, TypeError, AttributeError) as error:  # it is JSON of another form, or none
             raise StreamBroken("the provider's stream cannot be read", provider=self.name) from error
         except EventTooLong as error:
@@ -123,17 +128,19 @@ class HttpProvider:
         return joined(found)
 
     @asynccontextmanager
-    async def answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[Answer]:
         """The answer while the block lasts, when it is no refusal. Raises the errors of services.inference.errors."""
-        answer = await self._post(call, timeouts)
+        response = await self._post(call, timeouts)
+        answer = Answer(response, self.name)
         try:
-            if answer.status != _OK:
-                raise refusal(answer.status, answer.headers, await self._refused(answer, timeouts), provider=self.name)
+            if response.status != _OK:
+                refused = await self._refused(response, timeouts)
+                raise refusal(response.status, response.headers, refused, provider=self.name)
             yield answer
         except aiohttp.ClientError as error:
             raise StreamBroken("the provider's stream broke", provider=self.name) from error
         finally:
-            answer.close()  # a stream left early must not go on at the provider
+            answer.close()
 
     async def _post(self, call: HttpCall, timeouts: Timeouts) -> aiohttp.ClientResponse:
         """Posts; once more when a pooled connection turned out to be closed by the server."""
@@ -172,13 +179,51 @@ class HttpProvider:
         except TimeoutError as error:
             raise ProviderTimeout("the provider's refusal stalled", provider=self.name) from error
 
-    async def read(self, answer: aiohttp.ClientResponse, limit: timedelta) -> bytes:
-        """All that has arrived; empty at the end."""
+
+class Answer:
+    """An answer as it arrives. Its one timer is set anew when it goes off, and not for each of thousands of pieces."""
+
+    def __init__(self, response: aiohttp.ClientResponse, provider: str) -> None:
+        self.response = response
+        self.said = False
+        """Whether all that matters has come: the connection is kept for the next call once the rest has."""
+        self._provider = provider
+        self._loop = asyncio.get_running_loop()
+        self._ends = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
+
+    async def read(self, limit: timedelta) -> bytes:
+        """All that has arrived; empty at the end. Raises ProviderTimeout when nothing comes for so long."""
+        self._ends = self._loop.time() + limit.total_seconds()
+        if self._due > self._ends:
+            self._set()
         try:
-            async with asyncio.timeout(limit.total_seconds()):
-                return await answer.content.readany()
-        except TimeoutError as error:
-            raise ProviderTimeout("the provider's stream stalled", provider=self.name) from error
+            return await self.response.content.readany()
+        finally:
+            self._ends = math.inf
+
+    def close(self) -> None:
+        """A stream left early must not go on at the provider."""
+        if self._timer:
+            self._timer.cancel()
+        if self.said and not self.response.content.is_eof():
+            self._loop.call_later(_LINGER_SECONDS, self.response.close)
+        else:
+            self.response.close()
+
+    def _set(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._due = self._ends
+        self._timer = self._loop.call_at(self._due, self._look) if self._due < math.inf else None
+
+    def _look(self) -> None:
+        if self._ends <= self._loop.time():
+            problem = ProviderTimeout("the provider's stream stalled", provider=self._provider)
+            self.response.content.set_exception(problem)
+        else:
+            self._set()
 
 
 def _together(reader: Reader, events: EventStream, whole: bytes) -> Iterator[Chunk]:

@@ -32,6 +32,8 @@ from services.inference.providers.sse import ServerEvent
 _DONE: Final = b"[DONE]"
 _CONTENT: Final = re.compile(rb'"content": ?"')
 _STRING: Final = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\.)*')
+_PLAIN: Final = re.compile(rb'[^"\\\x00-\x1f]*')
+_SHORT: Final = 1024
 _FINISH: Final = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -115,6 +117,10 @@ class Form:
         """What events of this form say, from one place on up to the first of another form; and where that begins."""
         if not (self.before and events.startswith(self.before, at)):
             return None, at
+        if len(events) < at + _SHORT and events.endswith(self.after):  # mostly one event comes at a time
+            plain = events[at + len(self.before) : -len(self.after)]
+            if _PLAIN.fullmatch(plain):
+                return Chunk(plain.decode(), 1 if plain else 0), len(events)
         texts = events[at + len(self.before) :].split(self.after + self.before)
         texts[-1], ended, _ = texts[-1].partition(self.after)
         if not ended:

@@ -47,7 +47,7 @@ _REQUEST_FAULTS: Final[tuple[tuple[type[MeshError], tuple[str, ...]], ...]] = (
 )
 _PROVIDER_FAULTS: Final[tuple[tuple[type[MeshError], tuple[str, ...]], ...]] = (
     (ProviderRateLimited, ("rate_limit", "ratelimit", "insufficient_quota", "too_many_requests")),
-    (ProviderOverloaded, ("overloaded", "slow_down", "model_is_loading")),
+    (ProviderOverloaded, ("overloaded", "slow_down", "model_is_loading", "unavailable_error")),
     (ProviderAuthFailed, ("authentication_error", "invalid_api_key", "permission_error")),
     (ProviderTimeout, ("timeout_error",)),
     (ProviderRejected, ("invalid_request_error", "not_found_error", "validation")),

@@ -139,7 +139,7 @@ class Worker:
         request = pb.GenerateRequest.FromString(work.request)
         request.generation_id = run_id(claim.id, work.run)
         order = replace(await self.read(request), detach_grace=timedelta(), packing=False, gather=timedelta())
-        async with aclosing(self.engine.start(work.principal, order)) as found:
+        async with aclosing(await self.engine.start(work.principal, order)) as found:
             return convert.whole([pb.GenerateResponse.FromString(data).event async for data in found])
 
     async def _left_behind(self, tenant: str, name: str) -> Events:

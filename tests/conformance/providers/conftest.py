@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import aiohttp
 import pytest
 
+from services.inference.providers.contract import Provider
 from services.inference.providers.http import Endpoint, HttpProvider
 from services.inference.turns import Turns
 from tests.support.openai_server import OpenAIServer, openai_server
@@ -24,9 +25,9 @@ class Spoken:
     turns: Turns | None = None
 
     @property
-    def provider(self) -> HttpProvider:
+    def provider(self) -> Provider:
         endpoint = Endpoint("any", self.server.root, {"authorization": "Bearer k-1"})
-        return HttpProvider(endpoint, self.wire.dialect, self.session, turns=self.turns)
+        return self.wire.around(HttpProvider(endpoint, self.wire.dialect, self.session, turns=self.turns))
 
     def among(self, turns: Turns) -> Spoken:
         """The same beside other streams."""

@@ -23,7 +23,7 @@ from services.inference.providers.contract import (
 from services.inference.turns import Turns
 from shared.errors import MeshError
 from tests.conformance.providers.conftest import Spoken
-from tests.support.openai_server import Act, Answer
+from tests.support.openai_server import Act, Answer, Step
 
 CALL = ModelCall("m", (said(Role.USER, "Say hello."),), Sampling(), 64)
 WORDS = ["Hello", ", ", "wörld", "!"]
@@ -172,3 +172,13 @@ async def test_in_a_crowd_a_reader_that_leaves_closes_the_call_within_a_second(s
         assert (await anext(stream)).text == "Hello"
     async with asyncio.timeout(1):
         await spoken.server.left.wait()
+
+
+async def test_a_connection_whose_last_bytes_come_late_serves_the_next_call(spoken: Spoken) -> None:
+    late: list[Step] = [*spoken.wire.text(WORDS), timedelta(milliseconds=20)]  # and then the end of the body
+    spoken.server.answers = [Answer(late), Answer(late)]
+    for _ in range(2):
+        assert (await infer(spoken.provider, CALL)).text == "".join(WORDS)
+        await asyncio.sleep(0.05)
+    first, second = spoken.server.callers
+    assert first == second

@@ -134,6 +134,23 @@ async def test_a_plug_in_is_found_by_its_entry_point(
         await routed(session, tmp_path, catalog)
 
 
+async def test_a_plug_in_speaks_its_own_wire_over_the_connections_of_the_mesh(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("house", "tests.support.house:provider", wiring.PLUGINS)
+    monkeypatch.setattr(wiring, "entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    monkeypatch.setenv("HOUSE_KEY", "k-house")
+    wire = WIRES["plugin"]
+    async with openai_server(wire.path) as server:
+        server.answers = [Answer(wire.text(["Hello", "!"]))]
+        provider = {
+            "kind": "plugin", "plugin": "house", "api_key": "env:HOUSE_KEY", "options": {"base_url": server.root},
+        }  # fmt: skip
+        catalog = {"providers": {"mine": provider}, "models": {"big": {"provider": "mine"}}}
+        assert await answer(await routed(session, tmp_path, catalog), "big") == "Hello!"
+        assert server.keys == ["Bearer k-house"]
+
+
 async def test_replay_needs_no_provider(session: aiohttp.ClientSession, tmp_path: Path) -> None:
     cassette = tmp_path / "cassette"
     wire = WIRES["compatible"]
