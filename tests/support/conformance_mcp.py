@@ -73,7 +73,7 @@ NAMES: Final = (
     "test_missing_capability",
     *rounds.TOOLS,
 )
-ARGUMENT: Final = {
+ARGUMENT: Final[dict[str, tuple[str, ...]]] = {
     "test_simple_prompt": (),
     "test_prompt_with_arguments": ("arg1", "arg2"),
     "test_prompt_with_embedded_resource": ("resourceUri",),
