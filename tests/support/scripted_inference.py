@@ -58,6 +58,8 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
         self.open = 0
         self.submitted: dict[str, pb.GenerateRequest] = {}
         self.busy = False
+        self.again: dict[str, str] = {}
+        """What is run a second time, by which model."""
 
     async def SubmitGeneration(self, request: queue.SubmitGenerationRequest, context: Any) -> Any:
         asked = request.generation
@@ -75,7 +77,9 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
             found.state = queue.SUBMITTED_STATE_FAILED
             found.failure.CopyFrom(GenerationCancelled("called off").failure())
         elif not self.busy:
-            found.running_id, found.state = name, queue.SUBMITTED_STATE_RUNNING
+            found.running_id, found.state, found.runs = name, queue.SUBMITTED_STATE_RUNNING, 1
+        if name in self.again:
+            found.running_id, found.runs = f"{name}-run2", 2
         if asked.model == "gone":
             found.state = queue.SUBMITTED_STATE_SUCCEEDED
             found.response.text = TEXT
@@ -99,7 +103,8 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> Any:
         known = {asked.generation_id: asked.model for asked in (*self.asked, *self.submitted.values())}
-        model = known.get(request.generation_id, "none")
+        name, _, run = request.generation_id.partition("-run")
+        model = self.again[name] if run else known.get(name, "none")
         if model in {"none", "gone"}:
             raise GenerationNotFound(f"no generation {request.generation_id}")
         async for event in self._events(model, request.generation_id):

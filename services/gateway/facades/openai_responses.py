@@ -131,7 +131,8 @@ class Response:
                 yield from output.done(self.outputs.index(output))
 
 
-Keep = Callable[[Response], Awaitable[None]]
+Keep = Callable[[Response], Awaitable[bool]]
+"""Keeps what came of it. False: it has not ended, it only cannot be read on."""
 
 
 async def complete(response: Response, pieces: Pieces) -> None:
@@ -187,6 +188,8 @@ async def _events(response: Response, pieces: Pieces, keep: Keep) -> AsyncGenera
         if not response.began and not response.background:
             raise
         response.fail(error)
+        if not await keep(response):
+            raise
     await keep(response)
     ended = "failed" if response.status == "cancelled" else response.status
     yield f"response.{ended}", {"response": response.body()}

@@ -96,7 +96,7 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
             yield http.document(await self._responses.body(request.response_id))
             return
         after = request.starting_after if request.HasField("starting_after") else -1
-        response, pieces = await self._responses.read(request.response_id)
+        response, pieces = await self._responses.read(request.response_id, after=after)
         events = openai_responses.events(response, pieces, self._responses.keep, after=after)
         async for body in http.stream(events):
             yield body

@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import queue_service_pb2 as queue
-from services.gateway.facades.ask import AnswerUndone, Began, Piece, Pieces, Said, Used
+from services.gateway.facades.ask import AnswerUndone, Began, Ended, Piece, Pieces, Said, Used
 from services.gateway.facades.models import Models, ended, pieces
 from shared.errors import MeshError, from_failure
 
@@ -32,6 +32,8 @@ class Submitted:
     """Its events that were read."""
     began: bool = False
     said: bool = False
+    broken: bool = False
+    """The run failed; another may follow."""
 
     async def pieces(self) -> Pieces:
         """All of them. Raises what it failed with, and AnswerUndone when another run says something else."""
@@ -44,10 +46,10 @@ class Submitted:
                     async with aclosing(self._run()) as live:
                         async for piece in live:
                             yield piece
+                            if isinstance(piece, Ended):
+                                return
                 except MeshError as error:
                     found = await self._after(error)
-                else:
-                    return
             if found.state == queue.SUBMITTED_STATE_FAILED:
                 raise from_failure(found.failure)
             if found.state == queue.SUBMITTED_STATE_SUCCEEDED and not self.said:
@@ -59,11 +61,11 @@ class Submitted:
     async def _after(self, error: MeshError) -> queue.GetSubmittedGenerationResponse:
         """How it stands after a run could not be read on. Raises AnswerUndone where that ends this reader."""
         found = await self.models.submitted(self.id)
-        if error.code is StatusCode.UNAVAILABLE and found.running_id == self.running:
+        if error.code is StatusCode.UNAVAILABLE and not self.broken and found.running_id == self.running:
             return found
         if self.said and found.state != queue.SUBMITTED_STATE_FAILED:
             raise AnswerUndone("the answer broke off and starts anew; read it again from its start") from error
-        self.running, self.seen = "", 0
+        self.running, self.seen, self.broken = "", 0, False
         return found
 
     async def _run(self) -> AsyncGenerator[Piece, None]:
@@ -78,7 +80,7 @@ class Submitted:
     async def _events(self) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
         async with aclosing(self.models.attach(self.running, after=self.seen)) as found:
             async for event in found:
-                self.seen = event.sequence
+                self.seen, self.broken = event.sequence, event.HasField("failed")
                 yield event
 
 

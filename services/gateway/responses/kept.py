@@ -12,7 +12,7 @@ from typing import Any, Final
 from agentnet.inference.v1 import queue_service_pb2 as queue
 from services.gateway.facades import openai_input, openai_responses
 from services.gateway.facades.agents import PREFIX as AGENT
-from services.gateway.facades.ask import Ask, Pieces, Unsupported
+from services.gateway.facades.ask import AnswerUndone, Ask, Pieces, Unsupported
 from services.gateway.facades.models import pieces
 from services.gateway.facades.openai_input import ResponseRequest
 from services.gateway.facades.openai_responses import PREFIX, Response
@@ -31,6 +31,8 @@ _SESSION: Final = "ses_"
 # How long a reader waits for the first of what goes on, before it is told that it has not begun; and for what did.
 _SOON: Final = timedelta(seconds=0.2)
 _BEGUN: Final = timedelta(seconds=5)
+# The last event before anything is said: response.in_progress.
+_BEGINS: Final = 2
 
 
 class ResponseUnknown(NotFound):
@@ -89,14 +91,15 @@ class Responses:
         if begun.request.store:
             await self.store.begin(current().tenant_id, begun.record)
 
-    async def keep(self, response: Response) -> None:
-        """Keeps what came of it, once it ended."""
-        if response.status in openai_responses.UNDONE:
-            return
+    async def keep(self, response: Response) -> bool:
+        """Keeps what came of it, once it ended; False when it has not, and goes on without who reads it."""
+        if response.status in openai_responses.UNDONE or (response.error and not await self._over(response)):
+            return False
         answer = json.dumps(response.body()).encode()
         kept = await self.store.finish(current().tenant_id, response.id, answer)
         if kept and response.background and response.spent:
             await self.answerers.models.count(response.spent)
+        return True
 
     async def undone(self, response: Response, error: MeshError) -> None:
         """Its caller was told the error instead: what never began was never made."""
@@ -110,9 +113,14 @@ class Responses:
         """As it is now. Raises ResponseUnknown."""
         return await self._now(await self._find(response_id))
 
-    async def read(self, response_id: str) -> tuple[Response, Pieces]:
-        """To be told from its first event. Raises ResponseUnknown, and NotSo for one in rounds."""
+    async def read(self, response_id: str, *, after: int) -> tuple[Response, Pieces]:
+        """To be told from its first event; those to `after` were seen. Raises ResponseUnknown, NotSo for one in rounds,
+        and AnswerUndone when what was seen is void: it was begun anew after the death of who made it.
+        """
         record = await self._find(response_id)
+        queued = record.background and not record.work_id.startswith(_SESSION)
+        if queued and after > _BEGINS and (await self.answerers.models.submitted(record.work_id)).runs > 1:
+            raise AnswerUndone("the answer was begun anew; read it again from its start, without starting_after")
         if any(tool.get("type") == "mcp" for tool in _repeated(record)["tools"]):
             raise NotSo("Responses that called tools of the mesh cannot be streamed again.", field="stream")
         return _response(record), self._followed(record)
@@ -181,8 +189,18 @@ class Responses:
             first = _BEGUN if await self._begun(record) else _SOON
             response.status = "queued"
         await openai_responses.so_far(response, self._followed(record), first=first)
-        await self.keep(response)
+        if response.status not in openai_responses.UNDONE and not await self.keep(response):
+            response.status = "in_progress"
         return response.body()
+
+    async def _over(self, response: Response) -> bool:
+        """Whether what failed is the response, and not the reading of it."""
+        if not response.background:
+            return True
+        record = await self._find(response.id)
+        if record.work_id.startswith(_SESSION):
+            return await self.answerers.agents.ended(record.work_id)
+        return (await self.answerers.models.submitted(record.work_id)).state == queue.SUBMITTED_STATE_FAILED
 
     async def _begun(self, record: Record) -> bool:
         if record.work_id.startswith(_SESSION):

@@ -347,3 +347,19 @@ async def test_what_the_mesh_has_not_is_refused_by_name(client: openai.AsyncOpen
             await client.responses.create(model="mesh", input="x", tools=tools)
     with pytest.raises(openai.BadRequestError, match="not for the background"):
         await client.responses.create(model="mesh", input="x", tools=[mesh()], background=True)
+
+
+async def test_what_breaks_while_it_is_read_has_not_failed(
+    client: openai.AsyncOpenAI, inference: ScriptedInference
+) -> None:
+    """`broken` breaks off, and the queue is to run it again."""
+    stream = await client.responses.create(model="broken", input="x", background=True, stream=True)
+    name = (await anext(stream)).response.id
+    with pytest.raises(openai.APIError, match="broke off"):
+        _ = [event async for event in stream]
+    assert (await client.responses.retrieve(name)).status == "in_progress"
+    inference.again[name.replace("resp_", "gen_")] = "words"
+    with pytest.raises(openai.ConflictError, match="begun anew"):
+        await client.responses.retrieve(name, stream=True, starting_after=5)
+    events = [event async for event in await client.responses.retrieve(name, stream=True)]
+    assert events[-1].response.output_text == TEXT
