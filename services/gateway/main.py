@@ -82,6 +82,9 @@ from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
 from services.gateway.metrics import MeshMetrics
 from services.gateway.names import Names
 from services.gateway.permissions import permissions
+from services.gateway.responses.kept import Responses
+from services.gateway.responses.store import ResponseStore
+from services.gateway.responses.store_postgres import PostgresResponseStore
 from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
 from services.gateway.service_operations import DebugService, RunService
@@ -99,7 +102,7 @@ from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-PEERS = ("agentnet.tools.v1.ToolService", models.SERVICE, media.SERVICE, *agents.SERVICES, PROMPTS)
+PEERS = ("agentnet.tools.v1.ToolService", *models.SERVICES, media.SERVICE, *agents.SERVICES, PROMPTS)
 READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
 NAMES = Names.of(contract.services())
@@ -118,6 +121,7 @@ class Stores:
     events: EventStore
     webhooks: WebhookStore
     a2a: A2aStore
+    responses: ResponseStore
     redis: Redis | None
     probes: dict[str, Probe]
 
@@ -144,6 +148,7 @@ async def _stores(settings: GatewaySettings, stack: AsyncExitStack) -> Stores:
         events=PostgresEventStore(database),
         webhooks=PostgresWebhookStore(database),
         a2a=PostgresA2aStore(database),
+        responses=PostgresResponseStore(database),
         redis=redis,
         probes={"postgres": probes.of_postgres(database), "redis": probes.of_redis(redis)},
     )
@@ -199,9 +204,11 @@ async def build(
     documents = DocumentService(Documents.read(settings.descriptors, PERMISSIONS), ToolServiceStub(channel))
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits), media.Media(channel, limits))
-    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, ids), server)
+    offered = mcp_server.Offer(channel, answerers.agents)
+    kept = Responses(stores.responses, answerers, offered, clock, ids)
+    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, kept), server)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
-    offer = mcp or mcp_server.server(mcp_server.Offer(channel, answerers.agents), Prompts(channel))
+    offer = mcp or mcp_server.server(offered, Prompts(channel))
     mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(offer), server)
     handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
     a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)

@@ -8,6 +8,9 @@ from typing import Any, Final
 from mcp import MCPError, types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+
+from tests.support import conformance_mcp_rounds as rounds
 
 Context = ServerRequestContext[Any, Any]
 # The smallest picture and sound there are.
@@ -18,10 +21,24 @@ EMPTY: Final = {"type": "object", "properties": {}}
 SCHEMA_2020: Final = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
-    "$defs": {"address": {"type": "object", "properties": {"street": {"type": "string"}, "city": {"type": "string"}}}},
-    "properties": {"name": {"type": "string"}, "address": {"$ref": "#/$defs/address"}},
+    "$defs": {
+        "address": {
+            "$anchor": "addressDef", "type": "object",
+            "properties": {"street": {"type": "string"}, "city": {"type": "string"}},
+        }
+    },
+    "properties": {
+        "name": {"type": "string"}, "address": {"$ref": "#/$defs/address"},
+        "contactMethod": {"type": "string", "enum": ["phone", "email"]},
+        "phone": {"type": "string"}, "email": {"type": "string"},
+    },
+    "allOf": [{"anyOf": [{"required": ["phone"]}, {"required": ["email"]}]}],
+    "if": {"properties": {"contactMethod": {"const": "phone"}}, "required": ["contactMethod"]},
+    "then": {"required": ["phone"]},
+    "else": {"required": ["email"]},
     "additionalProperties": False,
-}
+}  # fmt: skip
+REGION: Final = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
 
 
 def text(said: str) -> types.TextContent:
@@ -54,18 +71,22 @@ NAMES: Final = (
     "test_tool_with_progress",
     "test_error_handling",
     "test_missing_capability",
+    *rounds.TOOLS,
 )
-ARGUMENT: Final = {
+ARGUMENT: Final[dict[str, tuple[str, ...]]] = {
     "test_simple_prompt": (),
     "test_prompt_with_arguments": ("arg1", "arg2"),
     "test_prompt_with_embedded_resource": ("resourceUri",),
     "test_prompt_with_image": (),
+    rounds.PROMPT: (),
 }
 
 
 async def call(context: Context, name: str) -> list[types.ContentBlock]:
     if name in CONTENTS:
         return CONTENTS[name]
+    if name == "test_header":
+        return [text("Hello from there.")]
     if name == "test_error_handling":
         raise ValueError("This tool intentionally returns an error for testing")
     if name == "test_missing_capability" and not context.session.check_client_capability(SAMPLING):
@@ -99,10 +120,15 @@ def prompt(name: str, given: dict[str, str]) -> types.GetPromptResult:
 async def tools(_: Context, __: object) -> types.ListToolsResult:
     made = [types.Tool(name=name, description=name, input_schema=EMPTY) for name in NAMES]
     keywords = types.Tool(name="json_schema_2020_12_tool", description="keywords", input_schema=SCHEMA_2020)
-    return types.ListToolsResult(tools=[*made, keywords])
+    named = types.Tool(name="test_header", description="told in a header too", input_schema=REGION)
+    return types.ListToolsResult(tools=[*made, keywords, named])
 
 
-async def called(context: Context, asked: types.CallToolRequestParams) -> types.CallToolResult:
+async def called(
+    context: Context, asked: types.CallToolRequestParams
+) -> types.CallToolResult | types.InputRequiredResult:
+    if asked.name in rounds.TOOLS:
+        return rounds.still(context, asked) or types.CallToolResult(content=[text(rounds.told(asked))])
     try:
         return types.CallToolResult(content=await call(context, asked.name))
     except ValueError as error:
@@ -150,9 +176,14 @@ async def prompts(_: Context, __: object) -> types.ListPromptsResult:
     return types.ListPromptsResult(prompts=found)
 
 
-async def got(_: Context, asked: types.GetPromptRequestParams) -> types.GetPromptResult:
+async def got(
+    context: Context, asked: types.GetPromptRequestParams
+) -> types.GetPromptResult | types.InputRequiredResult:
     if asked.name not in ARGUMENT:
         raise MCPError(types.INVALID_PARAMS, f"there is no prompt {asked.name}")
+    if asked.name == rounds.PROMPT:
+        said = types.PromptMessage(role="user", content=text(rounds.told(asked)))
+        return rounds.still(context, asked) or types.GetPromptResult(messages=[said])
     return prompt(asked.name, asked.arguments or {})
 
 
@@ -176,4 +207,5 @@ def conformance_server() -> Server[Any]:
         on_completion=complete,
     )
     made.add_request_handler("logging/setLevel", types.SetLevelRequestParams, taken)
+    made.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=made.name))
     return made

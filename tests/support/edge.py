@@ -29,6 +29,7 @@ from services.gateway.audit_memory import MemoryAuditStore
 from services.gateway.buckets_local import LocalBuckets
 from services.gateway.bus.store_memory import MemoryEventStore, MemoryWebhookStore
 from services.gateway.directory_memory import MemoryDirectoryStore
+from services.gateway.responses.store_memory import MemoryResponseStore
 from services.gateway.settings import GatewaySettings
 from services.gateway.store_memory import MemoryKeyStore
 from shared.clock import SystemClock
@@ -104,6 +105,7 @@ def memory_stores() -> gateway.Stores:
         events=MemoryEventStore(),
         webhooks=MemoryWebhookStore(),
         a2a=MemoryA2aStore(),
+        responses=MemoryResponseStore(),
         redis=None,
         probes={},
     )

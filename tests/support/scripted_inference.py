@@ -14,11 +14,14 @@ from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
 from agentnet.inference.v1 import media_service_pb2 as media
 from agentnet.inference.v1 import media_service_pb2_grpc as media_rpc
 from agentnet.inference.v1 import message_pb2
+from agentnet.inference.v1 import queue_service_pb2 as queue
+from agentnet.inference.v1 import queue_service_pb2_grpc as queue_rpc
 from shared import errors
 from shared.errors import Reason
 
 WORDS = ("Hello", ", ", "wörld", "!")
 TEXT = "".join(WORDS)
+KNOWN = frozenset({"words", "slow", "broken", "tools", "mesh", "gone"})
 PICTURE = b"RIFF\x00\xffWEBP"
 SOUND = bytes(range(256))
 
@@ -35,9 +38,17 @@ class Broken(errors.Unavailable):
     reason = Reason.ERROR_REASON_STREAM_BROKEN
 
 
-class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServicer):
+class GenerationNotFound(errors.NotFound):
+    reason = Reason.ERROR_REASON_GENERATION_NOT_FOUND
+
+
+class GenerationCancelled(errors.Aborted):
+    reason = Reason.ERROR_REASON_GENERATION_CANCELLED
+
+
+class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServicer, queue_rpc.QueueServiceServicer):
     """`words` answers WORDS, `slow` never ends, `broken` breaks after a word, `poor` has no money,
-    `tools` asks for two.
+    `tools` asks for two, `mesh` for the first it is given and then says what that brought. What is submitted waits while `busy`.
     """
 
     def __init__(self) -> None:
@@ -45,21 +56,60 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
         self.cancelled: list[str] = []
         self.media: list[Any] = []
         self.open = 0
+        self.submitted: dict[str, pb.GenerateRequest] = {}
+        self.busy = False
+        self.again: dict[str, str] = {}
+        """What is run a second time, by which model."""
+
+    async def SubmitGeneration(self, request: queue.SubmitGenerationRequest, context: Any) -> Any:
+        asked = request.generation
+        if asked.model not in KNOWN:
+            raise ModelNotFound(f"no model {asked.model}", model=asked.model)
+        self.submitted[asked.generation_id] = asked
+        return queue.SubmitGenerationResponse(generation_id=asked.generation_id)
+
+    async def GetSubmittedGeneration(self, request: queue.GetSubmittedGenerationRequest, context: Any) -> Any:
+        name = request.generation_id
+        if (asked := self.submitted.get(name)) is None:
+            raise GenerationNotFound(f"no generation {name}")
+        found = queue.GetSubmittedGenerationResponse(generation_id=name, state=queue.SUBMITTED_STATE_QUEUED)
+        if name in self.cancelled:
+            found.state = queue.SUBMITTED_STATE_FAILED
+            found.failure.CopyFrom(GenerationCancelled("called off").failure())
+        elif not self.busy:
+            found.running_id, found.state, found.runs = name, queue.SUBMITTED_STATE_RUNNING, 1
+        if name in self.again:
+            found.running_id, found.runs = f"{name}-run2", 2
+        if asked.model == "gone":
+            found.state = queue.SUBMITTED_STATE_SUCCEEDED
+            found.response.text = TEXT
+            found.response.finished.usage.output_tokens = len(WORDS)
+        return found
+
+    async def CancelSubmittedGeneration(self, request: queue.CancelSubmittedGenerationRequest, context: Any) -> Any:
+        self.cancelled.append(request.generation_id)
+        return queue.CancelSubmittedGenerationResponse()
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> Any:
         self.asked.append(request)
         self.open += 1
         try:
-            async for event in self._events(request.model, request.generation_id or "gen_1"):
+            name = request.generation_id or "gen_1"
+            events = self._served(request) if request.model == "mesh" else self._events(request.model, name)
+            async for event in events:
                 yield pb.GenerateResponse(event=event)
         finally:
             self.open -= 1
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> Any:
-        known = {asked.generation_id: asked.model for asked in self.asked}
-        model = "slow" if "slow" in request.generation_id else known.get(request.generation_id, "words")
+        known = {asked.generation_id: asked.model for asked in (*self.asked, *self.submitted.values())}
+        name, _, run = request.generation_id.partition("-run")
+        model = self.again[name] if run else known.get(name, "none")
+        if model in {"none", "gone"}:
+            raise GenerationNotFound(f"no generation {request.generation_id}")
         async for event in self._events(model, request.generation_id):
-            yield pb.AttachResponse(event=event)
+            if event.sequence > request.after_sequence:
+                yield pb.AttachResponse(event=event)
 
     async def CancelGeneration(self, request: pb.CancelGenerationRequest, context: Any) -> Any:
         self.cancelled.append(request.generation_id)
@@ -98,10 +148,23 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:
         return pb.ListModelsResponse(models=[pb.Model(name="words", provider="script")])
 
+    async def _served(self, request: pb.GenerateRequest) -> Any:
+        name, last = request.generation_id, request.messages[-1]
+        yield self._event(name, 1, started=gen.GenerationStarted(provider="script", model="mesh"))
+        told = [part.tool_result.content for part in last.content if part.HasField("tool_result")]
+        if told:
+            yield self._event(name, 2, text=gen.TextProduced(text=f"It is {told[0]}.", token_count=3))
+        else:
+            call = message_pb2.ToolCall(id="call_0", name=request.tools[0].name, arguments='{"a": 41}')
+            yield self._event(name, 2, tool_call=gen.ToolCallProduced(index=0, tool_call=call))
+        reason = gen.FINISH_REASON_STOP if told else gen.FINISH_REASON_TOOL_CALLS
+        usage = usage_pb2.Usage(input_tokens=5, output_tokens=3)
+        yield self._event(name, 3, finished=gen.GenerationFinished(finish_reason=reason, usage=usage))
+
     async def _events(self, model: str, generation_id: str) -> Any:
         if model == "poor":
             raise BudgetExhausted("the tenant has spent its budget")
-        if model not in {"words", "slow", "broken", "tools"}:
+        if model not in KNOWN:
             raise ModelNotFound(f"no model {model}", model=model)
         started = gen.GenerationStarted(provider="script", model=model, input_tokens=7)
         yield self._event(generation_id, 1, started=started)
@@ -131,6 +194,7 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
     def serve(self, server: grpc.aio.Server) -> None:
         rpc.add_InferenceServiceServicer_to_server(self, server)
         media_rpc.add_MediaServiceServicer_to_server(self, server)
+        queue_rpc.add_QueueServiceServicer_to_server(self, server)
 
 
 def _spent(**counts: int) -> media.MediaSpent:

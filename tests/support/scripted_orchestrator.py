@@ -59,7 +59,8 @@ class ScriptedSessions(session_service_pb2_grpc.SessionServiceServicer):
         return session_service_pb2.ListSessionsResponse(sessions=found)
 
     async def GetSession(self, request: Any, context: Any) -> Any:
-        return session_service_pb2.GetSessionResponse(session=session_pb2.Session(id=request.session_id))
+        session = session_pb2.Session(id=request.session_id, agents=["Athena@1.0.0"])
+        return session_service_pb2.GetSessionResponse(session=session)
 
     async def ListTurns(self, request: Any, context: Any) -> Any:
         return session_service_pb2.ListTurnsResponse(turns=[turn_pb2.Turn(session_id=request.session_id)])

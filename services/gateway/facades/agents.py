@@ -63,6 +63,21 @@ class Agents:
             if not finished:
                 await self._leave(session.id)
 
+    async def follow(self, session_id: str) -> Pieces:
+        """A session's pieces from its first, live or past; leaving ends nothing. Raises MeshError."""
+        request = session_service_pb2.GetSessionRequest(session_id=session_id)
+        found: session_service_pb2.GetSessionResponse = await self._unary(self._sessions.GetSession(request))
+        yield Began(session_id, PREFIX + found.session.agents[0], found.session.start_time.seconds)
+        async with aclosing(self.watch(session_id)) as events, aclosing(_pieces(events)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def ended(self, session_id: str) -> bool:
+        """Whether nothing more comes of it. Raises MeshError."""
+        request = session_service_pb2.GetSessionRequest(session_id=session_id)
+        found: session_service_pb2.GetSessionResponse = await self._unary(self._sessions.GetSession(request))
+        return found.session.HasField("end_time")
+
     async def agents(self) -> Sequence[agent_pb2.Agent]:
         """Every version that can be run."""
         request = agent_service_pb2.ListAgentsRequest(page_size=_MOST, state=agent_pb2.AGENT_STATE_ACTIVE)

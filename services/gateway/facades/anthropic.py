@@ -125,6 +125,8 @@ def _events(piece: Piece, blocks: _Blocks) -> list[Event]:
             delta = {"stop_reason": _REASONS[reason], "stop_sequence": None}
             last: Event = ("message_delta", {"delta": delta, "usage": _usage(spent)})
             return [*blocks.close(), last, ("message_stop", {})]
+        case _:  # what only responses of OpenAI's have
+            return []
 
 
 def _head(began: Began) -> dict[str, Any]:

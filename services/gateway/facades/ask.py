@@ -92,7 +92,6 @@ class Ask:
     schema: Mapping[str, Any] | None = None
     effort: str = ""
     generation_id: str = ""
-    background: bool = False
 
 
 class Reason(StrEnum):
@@ -117,6 +116,14 @@ class Spent:
     def total(self) -> int:
         return self.input + self.output
 
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.input + other.input,
+            self.output + other.output,
+            self.cached + other.cached,
+            self.reasoning + other.reasoning,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Began:
@@ -137,12 +144,37 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A piece of a tool use: the first of an index has its id and name, each has more of its arguments."""
+    """A piece of a tool use: the first of an index has its id and name, each has more of its arguments. `approval` is
+    what allowed a call that the caller was asked about.
+    """
 
     index: int
     arguments: str
     id: str = ""
     name: str = ""
+    approval: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The mesh's tools that the model may call, as the caller is told them, under its name for the mesh."""
+
+    label: str
+    tools: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A call of one of the mesh's tools ended: with what it said, or with why it failed."""
+
+    index: int
+    result: str | None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The model is asked again, with what its calls brought: what it says from now on is another item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +185,7 @@ class Ended:
     spent: Spent = field(default_factory=Spent)
 
 
-Piece = Began | Said | Used | Ended
+Piece = Began | Said | Used | Listed | Ran | Turned | Ended
 Pieces = AsyncGenerator[Piece, None]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from google.protobuf import json_format, struct_pb2
-from google.protobuf.duration_pb2 import Duration
 
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import message_pb2
@@ -17,7 +16,6 @@ from services.gateway.facades.ask import Ask, Clip, Message, Part, Role
 from shared.errors import InvalidArgument
 
 _SAMPLED: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
-_GRACE: Final = Duration(seconds=600)
 _ROLES: Final = {
     Role.SYSTEM: message_pb2.ROLE_SYSTEM,
     Role.USER: message_pb2.ROLE_USER,
@@ -46,7 +44,6 @@ def generation(ask: Ask) -> pb.GenerateRequest:
         model=ask.model,
         messages=[_message(message, f"messages[{place}]") for place, message in enumerate(ask.messages)],
         max_output_tokens=ask.max_tokens,
-        detach_grace=_GRACE if ask.background else None,
         tools=[
             message_pb2.ToolDefinition(name=tool.name, description=tool.description, input_schema=_struct(tool.schema))
             for tool in ask.tools

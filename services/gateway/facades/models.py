@@ -9,9 +9,10 @@ from typing import Any, Final
 import grpc
 
 from agentnet.common.v1 import usage_pb2
-from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import generation_pb2, queue_service_pb2_grpc
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
+from agentnet.inference.v1 import queue_service_pb2 as queue
 from services.gateway.facades.ask import AnswerUndone, Ask, Began, Ended, Pieces, Reason, Said, Spent, Used
 from services.gateway.facades.generation import generation
 from services.gateway.limits import Limits
@@ -19,7 +20,7 @@ from shared.errors import from_failure
 from shared.identity import current
 from shared.rpc.status import from_rpc
 
-SERVICE: Final = "agentnet.inference.v1.InferenceService"
+SERVICES: Final = ("agentnet.inference.v1.InferenceService", "agentnet.inference.v1.QueueService")
 _MOST: Final = 500
 _REASONS: Final = {
     generation_pb2.FINISH_REASON_STOP: Reason.STOP,
@@ -35,6 +36,7 @@ class Models:
 
     def __init__(self, channel: grpc.aio.Channel, limits: Limits) -> None:
         self._stub = rpc.InferenceServiceStub(channel)
+        self._queue = queue_service_pb2_grpc.QueueServiceStub(channel)
         self._limits = limits
 
     async def answer(self, ask: Ask) -> Pieces:
@@ -54,8 +56,25 @@ class Models:
                 for event in (answer.event, *answer.more):
                     yield event
 
-    async def cancel(self, generation_id: str) -> None:
-        await self._unary(self._stub.CancelGeneration(pb.CancelGenerationRequest(generation_id=generation_id)))
+    async def submit(self, ask: Ask) -> None:
+        """Puts it into inference's durable queue. Raises MeshError."""
+        await self._limits.use_model(current().tenant_id, ask.model)
+        await self._unary(self._queue.SubmitGeneration(queue.SubmitGenerationRequest(generation=generation(ask))))
+
+    async def submitted(self, generation_id: str) -> queue.GetSubmittedGenerationResponse:
+        """How far it is. Raises MeshError."""
+        request = queue.GetSubmittedGenerationRequest(generation_id=generation_id)
+        found: queue.GetSubmittedGenerationResponse = await self._unary(self._queue.GetSubmittedGeneration(request))
+        return found
+
+    async def call_off(self, generation_id: str) -> bool:
+        """False when it had ended. Raises MeshError."""
+        request = queue.CancelSubmittedGenerationRequest(generation_id=generation_id)
+        return not (await self._unary(self._queue.CancelSubmittedGeneration(request))).already_ended
+
+    async def count(self, spent: Spent) -> None:
+        """Takes what was spent without a caller from the tenant's tokens."""
+        await self._limits.spent(current().tenant_id, spent.total)
 
     async def embed(self, model: str, texts: Sequence[str]) -> pb.EmbedResponse:
         """Raises MeshError."""
@@ -106,10 +125,13 @@ async def pieces(events: Events) -> Pieces:
                 case "failover" if said and event.failover.restarted:
                     raise AnswerUndone("the answer broke off and would start anew; ask again")
                 case "finished":
-                    reason = _REASONS.get(event.finished.finish_reason, Reason.STOP)
-                    yield Ended(reason, spent(event.finished.usage))
+                    yield ended(event.finished)
                 case "failed":
                     raise from_failure(event.failed.failure)
+
+
+def ended(finished: generation_pb2.GenerationFinished) -> Ended:
+    return Ended(_REASONS.get(finished.finish_reason, Reason.STOP), spent(finished.usage))
 
 
 def spent(usage: usage_pb2.Usage) -> Spent:

@@ -18,6 +18,8 @@ _TYPES: Final[Mapping[StatusCode, str]] = {
 }
 # Where OpenAI has a code of its own for it; else ours, in lower case.
 _CODES: Final[Mapping[str, str]] = {
+    "FIELD_INVALID": "invalid_value",
+    "FIELD_REQUIRED": "missing_required_parameter",
     "MODEL_NOT_FOUND": "model_not_found",
     "AGENT_NOT_FOUND": "model_not_found",
     "API_KEY_INVALID": "invalid_api_key",
@@ -35,11 +37,17 @@ _SERVER: Final = frozenset(
 )
 
 
+# What OpenAI says of responses.
+_PREVIOUS: Final = ("previous_response_id", "previous_response_not_found")
+
+
 def body(error: MeshError) -> Mapping[str, Any]:
     reason = error.reason_name
     param = "model" if _CODES.get(reason) == "model_not_found" else error.field
     kind = "insufficient_quota" if reason == "BUDGET_EXHAUSTED" else _type(error)
-    code = _CODES.get(reason, reason.lower())
+    code: str | None = _CODES.get(reason, reason.lower())
+    if reason == "GENERATION_NOT_FOUND" or (reason == "FIELD_INVALID" and error.field is None):
+        code = _PREVIOUS[1] if error.field == _PREVIOUS[0] else None
     return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
 
 

@@ -82,3 +82,10 @@ def _model(name: str, owner: str, created: int) -> Mapping[str, Any]:
 
 def _packed(values: Sequence[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+
+
+def page(found: Sequence[Mapping[str, Any]], limit: int) -> Mapping[str, Any]:
+    """The first of a list, as OpenAI pages."""
+    data = found[:limit]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": data, **ends, "has_more": len(found) > limit}

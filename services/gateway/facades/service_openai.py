@@ -10,24 +10,22 @@ from google.api import httpbody_pb2
 from agentnet.gateway.v1 import openai_service_pb2 as pb
 from agentnet.gateway.v1 import openai_service_pb2_grpc
 from services.gateway.facades import http, openai_chat, openai_media, openai_models, openai_responses, reading
-from services.gateway.facades.agents import PREFIX as AGENT
 from services.gateway.facades.answering import answered
-from services.gateway.facades.ask import Pieces, Unsupported
-from services.gateway.facades.models import pieces as read_pieces
 from services.gateway.facades.openai_errors import SHAPE
-from services.gateway.facades.openai_responses import PREFIX, Response
 from services.gateway.facades.router import Answerers
-from shared.ids import Ids
+from services.gateway.responses.kept import Responses
+from shared.errors import InvalidArgument, MeshError
 
-_GENERATION: Final = "gen"
+_MOST_ITEMS: Final = 100
+_USUAL_ITEMS: Final = 20
 
 
 class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
     """Chat completions, responses, embeddings, pictures, sounds, models."""
 
-    def __init__(self, answerers: Answerers, ids: Ids) -> None:
+    def __init__(self, answerers: Answerers, responses: Responses) -> None:
         self._answerers = answerers
-        self._ids = ids
+        self._responses = responses
 
     def CreateChatCompletion(self, request: httpbody_pb2.HttpBody, context: Any) -> http.Bodies:
         return answered(context, SHAPE, self._chat(request))
@@ -40,6 +38,12 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
 
     def CancelResponse(self, request: pb.CancelResponseRequest, context: Any) -> http.Bodies:
         return answered(context, SHAPE, self._cancelled(request.response_id))
+
+    def DeleteResponse(self, request: pb.DeleteResponseRequest, context: Any) -> http.Bodies:
+        return answered(context, SHAPE, self._forgotten(request.response_id))
+
+    def ListResponseInputItems(self, request: pb.ListResponseInputItemsRequest, context: Any) -> http.Bodies:
+        return answered(context, SHAPE, self._items(request))
 
     def CreateEmbedding(self, request: httpbody_pb2.HttpBody, context: Any) -> http.Bodies:
         return answered(context, SHAPE, self._embed(request))
@@ -69,41 +73,53 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
             yield body
 
     async def _respond(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
-        generation = self._ids.new(_GENERATION)
-        asked = openai_responses.read(reading.parse(request), generation)
-        if asked.background and asked.ask.model.startswith(AGENT):
-            raise Unsupported("background", "is not for agents; start a session")
-        pieces, response = self._answerers.answer(asked.ask), Response(_response_id(generation))
-        if asked.stream:
-            async for body in http.stream(openai_responses.events(response, pieces)):
-                yield body
-        elif asked.background:
-            response.take(await anext(pieces))
-            await pieces.aclose()  # the generation goes on for its grace without a reader
-            yield http.document(response.body())
-        else:
-            yield http.document(await openai_responses.complete(response, pieces))
+        begun = await self._responses.begin(reading.parse(request))
+        response, keep = begun.response, self._responses.keep
+        await self._responses.began(begun)
+        try:
+            if begun.request.stream:
+                async for body in http.stream(openai_responses.events(response, begun.pieces, keep)):
+                    yield body
+            elif begun.request.background:
+                response.status = "queued"
+                yield http.document(response.body())
+            else:
+                await openai_responses.complete(response, begun.pieces)
+                await keep(response)
+                yield http.document(response.body())
+        except MeshError as error:
+            await self._responses.undone(response, error)
+            raise
 
     async def _response(self, request: pb.GetResponseRequest) -> http.Bodies:
-        response = Response(request.response_id)
-        if request.stream:
-            after = request.starting_after if request.HasField("starting_after") else -1
-            events = openai_responses.events(response, self._attached(request.response_id), after=after)
-            async for body in http.stream(events):
-                yield body
+        if not request.stream:
+            yield http.document(await self._responses.body(request.response_id))
             return
-        pieces = self._attached(request.response_id)
-        yield http.document(await openai_responses.so_far(response, pieces))
+        after = request.starting_after if request.HasField("starting_after") else -1
+        response, pieces = await self._responses.read(request.response_id, after=after)
+        events = openai_responses.events(response, pieces, self._responses.keep, after=after)
+        async for body in http.stream(events):
+            yield body
 
     async def _cancelled(self, response_id: str) -> http.Bodies:
-        await self._answerers.models.cancel(_generation_id(response_id))
-        response = Response(response_id, status="cancelled")
-        yield http.document(response.body())
+        yield http.document(await self._responses.cancel(response_id))
 
-    async def _attached(self, response_id: str) -> Pieces:
-        async with aclosing(read_pieces(self._answerers.models.attach(_generation_id(response_id)))) as found:
-            async for piece in found:
-                yield piece
+    async def _forgotten(self, response_id: str) -> http.Bodies:
+        await self._responses.forget(response_id)
+        yield http.document({"id": response_id, "object": "response", "deleted": True})
+
+    async def _items(self, request: pb.ListResponseInputItemsRequest) -> http.Bodies:
+        found = list(await self._responses.items(request.response_id))
+        if request.order not in {"", "asc", "desc"}:
+            raise InvalidArgument("order must be asc or desc", field="order")
+        if not 0 <= request.limit <= _MOST_ITEMS:
+            raise InvalidArgument(f"limit must be between 1 and {_MOST_ITEMS}", field="limit")
+        ordered = found if request.order == "asc" else found[::-1]
+        names = [item["id"] for item in ordered]
+        if request.after and request.after not in names:
+            raise InvalidArgument(f"No item with id '{request.after}' found.", field="after")
+        rest = ordered[names.index(request.after) + 1 :] if request.after else ordered
+        yield http.document(openai_models.page(rest, request.limit or _USUAL_ITEMS))
 
     async def _embed(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
         asked = openai_models.read_embedding(reading.parse(request))
@@ -132,11 +148,3 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
 
     async def _listed(self) -> Any:
         return openai_models.models(await self._answerers.models.models(), await self._answerers.agents.agents())
-
-
-def _response_id(generation_id: str) -> str:
-    return generation_id.replace(f"{_GENERATION}_", PREFIX, 1)
-
-
-def _generation_id(response_id: str) -> str:
-    return response_id.replace(PREFIX, f"{_GENERATION}_", 1)

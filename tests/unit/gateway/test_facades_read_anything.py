@@ -10,7 +10,7 @@ from google.api import httpbody_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.facades import anthropic, openai_chat, openai_models, openai_responses, reading
+from services.gateway.facades import anthropic, openai_chat, openai_input, openai_models, reading
 from services.gateway.facades.ask import Ask
 from services.gateway.facades.generation import generation
 from shared.errors import InvalidArgument
@@ -100,7 +100,7 @@ def understood(read: Any, body: dict[str, Any]) -> None:
 def test_reading_ends_in_a_request_or_a_refusal(body: dict[str, Any]) -> None:
     understood(openai_chat.read, body)
     understood(anthropic.read, body)
-    understood(lambda found: openai_responses.read(found, "gen_1"), body)
+    understood(lambda found: openai_input.read(found, "gen_1"), body)
     understood(openai_models.read_embedding, body)
 
 

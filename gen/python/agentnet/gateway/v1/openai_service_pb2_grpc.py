@@ -59,6 +59,16 @@ class OpenaiServiceStub:
                 request_serializer=agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.CancelResponseRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.DeleteResponse = channel.unary_stream(
+                '/agentnet.gateway.v1.OpenaiService/DeleteResponse',
+                request_serializer=agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.DeleteResponseRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListResponseInputItems = channel.unary_stream(
+                '/agentnet.gateway.v1.OpenaiService/ListResponseInputItems',
+                request_serializer=agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.ListResponseInputItemsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.CreateEmbedding = channel.unary_stream(
                 '/agentnet.gateway.v1.OpenaiService/CreateEmbedding',
                 request_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
@@ -108,24 +118,44 @@ class OpenaiServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateResponse(self, request, context):
-        """Responses, streamed with "stream": true. With "background": true it goes on without the caller; read it again by id.
-        Errors: as CreateChatCompletion.
+        """Responses, streamed with "stream": true. With "background": true it goes on without the caller, over the death of any process: a
+        model's in inference's durable queue, an agent's as a session. "previous_response_id" goes on from one before. A tool of type "mcp"
+        (without server_url) is the mesh: tools in "allowed_tools" are run as MCP's are, asked about first unless "require_approval" is "never".
+        Kept for 30 days unless "store" is false; a background answer that nobody reads, for a day.
+        Errors: as CreateChatCompletion; INVALID_ARGUMENT (GENERATION_NOT_FOUND): no such previous response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetResponse(self, request, context):
-        """A response made before, within an hour; with stream=true its events after `starting_after`.
-        Errors: NOT_FOUND (GENERATION_NOT_FOUND).
+        """A response made before; with stream=true its events after `starting_after`, within an hour of its end.
+        Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED); FAILED_PRECONDITION (FIELD_INVALID): it called tools of the
+        mesh, and those are not streamed again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelResponse(self, request, context):
-        """Ends a response that goes on in the background.
+        """Ends a response that goes on in the background; one that has ended stays as it is.
+        Errors: NOT_FOUND (GENERATION_NOT_FOUND); FAILED_PRECONDITION (FIELD_INVALID): it has its caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteResponse(self, request, context):
+        """Forgets a response; what goes on from it later cannot.
         Errors: NOT_FOUND (GENERATION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListResponseInputItems(self, request, context):
+        """A response's own input, without what it went on from.
+        Errors: NOT_FOUND (GENERATION_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +231,16 @@ def add_OpenaiServiceServicer_to_server(servicer, server):
             'CancelResponse': grpc.unary_stream_rpc_method_handler(
                     servicer.CancelResponse,
                     request_deserializer=agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.CancelResponseRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'DeleteResponse': grpc.unary_stream_rpc_method_handler(
+                    servicer.DeleteResponse,
+                    request_deserializer=agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.DeleteResponseRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListResponseInputItems': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListResponseInputItems,
+                    request_deserializer=agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.ListResponseInputItemsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateEmbedding': grpc.unary_stream_rpc_method_handler(
@@ -345,6 +385,60 @@ class OpenaiService:
             target,
             '/agentnet.gateway.v1.OpenaiService/CancelResponse',
             agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.CancelResponseRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentnet.gateway.v1.OpenaiService/DeleteResponse',
+            agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.DeleteResponseRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListResponseInputItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentnet.gateway.v1.OpenaiService/ListResponseInputItems',
+            agentnet_dot_gateway_dot_v1_dot_openai__service__pb2.ListResponseInputItemsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

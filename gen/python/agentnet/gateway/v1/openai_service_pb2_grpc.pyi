@@ -27,16 +27,28 @@ class OpenaiServiceStub:
     BUDGET_EXHAUSTED); FAILED_PRECONDITION (POLICY_BLOCKED); UNAVAILABLE: try again.
     """
     CreateResponse: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """Responses, streamed with "stream": true. With "background": true it goes on without the caller; read it again by id.
-    Errors: as CreateChatCompletion.
+    """Responses, streamed with "stream": true. With "background": true it goes on without the caller, over the death of any process: a
+    model's in inference's durable queue, an agent's as a session. "previous_response_id" goes on from one before. A tool of type "mcp"
+    (without server_url) is the mesh: tools in "allowed_tools" are run as MCP's are, asked about first unless "require_approval" is "never".
+    Kept for 30 days unless "store" is false; a background answer that nobody reads, for a day.
+    Errors: as CreateChatCompletion; INVALID_ARGUMENT (GENERATION_NOT_FOUND): no such previous response.
     """
     GetResponse: _aio.UnaryStreamMultiCallable[_openai_service_pb2.GetResponseRequest, _httpbody_pb2.HttpBody]
-    """A response made before, within an hour; with stream=true its events after `starting_after`.
-    Errors: NOT_FOUND (GENERATION_NOT_FOUND).
+    """A response made before; with stream=true its events after `starting_after`, within an hour of its end.
+    Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED); FAILED_PRECONDITION (FIELD_INVALID): it called tools of the
+    mesh, and those are not streamed again.
     """
     CancelResponse: _aio.UnaryStreamMultiCallable[_openai_service_pb2.CancelResponseRequest, _httpbody_pb2.HttpBody]
-    """Ends a response that goes on in the background.
+    """Ends a response that goes on in the background; one that has ended stays as it is.
+    Errors: NOT_FOUND (GENERATION_NOT_FOUND); FAILED_PRECONDITION (FIELD_INVALID): it has its caller.
+    """
+    DeleteResponse: _aio.UnaryStreamMultiCallable[_openai_service_pb2.DeleteResponseRequest, _httpbody_pb2.HttpBody]
+    """Forgets a response; what goes on from it later cannot.
     Errors: NOT_FOUND (GENERATION_NOT_FOUND).
+    """
+    ListResponseInputItems: _aio.UnaryStreamMultiCallable[_openai_service_pb2.ListResponseInputItemsRequest, _httpbody_pb2.HttpBody]
+    """A response's own input, without what it went on from.
+    Errors: NOT_FOUND (GENERATION_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
     """
     CreateEmbedding: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """Embeddings, as floats or base64.
@@ -88,8 +100,11 @@ class OpenaiServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _httpbody_pb2.HttpBody,
         context: _aio.ServicerContext[_httpbody_pb2.HttpBody, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Responses, streamed with "stream": true. With "background": true it goes on without the caller; read it again by id.
-        Errors: as CreateChatCompletion.
+        """Responses, streamed with "stream": true. With "background": true it goes on without the caller, over the death of any process: a
+        model's in inference's durable queue, an agent's as a session. "previous_response_id" goes on from one before. A tool of type "mcp"
+        (without server_url) is the mesh: tools in "allowed_tools" are run as MCP's are, asked about first unless "require_approval" is "never".
+        Kept for 30 days unless "store" is false; a background answer that nobody reads, for a day.
+        Errors: as CreateChatCompletion; INVALID_ARGUMENT (GENERATION_NOT_FOUND): no such previous response.
         """
 
     @_abc_1.abstractmethod
@@ -98,8 +113,9 @@ class OpenaiServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _openai_service_pb2.GetResponseRequest,
         context: _aio.ServicerContext[_openai_service_pb2.GetResponseRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """A response made before, within an hour; with stream=true its events after `starting_after`.
-        Errors: NOT_FOUND (GENERATION_NOT_FOUND).
+        """A response made before; with stream=true its events after `starting_after`, within an hour of its end.
+        Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED); FAILED_PRECONDITION (FIELD_INVALID): it called tools of the
+        mesh, and those are not streamed again.
         """
 
     @_abc_1.abstractmethod
@@ -108,8 +124,28 @@ class OpenaiServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _openai_service_pb2.CancelResponseRequest,
         context: _aio.ServicerContext[_openai_service_pb2.CancelResponseRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Ends a response that goes on in the background.
+        """Ends a response that goes on in the background; one that has ended stays as it is.
+        Errors: NOT_FOUND (GENERATION_NOT_FOUND); FAILED_PRECONDITION (FIELD_INVALID): it has its caller.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteResponse(
+        self,
+        request: _openai_service_pb2.DeleteResponseRequest,
+        context: _aio.ServicerContext[_openai_service_pb2.DeleteResponseRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """Forgets a response; what goes on from it later cannot.
         Errors: NOT_FOUND (GENERATION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListResponseInputItems(
+        self,
+        request: _openai_service_pb2.ListResponseInputItemsRequest,
+        context: _aio.ServicerContext[_openai_service_pb2.ListResponseInputItemsRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """A response's own input, without what it went on from.
+        Errors: NOT_FOUND (GENERATION_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
         """
 
     @_abc_1.abstractmethod

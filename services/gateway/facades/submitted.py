@@ -1,0 +1,95 @@
+"""Answers that nobody waits for, read from inference's durable queue: live, past, or after who made them died."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from grpc import StatusCode
+
+from agentnet.inference.v1 import generation_pb2
+from agentnet.inference.v1 import queue_service_pb2 as queue
+from services.gateway.facades.ask import AnswerUndone, Began, Ended, Piece, Pieces, Said, Used
+from services.gateway.facades.models import Models, ended, pieces
+from shared.errors import MeshError, from_failure
+
+_PAUSES: Final = (0.05, 0.1, 0.2, 0.5)
+_LONGEST_PAUSE: Final = 1.0
+
+
+@dataclass(slots=True)
+class Submitted:
+    """One reader of one submitted generation."""
+
+    models: Models
+    id: str
+    running: str = ""
+    """The run that is read."""
+    seen: int = 0
+    """Its events that were read."""
+    began: bool = False
+    said: bool = False
+    broken: bool = False
+    """The run failed; another may follow."""
+
+    async def pieces(self) -> Pieces:
+        """All of them. Raises what it failed with, and AnswerUndone when another run says something else."""
+        pauses = iter(_PAUSES)
+        while True:
+            found = await self.models.submitted(self.id)
+            if self.running or found.running_id:
+                self.running = self.running or found.running_id
+                try:
+                    async with aclosing(self._run()) as live:
+                        async for piece in live:
+                            yield piece
+                            if isinstance(piece, Ended):
+                                return
+                except MeshError as error:
+                    found = await self._after(error)
+            if found.state == queue.SUBMITTED_STATE_FAILED:
+                raise from_failure(found.failure)
+            if found.state == queue.SUBMITTED_STATE_SUCCEEDED and not self.said:
+                for piece in whole(found):
+                    yield piece
+                return
+            await asyncio.sleep(next(pauses, _LONGEST_PAUSE))
+
+    async def _after(self, error: MeshError) -> queue.GetSubmittedGenerationResponse:
+        """How it stands after a run could not be read on. Raises AnswerUndone where that ends this reader."""
+        found = await self.models.submitted(self.id)
+        if error.code is StatusCode.UNAVAILABLE and not self.broken and found.running_id == self.running:
+            return found
+        if self.said and found.state != queue.SUBMITTED_STATE_FAILED:
+            raise AnswerUndone("the answer broke off and starts anew; read it again from its start") from error
+        self.running, self.seen, self.broken = "", 0, False
+        return found
+
+    async def _run(self) -> AsyncGenerator[Piece, None]:
+        async with aclosing(pieces(self._events())) as found:
+            async for piece in found:
+                if isinstance(piece, Began) and self.began:
+                    continue
+                self.began = True
+                self.said = self.said or isinstance(piece, Said | Used)
+                yield piece
+
+    async def _events(self) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
+        async with aclosing(self.models.attach(self.running, after=self.seen)) as found:
+            async for event in found:
+                self.seen, self.broken = event.sequence, event.HasField("failed")
+                yield event
+
+
+def whole(found: queue.GetSubmittedGenerationResponse) -> Iterator[Piece]:
+    """What came out, when its events are gone."""
+    answer = found.response
+    yield Began(found.generation_id, "", found.create_time.seconds)
+    if answer.text:
+        yield Said(answer.text)
+    for index, call in enumerate(answer.tool_calls):
+        yield Used(index, call.arguments, call.id, call.name)
+    yield ended(answer.finished)
