@@ -97,8 +97,8 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
                 "name": "edge",
                 "domains": ["*"],
                 "typed_per_filter_config": {"envoy.filters.http.cors": cors},
-                # What says who calls goes no further than admission.
-                "request_headers_to_remove": [*CREDENTIALS, *OURS[1:]],
+                # What says who calls goes no further than admission; nobody behind it reads cookies.
+                "request_headers_to_remove": ["cookie", *CREDENTIALS, *OURS[1:]],
                 "response_headers_to_add": [_added(name, value) for name, value in _SECURITY.items()],
                 "routes": [
                     preflight,
