@@ -72,6 +72,7 @@ def write_service(state: State, root: Path, service: str) -> None:
         copy_tls(state, service, folder / "tls")
         settings["AGENTNET_TLS_FOLDER"] = "/etc/agentnet/tls"
     if service == "gateway":
+        settings["AGENTNET_GATEWAY_DOOR"] = "0.0.0.0:50061"  # asked on the compose network by Envoy
         settings["AGENTNET_GATEWAY_KEY_PEPPER"] = state.secret("api_keys")
         settings["AGENTNET_GATEWAY_PARTS"] = ",".join(f"{name}={name}:50051" for name in SERVICES)
     if service == "orchestrator":

@@ -12,6 +12,7 @@ from deploy.envoy.inputs import EnvoyInputs, cors_origins, edge_folder, tls_want
 from shared.settings import SERVICES
 
 _GRPC_PORT = 50051
+_DOOR_PORT = 50061
 _TLS = Path("/etc/agentnet/tls")
 _LOCAL = Path("gen/descriptors/agentnet.binpb")
 
@@ -22,6 +23,7 @@ def containers() -> EnvoyInputs:
         edge=("0.0.0.0", 8080),  # noqa: S104 - inside its container; compose publishes it on loopback
         internal=("0.0.0.0", 9090),  # noqa: S104 - reachable only on the compose network
         services={name: (name, _GRPC_PORT) for name in SERVICES},
+        door=("gateway", _DOOR_PORT),
         descriptors=Path("/etc/agentnet/agentnet.binpb"),
         edge_jwks=Path("/etc/agentnet/edge.jwks"),
         issuer="agentnet-local",

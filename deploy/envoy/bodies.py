@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import re
 
+from deploy.envoy.admission import BODY, identified
 from deploy.envoy.contract import Template
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 
-BODY = "agentnet.rest"
 _BUFFER = "envoy.filters.http.buffer"
 _LUA = "envoy.filters.http.lua"
 _LONG = 64 * 1024
@@ -21,13 +21,13 @@ local function shortened(text)
   while true do
     local open = string.find(text, '"', at, true)
     if not open then break end
-    local close = open + 1
-    while true do
-      close = string.find(text, '["\\\\]', close)
+    local close, before = open, open
+    repeat
+      close = string.find(text, '"', close + 1, true)
       if not close then return text end
-      if string.byte(text, close) == 34 then break end
-      close = close + 2
-    end
+      before = close - 1
+      while string.byte(text, before) == 92 do before = before - 1 end
+    until (close - before) % 2 == 1
     if close - open > 256 then
       parts[#parts + 1] = string.sub(text, from, open)
       from = close
@@ -55,16 +55,15 @@ end
 def buffer_filter(inputs: EnvoyInputs) -> Config:
     """Off, but on the route below."""
     kind = "envoy.extensions.filters.http.buffer.v3.Buffer"
-    return {"name": _BUFFER, "disabled": True, "typed_config": typed(kind, **_bound(inputs))}
+    return {"name": _BUFFER, "disabled": True, "typed_config": typed(kind, max_request_bytes=inputs.max_request_bytes)}
 
 
 def rest_routes(inputs: EnvoyInputs, facades: list[Template], refuse: Config) -> list[Config]:
-    """What a REST call matches before it is transcoded: as nothing's, with its body read unless it is a facade's."""
+    """What a REST call matches before it is transcoded: as nothing's, with its body read unless it is a facade's. One
+    that is long, or does not say how long it is, is read of those only who may come in.
+    """
     script = _SCRIPT.replace("LONG", str(_LONG)).replace("MOST", str(_MOST)).replace("BODY", BODY)
-    read = {
-        _BUFFER: typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", buffer=_bound(inputs)),
-        _LUA: typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", source_code={"inline_string": script}),
-    }
+    lua = {_LUA: typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", source_code={"inline_string": script})}
     with_body = {"name": ":method", "string_match": {"safe_regex": {"regex": "POST|PUT|PATCH|DELETE"}}}
     no_grpc = {
         "name": "content-type",
@@ -72,13 +71,17 @@ def rest_routes(inputs: EnvoyInputs, facades: list[Template], refuse: Config) ->
         "invert_match": True,
         "treat_missing_header_as_empty": True,
     }
-    match = {"prefix": "/", "headers": [with_body, no_grpc]}
+    short = {"name": "content-length", "range_match": {"start": 0, "end": _LONG + 1}}
     left = [refuse | {"match": _matching(template)} for template in facades]
-    return [*left, refuse | {"match": match, "typed_per_filter_config": read}]
+    for headers, most, more in (([short], _LONG, {}), ([], inputs.max_request_bytes, identified())):
+        match = {"prefix": "/", "headers": [with_body, no_grpc, *headers]}
+        left.append(refuse | {"match": match, "typed_per_filter_config": {**_buffered(most), **lua, **more}})
+    return left
 
 
-def _bound(inputs: EnvoyInputs) -> Config:
-    return {"max_request_bytes": inputs.max_request_bytes}
+def _buffered(most: int) -> Config:
+    kind = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
+    return {_BUFFER: typed(kind, buffer={"max_request_bytes": most})}
 
 
 def _matching(template: Template) -> Config:

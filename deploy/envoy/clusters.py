@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deploy.envoy.admission import door_cluster
 from deploy.envoy.inputs import Config, EnvoyInputs, socket, typed
 from deploy.envoy.tls import upstream_socket
 
@@ -18,7 +19,7 @@ _HTTP2 = typed(
 
 def clusters(inputs: EnvoyInputs) -> list[Config]:
     """All of them, and the collector when there is one."""
-    found = [_cluster(name, inputs) for name in inputs.services]
+    found = [door_cluster(inputs), *(_cluster(name, inputs) for name in inputs.services)]
     if inputs.otlp:
         found.append(_plain("otlp", socket(inputs.otlp)))
     return found

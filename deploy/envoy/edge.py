@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.envoy.bodies import BODY, buffer_filter, rest_routes
+from deploy.envoy.admission import CREDENTIALS, OURS, admit_filter, identify_filter, jwt_filter, unasked
+from deploy.envoy.bodies import buffer_filter, rest_routes
 from deploy.envoy.contract import BYTES, Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
 from deploy.envoy.tls import edge_socket
 
-CLAIMS = "claims"
-FAILURE = "failure"
 _MCP = "agentnet.gateway.v1.McpService"
-_JWT = "envoy.filters.http.jwt_authn"
 # Set by the mesh alone; a client's copies are taken off before anything reads them.
 _ALLOWED = (
     "authorization", "content-type", "x-api-key", "x-grpc-web", "x-user-agent", "grpc-timeout", "x-request-id",
     "traceparent", "last-event-id", "anthropic-version", "anthropic-beta", "openai-organization", "openai-project",
     "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "a2a-version",
 )  # fmt: skip
-# What admission reads of a call; more would cost it time on each.
-_ASKED = ("authorization", "x-api-key", "content-type", "x-request-id", "x-envoy-original-path")
 _EXPOSED = (
     "grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id", "retry-after", "ratelimit",
     "ratelimit-policy", "mcp-session-id",
@@ -36,20 +32,21 @@ _SECURITY = {
     "strict-transport-security": "max-age=31536000; includeSubDomains",
     "cache-control": "no-store",
 }
-_OURS = ("x-agentnet-identity", "x-agentnet-session-id")
+_OURS = (*OURS, "x-agentnet-session-id")
 
 
 def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     """The listener clients reach."""
     filters = [
         _strip(),
+        _cors(),
+        jwt_filter(inputs),
+        identify_filter(inputs),
         buffer_filter(inputs),
         status_filter(),
-        _cors(),
         _grpc_web(),
         _transcoder(inputs, methods),
-        _jwt(inputs),
-        _authz(inputs),
+        admit_filter(inputs),
         router(),
     ]
     return listener(
@@ -87,7 +84,11 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     }
     refuse = {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": NOTHING_HERE}}}
     facades = [template for method in methods if method.output == BYTES for template in method.bodies]
-    calls = [with_status(_opened(route(method, inputs, retries=True), method), method) for method in methods]
+    calls = [
+        with_status(found, method)
+        for method in methods
+        for found in _opened(route(method, inputs, retries=True), method)
+    ]
     calls += [route(method, inputs, retries=False) for method in served_beside(inputs.descriptors)]
     return {
         "name": "edge",
@@ -96,6 +97,8 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
                 "name": "edge",
                 "domains": ["*"],
                 "typed_per_filter_config": {"envoy.filters.http.cors": cors},
+                # What says who calls goes no further than admission; nobody behind it reads cookies.
+                "request_headers_to_remove": ["cookie", *CREDENTIALS, *OURS[1:]],
                 "response_headers_to_add": [_added(name, value) for name, value in _SECURITY.items()],
                 "routes": [
                     preflight,
@@ -128,12 +131,15 @@ def _added(name: str, value: str) -> Config:
     return {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}
 
 
-def _opened(found: Config, method: Method) -> Config:
-    """What the contract calls open needs no credential; everything else does."""
+def _opened(found: Config, method: Method) -> list[Config]:
+    """What the contract calls open needs no credential, so nobody is asked; but what a REST call says in a query is
+    judged as everywhere.
+    """
     if not method.open:
-        return found
-    off = typed("envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
-    return found | {"typed_per_filter_config": {"envoy.filters.http.ext_authz": off}}
+        return [found]
+    query = {"name": "x-envoy-original-path", "string_match": {"contains": "?"}}
+    asked = found | {"match": found["match"] | {"headers": [query]}}
+    return [asked, found | {"typed_per_filter_config": unasked()}]
 
 
 def _strip() -> Config:
@@ -171,43 +177,5 @@ def _transcoder(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
                 "preserve_proto_field_names": True,
                 "stream_sse_style_delimited": True,
             },
-        ),
-    }
-
-
-def _jwt(inputs: EnvoyInputs) -> Config:
-    """Verifies a bearer JWT. It refuses nothing itself: gateway reads the claims, or why they are not trusted, and
-    answers with the reason.
-    """
-    provider = {
-        "issuer": inputs.issuer,
-        "audiences": [inputs.audience],
-        "forward": False,
-        "local_jwks": {"filename": str(inputs.edge_jwks)},
-        "payload_in_metadata": CLAIMS,
-        "failed_status_in_metadata": FAILURE,
-        "clock_skew_seconds": 5,
-        # A signature is verified once; whether the token has ended is looked at on every call.
-        "jwt_cache_config": {"jwt_cache_size": 1000},
-    }
-    rules = [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": [
-        {"provider_name": "edge"}, {"allow_missing_or_failed": {}}]}}}]  # fmt: skip
-    kind = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
-    return {"name": _JWT, "typed_config": typed(kind, providers={"edge": provider}, rules=rules)}
-
-
-def _authz(inputs: EnvoyInputs) -> Config:
-    """Asks gateway. One that has much to do answers late, as to health checks; one that is gone refuses at once."""
-    return {
-        "name": "envoy.filters.http.ext_authz",
-        "typed_config": typed(
-            "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-            transport_api_version="V3",
-            grpc_service={"envoy_grpc": {"cluster_name": "gateway"}, "timeout": f"{inputs.health_seconds}s"},
-            failure_mode_allow=False,
-            status_on_error={"code": "ServiceUnavailable"},
-            metadata_context_namespaces=[_JWT, BODY],
-            clear_route_cache=False,
-            allowed_headers={"patterns": [{"exact": name} for name in _ASKED]},
         ),
     }

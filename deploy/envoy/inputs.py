@@ -39,6 +39,8 @@ class EnvoyInputs:
     edge: Address
     internal: Address
     services: Mapping[str, Address]
+    # Where gateway answers who may enter: a socket's file, or an address.
+    door: Path | Address
     descriptors: Path
     edge_jwks: Path
     issuer: str

@@ -130,7 +130,10 @@ def _tracing(inputs: EnvoyInputs) -> Config:
 
 def _local_replies() -> Config:
     """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON. Gateway's refusals already do."""
-    refusal = {"and_filter": {"filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, _answered(400)]}}
+    asked = {"response_flag_filter": {"flags": ["UAEX"]}}
+    refusal = {"and_filter": {"filters": [asked, _answered(400)]}}
+    # Gateway's word for that it cannot tell: of a 5xx Envoy keeps none.
+    unknown = {"and_filter": {"filters": [asked, _answered(421)]}}
     own = [
         {
             "filter": _answered(status),
@@ -141,7 +144,7 @@ def _local_replies() -> Config:
         }
         for status, code in _HTTP_CODES.items()
     ]
-    return {"mappers": [{"filter": refusal}, *own]}
+    return {"mappers": [{"filter": refusal}, {"filter": unknown, "status_code": 503}, *own]}
 
 
 def _answered(status: int) -> Config:

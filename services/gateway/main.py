@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import grpc
 from a2a.types import a2a_pb2_grpc
-from envoy.service.auth.v3 import external_auth_pb2_grpc
 from mcp.server.lowlevel import Server as McpServer
 from redis.asyncio import Redis
 
@@ -34,7 +33,7 @@ from agentnet.gateway.v1 import (
     webhook_service_pb2_grpc,
 )
 from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
-from services.gateway import contract, probes
+from services.gateway import contract, door, probes
 from services.gateway.a2a.cards import Cards
 from services.gateway.a2a.handler import A2aHandler
 from services.gateway.a2a.push import Push
@@ -85,7 +84,7 @@ from services.gateway.permissions import permissions
 from services.gateway.responses.kept import Responses
 from services.gateway.responses.store import ResponseStore
 from services.gateway.responses.store_postgres import PostgresResponseStore
-from services.gateway.service import Authorization, HealthService, IdentityService, KeyService
+from services.gateway.service import HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
 from services.gateway.service_operations import DebugService, RunService
 from services.gateway.settings import GatewaySettings, IssuerSettings
@@ -106,8 +105,8 @@ PEERS = ("agentnet.tools.v1.ToolService", *models.SERVICES, media.SERVICE, *agen
 READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
 NAMES = Names.of(contract.services())
-# Envoy asks before there is an identity; what the contract calls open is for those who have none.
-OPEN = ("/envoy.service.auth.v3.Authorization/", *(path for path, one in PERMISSIONS.items() if one.open))
+# What the contract calls open is for those who have no identity.
+OPEN = tuple(path for path, one in PERMISSIONS.items() if one.open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +189,8 @@ async def build(
         audit=audit,
         clock=clock,
     )
-    signer = Signer("gateway", private_key, clock)
-    authorization = Authorization(admission, NAMES, signer, clock, ttl=settings.identity_ttl)
-    external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
+    asked = door.Door(admission, NAMES, Signer("gateway", private_key, clock), clock, ttl=settings.identity_ttl)
+    await stack.enter_async_context(door.opened(settings.door, asked.answer, tls=settings.tls_folder))
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, directory, audit, clock), server)
     scopes = frozenset(permission.scope for permission in PERMISSIONS.values())

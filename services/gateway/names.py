@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
+from agentnet.common.v1 import permission_pb2
 from shared.errors import InvalidArgument
 
 _BYTES: Final = "google.api.HttpBody"
@@ -40,7 +41,9 @@ class Names:
 
     @classmethod
     def of(cls, services: Iterable[ServiceDescriptor]) -> Names:
-        """Of all methods but those that take or answer plain bytes: facades judge what they are sent themselves."""
+        """Of all methods but those of facades, which take or answer bytes and judge what they are sent themselves;
+        documents, open to all, are none.
+        """
         methods = [method for service in services for method in service.methods]
         return cls({f"/{one.containing_service.full_name}/{one.name}": _form(one) for one in methods if _typed(one)})
 
@@ -54,9 +57,13 @@ class Names:
 
 
 def _typed(method: MethodDescriptor) -> bool:
-    return _BYTES not in {method.output_type.full_name, method.input_type.full_name} and not any(
-        field.message_type and field.message_type.full_name == _BYTES for field in method.input_type.fields
-    )
+    taken = {method.input_type, *(field.message_type for field in method.input_type.fields if field.message_type)}
+    answered = {method.output_type} if not _open(method) else set()
+    return _BYTES not in {message.full_name for message in taken | answered}
+
+
+def _open(method: MethodDescriptor) -> bool:
+    return bool(method.GetOptions().Extensions[permission_pb2.permission] == permission_pb2.PERMISSION_OPEN)
 
 
 def _form(method: MethodDescriptor) -> Form:

@@ -1,13 +1,9 @@
-"""Gateway's services: admission for Envoy, identity, keys and health."""
+"""Gateway's services: identity, keys and health."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from datetime import datetime, timedelta
 from importlib.metadata import version
-from typing import Any, Final
-
-from envoy.service.auth.v3 import external_auth_pb2_grpc
+from typing import Any
 
 from agentnet.gateway.v1 import (
     health_service_pb2,
@@ -18,52 +14,13 @@ from agentnet.gateway.v1 import (
 )
 from agentnet.gateway.v1 import key_service_pb2 as pb
 from services.gateway import convert
-from services.gateway.admission import Admission
 from services.gateway.audit import Audit
 from services.gateway.directory import Directory
 from services.gateway.health import MeshHealth
 from services.gateway.keys import Keys
-from services.gateway.names import Names
 from shared import fields
 from shared.clock import Clock
-from shared.errors import MeshError
-from shared.identity import Principal, Signer, current
-
-_CACHE: Final = 4096
-
-
-class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ignore[misc] # untyped stubs
-    """envoy.service.auth.v3: who enters. A fault of ours is an error to Envoy, which then keeps everyone out."""
-
-    def __init__(self, admission: Admission, names: Names, signer: Signer, clock: Clock, *, ttl: timedelta) -> None:
-        self._admission = admission
-        self._names = names
-        self._signer = signer
-        self._clock = clock
-        self._ttl = ttl
-        self._headers: OrderedDict[Principal, tuple[datetime, str]] = OrderedDict()
-
-    async def Check(self, request: Any, context: Any) -> Any:
-        asked = convert.check_request(request)
-        try:
-            admitted = await self._admission.admit(asked)
-            if asked.rest:
-                self._names.check(asked.path, *convert.said(request))
-        except MeshError as error:
-            return convert.denied(error, asked.path, rest=asked.rest)
-        return convert.admitted(self._signed(admitted.principal), admitted.level)
-
-    def _signed(self, principal: Principal) -> str:
-        """A header serves a caller for half its life, so that those behind have it verified once."""
-        now, found = self._clock.now(), self._headers.get(principal)
-        if found and found[0] > now:
-            return found[1]
-        header = self._signer.sign(principal, self._ttl)
-        end = now + self._ttl / 2
-        self._headers[principal] = (min(end, principal.expires_at) if principal.expires_at else end, header)
-        if len(self._headers) > _CACHE:
-            self._headers.popitem(last=False)
-        return header
+from shared.identity import current
 
 
 class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):

@@ -43,6 +43,11 @@ class GatewaySettings(MeshSettings):
     model_config = settings_for("gateway")
 
     key_pepper: SecretStr = Field(description="API keys are stored as a hash keyed with this")
+    door: str = Field(
+        default="127.0.0.1:50061",
+        pattern=r"^(unix:/.+|.+:\d{1,5})$",
+        description="where Envoy asks who may enter: unix:/path, or host:port",
+    )
     parts: str = Field(default="", description="name=host:port of every service, by comma, for health")
     identity_ttl: timedelta = Field(default=timedelta(minutes=5), description="of the identity header of one call")
     issuers: list[IssuerSettings] = Field(default_factory=list, description="trusted beside the edge's own, as JSON")

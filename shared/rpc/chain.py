@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -12,14 +12,12 @@ from shared.identity import HEADER, Verifier
 from shared.rpc.auth import authenticate
 from shared.rpc.deadline import deadline
 from shared.rpc.errors import errors
-from shared.rpc.log import logged, timed
+from shared.rpc.log import logged
 from shared.rpc.middleware import Call, Middleware
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Parse = Callable[[bytes], Any]
-# Asked by Envoy before each call, without an identity and with a deadline of Envoy's own.
-_ADMISSION: Final = "/envoy.service.auth."
 
 
 class Chain(grpc.aio.ServerInterceptor):
@@ -58,14 +56,6 @@ class Chain(grpc.aio.ServerInterceptor):
         )
 
     def _unary(self, call: Any, method: str, parse: Parse) -> Any:
-        async def briefly(request: bytes, context: Context) -> Any:
-            with timed(method, context):
-                async with errors(method, context):
-                    return await call(parse(request), context)
-
-        if method.startswith(_ADMISSION):
-            return briefly
-
         async def unary(request: bytes, context: Context) -> Any:
             async with self._around(method, context, streaming=False):
                 return await call(parse(request), context)

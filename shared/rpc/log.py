@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -24,7 +24,7 @@ REQUEST_ID: Final = "x-request-id"
 LONGEST_REQUEST_ID: Final = 64
 SESSION_ID: Final = "x-agentnet-session-id"
 _NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
-_QUIET: Final = ("/grpc.health.", "/envoy.service.auth.")
+_QUIET: Final = "/grpc.health."
 
 _logger: Final = logging.getLogger("agentnet")
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -68,16 +68,6 @@ def enter_session(session: str, *, request: str) -> None:
     _session_id.set(session)
     _request_id.set(request)
     bind_call(request_id=request, session_id=session)
-
-
-@contextmanager
-def timed(method: str, context: Context) -> Iterator[None]:
-    """Only its time and its end: for admission, which is asked before each call and calls nobody."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        _finish(method, _code(context), (time.perf_counter() - start) * 1000)
 
 
 def _finish(method: str, code: str, elapsed_ms: float) -> None:

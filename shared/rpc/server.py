@@ -35,6 +35,9 @@ _ALWAYS_OPEN: Final = ("/grpc.health.v1.", "/grpc.reflection.")
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # As many headers as Envoy takes, each counted with 32 bytes more; gRPC refuses some from the first number on.
+    ("grpc.max_metadata_size", 40 * 1024),
+    ("grpc.absolute_max_metadata_size", 48 * 1024),
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

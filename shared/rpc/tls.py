@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,6 +87,19 @@ def server_credentials(folder: Path) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(first, newest, require_client_authentication=True)  # type: ignore[arg-type]
 
 
+def server_context(folder: Path) -> ssl.SSLContext:
+    """The same for servers of asyncio: each handshake has the newest files. Raises OSError and ValueError."""
+    certificates, newest = Certificates(folder), [_context(folder)]
+
+    def replaced(connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
+        if certificates.renewed():
+            newest[0] = _context(folder)
+        connection.context = newest[0]
+
+    newest[0].sni_callback = replaced
+    return newest[0]
+
+
 def channel(address: str, folder: Path | None, **more: Any) -> grpc.aio.Channel:
     """To a peer: over mutual TLS with the folder's files as they are now, in the clear without one."""
     if folder is None:
@@ -102,6 +116,13 @@ def channel_credentials(folder: Path) -> grpc.ChannelCredentials:
 def renewal(folder: Path) -> Callable[[], bool]:
     """Tells, each time it is asked, whether new channels would show or trust something new."""
     return Certificates(folder).renewed
+
+
+def _context(folder: Path) -> ssl.SSLContext:
+    found = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / AUTHORITY))
+    found.minimum_version, found.verify_mode = ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED
+    found.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    return found
 
 
 def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:

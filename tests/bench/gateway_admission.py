@@ -11,26 +11,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import uvloop
-from envoy.service.auth.v3 import external_auth_pb2
 
-from agentnet.gateway.v1 import health_service_pb2, identity_service_pb2
+from agentnet.gateway.v1 import identity_service_pb2
+from deploy.envoy.admission import unasked
+from deploy.local.parts import door_socket
+from deploy.local.state import State
+from services.gateway import question
 from services.gateway.buckets_local import LocalBuckets
 from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
 from shared.clock import SystemClock
+from shared.identity import HEADER, Principal, Signer
 from shared.log import configure
 from shared.redis import open_redis
-from tests.support.edge import memory_stores, running_edge
+from tests.support.edge import inputs_of, memory_stores, running_edge, running_envoy
 from tests.support.valkey import free_port, running_valkey
 
 CALLS = 2000
 SECONDS = 5.0
 AT_ONCE = 64
+CALLER = "agentnet.gateway.v1.IdentityService/GetCaller"
 TICKS = os.sysconf("SC_CLK_TCK")
 WIDE = {name: {"per_second": 1e6, "burst": 10_000_000} for name in ("tenant", "user", "key", "method")}
 
@@ -44,32 +52,70 @@ async def serve(folder: Path, redis_url: str) -> None:
         stores = replace(memory_stores(), buckets=buckets)
         ttl = {"key_cache_ttl": 5, "directory_cache_ttl": 5}
         async with running_edge(folder, stores=stores, limits=WIDE, log_level="WARNING", **ttl) as edge:
-            made = await edge.ok("POST", "/v1/keys", edge.token(), {"display_name": "bench", "roles": ["admin"]})
-            told = {"edge": edge.address, "gateway": edge.behind, "key": made["secret"], "token": edge.token()}
-            sys.stdout.write(json.dumps(told) + "\n")
-            sys.stdout.flush()
-            await asyncio.to_thread(sys.stdin.read)
+            port, beside = free_port(), folder / "beside"
+            beside.mkdir()
+            inputs = inputs_of(edge.state, edge.behind, edge=port, internal=free_port())
+            async with running_envoy(inputs, beside, partial(unadmitted, edge.state)):
+                made = await edge.ok("POST", "/v1/keys", edge.token(), {"display_name": "bench", "roles": ["admin"]})
+                told = {
+                    "edge": edge.address, "unadmitted": f"127.0.0.1:{port}", "key": made["secret"],
+                    "token": edge.token(), "door": str(door_socket(edge.state)),
+                }  # fmt: skip
+                sys.stdout.write(json.dumps(told) + "\n")
+                sys.stdout.flush()
+                await asyncio.to_thread(sys.stdin.read)
 
 
-def check(key: str) -> external_auth_pb2.CheckRequest:
+def unadmitted(state: State, config: Any) -> None:
+    """The same edge, but that nobody is asked about one method and everyone's name is the same."""
+    signer = Signer("gateway", state.key("gateway.pem").read_bytes(), SystemClock())
+    name = signer.sign(Principal("acme", "ada", frozenset({"admin"})), timedelta(hours=1))
+    (chain,) = config["static_resources"]["listeners"][0]["filter_chains"]
+    for found in chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]:
+        if found["match"].get("path") == f"/{CALLER}":
+            found["typed_per_filter_config"] = unasked()
+            found["request_headers_to_add"] = [{"header": {"key": HEADER, "value": name}}]
+
+
+def check(key: str) -> bytes:
     """What Envoy asks for a call with an API key."""
-    request = external_auth_pb2.CheckRequest()
-    http = request.attributes.request.http
-    http.path, http.method = "/agentnet.gateway.v1.IdentityService/GetCaller", "POST"
-    http.headers.update({"x-api-key": key, "content-type": "application/grpc", "x-request-id": "bench"})
-    request.attributes.source.address.socket_address.address = "127.0.0.1"
-    return request
+    return (
+        f"POST {question.ADMIT}/{CALLER} HTTP/1.1\r\nhost: 127.0.0.1:8080\r\ncontent-length: 0\r\n"
+        f"x-api-key: {key}\r\n{question.TYPE}: application/grpc\r\nx-request-id: bench\r\n{question.ADDRESS}: 127.0.0.1\r\n"
+        "x-envoy-internal: true\r\nx-forwarded-for: 127.0.0.1\r\nx-envoy-expected-rq-timeout-ms: 10000\r\n\r\n"
+    ).encode()
 
 
-async def latencies(call: Any) -> list[float]:
-    """Milliseconds of calls one after another, sorted."""
-    found = []
+class Asking:
+    """Envoy's connections to the door: as many as there are callers at once."""
+
+    def __init__(self, door: str, asked: bytes) -> None:
+        self._door = door
+        self._asked = asked
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def __call__(self) -> None:
+        reader, writer = self._idle.pop() if self._idle else await asyncio.open_unix_connection(self._door)
+        writer.write(self._asked)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        self._idle.append((reader, writer))
+
+
+async def latencies(calls: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Milliseconds of calls one after another and kind after kind, so that all had the same moments; sorted."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(CALLS + 200):
-        began = time.perf_counter()
-        await call()
-        if number >= 200:
-            found.append((time.perf_counter() - began) * 1000)
-    return sorted(found)
+        for name, call in calls.items():
+            began = time.perf_counter()
+            await call()
+            if number >= 200:
+                found[name].append((time.perf_counter() - began) * 1000)
+    return {name: sorted(took) for name, took in found.items()}
+
+
+def at(took: list[float], part: float) -> float:
+    return took[int(len(took) * part)]
 
 
 async def rate(call: Any, pid: int) -> tuple[float, float]:
@@ -91,29 +137,37 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def row(name: str, found: list[float]) -> str:
-    return f"| {name} | {found[len(found) // 2]:.2f} | {found[int(len(found) * 0.99)]:.2f} |"
-
-
 async def measure(told: dict[str, str], pid: int) -> list[str]:
-    async with grpc.aio.insecure_channel(told["edge"]) as edge, grpc.aio.insecure_channel(told["gateway"]) as gateway:
+    async with (
+        grpc.aio.insecure_channel(told["edge"]) as edge,
+        grpc.aio.insecure_channel(told["unadmitted"]) as unadmitted,
+    ):
+        await unadmitted.channel_ready()
+        nobody = identity_service_pb2.GetCallerRequest().SerializeToString()
+        free, admitted = unadmitted.unary_unary(f"/{CALLER}"), edge.unary_unary(f"/{CALLER}")
         bearer = (("authorization", f"Bearer {told['token']}"),)
         key = (("x-api-key", told["key"]),)
-        liveness = edge.unary_unary("/agentnet.gateway.v1.HealthService/GetLiveness")
-        caller = edge.unary_unary("/agentnet.gateway.v1.IdentityService/GetCaller")
-        ask = gateway.unary_unary("/envoy.service.auth.v3.Authorization/Check")
-        empty = health_service_pb2.GetLivenessRequest().SerializeToString()
-        nobody = identity_service_pb2.GetCallerRequest().SerializeToString()
-        asked = check(told["key"]).SerializeToString()
-        open_ = row("through Envoy, open method", await latencies(lambda: liveness(empty)))
-        by_key = row("through Envoy, admitted by API key", await latencies(lambda: caller(nobody, metadata=key)))
-        by_jwt = row("through Envoy, admitted by JWT", await latencies(lambda: caller(nobody, metadata=bearer)))
-        itself = row("admission itself, asked as Envoy asks", await latencies(lambda: ask(asked)))
-        each_second, microseconds = await rate(lambda: ask(asked), pid)
+        ask = Asking(told["door"], check(told["key"]))
+        found = await latencies(
+            {
+                "through Envoy, admission off": lambda: free(nobody),
+                "through Envoy, admitted by API key": lambda: admitted(nobody, metadata=key),
+                "through Envoy, admitted by JWT": lambda: admitted(nobody, metadata=bearer),
+                "admission itself, asked as Envoy asks": ask,
+            }
+        )
+        (_, *none), (_, *by_key), (_, *by_jwt), _ = (
+            (name, at(took, 0.5), at(took, 0.99)) for name, took in found.items()
+        )
+        each_second, microseconds = await rate(ask, pid)
         return [
-            "| call, one after another | p50 ms | p99 ms |",
+            "| the same call, in turns | p50 ms | p99 ms |",
             "|---|---|---|",
-            *(open_, by_key, by_jwt, itself),
+            *(f"| {name} | {at(took, 0.5):.2f} | {at(took, 0.99):.2f} |" for name, took in found.items()),
+            *(
+                f"| added by admission, {name} | {one[0] - none[0]:.2f} | {one[1] - none[1]:.2f} |"
+                for name, one in (("API key", by_key), ("JWT", by_jwt))
+            ),
             "",
             f"{AT_ONCE} at once, one gateway process: {each_second:.0f} admissions a second, {microseconds:.0f} us of CPU each",
         ]

@@ -20,6 +20,7 @@ import grpc
 
 from deploy.envoy.config import EnvoyInputs, write_config
 from deploy.local.authority import Authority
+from deploy.local.parts import door_socket
 from deploy.local.state import State
 from deploy.local.tokens import AUDIENCE, ISSUER, mint
 from services.gateway import main as gateway
@@ -131,6 +132,7 @@ async def running_edge(
     edge, internal = free_port(), free_port()
     given = {
         "listen": "127.0.0.1:0",
+        "door": f"unix:{door_socket(state)}",
         "postgres_dsn": "postgres://nowhere",
         "identity_keys": state.key("mesh.jwks"),
         "identity_private_key": state.key("gateway.pem"),
@@ -173,6 +175,7 @@ def inputs_of(
         edge=("127.0.0.1", edge),
         internal=("127.0.0.1", internal),
         services={name: (host, int(port)) for name in SERVICES},
+        door=door_socket(state),
         descriptors=ROOT / "gen" / "descriptors" / "agentnet.binpb",
         edge_jwks=state.key("edge.jwks"),
         issuer=ISSUER,
@@ -185,10 +188,15 @@ def inputs_of(
 
 
 @asynccontextmanager
-async def running_envoy(inputs: EnvoyInputs, folder: Path) -> AsyncIterator[None]:
-    """Envoy as the mesh configures it; it may not listen yet."""
+async def running_envoy(
+    inputs: EnvoyInputs, folder: Path, change: Callable[[Any], None] = lambda _config: None
+) -> AsyncIterator[None]:
+    """Envoy as the mesh configures it, with a `change` of the test's own; it may not listen yet."""
     file = folder / "envoy.json"
     write_config(inputs, file)
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
     binary = Path(envoy.__file__).parent / "_bin" / "envoy"
     command = (str(binary), "-c", str(file), "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart")
     with (folder / "envoy.log").open("wb") as log:

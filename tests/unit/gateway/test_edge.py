@@ -54,7 +54,25 @@ def test_every_route_but_the_open_ones_passes_admission() -> None:
     assert filters.index("ext_authz") > filters.index("grpc_json_transcoder")
     for route in manager()["route_config"]["virtual_hosts"][0]["routes"]:
         off = route.get("typed_per_filter_config", {}).get("envoy.filters.http.ext_authz")
-        path = route["match"].get("path", "")
-        assert bool(off) == any(
-            name in path for name in ("HealthService/", "/GetOpenApi", "/GetDocs", "/GetPublicAgentCard")
-        )
+        path, query = route["match"].get("path", ""), "headers" in route["match"]
+        open_to_all = any(name in path for name in ("HealthService/", "/GetOpenApi", "/GetDocs", "/GetPublicAgentCard"))
+        assert bool(off) == (open_to_all and not query)
+
+
+def test_a_long_body_is_read_only_of_who_may_come_in() -> None:
+    """Whoever gets a body read without being known first has at most 64 KiB of it read."""
+    filters = [one["name"] for one in manager()["http_filters"]]
+    reads = [filters.index(name) for name in ("envoy.filters.http.buffer", "envoy.filters.http.lua")]
+    assert filters.index("envoy.filters.http.jwt_authn") < filters.index("agentnet.identify") < min(reads)
+    found = []
+    for route in manager()["route_config"]["virtual_hosts"][0]["routes"]:
+        more = route.get("typed_per_filter_config", {})
+        if buffer := more.get("envoy.filters.http.buffer"):
+            found.append(("agentnet.identify" in more, buffer["buffer"]["max_request_bytes"]))
+    assert found == [(False, 64 * 1024), (True, 16 * 1024 * 1024)]
+
+
+def test_no_credential_and_nothing_of_ours_goes_further_than_admission() -> None:
+    host = manager()["route_config"]["virtual_hosts"][0]
+    assert {"authorization", "x-api-key", "x-agentnet-claims"} <= set(host["request_headers_to_remove"])
+    assert "x-agentnet-identity" not in host["request_headers_to_remove"]
