@@ -241,6 +241,7 @@ def list_sessions(request: sessions.ListSessionsRequest) -> tuple[SessionFilter,
         since=_time(request, "start_time_from"),
         until=_time(request, "start_time_until"),
         metadata=json_format.MessageToDict(request.metadata),
+        archived=request.archived if request.HasField("archived") else None,
         newest_first=_SESSION_ORDERS[request.order_by],
     )
     scope = f"sessions|{chosen}"

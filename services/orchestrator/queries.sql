@@ -95,7 +95,7 @@ where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and ($6::text = '' or exists (select from unnest(participants) p where split_part(p, '@', 1) = $6))
   and ($7::int = 0 or stop_reason = $7)
   and ($8::timestamptz is null or started_at >= $8) and ($9::timestamptz is null or started_at < $9)
-  and metadata @> $10::jsonb
+  and metadata @> $10::jsonb and ($11::boolean is null or (archived_at is not null) = $11)
 order by started_at desc, id desc
 limit $5;
 
@@ -112,7 +112,7 @@ where ($1::int = 0 or status = $1) and ($2::text = '' or mode = $2)
   and ($6::text = '' or exists (select from unnest(participants) p where split_part(p, '@', 1) = $6))
   and ($7::int = 0 or stop_reason = $7)
   and ($8::timestamptz is null or started_at >= $8) and ($9::timestamptz is null or started_at < $9)
-  and metadata @> $10::jsonb
+  and metadata @> $10::jsonb and ($11::boolean is null or (archived_at is not null) = $11)
 order by started_at, id
 limit $5;
 

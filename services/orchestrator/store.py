@@ -35,6 +35,7 @@ class SessionFilter:
     since: datetime | None = None
     until: datetime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    archived: bool | None = None
     newest_first: bool = True
 
 

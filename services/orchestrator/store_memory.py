@@ -174,8 +174,9 @@ class MemorySessionStore:
         return kept.session if kept else None
 
     async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
-        of_tenant = (kept.session for (owner, _), kept in self._kept.items() if owner == tenant)
-        found = [one for one in of_tenant if _chosen(one, chosen)]
+        of_tenant = [kept for (owner, _), kept in self._kept.items() if owner == tenant]
+        here = [kept.session for kept in of_tenant if chosen.archived in (None, not kept.log)]
+        found = [one for one in here if _chosen(one, chosen)]
         found.sort(key=_started, reverse=chosen.newest_first)
         if page.cursor:
             seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])

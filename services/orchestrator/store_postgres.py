@@ -126,7 +126,7 @@ class PostgresSessionStore:
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
                 query, chosen.status, chosen.mode, *seen, page.size + 1, chosen.agent, chosen.stop_reason, chosen.since,
-                chosen.until, dict(chosen.metadata),
+                chosen.until, dict(chosen.metadata), chosen.archived,
             )  # fmt: skip
         return [session_pb2.Session.FromString(row["data"]) for row in rows]
 

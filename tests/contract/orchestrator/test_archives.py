@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ import pytest
 from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.archives import Archive, Archivist
 from services.orchestrator.histories import Histories
-from services.orchestrator.store import Entry
+from services.orchestrator.store import Entry, SessionFilter
 from services.orchestrator.tail_memory import MemoryTail
 from services.orchestrator.watch import Watcher
 from shared.clock import FakeClock
 from shared.errors import MeshError
-from shared.objects import FolderObjects
+from shared.objects import FolderObjects, objects
+from shared.paging import Page
 from tests.contract.orchestrator.conftest import Stores
+from tests.contract.orchestrator.test_checkpoints import s3_url
 from tests.contract.orchestrator.test_kills import drive, driver, started
 from tests.support.orchestrator import TENANT, World
+
+__all__ = ("s3_url",)
 
 DAY = timedelta(days=1)
 
@@ -70,6 +74,29 @@ async def test_a_log_that_moved_is_read_from_any_place_byte_for_byte(kept: Kept)
     assert [(one.sequence, one.payload) for one in await kept.log()] == [(one.sequence, one.payload) for one in before]
     assert [one.sequence for one in await kept.log(after=5)] == [one.sequence for one in before[5:]]
     assert await kept.log(after=len(before)) == []
+
+
+async def test_a_log_moves_to_a_bucket_as_to_a_folder(kept: Kept, s3_url: str) -> None:
+    bucket = Archive(objects(f"s3://runs/{kept.folder.name}?endpoint={s3_url}", what="the archive"))
+    kept.stores.sessions._archive = bucket  # type: ignore[attr-defined] # both have one
+    before = [one.payload for one in await kept.log()]
+    assert await replace(kept, archive=bucket).move(after=timedelta()) == 1
+    bucket._read.clear()
+    assert [one.payload for one in await kept.log()] == before
+    assert (await kept.histories.audit(TENANT, "ses_1")).chain.intact
+    assert not list(kept.folder.rglob("*.json"))
+
+
+async def test_sessions_are_listed_by_where_their_log_lies(kept: Kept) -> None:
+    await started(kept.world, kept.stores, "ses_2")
+
+    async def listed(archived: bool | None) -> list[str]:
+        chosen = SessionFilter(archived=archived, newest_first=False)
+        return sorted(one.id for one in await kept.stores.sessions.every(TENANT, chosen, page=Page()))
+
+    assert await listed(archived=True) == []
+    await kept.move(after=timedelta())
+    assert [await listed(one) for one in (True, False, None)] == [["ses_1"], ["ses_2"], ["ses_1", "ses_2"]]
 
 
 async def test_what_moved_is_gone_from_the_store_and_moves_once(kept: Kept) -> None:

@@ -89,7 +89,7 @@ async def test_text_alone_and_calls_alone(mesh: Mesh, client: AgentNet) -> None:
 
 
 async def test_a_session_is_started_for_a_team(client: AgentNet) -> None:
-    started = await client.sessions.start("x", agents=["Clio"], team="edge")
+    started = await client.sessions.start("x", agents=["Athena"], team="edge")
     assert (started.team, (await client.sessions.get(started.id)).team) == ("edge", "edge")
 
 

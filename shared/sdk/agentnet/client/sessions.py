@@ -151,11 +151,15 @@ class Sessions:
         request = session_service_pb2.GetSessionRequest(session_id=session_id)
         return (await unary(self._stub.GetSession(request, **self._call()))).session
 
-    async def list(self, *, mode: str = "", order_by: str = "") -> AsyncIterator[session_pb2.Session]:
-        """All sessions, newest first, page by page."""
+    async def list(
+        self, *, mode: str = "", order_by: str = "", archived: bool | None = None
+    ) -> AsyncIterator[session_pb2.Session]:
+        """All sessions, newest first, page by page; `archived` ones lie in the archive, or do not."""
         token = ""
         while True:
-            request = session_service_pb2.ListSessionsRequest(page_token=token, mode=mode, order_by=order_by)
+            request = session_service_pb2.ListSessionsRequest(
+                page_token=token, mode=mode, order_by=order_by, archived=archived
+            )
             page = await unary(self._stub.ListSessions(request, **self._call()))
             for session in page.sessions:
                 yield session

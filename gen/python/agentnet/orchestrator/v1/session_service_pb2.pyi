@@ -202,6 +202,7 @@ class ListSessionsRequest(_message.Message):
     START_TIME_FROM_FIELD_NUMBER: _builtins.int
     START_TIME_UNTIL_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    ARCHIVED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -216,6 +217,8 @@ class ListSessionsRequest(_message.Message):
     """Only sessions this agent takes part in, by name; empty: all."""
     stop_reason: _session_pb2.StopReason.ValueType
     """Only sessions that stopped for this reason; unspecified: all."""
+    archived: _builtins.bool
+    """Only sessions whose log lies in the archive, or only those whose log does not. Absent: all."""
     @_builtins.property
     def start_time_from(self) -> _timestamp_pb2.Timestamp:
         """Only sessions started at this time or later. Absent: all."""
@@ -241,12 +244,15 @@ class ListSessionsRequest(_message.Message):
         start_time_from: _timestamp_pb2.Timestamp | None = ...,
         start_time_until: _timestamp_pb2.Timestamp | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        archived: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "start_time_from", b"start_time_from", "start_time_until", b"start_time_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_archived", b"_archived", "archived", b"archived", "metadata", b"metadata", "start_time_from", b"start_time_from", "start_time_until", b"start_time_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "metadata", b"metadata", "mode", b"mode", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "start_time_from", b"start_time_from", "start_time_until", b"start_time_until", "status", b"status", "stop_reason", b"stop_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archived", b"_archived", "agent", b"agent", "archived", b"archived", "metadata", b"metadata", "mode", b"mode", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "start_time_from", b"start_time_from", "start_time_until", b"start_time_until", "status", b"status", "stop_reason", b"stop_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__archived: _TypeAlias = _typing.Literal["archived"]  # noqa: Y015
+    _WhichOneofArgType__archived: _TypeAlias = _typing.Literal["_archived", b"_archived"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__archived) -> _WhichOneofReturnType__archived | None: ...
 
 Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
 
