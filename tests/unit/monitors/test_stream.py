@@ -183,3 +183,25 @@ def test_the_output_is_that_of_redacting_the_whole_however_the_text_is_cut(
     places = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
     pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
     assert stream(rules, pieces) == judge(rules, Target.OUTPUT, text).text == redacted_whole(chosen, text)
+
+
+@pytest.mark.parametrize("scheme", ["https", "x" * 40, "", "postgresql+asyncpg"])
+def test_a_password_in_an_address_is_found_whatever_the_address_begins_with(scheme: str) -> None:
+    rules = rules_of(Rule("keys", RuleType.SECRET, Severity.SEVERE))
+
+    shown = judge(rules, Target.OUTPUT, f"dsn {scheme}://ada:tr0ub4dor@db.example/main").text
+
+    assert shown == f"dsn {scheme}[REDACTED:keys]db.example/main"
+
+
+@pytest.mark.parametrize(
+    ("number", "is_card"),
+    [
+        ("4111 1111 1111 1111", True), ("４１１１１１１１１１１１１１１１", True), ("4111 1111 1111 1112", False),
+        ("8111 1111 1111 1117", False), ("378282246310005", True), ("3782 822463 10005", True), ("6011000990139424", True),
+    ],
+)  # fmt: skip
+def test_a_card_has_an_issuer_its_length_and_its_check_digit(number: str, is_card: bool) -> None:
+    rules = rules_of(Rule("pii", RuleType.PII, Severity.SEVERE, keywords=("card",)))
+
+    assert (number not in judge(rules, Target.OUTPUT, f"pay by {number} now").text) is is_card
