@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Final
 
 from services.gateway.bus.event import Event, Wanted
@@ -108,7 +109,9 @@ class Deliverer:
 
 
 def judged(delivery: Delivery, outcome: Outcome, now: datetime, *, attempts: int) -> Delivery:
-    """The delivery after a try: taken, due again after a pause, or dead."""
+    """The delivery after a try: taken, due again after a pause, or dead; whose address is gone for good is not tried
+    again, as standardwebhooks.com has it.
+    """
     after = replace(
         delivery,
         attempts=delivery.attempts + 1,
@@ -119,7 +122,7 @@ def judged(delivery: Delivery, outcome: Outcome, now: datetime, *, attempts: int
     )
     if outcome.taken:
         return after
-    if after.attempts >= attempts:
+    if after.attempts >= attempts or outcome.code == HTTPStatus.GONE:
         return replace(after, status=Status.DEAD)
     return replace(after, status=Status.PENDING, next_attempt_at=now + (outcome.retry_after or pause(after.attempts)))
 

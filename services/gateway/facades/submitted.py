@@ -18,6 +18,7 @@ from shared.errors import MeshError, from_failure
 
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.5)
 _LONGEST_PAUSE: Final = 1.0
+_TRIES: Final = 30
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Submitted:
     """Its events that were read."""
     began: bool = False
     said: bool = False
+    """Whether its reader was shown any of it, now or before."""
     broken: bool = False
     """The run failed; another may follow."""
 
@@ -39,7 +41,7 @@ class Submitted:
         """All of them. Raises what it failed with, and AnswerUndone when another run says something else."""
         pauses = iter(_PAUSES)
         while True:
-            found = await self.models.submitted(self.id)
+            found = await self._state()
             if self.running or found.running_id:
                 self.running = self.running or found.running_id
                 try:
@@ -60,13 +62,24 @@ class Submitted:
 
     async def _after(self, error: MeshError) -> queue.GetSubmittedGenerationResponse:
         """How it stands after a run could not be read on. Raises AnswerUndone where that ends this reader."""
-        found = await self.models.submitted(self.id)
+        found = await self._state()
         if error.code is StatusCode.UNAVAILABLE and not self.broken and found.running_id == self.running:
             return found
         if self.said and found.state != queue.SUBMITTED_STATE_FAILED:
             raise AnswerUndone("the answer broke off and starts anew; read it again from its start") from error
         self.running, self.seen, self.broken = "", 0, False
         return found
+
+    async def _state(self) -> queue.GetSubmittedGenerationResponse:
+        """How it stands; who must say may be starting anew."""
+        for _ in range(_TRIES):
+            try:
+                return await self.models.submitted(self.id)
+            except MeshError as error:
+                if error.code is not StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(_LONGEST_PAUSE)
+        return await self.models.submitted(self.id)
 
     async def _run(self) -> AsyncGenerator[Piece, None]:
         async with aclosing(pieces(self._events())) as found:

@@ -123,7 +123,7 @@ class Responses:
             raise AnswerUndone("the answer was begun anew; read it again from its start, without starting_after")
         if any(tool.get("type") == "mcp" for tool in _repeated(record)["tools"]):
             raise NotSo("Responses that called tools of the mesh cannot be streamed again.", field="stream")
-        return _response(record), self._followed(record)
+        return _response(record), self._followed(record, shown=after > _BEGINS)
 
     async def items(self, response_id: str) -> Sequence[Object]:
         """What its input was, oldest first. Raises ResponseUnknown."""
@@ -167,11 +167,11 @@ class Responses:
             return self.answerers.answer(request.ask)
         return Rounds(request, tools, self.offer, self.answerers.answer).pieces()
 
-    def _followed(self, record: Record) -> Pieces:
+    def _followed(self, record: Record, *, shown: bool = False) -> Pieces:
         if record.work_id.startswith(_SESSION):
             return self.answerers.agents.follow(record.work_id)
         if record.background:
-            return Submitted(self.answerers.models, record.work_id).pieces()
+            return Submitted(self.answerers.models, record.work_id, said=shown).pieces()
         return pieces(self.answerers.models.attach(record.work_id))
 
     async def _find(self, response_id: str) -> Record:

@@ -213,6 +213,11 @@ async def test_what_a_queue_made_is_there_when_its_events_are_gone(client: opena
     assert (found.status, found.output_text) == ("completed", TEXT)
     assert found.usage
     assert found.usage.output_tokens == len(WORDS)
+    unread = await client.responses.create(model="gone", input="x", background=True)
+    with pytest.raises(openai.ConflictError, match="read it again from its start"):
+        await client.responses.retrieve(unread.id, stream=True, starting_after=5)
+    events = [event async for event in await client.responses.retrieve(unread.id, stream=True)]
+    assert events[-1].response.output_text == TEXT
 
 
 async def test_an_agent_goes_on_in_the_background_as_a_session(client: openai.AsyncOpenAI) -> None:

@@ -45,6 +45,7 @@ def test_a_delivery_is_taken_tried_again_or_dead() -> None:
     again = judged(DELIVERY, Outcome(503, "HTTP 503", timedelta(seconds=7)), NOON, attempts=2)
     assert (again.status, again.next_attempt_at) == (Status.PENDING, NOON + timedelta(seconds=7))
     assert judged(again, Outcome(0, "refused"), NOON, attempts=2).status is Status.DEAD
+    assert judged(DELIVERY, Outcome(410, "HTTP 410"), NOON, attempts=9).status is Status.DEAD
 
 
 def test_a_secret_is_opened_only_with_its_key_and_for_its_webhook() -> None:
