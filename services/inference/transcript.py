@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from io import StringIO
+from typing import Final
 
 from services.inference.providers.contract import (
     Chunk,
@@ -17,6 +17,8 @@ from services.inference.providers.contract import (
 )
 from shared.clock import Clock
 
+_ALL: Final = "surrogatepass"  # half a pair that a model wrote is no error here
+
 
 @dataclass(slots=True)
 class Transcript:
@@ -27,8 +29,8 @@ class Transcript:
     first_token_at: datetime | None = None
     finish: FinishReason = FinishReason.STOP
     _call: ModelCall | None = None
-    _raw: StringIO = field(default_factory=StringIO)  # a list would keep thousands of pieces: ten times the text
-    _shown: StringIO = field(default_factory=StringIO)
+    _raw: bytearray = field(default_factory=bytearray)  # a list of pieces would be ten times the text
+    _shown: bytearray = field(default_factory=bytearray)
     _counted: int = 0
     _usage: Usage | None = None
     _tools: ToolCalls = field(default_factory=ToolCalls)
@@ -37,21 +39,21 @@ class Transcript:
     @property
     def shown(self) -> str:
         """The text that readers were given."""
-        return self._shown.getvalue()
+        return self._shown.decode(errors=_ALL)
 
     @property
     def anything_shown(self) -> bool:
-        return bool(self._shown.tell() or self.reasoning_shown or self.tools_shown)
+        return bool(self._shown or self.reasoning_shown or self.tools_shown)
 
     @property
     def begun(self) -> bool:
         """Whether the model said anything, shown or held back."""
-        return bool(self._raw.tell() or self._counted or self.anything_shown)
+        return bool(self._raw or self._counted or self.anything_shown)
 
     @property
     def raw(self) -> str:
         """The model's text, held-back characters included."""
-        return self._raw.getvalue()
+        return self._raw.decode(errors=_ALL)
 
     @property
     def counted(self) -> int:
@@ -69,13 +71,13 @@ class Transcript:
         self._tools = ToolCalls()
         if restarted:
             self.reasoning_shown, self.tools_shown = False, []
-            self._raw, self._shown = StringIO(), StringIO()
+            self._raw, self._shown = bytearray(), bytearray()
 
     def take(self, chunk: Chunk, clock: Clock) -> None:
         if chunk.token_count and self.first_token_at is None:
             self.first_token_at = clock.now()
         if chunk.text:
-            self._raw.write(chunk.text)
+            self._raw += chunk.text.encode(errors=_ALL)
         if chunk.tools:
             self._tools.feed(chunk.tools)
         self._counted += chunk.token_count
@@ -83,7 +85,7 @@ class Transcript:
         self.finish = chunk.finish_reason or self.finish
 
     def show(self, text: str) -> None:
-        self._shown.write(text)
+        self._shown += text.encode(errors=_ALL)
 
     def end(self, *, free: bool) -> Usage:
         """What the attempt spent: as the provider says, else as counted; nothing when it was refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +14,7 @@ from agentnet.inference.v1 import queue_service_pb2 as pb
 from services.inference.queue.store import Submitted
 from services.inference.queue.worker import run_id
 from shared.errors import FieldTooLong
+from shared.paging import Page, next_page_token
 
 _MAX_REQUEST: Final = 8 * 1024 * 1024
 
@@ -39,6 +41,23 @@ def shown(found: Submitted) -> pb.GetSubmittedGenerationResponse:
     elif found.succeeded is False:
         shown.failure.CopyFrom(failure_pb2.Failure.FromString(found.outcome))
     return shown
+
+
+def listed(found: Sequence[Submitted], asked: Page, *, scope: str) -> pb.ListSubmittedGenerationsResponse:
+    """One page of what a store found, which may be one more."""
+    rows = found[: asked.size]
+    token = next_page_token(rows[-1].place if len(found) > asked.size else None, scope=scope)
+    return pb.ListSubmittedGenerationsResponse(generations=[_listed(one) for one in rows], next_page_token=token)
+
+
+def _listed(found: Submitted) -> pb.SubmittedGeneration:
+    return pb.SubmittedGeneration(
+        generation_id=found.id,
+        state=_state(found),
+        create_time=_time(found.created_at),
+        end_time=_time(found.ended_at) if found.ended_at else None,
+        runs=found.runs,
+    )
 
 
 def _state(found: Submitted) -> pb.SubmittedState.ValueType:

@@ -12,6 +12,21 @@ select s.*, q.owner <> '' and q.expires_at > clock_timestamp() as running
 from submitted_generation s left join generation_queue q using (tenant_id, id)
 where s.tenant_id = $1 and s.id = $2;
 
+-- name: list
+select s.id, s.created_at, s.runs, s.succeeded, s.ended_at, ''::bytea as outcome,
+  q.owner <> '' and q.expires_at > clock_timestamp() as running
+from submitted_generation s left join generation_queue q using (tenant_id, id)
+where s.tenant_id = $1 and not ($2 and s.ended_at is not null)
+  and ($3::timestamptz is null or (s.created_at, s.id) < ($3, $4))
+order by s.created_at desc, s.id desc
+limit $5;
+
+-- name: depth
+select count(*) filter (where expires_at <= clock_timestamp()) as waiting,
+  count(*) filter (where expires_at > clock_timestamp()) as running,
+  greatest(clock_timestamp() - min(ready_at) filter (where expires_at <= clock_timestamp()), '0') as oldest
+from generation_queue;
+
 -- name: claim
 with waiting as (
   select tenant_id, id, row_number() over (partition by tenant_id order by ready_at, id) as place, ready_at

@@ -11,7 +11,7 @@ from services.inference.errors import GenerationCancelled, GenerationNotFound
 from services.inference.queue import convert
 from services.inference.queue.store import QueueStore
 from services.inference.queue.worker import Worker, run_id
-from shared import fields
+from shared import fields, paging
 from shared.errors import Unavailable
 from shared.identity import current
 
@@ -43,6 +43,14 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
         if found is None:
             raise _unknown(name)
         return convert.shown(found)
+
+    async def ListSubmittedGenerations(
+        self, request: pb.ListSubmittedGenerationsRequest, context: Any
+    ) -> pb.ListSubmittedGenerationsResponse:
+        scope = f"submitted {request.open}"
+        asked = paging.page(request.page_size, request.page_token, scope=scope)
+        found = await self._store.list(current().tenant_id, asked, still_open=request.open)
+        return convert.listed(found, asked, scope=scope)
 
     async def CancelSubmittedGeneration(
         self, request: pb.CancelSubmittedGenerationRequest, context: Any

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from shared.identity import Principal
+from shared.paging import Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,20 @@ class Submitted:
     succeeded: bool | None = None
     outcome: bytes = b""
     ended_at: datetime | None = None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where it stands in a list by time."""
+        return self.created_at.isoformat(timespec="microseconds"), self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What waits, what is run, and how long the oldest that may be run has waited."""
+
+    waiting: int = 0
+    running: int = 0
+    oldest: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +58,19 @@ class Work:
 
 
 class QueueStore(Protocol):
-    """Where submitted generations are. All but `submit`, `find` and `withdraw` need a claim that still holds."""
+    """Where submitted generations are. What changes one that is being run needs a claim that still holds."""
 
     async def submit(self, principal: Principal, generation_id: str, request: bytes) -> None:
         """Once; the same id again changes nothing. Forgets what ended more than a day ago."""
 
     async def find(self, tenant: str, generation_id: str) -> Submitted | None:
         """As it is now."""
+
+    async def list(self, tenant: str, page: Page, *, still_open: bool) -> Sequence[Submitted]:
+        """The newest first, without outcomes, one more than the page has room for. A cursor is a `place`."""
+
+    async def depth(self) -> Depth:
+        """How much there is to do, of all tenants."""
 
     async def withdraw(self, tenant: str, generation_id: str, failure: bytes) -> bool:
         """Ends one that nobody runs; False when somebody does, or it has ended."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from services.inference.queue.store import Claim, Submitted, Work
+from services.inference.queue.store import Claim, Depth, Submitted, Work
 from shared.clock import Clock
 from shared.identity import Principal
+from shared.paging import Page
 
 _KEPT = timedelta(days=1)
 
@@ -43,6 +44,21 @@ class MemoryQueueStore:
     async def find(self, tenant: str, generation_id: str) -> Submitted | None:
         entry = self._entries.get((tenant, generation_id))
         return replace(entry.submitted, running=self._taken(entry)) if entry else None
+
+    async def list(self, tenant: str, page: Page, *, still_open: bool) -> Sequence[Submitted]:
+        mine = [
+            replace(entry.submitted, running=self._taken(entry), outcome=b"")
+            for (owner, _), entry in self._entries.items()
+            if owner == tenant and not (still_open and entry.submitted.ended_at)
+        ]
+        mine.sort(key=lambda one: one.place, reverse=True)
+        return [one for one in mine if not page.cursor or one.place < page.cursor][: page.size + 1]
+
+    async def depth(self) -> Depth:
+        now, todo = self._clock.now(), [one for one in self._entries.values() if not one.submitted.ended_at]
+        waiting = [one.ready_at for one in todo if not self._taken(one)]
+        oldest = max((now - ready_at for ready_at in waiting), default=timedelta())
+        return Depth(len(waiting), len(todo) - len(waiting), max(oldest, timedelta()))
 
     async def withdraw(self, tenant: str, generation_id: str, failure: bytes) -> bool:
         entry = self._entries.get((tenant, generation_id))

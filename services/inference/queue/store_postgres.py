@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from services.inference.queue.store import Claim, Submitted, Work
+from services.inference.queue.store import Claim, Depth, Submitted, Work
 from shared.identity import CredentialKind, Grant, Principal
+from shared.paging import Page
 from shared.postgres import Connection, Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
@@ -33,12 +34,18 @@ class PostgresQueueStore:
     async def find(self, tenant: str, generation_id: str) -> Submitted | None:
         async with self._database.tenant(tenant) as connection:
             row = await connection.fetchrow(_SQL["find"], tenant, generation_id)
-        if row is None:
-            return None
-        return Submitted(
-            row["id"], row["created_at"], row["runs"], bool(row["running"]), row["succeeded"], row["outcome"] or b"",
-            row["ended_at"],
-        )  # fmt: skip
+        return None if row is None else _submitted(row)
+
+    async def list(self, tenant: str, page: Page, *, still_open: bool) -> Sequence[Submitted]:
+        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (None, "")
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["list"], tenant, still_open, *before, page.size + 1)
+        return [_submitted(row) for row in rows]
+
+    async def depth(self) -> Depth:
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_SQL["depth"])
+        return Depth(row["waiting"], row["running"], row["oldest"]) if row else Depth()
 
     async def withdraw(self, tenant: str, generation_id: str, failure: bytes) -> bool:
         async with self._database.tenant(tenant) as connection:
@@ -80,6 +87,13 @@ class PostgresQueueStore:
     async def again(self, claim: Claim, *, after: timedelta) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["again"], claim.tenant, claim.id, claim.owner, claim.fence, after)
+
+
+def _submitted(row: Any) -> Submitted:
+    return Submitted(
+        row["id"], row["created_at"], row["runs"], bool(row["running"]), row["succeeded"], row["outcome"] or b"",
+        row["ended_at"],
+    )  # fmt: skip
 
 
 async def _held(connection: Connection, claim: Claim) -> bool:

@@ -24,8 +24,16 @@ from shared.telemetry import meter
 
 LEASE: Final = timedelta(seconds=10)
 _LOOK_SECONDS: Final = 1.0
+_MEASURED_EVERY: Final = timedelta(seconds=5)
 _TRIES: Final = 5
 _ended = meter.create_counter("inference_queue_ended_total", description="submitted generations, by outcome")
+_waiting = meter.create_gauge("inference_queue_waiting", description="submitted generations nobody runs yet")
+_running = meter.create_gauge(
+    "inference_queue_running", description="submitted generations that are run, by all processes"
+)
+_oldest = meter.create_gauge(
+    "inference_queue_oldest_seconds", unit="s", description="how long the first to be run has waited"
+)
 _again = meter.create_counter("inference_queue_again_total", description="runs that were given back")
 
 Read = Callable[[pb.GenerateRequest], Awaitable[Order]]
@@ -53,6 +61,7 @@ class Worker:
     _held: dict[Claim, asyncio.Task[None]] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _renewed: timedelta = timedelta()
+    _measured: timedelta | None = None
 
     def wake(self) -> None:
         """There is work: looks at once."""
@@ -63,6 +72,7 @@ class Worker:
         while True:
             self._wake.clear()
             await self.look()
+            await self.measure()
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._wake.wait()
@@ -75,6 +85,16 @@ class Worker:
         if (free := self.places - len(self._held)) > 0:
             for claim in await self.store.claim(self.owner, lease=self.lease, most=free):
                 self._held[claim] = asyncio.create_task(self._do(claim), name=f"submitted {claim.id}")
+
+    async def measure(self) -> None:
+        """Tells, now and then, how much there is to do: what processes are added by."""
+        now = self.clock.monotonic()
+        if self._measured is not None and now - self._measured < _MEASURED_EVERY:
+            return
+        self._measured, depth = now, await self.store.depth()
+        _waiting.set(depth.waiting)
+        _running.set(depth.running)
+        _oldest.set(depth.oldest.total_seconds())
 
     async def drain(self) -> None:
         """Gives back what it has; each is settled when this returns."""

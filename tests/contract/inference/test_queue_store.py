@@ -10,11 +10,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from services.inference.queue.store import Claim, QueueStore
+from services.inference.queue.store import Claim, Depth, QueueStore
 from services.inference.queue.store_memory import MemoryQueueStore
 from services.inference.queue.store_postgres import PostgresQueueStore
 from shared.clock import SystemClock
 from shared.identity import CredentialKind, Principal
+from shared.paging import Page
 from shared.postgres import open_database
 
 LONG, SHORT, AT_ONCE = timedelta(seconds=30), timedelta(milliseconds=60), timedelta()
@@ -87,9 +88,9 @@ async def test_whose_lease_has_ended_writes_nothing_and_another_goes_on(store: Q
 
 async def test_a_renewed_lease_holds(store: QueueStore) -> None:
     await store.submit(somebody(), "gen_1", b"asked")
-    claim = await claimed(store, "a", SHORT)
+    claim = await claimed(store, "a", timedelta(milliseconds=400))  # renewed in time on a busy machine too
     assert await store.renew("a", [claim], lease=LONG) == [claim]
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.45)
     assert await store.claim("b", lease=LONG, most=5) == []
 
 
@@ -139,3 +140,32 @@ async def test_the_queue_holds_nothing_of_a_tenants_content(postgres: object) ->
     finally:
         await connection.close()
     assert {row["column_name"] for row in columns} == {"tenant_id", "id", "owner", "fence", "expires_at", "ready_at"}
+
+
+async def test_lists_are_the_newest_first_by_pages_and_of_one_tenant(store: QueueStore) -> None:
+    ada, other = somebody(), somebody()
+    await store.submit(other, "gen_0", b"asked")
+    for name in ("gen_1", "gen_2", "gen_3"):
+        await store.submit(ada, name, b"asked")
+        await asyncio.sleep(0.002)
+    await store.withdraw(ada.tenant_id, "gen_2", b"failure")
+    first = await store.list(ada.tenant_id, Page(2), still_open=False)
+    assert [one.id for one in first] == ["gen_3", "gen_2", "gen_1"]
+    assert [(one.succeeded, one.outcome, bool(one.ended_at)) for one in first[:2]] == [
+        (None, b"", False),
+        (False, b"", True),
+    ]
+    rest = await store.list(ada.tenant_id, Page(2, first[1].place), still_open=False)
+    assert [one.id for one in rest] == ["gen_1"]
+    assert [one.id for one in await store.list(ada.tenant_id, Page(), still_open=True)] == ["gen_3", "gen_1"]
+
+
+async def test_depth_counts_what_waits_and_what_is_run_of_all_tenants(store: QueueStore) -> None:
+    assert await store.depth() == Depth()
+    for tenant in (somebody(), somebody(), somebody()):
+        await store.submit(tenant, "gen_1", b"asked")
+    await claimed(store, "a")
+    await asyncio.sleep(0.01)
+    depth = await store.depth()
+    assert (depth.waiting, depth.running) == (2, 1)
+    assert timedelta(milliseconds=10) <= depth.oldest < timedelta(minutes=1)

@@ -197,3 +197,29 @@ async def test_what_cannot_be_is_refused_at_the_door(pods: tuple[Replica, Replic
     other = pb.GetSubmittedGenerationRequest(generation_id="gen_1")
     error = await refusal(pod.queue.GetSubmittedGeneration(other, metadata=keys.metadata("other")))
     assert said(error) == (Code.NOT_FOUND, "GENERATION_NOT_FOUND")
+
+
+async def test_what_was_submitted_is_listed_with_its_state_by_pages(pods: tuple[Replica, Replica], keys: Keys) -> None:
+    front, back = pods
+    back.model.steps = ["Hello"]
+    await submit(front, keys)
+    await ended(back, keys)
+    await submit(front, keys, "gen_2")
+    asked = pb.ListSubmittedGenerationsRequest(page_size=1)
+    first = await front.queue.ListSubmittedGenerations(asked, metadata=keys.metadata())
+    assert [(one.generation_id, one.state, one.runs) for one in first.generations] == [
+        ("gen_2", pb.SUBMITTED_STATE_QUEUED, 0)
+    ]
+    asked.page_token = first.next_page_token
+    rest = await front.queue.ListSubmittedGenerations(asked, metadata=keys.metadata())
+    assert [(one.generation_id, one.state, one.runs) for one in rest.generations] == [
+        ("gen_1", pb.SUBMITTED_STATE_SUCCEEDED, 1)
+    ]
+    assert (rest.generations[0].HasField("end_time"), rest.next_page_token) == (True, "")
+    asked.open = True  # another list: its tokens are others
+    error = await refusal(front.queue.ListSubmittedGenerations(asked, metadata=keys.metadata()))
+    assert said(error) == (Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
+    nobody = await front.queue.ListSubmittedGenerations(
+        pb.ListSubmittedGenerationsRequest(), metadata=keys.metadata("globex")
+    )
+    assert not nobody.generations

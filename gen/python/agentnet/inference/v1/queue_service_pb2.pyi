@@ -5,9 +5,11 @@ Generations that nobody waits for."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
 from agentnet.inference.v1 import inference_service_pb2 as _inference_service_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -177,6 +179,106 @@ class GetSubmittedGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSubmittedGenerationResponse: _TypeAlias = GetSubmittedGenerationResponse  # noqa: Y015
+
+@_typing.final
+class ListSubmittedGenerationsRequest(_message.Message):
+    """Which submitted generations to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    open: _builtins.bool
+    """Only those that have not ended."""
+    page_size: _builtins.int
+    """At most so many; 0: 50, capped at 500."""
+    page_token: _builtins.str
+    """Where the page before ended; empty: the first."""
+    def __init__(
+        self,
+        *,
+        open: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open", b"open", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubmittedGenerationsRequest: _TypeAlias = ListSubmittedGenerationsRequest  # noqa: Y015
+
+@_typing.final
+class ListSubmittedGenerationsResponse(_message.Message):
+    """One page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: there is none."""
+    @_builtins.property
+    def generations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmittedGeneration]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        generations: _abc.Iterable[Global___SubmittedGeneration] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubmittedGenerationsResponse: _TypeAlias = ListSubmittedGenerationsResponse  # noqa: Y015
+
+@_typing.final
+class SubmittedGeneration(_message.Message):
+    """One submitted generation, without what came out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """Its id."""
+    state: Global___SubmittedState.ValueType
+    """How far it is."""
+    runs: _builtins.int
+    """How often a process began with it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was submitted."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; absent: not yet."""
+
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        state: Global___SubmittedState.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        runs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "generation_id", b"generation_id", "runs", b"runs", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmittedGeneration: _TypeAlias = SubmittedGeneration  # noqa: Y015
 
 @_typing.final
 class CancelSubmittedGenerationRequest(_message.Message):

@@ -47,6 +47,11 @@ class QueueServiceStub:
                 request_serializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.GetSubmittedGenerationRequest.SerializeToString,
                 response_deserializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.GetSubmittedGenerationResponse.FromString,
                 _registered_method=True)
+        self.ListSubmittedGenerations = channel.unary_unary(
+                '/agentnet.inference.v1.QueueService/ListSubmittedGenerations',
+                request_serializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.ListSubmittedGenerationsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.ListSubmittedGenerationsResponse.FromString,
+                _registered_method=True)
         self.CancelSubmittedGeneration = channel.unary_unary(
                 '/agentnet.inference.v1.QueueService/CancelSubmittedGeneration',
                 request_serializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.CancelSubmittedGenerationRequest.SerializeToString,
@@ -77,6 +82,14 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSubmittedGenerations(self, request, context):
+        """Lists the tenant's submitted generations, the newest first, without what came out.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelSubmittedGeneration(self, request, context):
         """Calls a submitted generation off: one that waits never runs, one that runs is cancelled and settled.
         Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling one that has ended changes nothing.
@@ -97,6 +110,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.GetSubmittedGeneration,
                     request_deserializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.GetSubmittedGenerationRequest.FromString,
                     response_serializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.GetSubmittedGenerationResponse.SerializeToString,
+            ),
+            'ListSubmittedGenerations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubmittedGenerations,
+                    request_deserializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.ListSubmittedGenerationsRequest.FromString,
+                    response_serializer=agentnet_dot_inference_dot_v1_dot_queue__service__pb2.ListSubmittedGenerationsResponse.SerializeToString,
             ),
             'CancelSubmittedGeneration': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelSubmittedGeneration,
@@ -161,6 +179,33 @@ class QueueService:
             '/agentnet.inference.v1.QueueService/GetSubmittedGeneration',
             agentnet_dot_inference_dot_v1_dot_queue__service__pb2.GetSubmittedGenerationRequest.SerializeToString,
             agentnet_dot_inference_dot_v1_dot_queue__service__pb2.GetSubmittedGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubmittedGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.inference.v1.QueueService/ListSubmittedGenerations',
+            agentnet_dot_inference_dot_v1_dot_queue__service__pb2.ListSubmittedGenerationsRequest.SerializeToString,
+            agentnet_dot_inference_dot_v1_dot_queue__service__pb2.ListSubmittedGenerationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,10 @@ class QueueServiceStub:
     """Reads a submitted generation.
     Errors: NOT_FOUND (GENERATION_NOT_FOUND).
     """
+    ListSubmittedGenerations: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListSubmittedGenerationsRequest, _queue_service_pb2.ListSubmittedGenerationsResponse]
+    """Lists the tenant's submitted generations, the newest first, without what came out.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
+    """
     CancelSubmittedGeneration: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.CancelSubmittedGenerationRequest, _queue_service_pb2.CancelSubmittedGenerationResponse]
     """Calls a submitted generation off: one that waits never runs, one that runs is cancelled and settled.
     Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling one that has ended changes nothing.
@@ -58,6 +62,16 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_queue_service_pb2.GetSubmittedGenerationResponse]:
         """Reads a submitted generation.
         Errors: NOT_FOUND (GENERATION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListSubmittedGenerations(
+        self,
+        request: _queue_service_pb2.ListSubmittedGenerationsRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.ListSubmittedGenerationsRequest, _abc.Awaitable[_queue_service_pb2.ListSubmittedGenerationsResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.ListSubmittedGenerationsResponse]:
+        """Lists the tenant's submitted generations, the newest first, without what came out.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod
