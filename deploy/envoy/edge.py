@@ -39,13 +39,14 @@ def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
     """The listener clients reach."""
     filters = [
         _strip(),
-        _cors(),
         jwt_filter(inputs),
         identify_filter(inputs),
         buffer_filter(inputs),
         status_filter(),
         _grpc_web(),
         _transcoder(inputs, methods),
+        # After a REST call got its own route: without one no origin is looked at.
+        _cors(),
         admit_filter(inputs),
         router(),
     ]

@@ -273,3 +273,17 @@ async def test_every_answer_carries_the_security_headers(edge: Edge) -> None:
         assert answer.headers["cache-control"] == "no-store"
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert "max-age=31536000" in answer.headers["strict-transport-security"]
+
+
+async def test_pages_of_known_origins_may_read_answers_and_refusals_over_rest(edge: Edge) -> None:
+    known, allowed = "http://localhost:3000", "access-control-allow-origin"
+    good = f"Bearer {edge.token()}"
+    for credential, status in ((good, 200), ("Bearer nonsense", 401)):
+        answer = await edge.rest("GET", "/v1/caller", origin=known, authorization=credential)
+        assert (answer.status, answer.headers[allowed]) == (status, known)
+        assert "ratelimit" in answer.headers["access-control-expose-headers"]
+    assert (
+        allowed not in (await edge.rest("GET", "/v1/caller", origin="http://evil.example", authorization=good)).headers
+    )
+    asked = {"access_control_request_method": "GET", "access_control_request_headers": "authorization"}
+    assert (await edge.rest("OPTIONS", "/v1/caller", origin=known, **asked)).headers[allowed] == known
