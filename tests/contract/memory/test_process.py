@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,6 +19,7 @@ from agentnet.memory.v1 import bulk_service_pb2, bulk_service_pb2_grpc
 from agentnet.memory.v1 import memory_service_pb2 as pb
 from agentnet.memory.v1 import memory_service_pb2_grpc as rpc
 from deploy.local.postgres import Cluster
+from services.memory import main as composition
 from tests.support.identity import Keys, make_keys
 from tests.support.valkey import free_port
 
@@ -68,3 +71,18 @@ async def test_the_process_stores_recalls_and_stops(channel: grpc.aio.Channel, k
     by_vector = pb.RecallRequest(query="harbour", embedding=[1.0] * 384)
     answer = await rpc.MemoryServiceStub(channel).Recall(by_vector, metadata=caller, timeout=10)
     assert answer.matches[0].score == pytest.approx(1, abs=1e-3)
+
+
+async def test_without_a_key_the_start_says_which_setting_is_missing(
+    postgres: Cluster, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTNET_LISTEN", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AGENTNET_IDENTITY_KEYS", str(keys.jwks))
+    monkeypatch.setenv("AGENTNET_POSTGRES_DSN", postgres.dsn("memory"))
+    monkeypatch.delenv("AGENTNET_IDENTITY_PRIVATE_KEY", raising=False)
+    begun: list[Any] = []
+    monkeypatch.setattr(composition, "run", lambda name, settings, register, service_names: begun.append(register))
+    composition.main()
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ValueError, match="AGENTNET_IDENTITY_PRIVATE_KEY"):
+            await begun[0](grpc.aio.server(), stack)

@@ -9,7 +9,7 @@ import pytest
 from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
-from services.memory import common, rank
+from services.memory import common, rank, search_postgres
 from services.memory.store import Entry, Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.texts import query_words
@@ -37,11 +37,15 @@ async def test_a_search_is_planned_once_a_connection_and_counts_common_words_onc
     assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0)] * 3
 
 
-async def test_a_search_within_a_session_walks_no_graph(postgres: Cluster, tenant: str) -> None:
+async def test_a_search_within_a_session_walks_no_graph(
+    postgres: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_postgres, "_REMEMBERED", 1)
     async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
         store = PostgresMemoryStore(database)
         await store.add(tenant, [entry("one", session_id="s"), entry("two", session_id="other")])
-        found = await store.nearest(tenant, vector(1), Filter(session="s"), now=NOW, limit=10)
+        for searched in (f"{tenant}-other", tenant):
+            found = await store.nearest(searched, vector(1), Filter(session="s"), now=NOW, limit=10)
         walks = await database.statement(_PLANNED + " and statement like '%order by embedding <=>%'")
     assert [one.memory.content for one in found] == ["one"]
     assert walks == []

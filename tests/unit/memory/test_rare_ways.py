@@ -1,0 +1,73 @@
+"""What happens seldom: too many tenants to count, a page of another list, engines that refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from agentnet.memory.v1 import fact_service_pb2 as pb
+from services.memory import convert_facts, upkeep
+from services.memory.backends.weaviate_engine import WeaviateEngine
+from services.memory.store import Memory, MemoryType
+from services.memory.store_memory import InMemoryStore
+from services.memory.upkeep import Limits, Upkeep
+from shared.clock import FakeClock
+from shared.paging import PageTokenInvalid, next_page_token
+from tests.support.memory import NOW, entry, vector
+
+
+async def test_of_too_many_tenants_the_counts_are_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "_TENANTS", 1)
+    limits = Limits(InMemoryStore(), FakeClock(), memories=10)
+    await limits.admit("a", 1)
+    await limits.admit("b", 1)
+    assert list(limits.tenants) == ["b"]
+
+
+class EmptiedStore(InMemoryStore):
+    """Somebody else has deleted what was counted."""
+
+    async def least(self, tenant: str, memory_type: MemoryType, *, limit: int) -> Sequence[Memory]:
+        return []
+
+
+async def test_who_finds_nothing_to_crowd_out_stops() -> None:
+    store, clock = EmptiedStore(), FakeClock(NOW)
+    await store.add("t", [entry("one"), entry("two", 0, 1)])
+    chores = Upkeep(store, Limits(store, clock, memories=10), clock)
+    await chores.set_retention("t", MemoryType.SEMANTIC, max_memories=1, max_days=0)
+    assert (await chores.prune("t", dry_run=True)).crowded_out == 1
+    assert (await chores.prune("t", dry_run=False)).crowded_out == 0
+
+
+def test_a_page_of_facts_begins_at_a_fact() -> None:
+    clock = FakeClock(NOW)
+    scope = convert_facts.listing(pb.ListFactsRequest(subject="ada"), clock).scope
+    token = next_page_token(("no place",), scope=scope)
+    with pytest.raises(PageTokenInvalid):
+        convert_facts.listing(pb.ListFactsRequest(subject="ada", page_token=token), clock)
+
+
+def test_what_weaviate_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(engine: WeaviateEngine, method: str, path: str, body: Any = None) -> Any:
+        return {"errors": [{"message": "no"}]} if path == "/v1/graphql" else [{"result": {"errors": {"error": "no"}}}]
+
+    monkeypatch.setattr(WeaviateEngine, "_ask", answer)
+    monkeypatch.setattr(WeaviateEngine, "_known", lambda engine, name: True)
+    engine = WeaviateEngine("http://127.0.0.1:1")
+    with pytest.raises(httpx.HTTPError, match="did not store"):
+        engine.put("t", [(1, vector(1))])
+    with pytest.raises(httpx.HTTPError, match="refused the query"):
+        engine.nearest("t", vector(1), [1], limit=1)
+    engine.remove("t", [], 384)
+    engine.close()
+
+
+def test_faiss_finds_nothing_where_nothing_was_put() -> None:
+    pytest.importorskip("faiss")
+    from services.memory.backends.faiss_engine import FaissEngine
+
+    assert FaissEngine().nearest("t", vector(1), [1], limit=1) == []
