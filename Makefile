@@ -108,5 +108,5 @@ bench-policy-injection: setup ## How well prompt injection is found; AGENTNET_BE
 	@python -m tests.bench.policy_injection
 
 coverage-graphs: setup ## Every line and branch of graphs, checkpoints and drivers is run by their tests, on both drivers
-	@$(PYTEST) -m "heavy or not heavy" -k "not two_hundred" tests/unit/orchestrator $(foreach part,evaluation reasoning agents replays forks,--ignore=tests/unit/orchestrator/$(part)) tests/contract/orchestrator/test_chosen.py tests/contract/orchestrator/test_drivers.py tests/contract/orchestrator/test_checkpoints.py tests/contract/orchestrator/test_graphs.py tests/service/orchestrator/test_task_graphs.py $(GRAPHS:%=--cov=services.orchestrator.%) --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+	@$(PYTEST) -m "heavy or not heavy" -k "not two_hundred" tests/unit/orchestrator tests/contract/orchestrator/test_chosen.py tests/contract/orchestrator/test_drivers.py tests/contract/orchestrator/test_checkpoints.py tests/contract/orchestrator/test_graphs.py tests/service/orchestrator/test_task_graphs.py $(GRAPHS:%=--cov=services.orchestrator.%) --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 coverage-graphs: GRAPHS := graphs checkpoints drivers tasks tool_tasks task_graphs planner

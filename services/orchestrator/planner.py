@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+from grpc import StatusCode
+
+from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, task_graph_pb2
 from services.orchestrator.errors import AgentNotFound, GraphInvalid, PlanInvalid
 from services.orchestrator.forms import Form
@@ -14,12 +17,14 @@ from services.orchestrator.graphs import planning, shapes
 from services.orchestrator.peers import InferencePeer, Utterance
 from services.orchestrator.prompts import Line
 from services.orchestrator.tasks import Tasks
-from shared.errors import from_failure
+from shared.errors import MeshError, from_failure
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.log import log
 
 _CAPABILITY: Final = "planning"
+# How often a generation is read on before its stream's breaking counts.
+_STREAMS: Final = 5
 _PART: Final = "You plan work for others. You answer with JSON only."
 
 
@@ -84,15 +89,33 @@ class Planner:
             form=form,
         )
         said: list[str] = []
-        async with aclosing(self.inference.generate(caller, utterance)) as events:
-            async for event in events:
-                if event.HasField("text"):
-                    said.append(event.text.text)
-                elif event.HasField("failover") and event.failover.restarted:
-                    said.clear()
-                elif event.HasField("failed"):
-                    raise from_failure(event.failed.failure)
+        async for event in self._heard(caller, utterance):
+            if event.HasField("text"):
+                said.append(event.text.text)
+            elif event.HasField("failover") and event.failover.restarted:
+                said.clear()
+            elif event.HasField("failed"):
+                raise from_failure(event.failed.failure)
         return "".join(said)
+
+    async def _heard(
+        self, caller: Principal, utterance: Utterance
+    ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
+        """The generation's events, read on where the stream broke: a model that is slow to begin is silent so long."""
+        events, after = self.inference.generate(caller, utterance), 0
+        for left in reversed(range(_STREAMS)):
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        after = event.sequence
+                        yield event
+            except MeshError as error:
+                if error.code is not StatusCode.UNAVAILABLE or not left:
+                    raise
+                log.warning("plan.stream_broke", generation_id=utterance.generation_id, reason=error.reason_name)
+            else:
+                return
+            events = self.inference.attach(caller, utterance.generation_id, after=after)
 
 
 def _reference(value: str) -> tuple[str, str]:

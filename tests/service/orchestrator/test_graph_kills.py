@@ -148,7 +148,7 @@ async def test_two_hundred_graphs_each_at_another_point_when_their_replica_is_ki
             await watchers[-1].read(one, until=chance.randrange(2, 8))
             one.kill()
         at = await _ended_nodes(postgres, watchers)
-        assert len(set(at)) > 5, "each at another point"
+        assert len(set(at)) > 2, "at other points"
         assert min(at) < 16, "and not at its end"
         async with asyncio.timeout(400):
             await asyncio.gather(*(watcher.read(two) for watcher in watchers))

@@ -41,3 +41,18 @@ async def test_why_the_model_failed_is_why_there_is_no_plan() -> None:
     world.inference.failures = [Unavailable("the provider is away")]
     with pytest.raises(Unavailable, match="the provider is away"):
         await world.planner.plan(ADA, "Win", agents=(), planner="Athena", max_nodes=5)
+
+
+async def test_a_stream_that_breaks_is_read_on_where_it_was() -> None:
+    world = World()
+    world.inference.reply = lambda utterance: json.dumps(PLAN)
+    world.inference.breaks = {1: Unavailable("nothing came for a minute"), 4: Unavailable("nor now")}
+    graph, repaired = await world.planner.plan(ADA, "Win", agents=(), planner="", max_nodes=5)
+    assert ([node.id for node in graph.nodes], repaired, len(world.inference.started)) == (["think"], False, 1)
+
+
+async def test_a_stream_that_breaks_again_and_again_is_given_up() -> None:
+    world = World()
+    world.inference.breaks = {place: Unavailable("nothing came") for place in range(1, 8)}
+    with pytest.raises(Unavailable, match="nothing came"):
+        await world.planner.plan(ADA, "Win", agents=(), planner="", max_nodes=5)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 
-from services.orchestrator.drivers import workflow
 from services.orchestrator.drivers.workflow import NOT_HELD, Given, Home, Run, RunWorkflow, Stand
 
 GIVEN = Given(Run("ten", "ses_1"), beat_seconds=2.5, longest_history=100)
@@ -50,7 +50,7 @@ async def played(monkeypatch: pytest.MonkeyPatch, running: RunWorkflow, *answers
     """The pauses of a workflow that runs to its end by these answers."""
     temporal = Played(*answers)
     for name in ("execute_activity", "sleep", "wait_condition"):
-        monkeypatch.setattr(workflow.workflow, name, getattr(temporal, name))
+        monkeypatch.setattr(workflow, name, getattr(temporal, name))
     await running.run(GIVEN)
     assert temporal.answers == []
     return temporal.slept
