@@ -38,8 +38,6 @@ RETRY_AFTER: Final = "retry_after_seconds"
 _FIRST_PAUSE: Final = timedelta(milliseconds=250)
 _LONGEST_PAUSE: Final = timedelta(minutes=1)
 _PLANNED_AT_MOST: Final = 20
-# Characters of a sub-agent's path that cost takes.
-_PATH: Final = 255
 
 Event = event_pb2.SessionEvent
 
@@ -135,8 +133,7 @@ class Tasks:
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
             form=await self._form(record.state.nodes[node_id], caller),
             team=record.state.session.team,
-            sub_agent=sub_agent(record.state.session, record.state.nodes, node_id, trying.agent)
-            or f"{trying.agent}/{node_id}"[-_PATH:],
+            sub_agent=sub_agent(record.state.session, record.state.nodes, node_id, trying.agent),
             gather=record.quiet if caller.grant is None else 0.0,
         )
         return self.inference.generate(caller, utterance)

@@ -81,7 +81,7 @@ def test_compose_starts_the_same_topology_with_a_health_check_each() -> None:
         assert "healthcheck" in compose[name]
     config = bootstrap(replace(containers(), descriptors=DESCRIPTORS))
     clusters = {cluster["name"]: cluster for cluster in config["static_resources"]["clusters"]}
-    assert set(clusters) == set(SERVICES)
+    assert set(clusters) == {*SERVICES, "door"}
     assert all(cluster["health_checks"] for cluster in clusters.values())
     for cluster in clusters.values():
         address = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]

@@ -17,9 +17,11 @@ _PATH: Final = 255
 def sub_agent(
     session: session_pb2.Session, nodes: Mapping[str, task_graph_pb2.TaskNode], node_id: str, agent: str
 ) -> str:
-    """The path of a chain to one of its steps, as `Athena@1.0.0/Apollo@1.0.0`; of other runs, the session's own."""
+    """The path of a chain to one of its steps, as `Athena@1.0.0/Apollo@1.0.0`; of other runs that of the delegation, or
+    else the node, as `Athena@1.0.0/draft`.
+    """
     if KEY not in session.metadata:
-        return session.delegated.sub_agent
+        return session.delegated.sub_agent or f"{agent}/{node_id}"[-_PATH:]
     note: dict[str, Any] = json_format.MessageToDict(session.metadata)[KEY]
     sources = {step["id"]: step["source"] for step in note["steps"]}
     path, place = [agent], sources.get(node_id, "")
