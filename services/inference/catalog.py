@@ -13,7 +13,7 @@ default: gpt-4o
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -100,6 +100,12 @@ def _span(value: Any) -> Any:
     return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
 
 
+def _dated(value: Any) -> Any:
+    """YAML takes 2024-10-21 for a date."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+Dated = Annotated[str, BeforeValidator(_dated)]
 Span = Annotated[timedelta, BeforeValidator(_span), Field(gt=timedelta(), le=timedelta(hours=1))]
 
 
@@ -124,7 +130,7 @@ class ProviderEntry(_Strict):
     api_key: str = Field(
         default="", pattern=r"^((env|file|sealed|vault|aws):.+)?$", description="a reference, never the key"
     )
-    api_version: str = Field(default="", pattern=r"^[0-9a-z-]*$")
+    api_version: Dated = Field(default="", pattern=r"^[0-9a-z-]*$")
     plugin: str = Field(default="", description="the entry point's name in the group agentnet.providers")
     options: dict[str, Any] = Field(default_factory=dict, description="for a plug-in, as it likes")
     max_concurrency: int = Field(default=0, ge=0, description="calls at once; 0: no limit")

@@ -14,6 +14,7 @@ import pytest
 
 from agentnet.common.v1.error_reason_pb2 import ErrorReason
 from deploy.codegen import configuration, reasons
+from shared.settings import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -168,3 +169,23 @@ def test_every_page_and_every_thing_a_page_names_is_there(page: Path) -> None:
     assert not [name for name in named if not (ROOT / name).exists()]
     pages = re.findall(r"(?<![\w/(])(docs/[\w-]+\.(?:md|svg))", text)
     assert not [name for name in pages if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["docs/api.md", "docs/architecture.md", "docs/deployment.md", "docs/troubleshooting.md", "docs/configuration.md",
+     "docs/errors.md", "docs/evaluation.md", "SECURITY.md", "CONTRIBUTING.md", "docs/decisions"],
+)  # fmt: skip
+def test_a_page_that_people_look_for_is_there_and_reached_from_the_readme(page: str) -> None:
+    assert f"]({page})" in (ROOT / "README.md").read_text()
+    pages = sorted((ROOT / page).glob("*.md")) if (ROOT / page).is_dir() else [ROOT / page]
+    assert pages
+    assert all(len(one.read_text().split()) > 50 for one in pages)
+
+
+def test_the_architecture_is_drawn_and_its_decisions_are_numbered() -> None:
+    drawn = re.findall(r"```mermaid\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    assert drawn
+    assert all(service in drawn[0] for service in SERVICES)
+    numbers = [int(one.name[:4]) for one in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.inference.catalog import Ability, CatalogInvalid, Kind, checked, read_catalog
 
@@ -91,3 +93,17 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, text: str | None, said: str
         path.write_text(text)
     with pytest.raises(CatalogInvalid, match=said):
         read_catalog(path)
+
+
+def test_the_catalogue_of_the_docs_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "inference.md").read_text()
+    written = re.findall(r"```yaml\n(providers:.*?)```", page, re.DOTALL)
+    assert written
+    for text in written:
+        data = yaml.safe_load(text)
+        data["providers"]["synthetic"] = {"kind": "synthetic"}
+        data["models"] |= {name: {"provider": "synthetic"} for name in ("synthetic", "smollm2-135m")}  # built in
+        found = checked(data)
+        assert {provider.kind for provider in found.providers.values()} >= {Kind.OPENAI, Kind.ANTHROPIC, Kind.AZURE}
+        assert found.providers["azure-eu"].api_version == "2024-10-21"
+        assert found.models["gpt-4o"].fallback == ("gpt-4o-mini", "smollm2-135m", "synthetic")
