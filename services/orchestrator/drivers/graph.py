@@ -15,7 +15,7 @@ from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.saving import Saving
 from services.orchestrator.drivers.runs import begin, drive_on, signals_received
 from services.orchestrator.errors import LeaseLost
-from services.orchestrator.graphs import outcome
+from services.orchestrator.graphs import outcome, planning
 from services.orchestrator.graphs.schedule import Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
 from services.orchestrator.peers import ToolAnswer
 from services.orchestrator.record import GraphLog
@@ -32,6 +32,11 @@ _SIGNAL_POLL_SECONDS: Final = 1.0
 # How long ends that let nothing begin wait for others.
 _TOGETHER_SECONDS: Final = 0.01
 _nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
+_durations = meter.create_histogram(
+    "dag_node_duration_ms",
+    unit="ms",
+    description="of nodes that ended, tries and pauses included, by agent and node_type",
+)
 
 Event = event_pb2.SessionEvent
 Work = asyncio.Task[generation_pb2.GenerationFinished | ToolAnswer]
@@ -230,7 +235,11 @@ class _Drive:
         """Puts an event in the log; one that ends a node knows how far the graph is with it."""
         self.record.stage([outcome.with_progress(self.record.state, event)])
         if event.HasField("task_finished"):
-            _nodes.add(1, {"status": str(event.task_finished.result.status)})
+            result = event.task_finished.result
+            _nodes.add(1, {"status": str(result.status)})
+            node = self.record.state.nodes[result.node_id]
+            labels = {"agent": result.agent, "node_type": planning.kind_of(node)}
+            _durations.record(result.elapsed.ToMilliseconds(), labels)
 
     async def _call_off(self) -> None:
         """Ends the work of nodes that ended without it."""

@@ -50,6 +50,11 @@ def form(agents: Sequence[str], *, max_nodes: int) -> Form:
     return Form("plan", held)
 
 
+def kind_of(node: task_graph_pb2.TaskNode) -> str:
+    """What part it plays, in a word."""
+    return _KINDS[max(node.kind, task_graph_pb2.TASK_KIND_WORKER) - 1]
+
+
 def plans(node: task_graph_pb2.TaskNode) -> bool:
     """Whether a node's answer is a plan."""
     return node.kind == task_graph_pb2.TASK_KIND_PLANNER
