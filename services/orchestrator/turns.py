@@ -211,7 +211,7 @@ class Turns:
         confidence.judge(turn, verdicts=speaking.verdicts)
         turn.end_time.FromDatetime(self.clock.now())
         finish = Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")
-        await record.commit([finish], turn=turn)
+        await record.commit([finish])
         return turn
 
     async def _interrupt(
