@@ -137,7 +137,7 @@ class Tasks:
             team=record.state.session.team,
             sub_agent=sub_agent(record.state.session, record.state.nodes, node_id, trying.agent)
             or f"{trying.agent}/{node_id}"[-_PATH:],
-            gather=record.quiet if caller.grant is None else 0.0,
+            gather=record.quiet,
         )
         return self.inference.generate(caller, utterance)
 
