@@ -112,7 +112,7 @@ class GenerationTail:
         return True
 
     async def _tend(self, running: list[Generation], *, marking: bool) -> None:
-        """Keeps the marks of generations that say nothing for a while; hears who is called off, who is read elsewhere."""
+        """Keeps the marks of generations that say nothing for a while; hears who is called off, or read elsewhere."""
         if not running:
             self._followed = frozenset()
             return
