@@ -18,7 +18,11 @@ from shared.errors import Unavailable
 from shared.redis import RedisLost
 
 _FLUSH_SECONDS: Final = 0.2
+# What another replica's readers follow is not kept back for the batch, and they look as often while something comes.
+_FOLLOWED_SECONDS: Final = 0.01
+_FOLLOWING_SECONDS: Final = 0.02
 _POLL_SECONDS: Final = 0.05
+_READER_SECONDS: Final = 2
 _OWNER_SECONDS: Final = 5
 _TEND_SECONDS: Final = 0.25
 
@@ -31,11 +35,16 @@ class GenerationTail:
         self._ttl = int(ttl.total_seconds())
         self._dirty: dict[Generation, None] = {}
         self._wake = asyncio.Event()
+        # What readers of other replicas follow, and whether any of it has something new.
+        self._followed: frozenset[Generation] = frozenset()
+        self._urgent = asyncio.Event()
 
     def note(self, generation: Generation) -> None:
-        """It has something new, to be written with the next batch."""
+        """It has something new, to be written with the next batch; at once when another replica's readers follow it."""
         self._dirty[generation] = None
         self._wake.set()
+        if generation in self._followed:
+            self._urgent.set()
 
     async def write(self, running: Callable[[], Iterable[Generation]]) -> None:
         """Writes what is noted and tends the marks of what runs, for as long as the service does."""
@@ -48,7 +57,22 @@ class GenerationTail:
             await self._wake.wait()
             self._wake.clear()
             await self.flush()
-            await asyncio.sleep(_FLUSH_SECONDS)
+            await self._until_the_next()
+
+    async def _until_the_next(self) -> None:
+        """Until the next batch is due only what is followed is written."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _FLUSH_SECONDS
+        while (left := due - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._urgent.wait()
+            except TimeoutError:
+                return
+            self._urgent.clear()
+            if news := [found for found in self._followed if found.flushed < len(found.events)]:
+                await self._flush(news)
+            await asyncio.sleep(_FOLLOWED_SECONDS)
 
     async def _tend_all(self, running: Callable[[], Iterable[Generation]]) -> None:
         """Hears often who was called off, and renews marks three times while they last."""
@@ -88,18 +112,23 @@ class GenerationTail:
         return True
 
     async def _tend(self, running: list[Generation], *, marking: bool) -> None:
-        """Keeps the marks of generations that say nothing for a while, and hears who was called off elsewhere."""
+        """Keeps the marks of generations that say nothing for a while; hears who is called off, or read elsewhere."""
         if not running:
+            self._followed = frozenset()
             return
         pipeline = self._redis.pipeline(transaction=False)
         for found in running if marking else ():
             pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
             pipeline.expire(_key(found.tenant, found.id), self._ttl)
         pipeline.mget([_cancelled(found.tenant, found.id) for found in running])
+        pipeline.mget([_reader(found.tenant, found.id) for found in running])
         try:
-            *_, wishes = await pipeline.execute()
+            *_, wishes, readers = await pipeline.execute()
         except RedisLost:
             return
+        self._followed = frozenset(found for found, reader in zip(running, readers, strict=True) if reader)
+        if self._followed:
+            self._urgent.set()
         for found, wish in zip(running, wishes, strict=True):
             if wish:
                 found.cancel()
@@ -135,8 +164,7 @@ class GenerationTail:
 
         Raises GenerationNotFound when Redis has nothing, GenerationLost when its owner died before the end.
         """
-        found = False
-        last = after
+        found, last = False, after
         while True:
             alive, events = await self._since(tenant, generation_id, last)
             for sequence, data in events:
@@ -154,7 +182,7 @@ class GenerationTail:
                     raise GenerationNotFound(f"no generation {generation_id}", generation_id=generation_id)
                 if not alive:
                     raise GenerationLost("its owner died before it ended", generation_id=generation_id)
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_FOLLOWING_SECONDS if events else _POLL_SECONDS)
 
     async def _newest(self, tenant: str, generation_id: str) -> bytes | None:
         try:
@@ -164,14 +192,17 @@ class GenerationTail:
         return max(entries[0][1].items(), key=lambda entry: int(entry[0]))[1] if entries else None
 
     async def _since(self, tenant: str, generation_id: str, after: int) -> tuple[bool, list[tuple[int, bytes]]]:
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.exists(_owner(tenant, generation_id))
+        pipeline.set(_reader(tenant, generation_id), b"1", ex=_READER_SECONDS)
+        pipeline.xrange(_key(tenant, generation_id), min=f"{after + 1}-0")
         try:
-            alive = bool(await self._redis.exists(_owner(tenant, generation_id)))
-            entries: Any = await self._redis.xrange(_key(tenant, generation_id), min=f"{after + 1}-0")
+            alive, _, entries = await pipeline.execute()
         except RedisLost as error:
             raise Unavailable("the live tail does not answer", dependency="redis") from error
         # Two flushes at once may write an event twice; it is one event.
         numbered = {int(place) + 1: data for _, fields in entries for place, data in fields.items()}
-        return alive, sorted((sequence, data) for sequence, data in numbered.items() if sequence > after)
+        return bool(alive), sorted((sequence, data) for sequence, data in numbered.items() if sequence > after)
 
 
 def _sequence(data: bytes) -> int:
@@ -193,3 +224,7 @@ def _cancelled(tenant: str, generation_id: str) -> str:
 
 def _owner(tenant: str, generation_id: str) -> str:
     return f"gen-owner:{tenant}:{generation_id}"
+
+
+def _reader(tenant: str, generation_id: str) -> str:
+    return f"gen-reader:{tenant}:{generation_id}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC
 from itertools import accumulate
 from typing import Final
@@ -35,7 +35,7 @@ class Append:
     entries: Sequence[Entry]
     macs: Sequence[bytes]
     session: session_pb2.Session
-    turn: turn_pb2.Turn | None
+    turns: Sequence[turn_pb2.Turn]
     release: bool
     signals_taken: int
 
@@ -60,10 +60,19 @@ class Appends:
 
     async def _together(self, appends: Sequence[Append]) -> list[int | None]:
         """The signals of each run; None where the lease is lost."""
+        columns = _columns([one for append in appends for one in _single(append)])
         async with self._database.alone() as connection:
-            rows = await connection.fetch(self._statement, *_columns(appends))
+            rows = await connection.fetch(self._statement, *columns)
         made: dict[int, int] = {row["place"]: row["signals"] for row in rows}
-        return [made.get(place) for place in range(1, len(appends) + 1)]
+        places = accumulate((max(1, len(append.turns)) for append in appends[:-1]), initial=1)
+        return [made.get(place) for place in places]
+
+
+def _single(append: Append) -> Iterator[Append]:
+    """An append as append_logs takes it, of one turn each; the others follow it without events."""
+    yield append
+    for turn in append.turns[1:]:
+        yield replace(append, entries=(), macs=(), turns=[turn])
 
 
 def _columns(appends: Sequence[Append]) -> list[list[object] | None]:
@@ -78,8 +87,8 @@ def _columns(appends: Sequence[Append]) -> list[list[object] | None]:
         strict=True,
     )
     turns: list[list[object] | None] = [None] * len(_NO_TURN)
-    if any(append.turn for append in appends):
-        rows = (turn_columns(append.turn) if append.turn else _NO_TURN for append in appends)
+    if any(append.turns for append in appends):
+        rows = (turn_columns(append.turns[0]) if append.turns else _NO_TURN for append in appends)
         turns = [list(column) for column in zip(*rows, strict=True)]
     lasts = list[object](accumulate(len(append.entries) for append in appends))
     inputs = list[object](len(append.session.inputs) for append in appends)

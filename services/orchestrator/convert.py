@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2, turn_pb2
 from agentnet.orchestrator.v1 import agent_service_pb2 as agents
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
 from services.orchestrator import convergence, modes
-from services.orchestrator.agents.checks import as_text, check
+from services.orchestrator.agents.checks import all_named, as_text, check
 from services.orchestrator.store import AgentFilter, SessionFilter
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
@@ -56,49 +56,10 @@ def agent(found: agent_pb2.Agent, *, partial: bool = False) -> agent_pb2.Agent:
         fields.required(found.system_prompt, "agent.system_prompt", limit=_PROMPT)
     if made.version:
         fields.matching(made.version, "agent.version", fields.VERSION, form=_VERSION_FORM)
-    fields.text(found.system_prompt, "agent.system_prompt", limit=_PROMPT)
-    fields.text(found.description, "agent.description", limit=1000)
-    for name, limit in (("capabilities", 32), ("tools", 64), ("functions", 64), ("monitors", 16)):
-        _names(getattr(found, name), f"agent.{name}", limit=limit)
-    for name, limit in (("style", 16_384), ("input_schema", 65_536), ("output_schema", 65_536), ("config", 65_536)):
-        _json(getattr(found, name), f"agent.{name}", limit=limit)
-    fields.text(found.model, "agent.model", limit=_NAME)
     _state(found.state, "agent.state")
     made.ClearField("template")
     check(made)
     return made
-
-
-def plain(value: str, field: str, *, limit: int) -> str:
-    """Text that Postgres can keep."""
-    if "\x00" in value:
-        raise InvalidArgument(f"{field} must not hold the character U+0000", field=field)
-    return fields.text(value, field, limit=limit)
-
-
-def _names(entries: Sequence[str], field: str, *, limit: int) -> None:
-    fields.at_most(len(entries), field, limit=limit)
-    for place, entry in enumerate(entries):
-        fields.required(entry, f"{field}[{place}]", limit=_NAME)
-
-
-def _json(value: struct_pb2.Struct, field: str, *, limit: int) -> None:
-    """Postgres keeps no U+0000, in JSON either."""
-    fields.mapping(value, field, limit=limit)
-    if _holds_nul(json_format.MessageToDict(value)):
-        raise InvalidArgument(f"{field} must not hold the character U+0000", field=field)
-
-
-def _holds_nul(value: object) -> bool:
-    match value:
-        case str():
-            return "\x00" in value
-        case dict():
-            return any(_holds_nul(part) for entry in value.items() for part in entry)
-        case list():
-            return any(_holds_nul(entry) for entry in value)
-        case _:
-            return False
 
 
 def _state(value: int, field: str) -> None:
@@ -163,8 +124,8 @@ def session(request: sessions.StartSessionRequest) -> session_pb2.Session:
     if len(set(names)) < len(names):
         raise InvalidArgument("each agent takes part once", field="agents")
     mode = request.mode or ("single" if len(names) == 1 else "brainstorm")
-    _json(request.metadata, "metadata", limit=16_384)
-    _names(request.require_approval, "require_approval", limit=64)
+    fields.mapping(request.metadata, "metadata", limit=16_384)
+    all_named(request.require_approval, "require_approval", limit=64)
     made = session_pb2.Session(
         topic_start=request.topic,
         mode=mode,
@@ -232,7 +193,7 @@ def list_sessions(request: sessions.ListSessionsRequest) -> tuple[SessionFilter,
         raise InvalidArgument("order_by is start_time or start_time desc", field="order_by")
     fields.text(request.mode, "mode", limit=_NAME)
     fields.text(request.agent, "agent", limit=_NAME)
-    _json(request.metadata, "metadata", limit=4_096)
+    fields.mapping(request.metadata, "metadata", limit=4_096)
     chosen = SessionFilter(
         status=request.status,
         mode=request.mode,

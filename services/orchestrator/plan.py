@@ -111,8 +111,16 @@ def _stop(state: SessionState, max_takeovers: int) -> Finish | None:
     for broken in state.interrupted:
         if not worth_another_try(broken.failure, broken.attempt):
             reason = _STOPS.get(broken.failure.reason, session_pb2.STOP_REASON_TURN_FAILED)
-            return Finish(session_pb2.SESSION_STATUS_FAILED, reason, broken.failure)
+            return Finish(session_pb2.SESSION_STATUS_FAILED, reason, _whose(broken))
     return None
+
+
+def _whose(broken: Interrupted) -> failure_pb2.Failure:
+    """A turn's failure as its session's: of many agents it says which."""
+    failure = failure_pb2.Failure()
+    failure.CopyFrom(broken.failure)
+    failure.metadata.update(agent=broken.agent, turn_id=broken.turn_id)
+    return failure
 
 
 def _asking(state: SessionState) -> bool:

@@ -162,16 +162,14 @@ class RunLog(ABC, Generic[State]):
         """For how many seconds text may be gathered because nobody reads; 0 when somebody does, or may."""
         return _UNWATCHED_SECONDS if self._unread and not self.reader_came.is_set() else 0.0
 
-    async def commit(
-        self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False
-    ) -> None:
+    async def commit(self, events: Sequence[Event] = (), *, release: bool = False) -> None:
         """Commits events, after all that was only staged or shown, then shows them: in the live tail when it holds some
         of this log, else readers are woken and find them in the store. Raises LeaseLost.
 
         Being cancelled takes effect when the commit has ended: what is numbered is written, or the log had a gap.
         """
         self.stage(events)
-        writing = asyncio.ensure_future(self._commit(turn=turn, release=release))
+        writing = asyncio.ensure_future(self._commit(release=release))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -180,7 +178,7 @@ class RunLog(ABC, Generic[State]):
                 raise outcome from None
             raise
 
-    async def _commit(self, *, turn: turn_pb2.Turn | None, release: bool) -> None:
+    async def _commit(self, *, release: bool) -> None:
         async with self._writing:
             entries = list(self._uncommitted)
             if not entries:
@@ -189,7 +187,7 @@ class RunLog(ABC, Generic[State]):
                 self.lease,
                 entries,
                 session=self.summary(),
-                turn=turn,
+                turns=_turns(entries),
                 release=release,
                 signals_taken=len(self.state.signals),
             )
@@ -280,6 +278,12 @@ class GraphLog(RunLog[GraphState]):
 
 def _entry(event: Event, payload: bytes) -> Entry:
     return Entry(event.sequence, event.WhichOneof("payload") or "", payload)
+
+
+def _turns(entries: Sequence[Entry]) -> list[turn_pb2.Turn]:
+    """The turns that end in these events, be they another writer's or of an owner who died before its commit."""
+    ended = (entry.payload for entry in entries if entry.kind == "turn_finished")
+    return [Event.FromString(payload).turn_finished.turn for payload in ended]
 
 
 def _time(event: Event, now: datetime) -> None:

@@ -37,7 +37,7 @@ class InputService(input_service_pb2_grpc.InputServiceServicer):
             current(),
             session_id,
             input_id,
-            answer=convert.plain(request.answer, "answer", limit=_SAID),
+            answer=fields.text(request.answer, "answer", limit=_SAID),
             approved=request.approved,
             request_id=fields.request_id(request.request_id),
         )
@@ -64,7 +64,7 @@ class InputService(input_service_pb2_grpc.InputServiceServicer):
 
     async def InjectMessage(self, request: inputs.InjectMessageRequest, context: Any) -> inputs.InjectMessageResponse:
         session_id = fields.identifier(request.session_id, "session_id")
-        content = convert.plain(fields.required(request.content, "content", limit=_SAID), "content", limit=_SAID)
+        content = fields.required(request.content, "content", limit=_SAID)
         request_id = fields.request_id(request.request_id)
         return inputs.InjectMessageResponse(
             message_id=await self._inputs.say(current(), session_id, content, request_id=request_id)

@@ -190,11 +190,11 @@ class SessionStore(Protocol):
         entries: Sequence[Entry],
         *,
         session: session_pb2.Session,
-        turn: turn_pb2.Turn | None = None,
+        turns: Sequence[turn_pb2.Turn] = (),
         release: bool = False,
         signals_taken: int = 0,
     ) -> int:
-        """Commits events, with the summary and a finished turn, in one transaction; tells how many signals the session
+        """Commits events, with the summary and finished turns, in one transaction; tells how many signals the session
         has by then. Raises LeaseLost.
 
         With `release` the lease is given up: for good when the session has ended, else until there are more signals

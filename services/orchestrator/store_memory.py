@@ -265,7 +265,7 @@ class MemorySessionStore:
         entries: Sequence[Entry],
         *,
         session: session_pb2.Session,
-        turn: turn_pb2.Turn | None = None,
+        turns: Sequence[turn_pb2.Turn] = (),
         release: bool = False,
         signals_taken: int = 0,
     ) -> int:
@@ -273,8 +273,7 @@ class MemorySessionStore:
         kept = self._kept[lease.tenant, lease.session_id]
         kept.add(entries)
         kept.data = session.SerializeToString()
-        if turn is not None:
-            kept.turns.append(turn)
+        kept.turns.extend(turns)
         if release:
             ready = session.status not in _ENDED and len(kept.signals) > signals_taken
             self._leases.release(lease, ready=ready)

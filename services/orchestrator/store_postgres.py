@@ -250,14 +250,14 @@ class PostgresSessionStore:
         entries: Sequence[Entry],
         *,
         session: session_pb2.Session,
-        turn: turn_pb2.Turn | None = None,
+        turns: Sequence[turn_pb2.Turn] = (),
         release: bool = False,
         signals_taken: int = 0,
     ) -> int:
         place = (lease.tenant, lease.session_id)
         macs = list(chain.macs(self._key, await self._mac_before(place, entries[0].sequence), _payloads(entries)))
         try:
-            signals = await self._appends.write(Append(lease, entries, macs, session, turn, release, signals_taken))
+            signals = await self._appends.write(Append(lease, entries, macs, session, turns, release, signals_taken))
         except LeaseLost:
             self._ends.pop(place, None)
             raise

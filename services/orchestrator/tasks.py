@@ -134,7 +134,7 @@ class Tasks:
             form=await self._form(record.state.nodes[node_id], caller),
             team=record.state.session.team,
             sub_agent=sub_agent(record.state.session, record.state.nodes, node_id, trying.agent),
-            gather=record.quiet if caller.grant is None else 0.0,
+            gather=record.quiet,
         )
         return self.inference.generate(caller, utterance)
 

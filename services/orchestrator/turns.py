@@ -143,8 +143,7 @@ class Turns:
         }
         with tracer.start_as_current_span("agent.inference", attributes=labels):
             await record.look()
-            # Whoever attaches to a narrowed caller's call is not held to its time: such a one is not left.
-            gather = record.quiet if caller.grant is None else 0.0
+            gather = record.quiet
             events = await self._events(record, speaking, caller, utterance, gather=gather)
             speech = _speech(record, speaking)
             last = await self.hearing.hear(caller, speech, events, calls=calls, gathered=bool(gather))
@@ -211,7 +210,7 @@ class Turns:
         confidence.judge(turn, verdicts=speaking.verdicts)
         turn.end_time.FromDatetime(self.clock.now())
         finish = Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")
-        await record.commit([finish], turn=turn)
+        await record.commit([finish])
         return turn
 
     async def _interrupt(

@@ -290,6 +290,13 @@ def streamed(invocation_id: str, sequence: int, stream: str, text: str) -> pb.St
     return message
 
 
+def heartbeat(invocation_id: str, sequence: int, now: datetime) -> pb.StreamToolResponse:
+    """That a silent call lives."""
+    message = pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence)
+    message.heartbeat.time.FromDatetime(now)
+    return message
+
+
 def emitted(text: str) -> pb.ToolEmitted:
     said = json.loads(text)
     return pb.ToolEmitted(kind=said["event"], data=_value(said["data"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from agentnet.tools.v1 import artefact_pb2 as art
 from agentnet.tools.v1 import governance_pb2 as gov
@@ -21,6 +21,10 @@ from services.tools.registry import Registry
 from services.tools.store import Tool
 from shared.clock import Clock
 from shared.identity import current
+
+# What stands between a caller and a silent stream takes it for dead after a minute.
+_HEARTBEAT_SECONDS: Final = 10.0
+_SILENCE: Final = ("", "")
 
 
 class ToolService(rpc.ToolServiceServicer):
@@ -105,7 +109,10 @@ class ToolService(rpc.ToolServiceServicer):
         try:
             started = pb.ToolStarted(tool=asked.tool.reference)
             yield pb.StreamToolResponse(invocation_id=invocation_id, sequence=sequence, started=started)
-            while event := await events.get():
+            while event := await _next(events):
+                if event == _SILENCE:
+                    yield convert.heartbeat(invocation_id, sequence, self._clock.now())
+                    continue
                 sequence += 1
                 yield convert.streamed(invocation_id, sequence, *event)
             finished = await asyncio.to_thread(convert.finished, await work)
@@ -130,3 +137,12 @@ class ToolService(rpc.ToolServiceServicer):
 
     async def _named(self, name: str) -> Tool:
         return await self._registry.find(current().tenant_id, *convert.reference(name))
+
+
+async def _next(events: asyncio.Queue[tuple[str, str] | None]) -> tuple[str, str] | None:
+    """What the call says next; silence when it says nothing for a while, None at its end."""
+    try:
+        async with asyncio.timeout(_HEARTBEAT_SECONDS):
+            return await events.get()
+    except TimeoutError:
+        return _SILENCE

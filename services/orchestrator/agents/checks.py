@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -24,6 +24,10 @@ _LIMITS: Final = {
     "frequency_penalty": (-2, 2),
     "max_output_tokens": (1, 131_072),
 }
+_TEXTS: Final = {"system_prompt": 32_768, "description": 1000, "model": 255, "type": 64}
+_NAMES: Final = {"capabilities": 32, "tools": 64, "functions": 64, "monitors": 16}
+_DOCUMENTS: Final = {"style": 16_384, "config": 65_536}
+_NAME: Final = 255
 _STRATEGIES: Final = ("", "sequential", "parallel")
 _FOLDER: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _SHOWN: Final = 200
@@ -31,7 +35,12 @@ _SHOWN: Final = 200
 
 def check(agent: agent_pb2.Agent) -> None:
     """Raises InvalidArgument, NameUnknown and FieldTooLong with the field at fault."""
-    fields.text(agent.type, "agent.type", limit=64)
+    for name, limit in _TEXTS.items():
+        fields.text(getattr(agent, name), f"agent.{name}", limit=limit)
+    for name, limit in _NAMES.items():
+        all_named(getattr(agent, name), f"agent.{name}", limit=limit)
+    for name, limit in _DOCUMENTS.items():
+        fields.mapping(getattr(agent, name), f"agent.{name}", limit=limit)
     fields.within(agent.max_chain_depth, "agent.max_chain_depth", low=0, high=16)
     if agent.chain_strategy not in _STRATEGIES:
         raise InvalidArgument("chain_strategy is sequential or parallel", field="agent.chain_strategy")
@@ -46,6 +55,13 @@ def check(agent: agent_pb2.Agent) -> None:
         _schema(getattr(agent, name), f"agent.{name}")
     _many(agent)
     engines.check(agent)
+
+
+def all_named(entries: Sequence[str], field: str, *, limit: int) -> None:
+    """A few names, none of them empty."""
+    fields.at_most(len(entries), field, limit=limit)
+    for place, entry in enumerate(entries):
+        fields.required(entry, f"{field}[{place}]", limit=_NAME)
 
 
 def _style(agent: agent_pb2.Agent) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -118,15 +118,6 @@ class _File(BaseModel):
 
     agents: list[_Definition] = Field(max_length=_MAX_AGENTS)
 
-    @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        seen: set[tuple[str, str]] = set()
-        for found in self.agents:
-            if (found.name, found.version) in seen:
-                raise ValueError(f"{found.name}@{found.version} is there twice")
-            seen.add((found.name, found.version))
-        return self
-
 
 def read_agents(path: Path) -> list[agent_pb2.Agent]:
     """Agents of a file. Raises AgentFileInvalid, whose message has the path, every line at fault and why."""
@@ -143,14 +134,24 @@ def parse_agents(document: str) -> list[agent_pb2.Agent]:
         parsed = _File.model_validate(yaml.load(document, _Loader))  # noqa: S506 - a safe loader
     except ValidationError as error:
         raise _invalid([(fault["loc"], fault["msg"]) for fault in error.errors()], lines) from None
-    made: list[agent_pb2.Agent] = []
-    for place, found in enumerate(parsed.agents):
-        made.append(found.agent())
-        try:
-            check(made[-1])
-        except MeshError as error:
-            raise _invalid([(_place(lines, place, error.field or ""), error.message)], lines) from None
+    made = [found.agent() for found in parsed.agents]
+    if faults := list(_faults(made, lines)):
+        raise _invalid(faults, lines)
     return made
+
+
+def _faults(agents: Sequence[agent_pb2.Agent], lines: Lines) -> Iterator[tuple[Place, str]]:
+    """What is wrong beyond the form: of each agent the first fault, and that it is there twice."""
+    seen: set[str] = set()
+    for place, agent in enumerate(agents):
+        reference = f"{agent.name}@{agent.version}"
+        if reference in seen:
+            yield ("agents", place, "name"), f"{reference} is there twice"
+        seen.add(reference)
+        try:
+            check(agent)
+        except MeshError as error:
+            yield _place(lines, place, error.field or ""), error.message
 
 
 def _invalid(faults: Sequence[tuple[Place, str]], lines: Lines) -> AgentFileInvalid:

@@ -59,6 +59,8 @@ class Forking:
 
     async def _session(self, tenant: str, source: session_pb2.Session, fork: Fork, *, last: int) -> session_pb2.Session:
         agents = await self._agents(tenant, source.agents, fork.overrides.agents)
+        if unheard := sorted(set(fork.overrides.system_prompts) - {"*", *map(cast.short, agents)}):
+            raise InvalidArgument(f"{unheard[0]} takes no part in the fork", field="overrides.system_prompts")
         session = session_pb2.Session(
             id=self.ids.new("ses"),
             agents=agents,

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2
 from services.orchestrator.agents.inputs import output_fault
-from services.orchestrator.errors import DelegationEnded, EngineFailed, OutputInvalid
+from services.orchestrator.errors import ChainLimitReached, DelegationEnded, EngineFailed, OutputInvalid
 from services.orchestrator.peers import InferencePeer, MemoryPeer, Utterance
 from services.orchestrator.prompts import Known, Line
 from services.orchestrator.reasoning import styles
@@ -27,6 +27,7 @@ from shared.clock import Clock
 from shared.errors import MeshError, Unavailable, from_failure
 from shared.identity import Principal
 from shared.log import log
+from shared.rpc import log as calls
 from shared.telemetry import tracer
 
 # What an engine's own fault looks like. Anything else is a fault of ours and ends as one.
@@ -66,23 +67,31 @@ class Thinking:
         prepared = self._prepared(utterance)
         by_model = thinks_by_model(utterance.agent)
         events = self.inference.generate(caller, prepared) if by_model else self._by_engine(caller, prepared)
-        async with aclosing(events):
-            if left is None:
-                async for event in events:
-                    yield event
-                return
-            async with aclosing(self._within(caller, utterance, events, self.clock.monotonic() + left)) as limited:
-                async for event in limited:
-                    yield event
+        generation = (utterance.generation_id, utterance.session_id)
+        async with aclosing(events if left is None else self._within(caller, generation, events, left)) as limited:
+            async for event in limited:
+                yield event
 
     async def attach(self, caller: Principal, generation_id: str, *, after: int) -> AsyncGenerator[Generated, None]:
-        """An engine's generation lives as long as its call: who attaches to it is told it is gone, and asks anew."""
-        async with aclosing(self.inference.attach(caller, generation_id, after=after)) as events:
-            async for event in events:
+        """An engine's generation lives as long as its call: who attaches to it is told it is gone, and asks anew.
+
+        Whose time is over, or was taken, leaves no call behind.
+        """
+        session_id = calls.session_id()
+        try:
+            left = await self.gate.admit(caller, session_id=session_id)
+        except (DelegationEnded, ChainLimitReached):
+            await self.cancel(caller, generation_id)
+            raise
+        events = self.inference.attach(caller, generation_id, after=after)
+        generation = (generation_id, session_id)
+        async with aclosing(events if left is None else self._within(caller, generation, events, left)) as limited:
+            async for event in limited:
                 yield event
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
-        await self.inference.cancel(caller, generation_id)
+        """A credential that has ended still calls off what was begun with it."""
+        await self.inference.cancel(replace(caller, expires_at=None), generation_id)
 
     async def embed(self, caller: Principal, texts: Sequence[str]) -> list[Sequence[float]]:
         return await self.inference.embed(caller, texts)
@@ -91,20 +100,22 @@ class Thinking:
         return await self.inference.context_tokens(caller, model)
 
     async def _within(
-        self, caller: Principal, utterance: Utterance, events: AsyncGenerator[Generated, None], ends: timedelta
+        self, caller: Principal, generation: tuple[str, str], events: AsyncGenerator[Generated, None], left: timedelta
     ) -> AsyncGenerator[Generated, None]:
-        """The events that come in time. Raises what the gate says of a caller whose time is over."""
-        while True:
-            try:
-                async with asyncio.timeout(max((ends - self.clock.monotonic()).total_seconds(), 0)):
-                    event = await anext(events, None)
-            except TimeoutError:
-                await self.inference.cancel(caller, utterance.generation_id)
-                await self.gate.admit(caller, session_id=utterance.session_id)
-                raise DelegationEnded("its time is over", delegation_id="", state="EXPIRED") from None
-            if event is None:
-                return
-            yield event
+        """The events of a generation that come in time. Raises what the gate says of a caller whose time is over."""
+        ends, (generation_id, session_id) = self.clock.monotonic() + left, generation
+        async with aclosing(events):
+            while True:
+                try:
+                    async with asyncio.timeout(max((ends - self.clock.monotonic()).total_seconds(), 0)):
+                        event = await anext(events, None)
+                except TimeoutError:
+                    await self.cancel(caller, generation_id)
+                    await self.gate.admit(caller, session_id=session_id)
+                    raise DelegationEnded("its time is over", delegation_id="", state="EXPIRED") from None
+                if event is None:
+                    return
+                yield event
 
     def _prepared(self, utterance: Utterance) -> Utterance:
         """The prompt with the agent's style and skills in its system message."""

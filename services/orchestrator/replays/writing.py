@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from agentnet.orchestrator.v1 import event_pb2, turn_pb2
+from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.record import SessionLog
 from services.orchestrator.replays.cassette import Cassette, writer
@@ -78,11 +78,9 @@ class ReplayLog(SessionLog):
         await self._due(events)
         self.stage(events)
 
-    async def commit(
-        self, events: Sequence[Event] = (), *, turn: turn_pb2.Turn | None = None, release: bool = False
-    ) -> None:
+    async def commit(self, events: Sequence[Event] = (), *, release: bool = False) -> None:
         await self._due(events)
-        await super().commit(events, turn=turn, release=release)
+        await super().commit(events, release=release)
 
     def stamp(self, event: Event) -> None:
         super().stamp(event)

@@ -9,6 +9,7 @@ import pytest
 
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Signal
+from shared.paging import Page
 from shared.postgres import TextUnwritable
 from tests.contract.orchestrator.conftest import Stores
 from tests.contract.orchestrator.test_sessions import session, start, turn
@@ -35,6 +36,28 @@ async def test_appends_that_come_together_are_answered_each_by_itself(stores: St
         assert written == ([] if name == "ses_3" else [name.encode()])
 
 
+async def test_turns_that_end_together_are_all_kept_each_with_its_own_log(stores: Stores) -> None:
+    for name in ("ses_1", "ses_2", "ses_3"):
+        await start(stores, session(name))
+    leases = {lease.session_id: lease for lease in await stores.leases.claim("one", ttl=stores.ttl, limit=3)}
+    ended = {"ses_1": ["trn_1", "trn_2", "trn_3"], "ses_2": [], "ses_3": ["trn_4"]}
+
+    found = await asyncio.gather(
+        *(
+            stores.sessions.append(
+                leases[name], [Entry(2, "x", b"x")], session=session(name), turns=[turn(one) for one in turns]
+            )
+            for name, turns in ended.items()
+        )
+    )
+
+    assert found == [0, 0, 0]
+    for name, turns in ended.items():
+        assert await stores.sessions.read("acme", name, 1, limit=9) == [Entry(2, "x", b"x")]
+        kept = await stores.sessions.turns("acme", name, agent="", round_number=0, page=Page())
+        assert [one.id for one in kept] == turns
+
+
 async def test_what_postgres_refuses_of_one_log_harms_no_other(stores: Stores) -> None:
     if "Memory" in type(stores.sessions).__name__:
         pytest.skip("category: Postgres - only it refuses a text with U+0000")
@@ -45,7 +68,7 @@ async def test_what_postgres_refuses_of_one_log_harms_no_other(stores: Stores) -
     refused.content = "\x00"
 
     found = await asyncio.gather(
-        stores.sessions.append(leases["ses_1"], [Entry(2, "x", b"x")], session=session("ses_1"), turn=refused),
+        stores.sessions.append(leases["ses_1"], [Entry(2, "x", b"x")], session=session("ses_1"), turns=[refused]),
         *(
             stores.sessions.append(leases[name], [Entry(2, "x", b"x")], session=session(name))
             for name in ("ses_2", "ses_3")

@@ -95,7 +95,7 @@ async def test_an_append_commits_events_summary_and_turn_together(stores: Stores
     summary.rounds_executed = 1
     entries = [Entry(2, "tokens_produced", b"\x00\xff"), Entry(3, "turn_finished", b"three")]
 
-    await stores.sessions.append(await claimed(stores), entries, session=summary, turn=turn("trn_1"))
+    await stores.sessions.append(await claimed(stores), entries, session=summary, turns=[turn("trn_1")])
 
     assert await stores.sessions.read("acme", "ses_1", 1, limit=9) == entries
     assert await stores.sessions.find("acme", "ses_1") == summary
@@ -119,7 +119,7 @@ async def test_turns_are_filtered_and_paged_in_their_order(stores: Stores) -> No
         turn("trn_3", number=2, minute=3),
     ]
     for sequence, one in enumerate(spoken, start=2):
-        await stores.sessions.append(lease, [Entry(sequence, "x", b"x")], session=session(), turn=one)
+        await stores.sessions.append(lease, [Entry(sequence, "x", b"x")], session=session(), turns=[one])
 
     async def listed(*, agent: str = "", number: int = 0, page: Page) -> list[str]:
         found = await stores.sessions.turns("acme", "ses_1", agent=agent, round_number=number, page=page)
@@ -184,7 +184,7 @@ async def test_a_refused_append_leaves_nothing_behind(stores: Stores) -> None:
     changed.rounds_executed = 9
 
     with pytest.raises(LeaseLost):
-        await stores.sessions.append(lease, [Entry(2, "x", b"x")], session=changed, turn=turn("trn_1"))
+        await stores.sessions.append(lease, [Entry(2, "x", b"x")], session=changed, turns=[turn("trn_1")])
 
     assert await stores.sessions.find("acme", "ses_1") == session()
     assert await stores.sessions.turns("acme", "ses_1", agent="", round_number=0, page=Page()) == []

@@ -200,6 +200,24 @@ async def test_another_replica_serves_a_live_generation(keys: Keys, redis: Redis
         assert await attached(other, keys, after=4) == []
 
 
+async def test_what_another_replica_follows_does_not_wait_for_the_batch(
+    keys: Keys, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.inference.tail._FLUSH_SECONDS", 60.0)
+    async with replica(keys, redis) as one, replica(keys, redis, store=one.store) as other:
+        gates = [asyncio.Event(), asyncio.Event()]
+        one.model.steps = ["One ", gates[0], "two ", gates[1], "three."]
+        first = asyncio.create_task(generated(one, keys, request()))
+        await until(lambda: one.model.calls)
+        second = asyncio.create_task(attached(other, keys))
+        await until(lambda: one.engine.tail._followed)
+        for gate in gates:
+            gate.set()
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(4):  # before the mark of a dead owner would go
+            assert await second == await first
+
+
 async def test_the_same_id_at_two_replicas_at_once_is_one_call(keys: Keys, redis: Redis) -> None:
     async with replica(keys, redis) as one, replica(keys, redis, store=one.store) as other:
         for served in (one, other):

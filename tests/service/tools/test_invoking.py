@@ -66,6 +66,21 @@ async def test_what_is_printed_arrives_before_the_function_ends(stub: Any, keys:
     assert await ended(store) == ["CANCELLED"]
 
 
+async def test_a_silent_call_shows_that_it_lives(stub: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.tools.service._HEARTBEAT_SECONDS", 0.05)
+    code = "import time\ndef adder():\n    time.sleep(0.3)\n    print('late', flush=True)\n"
+    await register(stub, keys, tool(function={"code": code, "allowed_imports": ["time"]}))
+
+    heard = await events(stub, keys, invocation())
+
+    beats = [event for event in heard if event.HasField("heartbeat")]
+    assert beats
+    assert {event.sequence for event in beats} <= {1, 2}
+    assert all(event.heartbeat.time.seconds for event in beats)
+    said = [event for event in heard if not event.HasField("heartbeat")]
+    assert [event.sequence for event in said] == [1, 2, 3]
+
+
 async def test_a_stream_whose_function_fails_ends_with_the_failure(stub: Any, keys: Keys) -> None:
     await register(stub, keys, tool("def adder():\n    return {}['x']\n"))
     failure = (await events(stub, keys, invocation()))[-1].finished.failure

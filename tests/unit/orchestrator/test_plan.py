@@ -120,7 +120,9 @@ def test_what_follows_an_interruption_depends_on_its_reason(
     state = replace(FRESH, interrupted=(broken,))
     expected: Step = start(1, ATHENA, attempt + 1, "trn_1", broken)
     if stop is not None:
-        expected = Finish(session_pb2.SESSION_STATUS_FAILED, stop, failure)
+        whose = {"agent": ATHENA, "turn_id": "trn_1"}
+        said = failure_pb2.Failure(reason=reason, retryable=retryable, metadata=whose)
+        expected = Finish(session_pb2.SESSION_STATUS_FAILED, stop, said)
     assert step(state) == expected
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentnet.orchestrator.v1 import event_pb2, session_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.record import SessionLog
 from services.orchestrator.store import Entry, Lease
@@ -228,6 +228,37 @@ async def test_cancelling_a_driver_in_a_commit_leaves_no_gap() -> None:
     assert [event.sequence for event in await world.log(session_id)] == [1, 2, 3]
 
 
+async def test_turns_that_end_while_another_write_is_under_way_are_all_kept() -> None:
+    world = World()
+    session_id = await world.start()
+    store = SlowStore(world.store)
+    log = SessionLog(await world.claim("one"), store, world.tail, world.clock)
+    await log.load()
+
+    writing = [asyncio.create_task(log.commit([finished(name)])) for name in ("trn_1", "trn_2", "trn_3")]
+    await store.entered.wait()
+    store.go_on.set()
+    await asyncio.gather(*writing)
+
+    assert [text for _, _, text in await contents(world, session_id)] == ["trn_1", "trn_2", "trn_3"]
+
+
+async def test_a_turn_whose_end_was_shown_and_not_committed_is_kept_by_the_next_owner() -> None:
+    world = World()
+    session_id = await world.start()
+    log = SessionLog(await world.claim("one"), world.store, world.tail, world.clock)
+    await log.load()
+    await log.commit([tokens("a commit")])
+    await log.show([finished("trn_1")])
+    world.clock.advance(TTL * 2)
+
+    successor = SessionLog(await world.claim("two"), world.store, world.tail, world.clock)
+    await successor.load()
+    await successor.commit([tokens("another")])
+
+    assert [text for _, _, text in await contents(world, session_id)] == ["trn_1"]
+
+
 class SlowStore(MemorySessionStore):
     """Commits when it is let."""
 
@@ -245,3 +276,8 @@ class SlowStore(MemorySessionStore):
 
 def tokens(text: str) -> event_pb2.SessionEvent:
     return event_pb2.SessionEvent(tokens_produced=event_pb2.TokensProduced(text=text))
+
+
+def finished(name: str) -> event_pb2.SessionEvent:
+    turn = turn_pb2.Turn(id=name, agent="Athena@1.0.0", round=1, content=name)
+    return event_pb2.SessionEvent(turn_finished=event_pb2.TurnFinished(turn=turn))

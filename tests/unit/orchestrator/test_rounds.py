@@ -340,6 +340,9 @@ async def test_what_policy_or_the_budget_ends_is_not_tried_again(
     assert (session.status, session.stop_reason) == (session_pb2.SESSION_STATUS_FAILED, stop)
     assert (await world.kinds(session_id)).count("turn_interrupted") == 1
     assert session.failure.reason == error().reason
+    started = next(event.turn_started for event in await world.log(session_id) if event.HasField("turn_started"))
+    assert session.failure.metadata["agent"] == started.agent
+    assert session.failure.metadata["turn_id"] == started.turn_id
 
 
 async def test_a_turn_is_tried_three_times_with_growing_pauses(world: World) -> None:

@@ -105,9 +105,15 @@ FAULTS = {
     "a text": ("hello", "1", ""),
     "two of one version": (
         "agents:\n  - {name: A, system_prompt: x}\n  - {name: A, system_prompt: y}\n",
-        "1",
-        "",
+        "3",
+        "agents.1.name",
     ),
+    "a prompt too long": (
+        f"agents:\n  - name: A\n    model: m\n    system_prompt: {'x' * 32_769}\n",
+        "4",
+        "agents.0.system_prompt",
+    ),
+    "an empty name of a tool": ("agents:\n  - name: A\n    system_prompt: x\n    tools: ['']\n", "4", "agents.0.tools"),
 }
 
 
@@ -124,3 +130,16 @@ def test_all_faults_of_a_file_are_told_at_once() -> None:
         parse_agents("agents:\n  - name: 1\n  - name: B\n    system_prompt: x\n    tools: web\n")
     assert "line 2: agents.0.name" in raised.value.message
     assert "line 5: agents.1.tools" in raised.value.message
+
+
+def test_what_is_wrong_beyond_the_form_is_told_of_every_agent() -> None:
+    with pytest.raises(AgentFileInvalid) as raised:
+        parse_agents(
+            "agents:\n"
+            "  - {name: A, system_prompt: x, style: {logic: 3}}\n"
+            "  - {name: B, system_prompt: x}\n"
+            "  - {name: B, system_prompt: x, max_chain_depth: 99}\n"
+        )
+    assert "line 2: agents.0.style.logic" in raised.value.message
+    assert "line 4: agents.2.name: B@1.0.0 is there twice" in raised.value.message
+    assert "line 4: agents.2.max_chain_depth" in raised.value.message

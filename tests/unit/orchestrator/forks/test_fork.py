@@ -131,6 +131,8 @@ async def test_bad_forks_are_refused() -> None:
         await forked(world, "ses_none", fork())
     with pytest.raises(InvalidArgument, match="Hermes takes no part"):
         await forked(world, source, fork(agents={"Hermes": "Athena"}))
+    with pytest.raises(InvalidArgument, match="Hermes takes no part"):
+        await forked(world, source, fork(system_prompts={"Hermes": "You are brief."}))
     with pytest.raises(InvalidArgument, match="each agent takes part once"):
         await forked(world, source, fork(agents={"Apollo": "Athena"}))
     graph = await world.execute(node("a"))

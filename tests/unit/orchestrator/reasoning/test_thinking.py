@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from agentnet.orchestrator.v1 import agent_pb2
 from services.orchestrator.agents.checks import check
-from services.orchestrator.errors import EngineFailed, NameUnknown
+from services.orchestrator.errors import DelegationEnded, EngineFailed, NameUnknown
 from services.orchestrator.peers import Utterance
 from services.orchestrator.prompts import Known, Line
 from services.orchestrator.reasoning import engines
@@ -20,7 +22,7 @@ from services.orchestrator.reasoning.governance import Judged
 from services.orchestrator.reasoning.skills import Skills
 from services.orchestrator.reasoning.thinking import Thinking
 from shared import fields
-from shared.clock import FakeClock
+from shared.clock import FakeClock, SystemClock
 from shared.errors import FailedPrecondition, InvalidArgument, Reason
 from shared.identity import Principal
 from tests.support.orchestrator import ADA, ScriptedInference, ScriptedMemory
@@ -219,3 +221,34 @@ def test_skills_stay_below_their_folder(tmp_path: Path) -> None:
     root.mkdir()
     (root / "link").symlink_to(tmp_path / "outside")
     assert Skills(root).of(made("", skills_directories=["link", "../outside", "gone"])) == []
+
+
+@dataclass
+class Timed:
+    """Gives so much time, then none."""
+
+    left: list[timedelta]
+
+    async def admit(self, caller: Principal, *, session_id: str) -> timedelta | None:
+        if not self.left:
+            raise DelegationEnded("its time is over", delegation_id="del_1", state="EXPIRED")
+        return self.left.pop()
+
+
+async def test_who_attaches_to_a_narrowed_call_is_held_to_its_time() -> None:
+    mind, agent = Mind(), agent_pb2.Agent(name="Clerk", version="1.0.0")
+    mind.inference.held_at = 3
+    gate = Timed([timedelta(milliseconds=20)])
+    thinking = Thinking(mind.inference, mind.memory, mind.policy, SystemClock(), gate=gate)
+    begun = mind.inference.generate(ADA, Utterance("gen_1", "ses_1", agent, "", (), 96))
+    await anext(begun)
+
+    heard = []
+    with pytest.raises(DelegationEnded):
+        async with asyncio.timeout(5):
+            heard += [event.sequence async for event in thinking.attach(ADA, "gen_1", after=1)]
+    with pytest.raises(DelegationEnded):
+        await anext(thinking.attach(ADA, "gen_1", after=1))
+
+    assert mind.inference.cancelled == ["gen_1", "gen_1"]
+    await begun.aclose()

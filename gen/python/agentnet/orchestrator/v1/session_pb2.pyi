@@ -234,7 +234,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
-        """Set when status is FAILED."""
+        """Set when status is FAILED. Its metadata names the `agent` and the `turn_id`, when a turn failed."""
 
     @_builtins.property
     def round_similarities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:

@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -352,10 +353,11 @@ class StreamToolResponse(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     EMITTED_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     """The invocation."""
     sequence: _builtins.int
-    """Its place: 1, 2, 3, without gaps."""
+    """Its place: 1, 2, 3, without gaps; of a heartbeat, the place of the event before it."""
     @_builtins.property
     def started(self) -> Global___ToolStarted:
         """It was accepted and starts."""
@@ -372,6 +374,10 @@ class StreamToolResponse(_message.Message):
     def emitted(self) -> Global___ToolEmitted:
         """It said something by `emit(kind, data)`."""
 
+    @_builtins.property
+    def heartbeat(self) -> Global___ToolHeartbeat:
+        """It runs and has said nothing for 10 seconds."""
+
     def __init__(
         self,
         *,
@@ -381,16 +387,41 @@ class StreamToolResponse(_message.Message):
         output: Global___ToolOutput | None = ...,
         finished: Global___ToolFinished | None = ...,
         emitted: Global___ToolEmitted | None = ...,
+        heartbeat: Global___ToolHeartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["emitted", b"emitted", "event", b"event", "finished", b"finished", "output", b"output", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["emitted", b"emitted", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "output", b"output", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["emitted", b"emitted", "event", b"event", "finished", b"finished", "invocation_id", b"invocation_id", "output", b"output", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emitted", b"emitted", "event", b"event", "finished", b"finished", "heartbeat", b"heartbeat", "invocation_id", b"invocation_id", "output", b"output", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "output", "finished", "emitted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "output", "finished", "emitted", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamToolResponse: _TypeAlias = StreamToolResponse  # noqa: Y015
+
+@_typing.final
+class ToolHeartbeat(_message.Message):
+    """A sign of life of a silent call, so that nothing between it and its caller takes the stream for dead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was sent."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolHeartbeat: _TypeAlias = ToolHeartbeat  # noqa: Y015
 
 @_typing.final
 class ToolEmitted(_message.Message):
