@@ -114,7 +114,9 @@ class PolicyParts:
             self.store, DEFAULT, clock=self.clock, poll=timedelta(seconds=30), signer=signer, has_model=classifiers.has
         )
         await stack.enter_async_context(supervised("publish", library.publish))
-        overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
+        overrides = Overrides(
+            self.governance, self.audit, signer.key, rule_names=library.rule_names, clock=self.clock, ids=SequentialIds()
+        )  # fmt: skip
         simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
         judge = Judge(
             library,
