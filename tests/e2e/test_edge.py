@@ -321,6 +321,7 @@ async def test_policy_redacts_inside_the_stream_and_records_the_violation(client
         assert {found.monitor_name for found in violations} == {"no_mesh"}
 
 
+@pytest.mark.heavy
 async def test_the_embedded_model_classifies_and_gives_a_number(mesh: Mesh) -> None:
     rule = "{name: mood, type: llm_classifier, severity: major, params: {model: toxicity-screen, threshold: 0}}"
     async with AgentNet.connect(mesh.edge, credential=mesh.token(tenant="classified")) as own:
