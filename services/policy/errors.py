@@ -29,6 +29,12 @@ class ClassifierUnavailable(FailedPrecondition):
     reason = Reason.ERROR_REASON_CLASSIFIER_UNAVAILABLE
 
 
+class RuleUnknown(InvalidArgument):
+    """No bundle of the tenant has a rule of this name. `known` names those nearest to it."""
+
+    reason = Reason.ERROR_REASON_NAME_UNKNOWN
+
+
 class OverrideInvalid(PermissionDenied):
     """The override token is not of this mesh, not for this caller, or was taken back."""
 

@@ -79,6 +79,10 @@ class Library:
         mine = await self._store.bundles(tenant, name=name)
         return [*mine, self._default] if name in ("", self._default.name) else mine
 
+    async def rule_names(self, tenant: str) -> set[str]:
+        """The names of all rules there are, in force or not."""
+        return {rule.name for bundle in await self.every(tenant) for rule in bundle.content.rules}
+
     async def label(self, tenant: str, name: str, version: str, *, label: str, remove: bool) -> StoredBundle:
         """Moves a label. Raises BundleNotFound."""
         found = await self.find(tenant, name, version)

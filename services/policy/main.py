@@ -83,7 +83,9 @@ def main() -> None:
             None if settings.audit_archive == "postgres" else objects(settings.audit_archive, what="the audit archive")
         )
         audit = AuditLog(governance, clock, seal_keys(vault, settings.audit_key_file), archive)
-        overrides = Overrides(governance, audit, signer.key, clock=clock, ids=ids)
+        overrides = Overrides(
+            governance, audit, signer.key, rule_names=library.rule_names, clock=clock, ids=ids
+        )  # fmt: skip
         simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
         judge = Judge(library, models, overrides, simulator, classifiers=classifiers, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))

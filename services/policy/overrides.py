@@ -7,22 +7,24 @@ enforcement points can check it with the mesh's public keys; taking one back is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, Final, Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.policy.audit import AuditLog
-from services.policy.errors import OverrideExpired, OverrideInvalid, OverrideNotFound
+from services.policy.errors import OverrideExpired, OverrideInvalid, OverrideNotFound, RuleUnknown
 from shared.clock import Clock
 from shared.ids import Ids
 
 LONGEST: Final = timedelta(hours=24)
 _AUDIENCE: Final = "agentnet-override"
 _ALGORITHM: Final = "EdDSA"
+_NAMED: Final = 20
 _CLAIMS: Final = ["exp", "jti", "tenant", "rules"]
 
 
@@ -62,11 +64,19 @@ class OverrideStore(Protocol):
 
 
 class Overrides:
-    """Gives tokens out, takes them back, and reads them."""
+    """Gives tokens out, takes them back, and reads them. `rule_names` tells which rules a tenant has."""
 
     def __init__(
-        self, store: OverrideStore, audit: AuditLog, key: Ed25519PrivateKey, *, clock: Clock, ids: Ids
+        self,
+        store: OverrideStore,
+        audit: AuditLog,
+        key: Ed25519PrivateKey,
+        *,
+        rule_names: Callable[[str], Awaitable[Collection[str]]],
+        clock: Clock,
+        ids: Ids,
     ) -> None:
+        self._rule_names = rule_names
         self._store = store
         self._audit = audit
         self._key = key
@@ -76,7 +86,8 @@ class Overrides:
     async def create(
         self, tenant: str, by: str, *, rules: Sequence[str], agent: str, session_id: str, reason: str, ttl: timedelta
     ) -> tuple[Override, str]:
-        """A new override and its token, which is told only this once."""
+        """A new override and its token, which is told only this once. Raises RuleUnknown."""
+        _refuse_unknown(rules, await self._rule_names(tenant))
         now = self._clock.now()
         made = Override(self._ids.new("ovr"), tuple(rules), agent, session_id, reason, by, now, now + ttl)
         await self._store.add_override(tenant, made)
@@ -126,3 +137,10 @@ class Overrides:
         if datetime.fromtimestamp(claims["exp"], UTC) <= self._clock.now():
             raise OverrideExpired("the override's time has passed", override_id=str(claims["jti"]))
         return claims
+
+
+def _refuse_unknown(rules: Sequence[str], known: Collection[str]) -> None:
+    for rule in rules:
+        if rule not in known:
+            near = get_close_matches(rule, known, n=_NAMED, cutoff=0)
+            raise RuleUnknown(f"no rule {rule}; known: {', '.join(near)}", field="rules", known=", ".join(near))

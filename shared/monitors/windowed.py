@@ -40,8 +40,13 @@ class WindowedMonitor:
         verdicts: list[Verdict] = list(ruling.verdicts)
         for sentence in ready:
             outcome = await self._check(sentence.text)
-            verdicts += [found.verdict for found in outcome.findings]
+            verdicts += [_placed(found.verdict, sentence.start) for found in outcome.findings]
             if outcome.blocked:
                 return Ruling("".join(released), tuple(verdicts), blocked=True)
             released.append(outcome.text)
         return Ruling("".join(released), tuple(verdicts), ruling.blocked)
+
+
+def _placed(verdict: Verdict, start: int) -> Verdict:
+    """By its place in the text that the rules on characters let through, not in its sentence."""
+    return verdict._replace(start=start + verdict.start, end=start + verdict.end)

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 from agentnet.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
@@ -42,22 +42,24 @@ class Tally:
     characters: int = 0
     seconds: float = 0.0
     held: Counter[int] = field(default_factory=Counter)
+    beside: Counter[int] = field(default_factory=Counter)
 
     def judge(self, rules: CompiledRules, chosen: Iterable[Case]) -> None:
         for pieces, expected in chosen:
             began = time.thread_time()
             monitor = StreamMonitor(rules, Target.OUTPUT)
-            text = self.fed(monitor, pieces) + monitor.finish().text
+            text, held = fed(monitor, pieces)
+            text += monitor.finish().text
             self.seconds += time.thread_time() - began
             self.characters += sum(map(len, pieces))
             self.compare(text, expected, pieces)
+            self.count_held(held, expected, pieces)
 
-    def fed(self, monitor: StreamMonitor, pieces: Sequence[str]) -> str:
-        shown = []
-        for piece in pieces:
-            shown.append(monitor.feed(piece).text)
-            self.held[monitor.held] += 1
-        return "".join(shown)
+    def count_held(self, held: Sequence[int], expected: str, pieces: Sequence[str]) -> None:
+        start, end = forbidden_span(expected, sum(map(len, pieces)))
+        for at, count in zip(accumulate(map(len, pieces)), held, strict=True):
+            self.held[count] += 1
+            self.beside[count - max(0, min(at, end) - max(start, at - count))] += 1
 
     def compare(self, text: str, expected: str, pieces: Sequence[str]) -> None:
         self.count += 1
@@ -66,14 +68,29 @@ class Tally:
             if self.leaked <= SHOWN:
                 sys.stdout.write(f"leaked: {pieces}\n")
 
-    @property
-    def held_p99(self) -> int:
-        ahead = self.held.total() // 100
-        for length, times in sorted(self.held.items(), reverse=True):
-            ahead -= times
-            if ahead < 0:
-                return length
-        return 0
+
+def fed(monitor: StreamMonitor, pieces: Sequence[str]) -> tuple[str, list[int]]:
+    """What is shown of the pieces, and how many characters are held after each."""
+    shown, held = [], []
+    for piece in pieces:
+        shown.append(monitor.feed(piece).text)
+        held.append(monitor.held)
+    return "".join(shown), held
+
+
+def forbidden_span(expected: str, length: int) -> tuple[int, int]:
+    """Where what is forbidden stands in a text of so many characters."""
+    before, _, rest = expected.partition("[REDACTED:")
+    return len(before), length - len(rest.partition("]")[2])
+
+
+def p99(lengths: Counter[int]) -> int:
+    ahead = lengths.total() // 100
+    for length, times in sorted(lengths.items(), reverse=True):
+        ahead -= times
+        if ahead < 0:
+            return length
+    return 0
 
 
 async def published(keys: Keys, parts: PolicyParts, tally: Tally, streams: Iterator[Case], wanted: int) -> None:
@@ -87,9 +104,9 @@ async def published(keys: Keys, parts: PolicyParts, tally: Tally, streams: Itera
         tally.judge(rules, islice(streams, wanted // 2))
         pieces, expected = next(streams)
         monitor = StreamMonitor(rules, Target.OUTPUT)
-        text = tally.fed(monitor, pieces[:1])
+        text = fed(monitor, pieces[:1])[0]
         watched.cancel()
-    tally.compare(text + tally.fed(monitor, pieces[1:]) + monitor.finish().text, expected, pieces)
+    tally.compare(text + fed(monitor, pieces[1:])[0] + monitor.finish().text, expected, pieces)
     tally.judge(rules, islice(streams, wanted - tally.count))
 
 
@@ -111,8 +128,9 @@ def main() -> int:
         asyncio.run(published(keys, PolicyParts(keys), tally, streams, wanted))
     each = tally.seconds * 1e6 * TOKEN / max(1, tally.characters)
     sys.stdout.write(
-        "| cases | not equal to redacting the whole | held p99 | us/token | CPU s |\n|---|---|---|---|---|\n"
-        f"| {tally.count} | {tally.leaked} | {tally.held_p99} | {each:.1f} | {tally.seconds:.0f} |\n"
+        "| cases | not equal to redacting the whole | held p99 | held beside it p99 | us/token | CPU s |\n"
+        "|---|---|---|---|---|---|\n"
+        f"| {tally.count} | {tally.leaked} | {p99(tally.held)} | {p99(tally.beside)} | {each:.1f} | {tally.seconds:.0f} |\n"
     )
     return 1 if tally.leaked else 0
 

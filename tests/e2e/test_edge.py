@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import struct
 from typing import Any
 
@@ -318,6 +319,17 @@ async def test_policy_redacts_inside_the_stream_and_records_the_violation(client
         assert not {"mesh", "lease", "log"} & set(redacted.split())
         violations = [found async for found in own.policies.violations()]
         assert {found.monitor_name for found in violations} == {"no_mesh"}
+
+
+@pytest.mark.heavy
+async def test_the_embedded_model_classifies_and_gives_a_number(mesh: Mesh) -> None:
+    rule = "{name: mood, type: llm_classifier, severity: major, params: {model: toxicity-screen, threshold: 0}}"
+    async with AgentNet.connect(mesh.edge, credential=mesh.token(tenant="classified")) as own:
+        await own.policies.create("moods", f"rules:\n  - {rule}", labels=["production"])
+        judged = await own.policies.check("I hate you.")
+    assert {one.name: one.problem for one in judged.monitors}["windowed"] == ""
+    (found,) = judged.findings
+    assert re.search(r"the classifier toxicity-screen says yes \(score [01]\.\d\d\)", found.rationale)
 
 
 async def _until_redacted(client: AgentNet) -> str:

@@ -222,6 +222,7 @@ class Replica:
     ended: list[tuple[str, Order, Ended]]
     worker: Worker
     queue: Any
+    channel: grpc.aio.Channel
 
 
 @asynccontextmanager
@@ -294,8 +295,8 @@ async def replica(
         queue = queue_rpc.QueueServiceStub(channel)
         try:
             yield Replica(
-                stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended, worker, queue
-            )
+                stub, engine, model, cost, policy, engine.store, tail_task, others, prompts, ended, worker, queue, channel
+            )  # fmt: skip
         finally:
             await worker.drain()
             await engine.drain()

@@ -114,7 +114,9 @@ class PolicyParts:
             self.store, DEFAULT, clock=self.clock, poll=timedelta(seconds=30), signer=signer, has_model=classifiers.has
         )
         await stack.enter_async_context(supervised("publish", library.publish))
-        overrides = Overrides(self.governance, self.audit, signer.key, clock=self.clock, ids=SequentialIds())
+        overrides = Overrides(
+            self.governance, self.audit, signer.key, rule_names=library.rule_names, clock=self.clock, ids=SequentialIds()
+        )  # fmt: skip
         simulator = Simulator(self.governance, Vault(signer.key), clock=self.clock, keep_for=timedelta(days=7))
         judge = Judge(
             library,
@@ -146,11 +148,15 @@ class PolicyParts:
 @asynccontextmanager
 async def served(parts: PolicyParts) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to the service."""
+    async with served_at(parts) as address, mesh_channel(address, services=SERVICES) as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def served_at(parts: PolicyParts) -> AsyncIterator[str]:
+    """The service's address."""
     settings = MeshSettings.model_validate({
         "listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": parts.keys.jwks, "drain_grace": 1,
     })  # fmt: skip
-    async with (
-        serving(settings, parts.register, service_names=SERVICES) as address,
-        mesh_channel(address, services=SERVICES) as channel,
-    ):
-        yield channel
+    async with serving(settings, parts.register, service_names=SERVICES) as address:
+        yield address

@@ -49,6 +49,7 @@ async def test_an_override_holds_for_its_agent_and_session_only(stub: Any, overr
 async def test_an_expired_override_is_refused_as_expired(
     stub: Any, overrides: Any, keys: Keys, parts: PolicyParts
 ) -> None:
+    await create(stub, keys)
     token = (await given(overrides, keys)).token
     parts.clock.advance(timedelta(hours=1, seconds=1))
     error = await refusal(check(stub, keys, TEXT, override_token=token))
@@ -56,6 +57,7 @@ async def test_an_expired_override_is_refused_as_expired(
 
 
 async def test_an_override_taken_back_is_refused(stub: Any, overrides: Any, keys: Keys) -> None:
+    await create(stub, keys)
     made = await given(overrides, keys)
     request = pb.RevokeOverrideRequest(id=made.override.id)
     taken = (await overrides.RevokeOverride(request, metadata=keys.metadata())).override
@@ -67,6 +69,7 @@ async def test_an_override_taken_back_is_refused(stub: Any, overrides: Any, keys
 
 
 async def test_a_forged_token_or_another_tenants_is_refused(stub: Any, overrides: Any, keys: Keys) -> None:
+    await create(stub, keys)
     token = (await given(overrides, keys)).token
     claims = jwt.decode(token, options={"verify_signature": False})
     forged = jwt.encode(claims, "0123456789abcdef0123456789abcdef", algorithm="HS256")
@@ -86,3 +89,19 @@ async def test_an_override_needs_rules_a_reason_and_a_day_at_most(overrides: Any
     ):  # fmt: skip
         error = await refusal(overrides.CreateOverride(request, metadata=keys.metadata()))
         assert error.field == field
+
+
+async def test_an_override_of_a_rule_that_is_not_there_is_refused_with_the_names_that_are(
+    stub: Any, overrides: Any, keys: Keys
+) -> None:
+    await create(stub, keys)
+    request = pb.CreateOverrideRequest(rules=["words", "wrods"], reason="x")
+
+    error = await refusal(overrides.CreateOverride(request, metadata=keys.metadata()))
+
+    assert (error.reason_name, error.field) == ("NAME_UNKNOWN", "rules")
+    assert error.facts["known"].startswith("words, ")
+    elsewhere = overrides.CreateOverride(
+        pb.CreateOverrideRequest(rules=["words"], reason="x"), metadata=keys.metadata("globex")
+    )
+    assert (await refusal(elsewhere)).reason_name == "NAME_UNKNOWN"

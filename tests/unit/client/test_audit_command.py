@@ -20,8 +20,10 @@ class Trail(rpc.AccessServiceServicer):
 
     def __init__(self) -> None:
         self.state = pb.VerifyAuditResponse(entries=7)
+        self.credentials: list[str] = []
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Any) -> pb.VerifyAuditResponse:
+        self.credentials.append(dict(context.invocation_metadata())["authorization"])
         return self.state
 
 
@@ -37,8 +39,8 @@ async def trail(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trail]:
     await server.stop(None)
 
 
-async def verified() -> tuple[int, str]:
-    result = await asyncio.to_thread(CliRunner().invoke, app, ["audit", "verify"])
+async def verified(*options: str) -> tuple[int, str]:
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["audit", "verify", *options])
     return result.exit_code, result.output
 
 
@@ -56,3 +58,14 @@ async def test_a_broken_trail_names_the_entry_and_ends_with_1(trail: Trail) -> N
 
     assert code == 1
     assert "broken at entry 3" in said
+
+
+async def test_the_trail_of_another_tenant_of_the_local_mesh_is_read_as_that_tenant(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentnet.cli.audit.local_token", lambda tenant, *_: f"for.{tenant}.x")
+
+    await verified("--tenant", "acme")
+    await verified()
+
+    assert trail.credentials == ["Bearer for.acme.x", "Bearer a.b.c"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.monitors.pipeline import Outcome
-from shared.monitors.rules import Bundle, Rule, RuleType, Severity, Target
+from shared.monitors.pipeline import Finding, Outcome
+from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.monitors.sentences import LONGEST, Sentences
 from shared.monitors.stream import StreamMonitor, compile_rules
 from shared.monitors.windowed import WindowedMonitor
@@ -45,6 +45,18 @@ async def test_a_sentence_is_shown_when_it_is_judged_and_not_before(size: int) -
 
 async def test_a_sentence_that_blocks_ends_the_stream_before_it() -> None:
     assert await streamed(["One. Please st", "op here. Two."]) == ("One. ", True)
+
+
+async def test_what_is_found_in_a_sentence_is_told_by_its_place_in_the_stream() -> None:
+    async def found(sentence: str) -> Outcome:
+        at = sentence.find("vault")
+        verdict = Verdict(NO_PII, "b@1.0.0", Action.REDACT, Target.OUTPUT, at, at + 5)
+        return Outcome(sentence, (Finding(verdict, "why"),) if at >= 0 else ())
+
+    windowed = WindowedMonitor(monitor(), found)
+    rulings = [await windowed.feed("Good day. The vault op"), await windowed.feed("ens. Bye."), await windowed.finish()]
+
+    assert [(one.start, one.end) for ruling in rulings for one in ruling.verdicts] == [(14, 19)]
 
 
 @settings(max_examples=200, deadline=None)

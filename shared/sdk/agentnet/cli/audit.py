@@ -10,12 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from agentnet.cli.histories import Identifier, out, reason
+from agentnet.cli.local import local_token
 from agentnet.cli.work import do, err
 from agentnet.client import AgentNet
 
 audit = typer.Typer(no_args_is_help=True, help="Show what happened, check that it is as it was written.")
 
 _MICROS: Final = 1_000_000
+_TTL_SECONDS: Final = 3600
 
 
 @audit.command("verify")
@@ -23,9 +25,15 @@ def audit_verify(
     session_id: Annotated[
         str, typer.Argument(help="A session's log; without, the trail of acts that matter to security.")
     ] = "",
+    *,
+    tenant: Annotated[str, typer.Option(help="Of a local mesh: whose trail or session; your token's without.")] = "",
 ) -> None:
     """Check every seal of a session's log, or of the trail of security, archive and all; 1 when it is broken."""
-    do(_verify_session(session_id) if session_id else _verify_trail(), what="session" if session_id else "check")
+    token = local_token(tenant, "local-admin", ("admin",), _TTL_SECONDS) if tenant else None
+    if session_id:
+        do(_verify_session(session_id, token), what="session")
+    else:
+        do(_verify_trail(token), what="check")
 
 
 @audit.command("show")
@@ -34,8 +42,8 @@ def audit_show(session_id: Identifier) -> None:
     do(_show(session_id), what="session")
 
 
-async def _verify_trail() -> None:
-    async with AgentNet.connect() as mesh:
+async def _verify_trail(token: str | None) -> None:
+    async with AgentNet.connect(credential=token) as mesh:
         found = await mesh.policies.verify_audit()
     if found.broken_at:
         out.print(
@@ -45,8 +53,8 @@ async def _verify_trail() -> None:
     out.print(f"[green]whole[/]: {found.entries} entries are as they were sealed")
 
 
-async def _verify_session(session_id: str) -> None:
-    async with AgentNet.connect() as mesh:
+async def _verify_session(session_id: str, token: str | None) -> None:
+    async with AgentNet.connect(credential=token) as mesh:
         chain = (await mesh.histories.audit(session_id)).chain
     if chain.intact:
         out.print(f"[green]intact[/] {chain.events} events, each as it was written")

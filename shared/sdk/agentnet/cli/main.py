@@ -19,6 +19,7 @@ from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
 from agentnet.cli.histories import history
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
+from agentnet.cli.policies import policy
 from agentnet.cli.projects import init
 from agentnet.cli.show import Story
 from agentnet.cli.work import do, err
@@ -31,6 +32,7 @@ add_agent_commands(agent)
 app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
 app.add_typer(audit, name="audit")
+app.add_typer(policy, name="policy")
 app.add_typer(evaluation, name="eval")
 app.add_typer(history)
 app.command()(init)

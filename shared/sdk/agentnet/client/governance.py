@@ -18,6 +18,8 @@ from agentnet.policy.v1 import (
     bundle_pb2,
     policy_service_pb2,
     policy_service_pb2_grpc,
+    simulation_service_pb2,
+    simulation_service_pb2_grpc,
     violation_pb2,
 )
 from agentnet.tools.v1 import artefact_pb2, governance_pb2, tool_pb2, tool_service_pb2, tool_service_pb2_grpc
@@ -101,6 +103,7 @@ class Policies:
     def __init__(self, transport: Transport) -> None:
         self._stub = policy_service_pb2_grpc.PolicyServiceStub(transport.channel)
         self._access = access_service_pb2_grpc.AccessServiceStub(transport.channel)
+        self._simulation = simulation_service_pb2_grpc.SimulationServiceStub(transport.channel)
         self._call = transport.options
 
     async def create(
@@ -136,16 +139,25 @@ class Policies:
         """Judges a text by what is enforced."""
         return await unary(self._stub.Check(policy_service_pb2.CheckRequest(text=text), **self._call()))
 
+    async def simulate(self, document: str, *, timeout: float = 300.0) -> simulation_service_pb2.SimulateBundleResponse:
+        """What a bundle would have done to the last day's decisions; nothing is stored. `timeout` is in seconds."""
+        request = simulation_service_pb2.SimulateBundleRequest(document=document)
+        return await unary(self._simulation.SimulateBundle(request, **self._call(timeout=timeout)))
+
     async def verify_audit(self, *, timeout: float = 300.0) -> access_service_pb2.VerifyAuditResponse:
         """Checks every seal of the audit trail, archive and all; `timeout` is in seconds."""
         request = access_service_pb2.VerifyAuditRequest()
         return await unary(self._access.VerifyAudit(request, **self._call(timeout=timeout)))
 
-    async def violations(self, *, session_id: str = "") -> AsyncIterator[violation_pb2.Violation]:
-        """What was caught, newest first, page by page."""
+    async def violations(
+        self, *, session_id: str = "", rule: str = "", shadow: bool = False
+    ) -> AsyncIterator[violation_pb2.Violation]:
+        """What was caught, newest first, page by page; with `shadow` what bundles that are only tried would have."""
         token = ""
         while True:
-            request = policy_service_pb2.ListViolationsRequest(session_id=session_id, page_token=token)
+            request = policy_service_pb2.ListViolationsRequest(
+                session_id=session_id, monitor_name=rule, shadow=shadow, page_token=token
+            )
             page = await unary(self._stub.ListViolations(request, **self._call()))
             for violation in page.violations:
                 yield violation

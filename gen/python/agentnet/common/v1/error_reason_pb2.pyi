@@ -89,7 +89,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SEQUENCE_OUT_OF_RANGE: _ErrorReason.ValueType  # 46
     """The watcher asked for a sequence beyond the end of the log (OUT_OF_RANGE). Metadata: `last_sequence`."""
     ERROR_REASON_NAME_UNKNOWN: _ErrorReason.ValueType  # 47
-    """The mode, strategy or other named plug-in is not one this mesh runs (INVALID_ARGUMENT). Metadata: `known`."""
+    """The mode, strategy, rule or other thing named is not one this mesh has (INVALID_ARGUMENT). Metadata: `known`."""
     ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 48
     """A replica lost its lease on the session; another one goes on (ABORTED)."""
     ERROR_REASON_SESSION_POISONED: _ErrorReason.ValueType  # 49
@@ -378,7 +378,7 @@ ERROR_REASON_SESSION_STATE_INVALID: ErrorReason.ValueType  # 45
 ERROR_REASON_SEQUENCE_OUT_OF_RANGE: ErrorReason.ValueType  # 46
 """The watcher asked for a sequence beyond the end of the log (OUT_OF_RANGE). Metadata: `last_sequence`."""
 ERROR_REASON_NAME_UNKNOWN: ErrorReason.ValueType  # 47
-"""The mode, strategy or other named plug-in is not one this mesh runs (INVALID_ARGUMENT). Metadata: `known`."""
+"""The mode, strategy, rule or other thing named is not one this mesh has (INVALID_ARGUMENT). Metadata: `known`."""
 ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 48
 """A replica lost its lease on the session; another one goes on (ABORTED)."""
 ERROR_REASON_SESSION_POISONED: ErrorReason.ValueType  # 49

@@ -39,7 +39,7 @@ class CreateOverrideRequest(_message.Message):
     """Why. Required, at most 500 characters."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The rules to excuse, 1 to 32."""
+        """The rules to excuse, 1 to 32, each of a bundle of the tenant's or of the built-in one."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:

@@ -18,7 +18,7 @@ class OverrideServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOverride: _aio.UnaryUnaryMultiCallable[_override_service_pb2.CreateOverrideRequest, _override_service_pb2.CreateOverrideResponse]
     """Makes an override. Its token is in the answer and nowhere else.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG).
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
     """
     RevokeOverride: _aio.UnaryUnaryMultiCallable[_override_service_pb2.RevokeOverrideRequest, _override_service_pb2.RevokeOverrideResponse]
     """Takes an override back; its token is refused from now on.
@@ -39,7 +39,7 @@ class OverrideServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_override_service_pb2.CreateOverrideRequest, _abc.Awaitable[_override_service_pb2.CreateOverrideResponse]],
     ) -> _abc.Awaitable[_override_service_pb2.CreateOverrideResponse]:
         """Makes an override. Its token is in the answer and nowhere else.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG).
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN): mend the field named.
         """
 
     @_abc_1.abstractmethod
