@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
+from google.rpc import status_pb2
 
 from deploy.local.authority import Authority
 from deploy.local.state import State
 from services.gateway import door, question
 from services.gateway.question import Question
-from shared.errors import MeshError, Unavailable
+from shared.errors import MeshError, Unavailable, from_status
 from shared.rpc import tls
-from tests.support.edge import Edge, inputs_of, running_edge, running_envoy
+from tests.support.edge import Answer, Edge, inputs_of, running_edge, running_envoy
 from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -84,8 +87,24 @@ async def test_no_trouble_at_the_door_lets_a_call_by(edge: Edge, trouble: str, t
                     said = answer.headers.get("grpc-status") if "grpc" in kind else str(answer.status)
                     text = await answer.text(errors="replace")
             assert said == ("503" if kind.endswith("json") else "14"), (kind, answer.headers, text)
+            _in_clean_words(Answer(answer.status, answer.headers, text))
     if server:
         server.close()
+
+
+def _in_clean_words(answer: Answer) -> None:
+    told = "nobody can be let in while gateway does not answer; try again in a moment"
+    if "grpc-status" in answer.headers:
+        assert unquote(answer.headers["grpc-message"]) == told
+        details = base64.b64decode(answer.headers["grpc-status-details-bin"] + "==")
+        error = from_status(status_pb2.Status.FromString(details))
+        assert (error.message, error.reason_name, error.facts) == (
+            told,
+            "DEPENDENCY_UNAVAILABLE",
+            {"dependency": "gateway"},
+        )
+    else:
+        assert (answer.body["message"], answer.reason) == (told, "DEPENDENCY_UNAVAILABLE")
 
 
 async def listening(port: int) -> None:
