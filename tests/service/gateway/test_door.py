@@ -248,6 +248,37 @@ async def test_over_tls_only_envoy_is_heard(tmp_path: Path, party: str, heard: b
     assert answer.startswith(b"HTTP/1.1 200 ") is heard
 
 
+@pytest.mark.parametrize(("shown", "heard"), [("s%cret", True), ("", False), ("s%cre", False), ("other", False)])
+async def test_over_plain_tcp_only_who_shows_the_secret_is_heard(shown: str, heard: bool) -> None:
+    async with door.opened("127.0.0.1:0", welcome, secret="s%cret") as address:
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(grpc_question(f"{question.SHOWN}: {shown}\r\n" if shown else ""))
+        answer = await asyncio.wait_for(reader.read(100), 5)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ") is heard
+
+
+async def test_a_door_that_anyone_could_ask_at_does_not_open() -> None:
+    with pytest.raises(door.DoorUnguarded, match="DOOR_SECRET"):
+        async with door.opened("127.0.0.1:0", welcome):
+            raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize(("shown", "status"), [("s%cret", 200), ("another", 503)])
+async def test_envoy_shows_the_secret_and_a_callers_own_is_not_it(tmp_path: Path, shown: str, status: int) -> None:
+    host, door_port, port = "127.0.0.1", free_port(), free_port()
+    async with running_edge(tmp_path, door=f"{host}:{door_port}", door_secret="s%cret") as edge:
+        inputs = inputs_of(edge.state, edge.behind, edge=port, internal=free_port())
+        (tmp_path / "beside").mkdir()
+        asking = replace(inputs, door=(host, door_port), door_secret=shown)
+        async with running_envoy(asking, tmp_path / "beside"):
+            await listening(port)
+            beside, forged = replace(edge, address=f"{host}:{port}"), {"x_agentnet_door": "s%cret"}
+            authorization = f"Bearer {edge.token()}"
+            assert (await beside.rest("GET", "/v1/caller", authorization=authorization, **forged)).status == status
+
+
 async def test_a_door_over_tcp_and_tls_admits_as_the_socket_does(tmp_path: Path) -> None:
     at = f"127.0.0.1:{free_port()}"
     async with running_edge(tmp_path, tls=("gateway",), door=at) as edge:
