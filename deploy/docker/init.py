@@ -73,6 +73,7 @@ def write_service(state: State, root: Path, service: str) -> None:
         settings["AGENTNET_TLS_FOLDER"] = "/etc/agentnet/tls"
     if service == "gateway":
         settings["AGENTNET_GATEWAY_DOOR"] = "0.0.0.0:50061"  # asked on the compose network by Envoy
+        settings["AGENTNET_GATEWAY_DOOR_SECRET"] = state.secret("door")
         settings["AGENTNET_GATEWAY_KEY_PEPPER"] = state.secret("api_keys")
         settings["AGENTNET_GATEWAY_PARTS"] = ",".join(f"{name}={name}:50051" for name in SERVICES)
     if service == "orchestrator":
@@ -111,7 +112,7 @@ def main() -> None:
     envoy.mkdir(exist_ok=True)
     shutil.copy(state.key("edge.jwks"), envoy / "edge.jwks")
     shutil.copy(Path("gen/descriptors/agentnet.binpb"), envoy / "agentnet.binpb")
-    (envoy / "envoy.json").write_text(envoy_config())
+    (envoy / "envoy.json").write_text(envoy_config(state.secret("door")))
     if tls_wanted():
         write_envoy_tls(state, envoy)
     for file in filter(Path.is_file, envoy.rglob("*")):

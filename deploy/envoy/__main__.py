@@ -1,8 +1,9 @@
-"""Prints the configuration for containers: `python -m deploy.envoy > envoy.json`."""
+"""Prints the configuration for containers: `AGENTNET_GATEWAY_DOOR_SECRET=… python -m deploy.envoy > envoy.json`."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -35,12 +36,12 @@ def containers() -> EnvoyInputs:
     )
 
 
-def text() -> str:
+def text(door_secret: str) -> str:
     """The configuration as JSON. The descriptors are read here and mounted there."""
-    inputs = containers()
+    inputs = replace(containers(), door_secret=door_secret)
     config = bootstrap(replace(inputs, descriptors=_LOCAL))
     return json.dumps(config, indent=1).replace(str(_LOCAL), str(inputs.descriptors)) + "\n"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(text())
+    sys.stdout.write(text(os.environ.get("AGENTNET_GATEWAY_DOOR_SECRET", "")))

@@ -23,7 +23,8 @@ _ADDED = {
     "x-agentnet-token-failure": f"%DYNAMIC_METADATA({_JWT}:failure:message)%",
     "x-agentnet-body": f"%DYNAMIC_METADATA({BODY}:body)%",
 }
-OURS = (_IDENTITY, CLAIMS, *_ADDED)
+_SHOWN = "x-agentnet-door"
+OURS = (_IDENTITY, CLAIMS, _SHOWN, *_ADDED)
 CREDENTIALS = ("authorization", "x-api-key")
 _ASKED = (*CREDENTIALS, CLAIMS, "x-request-id", "x-envoy-original-path", "traceparent", "tracestate")
 _LIMITS = (
@@ -117,13 +118,15 @@ def door_cluster(inputs: EnvoyInputs) -> Config:
 
 def _asked(inputs: EnvoyInputs, prefix: str) -> Config:
     """One that has much to do answers late, as to health checks; one that is gone refuses at once."""
+    secret = {_SHOWN: inputs.door_secret.replace("%", "%%")} if inputs.door_secret else {}
+    added = _ADDED | secret
     return typed(
         "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",
         http_service={
             "server_uri": {"uri": "http://door", "cluster": DOOR, "timeout": f"{inputs.health_seconds}s"},
             "path_prefix": prefix,
-            "authorization_request": {"headers_to_add": [{"key": key, "value": _ADDED[key]} for key in _ADDED]},
+            "authorization_request": {"headers_to_add": [{"key": key, "value": added[key]} for key in added]},
             "authorization_response": {
                 "allowed_upstream_headers": _exactly(_IDENTITY),
                 "allowed_client_headers": _exactly(*_REFUSED),

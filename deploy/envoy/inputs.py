@@ -46,6 +46,8 @@ class EnvoyInputs:
     issuer: str
     audience: str
     access_log: Path
+    # Shown at a door that is an address; empty: its certificate is enough.
+    door_secret: str = ""
     admin_socket: Path | None = None
     otlp: Address | None = None
     # Folders with tls.crt, tls.key and ca.crt, as Envoy sees them: what clients are shown, and for mutual TLS inside.

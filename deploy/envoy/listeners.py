@@ -6,6 +6,7 @@ from typing import Any
 
 from deploy.envoy.contract import Method
 from deploy.envoy.inputs import Address, Config, EnvoyInputs, socket, typed
+from deploy.envoy.replies import local_replies
 
 _LOG_FIELDS = {
     "time": "%START_TIME%",
@@ -25,7 +26,6 @@ _LOG_FIELDS = {
     "correlation_id": "%REQ(X-AGENTNET-SESSION-ID)%",
 }
 NOTHING_HERE = '{"code": 12, "message": "there is nothing at this path", "details": []}'
-_HTTP_CODES = {400: 3, 408: 4, 413: 8, 431: 8, 500: 13, 502: 14, 503: 14, 504: 4}
 # What answers when a model has spoken, once or more often.
 _PATIENT = frozenset({"PlanTasks", "RunAgent", "Dispatch"})
 
@@ -68,7 +68,7 @@ def listener(
         access_log=[_access_log(name, inputs)],
         http_filters=filters,
         route_config=routes,
-        local_reply_config=_local_replies(),
+        local_reply_config=local_replies(),
         **_tracing(inputs),
         **more,
     )
@@ -126,27 +126,3 @@ def _tracing(inputs: EnvoyInputs) -> Config:
     service = {"envoy_grpc": {"cluster_name": "otlp"}, "timeout": "1s"}
     provider = typed("envoy.config.trace.v3.OpenTelemetryConfig", grpc_service=service, service_name="envoy")
     return {"tracing": {"provider": {"name": "otlp", "typed_config": provider}, "random_sampling": {"value": 100}}}
-
-
-def _local_replies() -> Config:
-    """Envoy's own errors over REST look like everyone's: google.rpc.Status as JSON. Gateway's refusals already do."""
-    asked = {"response_flag_filter": {"flags": ["UAEX"]}}
-    refusal = {"and_filter": {"filters": [asked, _answered(400)]}}
-    # Gateway's word for that it cannot tell: of a 5xx Envoy keeps none.
-    unknown = {"and_filter": {"filters": [asked, _answered(421)]}}
-    own = [
-        {
-            "filter": _answered(status),
-            "body_format_override": {
-                "content_type": "application/json",
-                "json_format": {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []},
-            },
-        }
-        for status, code in _HTTP_CODES.items()
-    ]
-    return {"mappers": [{"filter": refusal}, {"filter": unknown, "status_code": 503}, *own]}
-
-
-def _answered(status: int) -> Config:
-    value = {"default_value": status, "runtime_key": f"reply_{status}"}
-    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}

@@ -283,4 +283,6 @@ def _environment(
         for name, value in os.environ.items()
         if provider_keys or name.startswith(mine) or not any(word in name.upper() for word in _SECRET_WORDS)
     }
-    return kept | {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen' / 'python'}", "PYTHONUNBUFFERED": "1"} | dict(own or {})
+    # What the operator added to the path is where sinks, hooks and middleware of their own are found.
+    path = os.pathsep.join(filter(None, (str(ROOT), str(ROOT / "gen" / "python"), os.environ.get("PYTHONPATH"))))
+    return kept | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | dict(own or {})

@@ -6,6 +6,7 @@ A gRPC server in Python spends more on a call than admission does: 530 us of pro
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import socket
 import time
@@ -36,13 +37,19 @@ _LONGEST: Final = 6 * 1024 * 1024
 _GRACE_SECONDS: Final = 2.0
 _UNIX: Final = "unix:"
 _ENVOY: Final = "envoy"
-_ONCE: Final = frozenset({question.ADDRESS, question.CLAIMS, question.TYPE, question.FAILURE, question.BODY})
+_ONCE: Final = frozenset(
+    {question.ADDRESS, question.CLAIMS, question.TYPE, question.FAILURE, question.BODY, question.SHOWN}
+)
 
 _latency = meter.create_histogram(
     "gateway_admission_latency_ms", unit="ms", description="time from Envoy's question to the answer, by outcome"
 )
 
 Answer = Callable[[Question], Coroutine[Any, Any, bytes]]
+
+
+class DoorUnguarded(ValueError):
+    """Whoever reached this door could have himself called anyone."""
 
 
 class Door:
@@ -96,8 +103,9 @@ class Door:
 class Connection(asyncio.Protocol):
     """One connection of Envoy's, one question at a time. Whatever Envoy would not send ends it unanswered."""
 
-    def __init__(self, answer: Answer, others: set[Connection]) -> None:
+    def __init__(self, answer: Answer, others: set[Connection], secret: bytes) -> None:
         self._answer = answer
+        self._secret = secret
         self._others = others
         self._parser = httptools.HttpRequestParser(self)
         self._loop = asyncio.get_running_loop()
@@ -148,6 +156,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.task:
             self._refuse("a question before the last was answered")
+        shown = self._headers.pop(question.SHOWN, "").encode()
+        if self._secret and not hmac.compare_digest(shown, self._secret):
+            self._refuse("not the door's secret")
         if not self._transport.is_closing():
             asked = Question(self._target.decode(errors="replace"), self._headers)
             self.task = self._loop.create_task(self._answer(asked))
@@ -176,15 +187,18 @@ class Connection(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def opened(address: str, answer: Answer, *, tls: Path | None = None) -> AsyncIterator[str]:
+async def opened(address: str, answer: Answer, *, secret: str = "", tls: Path | None = None) -> AsyncIterator[str]:
     """Asked at `unix:/path`, a socket that only this user reaches, or at `host:port`: with `tls` by Envoy alone, which
-    shows its certificate. Yields the bound address. On leaving, questions that were asked are answered.
+    shows its certificate; else by who shows the `secret`. Yields the bound address. On leaving, questions that were
+    asked are answered. Raises DoorUnguarded.
     """
+    if not (secret or tls or address.startswith(_UNIX)):
+        raise DoorUnguarded("AGENTNET_GATEWAY_DOOR at host:port wants TLS or AGENTNET_GATEWAY_DOOR_SECRET")
     connections: set[Connection] = set()
     context = server_context(tls) if tls and not address.startswith(_UNIX) else None
     listening = _socket(address)
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(answer, connections), sock=listening, ssl=context
+        lambda: Connection(answer, connections, secret.encode()), sock=listening, ssl=context
     )
     try:
         yield address if address.startswith(_UNIX) else "{}:{}".format(*listening.getsockname()[:2])

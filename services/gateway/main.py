@@ -190,7 +190,8 @@ async def build(
         clock=clock,
     )
     asked = door.Door(admission, NAMES, Signer("gateway", private_key, clock), clock, ttl=settings.identity_ttl)
-    await stack.enter_async_context(door.opened(settings.door, asked.answer, tls=settings.tls_folder))
+    secret = settings.door_secret.get_secret_value()
+    await stack.enter_async_context(door.opened(settings.door, asked.answer, secret=secret, tls=settings.tls_folder))
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(keys, directory, audit, clock), server)
     scopes = frozenset(permission.scope for permission in PERMISSIONS.values())

@@ -30,6 +30,7 @@ CLAIMS: Final = "x-agentnet-claims"
 TYPE: Final = "x-agentnet-content-type"
 FAILURE: Final = "x-agentnet-token-failure"
 BODY: Final = "x-agentnet-body"
+SHOWN: Final = "x-agentnet-door"
 # Whether the call may be made; and, for a long body that is not read yet, only who makes it.
 ADMIT: Final = "/admit"
 IDENTIFY: Final = "/identify"

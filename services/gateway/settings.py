@@ -48,6 +48,9 @@ class GatewaySettings(MeshSettings):
         pattern=r"^(unix:/.+|.+:\d{1,5})$",
         description="where Envoy asks who may enter: unix:/path, or host:port",
     )
+    door_secret: SecretStr = Field(
+        default=SecretStr(""), description="what Envoy shows at the door; must be given for host:port without TLS"
+    )
     parts: str = Field(default="", description="name=host:port of every service, by comma, for health")
     identity_ttl: timedelta = Field(default=timedelta(minutes=5), description="of the identity header of one call")
     issuers: list[IssuerSettings] = Field(default_factory=list, description="trusted beside the edge's own, as JSON")

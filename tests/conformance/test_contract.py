@@ -47,6 +47,25 @@ def test_the_seeds_endpoint_is_in_the_contract(verb: str, path: str) -> None:
     assert f'{verb}: "{path}"' in text
 
 
+# Lists that come whole.
+WHOLE = {
+    "ListAgentRelationships", "ListAgentTemplates", "ListEnforcementRules", "ListInputs", "ListMinions", "ListRelatedFacts",
+    "ListRisks", "ListRoles", "ListToolAudit", "ListToolPermissions", "ListWebhooks",
+}  # fmt: skip
+
+
+def test_every_list_comes_by_pages_but_those_that_are_named_here() -> None:
+    paged, whole = 0, set()
+    for method in (one for service in contract.services() for one in service.methods if one.name.startswith("List")):
+        asked, told = ({field.name for field in kind.fields} for kind in (method.input_type, method.output_type))
+        if {"page_size", "page_token"} <= asked and "next_page_token" in told:
+            paged += 1
+        elif method.full_name.startswith("agentnet.") and method.output_type.full_name != "google.api.HttpBody":
+            whole.add(method.name)
+    assert whole == WHOLE
+    assert paged > 30
+
+
 def test_every_rpc_comment_ends_with_its_errors() -> None:
     silent = []
     for file in (ROOT / "protos").rglob("*_service.proto"):

@@ -127,7 +127,7 @@ def test_the_real_envoy_takes_the_containers_configuration(
     state.prepare()
     root.mkdir()
     monkeypatch.setenv("AGENTNET_TLS", tls)
-    text = envoy_config()
+    text = envoy_config("door%secret")
     if tls:
         Authority.of(state).renew()
         init.write_envoy_tls(state, root)

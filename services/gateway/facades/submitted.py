@@ -66,9 +66,18 @@ class Submitted:
         if error.code is StatusCode.UNAVAILABLE and not self.broken and found.running_id == self.running:
             return found
         if self.said and found.state != queue.SUBMITTED_STATE_FAILED:
+            await self._anew(found)
             raise AnswerUndone("the answer broke off and starts anew; read it again from its start") from error
         self.running, self.seen, self.broken = "", 0, False
         return found
+
+    async def _anew(self, found: queue.GetSubmittedGenerationResponse) -> None:
+        """Waits until another run has begun: who then reads again is not shown the dead one."""
+        for _ in range(_TRIES):
+            if found.running_id != self.running or found.state == queue.SUBMITTED_STATE_SUCCEEDED:
+                return
+            await asyncio.sleep(_LONGEST_PAUSE)
+            found = await self._state()
 
     async def _state(self) -> queue.GetSubmittedGenerationResponse:
         """How it stands; who must say may be starting anew."""

@@ -76,6 +76,16 @@ async def test_every_path_of_the_document_is_routed(edge: Edge) -> None:
             assert (answer.status in (401, 429), path) == (True, path)  # 429: so many strangers in a row
 
 
+async def test_every_path_names_its_version_but_those_that_others_fixed(edge: Edge) -> None:
+    """Another version is not this one by chance: it is nowhere."""
+    paths = (await edge.rest("GET", "/openapi.json")).body["paths"]
+    unversioned = {path.split("/")[1] for path in paths if not path.startswith("/v1/")}
+    protocols, probes = {".well-known", "a2a", "graphql", "mcp"}, {"health", "healthz", "livez", "readyz", "metrics"}
+    assert unversioned == protocols | probes | {"docs", "openapi.json"}
+    for path in ("/v2/agents", "/agents", "/v1/v1/agents"):
+        assert (await edge.bearer("GET", path, edge.token())).status == 404
+
+
 async def test_the_page_shows_every_operation_and_runs_no_script(edge: Edge) -> None:
     answer = await edge.rest("GET", "/docs")
     document = (await edge.rest("GET", "/openapi.json")).body

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
+from google.rpc import status_pb2
 
 from deploy.local.authority import Authority
 from deploy.local.state import State
 from services.gateway import door, question
 from services.gateway.question import Question
-from shared.errors import MeshError, Unavailable
+from shared.errors import MeshError, Unavailable, from_status
 from shared.rpc import tls
-from tests.support.edge import Edge, inputs_of, running_edge, running_envoy
+from tests.support.edge import Answer, Edge, inputs_of, running_edge, running_envoy
 from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -84,8 +87,24 @@ async def test_no_trouble_at_the_door_lets_a_call_by(edge: Edge, trouble: str, t
                     said = answer.headers.get("grpc-status") if "grpc" in kind else str(answer.status)
                     text = await answer.text(errors="replace")
             assert said == ("503" if kind.endswith("json") else "14"), (kind, answer.headers, text)
+            _in_clean_words(Answer(answer.status, answer.headers, text))
     if server:
         server.close()
+
+
+def _in_clean_words(answer: Answer) -> None:
+    told = "nobody can be let in while gateway does not answer; try again in a moment"
+    if "grpc-status" in answer.headers:
+        assert unquote(answer.headers["grpc-message"]) == told
+        details = base64.b64decode(answer.headers["grpc-status-details-bin"] + "==")
+        error = from_status(status_pb2.Status.FromString(details))
+        assert (error.message, error.reason_name, error.facts) == (
+            told,
+            "DEPENDENCY_UNAVAILABLE",
+            {"dependency": "gateway"},
+        )
+    else:
+        assert (answer.body["message"], answer.reason) == (told, "DEPENDENCY_UNAVAILABLE")
 
 
 async def listening(port: int) -> None:
@@ -227,6 +246,37 @@ async def test_over_tls_only_envoy_is_heard(tmp_path: Path, party: str, heard: b
         except (OSError, asyncio.IncompleteReadError):
             pass
     assert answer.startswith(b"HTTP/1.1 200 ") is heard
+
+
+@pytest.mark.parametrize(("shown", "heard"), [("s%cret", True), ("", False), ("s%cre", False), ("other", False)])
+async def test_over_plain_tcp_only_who_shows_the_secret_is_heard(shown: str, heard: bool) -> None:
+    async with door.opened("127.0.0.1:0", welcome, secret="s%cret") as address:
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(grpc_question(f"{question.SHOWN}: {shown}\r\n" if shown else ""))
+        answer = await asyncio.wait_for(reader.read(100), 5)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ") is heard
+
+
+async def test_a_door_that_anyone_could_ask_at_does_not_open() -> None:
+    with pytest.raises(door.DoorUnguarded, match="DOOR_SECRET"):
+        async with door.opened("127.0.0.1:0", welcome):
+            raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize(("shown", "status"), [("s%cret", 200), ("another", 503)])
+async def test_envoy_shows_the_secret_and_a_callers_own_is_not_it(tmp_path: Path, shown: str, status: int) -> None:
+    host, door_port, port = "127.0.0.1", free_port(), free_port()
+    async with running_edge(tmp_path, door=f"{host}:{door_port}", door_secret="s%cret") as edge:
+        inputs = inputs_of(edge.state, edge.behind, edge=port, internal=free_port())
+        (tmp_path / "beside").mkdir()
+        asking = replace(inputs, door=(host, door_port), door_secret=shown)
+        async with running_envoy(asking, tmp_path / "beside"):
+            await listening(port)
+            beside, forged = replace(edge, address=f"{host}:{port}"), {"x_agentnet_door": "s%cret"}
+            authorization = f"Bearer {edge.token()}"
+            assert (await beside.rest("GET", "/v1/caller", authorization=authorization, **forged)).status == status
 
 
 async def test_a_door_over_tcp_and_tls_admits_as_the_socket_does(tmp_path: Path) -> None:

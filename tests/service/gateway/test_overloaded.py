@@ -20,6 +20,8 @@ from grpc_health.v1.health import aio as health
 from agentnet.cost.v1 import cost_service_pb2 as pb
 from agentnet.cost.v1 import cost_service_pb2_grpc as rpc
 from deploy.local.state import State
+from shared.errors import MeshError
+from shared.rpc.status import from_rpc
 from tests.support.edge import inputs_of, running_envoy
 from tests.support.valkey import free_port
 
@@ -64,13 +66,11 @@ class Way:
     stub: rpc.CostServiceStub
     admin: Path
 
-    async def answer(self) -> grpc.StatusCode:
+    async def answer(self) -> MeshError:
         """Of a method the replica does not have: UNIMPLEMENTED says that it answered."""
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await self.stub.SetBudget(pb.SetBudgetRequest(), timeout=10)
-        code = raised.value.code()
-        assert isinstance(code, grpc.StatusCode)
-        return code
+        return from_rpc(raised.value)
 
     async def healthy(self) -> int:
         connector = aiohttp.UnixConnector(str(self.admin))
@@ -115,7 +115,7 @@ async def _behind_envoy(folder: Path) -> AsyncIterator[Way]:
 async def test_a_replica_that_is_too_busy_for_its_health_checks_is_called_all_the_same(way: Way) -> None:
     way.replica.keep_busy(BUSY)
     await way.until_healthy(0)
-    assert await way.answer() is Code.UNIMPLEMENTED
+    assert (await way.answer()).code is Code.UNIMPLEMENTED
     await way.until_healthy(1)
 
 
@@ -123,5 +123,7 @@ async def test_a_replica_that_is_gone_is_told_at_once(way: Way) -> None:
     way.replica.stop()
     await way.until_healthy(0)
     began = time.monotonic()
-    assert await way.answer() is Code.UNAVAILABLE
+    told = await way.answer()
+    assert (told.code, told.reason_name) == (Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+    assert told.message == "a service this call needs does not answer; try again in a moment"
     assert time.monotonic() - began < 1

@@ -68,3 +68,11 @@ async def test_another_run_is_not_told_to_who_was_shown_the_first() -> None:
         await read(Models("gen_1", "gen_1-run2"))
     with pytest.raises(AnswerUndone):
         await read(Models("gen_1", cut=NotFound), said=True)
+
+
+async def test_that_it_starts_anew_is_told_once_it_did() -> None:
+    """Who reads again at once would be shown the dead run again."""
+    models = Models("gen_1", "gen_1", "gen_1", "gen_1-run2", "later", cut=NotFound)
+    with pytest.raises(AnswerUndone):
+        await read(models)
+    assert models.runs == ["later"]
