@@ -159,7 +159,7 @@ class Worker:
         if work.run > 1 and (events := await self._left_behind(claim.tenant, run_id(claim.id, work.run - 1))):
             return convert.whole(events)
         if work.run > _MOST_RUNS:
-            raise GenerationLost(f"{_MOST_RUNS} runs of it came to no end", generation_id=claim.id, runs=str(_MOST_RUNS))
+            raise GenerationLost(f"{_MOST_RUNS} runs of it came to no end", generation_id=claim.id)
         request = pb.GenerateRequest.FromString(work.request)
         request.generation_id = run_id(claim.id, work.run)
         order = replace(await self.read(request), detach_grace=timedelta(), packing=False, gather=timedelta())
