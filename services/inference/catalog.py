@@ -13,7 +13,7 @@ default: gpt-4o
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,6 +24,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+
+
+def _undated(value: Any) -> Any:
+    """YAML reads `2024-10-21` as a day."""
+    return value.isoformat() if isinstance(value, date) else value
 
 
 class CatalogInvalid(ValueError):
@@ -124,10 +129,9 @@ class ProviderEntry(_Strict):
     api_key: str = Field(
         default="", pattern=r"^((env|file|sealed|vault|aws):.+)?$", description="a reference, never the key"
     )
-    api_version: str = Field(default="", pattern=r"^[0-9a-z-]*$")
+    api_version: Annotated[str, BeforeValidator(_undated)] = Field(default="", pattern=r"^[0-9a-z-]*$")
     plugin: str = Field(default="", description="the entry point's name in the group agentnet.providers")
     options: dict[str, Any] = Field(default_factory=dict, description="for a plug-in, as it likes")
-    max_concurrency: int = Field(default=0, ge=0, description="calls at once; 0: no limit")
 
     @model_validator(mode="after")
     def _complete(self) -> ProviderEntry:

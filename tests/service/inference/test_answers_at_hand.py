@@ -268,3 +268,11 @@ async def test_a_recording_costs_nothing_and_says_what_it_is(keys: Keys, redis: 
     assert again[-1].finished.cost.micros_usd == 0
     assert missed[-1].failed.failure.reason == Reason.ERROR_REASON_REPLAY_MISSED
     assert len(model.calls) == 1
+
+
+async def test_the_same_requests_of_one_moment_are_one_call(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Hello", " there"]
+    same = [asked(generation_id=f"gen_{number}") for number in range(6)]
+    answers = await asyncio.gather(*(generated(served, keys, one) for one in same))
+    assert {text_of(events) for events in answers} == {"Hello there"}
+    assert len(served.model.calls) == len(served.cost.settled) == 1

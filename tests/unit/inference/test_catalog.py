@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,12 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, text: str | None, said: str
         path.write_text(text)
     with pytest.raises(CatalogInvalid, match=said):
         read_catalog(path)
+
+
+def test_the_catalogues_of_the_docs_are_valid_as_they_stand_there(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "inference.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "catalog.yaml").write_text("".join(blocks))
+    found = checked(read_catalog(tmp_path / "catalog.yaml"))
+    assert found.providers["azure-eu"].api_version == "2024-10-21"
+    assert found.media
