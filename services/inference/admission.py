@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from agentnet.inference.v1 import generation_pb2 as pb
 from services.inference import events
 from services.inference.answers import Answer, KeptAnswer, SharedAnswer
 from services.inference.breakers import Breakers
 from services.inference.cache import AnswerCache, CacheKey, key_of
+from services.inference.canonical import canonical, digest
 from services.inference.course import Course
 from services.inference.downgrades import Downgrade, Downgrades
 from services.inference.errors import ModelUnable, ProviderUnavailable
@@ -127,11 +130,22 @@ class Admission:
     retry_base: timedelta = timedelta(milliseconds=200)
     jitter: Callable[[], float] = random.random
     _leading: dict[tuple[str, str], Generation] = field(default_factory=dict)
+    _turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _keeping: set[asyncio.Task[None]] = field(default_factory=set)
 
     def model(self, order: Order) -> Model:
         """The model asked for. Raises ModelNotFound."""
         return self.router.resolve(order.model)
+
+    @asynccontextmanager
+    async def in_turn(self, tenant: str, order: Order) -> AsyncIterator[None]:
+        """Of the same requests one after another is admitted: the second finds the first leading."""
+        if order.cache is None:
+            yield
+            return
+        place = (tenant, digest(canonical(order.call(self.model(order)))))
+        async with self._turns.setdefault(place, asyncio.Lock()):  # forgotten with the last that waits for it
+            yield
 
     async def admit(self, tenant: str, order: Order, asked: Model, *, revision: int) -> Admitted:
         """Raises ModelNotFound, ModelUnable, and ProviderUnavailable when all breakers of the chain are open."""

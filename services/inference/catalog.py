@@ -133,7 +133,6 @@ class ProviderEntry(_Strict):
     api_version: Dated = Field(default="", pattern=r"^[0-9a-z-]*$")
     plugin: str = Field(default="", description="the entry point's name in the group agentnet.providers")
     options: dict[str, Any] = Field(default_factory=dict, description="for a plug-in, as it likes")
-    max_concurrency: int = Field(default=0, ge=0, description="calls at once; 0: no limit")
 
     @model_validator(mode="after")
     def _complete(self) -> ProviderEntry:

@@ -37,7 +37,7 @@ _LONGEST_DOWNGRADE: Final = timedelta(days=31)
 _MAX_FALLBACK: Final = 8
 _MAX_BUNDLES: Final = 16
 _MAX_BUNDLE_NAME: Final = 128
-_MAX_OVERRIDE: Final = 4096
+MAX_OVERRIDE: Final = 4096
 
 
 def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) -> Order:
@@ -64,7 +64,7 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         packing=request.packing or request.HasField("gather"),
         gather=_duration(request.gather, "gather", _MAX_GATHER),
         bundles=bundles(request.bundles, "bundles"),
-        override_token=fields.text(request.override_token, "override_token", limit=_MAX_OVERRIDE),
+        override_token=fields.text(request.override_token, "override_token", limit=MAX_OVERRIDE),
         team=fields.text(request.team, "team", limit=100),
         sub_agent=fields.text(request.sub_agent, "sub_agent", limit=255),
         fresh=not request.generation_id,

@@ -132,6 +132,10 @@ class Engine:
             await self.tail.release(*key)
 
     async def _admitted(self, principal: Principal, order: Order) -> Generation:
+        async with self.admission.in_turn(principal.tenant_id, order):
+            return await self._begun(principal, order)
+
+    async def _begun(self, principal: Principal, order: Order) -> Generation:
         if len(self._running) >= self.limit:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
         tenant = principal.tenant_id

@@ -148,5 +148,6 @@ REFUSED: Final = (
     ProviderAuthFailed,
     ProviderRejected,
     ContextTooLong,
+    ReplayMissed,
 )
 """Answers by which a provider takes nothing: where no token came before them, none is paid for."""

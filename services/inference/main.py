@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 import aiohttp
@@ -21,7 +20,7 @@ from services.inference.counting import TokenCounter
 from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
 from services.inference.embeddings.main import embedded_embedder, with_remote
-from services.inference.embeddings.paid import PaidEmbedder
+from services.inference.embeddings.paid import paying
 from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
@@ -131,7 +130,8 @@ def main() -> None:
         stack.push_async_callback(engine.drain)
         tokenizers = known_tokenizers(settings.tokenizers)
         purchases = Purchases(cost, policy, enforcement, clock)
-        paid = partial(PaidEmbedder, purchases=purchases, caller=current, ids=RandomIds())
+        offline = settings.replay is ReplayMode.STRICT
+        paid = paying(purchases, caller=current, ids=RandomIds(), offline=offline)
         models = with_remote(
             embedder, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
             tenant=lambda: current().tenant_id,
@@ -148,7 +148,7 @@ def main() -> None:
             await stack.enter_async_context(supervised("queue", worker.run))
         studio = Studio(
             wired.router, wired.makers, purchases, measures, breakers, settings.max_media,
-            offline=settings.replay is ReplayMode.STRICT, retry_base=settings.retry_base,
+            retry_base=settings.retry_base,
         )  # fmt: skip
         media_service_pb2_grpc.add_MediaServiceServicer_to_server(MediaService(studio, RandomIds()), server)
 

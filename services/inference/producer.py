@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from agentnet.inference.v1.generation_pb2 import ANSWER_SOURCE_RECORDING
 from services.inference import events, structured
 from services.inference.breakers import Breakers
 from services.inference.course import Course, Step
@@ -16,7 +17,7 @@ from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancel
 from services.inference.generation import Generation
 from services.inference.numbers import NumberRules
 from services.inference.peers import Cost, CostPeer, Ending, Payer, PolicyPeer
-from services.inference.providers.contract import Chunk, ModelCall, Role, ToolCall, estimate_input, said
+from services.inference.providers.contract import Chunk, ModelCall, Role, ToolCall, Usage, estimate_input, said
 from services.inference.route import Target
 from services.inference.store import GenerationRecord, GenerationStore
 from services.inference.tab import Tab
@@ -284,10 +285,11 @@ class Producer:
         self.generation.append(events.verdict(verdict))
 
     async def _settle(self, outcome: Ending, *, refused: bool = False) -> None:
-        """Pays for the attempt that is over, once. One that the provider refused costs nothing."""
+        """Pays for the attempt that is over, once. One that was refused, or is a recording, costs nothing."""
         free = refused or self.tab is None or not self._asked
         usage, tab, self.tab, self._asked = self._transcript.end(free=free), self.tab, None, False
-        if tab and (cost := await tab.settle(usage, outcome, ended_at=self.clock.now())):
+        paid = Usage(0, 0) if self._transcript.recorded else usage
+        if tab and (cost := await tab.settle(paid, outcome, ended_at=self.clock.now())):
             self._costs.append(cost)
 
     async def _end(self, failure: MeshError | None, started_at: datetime) -> None:
@@ -308,8 +310,9 @@ class Producer:
         log.info("generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=tokens)
 
     def _last(self, failure: MeshError | None, started_at: datetime) -> events.Event:
+        target = self.course.target
         summary = events.Summary(
-            target=self.course.target,
+            target=replace(target, source=ANSWER_SOURCE_RECORDING) if self._transcript.recorded else target,
             usage=self._transcript.spent(),
             micros_usd=sum(cost.micros_usd for cost in self._costs),
             price_version=self._costs[-1].price_version if self._costs else "",

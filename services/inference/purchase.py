@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
-from services.inference.enforcement import Enforcement, Held, blocked, report
+from services.inference.enforcement import Enforcement, Held, blocked, report, stopped_by
 from services.inference.errors import REFUSED, PolicyBlocked
-from services.inference.peers import NOTHING_ELSE, Cost, CostPeer, Ending, Metered, Payer, PolicyPeer, Settlement
+from services.inference.numbers import NumberRules
+from services.inference.peers import (
+    NOTHING_ELSE,
+    Cost,
+    CostPeer,
+    Ending,
+    Leased,
+    Metered,
+    Payer,
+    PolicyPeer,
+    Settlement,
+)
 from services.inference.providers.contract import Usage
 from shared.clock import Clock
 from shared.errors import MeshError
 from shared.log import log
-from shared.monitors.rules import Verdict
+from shared.monitors.rules import Target, Verdict
 from shared.monitors.stream import Ruling
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for one call, and the override it came with."""
+
+    held: Held
+    numbers: NumberRules
+    override: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +55,8 @@ class Purchase:
     spent: Spent
     begun: bool = False
     """Whether something of it was delivered: then a refusal is no longer free."""
+    leased: Leased = field(default_factory=Leased)
+    since: timedelta = timedelta()
     cost: Cost | None = None
     """There once it is settled; None where cost was away."""
 
@@ -47,20 +70,23 @@ class Purchases:
     enforcement: Enforcement
     clock: Clock
 
-    async def judged(self, payer: Payer, texts: Sequence[str], bundles: tuple[str, ...] = ()) -> tuple[Held, list[str]]:
-        """The rules that hold for the call, and its texts as they let them go. Raises PolicyBlocked and
-        PolicyUnavailable.
+    async def judged(
+        self, payer: Payer, texts: Sequence[str], bundles: tuple[str, ...] = (), override: str = ""
+    ) -> tuple[Rules, list[str]]:
+        """The rules that hold for the call, and its texts as they let them go. Raises PolicyBlocked, PolicyUnavailable
+        and policy's OVERRIDE_INVALID.
         """
-        held = await self.enforcement.held(payer, bundles)
-        judged = await self.enforcement.check_prompt(held, payer, texts)
+        excused = await self.enforcement.excused(payer, texts, override)
+        held = await self.enforcement.held(payer, bundles, excused)
+        judged = await self.enforcement.check_prompt(held, payer, texts, override=override)
         await self._told(payer, judged.verdicts)
         if judged.refusal:
             raise judged.refusal
-        return held, judged.texts
+        return Rules(held, NumberRules(held.numbers, ()), override), judged.texts
 
-    async def released(self, held: Held, payer: Payer, text: str, what: str) -> str:
+    async def released(self, rules: Rules, payer: Payer, text: str, what: str) -> str:
         """The text as rules of the output leave it. Raises PolicyBlocked and PolicyUnavailable."""
-        guard = self.enforcement.guard(held, payer)
+        guard = self.enforcement.guard(rules.held, payer, override=rules.override)
         rulings: list[Ruling] = [await guard.text(text)]
         if not rulings[0].blocked:
             rulings.append(await guard.end_of_text())
@@ -70,14 +96,42 @@ class Purchases:
             raise blocked(rulings[-1], what)
         return "".join(ruling.text for ruling in rulings)
 
+    async def weigh(self, rules: Rules, purchase: Purchase, *, characters: int | None = None) -> None:
+        """Judges what the call used so far: tokens, seconds, money where only tokens are billed, and at the end the
+        characters of its output. Raises PolicyBlocked.
+        """
+        usage, leased = purchase.spent.usage, purchase.leased
+        facts: dict[str, float] = {
+            "tokens": usage.input_tokens + usage.output_tokens,
+            "seconds": (self.clock.monotonic() - purchase.since).total_seconds(),
+        }
+        if purchase.spent.metered == NOTHING_ELSE:
+            millionths = usage.input_tokens * leased.input_price + usage.output_tokens * leased.output_price
+            facts["cost_micros_usd"] = -(-millionths // 1_000_000)
+        if characters is not None:
+            facts["output_characters"] = characters
+        await self._weighed(rules, purchase.payer, facts, Target.OUTPUT)
+
+    async def _weighed(self, rules: Rules, payer: Payer, facts: Mapping[str, float], target: Target) -> None:
+        if not rules.numbers:
+            return
+        told, stops = rules.numbers.judge(facts, target)
+        await self._told(payer, told)
+        if stops:
+            raise stopped_by(stops, f"the call's {stops.kind}")
+
     @asynccontextmanager
-    async def paid(self, payer: Payer, most: Spent) -> AsyncIterator[Purchase]:
-        """Sets aside what the call may use at most; settles what it used when the block ends. Raises cost's errors."""
+    async def paid(self, payer: Payer, most: Spent, rules: Rules | None = None) -> AsyncIterator[Purchase]:
+        """Sets aside what the call may use at most; settles what it used when the block ends. Raises cost's errors, and
+        PolicyBlocked where a rule over numbers is against asking at all.
+        """
         usage = most.usage
-        await self.cost.reserve(
+        if rules:
+            await self._weighed(rules, payer, {"tokens": usage.input_tokens}, Target.PROMPT)
+        leased = await self.cost.reserve(
             payer, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, metered=most.metered
         )
-        purchase, ending = Purchase(payer, most), Ending.CUT
+        purchase, ending = Purchase(payer, most, leased=leased, since=self.clock.monotonic()), Ending.CUT
         try:
             yield purchase
             ending = Ending.COMPLETED

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -38,18 +38,20 @@ class RecordingInvalid(ValueError):
     """A file of the cassette is not a recording of this version. Says which and why."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Part of a recording: nothing in it is unknown."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RecordedTool(_Strict):
+class RecordedTool(Strict):
     index: int
     id: str = ""
     name: str = ""
     arguments: str = ""
 
 
-class RecordedUsage(_Strict):
+class RecordedUsage(Strict):
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
@@ -58,7 +60,7 @@ class RecordedUsage(_Strict):
     audio_input_tokens: int = 0
 
 
-class RecordedChunk(_Strict):
+class RecordedChunk(Strict):
     text: str = ""
     token_count: int = 0
     finish_reason: FinishReason | None = None
@@ -87,54 +89,57 @@ class RecordedChunk(_Strict):
             usage=Usage(**self.usage.model_dump()) if self.usage else None,
             reasoning=self.reasoning,
             tools=tuple(ToolDelta(**tool.model_dump()) for tool in self.tools),
+            recorded=True,
         )
 
 
-class Recording(_Strict):
-    """One file."""
+class Recording(Strict):
+    """One file: what was asked; what was answered is its form's."""
 
     version: Literal[1]
     digest: str
     request: dict[str, Any]
+
+
+class TextRecording(Recording):
+    """A turn of a model."""
+
     chunks: tuple[RecordedChunk, ...]
 
 
-class Cassette:
-    """A folder of recordings, all validated when it is opened."""
+R = TypeVar("R", bound=Recording)
 
-    def __init__(self, folder: Path) -> None:
+
+class Cassette(Generic[R]):
+    """A folder of recordings of one form, all validated when it is opened."""
+
+    def __init__(self, folder: Path, form: type[R]) -> None:
         self._folder = folder
-        self._recordings: dict[str, Recording] = {}
+        self._form = form
+        self._recordings: dict[str, R] = {}
 
     def load(self) -> int:
         """Reads every file; how many there are. Raises RecordingInvalid."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._folder.glob("*.json")):
-            recording = _read(path)
+            recording = _read(path, self._form)
             self._recordings[recording.digest] = recording
         return len(self._recordings)
 
-    def find(self, call: ModelCall) -> Recording | None:
-        return self._recordings.get(digest(canonical(call)))
+    def find(self, request: dict[str, Any]) -> R | None:
+        return self._recordings.get(digest(request))
 
-    def keep(self, call: ModelCall, chunks: list[Chunk]) -> None:
+    def keep(self, request: dict[str, Any], **answer: Any) -> None:
         """Writes a recording; readers see it whole or not at all."""
-        request = canonical(call)
-        recording = Recording(
-            version=VERSION,
-            digest=digest(request),
-            request=request,
-            chunks=tuple(RecordedChunk.of(chunk) for chunk in chunks),
-        )
+        recording = self._form(version=VERSION, digest=digest(request), request=request, **answer)
         path = self._folder / f"{recording.digest}.json"
         part = path.with_suffix(f".{os.getpid()}.part")
         part.write_text(_text(recording.model_dump(mode="json")), encoding="utf-8")
         part.replace(path)
         self._recordings[recording.digest] = recording
 
-    def missed(self, call: ModelCall) -> ReplayMissed:
+    def missed(self, request: dict[str, Any]) -> ReplayMissed:
         """What strict replay says: the nearest recording, and how it differs."""
-        request = canonical(call)
         asked = _text(request)
         known = {key: _text(found.request) for key, found in list(self._recordings.items())[-_CANDIDATES:]}
         if not known:
@@ -154,7 +159,7 @@ class Cassette:
 class ReplayingProvider:
     """A provider behind a cassette."""
 
-    def __init__(self, inner: Provider, cassette: Cassette, mode: ReplayMode) -> None:
+    def __init__(self, inner: Provider, cassette: Cassette[TextRecording], mode: ReplayMode) -> None:
         self._inner = inner
         self._cassette = cassette
         self._mode = mode
@@ -164,13 +169,13 @@ class ReplayingProvider:
         return self._inner.name
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
-        found = self._cassette.find(call) if self._mode is not ReplayMode.RECORD else None
+        found = self._cassette.find(canonical(call)) if self._mode is not ReplayMode.RECORD else None
         if found:
             for recorded in found.chunks:
                 yield recorded.chunk()
             return
         if self._mode is ReplayMode.STRICT:
-            raise await asyncio.to_thread(self._cassette.missed, call)
+            raise await asyncio.to_thread(self._cassette.missed, canonical(call))
         async with aclosing(self._recorded(call)) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -181,12 +186,13 @@ class ReplayingProvider:
             async for chunk in chunks:
                 heard.append(chunk)
                 yield chunk
-        await asyncio.to_thread(self._cassette.keep, call, heard)  # only what ended well is kept
+        said = tuple(RecordedChunk.of(chunk) for chunk in heard)
+        await asyncio.to_thread(self._cassette.keep, canonical(call), chunks=said)  # only what ended well is kept
 
 
-def _read(path: Path) -> Recording:
+def _read(path: Path, form: type[R]) -> R:
     try:
-        recording = Recording.model_validate_json(path.read_bytes())
+        recording = form.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

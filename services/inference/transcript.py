@@ -28,6 +28,8 @@ class Transcript:
     tools_shown: list[ToolCall] = field(default_factory=list)
     first_token_at: datetime | None = None
     finish: FinishReason = FinishReason.STOP
+    recorded: bool = False
+    """Whether this attempt was answered by a recording."""
     _call: ModelCall | None = None
     _raw: bytearray = field(default_factory=bytearray)  # a list of pieces would be ten times the text
     _shown: bytearray = field(default_factory=bytearray)
@@ -67,7 +69,7 @@ class Transcript:
 
     def begin(self, call: ModelCall, *, restarted: bool) -> None:
         """A new attempt; a restarted one voids what was shown."""
-        self._call, self._counted, self._usage = call, 0, None
+        self._call, self._counted, self._usage, self.recorded = call, 0, None, False
         self._tools = ToolCalls()
         if restarted:
             self.reasoning_shown, self.tools_shown = False, []
@@ -81,6 +83,7 @@ class Transcript:
         if chunk.tools:
             self._tools.feed(chunk.tools)
         self._counted += chunk.token_count
+        self.recorded |= chunk.recorded
         self._usage = chunk.usage or self._usage
         self.finish = chunk.finish_reason or self.finish
 

@@ -32,6 +32,7 @@ from services.inference.embeddings.models import RemoteEmbeddings
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
 from services.inference.media.contract import MediaMaker
 from services.inference.media.openai import OpenAIMedia, azure_path
+from services.inference.media.replay import MediaRecording, ReplayingMaker
 from services.inference.providers.anthropic import MessagesDialect
 from services.inference.providers.contract import Provider, Timeouts
 from services.inference.providers.http import Dialect, Endpoint, HttpProvider
@@ -39,7 +40,7 @@ from services.inference.providers.openai_chat import ChatDialect, azure
 from services.inference.providers.openai_responses import ResponsesDialect
 from services.inference.providers.synthetic import SyntheticProvider
 from services.inference.providers.tgi import GenerateStreamDialect
-from services.inference.replay import Cassette, ReplayingProvider, ReplayMode
+from services.inference.replay import Cassette, ReplayingProvider, ReplayMode, TextRecording
 from services.inference.route import Model, Router
 from services.inference.settings import InferenceSettings
 from services.inference.turns import Turns
@@ -92,7 +93,7 @@ async def wired(settings: InferenceSettings, session: aiohttp.ClientSession) -> 
     providers = _replayed(wiring.providers, settings)
     models = list(wiring.models.values())
     router = Router(models, providers, default=settings.default_model or default)
-    return Wired(router, wiring.embeddings, wiring.makers())
+    return Wired(router, wiring.embeddings, _replayed_makers(wiring.makers(), settings))
 
 
 class _Wiring:
@@ -282,6 +283,14 @@ def _plugin(name: str, entry: ProviderEntry, key: SecretStr, session: aiohttp.Cl
 def _replayed(providers: dict[str, Provider], settings: InferenceSettings) -> dict[str, Provider]:
     if settings.replay is ReplayMode.OFF or settings.replay_folder is None:
         return providers
-    cassette = Cassette(settings.replay_folder)
+    cassette = Cassette(settings.replay_folder, TextRecording)
     cassette.load()
     return {name: ReplayingProvider(provider, cassette, settings.replay) for name, provider in providers.items()}
+
+
+def _replayed_makers(makers: Mapping[str, MediaMaker], settings: InferenceSettings) -> Mapping[str, MediaMaker]:
+    if not makers or settings.replay is ReplayMode.OFF or settings.replay_folder is None:
+        return makers
+    cassette = Cassette(settings.replay_folder / "media", MediaRecording)
+    cassette.load()
+    return {name: ReplayingMaker(maker, cassette, settings.replay) for name, maker in makers.items()}

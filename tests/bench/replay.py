@@ -22,7 +22,7 @@ from deploy.local.model_server import MODEL_NAME
 from services.inference.providers.contract import ModelCall, Provider, Role, Sampling, Timeouts, infer, said
 from services.inference.providers.http import Endpoint, HttpProvider
 from services.inference.providers.openai_chat import ChatDialect
-from services.inference.replay import Cassette, ReplayingProvider, ReplayMode
+from services.inference.replay import Cassette, ReplayingProvider, ReplayMode, TextRecording
 from tests.bench.streaming import process
 from tests.support.valkey import free_port
 
@@ -57,7 +57,7 @@ async def compared() -> tuple[float, float, bool]:
         session = await stack.enter_async_context(aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}))
         await loaded(session, f"http://127.0.0.1:{port}/health")
         model = HttpProvider(Endpoint("embedded", f"http://127.0.0.1:{port}/v1"), ChatDialect(), session)
-        cassette = Cassette(folder)
+        cassette = Cassette(folder, TextRecording)
         cassette.load()
         recording = ReplayingProvider(model, cassette, ReplayMode.RECORD)
         told = [await timed(recording, call) for call in calls()]

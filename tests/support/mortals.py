@@ -54,24 +54,26 @@ class Processes:
     def cost(self) -> None:
         self.service("cost", self.address)
 
-    def service(self, name: str, address: str, **more: str) -> None:
+    def service(self, name: str, address: str, *, process: str = "", **more: str) -> None:
+        """One replica; `process` is what it is called here when it is not the only one."""
         prefix = f"AGENTNET_{name.upper()}"
         settings = {
             f"{prefix}_POSTGRES_DSN": self.cluster.dsn(name),
             f"{prefix}_LISTEN": address,
             f"{prefix}_IDENTITY_KEYS": str(self.keys.jwks),
         }
-        self.start(name, (sys.executable, "-m", f"services.{name}"), **settings, **more)
+        self.start(process or name, (sys.executable, "-m", f"services.{name}"), **settings, **more)
 
-    def generating(self) -> None:
+    def generating(self, process: str = "inference", address: str = "") -> None:
         """Inference, which finds cost where Envoy would be and does without policy."""
         self.service(
             "inference",
-            self.inference,
+            address or self.inference,
+            process=process,
             AGENTNET_INFERENCE_REDIS_URL=f"redis://127.0.0.1:{self.ports['valkey']}/0",
             AGENTNET_INFERENCE_MESH_ADDRESS=self.address,
             AGENTNET_INFERENCE_IDENTITY_PRIVATE_KEY=str(self.keys.private_key),
-            AGENTNET_INFERENCE_OUTBOX_FOLDER=str(self.folder / "outbox"),
+            AGENTNET_INFERENCE_OUTBOX_FOLDER=str(self.folder / f"outbox of {process}"),
             AGENTNET_INFERENCE_SYNTHETIC_GAP="0.01",
             AGENTNET_INFERENCE_STRICT="false",
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from services.inference.embeddings.contract import Embedded, Embedder
+from services.inference.errors import ReplayMissed
 from services.inference.peers import Metered, Payer
 from services.inference.providers.contract import Usage
 from services.inference.purchase import Purchases, Spent
@@ -44,6 +46,22 @@ class PaidEmbedder:
             found = await self._embedder.embed(texts)
             purchase.spent = _spent(found.tokens)
         return found
+
+
+def paying(
+    purchases: Purchases, *, caller: Callable[[], Principal], ids: Ids, offline: bool
+) -> Callable[..., Embedder]:
+    """How an embedder, its provider and its model become one that pays, or offline one that asks nobody."""
+    if offline:
+        return lambda *_, **__: Unrecorded()
+    return partial(PaidEmbedder, purchases=purchases, caller=caller, ids=ids)
+
+
+class Unrecorded:
+    """A provider's model under strict replay: vectors are not recorded, so nobody is asked."""
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        raise ReplayMissed("vectors are not recorded and strict replay asks no provider; the embedded model answers")
 
 
 def _spent(tokens: int, *, estimated: bool = False) -> Spent:

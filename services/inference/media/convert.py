@@ -7,7 +7,7 @@ from typing import Final
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import media_service_pb2 as pb
-from services.inference.convert import bundles
+from services.inference.convert import MAX_OVERRIDE, bundles
 from services.inference.media.contract import ImageOrder, Picture, SpeechOrder, Transcript, TranscriptionOrder
 from services.inference.media.studio import Receipt
 from services.inference.peers import Payer
@@ -44,8 +44,9 @@ def payer(principal: Principal, generation_id: str, found: pb.Attribution) -> Pa
     )  # fmt: skip
 
 
-def named_bundles(found: pb.Attribution) -> tuple[str, ...]:
-    return bundles(found.bundles, "attribution.bundles")
+def bundles_and_override(found: pb.Attribution) -> tuple[tuple[str, ...], str]:
+    token = fields.text(found.override_token, "attribution.override_token", limit=MAX_OVERRIDE)
+    return bundles(found.bundles, "attribution.bundles"), token
 
 
 def images(request: pb.GenerateImagesRequest) -> ImageOrder:

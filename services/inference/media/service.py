@@ -28,21 +28,21 @@ class MediaService(rpc.MediaServiceServicer):
         self, request: pb.GenerateImagesRequest, context: Any
     ) -> AsyncIterator[pb.GenerateImagesResponse]:
         order, name = convert.images(request), convert.model(request.model)
-        bundles = convert.named_bundles(request.attribution)
-        async with aclosing(self._studio.images(self._payer(request.attribution), name, order, bundles)) as made:
+        rules = convert.bundles_and_override(request.attribution)
+        async with aclosing(self._studio.images(self._payer(request.attribution), name, order, *rules)) as made:
             async for piece in made:
                 yield convert.image_response(piece)
 
     async def Transcribe(self, request: pb.TranscribeRequest, context: Any) -> pb.TranscribeResponse:
         order, name = convert.transcription(request), convert.model(request.model)
-        bundles = convert.named_bundles(request.attribution)
-        found = await self._studio.transcribe(self._payer(request.attribution), name, order, bundles)
+        rules = convert.bundles_and_override(request.attribution)
+        found = await self._studio.transcribe(self._payer(request.attribution), name, order, *rules)
         return convert.transcript(*found)
 
     async def Speak(self, request: pb.SpeakRequest, context: Any) -> AsyncIterator[pb.SpeakResponse]:
         order, name = convert.speech(request), convert.model(request.model)
-        bundles = convert.named_bundles(request.attribution)
-        async with aclosing(self._studio.speak(self._payer(request.attribution), name, order, bundles)) as made:
+        rules = convert.bundles_and_override(request.attribution)
+        async with aclosing(self._studio.speak(self._payer(request.attribution), name, order, *rules)) as made:
             async for piece in made:
                 yield convert.spoken(order.format, piece)
 

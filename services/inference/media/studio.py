@@ -13,7 +13,7 @@ from typing import TypeVar
 from services.inference.breakers import Breakers
 from services.inference.catalog import Makes
 from services.inference.course import Course
-from services.inference.errors import PROVIDER_FAULTS, ProviderUnavailable, ReplayMissed
+from services.inference.errors import PROVIDER_FAULTS, ProviderUnavailable
 from services.inference.measures import Measures
 from services.inference.media.bills import at_most
 from services.inference.media.contract import (
@@ -26,7 +26,7 @@ from services.inference.media.contract import (
     TranscriptionOrder,
 )
 from services.inference.peers import Payer
-from services.inference.purchase import Purchase, Purchases, Spent
+from services.inference.purchase import Purchase, Purchases, Rules, Spent
 from services.inference.route import Model, Router, Target
 from shared.errors import MeshError, ResourceExhausted
 from shared.log import log
@@ -60,19 +60,17 @@ class Studio:
     measures: Measures
     breakers: Breakers
     limit: int
-    offline: bool = False
-    """True in strict replay, where no provider is called: these calls are not recorded."""
     retry_base: timedelta = timedelta(milliseconds=200)
     jitter: Callable[[], float] = random.random
     _busy: int = field(default=0)
 
     async def images(
-        self, payer: Payer, name: str, order: ImageOrder, bundles: tuple[str, ...]
+        self, payer: Payer, name: str, order: ImageOrder, bundles: tuple[str, ...], override: str = ""
     ) -> AsyncGenerator[Picture | Receipt, None]:
         """Pictures, then the receipt. Raises what the contract says."""
         chain = await self._admitted(payer, Makes.IMAGES, name)
         paying = replace(payer, tier=order.quality[:32].lower())
-        held, (prompt,) = await self.purchases.judged(payer, [order.prompt], bundles)
+        rules, (prompt,) = await self.purchases.judged(payer, [order.prompt], bundles, override)
         order = replace(order, prompt=prompt)
 
         async def make(target: Target, purchase: Purchase) -> AsyncGenerator[Picture | Spent, None]:
@@ -81,22 +79,23 @@ class Studio:
             for piece in pictures:  # what was spent is known before policy may refuse one
                 if isinstance(piece, Spent):
                     purchase.spent = piece
+            await self.purchases.weigh(rules, purchase)
             for piece in pictures:
                 if isinstance(piece, Picture):
                     told = piece.revised_prompt
-                    told = told and await self.purchases.released(held, payer, told, "the rewritten prompt")
+                    told = told and await self.purchases.released(rules, payer, told, "the rewritten prompt")
                     yield replace(piece, revised_prompt=told)
 
-        async with aclosing(self._through(chain, paying, order, make)) as found:
+        async with aclosing(self._through(chain, paying, order, rules, make)) as found:
             async for piece in found:
                 yield piece
 
     async def transcribe(
-        self, payer: Payer, name: str, order: TranscriptionOrder, bundles: tuple[str, ...]
+        self, payer: Payer, name: str, order: TranscriptionOrder, bundles: tuple[str, ...], override: str = ""
     ) -> tuple[Transcript, Receipt]:
         """The transcript as policy leaves it; its segments only where it left all. Raises what the contract says."""
         chain = await self._admitted(payer, Makes.TRANSCRIPTION, name)
-        held, (prompt,) = await self.purchases.judged(payer, [order.prompt], bundles)
+        rules, (prompt,) = await self.purchases.judged(payer, [order.prompt], bundles, override)
         order = replace(order, prompt=prompt)
 
         async def make(target: Target, purchase: Purchase) -> AsyncGenerator[Transcript | Spent, None]:
@@ -104,23 +103,25 @@ class Studio:
                 pieces = [piece async for piece in made]
             (heard,) = (piece for piece in pieces if isinstance(piece, Transcript))
             purchase.spent = next((piece for piece in pieces if isinstance(piece, Spent)), purchase.spent)
-            text = await self.purchases.released(held, payer, heard.text, "the transcript")
+            await self.purchases.weigh(rules, purchase, characters=len(heard.text))
+            text = await self.purchases.released(rules, payer, heard.text, "the transcript")
             kept = heard.segments if order.segments and text == heard.text else ()
             yield replace(heard, text=text, segments=kept)
 
-        async with aclosing(self._through(chain, payer, order, make)) as found:
+        async with aclosing(self._through(chain, payer, order, rules, make)) as found:
             pieces = [piece async for piece in found]
         (transcript,) = (piece for piece in pieces if isinstance(piece, Transcript))
         (receipt,) = (piece for piece in pieces if isinstance(piece, Receipt))
         return transcript, receipt
 
     async def speak(
-        self, payer: Payer, name: str, order: SpeechOrder, bundles: tuple[str, ...]
+        self, payer: Payer, name: str, order: SpeechOrder, bundles: tuple[str, ...], override: str = ""
     ) -> AsyncGenerator[bytes | Receipt, None]:
         """The sound of what output rules leave of the text, then the receipt. Raises what the contract says."""
         chain = await self._admitted(payer, Makes.SPEECH, name)
-        held, (text, instructions) = await self.purchases.judged(payer, [order.text, order.instructions], bundles)
-        text = await self.purchases.released(held, payer, text, "the text")
+        asked = [order.text, order.instructions]
+        rules, (text, instructions) = await self.purchases.judged(payer, asked, bundles, override)
+        text = await self.purchases.released(rules, payer, text, "the text")
         said = replace(order, text=text, instructions=instructions)
 
         async def make(target: Target, purchase: Purchase) -> AsyncGenerator[bytes | Spent, None]:
@@ -130,8 +131,9 @@ class Studio:
                         purchase.spent = piece
                     else:
                         yield piece
+                    await self.purchases.weigh(rules, purchase)
 
-        async with aclosing(self._through(chain, payer, said, make)) as found:
+        async with aclosing(self._through(chain, payer, said, rules, make)) as found:
             async for piece in found:
                 yield piece
 
@@ -140,12 +142,10 @@ class Studio:
         await self.measures.admit(payer)
         if self._busy >= self.limit:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
-        if self.offline:
-            raise ReplayMissed("pictures and sounds are not recorded, and strict replay calls no provider")
         return chain
 
     async def _through(
-        self, chain: tuple[Target, ...], payer: Payer, order: Order, make: Make[T]
+        self, chain: tuple[Target, ...], payer: Payer, order: Order, rules: Rules, make: Make[T]
     ) -> AsyncGenerator[T | Receipt, None]:
         """What the first of the chain makes that does not fail. A failure in the middle of it is the end."""
         course = Course(chain, pinned=False, base=self.retry_base, jitter=self.jitter)
@@ -156,7 +156,7 @@ class Studio:
             while True:
                 whose = _attempt(payer, target, attempt)
                 try:
-                    async with self.purchases.paid(whose, at_most(target.model, order)) as purchase:
+                    async with self.purchases.paid(whose, at_most(target.model, order), rules) as purchase:
                         paid.append(purchase)
                         async with aclosing(make(target, purchase)) as pieces:
                             async for piece in pieces:

@@ -227,6 +227,8 @@ class Chunk:
     usage: Usage | None = None
     reasoning: str = ""
     tools: tuple[ToolDelta, ...] = ()
+    recorded: bool = field(default=False, compare=False)
+    """It is a recording's: no provider was asked, and nobody is paid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ LEASE: Final = timedelta(seconds=10)
 _LOOK_SECONDS: Final = 1.0
 _MEASURED_EVERY: Final = timedelta(seconds=5)
 _TRIES: Final = 5
+_MOST_RUNS: Final = 20
+"""A generation whose processes die again and again, perhaps of it, is not given to another for ever."""
 _ended = meter.create_counter("inference_queue_ended_total", description="submitted generations, by outcome")
 _waiting = meter.create_gauge("inference_queue_waiting", description="submitted generations nobody runs yet")
 _running = meter.create_gauge(
@@ -156,6 +158,8 @@ class Worker:
         """The answer, if need be by a call of the model. Raises what a generation fails with."""
         if work.run > 1 and (events := await self._left_behind(claim.tenant, run_id(claim.id, work.run - 1))):
             return convert.whole(events)
+        if work.run > _MOST_RUNS:
+            raise GenerationLost(f"{_MOST_RUNS} runs of it came to no end", generation_id=claim.id)
         request = pb.GenerateRequest.FromString(work.request)
         request.generation_id = run_id(claim.id, work.run)
         order = replace(await self.read(request), detach_grace=timedelta(), packing=False, gather=timedelta())

@@ -15,10 +15,12 @@ import pytest
 import yaml
 
 from services.inference import wiring
-from services.inference.catalog import CatalogInvalid
+from services.inference.catalog import CatalogInvalid, Makes
 from services.inference.credentials import CredentialMissing
 from services.inference.embeddings.models import RemoteEmbeddings
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
+from services.inference.errors import ReplayMissed
+from services.inference.media.contract import TranscriptionOrder
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Role, Sampling, infer, said
 from services.inference.replay import RecordingInvalid
 from services.inference.route import Router
@@ -207,3 +209,21 @@ async def test_an_embedding_model_that_cannot_be_stops_the_start(
     }
     with pytest.raises(CatalogInvalid, match=r"embeddings\.small"):
         await routed(session, tmp_path, wrong)
+
+
+async def test_replay_stands_before_who_makes_pictures_and_sounds_too(
+    session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    path = tmp_path / "catalog.yaml"
+    catalog = {
+        "providers": {"mine": {"kind": "openai_compatible", "base_url": "http://127.0.0.1:1/v1"}},
+        "media": {"hears": {"provider": "mine", "makes": "transcription", "bills": "seconds"}},
+    }
+    path.write_text(yaml.safe_dump(catalog))
+    given = {"listen": "127.0.0.1:0", "postgres_dsn": "x", "identity_keys": "none", "catalog": path}
+    given |= {"openai_api_key": "", "embedded_url": "", "replay": "strict", "replay_folder": tmp_path / "tapes"}
+    wired = await wiring.wired(InferenceSettings.model_validate(given), session)
+    model = wired.router.making(Makes.TRANSCRIPTION, "")[0].model
+    heard = wired.makers["mine"].transcript(model, TranscriptionOrder(b"x", "audio/wav"))
+    with pytest.raises(ReplayMissed):
+        await anext(heard)

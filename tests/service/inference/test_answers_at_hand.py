@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +19,14 @@ from services.inference.errors import StreamBroken
 from services.inference.exporting import exported
 from services.inference.prompts.content import Content, Template
 from services.inference.prompts.content import Role as ContentRole
+from services.inference.providers.contract import Usage
+from services.inference.replay import Cassette, ReplayingProvider, ReplayMode, TextRecording
 from shared.clock import SystemClock
+from shared.errors import Reason
 from shared.paging import Page
 from tests.service.inference.calls import Code, generated, refusal, said, until
 from tests.support.identity import Keys
-from tests.support.inference import DEFAULT, Replica, kinds, replica, request, text_of
+from tests.support.inference import DEFAULT, Replica, ScriptedModel, kinds, replica, request, text_of
 
 EXACT = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_EXACT)
 SEMANTIC = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_SEMANTIC, similarity=0.9)
@@ -246,3 +250,29 @@ async def test_an_unknown_prompt_version_is_refused(served: Replica, keys: Keys)
     error = await refusal(served.stub.Generate(request(prompt_version="greet@9"), metadata=keys.metadata()).read())
     assert said(error) == (Code.NOT_FOUND, "PROMPT_NOT_FOUND")
     assert served.model.calls == []
+
+
+async def test_a_recording_costs_nothing_and_says_what_it_is(keys: Keys, redis: Redis, tmp_path: Path) -> None:
+    model, cassette = ScriptedModel(["A long ", "answer."], usage=Usage(3, 2)), Cassette(tmp_path, TextRecording)
+    async with replica(keys, redis, provider=ReplayingProvider(model, cassette, ReplayMode.RECORD)) as served:
+        first = await generated(served, keys, request())
+        assert first[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+        assert served.cost.settled == [("gen_1", Usage(3, 2))]
+    async with replica(keys, redis, provider=ReplayingProvider(model, cassette, ReplayMode.STRICT)) as served:
+        again = await generated(served, keys, request(generation_id="gen_2"))
+        missed = await generated(served, keys, request("Who?", generation_id="gen_3"))
+        assert served.cost.settled == [("gen_2", Usage(0, 0)), ("gen_3", Usage(0, 0))]
+    assert text_of(again) == text_of(first) == "A long answer."
+    assert again[-1].finished.source == generation_pb2.ANSWER_SOURCE_RECORDING
+    assert again[-1].finished.usage == first[-1].finished.usage
+    assert again[-1].finished.cost.micros_usd == 0
+    assert missed[-1].failed.failure.reason == Reason.ERROR_REASON_REPLAY_MISSED
+    assert len(model.calls) == 1
+
+
+async def test_the_same_requests_of_one_moment_are_one_call(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Hello", " there"]
+    same = [asked(generation_id=f"gen_{number}") for number in range(6)]
+    answers = await asyncio.gather(*(generated(served, keys, one) for one in same))
+    assert {text_of(events) for events in answers} == {"Hello there"}
+    assert len(served.model.calls) == len(served.cost.settled) == 1

@@ -3,122 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import grpc
 import pytest
-import yaml
 
 from agentnet.inference.v1 import media_service_pb2 as pb
-from agentnet.inference.v1 import media_service_pb2_grpc as rpc
-from services.inference import wiring
-from services.inference.breakers import LocalBreakers
-from services.inference.enforcement import Enforcement, Held
-from services.inference.measures import Measures
-from services.inference.media.service import NAME, MediaService
-from services.inference.media.studio import Studio
+from services.inference.media.replay import MediaRecording, ReplayingMaker
 from services.inference.peers import Ending, Metered
 from services.inference.providers.contract import Usage
-from services.inference.purchase import Purchases
-from services.inference.settings import InferenceSettings
-from shared.clock import SystemClock
+from services.inference.replay import Cassette, RecordingInvalid, ReplayMode
 from shared.errors import MeshError, Reason, ResourceExhausted, Unavailable
-from shared.ids import SequentialIds
-from shared.monitors.enforced import Enforced, Snapshot
+from shared.monitors.enforced import Snapshot
+from shared.monitors.factories import cost_limit, time_limit, token_budget
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target
-from shared.rpc.channel import mesh_channel
-from shared.rpc.server import serving
 from shared.rpc.status import from_rpc
-from shared.settings import MeshSettings
-from shared.tasks import supervised
 from tests.service.inference.calls import said, until
-from tests.support.identity import Keys
-from tests.support.inference import DEFAULT, MAIL, ScriptedCost, ScriptedPolicy
-from tests.support.media_server import SOUND, MediaServer, Refusal, media_server, png, wav
+from tests.support.inference import MAIL
+from tests.support.media import World, world
+from tests.support.media_server import SOUND, Refusal, png, wav
+
+__all__ = ("world",)
 
 Code = grpc.StatusCode
-
-
-def catalog(server: MediaServer) -> dict[str, Any]:
-    azure = {"kind": "azure", "base_url": server.url.removesuffix("/v1"), "api_version": "2025-04-01-preview"}
-    return {
-        "providers": {
-            "openai": {"kind": "openai", "base_url": server.url, "api_key": "env:MEDIA_KEY"},
-            "azure-eu": azure | {"api_key": "env:MEDIA_KEY"},
-        },
-        "media": {
-            "gpt-image-1": {"provider": "openai", "makes": "images", "bills": "tokens", "fallback": ["dall-e-3"]},
-            "dall-e-3": {"provider": "openai", "makes": "images", "bills": "images"},
-            "whisper-1": {"provider": "openai", "makes": "transcription", "bills": "seconds"},
-            "gpt-4o-transcribe": {"provider": "openai", "makes": "transcription", "bills": "tokens"},
-            "tts-1": {"provider": "openai", "makes": "speech", "bills": "characters"},
-            "gpt-4o-mini-tts": {"provider": "openai", "makes": "speech", "bills": "tokens"},
-            "eu-tts": {"provider": "azure-eu", "model": "my-tts", "makes": "speech", "bills": "characters"},
-        },
-    }
-
-
-@dataclass(slots=True)
-class World:
-    stub: Any
-    server: MediaServer
-    cost: ScriptedCost
-    policy: ScriptedPolicy
-    studio: Studio
-    keys: Keys
-
-    async def images(self, **asked: Any) -> list[pb.GenerateImagesResponse]:
-        call = self.stub.GenerateImages(pb.GenerateImagesRequest(**asked), metadata=self.keys.metadata("acme"))
-        return [answer async for answer in call]
-
-    async def heard(self, **asked: Any) -> pb.TranscribeResponse:
-        request = pb.TranscribeRequest(**{"audio": wav(2.4), "media_type": "audio/wav"} | asked)
-        found: pb.TranscribeResponse = await self.stub.Transcribe(request, metadata=self.keys.metadata("acme"))
-        return found
-
-    async def spoken(self, **asked: Any) -> list[pb.SpeakResponse]:
-        request = pb.SpeakRequest(**{"text": "Hello there.", "voice": "alloy"} | asked)
-        return [answer async for answer in self.stub.Speak(request, metadata=self.keys.metadata("acme"))]
-
-    @property
-    def settled(self) -> list[tuple[str, Usage, Metered, Ending]]:
-        return [(one.payer.model, one.usage, one.metered, one.outcome) for one in self.cost.settlements]
-
-
-@pytest.fixture
-async def world(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setenv("MEDIA_KEY", "k-7")
-    given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks}
-    cost, policy, clock = ScriptedCost(), ScriptedPolicy(), SystemClock()
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(media_server())
-        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog(server), sort_keys=False))
-        settings = InferenceSettings.model_validate(
-            given | {"catalog": tmp_path / "catalog.yaml", "openai_api_key": "", "embedded_url": ""}
-        )
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        wired = await wiring.wired(settings, session)
-        enforced = Enforced(policy.watch, Held.of)
-        policy.snapshots.put_nowait(DEFAULT)
-        await stack.enter_async_context(supervised("policy", enforced.follow))
-        studio = Studio(
-            wired.router, wired.makers, Purchases(cost, policy, Enforcement(enforced, policy, strict=True), clock),
-            Measures(policy, clock), LocalBreakers(clock), limit=4, jitter=lambda: 0.0,
-        )  # fmt: skip
-
-        async def register(server: grpc.aio.Server, _: AsyncExitStack) -> None:
-            rpc.add_MediaServiceServicer_to_server(MediaService(studio, SequentialIds()), server)
-
-        mesh = MeshSettings.model_validate(given | {"drain_grace": 0})
-        address = await stack.enter_async_context(serving(mesh, register, service_names=(NAME,)))
-        channel = await stack.enter_async_context(mesh_channel(address, services=(NAME,)))
-        await until(lambda: enforced.revision)
-        yield World(rpc.MediaServiceStub(channel), server, cost, policy, studio, keys)
 
 
 async def refused(call: Any) -> MeshError:
@@ -305,10 +216,103 @@ async def test_what_is_wrong_is_named_by_its_field(world: World) -> None:
     assert said(await refused(world.images(prompt="a", model="tts-1"))) == (Code.NOT_FOUND, "MODEL_NOT_FOUND")
 
 
-async def test_strict_replay_calls_nobody(world: World) -> None:
-    world.studio.offline = True
-    assert said(await refused(world.heard()))[1] == "REPLAY_MISSED"
-    assert world.server.heard == []
+def replaying(world: World, folder: Path, mode: ReplayMode) -> World:
+    """The same world, its providers behind the cassette of the folder, read anew."""
+    cassette = Cassette(folder, MediaRecording)
+    cassette.load()
+    inner = {name: getattr(maker, "_inner", maker) for name, maker in world.studio.makers.items()}
+    world.studio.makers = {name: ReplayingMaker(maker, cassette, mode) for name, maker in inner.items()}
+    return world
+
+
+async def all_three(world: World) -> tuple[list[bytes], str, list[bytes]]:
+    *pictures, _ = await world.images(prompt="A cat", count=2)
+    heard = await world.heard(model="whisper-1", segments=True, prompt="names")
+    *sound, _ = await world.spoken(model="gpt-4o-mini-tts")
+    return [one.image.data for one in pictures], heard.text, [one.audio.data for one in sound]
+
+
+async def test_what_was_made_is_replayed_byte_by_byte_for_nothing_with_no_provider(
+    world: World, tmp_path: Path
+) -> None:
+    replaying(world, tmp_path / "tapes", ReplayMode.RECORD)
+    made = await all_three(world)
+    asked, paid = len(world.server.heard), len(world.settled)
+    replaying(world, tmp_path / "tapes", ReplayMode.STRICT)
+    assert [await all_three(world), await all_three(world)] == [made, made]
+    assert len(world.server.heard) == asked == 3
+    assert {(usage, metered) for _, usage, metered, _ in world.settled[paid:]} == {(Usage(0, 0), Metered())}
+    tapes = {path.name: path.read_bytes() for path in (tmp_path / "tapes").iterdir()}
+    replaying(world, tmp_path / "again", ReplayMode.RECORD)
+    await all_three(world)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == tapes
+
+
+async def test_strict_replay_calls_nobody_and_shows_the_nearest_recording(world: World, tmp_path: Path) -> None:
+    await replaying(world, tmp_path / "tapes", ReplayMode.RECORD).images(prompt="A cat")
+    replaying(world, tmp_path / "tapes", ReplayMode.STRICT)
+    error = await refused(world.images(prompt="A dog"))
+    assert said(error) == (Code.FAILED_PRECONDITION, "REPLAY_MISSED")
+    assert '- "prompt": "A cat"' in error.facts["difference"]
+    assert '+ "prompt": "A dog"' in error.facts["difference"]
+    assert said(await refused(world.heard(audio=wav(9.0))))[1] == "REPLAY_MISSED"
+    assert len(world.server.heard) == 1
+    assert world.settled[-1][1:3] == (Usage(0, 0), Metered())
+
+
+async def test_permissive_replay_asks_once_and_what_broke_is_not_kept(world: World, tmp_path: Path) -> None:
+    replaying(world, tmp_path / "tapes", ReplayMode.PERMISSIVE)
+    world.server.break_after = 9000
+    await refused(world.spoken(model="tts-1"))
+    assert not list((tmp_path / "tapes").iterdir())
+    world.server.break_after = None
+    first, second = [await world.spoken(model="tts-1") for _ in range(2)]
+    assert [one.audio for one in first[:-1]] == [one.audio for one in second[:-1]]
+    assert len(world.server.heard) == 2
+
+
+async def test_a_tape_that_was_changed_is_told_when_it_is_opened(world: World, tmp_path: Path) -> None:
+    await replaying(world, tmp_path / "tapes", ReplayMode.RECORD).images(prompt="A cat")
+    (tape,) = (tmp_path / "tapes").iterdir()
+    whole = json.loads(tape.read_text())
+    for change in ({"version": 2}, {"pictures": [{"media_type": "image/png"}]}, {"sound": ["%"]}, {"colour": "red"}):
+        tape.write_text(json.dumps(whole | change))
+        with pytest.raises(RecordingInvalid, match=next(iter(change))):
+            replaying(world, tmp_path / "tapes", ReplayMode.STRICT)
+
+
+async def test_an_override_excuses_a_prompt_of_the_rules_it_names(world: World) -> None:
+    world.policy.overrides = {"token-1": frozenset({"bomb"})}
+    attribution = pb.Attribution(override_token="token-1")
+    *pictures, _ = await world.images(prompt="a bomb", attribution=attribution)
+    assert len(pictures) == 1
+    *sound, _ = await world.spoken(model="tts-1", text="a bomb", attribution=attribution)
+    assert sound
+    attribution.override_token = "taken back"
+    assert said(await refused(world.heard(prompt="a bomb", attribution=attribution)))[1] == "OVERRIDE_INVALID"
+    assert len(world.server.heard) == 2
+
+
+async def test_rules_over_numbers_judge_before_the_call_and_after_it(world: World) -> None:
+    async def under(revision: int, *rules: Rule) -> None:
+        world.policy.snapshots.put_nowait(Snapshot(revision, {"*": (Bundle("limits", "1.0.0", rules),)}))
+        await until(lambda: world.studio.purchases.enforcement.revision == revision)
+
+    await under(2, token_budget(2))
+    assert said(await refused(world.images(prompt="A cat on a mat")))[1] == "POLICY_BLOCKED"
+    assert (world.server.heard, world.settled) == ([], [])
+    await under(3, token_budget(200))  # 283 are used
+    error = await refused(world.images(prompt="A cat"))
+    assert (said(error)[1], error.facts["rule"]) == ("POLICY_BLOCKED", "token_budget")
+    assert world.settled == [("gpt-image-1", Usage(11, 272), Metered(), Ending.STOPPED)]
+    await under(4, cost_limit(100))  # 11 + 2 * 272 micro-USD, as the lease was priced
+    assert (await refused(world.images(prompt="A cat"))).facts["rule"] == "cost_limit"
+    await under(5, time_limit(timedelta()))
+    assert (await refused(world.spoken(model="tts-1"))).facts["rule"] == "time_limit"
+    await under(6, token_budget(300))
+    *pictures, _ = await world.images(prompt="A cat")
+    assert len(pictures) == 1
+    assert world.policy.recorded[-1][1:] == ("token_budget", Action.WARN)
 
 
 async def test_a_replica_that_is_full_says_so(world: World) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from services.inference.embeddings.contract import Embedded
-from services.inference.embeddings.paid import PaidEmbedder
+from services.inference.embeddings.paid import PaidEmbedder, paying
 from services.inference.enforcement import Enforcement, Held
-from services.inference.errors import PolicyBlocked, ProviderTimeout, ProviderUnavailable
+from services.inference.errors import PolicyBlocked, ProviderTimeout, ProviderUnavailable, ReplayMissed
 from services.inference.peers import Ending
 from services.inference.purchase import Purchases
 from shared.clock import FakeClock
@@ -109,3 +109,14 @@ async def test_a_failure_gives_the_lease_back_and_pays_for_what_may_have_been_do
 async def test_cost_being_away_at_the_end_costs_the_caller_nothing(world: World) -> None:
     world.cost.settle_failures = [ProviderUnavailable("cost is away")]
     assert (await world.embedder.embed(["hello"])).tokens == 10
+
+
+async def test_strict_replay_asks_no_providers_model(world: World) -> None:
+    purchases = world.embedder._purchases
+    made = [paying(purchases, caller=lambda: ADA, ids=SequentialIds(), offline=offline) for offline in (False, True)]
+    pays, offline = (make(world.model, provider="house", model="small") for make in made)
+    with pytest.raises(ReplayMissed):
+        await offline.embed(["Hello"])
+    assert (world.model.heard, world.settled) == ([], [])
+    await pays.embed(["Hello"])
+    assert world.model.heard == [["Hello"]]

@@ -223,3 +223,14 @@ async def test_what_was_submitted_is_listed_with_its_state_by_pages(pods: tuple[
         pb.ListSubmittedGenerationsRequest(), metadata=keys.metadata("globex")
     )
     assert not nobody.generations
+
+
+async def test_what_no_process_survives_is_not_run_for_ever(pods: tuple[Replica, Replica], keys: Keys) -> None:
+    pod = pods[0]
+    await submit(pod, keys)
+    for _ in range(20):
+        (claim,) = await pod.worker.store.claim("dead", lease=timedelta(seconds=9), most=1)
+        assert await pod.worker.store.begin(claim)
+        await pod.worker.store.again(claim, after=timedelta())
+    answer = await ended(pod, keys)
+    assert (answer.failure.reason, answer.runs, pod.model.calls) == (Reason.ERROR_REASON_GENERATION_LOST, 21, [])

@@ -21,7 +21,7 @@ from services.inference.providers.contract import (
     Usage,
     said,
 )
-from services.inference.replay import Cassette, RecordingInvalid, ReplayingProvider, ReplayMode
+from services.inference.replay import Cassette, RecordingInvalid, ReplayingProvider, ReplayMode, TextRecording
 
 CALL = ModelCall("m", (said(Role.USER, "Hello?"),), Sampling(temperature=0.5), 9)
 CHUNKS = [
@@ -48,8 +48,8 @@ class Told:
             raise StreamBroken("cut")
 
 
-def cassette(folder: Path) -> Cassette:
-    found = Cassette(folder)
+def cassette(folder: Path) -> Cassette[TextRecording]:
+    found = Cassette(folder, TextRecording)
     found.load()
     return found
 

@@ -32,6 +32,7 @@ class Attribution(_message.Message):
     TEAM_FIELD_NUMBER: _builtins.int
     SUB_AGENT_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
+    OVERRIDE_TOKEN_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session, at most 64 characters; empty: none."""
     agent: _builtins.str
@@ -40,6 +41,8 @@ class Attribution(_message.Message):
     """The team, at most 100 characters; empty: none."""
     sub_agent: _builtins.str
     """The sub-agent, as GenerateRequest.sub_agent; empty: none."""
+    override_token: _builtins.str
+    """A token of policy's CreateOverride, as GenerateRequest.override_token."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Policy bundles to enforce beside the tenant's own, as GenerateRequest.bundles."""
@@ -52,10 +55,11 @@ class Attribution(_message.Message):
         team: _builtins.str = ...,
         sub_agent: _builtins.str = ...,
         bundles: _abc.Iterable[_builtins.str] | None = ...,
+        override_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "bundles", b"bundles", "override_token", b"override_token", "session_id", b"session_id", "sub_agent", b"sub_agent", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
