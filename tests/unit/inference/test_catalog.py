@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from services.inference.catalog import Ability, CatalogInvalid, Kind, checked, read_catalog
 
