@@ -33,3 +33,13 @@ def test_a_service_gets_its_own_settings_and_no_other_s_secrets(
     }
     plan = parts.Plan(state, ports)
     assert (parts.service(plan, service).environment.get(name) == "set") is given
+
+
+def test_the_operators_path_comes_after_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sinks, hooks and middleware of their own are found there."""
+    state = State(tmp_path)
+    state.prepare()
+    plan = parts.Plan(state, dict.fromkeys((*parts.SERVICES, "postgres", "valkey", "internal", "edge", "model"), 1))
+    monkeypatch.setenv("PYTHONPATH", "/operators/own")
+    ours, *others = parts.service(plan, "gateway").environment["PYTHONPATH"].split(":")
+    assert (ours, others[-1]) == (str(parts.ROOT), "/operators/own")
