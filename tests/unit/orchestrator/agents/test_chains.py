@@ -111,7 +111,7 @@ async def test_each_step_spends_from_the_budgets_of_its_path(around: Surrounding
     names = {utterance.agent.name: f"{utterance.agent.name}@{utterance.agent.version}" for utterance in
              around.world.inference.started}  # fmt: skip
     assert spent == {
-        "Athena": f"{names['Athena']}/Athena",
+        "Athena": "",
         "Apollo": f"{names['Athena']}/{names['Apollo']}",
         "Hermes": f"{names['Athena']}/{names['Apollo']}/{names['Hermes']}",
     }
