@@ -86,6 +86,8 @@ class Producer:
     _asked: bool = False
     _facts: dict[str, float] = field(default_factory=dict)
     _outgrown: bool = False
+    _served: Target | None = None
+    """Who was asked last. The course may have gone on to others, whose breakers let nobody through."""
 
     async def run(self, prompt_verdicts: Sequence[Verdict], before: Sequence[events.Event]) -> None:
         """To the end. Being cancelled is an outcome too."""
@@ -124,7 +126,7 @@ class Producer:
 
     async def _attempt(self, target: Target) -> None:
         """One target asked, shown and judged to its end."""
-        call = target.call(self.call)
+        call, self._served = target.call(self.call), target
         self._attempts += not target.free
         self._weigh(Judged.PROMPT)
         try:
@@ -310,7 +312,7 @@ class Producer:
         log.info("generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=tokens)
 
     def _last(self, failure: MeshError | None, started_at: datetime) -> events.Event:
-        target = self.course.target
+        target = self._target
         summary = events.Summary(
             target=replace(target, source=ANSWER_SOURCE_RECORDING) if self._transcript.recorded else target,
             usage=self._transcript.spent(),
@@ -325,7 +327,7 @@ class Producer:
         return events.finished(summary, self._transcript.finish, started_at=started_at, first_token_at=first)
 
     async def _record(self, outcome: str, started_at: datetime) -> None:
-        ended_at, usage, target = self.clock.now(), self._transcript.spent(), self.course.target
+        ended_at, usage, target = self.clock.now(), self._transcript.spent(), self._target
         _latency.record((ended_at - started_at) / timedelta(milliseconds=1), self._labels())
         labels = {"model": target.model.name, "provider": target.provider.name, "tenant": self.generation.tenant}
         _tokens.add(usage.input_tokens + usage.output_tokens, labels)
@@ -338,8 +340,12 @@ class Producer:
         except MeshError as error:
             log.warning("generation.not_recorded", generation_id=self.generation.id, error=error.message)
 
+    @property
+    def _target(self) -> Target:
+        return self._served or self.course.target
+
     def _labels(self) -> dict[str, str]:
-        target = self.course.target
+        target = self._target
         return {"model": target.model.name, "provider": target.provider.name, "agent": self.payer.agent}
 
 

@@ -271,8 +271,11 @@ async def test_a_recording_costs_nothing_and_says_what_it_is(keys: Keys, redis: 
 
 
 async def test_the_same_requests_of_one_moment_are_one_call(served: Replica, keys: Keys) -> None:
-    served.model.steps = ["Hello", " there"]
+    served.model.steps = [all_came := asyncio.Event(), "Hello", " there"]
     same = [asked(generation_id=f"gen_{number}") for number in range(6)]
-    answers = await asyncio.gather(*(generated(served, keys, one) for one in same))
+    answering = asyncio.gather(*(generated(served, keys, one) for one in same))
+    await until(lambda: len(served.engine._running) == 6)
+    all_came.set()
+    answers = await answering
     assert {text_of(events) for events in answers} == {"Hello there"}
     assert len(served.model.calls) == len(served.cost.settled) == 1

@@ -208,6 +208,18 @@ async def test_with_its_only_breaker_open_a_call_is_refused_at_once(keys: Keys, 
         assert len(served.model.calls) == 1
 
 
+async def test_a_failure_names_who_was_asked_not_who_was_passed_over(served: Replica, keys: Keys) -> None:
+    for _ in range(5):
+        await served.engine.breakers.failed("backup")
+    served.model.steps = ["Half", StreamBroken("cut")]
+    events = await generated(served, keys, request(fallback_models=["backup"]))
+    assert (kinds(events)[-1], served.others["backup"].calls) == ("failed", [])
+    assert events[-1].failed.cost.model == "scripted"
+    record = await served.store.find("acme", "gen_1")
+    assert record is not None
+    assert (record.model, record.provider) == ("scripted", "scripted")
+
+
 @pytest.mark.parametrize("cut", range(1, 6))
 async def test_cut_after_any_chunk_the_client_has_a_whole_answer_and_it_is_paid(
     served: Replica, keys: Keys, cut: int
