@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.tools.answer import Outcome, Status
+from services.tools.answer import Status
 from services.tools.main import SWITCH_SECONDS
 from services.tools.sandbox import Sandbox
 from tests.service.tools.attacking import GRACE, Printed, call, filled, guarded
@@ -68,7 +68,7 @@ async def test_a_neighbour_of_an_attack_is_served_in_its_time(body: str) -> None
     async with Sandbox(at_once=4) as sandbox:
         await guarded(sandbox)
         assert await filled(sandbox)
-        before, ended = await spent(sandbox), list[Outcome]()
+        before, ended = await spent(sandbox), list[timedelta]()
         attacking = asyncio.create_task(_attacked(sandbox, body, ended))
         await asyncio.sleep(0.2)
         beside = await spent(sandbox, until=lambda: ended)
@@ -77,10 +77,11 @@ async def test_a_neighbour_of_an_attack_is_served_in_its_time(body: str) -> None
         after = await spent(sandbox)
     alone = max(before, after, LITTLE_MS)
     print(f"p99 alone {before:.1f} and {after:.1f} ms, beside it {beside:.1f} ms, {len(ended)} attacks")
-    assert max(outcome.elapsed for outcome in ended) <= LIMIT + GRACE, "the call returned too late"
+    assert max(ended) <= LIMIT + GRACE, "the call returned too late"
     assert beside <= TIMES * alone, f"{beside:.1f} ms beside the attack, {alone:.1f} without"
 
 
-async def _attacked(sandbox: Sandbox, body: str, ended: list[Outcome]) -> None:
+async def _attacked(sandbox: Sandbox, body: str, ended: list[timedelta]) -> None:
+    """Again and again. What came of it is let go, as the service does: kept, it would be what slows the neighbour."""
     while True:
-        ended.append(await sandbox.run(call(body, limit=LIMIT), Printed()))
+        ended.append((await sandbox.run(call(body, limit=LIMIT), Printed())).elapsed)
