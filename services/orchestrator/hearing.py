@@ -112,9 +112,9 @@ class Hearing:
         pause, last = 0.0, None
         try:
             while True:
-                if quiet := speech.record.quiet:
+                if last and (quiet := speech.record.quiet):  # a short answer comes whole with its first
                     await self._gather(speech, quiet, arrivals, filling)
-                    if gathered and last and not (speech.record.quiet or arrivals.some):
+                    if gathered and not (speech.record.quiet or arrivals.some):
                         return last
                 batch = await arrivals.taken(pause)
                 if not batch:
