@@ -101,15 +101,19 @@ def descriptors() -> list[Path]:
     return list(Path("/proc/self/fd").iterdir())
 
 
+SERVERS = ("postgres", "valkey-server")
+
+
 def descendants() -> set[int]:
-    """Every process below this one."""
+    """Every process below this one, but the servers that this run's fixtures share and what is below those."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            words = stat.read_text().rpartition(")")[2].split()
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if words[0] != "Z":
+        words = rest.split()
+        if words[0] != "Z" and not name.startswith(SERVERS):
             parents[int(stat.parent.name)] = int(words[1])
     found, before = {os.getpid()}, 0
     while len(found) != before:
