@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -167,22 +167,26 @@ def summarize(request: pb.SummarizeCostRequest) -> Listing:
     end = instant(request.end_time, "end_time") if request.HasField("end_time") else None
     if start and end and end <= start:
         raise InvalidArgument("end_time must be after start_time", field="end_time")
-    chosen = Filter(
-        start=start,
-        end=end,
+    chosen = replace(_chosen(request), start=start, end=end)
+    scope = f"summary|{chosen}|{names}"
+    return Listing(chosen, page(request.page_size, request.page_token, scope=scope), scope, group_by=names)
+
+
+def _chosen(request: pb.SummarizeCostRequest | pb.ListCostEventsRequest) -> Filter:
+    return Filter(
         session_id=fields.text(request.session_id, "session_id", limit=64),
         model=fields.text(request.model, "model", limit=128),
         provider=fields.text(request.provider, "provider", limit=64),
         agent=fields.text(request.agent, "agent", limit=100),
+        team=fields.text(request.team, "team", limit=100),
+        user=fields.text(request.user, "user", limit=255),
     )
-    scope = f"summary|{chosen}|{names}"
-    return Listing(chosen, page(request.page_size, request.page_token, scope=scope), scope, group_by=names)
 
 
 def list_events(request: pb.ListCostEventsRequest) -> Listing:
     if request.order_by not in _ORDERS:
         raise InvalidArgument("order_by is create_time or create_time desc", field="order_by")
-    chosen = Filter(session_id=request.session_id, model=request.model)
+    chosen = _chosen(request)
     scope = f"events|{chosen}|{request.order_by}"
     paging = page(request.page_size, request.page_token, scope=scope)
     return Listing(chosen, paging, scope, newest_first=_ORDERS[request.order_by])

@@ -81,19 +81,19 @@ offset $11 limit $12;
 
 -- name: summarize_raw
 select provider, model, agent, session, team, "user",
-  case when 'hour' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
-  case when 'day' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
+  case when 'hour' = any($9::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
+  case when 'day' = any($9::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
   micros_usd, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, generations, estimated
 from (
   select
-    case when 'provider' = any($7::text[]) then provider else '' end as provider,
-    case when 'model' = any($7::text[]) then model else '' end as model,
-    case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
-    case when 'session' = any($7::text[]) then session_id else '' end as session,
-    case when 'team' = any($7::text[]) then team else '' end as team,
-    case when 'user' = any($7::text[]) then user_id else '' end as "user",
-    case when 'hour' = any($7::text[]) then date_trunc('hour', created_at, 'UTC')
-      when 'day' = any($7::text[]) then date_trunc('day', created_at, 'UTC') end as bucket,
+    case when 'provider' = any($9::text[]) then provider else '' end as provider,
+    case when 'model' = any($9::text[]) then model else '' end as model,
+    case when 'agent' = any($9::text[]) then agent_name else '' end as agent,
+    case when 'session' = any($9::text[]) then session_id else '' end as session,
+    case when 'team' = any($9::text[]) then team else '' end as team,
+    case when 'user' = any($9::text[]) then user_id else '' end as "user",
+    case when 'hour' = any($9::text[]) then date_trunc('hour', created_at, 'UTC')
+      when 'day' = any($9::text[]) then date_trunc('day', created_at, 'UTC') end as bucket,
     sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
     sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
     sum(tokens_reasoning)::bigint as reasoning_tokens, count(*) as generations,
@@ -105,10 +105,12 @@ from (
     and ($4::text = '' or model = $4)
     and ($5::text = '' or provider = $5)
     and ($6::text = '' or agent_name = $6)
+    and ($7::text = '' or team = $7)
+    and ($8::text = '' or user_id = $8)
   group by 1, 2, 3, 4, 5, 6, 7
 ) sums
 order by micros_usd desc, 1, 2, 3, 4, 5, 6, 7, 8
-offset $8 limit $9;
+offset $10 limit $11;
 
 -- name: newest_events
 select * from cost_event
@@ -118,9 +120,11 @@ where ($1::timestamptz is null or created_at >= $1)
   and ($4::text = '' or model = $4)
   and ($5::text = '' or provider = $5)
   and ($6::text = '' or agent_name = $6)
-  and ($7::timestamptz is null or (created_at, id) < ($7, $8))
+  and ($7::text = '' or team = $7)
+  and ($8::text = '' or user_id = $8)
+  and ($9::timestamptz is null or (created_at, id) < ($9, $10))
 order by created_at desc, id desc
-limit $9;
+limit $11;
 
 -- name: oldest_events
 select * from cost_event
@@ -130,9 +134,11 @@ where ($1::timestamptz is null or created_at >= $1)
   and ($4::text = '' or model = $4)
   and ($5::text = '' or provider = $5)
   and ($6::text = '' or agent_name = $6)
-  and ($7::timestamptz is null or (created_at, id) > ($7, $8))
+  and ($7::text = '' or team = $7)
+  and ($8::text = '' or user_id = $8)
+  and ($9::timestamptz is null or (created_at, id) > ($9, $10))
 order by created_at, id
-limit $9;
+limit $11;
 
 -- name: get_budget
 select b.*, b.scope as counted_scope, coalesce(c.settled_micros_usd, 0) as settled,

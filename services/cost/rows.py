@@ -111,8 +111,9 @@ def is_each(limits: Limits) -> bool:
 
 
 def chosen_by(filters: Filter) -> Sequence[datetime | str | None]:
-    """The first six parameters of every query that filters entries."""
-    return filters.start, filters.end, filters.session_id, filters.model, filters.provider, filters.agent
+    """The first eight parameters of every query that filters entries."""
+    where = filters.session_id, filters.model, filters.provider, filters.agent, filters.team, filters.user
+    return filters.start, filters.end, *where
 
 
 def _keys(scopes: Sequence[str]) -> Sequence[str]:

@@ -111,6 +111,8 @@ class Filter:
     model: str = ""
     provider: str = ""
     agent: str = ""
+    team: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,6 +242,8 @@ def _matches(event: CostEvent, chosen: Filter) -> bool:
         and chosen.model in ("", call.model)
         and chosen.provider in ("", call.provider)
         and chosen.agent in ("", call.path.agent)
+        and chosen.team in ("", call.path.team)
+        and chosen.user in ("", call.path.user)
     )
 
 

@@ -88,7 +88,7 @@ class PostgresCostStore:
         paging = (names, int(page.cursor[0]) if page.cursor else 0, page.size + 1)
         async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["plan_for_these"])  # columns not grouped by are planned away
-            if _ROLLED.issuperset(names) and not chosen.session_id:
+            if _ROLLED.issuperset(names) and not (chosen.session_id or chosen.team or chosen.user):
                 spans = Segments.of(chosen.start, chosen.end, by_hour="hour" in names)
                 found = await connection.fetch(SQL["summarize_rolled"], *_spans(spans), *_rolled(chosen, *paging))
             else:

@@ -133,6 +133,17 @@ async def test_sums_are_grouped_filtered_and_paged(replica: Replica, tenant: str
     assert (by_team.group, by_team.micros_usd, by_team.generations) == (("red", "2025-12-31"), 30, 2)
 
 
+async def test_sums_and_entries_of_one_team_or_one_user(replica: Replica, tenant: str) -> None:
+    for team, user, output in [("red", "ann", 5), ("red", "bob", 50), ("blue", "ann", 500)]:
+        await replica.ledger.settle(tenant, call(team=team, user=user), Usage(0, output))
+    for chosen, micros in [(Filter(team="red"), 110), (Filter(user="ann"), 1010), (Filter(team="red", user="ann"), 10)]:
+        (summed,) = await replica.ledger.summarize(tenant, chosen, group_by=(), page=Page())
+        by_day = await replica.ledger.summarize(tenant, chosen, group_by=("day",), page=Page())
+        entries = await replica.ledger.events(tenant, chosen, newest_first=False, page=Page())
+        assert [summed.micros_usd] == [one.micros_usd for one in by_day] == [micros]
+        assert sum(one.micros_usd for one in entries) == micros
+
+
 async def test_a_late_entry_is_in_the_sums_of_its_own_hour_and_day(
     replica: Replica, tenant: str, clock: FakeClock
 ) -> None:

@@ -312,6 +312,8 @@ class SummarizeCostRequest(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     group_by: _builtins.str
@@ -326,6 +328,10 @@ class SummarizeCostRequest(_message.Message):
     """Only of this model; empty: all."""
     agent: _builtins.str
     """Only of this agent; empty: all."""
+    team: _builtins.str
+    """Only of this team; empty: all. A sum of a team or a user is read from the ledger itself, not from roll-ups."""
+    user: _builtins.str
+    """Only of this user; empty: all."""
     page_size: _builtins.int
     """How many groups at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -348,12 +354,14 @@ class SummarizeCostRequest(_message.Message):
         provider: _builtins.str = ...,
         model: _builtins.str = ...,
         agent: _builtins.str = ...,
+        team: _builtins.str = ...,
+        user: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "end_time", b"end_time", "group_by", b"group_by", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "session_id", b"session_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "end_time", b"end_time", "group_by", b"group_by", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "session_id", b"session_id", "start_time", b"start_time", "team", b"team", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,6 +478,10 @@ class ListCostEventsRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most: 0 means 50, capped at 500."""
     page_token: _builtins.str
@@ -480,6 +492,14 @@ class ListCostEventsRequest(_message.Message):
     """Only of this model; empty: all."""
     order_by: _builtins.str
     """"create_time desc" (default) or "create_time"."""
+    provider: _builtins.str
+    """Only of this provider; empty: all."""
+    agent: _builtins.str
+    """Only of this agent; empty: all."""
+    team: _builtins.str
+    """Only of this team; empty: all."""
+    user: _builtins.str
+    """Only of this user; empty: all."""
     def __init__(
         self,
         *,
@@ -488,10 +508,14 @@ class ListCostEventsRequest(_message.Message):
         session_id: _builtins.str = ...,
         model: _builtins.str = ...,
         order_by: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        team: _builtins.str = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "session_id", b"session_id", "team", b"team", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
