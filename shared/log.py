@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -31,26 +32,23 @@ def configure(service: str, level: str, *, bridge: structlog.typing.Processor | 
         _redact,
         *([bridge] if bridge else []),
     ]
+    rendered: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]
     structlog.configure(
+        # Ours are written at once: through the standard library's handlers a line takes three times the time.
+        processors=[*chain, *rendered],
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stdout),
         # What the level drops is dropped before anything is made of it.
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *chain,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=chain,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     root = logging.getLogger()
@@ -92,6 +90,12 @@ def _add_trace(_logger: object, _method: str, event: Event) -> Event:
 
 def _redact(_logger: object, _method: str, event: Event) -> Event:
     for key in event:
-        if any(word in key.lower() for word in _SECRET_WORDS) and not key.endswith(_SAFE_SUFFIXES):
+        if _secret(key):
             event[key] = _REDACTED
     return event
+
+
+@lru_cache(maxsize=4096)
+def _secret(key: str) -> bool:
+    """Whether what goes by this name is never written."""
+    return any(word in key.lower() for word in _SECRET_WORDS) and not key.endswith(_SAFE_SUFFIXES)

@@ -14,7 +14,7 @@ from agentnet.cost.v1 import cost_pb2
 from agentnet.cost.v1 import cost_service_pb2 as pb
 from services.cost.budget import Passed, Path, SoftAction
 from services.cost.ledger import Reserved
-from services.cost.prices import Usage
+from services.cost.prices import Rates, Usage
 from services.cost.report_store import Alert
 from services.cost.store import Call, CostEvent, Filter, Lease, Outcome, Summary
 from shared import fields
@@ -197,7 +197,17 @@ def reserve_response(reserved: Reserved) -> pb.ReserveResponse:
         lease=_lease(reserved.lease),
         input_micros_usd_per_million=reserved.rates.input,
         output_micros_usd_per_million=reserved.rates.output,
+        metered_prices=_metered_prices(reserved.rates),
         notices=[*map(_notice, reserved.passed), *map(_asked, reserved.alerts)],
+    )
+
+
+def _metered_prices(rates: Rates) -> cost_pb2.MeteredPrices:
+    return cost_pb2.MeteredPrices(
+        audio_input_micros_usd_per_million=rates.audio_input,
+        audio_output_micros_usd_per_million=rates.audio_output,
+        embedding_micros_usd_per_million=rates.embedding,
+        image_micros_usd=rates.image,
     )
 
 

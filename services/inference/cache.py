@@ -6,12 +6,13 @@ the prompt version it was made under. Answers are kept after policy. Redis keeps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Final
 
-import numpy as np
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
@@ -88,14 +89,12 @@ class AnswerCache:
             return None
         if not entries:
             return None
-        digests, rows = list(entries), np.stack([np.frombuffer(row, np.float32) for row in entries.values()])
-        scores = rows @ await self._vector(key.last)
-        best = int(scores.argmax())
-        if scores[best] < similarity:
+        nearest, score = _nearest(entries, await self._vector(key.last))
+        if score < similarity:
             return None
-        answer = await self._load(key.tenant, digests[best].decode())
+        answer = await self._load(key.tenant, nearest.decode())
         if answer is None:  # it has expired; its meaning need not be looked at again
-            await self._forget(key, digests[best])
+            await self._forget(key, nearest)
         else:
             _asked.add(1, {"found": "semantic"})
         return answer
@@ -125,7 +124,7 @@ class AnswerCache:
         name = _meanings(key)
         if await self._redis.hlen(name) >= _SEMANTIC_PER_TENANT:
             await self._redis.delete(name)
-        await self._redis.hset(name, key.exact, (await self._vector(key.last)).tobytes())
+        await self._redis.hset(name, key.exact, await self._vector(key.last))
         await self._redis.expire(name, ttl)
 
     async def _load(self, tenant: str, exact: str) -> Answer | None:
@@ -144,8 +143,18 @@ class AnswerCache:
         except RedisLost:
             return
 
-    async def _vector(self, text: str) -> Any:
-        return np.asarray((await self._embedder.embed([text])).vectors[0], np.float32)
+    async def _vector(self, text: str) -> bytes:
+        """As it is kept: 32-bit floats."""
+        return array("f", (await self._embedder.embed([text])).vectors[0]).tobytes()
+
+
+def _nearest(entries: Mapping[bytes, bytes], vector: bytes) -> tuple[bytes, float]:
+    """Whose vector is nearest, and how near."""
+    numpy = import_module("numpy")  # 11 MB: loaded where somebody asks by meaning
+    rows = numpy.frombuffer(b"".join(entries.values()), numpy.float32).reshape(len(entries), -1)
+    scores = rows @ numpy.frombuffer(vector, numpy.float32)
+    best = int(scores.argmax())
+    return list(entries)[best], float(scores[best])
 
 
 def _answer(tenant: str, exact: str) -> str:

@@ -16,7 +16,7 @@ from services.inference.admission import CachePolicy, Order
 from services.inference.breakers import BreakerState
 from services.inference.downgrades import Downgrade
 from services.inference.embeddings.contract import Embedded
-from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.late import MODEL as EMBEDDING_MODEL
 from services.inference.providers.contract import Message
 from services.inference.route import Model
 from shared import fields

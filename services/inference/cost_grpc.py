@@ -14,7 +14,7 @@ from agentnet.cost.v1 import cost_service_pb2 as pb
 from agentnet.cost.v1 import cost_service_pb2_grpc as rpc
 from agentnet.cost.v1 import till_service_pb2 as till_pb
 from agentnet.cost.v1 import till_service_pb2_grpc as till_rpc
-from services.inference.peers import NOTHING_ELSE, Cost, Ending, Leased, Metered, Notice, Payer, Settlement
+from services.inference.peers import NOTHING_ELSE, Cost, Ending, Leased, Metered, Notice, Payer, Settlement, sounds
 from services.inference.peers_grpc import MESH, OnBehalf, called
 from services.inference.providers.contract import Usage
 from shared.batches import Batches
@@ -76,8 +76,7 @@ class GrpcCost(OnBehalf):
             tier=payer.tier,
         )
         answer: pb.ReserveResponse = await self._ask(payer, "reserve", request)
-        notices = [_notice(notice) for notice in answer.notices]
-        return Leased(notices, answer.input_micros_usd_per_million, answer.output_micros_usd_per_million)
+        return _leased(answer)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         request = pb.ExtendLeaseRequest(generation_id=payer.generation_id, output_tokens=output_tokens)
@@ -85,7 +84,7 @@ class GrpcCost(OnBehalf):
 
     async def settle(self, settlement: Settlement) -> Cost:
         payer, usage = settlement.payer, settlement.usage
-        sounds = min(usage.audio_input_tokens, usage.input_tokens - usage.cached_input_tokens)
+        heard = sounds(usage)
         request = pb.SettleRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -97,10 +96,10 @@ class GrpcCost(OnBehalf):
             turn_id=payer.turn_id,
             attempt=payer.attempt,
             outcome=_OUTCOMES[settlement.outcome],
-            metered=_metered(replace(settlement.metered, audio_input=settlement.metered.audio_input + sounds)),
+            metered=_metered(replace(settlement.metered, audio_input=settlement.metered.audio_input + heard)),
             tier=payer.tier,
             usage=usage_pb2.Usage(
-                input_tokens=usage.input_tokens - sounds,
+                input_tokens=usage.input_tokens - heard,
                 output_tokens=usage.output_tokens,
                 cached_input_tokens=usage.cached_input_tokens,
                 reasoning_tokens=usage.reasoning_tokens,
@@ -159,6 +158,19 @@ def _metered(metered: Metered) -> cost_pb2.Metered | None:
         audio_input_tokens=metered.audio_input,
         audio_output_tokens=metered.audio_output,
         embedding_tokens=metered.embedding_tokens,
+    )
+
+
+def _leased(answer: pb.ReserveResponse) -> Leased:
+    prices = answer.metered_prices
+    return Leased(
+        [_notice(notice) for notice in answer.notices],
+        answer.input_micros_usd_per_million,
+        answer.output_micros_usd_per_million,
+        prices.audio_input_micros_usd_per_million,
+        prices.audio_output_micros_usd_per_million,
+        prices.embedding_micros_usd_per_million,
+        prices.image_micros_usd,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Final
 
-from services.inference.documents import Document, DocumentKind, Limits, Problem
+from services.inference.document import Document, DocumentKind, Limits, Problem
 from shared.errors import FieldTooLong, InvalidArgument, Reason
 
 _MAX_BYTES: Final = 20 * 1024 * 1024

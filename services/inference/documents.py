@@ -12,8 +12,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from typing import Final
 from xml.parsers import expat
 
@@ -26,49 +25,7 @@ from pypdf.errors import (
     PyPdfError,
 )
 
-
-class Problem(StrEnum):
-    """Why a document has no text for us."""
-
-    DAMAGED = "damaged"
-    ENCRYPTED = "encrypted"
-    NO_TEXT = "no_text"
-    TOO_LARGE_INSIDE = "too_large_inside"
-    TOO_SLOW = "too_slow"
-    UNKNOWN_KIND = "unknown_kind"
-
-
-class Unreadable(Exception):
-    """The document has no text for us."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.value)
-        self.problem = problem
-
-
-class DocumentKind(StrEnum):
-    PDF = "pdf"
-    DOCX = "docx"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a document may be inside; what is longer is cut at the end and marked."""
-
-    part_bytes: int = 64 * 1024 * 1024  # unpacked, of one part of a DOCX
-    pages: int = 2000
-    characters: int = 2_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """The text, page after page. A DOCX has no pages before it is laid out: 0."""
-
-    kind: DocumentKind
-    text: str
-    pages: int
-    truncated: bool
-
+from services.inference.document import Document, DocumentKind, Limits, Problem, Unreadable
 
 _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # of encrypted and of old Office files
 _ZIP: Final = b"PK\x03\x04"

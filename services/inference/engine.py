@@ -14,7 +14,7 @@ from services.inference.admission import Admission, Admitted, Order
 from services.inference.breakers import Breakers
 from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound
-from services.inference.generation import Generation
+from services.inference.generation import HEARTBEAT, Generation
 from services.inference.measures import Measures
 from services.inference.numbers import NumberRules
 from services.inference.peers import CostPeer, Payer, PolicyPeer
@@ -100,6 +100,18 @@ class Engine:
     def running(self) -> Iterable[Generation]:
         """Of these the ones that have not ended."""
         return (found for key, found in self._running.items() if key in self._live)
+
+    async def tend(self) -> None:
+        """Writes the tail and gives signs of life of silent generations, for as long as the service runs."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.tail.write(self.running))
+            tasks.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT.total_seconds())
+            for found in list(self._running.values()):
+                found.beat()
 
     async def drain(self) -> None:
         """Ends what runs; everything is settled when this returns."""

@@ -18,6 +18,8 @@ _MORE: Final = bytes([pb.GenerateResponse.MORE_FIELD_NUMBER << 3 | 2])
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BIT_MORE: Final = 128
 _DAY: Final = 24 * 60 * 60
+# What stands between a reader and a silent stream takes it for dead after a minute.
+HEARTBEAT: Final = timedelta(seconds=10)
 
 
 def packed(responses: list[bytes]) -> bytes:
@@ -39,6 +41,22 @@ def _varint(number: int) -> bytes:
     return bytes(found)
 
 
+def _response(event: generation_pb2.GenerationEvent, generation_id: str, sequence: int, clock: Clock) -> bytes:
+    """GenerateResponse and AttachResponse have the same one field: the same bytes serve both."""
+    event.generation_id = generation_id
+    event.sequence = sequence
+    since, time = clock.now() - _EPOCH, event.time
+    time.seconds, time.nanos = since.days * _DAY + since.seconds, since.microseconds * 1000
+    written = event.SerializeToString()
+    return _EVENT + _varint(len(written)) + written
+
+
+def heartbeat(generation_id: str, after: int, clock: Clock) -> bytes:
+    """A sign of life for one reader, who has seen so much."""
+    event = generation_pb2.GenerationEvent(heartbeat=generation_pb2.GenerationHeartbeat())
+    return _response(event, generation_id, after, clock)
+
+
 class Generation:
     """Written by one task, read by any number. A reader never holds the writer up: it reads the list."""
 
@@ -58,6 +76,7 @@ class Generation:
         self.done = False
         self.task: asyncio.Task[None] | None = None
         self.flushed = 0
+        self._beaten = 0
         self._clock = clock
         self._noted = noted
         self._readers = 0
@@ -68,32 +87,35 @@ class Generation:
 
     def append(self, event: generation_pb2.GenerationEvent, *, last: bool = False) -> None:
         """Numbers the event, keeps its bytes and wakes the readers."""
-        event.generation_id = self.id
-        event.sequence = len(self.events) + 1
-        since, time = self._clock.now() - _EPOCH, event.time
-        time.seconds, time.nanos = since.days * _DAY + since.seconds, since.microseconds * 1000
-        # GenerateResponse and AttachResponse have the same one field: the same bytes serve both.
-        written = event.SerializeToString()
-        self.events.append(_EVENT + _varint(len(written)) + written)
+        self.events.append(_response(event, self.id, len(self.events) + 1, self._clock))
         self.done = last
         self._noted(self)
+        self._wake()
+        if last:
+            self._ended.set()
+            self._when_done()
+
+    def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
         for reader in waiting:
             if not reader.done():
                 reader.set_result(None)
-        if last:
-            self._ended.set()
-            self._when_done()
 
     def when_done(self, callback: Callable[[], object]) -> None:
         """Calls back once, right after the last event."""
         self._when_done = callback
 
+    def beat(self) -> None:
+        """Called now and then: gives its readers a sign of life when nothing has happened since the call before."""
+        if self._beaten == len(self.events):
+            self._wake()
+        self._beaten = len(self.events)
+
     async def read(
         self, after: int, *, packing: bool = False, gather: timedelta = timedelta()
     ) -> AsyncGenerator[bytes, None]:
         """Events after a sequence, live to the last; packed, all there are at a time, and after the first not more
-        often than `gather`. When the last reader leaves, the grace begins.
+        often than `gather`; heartbeats while it is silent. When the last reader leaves, the grace begins.
         """
         with self._reading():
             while True:
@@ -108,6 +130,8 @@ class Generation:
                 more = asyncio.get_running_loop().create_future()
                 self._waiting.append(more)
                 await more
+                if after == len(self.events):
+                    yield heartbeat(self.id, after, self._clock)
 
     async def _ended_within(self, limit: timedelta) -> None:
         """The end or that much time, without waking for what comes meanwhile."""

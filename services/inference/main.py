@@ -118,12 +118,12 @@ def main() -> None:
             policy=policy,
             measures=measures,
             store=PostgresGenerationStore(database),
-            tail=GenerationTail(redis, ttl=settings.events_ttl),
+            tail=GenerationTail(redis, ttl=settings.events_ttl, clock=clock),
             clock=clock,
             limit=settings.max_generations,
         )
         await stack.enter_async_context(supervised("policy", enforced.follow))
-        await stack.enter_async_context(supervised("tail", lambda: engine.tail.write(engine.running)))
+        await stack.enter_async_context(supervised("generations", engine.tend))
         providers = {model.provider for model in admission.router.models()}
         await stack.enter_async_context(supervised("downgrades", admission.downgrades.watch))
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))

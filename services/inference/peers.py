@@ -53,6 +53,7 @@ class Ending(StrEnum):
 
 
 NOTHING_ELSE: Final = Metered()
+_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +105,34 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """What cost answers beside the money: what it asks, and the prices it reckoned with, in micro-USD a million."""
+    """What cost answers beside the money: what it asks, and the prices it reckoned with, in micro-USD a million; an
+    image's is that of one.
+    """
 
     notices: Sequence[Notice] = ()
     input_price: int = 0
     output_price: int = 0
+    audio_input_price: int = 0
+    audio_output_price: int = 0
+    embedding_price: int = 0
+    image_price: int = 0
+
+    def micros_usd(self, usage: Usage, metered: Metered = NOTHING_ELSE) -> int:
+        """What so much costs, rounded up."""
+        heard = sounds(usage)
+        millionths = (
+            (usage.input_tokens - heard) * self.input_price
+            + usage.output_tokens * self.output_price
+            + (metered.audio_input + heard) * self.audio_input_price
+            + metered.audio_output * self.audio_output_price
+            + metered.embedding_tokens * self.embedding_price
+        )
+        return metered.images * self.image_price - (-millionths // _MILLION)
+
+
+def sounds(usage: Usage) -> int:
+    """Of its input the tokens that are billed as audio."""
+    return min(usage.audio_input_tokens, usage.input_tokens - usage.cached_input_tokens)
 
 
 class CostPeer(Protocol):

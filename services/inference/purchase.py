@@ -97,17 +97,15 @@ class Purchases:
         return "".join(ruling.text for ruling in rulings)
 
     async def weigh(self, rules: Rules, purchase: Purchase, *, characters: int | None = None) -> None:
-        """Judges what the call used so far: tokens, seconds, money where only tokens are billed, and at the end the
-        characters of its output. Raises PolicyBlocked.
+        """Judges what the call used so far: tokens, seconds, money by the price book, and at the end the characters of
+        its output. Raises PolicyBlocked.
         """
-        usage, leased = purchase.spent.usage, purchase.leased
+        usage = purchase.spent.usage
         facts: dict[str, float] = {
             "tokens": usage.input_tokens + usage.output_tokens,
             "seconds": (self.clock.monotonic() - purchase.since).total_seconds(),
+            "cost_micros_usd": purchase.leased.micros_usd(usage, purchase.spent.metered),
         }
-        if purchase.spent.metered == NOTHING_ELSE:
-            millionths = usage.input_tokens * leased.input_price + usage.output_tokens * leased.output_price
-            facts["cost_micros_usd"] = -(-millionths // 1_000_000)
         if characters is not None:
             facts["output_characters"] = characters
         await self._weighed(rules, purchase.payer, facts, Target.OUTPUT)

@@ -15,7 +15,6 @@ from shared.log import log
 _FIRST_LEASE_TOKENS: Final = 256
 _EXTEND_AT: Final = 0.75
 _RENEW_SECONDS: Final = 30.0  # a lease lasts two minutes
-_MILLION: Final = 1_000_000
 _SETTLE_TRIES: Final = 5
 _SETTLE_PAUSE: Final = timedelta(milliseconds=200)
 
@@ -41,9 +40,7 @@ class Tab:
 
     def so_far(self, counted: int) -> tuple[int, int]:
         """The tokens of an attempt that has produced so many, and what they cost in micro-USD, rounded up."""
-        leased = self._leased
-        millionths = self._input * leased.input_price + counted * leased.output_price
-        return self._input + counted, -(-millionths // _MILLION)
+        return self._input + counted, self._leased.micros_usd(Usage(self._input, counted))
 
     async def cover(self, counted: int) -> None:
         """Keeps the lease ahead of what is streamed, doubling it, and from running out. Raises BUDGET_EXHAUSTED."""

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from services.inference.errors import GenerationLost, GenerationNotFound
-from services.inference.generation import Generation
+from services.inference.generation import HEARTBEAT, Generation, heartbeat
+from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.redis import RedisLost
 
@@ -30,8 +31,9 @@ _TEND_SECONDS: Final = 0.25
 class GenerationTail:
     """Writes live generations in batches; reads any."""
 
-    def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
+    def __init__(self, redis: Redis, *, ttl: timedelta, clock: Clock) -> None:
         self._redis = redis
+        self._clock = clock
         self._ttl = int(ttl.total_seconds())
         self._dirty: dict[Generation, None] = {}
         self._wake = asyncio.Event()
@@ -165,24 +167,36 @@ class GenerationTail:
         Raises GenerationNotFound when Redis has nothing, GenerationLost when its owner died before the end.
         """
         found, last = False, after
+        heard_at = self._clock.monotonic()
         while True:
             alive, events = await self._since(tenant, generation_id, last)
+            now = self._clock.monotonic()
+            if events:
+                heard_at = now
+            elif alive and now - heard_at >= HEARTBEAT:
+                heard_at = now
+                yield heartbeat(generation_id, last, self._clock)
             for sequence, data in events:
                 found, last = True, sequence
                 yield data
                 if _is_last(data):
                     return
-            if not events:
-                newest = await self._newest(tenant, generation_id)
-                if newest and _sequence(newest) > last:
-                    continue  # written since the look before: read it, whatever it says
-                if newest and _is_last(newest):
-                    return
-                if not alive and not newest and not found:
-                    raise GenerationNotFound(f"no generation {generation_id}", generation_id=generation_id)
-                if not alive:
-                    raise GenerationLost("its owner died before it ended", generation_id=generation_id)
+            if not events and await self._over(tenant, generation_id, last, alive=alive, found=found):
+                return
             await asyncio.sleep(_FOLLOWING_SECONDS if events else _POLL_SECONDS)
+
+    async def _over(self, tenant: str, generation_id: str, last: int, *, alive: bool, found: bool) -> bool:
+        """Whether a reader who finds nothing after `last` has read the end. Raises as `read` does."""
+        newest = await self._newest(tenant, generation_id)
+        if newest and _sequence(newest) > last:
+            return False  # written since the look before: it is read, whatever it says
+        if newest and _is_last(newest):
+            return True
+        if not alive and not newest and not found:
+            raise GenerationNotFound(f"no generation {generation_id}", generation_id=generation_id)
+        if not alive:
+            raise GenerationLost("its owner died before it ended", generation_id=generation_id)
+        return False
 
     async def _newest(self, tenant: str, generation_id: str) -> bytes | None:
         try:

@@ -27,7 +27,7 @@ from services.inference.catalog import (
     read_catalog,
 )
 from services.inference.credentials import CredentialMissing, Credentials
-from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.late import MODEL as EMBEDDING_MODEL
 from services.inference.embeddings.models import RemoteEmbeddings
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
 from services.inference.media.contract import MediaMaker

@@ -18,7 +18,8 @@ from itertools import product
 from services.inference.embeddings.batching import Limits, batching
 from services.inference.embeddings.cache import CachingEmbedder, MemoryVectorCache
 from services.inference.embeddings.contract import Embedder
-from services.inference.embeddings.minilm import MODEL, MiniLM
+from services.inference.embeddings.late import MODEL
+from services.inference.embeddings.minilm import MiniLM
 from shared.clock import SystemClock
 from tests.support.plain_embedder import EmbeddedEmbedder
 

@@ -26,7 +26,7 @@ from services.inference.counting import TokenCounter
 from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
 from services.inference.embeddings.contract import Embedded
-from services.inference.embeddings.minilm import MODEL as EMBEDDING_MODEL
+from services.inference.embeddings.late import MODEL as EMBEDDING_MODEL
 from services.inference.embeddings.models import EmbeddingModels
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
@@ -93,7 +93,7 @@ class ScriptedCost:
             raise ResourceExhausted("no money", reason=Reason.ERROR_REASON_BUDGET_EXHAUSTED)
         self.reserved.append(payer.generation_id)
         self.leased.append(metered)
-        return Leased(self.notices, 1_000_000, 2_000_000)
+        return Leased(self.notices, 1_000_000, 2_000_000, audio_output_price=15_000_000, image_price=40_000)
 
     async def extend(self, payer: Payer, *, output_tokens: int, spent: Usage) -> None:
         if output_tokens > self.limit:
@@ -259,7 +259,8 @@ async def replica(
     )  # fmt: skip
     engine = Engine(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
-        store=store or MemoryGenerationStore(), tail=GenerationTail(redis, ttl=timedelta(hours=1)), clock=SystemClock(),
+        store=store or MemoryGenerationStore(), clock=SystemClock(),
+        tail=GenerationTail(redis, ttl=timedelta(hours=1), clock=SystemClock()),
         measures=Measures(policy, SystemClock()), limit=limit, ended=lambda *how: ended.append(how),
     )  # fmt: skip
     settings = MeshSettings.model_validate(

@@ -9,7 +9,8 @@ from typing import Final
 
 from services.inference.embeddings.contract import Embedded, Tokenised, Vector
 from services.inference.embeddings.device import Device
-from services.inference.embeddings.minilm import MODEL, MiniLM
+from services.inference.embeddings.late import MODEL
+from services.inference.embeddings.minilm import MiniLM
 
 __all__ = ("MODEL", "Embedded", "EmbeddedEmbedder")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 _CUDA: Final = "CUDAExecutionProvider"
@@ -27,6 +29,12 @@ class DeviceMissing(Exception):
         else:
             found = f"this onnxruntime has only {', '.join(available)}; install onnxruntime-gpu in its place"
         super().__init__(f"embedding_device is cuda, but {found}, or set embedding_device to auto or cpu")
+
+
+def built_for_cuda() -> bool:
+    """Whether the onnxruntime that is installed carries CUDA, told without loading it."""
+    spec = find_spec("onnxruntime")
+    return bool(spec and spec.origin and any(Path(spec.origin).parent.glob("capi/*providers_cuda*")))
 
 
 def providers(device: Device, available: Sequence[str]) -> list[str]:

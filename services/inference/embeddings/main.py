@@ -16,7 +16,7 @@ from services.inference.embeddings.batching import Limits, batching
 from services.inference.embeddings.cache import CachingEmbedder, MemoryVectorCache, RedisVectorCache, VectorCache
 from services.inference.embeddings.contract import Embedder
 from services.inference.embeddings.device import Device
-from services.inference.embeddings.minilm import MODEL, here
+from services.inference.embeddings.late import MODEL, here
 from services.inference.embeddings.models import EmbeddingModels, RemoteEmbeddings, remote_embedder
 from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.tokenizers import Tokenizers

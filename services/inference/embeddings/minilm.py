@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,9 +15,8 @@ from tokenizers import Encoding, Tokenizer
 from services.inference.embeddings import device as devices
 from services.inference.embeddings.contract import TokenIds, Tokenised, Vector
 from services.inference.embeddings.device import Device
-from shared.log import log
+from services.inference.embeddings.late import MODEL
 
-MODEL: Final = "minilm-l6-v2"
 _WINDOW: Final = 256
 
 
@@ -55,41 +53,6 @@ class MiniLM:
         pooled = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return [tuple(row) for row in unit.tolist()]
-
-
-class LateMiniLM:
-    """MiniLM on the CPU, loaded with its first text: a replica that embeds nothing does without its 100 MB."""
-
-    name = MODEL
-
-    def __init__(self, *, threads: int = 1) -> None:
-        self._threads = threads
-        self._loading = threading.Lock()  # texts are tokenised in one thread and computed in another
-        self._loaded: MiniLM | None = None
-
-    def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
-        return self._model().tokenise(texts)
-
-    def vectors(self, texts: Sequence[TokenIds]) -> list[Vector]:
-        return self._model().vectors(texts)
-
-    def _model(self) -> MiniLM:
-        with self._loading:
-            if self._loaded is None:
-                self._loaded = MiniLM(Device.CPU, threads=self._threads)
-                log.info("embedding.loaded", model=MODEL, device=Device.CPU.value)
-        return self._loaded
-
-
-def here(device: Device, *, threads: int) -> tuple[MiniLM | LateMiniLM, Device]:
-    """The model on the device there is. What is to run on a GPU is loaded at once, to know that it does. Raises
-    DeviceMissing.
-    """
-    if devices.providers(device, onnxruntime.get_available_providers()) == [devices.CPU]:
-        return LateMiniLM(threads=threads), Device.CPU
-    model = MiniLM(device, threads=threads)
-    log.info("embedding.loaded", model=MODEL, device=model.device.value)
-    return model, model.device
 
 
 def _cut(encoding: Encoding) -> Tokenised:

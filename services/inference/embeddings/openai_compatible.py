@@ -7,13 +7,14 @@ import base64
 import binascii
 import json
 import math
+import sys
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import aiohttp
-import numpy as np
 
 from services.inference.embeddings.contract import Embedded, Vector
 from services.inference.errors import (
@@ -124,13 +125,15 @@ class OpenAICompatibleEmbedder:
 def _vector(given: str | list[float]) -> Vector:
     """Base64 of little-endian 32-bit floats, or plain numbers from servers that know only those; made unit length."""
     if isinstance(given, str):
-        values = np.frombuffer(base64.b64decode(given, validate=True), dtype="<f4").astype(np.float64)
+        values = array("f", base64.b64decode(given, validate=True))
+        if sys.byteorder == "big":
+            values.byteswap()
     else:
-        values = np.array(given, dtype=np.float64)
-    length = float(np.linalg.norm(values))
-    if not 0 < length < math.inf or values.ndim != 1:
+        values = array("d", given)
+    length = math.hypot(*values)
+    if not 0 < length < math.inf:
         raise ValueError("a vector without direction")
-    return tuple((values / length).tolist())
+    return tuple(value / length for value in values)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:

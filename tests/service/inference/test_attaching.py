@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from datetime import timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from redis.asyncio import Redis
 
 from agentnet.common.v1 import error_reason_pb2
+from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
+from services.inference.generation import Generation
 from services.inference.store_memory import MemoryGenerationStore
 from services.inference.tail import GenerationTail
+from shared.clock import SystemClock
 from shared.redis import open_redis
 from shared.tasks import stopped
 from tests.service.inference.calls import Code, attached, generated, refusal, said, until
@@ -20,6 +25,17 @@ from tests.support.inference import Replica, kinds, replica, request, text_of
 from tests.support.valkey import free_port
 
 MINUTE = Duration(seconds=60)
+
+
+class SteppedClock(SystemClock):
+    """Each look at it takes so long."""
+
+    step = timedelta()
+    passed = timedelta()
+
+    def monotonic(self) -> timedelta:
+        self.passed += self.step
+        return self.passed
 
 
 async def cancel(served: Replica, keys: Keys, tenant: str = "acme") -> bool:
@@ -183,6 +199,25 @@ async def test_a_replica_that_drains_settles_and_tells_everyone(keys: Keys, redi
         events = await attached(other, keys)
         assert events == await reader
         assert kinds(events)[-1] == "failed"
+
+
+async def test_a_reader_at_another_replica_gets_signs_of_life_of_a_silent_generation(redis: Redis) -> None:
+    clock, hour = SteppedClock(), timedelta(hours=1)
+    owner, other = (GenerationTail(redis, ttl=hour, clock=clock) for _ in range(2))
+    generation = Generation("acme", "gen_1", grace=timedelta(), clock=clock, noted=owner.note)
+    started = generation_pb2.GenerationEvent(started=generation_pb2.GenerationStarted(model="m"))
+    assert await owner.claim("acme", "gen_1")
+    generation.append(started)
+    await owner.flush()
+    async with asyncio.timeout(5), aclosing(other.read("acme", "gen_1", 0)) as events:
+        read = [pb.AttachResponse.FromString(await anext(events)).event]
+        clock.step = timedelta(seconds=4)
+        read += [pb.AttachResponse.FromString(await anext(events)).event for _ in range(2)]
+    assert [(one.sequence, one.WhichOneof("event")) for one in read] == [
+        (1, "started"),
+        (1, "heartbeat"),
+        (1, "heartbeat"),
+    ]
 
 
 async def test_another_replica_serves_a_live_generation(keys: Keys, redis: Redis) -> None:

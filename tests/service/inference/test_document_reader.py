@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from services.inference.document import DocumentKind, Limits
 from services.inference.document_reader import DocumentReader, DocumentUnreadable
-from services.inference.documents import DocumentKind, Limits
 from shared.errors import FieldTooLong
 from tests.support.documents import docx, locked, paragraph, pdf, pdf_of, zipped
 

@@ -307,9 +307,11 @@ async def test_rules_over_numbers_judge_before_the_call_and_after_it(world: Worl
     assert world.settled == [("gpt-image-1", Usage(11, 272), Metered(), Ending.STOPPED)]
     await under(4, cost_limit(100))  # 11 + 2 * 272 micro-USD, as the lease was priced
     assert (await refused(world.images(prompt="A cat"))).facts["rule"] == "cost_limit"
-    await under(5, time_limit(timedelta()))
+    await under(7, cost_limit(29))  # two characters of 15 micro-USD
+    assert (await refused(world.spoken(model="tts-1", text="Hi"))).facts["rule"] == "cost_limit"
+    await under(8, time_limit(timedelta()))
     assert (await refused(world.spoken(model="tts-1"))).facts["rule"] == "time_limit"
-    await under(6, token_budget(300))
+    await under(9, token_budget(300))
     *pictures, _ = await world.images(prompt="A cat")
     assert len(pictures) == 1
     assert world.policy.recorded[-1][1:] == ("token_budget", Action.WARN)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from services.inference.documents import Document, DocumentKind, Limits, Problem, Unreadable, extract
+from services.inference.document import Document, DocumentKind, Limits, Problem, Unreadable
+from services.inference.documents import extract
 from tests.support.documents import docx, locked, notes, paragraph, pdf, pdf_of, table, zipped
 
 LIMITS = Limits()

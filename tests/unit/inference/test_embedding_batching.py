@@ -13,7 +13,8 @@ import pytest
 from services.inference.embeddings.batching import BatchingEmbedder, Limits, Waiting, batching, next_batch
 from services.inference.embeddings.contract import TokenIds, Tokenised, Vector
 from services.inference.embeddings.device import Device, DeviceMissing, loaded, providers
-from services.inference.embeddings.minilm import MiniLM, here
+from services.inference.embeddings.late import here
+from services.inference.embeddings.minilm import MiniLM
 from shared.errors import ResourceExhausted
 from tests.support.plain_embedder import EmbeddedEmbedder
 
@@ -262,6 +263,7 @@ def test_what_should_run_on_a_gpu_is_loaded_at_once_or_refused(monkeypatch: pyte
     with pytest.raises(DeviceMissing):
         here(Device.CUDA, threads=1)
     found = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("services.inference.embeddings.device.built_for_cuda", lambda: True)
     monkeypatch.setattr("services.inference.embeddings.minilm.onnxruntime.get_available_providers", lambda: found)
     asked: list[list[str]] = []
 

@@ -66,6 +66,28 @@ async def test_a_recording_is_replayed_as_it_was_and_costs_no_call(tmp_path: Pat
     assert model.calls == 1
 
 
+async def test_a_replay_is_a_hundred_times_faster_than_a_model_at_twenty_milliseconds_a_token(tmp_path: Path) -> None:
+    class Paced(Told):
+        async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
+            async for chunk in Told.stream(self, call):
+                await asyncio.sleep(0.02)
+                yield chunk
+
+    model = Paced([Chunk(f"word {place} ", 1) for place in range(20)] + CHUNKS[-1:])
+    loop = asyncio.get_running_loop()
+
+    async def timed(provider: ReplayingProvider) -> tuple[float, list[Chunk]]:
+        began = loop.time()
+        chunks = await heard(provider)
+        return loop.time() - began, chunks
+
+    spoke, told = await timed(ReplayingProvider(model, cassette(tmp_path), ReplayMode.RECORD))
+    replaying = ReplayingProvider(model, cassette(tmp_path), ReplayMode.STRICT)
+    replays = [await timed(replaying) for _ in range(20)]
+    assert [chunks for _, chunks in replays] == [told] * 20
+    assert spoke / min(seconds for seconds, _ in replays) > 100
+
+
 async def test_the_same_call_makes_the_same_file(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         await heard(ReplayingProvider(Told(), cassette(tmp_path / folder), ReplayMode.RECORD))

@@ -328,6 +328,40 @@ class Metered(_message.Message):
 Global___Metered: _TypeAlias = Metered  # noqa: Y015
 
 @_typing.final
+class MeteredPrices(_message.Message):
+    """What costs how much of what is metered, in micro-USD."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIO_INPUT_MICROS_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
+    AUDIO_OUTPUT_MICROS_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MICROS_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
+    IMAGE_MICROS_USD_FIELD_NUMBER: _builtins.int
+    audio_input_micros_usd_per_million: _builtins.int
+    """One million of Metered.audio_input_tokens."""
+    audio_output_micros_usd_per_million: _builtins.int
+    """One million of Metered.audio_output_tokens."""
+    embedding_micros_usd_per_million: _builtins.int
+    """One million tokens embedded."""
+    image_micros_usd: _builtins.int
+    """One image."""
+    def __init__(
+        self,
+        *,
+        audio_input_micros_usd_per_million: _builtins.int = ...,
+        audio_output_micros_usd_per_million: _builtins.int = ...,
+        embedding_micros_usd_per_million: _builtins.int = ...,
+        image_micros_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_input_micros_usd_per_million", b"audio_input_micros_usd_per_million", "audio_output_micros_usd_per_million", b"audio_output_micros_usd_per_million", "embedding_micros_usd_per_million", b"embedding_micros_usd_per_million", "image_micros_usd", b"image_micros_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeteredPrices: _TypeAlias = MeteredPrices  # noqa: Y015
+
+@_typing.final
 class Budget(_message.Message):
     """What a part of a tenant may spend in a window. A call must find room in every budget on its path: tenant, team, user,
     agent, session, sub-agent.

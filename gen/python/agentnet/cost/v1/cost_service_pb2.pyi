@@ -103,6 +103,7 @@ class ReserveResponse(_message.Message):
     INPUT_MICROS_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
     OUTPUT_MICROS_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    METERED_PRICES_FIELD_NUMBER: _builtins.int
     input_micros_usd_per_million: _builtins.int
     """The price of one million input tokens, in micro-USD."""
     output_micros_usd_per_million: _builtins.int
@@ -115,6 +116,10 @@ class ReserveResponse(_message.Message):
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_cost_pb2.Notice]:
         """Soft limits passed and alerts that ask for something; empty: carry on."""
 
+    @_builtins.property
+    def metered_prices(self) -> _cost_pb2.MeteredPrices:
+        """The prices of what is metered beside text tokens."""
+
     def __init__(
         self,
         *,
@@ -122,10 +127,11 @@ class ReserveResponse(_message.Message):
         input_micros_usd_per_million: _builtins.int = ...,
         output_micros_usd_per_million: _builtins.int = ...,
         notices: _abc.Iterable[_cost_pb2.Notice] | None = ...,
+        metered_prices: _cost_pb2.MeteredPrices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "metered_prices", b"metered_prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_micros_usd_per_million", b"input_micros_usd_per_million", "lease", b"lease", "notices", b"notices", "output_micros_usd_per_million", b"output_micros_usd_per_million"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_micros_usd_per_million", b"input_micros_usd_per_million", "lease", b"lease", "metered_prices", b"metered_prices", "notices", b"notices", "output_micros_usd_per_million", b"output_micros_usd_per_million"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,37 +29,39 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&agentnet/inference/v1/generation.proto\x12\x15\x61gentnet.inference.v1\x1a agentnet/common/v1/failure.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a#agentnet/inference/v1/message.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x05\n\x0fGenerationEvent\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x44\n\x07started\x18\n \x01(\x0b\x32(.agentnet.inference.v1.GenerationStartedH\x00R\x07started\x12\x39\n\x04text\x18\x0b \x01(\x0b\x32#.agentnet.inference.v1.TextProducedH\x00R\x04text\x12@\n\x07verdict\x18\x0c \x01(\x0b\x32$.agentnet.inference.v1.PolicyVerdictH\x00R\x07verdict\x12=\n\x08\x66\x61ilover\x18\r \x01(\x0b\x32\x1f.agentnet.inference.v1.FailoverH\x00R\x08\x66\x61ilover\x12G\n\x08\x66inished\x18\x0e \x01(\x0b\x32).agentnet.inference.v1.GenerationFinishedH\x00R\x08\x66inished\x12\x41\n\x06\x66\x61iled\x18\x0f \x01(\x0b\x32\'.agentnet.inference.v1.GenerationFailedH\x00R\x06\x66\x61iled\x12H\n\treasoning\x18\x10 \x01(\x0b\x32(.agentnet.inference.v1.ReasoningProducedH\x00R\treasoning\x12\x46\n\ttool_call\x18\x11 \x01(\x0b\x32\'.agentnet.inference.v1.ToolCallProducedH\x00R\x08toolCall\x12\x43\n\ndowngraded\x18\x12 \x01(\x0b\x32!.agentnet.inference.v1.DowngradedH\x00R\ndowngradedB\x07\n\x05\x65vent\"h\n\x11GenerationStarted\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12!\n\x0cinput_tokens\x18\x03 \x01(\x03R\x0binputTokens\"C\n\x0cTextProduced\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1f\n\x0btoken_count\x18\x02 \x01(\x05R\ntokenCount\"H\n\x11ReasoningProduced\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1f\n\x0btoken_count\x18\x02 \x01(\x05R\ntokenCount\"f\n\x10ToolCallProduced\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12<\n\ttool_call\x18\x02 \x01(\x0b\x32\x1f.agentnet.inference.v1.ToolCallR\x08toolCall\"^\n\nDowngraded\x12\x1d\n\nfrom_model\x18\x01 \x01(\tR\tfromModel\x12\x19\n\x08to_model\x18\x02 \x01(\tR\x07toModel\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"\xc1\x01\n\rPolicyVerdict\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x02 \x01(\tR\x06\x62undle\x12\x16\n\x06\x61\x63tion\x18\x03 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08severity\x18\x04 \x01(\tR\x08severity\x12\x1d\n\nspan_start\x18\x05 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x06 \x01(\x05R\x07spanEnd\x12\x16\n\x06target\x18\x07 \x01(\tR\x06target\"\xdd\x01\n\x08\x46\x61ilover\x12\x1d\n\nfrom_model\x18\x01 \x01(\tR\tfromModel\x12\x19\n\x08to_model\x18\x02 \x01(\tR\x07toModel\x12\x1c\n\trestarted\x18\x03 \x01(\x08R\trestarted\x12\x35\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12!\n\x0c\x61t_character\x18\x05 \x01(\x03R\x0b\x61tCharacter\x12\x1f\n\x0bto_provider\x18\x06 \x01(\tR\ntoProvider\"\xa2\x03\n\x12GenerationFinished\x12H\n\rfinish_reason\x18\x01 \x01(\x0e\x32#.agentnet.inference.v1.FinishReasonR\x0c\x66inishReason\x12/\n\x05usage\x18\x02 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x03 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12H\n\x13time_to_first_token\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12@\n\x08monitors\x18\x05 \x03(\x0b\x32$.agentnet.inference.v1.MonitorTimingR\x08monitors\x12\x1a\n\x08\x61ttempts\x18\x06 \x01(\x05R\x08\x61ttempts\x12;\n\x06source\x18\x07 \x01(\x0e\x32#.agentnet.inference.v1.AnswerSourceR\x06source\"\x86\x02\n\x10GenerationFailed\x12\x35\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12/\n\x05usage\x18\x02 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x03 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12@\n\x08monitors\x18\x04 \x03(\x0b\x32$.agentnet.inference.v1.MonitorTimingR\x08monitors\x12\x1a\n\x08\x61ttempts\x18\x05 \x01(\x05R\x08\x61ttempts\"p\n\rMonitorTiming\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x33\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed*\xbe\x01\n\x0c\x41nswerSource\x12\x1d\n\x19\x41NSWER_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41NSWER_SOURCE_MODEL\x10\x01\x12\x1d\n\x19\x41NSWER_SOURCE_EXACT_CACHE\x10\x02\x12 \n\x1c\x41NSWER_SOURCE_SEMANTIC_CACHE\x10\x03\x12\x18\n\x14\x41NSWER_SOURCE_SHARED\x10\x04\x12\x1b\n\x17\x41NSWER_SOURCE_RECORDING\x10\x05*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x03\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&agentnet/inference/v1/generation.proto\x12\x15\x61gentnet.inference.v1\x1a agentnet/common/v1/failure.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a#agentnet/inference/v1/message.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x06\n\x0fGenerationEvent\x12#\n\rgeneration_id\x18\x01 \x01(\tR\x0cgenerationId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x44\n\x07started\x18\n \x01(\x0b\x32(.agentnet.inference.v1.GenerationStartedH\x00R\x07started\x12\x39\n\x04text\x18\x0b \x01(\x0b\x32#.agentnet.inference.v1.TextProducedH\x00R\x04text\x12@\n\x07verdict\x18\x0c \x01(\x0b\x32$.agentnet.inference.v1.PolicyVerdictH\x00R\x07verdict\x12=\n\x08\x66\x61ilover\x18\r \x01(\x0b\x32\x1f.agentnet.inference.v1.FailoverH\x00R\x08\x66\x61ilover\x12G\n\x08\x66inished\x18\x0e \x01(\x0b\x32).agentnet.inference.v1.GenerationFinishedH\x00R\x08\x66inished\x12\x41\n\x06\x66\x61iled\x18\x0f \x01(\x0b\x32\'.agentnet.inference.v1.GenerationFailedH\x00R\x06\x66\x61iled\x12H\n\treasoning\x18\x10 \x01(\x0b\x32(.agentnet.inference.v1.ReasoningProducedH\x00R\treasoning\x12\x46\n\ttool_call\x18\x11 \x01(\x0b\x32\'.agentnet.inference.v1.ToolCallProducedH\x00R\x08toolCall\x12\x43\n\ndowngraded\x18\x12 \x01(\x0b\x32!.agentnet.inference.v1.DowngradedH\x00R\ndowngraded\x12J\n\theartbeat\x18\x13 \x01(\x0b\x32*.agentnet.inference.v1.GenerationHeartbeatH\x00R\theartbeatB\x07\n\x05\x65vent\"\x15\n\x13GenerationHeartbeat\"h\n\x11GenerationStarted\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12!\n\x0cinput_tokens\x18\x03 \x01(\x03R\x0binputTokens\"C\n\x0cTextProduced\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1f\n\x0btoken_count\x18\x02 \x01(\x05R\ntokenCount\"H\n\x11ReasoningProduced\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1f\n\x0btoken_count\x18\x02 \x01(\x05R\ntokenCount\"f\n\x10ToolCallProduced\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12<\n\ttool_call\x18\x02 \x01(\x0b\x32\x1f.agentnet.inference.v1.ToolCallR\x08toolCall\"^\n\nDowngraded\x12\x1d\n\nfrom_model\x18\x01 \x01(\tR\tfromModel\x12\x19\n\x08to_model\x18\x02 \x01(\tR\x07toModel\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"\xc1\x01\n\rPolicyVerdict\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x02 \x01(\tR\x06\x62undle\x12\x16\n\x06\x61\x63tion\x18\x03 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08severity\x18\x04 \x01(\tR\x08severity\x12\x1d\n\nspan_start\x18\x05 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x06 \x01(\x05R\x07spanEnd\x12\x16\n\x06target\x18\x07 \x01(\tR\x06target\"\xdd\x01\n\x08\x46\x61ilover\x12\x1d\n\nfrom_model\x18\x01 \x01(\tR\tfromModel\x12\x19\n\x08to_model\x18\x02 \x01(\tR\x07toModel\x12\x1c\n\trestarted\x18\x03 \x01(\x08R\trestarted\x12\x35\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12!\n\x0c\x61t_character\x18\x05 \x01(\x03R\x0b\x61tCharacter\x12\x1f\n\x0bto_provider\x18\x06 \x01(\tR\ntoProvider\"\xa2\x03\n\x12GenerationFinished\x12H\n\rfinish_reason\x18\x01 \x01(\x0e\x32#.agentnet.inference.v1.FinishReasonR\x0c\x66inishReason\x12/\n\x05usage\x18\x02 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x03 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12H\n\x13time_to_first_token\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12@\n\x08monitors\x18\x05 \x03(\x0b\x32$.agentnet.inference.v1.MonitorTimingR\x08monitors\x12\x1a\n\x08\x61ttempts\x18\x06 \x01(\x05R\x08\x61ttempts\x12;\n\x06source\x18\x07 \x01(\x0e\x32#.agentnet.inference.v1.AnswerSourceR\x06source\"\x86\x02\n\x10GenerationFailed\x12\x35\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12/\n\x05usage\x18\x02 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12,\n\x04\x63ost\x18\x03 \x01(\x0b\x32\x18.agentnet.common.v1.CostR\x04\x63ost\x12@\n\x08monitors\x18\x04 \x03(\x0b\x32$.agentnet.inference.v1.MonitorTimingR\x08monitors\x12\x1a\n\x08\x61ttempts\x18\x05 \x01(\x05R\x08\x61ttempts\"p\n\rMonitorTiming\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x33\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed*\xbe\x01\n\x0c\x41nswerSource\x12\x1d\n\x19\x41NSWER_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41NSWER_SOURCE_MODEL\x10\x01\x12\x1d\n\x19\x41NSWER_SOURCE_EXACT_CACHE\x10\x02\x12 \n\x1c\x41NSWER_SOURCE_SEMANTIC_CACHE\x10\x03\x12\x18\n\x14\x41NSWER_SOURCE_SHARED\x10\x04\x12\x1b\n\x17\x41NSWER_SOURCE_RECORDING\x10\x05*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x03\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.inference.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANSWERSOURCE']._serialized_start=2658
-  _globals['_ANSWERSOURCE']._serialized_end=2848
-  _globals['_FINISHREASON']._serialized_start=2851
-  _globals['_FINISHREASON']._serialized_end=3010
+  _globals['_ANSWERSOURCE']._serialized_start=2757
+  _globals['_ANSWERSOURCE']._serialized_end=2947
+  _globals['_FINISHREASON']._serialized_start=2950
+  _globals['_FINISHREASON']._serialized_end=3109
   _globals['_GENERATIONEVENT']._serialized_start=234
-  _globals['_GENERATIONEVENT']._serialized_end=986
-  _globals['_GENERATIONSTARTED']._serialized_start=988
-  _globals['_GENERATIONSTARTED']._serialized_end=1092
-  _globals['_TEXTPRODUCED']._serialized_start=1094
-  _globals['_TEXTPRODUCED']._serialized_end=1161
-  _globals['_REASONINGPRODUCED']._serialized_start=1163
-  _globals['_REASONINGPRODUCED']._serialized_end=1235
-  _globals['_TOOLCALLPRODUCED']._serialized_start=1237
-  _globals['_TOOLCALLPRODUCED']._serialized_end=1339
-  _globals['_DOWNGRADED']._serialized_start=1341
-  _globals['_DOWNGRADED']._serialized_end=1435
-  _globals['_POLICYVERDICT']._serialized_start=1438
-  _globals['_POLICYVERDICT']._serialized_end=1631
-  _globals['_FAILOVER']._serialized_start=1634
-  _globals['_FAILOVER']._serialized_end=1855
-  _globals['_GENERATIONFINISHED']._serialized_start=1858
-  _globals['_GENERATIONFINISHED']._serialized_end=2276
-  _globals['_GENERATIONFAILED']._serialized_start=2279
-  _globals['_GENERATIONFAILED']._serialized_end=2541
-  _globals['_MONITORTIMING']._serialized_start=2543
-  _globals['_MONITORTIMING']._serialized_end=2655
+  _globals['_GENERATIONEVENT']._serialized_end=1062
+  _globals['_GENERATIONHEARTBEAT']._serialized_start=1064
+  _globals['_GENERATIONHEARTBEAT']._serialized_end=1085
+  _globals['_GENERATIONSTARTED']._serialized_start=1087
+  _globals['_GENERATIONSTARTED']._serialized_end=1191
+  _globals['_TEXTPRODUCED']._serialized_start=1193
+  _globals['_TEXTPRODUCED']._serialized_end=1260
+  _globals['_REASONINGPRODUCED']._serialized_start=1262
+  _globals['_REASONINGPRODUCED']._serialized_end=1334
+  _globals['_TOOLCALLPRODUCED']._serialized_start=1336
+  _globals['_TOOLCALLPRODUCED']._serialized_end=1438
+  _globals['_DOWNGRADED']._serialized_start=1440
+  _globals['_DOWNGRADED']._serialized_end=1534
+  _globals['_POLICYVERDICT']._serialized_start=1537
+  _globals['_POLICYVERDICT']._serialized_end=1730
+  _globals['_FAILOVER']._serialized_start=1733
+  _globals['_FAILOVER']._serialized_end=1954
+  _globals['_GENERATIONFINISHED']._serialized_start=1957
+  _globals['_GENERATIONFINISHED']._serialized_end=2375
+  _globals['_GENERATIONFAILED']._serialized_start=2378
+  _globals['_GENERATIONFAILED']._serialized_end=2640
+  _globals['_MONITORTIMING']._serialized_start=2642
+  _globals['_MONITORTIMING']._serialized_end=2754
 # @@protoc_insertion_point(module_scope)

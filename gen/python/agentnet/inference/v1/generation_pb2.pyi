@@ -110,10 +110,11 @@ class GenerationEvent(_message.Message):
     REASONING_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     DOWNGRADED_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The generation it belongs to."""
     sequence: _builtins.int
-    """Its place: 1, 2, 3, without gaps. Attach again with the last one seen."""
+    """Its place: 1, 2, 3, without gaps; of a heartbeat, the place of the event before it. Attach again with the last one seen."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
@@ -154,6 +155,10 @@ class GenerationEvent(_message.Message):
     def downgraded(self) -> Global___Downgraded:
         """A cheaper model was taken than the one asked for, by command of policy or cost."""
 
+    @_builtins.property
+    def heartbeat(self) -> Global___GenerationHeartbeat:
+        """The model is at work and has said nothing for 10 to 20 seconds. No event of the generation: readers get it each for themselves."""
+
     def __init__(
         self,
         *,
@@ -169,16 +174,34 @@ class GenerationEvent(_message.Message):
         reasoning: Global___ReasoningProduced | None = ...,
         tool_call: Global___ToolCallProduced | None = ...,
         downgraded: Global___Downgraded | None = ...,
+        heartbeat: Global___GenerationHeartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["downgraded", b"downgraded", "event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "reasoning", b"reasoning", "started", b"started", "text", b"text", "time", b"time", "tool_call", b"tool_call", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["downgraded", b"downgraded", "event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "heartbeat", b"heartbeat", "reasoning", b"reasoning", "started", b"started", "text", b"text", "time", b"time", "tool_call", b"tool_call", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downgraded", b"downgraded", "event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "generation_id", b"generation_id", "reasoning", b"reasoning", "sequence", b"sequence", "started", b"started", "text", b"text", "time", b"time", "tool_call", b"tool_call", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downgraded", b"downgraded", "event", b"event", "failed", b"failed", "failover", b"failover", "finished", b"finished", "generation_id", b"generation_id", "heartbeat", b"heartbeat", "reasoning", b"reasoning", "sequence", b"sequence", "started", b"started", "text", b"text", "time", b"time", "tool_call", b"tool_call", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "verdict", "failover", "finished", "failed", "reasoning", "tool_call", "downgraded"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "verdict", "failover", "finished", "failed", "reasoning", "tool_call", "downgraded", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerationEvent: _TypeAlias = GenerationEvent  # noqa: Y015
+
+@_typing.final
+class GenerationHeartbeat(_message.Message):
+    """A sign of life of a silent model, so that nothing between it and a reader takes the stream for dead. `time` says when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationHeartbeat: _TypeAlias = GenerationHeartbeat  # noqa: Y015
 
 @_typing.final
 class GenerationStarted(_message.Message):
