@@ -4,6 +4,11 @@
 -- Nobody looks an entry up by its id.
 alter table cost_event drop constraint cost_event_pkey;
 
+-- When both keys began with the tenant, counters looked for by their ids could be found by this one, reading all of the tenant.
+alter table budget_counter
+  drop constraint budget_counter_tenant_id_budget_id_scope_period_start_key,
+  add constraint budget_counter_key unique (budget_id, scope, period_start, tenant_id);
+
 -- Sums of entries that are in no roll-up yet, one an entry: half the work of adding to a row of hours and one of days.
 create table cost_fresh (like cost_hour) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 create index cost_fresh_hour_idx on cost_fresh (tenant_id, hour);
@@ -111,20 +116,16 @@ declare
     || pg_advisory_xact_lock(7002, hashtext(p_tenant))::text;
   target constant bigint := ceil((p_certain + p_price::numeric * p_output) / 1000000);
   this_hour constant timestamptz := date_trunc('hour', p_now, 'UTC');
-  this_day constant timestamptz := date_trunc('day', p_now, 'UTC');
-  this_month constant timestamptz := date_trunc('month', p_now, 'UTC');
   passed boolean;
   counted bigint[];
 begin
-  -- A budget counts only scopes of its own level, of which the keys have one.
-  select array_agg(c.id), bool_or(coalesce(c.settled_micros_usd + c.leased_micros_usd, 0) + target
-    > least(b.limit_micros_usd, nullif(b.soft_limit_micros_usd, 0)))
+  select array_agg(c.id), bool_or(coalesce(c.settled_micros_usd + c.leased_micros_usd, 0) + target > n.first_limit)
   into counted, passed
-  from budget b
-  left join budget_counter c on c.tenant_id = p_tenant and c.budget_id = b.id and c.scope = any(p_keys)
-    and c.period_start = case b.period
-      when 'month' then this_month when 'day' then this_day when 'hour' then this_hour else 'epoch' end
-  where b.tenant_id = p_tenant and b.scope = any(p_keys);
+  from (
+    select b.id, least(b.limit_micros_usd, nullif(b.soft_limit_micros_usd, 0)) as first_limit,
+      counted_scope(b.scope, p_keys) as scope, period_start(b.period, p_now) as began
+    from budget b where b.tenant_id = p_tenant and b.scope = any(p_keys) offset 0) n
+  left join budget_counter c on c.tenant_id = p_tenant and c.budget_id = n.id and c.scope = n.scope and c.period_start = n.began;
   if passed then
     return null;
   end if;
