@@ -58,6 +58,11 @@ class SoftAction(StrEnum):
     ASK = "ask"
 
 
+_TENANT: Final = f"{Level.TENANT}:"
+_NAMED: Final = tuple(f"{level}:" for level in (Level.TEAM, Level.USER, Level.AGENT, Level.SESSION, Level.SUB_AGENT))
+_CREDENTIAL: Final = f"{Level.CREDENTIAL}:"
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """On whose behalf a call spends, from the whole to the part. Empty: nobody at that level."""
@@ -72,15 +77,9 @@ class Path:
     @property
     def scopes(self) -> tuple[str, ...]:
         """The keys of all budgets that a call on this path spends from."""
-        named = {
-            Level.TEAM: self.team,
-            Level.USER: self.user,
-            Level.AGENT: self.agent,
-            Level.SESSION: self.session_id,
-            Level.SUB_AGENT: self.sub_agent,
-        }
-        purses = (scope(Level.CREDENTIAL, purse.id) for purse in self.purses)
-        return (scope(Level.TENANT, ""), *(scope(level, name) for level, name in named.items() if name), *purses)
+        named = zip(_NAMED, (self.team, self.user, self.agent, self.session_id, self.sub_agent), strict=True)
+        purses = [_CREDENTIAL + purse.id for purse in self.purses]
+        return (_TENANT, *[level + name for level, name in named if name], *purses)
 
 
 NOBODY: Final = Path()
@@ -93,7 +92,7 @@ def scope(level: Level, name: str) -> str:
 
 def each(scope_key: str) -> str:
     """The key of the budget that each part of this level has."""
-    return f"{scope_key.partition(':')[0]}:{EACH}"
+    return scope_key[: scope_key.index(":") + 1] + EACH
 
 
 @dataclass(frozen=True, slots=True)

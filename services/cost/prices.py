@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from itertools import product
 from typing import Final
 
 from services.cost.errors import PriceNotFound
@@ -179,10 +178,12 @@ FREE: Final = Price(Rates(0, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def _keys(wanted: Wanted) -> Iterator[tuple[str, str, str, str]]:
-    tiers = dict.fromkeys((wanted.tier or STANDARD, STANDARD))
-    regions = dict.fromkeys((wanted.region, ""))
-    for model, tier, region in product((wanted.model, ANY), tiers, regions):
-        yield wanted.provider, model, tier, region
+    tiers = (STANDARD,) if wanted.tier in ("", STANDARD) else (wanted.tier, STANDARD)
+    regions = (wanted.region, "") if wanted.region else ("",)
+    for model in (wanted.model, ANY):
+        for tier in tiers:
+            for region in regions:
+                yield wanted.provider, model, tier, region
 
 
 def _unknown(wanted: Wanted) -> PriceNotFound:

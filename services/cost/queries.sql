@@ -8,9 +8,9 @@ select take_one($1, $2, $3, $4, $5, $6, $7, $8, $9) as micros;
 select * from settle_events($1, $2, $3);
 
 -- name: settle_one
-select settle_one($1, row(
-  $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
-  $29, $30, $31)::cost_event, $32) as fresh;
+select settle_one(
+  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
+  $27, $28, $29, $30, $31, $32) as fresh;
 
 -- name: make_durable
 select pg_logical_emit_message(true, 'agentnet.cost', '');
@@ -20,6 +20,9 @@ select pg_advisory_xact_lock_shared(7001, hashtext($1)), pg_advisory_xact_lock(7
 
 -- name: reclaim
 select reclaim_leases($1, $2);
+
+-- name: roll_up
+select roll_up($1);
 
 -- name: forget_leases
 delete from lease where expires_at < $1 and micros_usd = 0;
@@ -59,15 +62,15 @@ from (
     union all
     select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
       tokens_reasoning, cost_micros_usd
-    from cost_hour where hour >= $2 and hour < $3
+    from hour_sums where hour >= $2 and hour < $3
     union all
     select day, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
       tokens_reasoning, cost_micros_usd
-    from cost_day where day >= $3 and day < $4
+    from day_sums where day >= $3 and day < $4
     union all
     select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
       tokens_reasoning, cost_micros_usd
-    from cost_hour where hour >= $4 and hour < $5
+    from hour_sums where hour >= $4 and hour < $5
     union all
     select created_at, provider, model, agent_name, 1, estimated::int, tokens_input, tokens_output, tokens_cached_input,
       tokens_reasoning, cost_micros_usd
@@ -157,7 +160,7 @@ order by array_position(array['tenant', 'team', 'user', 'agent', 'session', 'sub
 offset $2 limit $3;
 
 -- name: lock_budgets
-select pg_advisory_xact_lock(7001, hashtext($1));
+select pg_advisory_xact_lock(7001, hashtext($1)), pg_advisory_xact_lock(7002, hashtext($1));
 
 -- name: put_budget
 insert into budget (
@@ -177,9 +180,9 @@ with mine as (
 insert into budget_counter (tenant_id, budget_id, scope, period_start, settled_micros_usd)
 select current_setting('app.tenant'), id, scope, began, coalesce(case
   when level in ('tenant', 'agent') and period = 'hour' then (
-    select sum(cost_micros_usd) from cost_hour where hour >= began and (level = 'tenant' or agent_name = name))
+    select sum(cost_micros_usd) from hour_sums where hour >= began and (level = 'tenant' or agent_name = name))
   when level in ('tenant', 'agent') then (
-    select sum(cost_micros_usd) from cost_day where day >= began and (level = 'tenant' or agent_name = name))
+    select sum(cost_micros_usd) from day_sums where day >= began and (level = 'tenant' or agent_name = name))
   when level = 'session' then (
     select sum(cost_micros_usd) from cost_event where session_id = name and created_at >= began)
   else (

@@ -81,7 +81,9 @@ class PostgresCostStore:
 
     async def reclaim(self, tenant: str, *, now: datetime) -> int:
         async with self.database.tenant(tenant) as connection:
-            return await self._reclaim(connection, tenant, now)
+            freed = await self._reclaim(connection, tenant, now)
+            await connection.execute(SQL["roll_up"], tenant)
+        return freed
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
         names = list(group_by)

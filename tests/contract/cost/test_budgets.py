@@ -105,6 +105,30 @@ async def test_a_lease_that_is_held_over_a_window_counts_where_it_was_taken_unti
     assert await replica.spent(tenant, window=Window.HOUR) == (90, 0)
 
 
+async def test_a_settlement_counts_in_its_own_hour_and_gives_back_where_its_lease_was_counted(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    await replica.limit(tenant, 100, window=Window.HOUR)
+    await replica.limit(tenant, 100, window=Window.DAY)
+    held = call()
+    await replica.reserve(tenant, held, 40)
+    clock.advance(timedelta(hours=1))
+    await settle(replica, tenant, held, 30)
+    assert await replica.spent(tenant, window=Window.HOUR) == (60, 0)
+    assert await replica.spent(tenant, window=Window.DAY) == (60, 0)
+
+
+async def test_a_budget_set_while_a_lease_is_held_counts_what_it_settles(replica: Replica, tenant: str) -> None:
+    await replica.limit(tenant, 100)
+    held = call(session_id="one")
+    await replica.reserve(tenant, held, 40)
+    await replica.limit(tenant, 60, level=Level.SESSION, name=EACH)
+    await settle(replica, tenant, held, 25)
+    assert await replica.spent(tenant) == (50, 0)
+    found = await replica.budgets.list(tenant, Page())
+    assert ("one", 50, 0) in [(one.name, one.settled, one.leased) for one in found]
+
+
 async def test_a_budget_for_each_counts_each_apart(replica: Replica, tenant: str) -> None:
     await replica.limit(tenant, 50, level=Level.SESSION, name=EACH)
     await settle(replica, tenant, call(session_id="one"), 25)

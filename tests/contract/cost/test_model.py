@@ -28,11 +28,13 @@ CHECKS = {
         select count(*) from budget_counter c where leased_micros_usd <> coalesce(
           (select sum(l.micros_usd) from lease l where c.id = any(l.counters)), 0)""",
     "hours are the sums of their entries": """
-        select count(*) from (select hour, provider, model, agent_name, entries, cost_micros_usd from cost_hour
+        select count(*) from (select hour, provider, model, agent_name, sum(entries), sum(cost_micros_usd) from hour_sums
+        group by 1, 2, 3, 4
         except select date_trunc('hour', created_at, 'UTC'), provider, model, agent_name, count(*), sum(cost_micros_usd)
         from cost_event group by 1, 2, 3, 4) x""",
     "days are the sums of their entries": """
-        select count(*) from (select day, provider, model, agent_name, entries, tokens_output from cost_day
+        select count(*) from (select day, provider, model, agent_name, sum(entries), sum(tokens_output) from day_sums
+        group by 1, 2, 3, 4
         except select date_trunc('day', created_at, 'UTC'), provider, model, agent_name, count(*), sum(tokens_output)
         from cost_event group by 1, 2, 3, 4) x""",
     "an entry's dollars are its micro-dollars": """
