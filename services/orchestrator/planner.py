@@ -102,8 +102,9 @@ class Planner:
         self, caller: Principal, utterance: Utterance
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
         """The generation's events, read on where the stream broke: a model that is slow to begin is silent so long."""
-        events, after = self.inference.generate(caller, utterance), 0
-        for left in reversed(range(_STREAMS)):
+        events, after, left = self.inference.generate(caller, utterance), 0, _STREAMS
+        while True:
+            left -= 1
             try:
                 async with aclosing(events):
                     async for event in events:

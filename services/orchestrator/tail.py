@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
 from services.orchestrator.tail_line import Line
+from shared.batches import Batches
 from shared.errors import Unavailable
 from shared.log import log
 from shared.redis import RedisLost
@@ -147,6 +148,7 @@ class RedisTail:
         self._append = Line(redis, _APPEND)
         self._take_over = redis.register_script(_TAKE_OVER)
         self._publish = redis.register_script(_PUBLISH)
+        self._listening = Batches(self._count)
         self._grown: set[str] = set()
         self._waking = False
         self._appends: list[_Append] = []
@@ -211,11 +213,14 @@ class RedisTail:
         key = _key(tenant, session_id)
         if key in self._read_here:
             return 1
+        return await self._listening.ask(key)
+
+    async def _count(self, keys: Sequence[str]) -> Sequence[int]:
         try:
-            ((_, count),) = await self._redis.pubsub_numsub(key)
+            counts = dict(await self._redis.pubsub_numsub(*keys))
         except RedisLost:
-            return 0
-        return int(count)
+            return [0] * len(keys)
+        return [int(counts[key.encode()]) for key in keys]
 
     def wake(self, lease: Lease, committed: Sequence[Entry]) -> None:
         key = _key(lease.tenant, lease.session_id)

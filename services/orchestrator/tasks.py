@@ -1,8 +1,8 @@
 """One try of a node: its prompt, its generation, its events; gone on with where it was, whoever ran it before.
 
-The key of its effect is in the log before the effect begins (reserve), names the generation (execute), and the event
-that ends the try closes it (finalise). A key without its end is an effect of unknown outcome: inference, which does a
-key once, is asked for it again, and answers with what it did, or does it now.
+The key of its effect follows from the log and goes into it with the event that begins the try (reserve), names the
+generation (execute), and the event that ends the try closes it (finalise). A key without its end is an effect of
+unknown outcome: inference, which does a key once, is asked for it again, and answers with what it did, or does it now.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Driving one task graph: fold, decide, start all that is ready, write once, wait for what ends first."""
+"""Driving one task graph: fold, decide, write once, start all that is ready, wait for what ends first.
+
+A try whose key follows from the log begins while its reservation is being written: whoever drives next comes to the
+same key and is answered with what that try did. What the log alone does not lead to begins when it is written: the
+call of a tool, another attempt, what a planner or a signal wanted.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from services.orchestrator.checkpoints.saving import Saving
 from services.orchestrator.drivers.runs import begin, drive_on, signals_received
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import outcome, planning
-from services.orchestrator.graphs.schedule import Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
+from services.orchestrator.graphs.schedule import Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
 from services.orchestrator.peers import ToolAnswer
 from services.orchestrator.record import GraphLog
 from services.orchestrator.store import Lease, LogTail, SessionStore
@@ -31,6 +36,8 @@ from shared.telemetry import meter
 _SIGNAL_POLL_SECONDS: Final = 1.0
 # How long ends that let nothing begin wait for others.
 _TOGETHER_SECONDS: Final = 0.01
+# How many decisions may wait for the one being written before nothing more begins.
+_AHEAD: Final = 4
 _nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
 _durations = meter.create_histogram(
     "dag_node_duration_ms",
@@ -56,12 +63,18 @@ class GraphDriver:
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the graph as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
-        await drive_on(await self.open(lease, signalled))
+        drive = await self.open(lease, signalled)
+        drive.ahead = _AHEAD
+        await drive_on(drive)
 
     async def open(self, lease: Lease, signalled: asyncio.Event) -> _Drive:
-        """A graph ready to be driven step by step, with what others began gone on with. Raises LeaseLost."""
+        """A graph ready to be driven step by step, with what others began gone on with: every step is in the log when
+        it has been taken. Raises LeaseLost.
+        """
         record = GraphLog(lease, self.store, self.tail, self.clock)
+        looking = asyncio.create_task(record.look())
         caller = await begin(record)
+        await looking
         saving = Saving(self.checkpoints, record, keeper.mark(record.state))
         drive = _Drive(self, record, caller, signalled, saving)
         drive.enter()
@@ -81,6 +94,11 @@ class _Drive:
     turns: dict[str, str] = field(default_factory=dict)
     ended: list[tuple[str, Work]] = field(default_factory=list)
     asked: bool = True
+    ahead: int = 0
+    # Whether there is something in what is to be written to which the log before it does not lead.
+    _firm: bool = False
+    _unwritten: int = 0
+    _writing: asyncio.Task[None] | None = None
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _listening: asyncio.Task[None] | None = None
 
@@ -95,9 +113,12 @@ class _Drive:
 
     async def go(self) -> bool:
         """Puts what ended in the log and takes every step that can be taken at once; True when it rests."""
+        await self._written(wait=False)
         await self._look()
         self.saving.look()
         begun, step = await self._decide()
+        beside = isinstance(step, Await) and not self._firm and self._unwritten < self.ahead
+        await self._written(wait=not beside)
         match step:
             case Finish():
                 await self._call_off()
@@ -109,15 +130,38 @@ class _Drive:
                 return True
             case Done():
                 return True
-        await self.record.commit()
+        if beside:
+            self._write()
+        else:
+            await self.record.commit()
+            self._firm = False
         await self._call_off()
         for started in begun:
             self._start(started.node_id, started)
         return False
 
+    def _write(self) -> None:
+        """Commits what is decided while the work begins."""
+        self._unwritten += 1
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._commit(), name="commit")
+
+    async def _commit(self) -> None:
+        """What comes while something is being written is written together after it."""
+        while self._unwritten:
+            self._unwritten = 0
+            await self.record.commit()
+
+    async def _written(self, *, wait: bool) -> None:
+        """Raises why what was decided could not be written."""
+        if self._writing is not None and (wait or self._writing.done()):
+            await self._writing
+            self._writing = None
+
     async def stop(self) -> None:
         """Leaves what is generated to whoever drives next."""
-        at_work: list[asyncio.Task[Any]] = [*self.working.values(), *filter(None, [self._listening])]
+        beside = filter(None, [self._listening, self._writing])
+        at_work: list[asyncio.Task[Any]] = [*self.working.values(), *beside]
         for work in at_work:
             work.cancel()
         await self.saving.stop()
@@ -148,6 +192,8 @@ class _Drive:
 
     async def _begun(self, step: Begin) -> Event:
         """The event that reserves a try's effect."""
+        planned = planning.plans(self.record.state.nodes[step.node_id])
+        self._firm = self._firm or planned or step.effect is not None
         if step.effect is not None:
             return self.driver.tool_tasks.begin(self.record, step, step.effect)
         return await self.driver.tasks.begin(self.record, step, self.caller)
@@ -202,7 +248,9 @@ class _Drive:
     async def _look(self) -> None:
         if self.asked:
             self.asked = False
-            self.record.stage(await signals_received(self.record))
+            received = await signals_received(self.record)
+            self.record.stage(received)
+            self._firm = self._firm or bool(received)
         await self._take_in()
 
     async def _take_in(self) -> None:
@@ -222,11 +270,14 @@ class _Drive:
         except MeshError as error:
             log.warning("task.interrupted", node=name, turn_id=trying.turn_id, reason=error.reason_name)
             self.record.stage([outcome.broke_off(name, trying, failure_of(error))])
+            self._firm = True
             return
         if isinstance(finished, ToolAnswer):
             self._ended(self.driver.tool_tasks.answered(self.record, name, finished))
             return
-        agents = await self.driver.tasks.planners_agents(self.record.state.nodes[name], self.caller)
+        node = self.record.state.nodes[name]
+        self._firm = self._firm or planning.plans(node)
+        agents = await self.driver.tasks.planners_agents(node, self.caller)
         now = self.driver.clock.now()
         for event in outcome.answered(self.record.state, name, finished, agents=agents, now=now):
             self._ended(event)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from agentnet.orchestrator.v1 import session_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.leases_postgres import Renewal
-from services.orchestrator.plan import Wait
+from services.orchestrator.plan import Begin, Wait, next_step
 from services.orchestrator.store import Lease
 from shared.errors import MeshError, Unavailable
-from tests.support.orchestrator import POLL, TTL, Watching, World
+from tests.support.orchestrator import POLL, TTL, ScriptedMemory, Watching, World
 
 
 class Stalled(Renewal):
@@ -225,3 +226,23 @@ async def test_what_a_waiting_turn_could_not_log_ends_the_drive() -> None:
     drive.working = {"trn_1": asyncio.create_task(lost())}
     with pytest.raises(LeaseLost):
         await drive._take(Wait(session_pb2.SESSION_STATUS_WAITING))
+
+
+async def test_a_turn_is_decided_anew_when_the_log_went_on_while_its_prompt_was_made() -> None:
+    world = World()
+    session_id = await world.start()
+    drive: Any = await world.driver().open(await world.claim(), asyncio.Event())
+
+    class Paused(ScriptedMemory):
+        async def recall(self, *args: Any, **given: Any) -> Any:
+            paused = event_pb2.SignalReceived(signal="pause", signal_id="sig_1")
+            drive.record.stage([event_pb2.SessionEvent(signal_received=paused)])
+            return await super().recall(*args, **given)
+
+    drive.driver = replace(drive.driver, turns=replace(drive.driver.turns, memory=Paused()))
+    while not isinstance(step := next_step(drive.record.state, max_takeovers=5), Begin):
+        await drive._take(step)
+    await drive._take(step)
+    await drive.record.commit()
+    assert (await world.kinds(session_id))[-1] == "signal_received"
+    assert not world.inference.started
