@@ -45,8 +45,8 @@ class Chain(grpc.aio.ServerInterceptor):
 
     def _wrap(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> Handler:
         parse: Parse = handler.request_deserializer or bytes
-        if handler.request_streaming:
-            return handler  # no RPC of the contract streams requests; reflection does, and needs nothing of this
+        if handler.request_streaming:  # none of the contract does; reflection does, and needs none of this
+            return handler if method.startswith(self._open) else None
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(handler.unary_stream, method, parse), bytes, handler.response_serializer

@@ -103,6 +103,24 @@ async def test_an_identity_of_another_mesh_is_refused(stub: Any, tmp_path: Path)
     assert (error.code, error.reason_name) == (grpc.StatusCode.UNAUTHENTICATED, "IDENTITY_MISSING")
 
 
+async def test_a_method_that_streams_requests_is_not_there_for_it_would_pass_unauthenticated(keys: Keys) -> None:
+    async def swallow(requests: AsyncIterator[bytes], _context: Any) -> bytes:
+        return b"".join([piece async for piece in requests])
+
+    async def register_stream(server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
+        handler = grpc.stream_unary_rpc_method_handler(swallow)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("any.Service", {"Swallow": handler}),))
+
+    async with (
+        serving(settings(keys), register_stream, service_names=()) as bound,
+        grpc.aio.insecure_channel(bound) as channel,
+    ):
+        method = channel.stream_unary("/any.Service/Swallow")
+        for metadata in ((), keys.metadata()):
+            error = await error_of(method(iter([b"a"]), metadata=metadata))
+            assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_an_error_carries_reason_field_and_facts(stub: Any, keys: Keys) -> None:
     metadata = (*keys.metadata(), (calls.REQUEST_ID, "invalid"))
     raw = await error_of(stub.GetCaller(pb.GetCallerRequest(), metadata=metadata))
