@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,22 @@ def whose(folder: Path) -> dict[str, Any]:
     return ordinary
 
 
+@pytest.fixture
+def start(folder: Path, whose: dict[str, Any]) -> Iterator[Callable[[], Mesh]]:
+    """Starts the folder's mesh. One that a failed test left running is stopped, so that it slows no other test."""
+    begun: list[Mesh] = []
+
+    def one() -> Mesh:
+        begun.append(start_mesh(folder / "state", **whose))
+        return begun[-1]
+
+    yield one
+    for mesh in begun:
+        if mesh.supervisor.poll() is None:
+            mesh.supervisor.terminate()
+            mesh.supervisor.wait(timeout=40)
+
+
 def every_pid(mesh: Mesh) -> list[int]:
     return [part["pid"] for part in mesh.mesh_file()["processes"] if part["pid"]]
 
@@ -55,13 +71,13 @@ def descendants(pids: list[int]) -> list[int]:
 
 
 def test_a_mesh_starts_twice_keeps_its_data_and_leaves_nothing_when_its_supervisor_is_killed(
-    folder: Path, whose: dict[str, Any]
+    folder: Path, whose: dict[str, Any], start: Callable[[], Mesh]
 ) -> None:
     state = folder / "state"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        first = start_mesh(state, **whose)
+        first = start()
         status = first.status()
         assert status["running"]
         assert {part["health"] for part in status["processes"]} == {"serving"}
@@ -76,7 +92,7 @@ def test_a_mesh_starts_twice_keeps_its_data_and_leaves_nothing_when_its_supervis
         assert not [pid for pid in pids if alive(pid)]
     assert not (state / "client.json").exists()
     began = time.monotonic()
-    again = start_mesh(state, **whose)
+    again = start()
     assert time.monotonic() - began < 60
     assert "Kept@1.0.0" in again.cli("agent", "list").stdout
     pids = descendants(every_pid(again))
