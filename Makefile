@@ -34,8 +34,8 @@ check: setup ## Everything CI checks beside tests
 	@bash deploy/codegen/check.sh
 
 test: setup ## unit, contract, service, conformance on all cores, then end to end through the real mesh
-	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile tests/unit tests/contract tests/service tests/conformance --ignore tests/conformance/test_requirements.py
-	@$(PYTEST) tests/conformance/test_requirements.py tests/e2e
+	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile --maxfail 25 tests/unit tests/contract tests/service tests/conformance --ignore tests/conformance/test_requirements.py
+	@$(PYTEST) --maxfail 5 tests/conformance/test_requirements.py tests/e2e
 
 test-heavy: setup ## What takes minutes: kills of real processes, attacks as an ordinary user
 	@$(PYTEST) -m heavy tests

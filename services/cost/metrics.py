@@ -11,8 +11,9 @@ class SpendMeter:
     """Counts what is settled, once an entry."""
 
     def __init__(self) -> None:
+        # Without a unit of its own: the exporter would put it into the name.
         self._spent = meter.create_counter(
-            "cost_usd_total", unit="USD", description="money settled, by provider, model and tenant"
+            "cost_usd_total", description="US dollars settled, by provider, model and tenant"
         )
 
     def settled(self, tenant: str, settled: Settled) -> None:

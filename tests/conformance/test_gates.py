@@ -174,7 +174,7 @@ def test_every_page_and_every_thing_a_page_names_is_there(page: Path) -> None:
 @pytest.mark.parametrize(
     "page",
     ["docs/api.md", "docs/architecture.md", "docs/deployment.md", "docs/troubleshooting.md", "docs/configuration.md",
-     "docs/errors.md", "docs/evaluation.md", "SECURITY.md", "CONTRIBUTING.md", "docs/decisions"],
+     "docs/errors.md", "docs/evaluation.md", "docs/operations.md", "SECURITY.md", "CONTRIBUTING.md", "docs/decisions"],
 )  # fmt: skip
 def test_a_page_that_people_look_for_is_there_and_reached_from_the_readme(page: str) -> None:
     assert f"]({page})" in (ROOT / "README.md").read_text()

@@ -10,14 +10,19 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentnet.client import AgentNet
+from deploy.local.state import State
+from deploy.local.tokens import mint
 
 ROOT = Path(__file__).resolve().parents[2]
+# The real model's turns are real, and no longer than a test needs.
+SHORT = {"AGENTNET_ORCHESTRATOR_MAX_OUTPUT_TOKENS": "24"}
 CLI = (sys.executable, "-m", "agentnet.cli.main")
 
 
@@ -46,9 +51,9 @@ class Mesh:
     def process(self, name: str) -> dict[str, Any]:
         return next(part for part in self.mesh_file()["processes"] if part["name"] == name)
 
-    def token(self, **options: Any) -> str:
-        words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-        return self.cli("token", *words).stdout.strip()
+    def token(self, *, role: str = "admin", ttl_seconds: int = 3600, **whose: str) -> str:
+        """What `agentnet token` prints, without starting it."""
+        return mint(State(self.state), roles=(role,), ttl=timedelta(seconds=ttl_seconds), **whose)
 
     @property
     def edge(self) -> str:
@@ -58,11 +63,11 @@ class Mesh:
         return "".join(file.read_text(errors="replace") for file in (self.state / "logs").glob("*.log"))
 
 
-def start_mesh(state: Path) -> Mesh:
-    environment = {**os.environ, "AGENTNET_STATE": str(state)}
+def start_mesh(state: Path, **whose: Any) -> Mesh:
+    environment = {**SHORT, **os.environ, "AGENTNET_STATE": str(state)} | ({"HOME": str(state.parent)} if whose else {})
     told = state.with_suffix(".log")
     with told.open("wb") as log:
-        supervisor = subprocess.Popen((*CLI, "up"), env=environment, cwd=ROOT, stdout=log, stderr=log)
+        supervisor = subprocess.Popen((*CLI, "up"), env=environment, cwd=ROOT, stdout=log, stderr=log, **whose)
     mesh = Mesh(state, supervisor)
     wait_until(lambda: (state / "client.json").exists() or supervisor.poll() is not None, seconds=120)
     assert supervisor.poll() is None, told.read_text()

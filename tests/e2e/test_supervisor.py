@@ -7,14 +7,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
 
-from tests.e2e.conftest import CLI, ROOT, Mesh, alive, start_mesh, wait_until
+from tests.e2e.conftest import Mesh, alive, start_mesh, wait_until
 
 
 @pytest.fixture
@@ -24,6 +27,34 @@ def folder() -> Iterator[Path]:
     made.chmod(0o755)
     yield made
     shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def whose(folder: Path) -> dict[str, Any]:
+    """Started by an ordinary user, where this is root and Python can be run by others."""
+    ordinary: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+    try:
+        subprocess.run((sys.executable, "-V"), check=True, **ordinary)
+    except PermissionError:
+        return {}
+    os.chown(folder, 65534, 65534)
+    return ordinary
+
+
+@pytest.fixture
+def start(folder: Path, whose: dict[str, Any]) -> Iterator[Callable[[], Mesh]]:
+    """Starts the folder's mesh. One that a failed test left running is stopped, so that it slows no other test."""
+    begun: list[Mesh] = []
+
+    def one() -> Mesh:
+        begun.append(start_mesh(folder / "state", **whose))
+        return begun[-1]
+
+    yield one
+    for mesh in begun:
+        if mesh.supervisor.poll() is None:
+            mesh.supervisor.terminate()
+            mesh.supervisor.wait(timeout=40)
 
 
 def every_pid(mesh: Mesh) -> list[int]:
@@ -39,12 +70,14 @@ def descendants(pids: list[int]) -> list[int]:
     return sorted(found)
 
 
-def test_a_mesh_starts_twice_keeps_its_data_and_leaves_nothing_when_its_supervisor_is_killed(folder: Path) -> None:
+def test_a_mesh_starts_twice_keeps_its_data_and_leaves_nothing_when_its_supervisor_is_killed(
+    folder: Path, whose: dict[str, Any], start: Callable[[], Mesh]
+) -> None:
     state = folder / "state"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        first = start_mesh(state)
+        first = start()
         status = first.status()
         assert status["running"]
         assert {part["health"] for part in status["processes"]} == {"serving"}
@@ -53,12 +86,13 @@ def test_a_mesh_starts_twice_keeps_its_data_and_leaves_nothing_when_its_supervis
         assert second_supervisor.returncode == 1
         assert "already running" in second_supervisor.stderr
         pids = descendants(every_pid(first))
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in every_pid(first)} == {whose.get("user", os.geteuid())}
         first.supervisor.send_signal(signal.SIGTERM)
         assert first.supervisor.wait(timeout=40) == 0
         assert not [pid for pid in pids if alive(pid)]
     assert not (state / "client.json").exists()
     began = time.monotonic()
-    again = start_mesh(state)
+    again = start()
     assert time.monotonic() - began < 60
     assert "Kept@1.0.0" in again.cli("agent", "list").stdout
     pids = descendants(every_pid(again))
@@ -81,33 +115,6 @@ def test_taken_ports_are_no_obstacle(mesh: Mesh, folder: Path) -> None:
         assert beside.supervisor.wait(timeout=40) == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
-def test_an_ordinary_user_runs_the_mesh(folder: Path) -> None:
-    os.chown(folder, 65534, 65534)
-    state = folder / "state"
-    environment = {**os.environ, "AGENTNET_STATE": str(state), "HOME": str(folder)}
-    with (folder / "log").open("wb") as log:
-        try:
-            supervisor = subprocess.Popen(
-                (*CLI, "up"),
-                env=environment,
-                cwd=ROOT,
-                user=65534,
-                group=65534,
-                extra_groups=[],
-                stdout=log,
-                stderr=log,
-            )
-        except PermissionError:
-            pytest.skip("this machine's Python cannot be run by other users")
-    try:
-        wait_until(lambda: (state / "client.json").exists() or supervisor.poll() is not None, seconds=90)
-        assert supervisor.poll() is None, (folder / "log").read_text()
-    finally:
-        supervisor.send_signal(signal.SIGTERM)
-        supervisor.wait(timeout=40)
-
-
 def test_the_cli_says_what_is_wrong_in_one_sentence(mesh: Mesh, folder: Path) -> None:
     unknown = mesh.cli("run", "x", "--agents", "Zeus", check=False)
     assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
@@ -126,6 +133,9 @@ def test_the_cli_runs_and_watches_a_session(mesh: Mesh) -> None:
     assert "$0.0000" in told
     session_id = told.rpartition("agentnet watch ")[2].split()[0]
     assert "ended: max rounds" in mesh.cli("watch", session_id, "--after", "3").stdout
+    printed = mesh.cli("token", "--tenant", "theirs", "--role", "auditor").stdout.strip()
+    claims = jwt.decode(printed, options={"verify_signature": False})
+    assert (claims["tenant"], claims["roles"]) == ("theirs", ["auditor"])
     assert mesh.cli("version").stdout.startswith("agentnet ")
 
 

@@ -16,6 +16,7 @@ import pytest
 from deploy.local.postgres import Cluster
 from deploy.local.state import State, free_port
 from shared.migrate import migrate, migrations
+from tests.support.lives import needed
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         process = subprocess.Popen(cluster.command(), stdout=log, stderr=log)
         try:
             _apart(lambda: _prepare(cluster))
-            yield cluster
+            with needed(process, "Postgres", state.logs / "postgres.log"):
+                yield cluster
         finally:
             _apart(cluster.stop)
             try:

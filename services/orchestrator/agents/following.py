@@ -23,6 +23,7 @@ from shared.telemetry import meter
 _BATCH: Final = 200
 _calls = meter.create_counter("agent_calls", description="executions of agents, by agent and whether they completed")
 _seconds = meter.create_histogram("agent_seconds", unit="s", description="how long executions took, by agent")
+_handoffs = meter.create_counter("agent_handoffs", description="work handed on, by who gave and who took it")
 
 Event = event_pb2.SessionEvent
 # Told of the last event of a context, in its tenant.
@@ -77,6 +78,8 @@ class Follower:
             await hear(one.tenant, context)
         if news := outcome.news(context):
             await self.herald.tell(one.tenant, news)
+            for handoff in (told.data for told in news if told.name == "agent.handoff"):
+                _handoffs.add(1, {"source": _kind(handoff["source"]), "target": _kind(handoff["target"])})
 
     async def _count(self, tenant: str, context: Sequence[Event]) -> None:
         execution = outcome.execution(context)
@@ -87,3 +90,8 @@ class Follower:
             labels = {"agent": execution.agent.partition("@")[0], "success": str(execution.success).lower()}
             _calls.add(1, labels)
             _seconds.record((ended - execution.start_time.ToDatetime(UTC)).total_seconds(), labels)
+
+
+def _kind(who: str) -> str:
+    """An agent without its version, and all users as one: labels are few."""
+    return who.partition("@")[0].partition(":")[0]

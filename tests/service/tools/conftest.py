@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from agentnet.tools.v1 import tool_service_pb2_grpc as rpc
@@ -36,6 +37,7 @@ from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
 from tests.service.tools.api import SECRET, Api
+from tests.service.tools.attacking import Besieged, besieged
 from tests.support.identity import Keys, make_keys
 from tests.support.published import enforcing
 
@@ -59,6 +61,12 @@ def store() -> MemoryToolStore:
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox(at_once=2) as sandbox:
         yield sandbox
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def siege() -> AsyncIterator[Besieged]:
+    async with besieged() as found:
+        yield found
 
 
 @pytest.fixture

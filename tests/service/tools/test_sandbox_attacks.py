@@ -12,6 +12,7 @@ import pytest
 from services.tools.sandbox import Sandbox
 from tests.service.tools.attacking import (
     SECRET,
+    Besieged,
     Case,
     Printed,
     answer_of,
@@ -27,9 +28,10 @@ from tests.service.tools.attacking import (
 CASES = cases("attacks.yaml")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-async def test_an_attack_is_contained(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    await attack(case, monkeypatch)
+async def test_an_attack_is_contained(case: Case, siege: Besieged) -> None:
+    await attack(siege, case)
 
 
 CLEAN = {
@@ -143,9 +145,10 @@ async def test_a_call_cancelled_at_any_moment_ends_and_leaves_nothing() -> None:
 
 
 async def test_a_sandbox_that_was_killed_is_replaced() -> None:
+    others = descendants()
     async with Sandbox(at_once=1) as sandbox:
         assert (await sandbox.run(call("return 1"), Printed())).result == 1
-        for pid in descendants():
+        for pid in descendants() - others:
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
         await asyncio.sleep(0.1)

@@ -8,14 +8,15 @@ import pytest
 
 from services.tools.answer import Outcome, Status
 from services.tools.sandbox import Sandbox
-from tests.service.tools.attacking import Case, Printed, attack, call, cases
+from tests.service.tools.attacking import Besieged, Case, Printed, attack, call, cases
 
 CASES = cases("variants.yaml") + cases("siblings.yaml")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-async def test_a_variant_is_contained(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    await attack(case, monkeypatch)
+async def test_a_variant_is_contained(case: Case, siege: Besieged) -> None:
+    await attack(siege, case)
 
 
 ASKS_ABOUT_A_LOCK = """

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, session_pb2
 from services.orchestrator.agents.conversation import Message
@@ -65,7 +67,10 @@ class Noting(ScriptedInference):
             yield event
 
 
-async def test_work_finds_its_agent_and_comes_back(around: Surroundings) -> None:
+async def test_work_finds_its_agent_and_comes_back(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider(metric_readers=[reader]).get_meter("test")
+    monkeypatch.setattr("services.orchestrator.agents.following._handoffs", meter.create_counter("agent_handoffs"))
     asking = asyncio.create_task(
         around.side.delegations.dispatch(ADA, task(), request_id="r1", patience=timedelta(seconds=5))
     )
@@ -83,6 +88,10 @@ async def test_work_finds_its_agent_and_comes_back(around: Surroundings) -> None
     assert (session.delegated.source, session.delegated.target) == ("user:ada", "Athena@1.0.0")
     await around.follow()
     assert "agent.handoff" in around.herald.names
+    measured = reader.get_metrics_data()
+    assert measured
+    (handed,) = measured.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    assert (handed.attributes, handed.value) == ({"source": "user", "target": "Athena"}, 1)  # type: ignore[union-attr]
     again, _ = await around.side.delegations.dispatch(ADA, task(), request_id="r1", patience=timedelta(seconds=5))
     assert again.id == opened.id
     assert len(around.world.inference.started) == 1
