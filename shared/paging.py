@@ -6,13 +6,22 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from shared.errors import InvalidArgument, PageTokenInvalid
 
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 500
+_Row = TypeVar("_Row")
+
+
+class Paged(Protocol):
+    """A request for one page of a list."""
+
+    page_size: int
+    page_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +39,32 @@ def page(page_size: int, page_token: str, *, scope: str) -> Page:
     return Page(size=min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), cursor=_decode(page_token, scope))
 
 
+def paged(
+    found: Sequence[_Row], request: Paged, *, scope: str, name: Callable[[_Row], str]
+) -> tuple[Sequence[_Row], str]:
+    """One page of a list that is short enough to be read whole, and the token of the next. It goes on after the row of
+    that name, wherever that is by now; if it is gone, where it was.
+    """
+    asked = page(request.page_size, request.page_token, scope=scope)
+    skip = _after(found, asked.cursor, name) if asked.cursor else 0
+    shown = found[skip : skip + asked.size]
+    end = skip + len(shown)
+    return shown, next_page_token((name(shown[-1]), str(end)) if end < len(found) else None, scope=scope)
+
+
 def next_page_token(cursor: tuple[str, ...] | None, *, scope: str) -> str:
     """The token that goes on after `cursor`; empty when there is nothing more."""
     if cursor is None:
         return ""
     return base64.urlsafe_b64encode(json.dumps([_digest(scope), *cursor]).encode()).decode().rstrip("=")
+
+
+def _after(found: Sequence[_Row], cursor: tuple[str, ...], name: Callable[[_Row], str]) -> int:
+    try:
+        seen, end = cursor[0], int(cursor[1])
+    except (IndexError, ValueError):
+        raise PageTokenInvalid from None
+    return next((place for place, row in enumerate(found, 1) if name(row) == seen), end - 1)
 
 
 def _decode(token: str, scope: str) -> tuple[str, ...]:

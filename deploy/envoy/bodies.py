@@ -9,9 +9,12 @@ import re
 from deploy.envoy.admission import BODY, identified
 from deploy.envoy.contract import Template
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
+from deploy.envoy.values import values_script
 
 _BUFFER = "envoy.filters.http.buffer"
 _LUA = "envoy.filters.http.lua"
+_READ = "read"
+_VALUED = "valued"
 _LONG = 64 * 1024
 _MOST = 4 * 1024 * 1024
 # Of a long body only names matter: long strings are handed over empty, so that documents and files cost little.
@@ -62,8 +65,6 @@ def rest_routes(inputs: EnvoyInputs, facades: list[Template], refuse: Config) ->
     """What a REST call matches before it is transcoded: as nothing's, with its body read unless it is a facade's. One
     that is long, or does not say how long it is, is read of those only who may come in.
     """
-    script = _SCRIPT.replace("LONG", str(_LONG)).replace("MOST", str(_MOST)).replace("BODY", BODY)
-    lua = {_LUA: typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", source_code={"inline_string": script})}
     with_body = {"name": ":method", "string_match": {"safe_regex": {"regex": "POST|PUT|PATCH|DELETE"}}}
     no_grpc = {
         "name": "content-type",
@@ -75,8 +76,24 @@ def rest_routes(inputs: EnvoyInputs, facades: list[Template], refuse: Config) ->
     left = [refuse | {"match": _matching(template)} for template in facades]
     for headers, most, more in (([short], _LONG, {}), ([], inputs.max_request_bytes, identified())):
         match = {"prefix": "/", "headers": [with_body, no_grpc, *headers]}
-        left.append(refuse | {"match": match, "typed_per_filter_config": {**_buffered(most), **lua, **more}})
+        left.append(refuse | {"match": match, "typed_per_filter_config": {**_buffered(most), **_lua(_READ), **more}})
     return left
+
+
+def rest_scripts(inputs: EnvoyInputs) -> dict[str, str]:
+    """What is run on these routes, by name."""
+    script = _SCRIPT.replace("LONG", str(_LONG)).replace("MOST", str(_MOST)).replace("BODY", BODY)
+    values = values_script(inputs.descriptors)
+    return {_READ: script + values, _VALUED: values}
+
+
+def valued() -> Config:
+    """On routes that say nothing else: what the transcoder cannot read is told in everyone's words."""
+    return _lua(_VALUED)
+
+
+def _lua(script: str) -> Config:
+    return {_LUA: typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", name=script)}
 
 
 def _buffered(most: int) -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploy.envoy.admission import CREDENTIALS, OURS, admit_filter, identify_filter, jwt_filter, unasked
-from deploy.envoy.bodies import buffer_filter, rest_routes
+from deploy.envoy.bodies import buffer_filter, rest_routes, valued
 from deploy.envoy.contract import BYTES, Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
@@ -42,7 +42,7 @@ def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         jwt_filter(inputs),
         identify_filter(inputs),
         buffer_filter(inputs),
-        status_filter(),
+        status_filter(inputs),
         _grpc_web(),
         _transcoder(inputs, methods),
         # After a REST call got its own route: without one no origin is looked at.
@@ -97,7 +97,7 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
             {
                 "name": "edge",
                 "domains": ["*"],
-                "typed_per_filter_config": {"envoy.filters.http.cors": cors},
+                "typed_per_filter_config": {"envoy.filters.http.cors": cors, **valued()},
                 # What says who calls goes no further than admission; nobody behind it reads cookies.
                 "request_headers_to_remove": ["cookie", *CREDENTIALS, *OURS[1:]],
                 "response_headers_to_add": [_added(name, value) for name, value in _SECURITY.items()],

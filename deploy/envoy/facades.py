@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from deploy.envoy.bodies import rest_scripts
 from deploy.envoy.contract import BYTES, Method
-from deploy.envoy.inputs import Config, typed
+from deploy.envoy.inputs import Config, EnvoyInputs, typed
 
 _LUA = "envoy.filters.http.lua"
 _STATUS = """
@@ -17,9 +18,10 @@ end
 """
 
 
-def status_filter() -> Config:
-    """Does nothing but on the routes of facades, and where bodies are read."""
-    return {"name": _LUA, "typed_config": typed("envoy.extensions.filters.http.lua.v3.Lua")}
+def status_filter(inputs: EnvoyInputs) -> Config:
+    """Does nothing but on the routes of facades, and of what is to be transcoded, which name their script."""
+    scripts = {name: {"inline_string": script} for name, script in rest_scripts(inputs).items()}
+    return {"name": _LUA, "typed_config": typed("envoy.extensions.filters.http.lua.v3.Lua", source_codes=scripts)}
 
 
 def with_status(found: Config, method: Method) -> Config:

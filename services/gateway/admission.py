@@ -25,10 +25,11 @@ from services.gateway.keys import of_service_account
 from services.gateway.limits import Level, Limits
 from services.gateway.permissions import ADMIN, ROLES, Permission, Permissions
 from shared.clock import Clock
-from shared.errors import MeshError, Unauthenticated, Unavailable
+from shared.errors import InvalidArgument, MeshError, Unauthenticated, Unavailable
 from shared.identity import CredentialKind, Principal, current
 
 _NOTED: Final = 4096
+_TENANT_NAMES: Final = frozenset({"tenant", "tenant_id", "tenantId"})
 _NOTE_EVERY: Final = timedelta(seconds=1)
 
 
@@ -97,6 +98,11 @@ class Admission:
         except MeshError as error:
             self._note(caller, request, error)
             raise
+
+    def note_name(self, admitted: Admitted | None, request: Request, error: InvalidArgument) -> None:
+        """Audits a call that names a tenant where the contract has none: its credential's is the only one it gets."""
+        if admitted and (error.field or "").rpartition(".")[2] in _TENANT_NAMES:
+            self._note(admitted.principal, request, error)
 
     async def allow(self, path: str) -> None:
         """Lets the caller of the call being served call another method too, as if it came for it. Raises as `admit`."""

@@ -84,7 +84,7 @@ class DirectoryStore(Protocol):
     async def put_role(self, tenant: str, role: Role) -> None: ...
 
     async def roles(self, tenant: str) -> Sequence[Role]:
-        """By name, at most 500."""
+        """By name."""
 
     async def delete_role(self, tenant: str, name: str) -> bool:
         """False when there was none."""

@@ -40,7 +40,7 @@ insert into role (tenant_id, name, scopes, description) values ($1, $2, $3, $4)
 on conflict (tenant_id, name) do update set scopes = excluded.scopes, description = excluded.description;
 
 -- name: roles
-select * from role order by name collate "C" limit 500;
+select * from role order by name collate "C";
 
 -- name: delete_role
 delete from role where name = $1 returning name;

@@ -8,8 +8,6 @@ from dataclasses import replace
 from services.gateway.directory import Role, Tenant, User
 from shared.paging import Page
 
-_MOST_ROLES = 500
-
 
 class MemoryDirectoryStore:
     """Everything is gone when the process ends."""
@@ -52,7 +50,7 @@ class MemoryDirectoryStore:
         self._roles[tenant, role.name] = role
 
     async def roles(self, tenant: str) -> Sequence[Role]:
-        return [role for (owner, _), role in sorted(self._roles.items()) if owner == tenant][:_MOST_ROLES]
+        return [role for (owner, _), role in sorted(self._roles.items()) if owner == tenant]
 
     async def delete_role(self, tenant: str, name: str) -> bool:
         return self._roles.pop((tenant, name), None) is not None

@@ -25,7 +25,7 @@ from services.gateway.admission import Admission, Admitted, Request
 from services.gateway.names import Names
 from services.gateway.question import Question
 from shared.clock import Clock
-from shared.errors import MeshError
+from shared.errors import InvalidArgument, MeshError
 from shared.identity import Principal, Signer
 from shared.log import log
 from shared.rpc.tls import server_context
@@ -81,8 +81,15 @@ class Door:
             return question.let_by()
         admitted = await self._admission.admit(call)
         if call.rest:
-            self._names.check(call.path, *asked.said())
+            self._check_names(asked, call, admitted)
         return self._admitted(admitted) if admitted else question.let_by()
+
+    def _check_names(self, asked: Question, call: Request, admitted: Admitted | None) -> None:
+        try:
+            self._names.check(call.path, *asked.said())
+        except InvalidArgument as error:
+            self._admission.note_name(admitted, call, error)
+            raise
 
     def _admitted(self, found: Admitted) -> bytes:
         return question.admitted(self._signed(found.principal), found.level)

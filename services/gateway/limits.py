@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, Protocol
 
 from services.gateway.errors import RateLimited
@@ -18,6 +19,7 @@ MODEL: Final = "model"
 TOKENS: Final = "tokens"
 STRANGER: Final = "stranger"
 METHOD: Final = "method"
+_REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +90,13 @@ class Limits:
     def __init__(self, buckets: Buckets, rates: Mapping[str, Rate]) -> None:
         self._buckets = buckets
         self._rates = {**DEFAULTS, **rates}
+        self._of_request = lru_cache(_REMEMBERED)(self._request)
 
     async def admit(self, principal: Principal, path: str, *, tenant_rate: Rate | None = None) -> Level:
         """Takes one request of this caller's; the tightest bucket is the one to tell about. Raises RateLimited."""
-        tenant = principal.tenant_id
         who = KEY if principal.kind is CredentialKind.API_KEY else USER
         method = path.rpartition(".")[2]
-        return await self._take(
-            Bucket(TENANT, _key(tenant, TENANT), tenant_rate or self._rates[TENANT]),
-            Bucket(who, _key(tenant, who, principal.subject), self._rates[who]),
-            Bucket(METHOD, _key(tenant, METHOD, method), self._rates.get(f"{METHOD}:{method}", self._rates[METHOD])),
-        )
+        return await self._take(*self._of_request(principal.tenant_id, who, principal.subject, method, tenant_rate))
 
     async def use_model(self, tenant: str, model: str) -> Level:
         """Takes one call of a model, while the tenant's tokens are not overdrawn. Raises RateLimited."""
@@ -114,6 +112,15 @@ class Limits:
     async def stranger(self, address: str) -> None:
         """Takes one failed attempt from this address. Raises RateLimited."""
         await self._take(Bucket(STRANGER, _key(address, STRANGER), self._rates[STRANGER]))
+
+    def _request(
+        self, tenant: str, who: str, subject: str, method: str, tenant_rate: Rate | None
+    ) -> tuple[Bucket, ...]:
+        return (
+            Bucket(TENANT, _key(tenant, TENANT), tenant_rate or self._rates[TENANT]),
+            Bucket(who, _key(tenant, who, subject), self._rates[who]),
+            Bucket(METHOD, _key(tenant, METHOD, method), self._rates.get(f"{METHOD}:{method}", self._rates[METHOD])),
+        )
 
     def _tokens(self, tenant: str, cost: int) -> Bucket:
         return Bucket(TOKENS, _key(tenant, TOKENS), self._rates[TOKENS], cost)

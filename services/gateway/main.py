@@ -45,6 +45,7 @@ from services.gateway.a2a.work import SessionWork, Work
 from services.gateway.admission import Admission
 from services.gateway.audit import Audit, AuditStore
 from services.gateway.audit_postgres import PostgresAuditStore
+from services.gateway.buckets_leased import LeasedBuckets
 from services.gateway.buckets_local import LocalBuckets
 from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
 from services.gateway.bus import sending
@@ -143,7 +144,7 @@ async def _stores(settings: GatewaySettings, stack: AsyncExitStack) -> Stores:
         keys=PostgresKeyStore(database),
         directory=PostgresDirectoryStore(database),
         audit=PostgresAuditStore(database),
-        buckets=FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock),
+        buckets=LeasedBuckets(FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock), clock),
         events=PostgresEventStore(database),
         webhooks=PostgresWebhookStore(database),
         a2a=PostgresA2aStore(database),

@@ -22,6 +22,7 @@ from services.gateway.tokens import Tokens
 from shared import fields
 from shared.clock import Clock
 from shared.identity import Grant, current
+from shared.paging import paged
 
 
 class TenantService(tenant_service_pb2_grpc.TenantServiceServicer):
@@ -96,7 +97,8 @@ class UserService(user_service_pb2_grpc.UserServiceServicer):
         self, request: user_service_pb2.ListRolesRequest, context: Any
     ) -> user_service_pb2.ListRolesResponse:
         roles = await self._directory.roles(current().tenant_id)
-        return user_service_pb2.ListRolesResponse(roles=[to.role_message(role) for role in roles])
+        shown, token = paged(roles, request, scope="roles", name=lambda role: role.name)
+        return user_service_pb2.ListRolesResponse(roles=[to.role_message(one) for one in shown], next_page_token=token)
 
     async def DeleteRole(
         self, request: user_service_pb2.DeleteRoleRequest, context: Any

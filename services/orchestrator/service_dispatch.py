@@ -16,7 +16,7 @@ from services.orchestrator.agents.stores import Delegation, DelegationFilter
 from shared import fields
 from shared.errors import FieldRequired, FieldTooLong, InvalidArgument
 from shared.identity import current
-from shared.paging import next_page_token, page
+from shared.paging import next_page_token, page, paged
 from shared.rpc import deadline
 
 DISPATCH: Final = "agentnet.orchestrator.v1.DispatchService"
@@ -63,7 +63,11 @@ class DispatchService(dispatch_service_pb2_grpc.DispatchServiceServicer):
 
     async def ListMinions(self, request: pb.ListMinionsRequest, context: Any) -> pb.ListMinionsResponse:
         capability = fields.text(request.capability, "capability", limit=_NAME)
-        return pb.ListMinionsResponse(minions=await self._minions.every(current().tenant_id, capability=capability))
+        able = await self._minions.able(current().tenant_id, capability=capability)
+        shown, token = paged(able, request, scope=f"minions|{capability}", name=lambda agent: agent.name)
+        return pb.ListMinionsResponse(
+            minions=await self._minions.described(current().tenant_id, shown), next_page_token=token
+        )
 
 
 def _task(request: pb.DispatchRequest | pb.RouteRequest, capability: delegation_pb2.Capability) -> Task:

@@ -16,7 +16,7 @@ from services.orchestrator.inputs import Inputs
 from services.orchestrator.sessions import Sessions
 from shared import fields
 from shared.identity import current
-from shared.paging import next_page_token, page
+from shared.paging import next_page_token, page, paged
 
 INPUTS: Final = "agentnet.orchestrator.v1.InputService"
 TURNS: Final = "agentnet.orchestrator.v1.TurnService"
@@ -45,7 +45,9 @@ class InputService(input_service_pb2_grpc.InputServiceServicer):
 
     async def ListInputs(self, request: inputs.ListInputsRequest, context: Any) -> inputs.ListInputsResponse:
         session_id = fields.identifier(request.session_id, "session_id")
-        return inputs.ListInputsResponse(inputs=await self._inputs.every(current().tenant_id, session_id))
+        found = await self._inputs.every(current().tenant_id, session_id)
+        shown, token = paged(found, request, scope=f"inputs|{session_id}", name=lambda one: one.id)
+        return inputs.ListInputsResponse(inputs=shown, next_page_token=token)
 
     async def ListOpenInputs(
         self, request: inputs.ListOpenInputsRequest, context: Any

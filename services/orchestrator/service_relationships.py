@@ -13,6 +13,7 @@ from services.orchestrator.graphs import conditions
 from shared import fields
 from shared.errors import InvalidArgument
 from shared.identity import current
+from shared.paging import paged
 
 RELATIONSHIPS: Final = "agentnet.orchestrator.v1.RelationshipService"
 _PROMPT: Final = 32_768
@@ -38,7 +39,8 @@ class RelationshipService(relationship_service_pb2_grpc.RelationshipServiceServi
         if request.kind:
             _kind(request.kind, "kind")
         found = await self._relationships.every(current().tenant_id, agent=name, kind=request.kind)
-        return pb.ListAgentRelationshipsResponse(relationships=found)
+        shown, token = paged(found, request, scope=f"edges|{name}|{request.kind}", name=lambda edge: edge.id)
+        return pb.ListAgentRelationshipsResponse(relationships=shown, next_page_token=token)
 
     async def DeleteAgentRelationship(
         self, request: pb.DeleteAgentRelationshipRequest, context: Any

@@ -10,6 +10,7 @@ from services.orchestrator import convert
 from services.orchestrator.agents.templates import FIRST, Order, Templates, checked
 from shared import fields
 from shared.identity import current
+from shared.paging import paged
 
 TEMPLATES: Final = "agentnet.orchestrator.v1.AgentTemplateService"
 _FORM: Final = "a letter, then letters, digits, _ or -, at most 64 characters"
@@ -26,7 +27,11 @@ class AgentTemplateService(template_service_pb2_grpc.AgentTemplateServiceService
     ) -> pb.ListAgentTemplatesResponse:
         domain = fields.text(request.domain, "domain", limit=64)
         found = await self._templates.every(current().tenant_id, domain=domain)
-        return pb.ListAgentTemplatesResponse(templates=found, personas=self._templates.shelf.personas)
+        shown, token = paged(
+            found, request, scope=f"templates|{domain}", name=lambda template: f"{template.name}@{template.version}"
+        )
+        personas = () if request.page_token else self._templates.shelf.personas
+        return pb.ListAgentTemplatesResponse(templates=shown, personas=personas, next_page_token=token)
 
     async def CreateAgentFromTemplate(
         self, request: pb.CreateAgentFromTemplateRequest, context: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -12,11 +12,10 @@ from agentnet.policy.v1 import override_service_pb2 as pb
 from services.policy.overrides import LONGEST, Override
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
-from shared.paging import next_page_token, page
+from shared.paging import paged
 
 _MAX_RULES: Final = 32
 _HOUR: Final = timedelta(hours=1)
-_Row = TypeVar("_Row")
 
 
 def new_override(request: pb.CreateOverrideRequest) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def new_override(request: pb.CreateOverrideRequest) -> dict[str, Any]:
 
 
 def overrides_response(request: pb.ListOverridesRequest, found: Sequence[Override]) -> pb.ListOverridesResponse:
-    shown, token = paged(found, request.page_size, request.page_token, scope="overrides")
+    shown, token = paged(found, request, scope="overrides", name=lambda one: one.id)
     return pb.ListOverridesResponse(overrides=[override(one) for one in shown], next_page_token=token)
 
 
@@ -53,15 +52,6 @@ def override(one: Override) -> pb.Override:
         revoke_time=instant(one.revoked_at) if one.revoked_at else None,
         uses=one.uses,
     )
-
-
-def paged(found: Sequence[_Row], size: int, token: str, *, scope: str) -> tuple[Sequence[_Row], str]:
-    """One page of a list that is short enough to be read whole."""
-    asked = page(size, token, scope=scope)
-    skip = int(asked.cursor[0]) if asked.cursor else 0
-    shown = found[skip : skip + asked.size]
-    end = skip + len(shown)
-    return shown, next_page_token((str(end),) if end < len(found) else None, scope=scope)
 
 
 def instant(value: datetime) -> Timestamp:

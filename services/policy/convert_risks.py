@@ -14,11 +14,11 @@ from services.policy.access import TOOL_ROLES, ToolPermission
 from services.policy.audit import HOT, AuditFilter, Integrity
 from services.policy.audit_entry import AuditEntry
 from services.policy.compliance import Evidence
-from services.policy.convert_governance import instant, paged
+from services.policy.convert_governance import instant
 from services.policy.risks import ACTIONS, CALLBACK, DAY, REGISTER, Enforced, EnforcementRule, Mitigation, TargetKind
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
-from shared.paging import Page, next_page_token, page
+from shared.paging import Page, next_page_token, page, paged
 
 
 def happened(request: pb.RecordRiskEventRequest) -> dict[str, Any]:
@@ -74,6 +74,11 @@ def mitigation(one: Mitigation) -> pb.Mitigation:
     return pb.Mitigation(id=one.id, text=one.text, owner=one.owner, create_time=instant(one.created_at))
 
 
+def rules(request: pb.ListEnforcementRulesRequest, found: Sequence[EnforcementRule]) -> pb.ListEnforcementRulesResponse:
+    shown, token = paged(found, request, scope="enforcement", name=lambda one: one.name)
+    return pb.ListEnforcementRulesResponse(rules=[rule_message(one) for one in shown], next_page_token=token)
+
+
 def rule_message(one: EnforcementRule) -> pb.EnforcementRule:
     return pb.EnforcementRule(
         name=one.name,
@@ -104,7 +109,7 @@ def action(one: Enforced) -> pb.EnforcementAction:
 
 def actions(request: pb.ListEnforcementActionsRequest, found: Sequence[Enforced]) -> pb.ListEnforcementActionsResponse:
     scope = f"actions|{request.active}|{request.target}"
-    shown, token = paged(found, request.page_size, request.page_token, scope=scope)
+    shown, token = paged(found, request, scope=scope, name=lambda one: one.id)
     return pb.ListEnforcementActionsResponse(actions=[action(one) for one in shown], next_page_token=token)
 
 
@@ -117,6 +122,14 @@ def permission(request: access_pb.SetToolPermissionRequest) -> ToolPermission:
     fields.at_most(len(given.agents), "permission.agents", limit=256)
     tool = fields.required(given.tool, "permission.tool", limit=128)
     return ToolPermission(tool, tuple(given.roles), tuple(given.agents))
+
+
+def permissions(
+    request: access_pb.ListToolPermissionsRequest, found: Sequence[ToolPermission]
+) -> access_pb.ListToolPermissionsResponse:
+    shown, token = paged(found, request, scope="permissions", name=lambda one: one.tool)
+    made = [permission_message(one) for one in shown]
+    return access_pb.ListToolPermissionsResponse(permissions=made, next_page_token=token)
 
 
 def permission_message(one: ToolPermission) -> access_pb.ToolPermission:

@@ -9,11 +9,12 @@ from typing import Final
 
 from agentnet.policy.v1 import simulation_service_pb2 as pb
 from services.policy import convert
-from services.policy.convert_governance import instant, paged
+from services.policy.convert_governance import instant
 from services.policy.simulation import Decision, Input, Simulation
 from shared import fields
 from shared.errors import FieldRequired
 from shared.monitors.rules import Target
+from shared.paging import paged
 
 MOST_LISTED: Final = 10_000
 _MAX_DECISIONS: Final = 100
@@ -73,7 +74,7 @@ def simulated(found: Simulation) -> pb.SimulateBundleResponse:
 
 
 def listed(request: pb.ListDecisionsRequest, found: Sequence[Decision]) -> pb.ListDecisionsResponse:
-    shown, token = paged(found, request.page_size, request.page_token, scope="decisions")
+    shown, token = paged(found, request, scope="decisions", name=lambda one: one.id)
     return pb.ListDecisionsResponse(decisions=[decision(one) for one in shown], next_page_token=token)
 
 

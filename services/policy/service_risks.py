@@ -46,8 +46,7 @@ class RiskService(rpc.RiskServiceServicer):
     async def ListEnforcementRules(
         self, request: pb.ListEnforcementRulesRequest, context: Any
     ) -> pb.ListEnforcementRulesResponse:
-        rules = await self._risks.rules(current().tenant_id)
-        return pb.ListEnforcementRulesResponse(rules=[convert.rule_message(one) for one in rules])
+        return convert.rules(request, await self._risks.rules(current().tenant_id))
 
     async def ListEnforcementActions(
         self, request: pb.ListEnforcementActionsRequest, context: Any
@@ -85,8 +84,7 @@ class AccessService(access_rpc.AccessServiceServicer):
     async def ListToolPermissions(
         self, request: access_pb.ListToolPermissionsRequest, context: Any
     ) -> access_pb.ListToolPermissionsResponse:
-        found = await self._access.store.permissions(current().tenant_id)
-        return access_pb.ListToolPermissionsResponse(permissions=[convert.permission_message(one) for one in found])
+        return convert.permissions(request, await self._access.store.permissions(current().tenant_id))
 
     async def ListAuditEntries(
         self, request: access_pb.ListAuditEntriesRequest, context: Any

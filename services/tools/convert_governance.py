@@ -14,6 +14,7 @@ from services.tools.registry import Usage
 from services.tools.store import AuditEntry
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
+from shared.paging import paged
 
 _LEVELS: Final = {
     tool_pb2.GOVERNANCE_LEVEL_UNSPECIFIED: Level.INTERNAL,
@@ -73,8 +74,9 @@ def description_format(found: str) -> str:
     return found
 
 
-def audit_response(found: Sequence[AuditEntry]) -> pb.ListToolAuditResponse:
-    return pb.ListToolAuditResponse(entries=[_entry(one) for one in found])
+def audit_response(request: pb.ListToolAuditRequest, found: Sequence[AuditEntry]) -> pb.ListToolAuditResponse:
+    shown, token = paged(found, request, scope=f"audit|{request.name}", name=lambda one: one.id)
+    return pb.ListToolAuditResponse(entries=[_entry(one) for one in shown], next_page_token=token)
 
 
 def _entry(found: AuditEntry) -> pb.ToolAuditEntry:

@@ -26,7 +26,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: audit
 select id, tool, action, actor, from_state, to_state, note, created_at from tool_audit where tool = $1
-order by created_at, id limit 500;
+order by created_at, id;
 
 -- name: counted
 select coalesce(sum(calls), 0)::bigint as total, coalesce(sum(calls) filter (where day = $2), 0)::bigint as today

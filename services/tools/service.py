@@ -59,7 +59,7 @@ class ToolService(rpc.ToolServiceServicer):
 
     async def ListToolAudit(self, request: gov.ListToolAuditRequest, context: Any) -> gov.ListToolAuditResponse:
         tool = await self._named(request.name)
-        return governance.audit_response(await self._registry.audit(current().tenant_id, tool))
+        return governance.audit_response(request, await self._registry.audit(current().tenant_id, tool))
 
     async def GetToolUsage(self, request: gov.GetToolUsageRequest, context: Any) -> gov.GetToolUsageResponse:
         tool = await self._named(request.name)

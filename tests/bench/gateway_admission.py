@@ -1,5 +1,5 @@
-"""What admission costs: `python -m tests.bench.gateway_admission` prints the table. Gateway and Envoy run in a process of their
-own, limits are kept in a real Valkey.
+"""What admission costs: `python -m tests.bench.gateway_admission` prints the table. Two gateways with an Envoy each take turns,
+in processes of their own: one takes calls ahead of the limits, which are kept in a real Valkey, and one asks it each time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from deploy.envoy.admission import unasked
 from deploy.local.parts import door_socket
 from deploy.local.state import State
 from services.gateway import question
+from services.gateway.buckets_leased import LeasedBuckets
 from services.gateway.buckets_local import LocalBuckets
 from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
 from shared.clock import SystemClock
@@ -35,21 +37,25 @@ from shared.redis import open_redis
 from tests.support.edge import inputs_of, memory_stores, running_edge, running_envoy
 from tests.support.valkey import free_port, running_valkey
 
-CALLS = 2000
-SECONDS = 5.0
+CALLS = 1500
+SECONDS = 3.0
 AT_ONCE = 64
+NOBODY = identity_service_pb2.GetCallerRequest().SerializeToString()
 CALLER = "agentnet.gateway.v1.IdentityService/GetCaller"
 TICKS = os.sysconf("SC_CLK_TCK")
 WIDE = {name: {"per_second": 1e6, "burst": 10_000_000} for name in ("tenant", "user", "key", "method")}
 
 
-async def serve(folder: Path, redis_url: str) -> None:
+AHEAD, EACH = "ahead", "each"
+
+
+async def serve(folder: Path, redis_url: str, limited: str) -> None:
     """The child: says where it is and serves until its standard input ends."""
     configure("gateway", "WARNING")
     clock = SystemClock()
     async with open_redis(redis_url) as redis:
         buckets = FallbackBuckets(RedisBuckets(redis), LocalBuckets(clock), clock)
-        stores = replace(memory_stores(), buckets=buckets)
+        stores = replace(memory_stores(), buckets=LeasedBuckets(buckets, clock) if limited == AHEAD else buckets)
         ttl = {"key_cache_ttl": 5, "directory_cache_ttl": 5}
         async with running_edge(folder, stores=stores, limits=WIDE, log_level="WARNING", **ttl) as edge:
             port, beside = free_port(), folder / "beside"
@@ -137,55 +143,69 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-async def measure(told: dict[str, str], pid: int) -> list[str]:
-    async with (
-        grpc.aio.insecure_channel(told["edge"]) as edge,
-        grpc.aio.insecure_channel(told["unadmitted"]) as unadmitted,
-    ):
+async def measure(told: dict[str, dict[str, str]], pids: dict[str, int]) -> list[str]:
+    async with AsyncExitStack() as channels:
+        ahead, each = told[AHEAD], told[EACH]
+        unadmitted = await channels.enter_async_context(grpc.aio.insecure_channel(ahead["unadmitted"]))
         await unadmitted.channel_ready()
-        nobody = identity_service_pb2.GetCallerRequest().SerializeToString()
-        free, admitted = unadmitted.unary_unary(f"/{CALLER}"), edge.unary_unary(f"/{CALLER}")
-        bearer = (("authorization", f"Bearer {told['token']}"),)
-        key = (("x-api-key", told["key"]),)
-        ask = Asking(told["door"], check(told["key"]))
-        found = await latencies(
-            {
-                "through Envoy, admission off": lambda: free(nobody),
-                "through Envoy, admitted by API key": lambda: admitted(nobody, metadata=key),
-                "through Envoy, admitted by JWT": lambda: admitted(nobody, metadata=bearer),
-                "admission itself, asked as Envoy asks": ask,
-            }
-        )
-        (_, *none), (_, *by_key), (_, *by_jwt), _ = (
-            (name, at(took, 0.5), at(took, 0.99)) for name, took in found.items()
-        )
-        each_second, microseconds = await rate(ask, pid)
-        return [
-            "| the same call, in turns | p50 ms | p99 ms |",
-            "|---|---|---|",
-            *(f"| {name} | {at(took, 0.5):.2f} | {at(took, 0.99):.2f} |" for name, took in found.items()),
-            *(
-                f"| added by admission, {name} | {one[0] - none[0]:.2f} | {one[1] - none[1]:.2f} |"
-                for name, one in (("API key", by_key), ("JWT", by_jwt))
-            ),
-            "",
-            f"{AT_ONCE} at once, one gateway process: {each_second:.0f} admissions a second, {microseconds:.0f} us of CPU each",
-        ]
+        free = partial(unadmitted.unary_unary(f"/{CALLER}"), NOBODY)
+        door = {name: Asking(one["door"], check(one["key"])) for name, one in told.items()}
+        calls = {
+            "through Envoy, admission off": free,
+            "API key": await through(channels, ahead, ("x-api-key", ahead["key"])),
+            "JWT": await through(channels, ahead, ("authorization", f"Bearer {ahead['token']}")),
+            "API key, Valkey asked on each call": await through(channels, each, ("x-api-key", each["key"])),
+            "the door alone": door[AHEAD],
+            "the door alone, Valkey asked on each call": door[EACH],
+        }
+        found = await latencies(calls)
+        rates = [await rate(door[name], pids[name]) for name in (AHEAD, EACH, AHEAD, EACH)]
+    none = found["through Envoy, admission off"]
+    added = [name for name in found if not name.startswith("the")][1:]
+    return [
+        "| the same call, in turns | p50 ms | p99 ms |",
+        "|---|---|---|",
+        *(f"| {name} | {at(took, 0.5):.2f} | {at(took, 0.99):.2f} |" for name, took in found.items()),
+        *(
+            f"| added, {name} | {at(found[name], 0.5) - at(none, 0.5):.2f} | {at(found[name], 0.99) - at(none, 0.99):.2f} |"
+            for name in added
+        ),
+        "",
+        f"{AT_ONCE} at once, one gateway process; admissions a second, and CPU us each:",
+        *(
+            f"{name}: {each_second:.0f}, {microseconds:.0f}"
+            for name, (each_second, microseconds) in zip((AHEAD, EACH) * 2, rates, strict=True)
+        ),
+    ]
+
+
+async def through(channels: AsyncExitStack, told: dict[str, str], credential: tuple[str, str]) -> Any:
+    """The call through that gateway's Envoy."""
+    edge = await channels.enter_async_context(grpc.aio.insecure_channel(told["edge"]))
+    return partial(edge.unary_unary(f"/{CALLER}"), NOBODY, metadata=(credential,))
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, running_valkey(Path(folder), free_port()) as url:
-        command = (sys.executable, "-m", "tests.bench.gateway_admission", "serve", folder, url)
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        url = stack.enter_context(running_valkey(Path(folder), free_port()))
+        told, children = {}, {}
+        for name in (AHEAD, EACH):
+            (own := Path(folder, name)).mkdir()
+            command = (sys.executable, "-m", "tests.bench.gateway_admission", "serve", str(own), url, name)
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            children[name] = stack.enter_context(child)
+            stack.callback(child.terminate)
             assert child.stdout
-            told = json.loads(child.stdout.readline())
-            table = uvloop.run(measure(told, child.pid))
+            told[name] = json.loads(child.stdout.readline())
+        table = uvloop.run(measure(told, {name: child.pid for name, child in children.items()}))
+        for child in children.values():
             child.communicate("")
     sys.stdout.write("\n".join((*table, f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", "")))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        uvloop.run(serve(Path(sys.argv[2]), sys.argv[3]))
+        uvloop.run(serve(Path(sys.argv[2]), *sys.argv[3:]))
     else:
         main()

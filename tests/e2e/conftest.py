@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,9 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
-from agentnet.client import AgentNet
+from agentnet.client import AgentNet, AgentNetError
 from deploy.local.state import State
 from deploy.local.tokens import mint
 
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The real model's turns are real, and no longer than a test needs.
 SHORT = {"AGENTNET_ORCHESTRATOR_MAX_OUTPUT_TOKENS": "24"}
 CLI = (sys.executable, "-m", "agentnet.cli.main")
+JSON = {"content-type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,45 @@ async def client(mesh: Mesh) -> AsyncIterator[AgentNet]:
     credential = json.loads((mesh.state / "client.json").read_text())["token"]
     async with AgentNet.connect(mesh.edge, credential=credential) as connected:
         yield connected
+
+
+class Rest:
+    """REST calls with a token."""
+
+    def __init__(self, mesh: Mesh, credential: str | None) -> None:
+        self._base = f"http://{mesh.edge}"
+        self._headers = {"authorization": f"Bearer {credential}"} if credential else {}
+
+    async def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        given = {**self._headers, **headers}
+        async with aiohttp.ClientSession() as session:
+            data = io.BytesIO(json.dumps(body).encode()) if body is not None else None
+            sent = JSON | given if data else given
+            async with session.request(method, self._base + path, data=data, headers=sent) as answer:
+                text = await answer.text()
+                return answer.status, json.loads(text) if text else None
+
+
+@pytest.fixture
+def credential(mesh: Mesh) -> str:
+    return str(json.loads((mesh.state / "client.json").read_text())["token"])
+
+
+@pytest.fixture
+def rest(mesh: Mesh, credential: str) -> Rest:
+    return Rest(mesh, credential)
+
+
+def reason_of(body: Any) -> str:
+    return next(detail["reason"] for detail in body["details"] if detail["@type"].endswith("ErrorInfo"))
+
+
+def field_of(body: Any) -> str:
+    bad = next(detail for detail in body["details"] if detail["@type"].endswith("BadRequest"))
+    return str(bad["field_violations"][0]["field"])
+
+
+async def refused(work: Any) -> AgentNetError:
+    with pytest.raises(AgentNetError) as raised:
+        await work
+    return raised.value

@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.test_edge import Rest, credential, reason_of, rest
-
-__all__ = ("credential", "rest")
+from tests.e2e.conftest import Rest, reason_of
 
 FILE = """
 agents:

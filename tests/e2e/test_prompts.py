@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import pytest
-
-from tests.e2e.conftest import Mesh
-from tests.e2e.test_edge import Rest, field_of, reason_of
-
-
-@pytest.fixture
-def rest(mesh: Mesh) -> Rest:
-    return Rest(mesh, str(json.loads((mesh.state / "client.json").read_text())["token"]))
+from tests.e2e.conftest import Rest, field_of, reason_of
 
 
 def prompt(template: str, **changes: Any) -> dict[str, Any]:

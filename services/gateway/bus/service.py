@@ -19,6 +19,7 @@ from services.gateway.bus.webhooks import Webhooks
 from shared import fields
 from shared.clock import Clock
 from shared.identity import current
+from shared.paging import paged
 
 
 class EventService(event_service_pb2_grpc.EventServiceServicer):
@@ -76,7 +77,10 @@ class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
         self, request: webhook_service_pb2.ListWebhooksRequest, context: Any
     ) -> webhook_service_pb2.ListWebhooksResponse:
         found = await self._webhooks.every(current().tenant_id)
-        return webhook_service_pb2.ListWebhooksResponse(webhooks=[to.webhook_message(one) for one in found])
+        shown, token = paged(found, request, scope="webhooks", name=lambda webhook: webhook.id)
+        return webhook_service_pb2.ListWebhooksResponse(
+            webhooks=[to.webhook_message(one) for one in shown], next_page_token=token
+        )
 
     async def UpdateWebhook(
         self, request: webhook_service_pb2.UpdateWebhookRequest, context: Any

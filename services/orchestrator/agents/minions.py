@@ -21,15 +21,18 @@ class Minions:
 
     delegations: Delegations
 
-    async def every(self, tenant: str, *, capability: str) -> Sequence[dispatch_service_pb2.Minion]:
-        """By name."""
-        all_active = await self.delegations.active(tenant)
-        agents = [agent for agent in all_active if not capability or capability in agent.capabilities]
+    async def able(self, tenant: str, *, capability: str) -> Sequence[agent_pb2.Agent]:
+        """Who has the capability, or all, by name."""
+        active = await self.delegations.active(tenant)
+        able = (agent for agent in active if not capability or capability in agent.capabilities)
+        return sorted(able, key=lambda agent: agent.name)
+
+    async def described(self, tenant: str, agents: Sequence[agent_pb2.Agent]) -> Sequence[dispatch_service_pb2.Minion]:
+        """What these are doing."""
         running = await self.delegations.store.running(tenant, now=self.delegations.clock.now())
         known = await self.delegations.history.reputations(tenant, [agent.name for agent in agents])
         return [
-            await self._minion(tenant, agent, running.get(agent.name, 0), known[agent.name].score)
-            for agent in sorted(agents, key=lambda agent: agent.name)
+            await self._minion(tenant, agent, running.get(agent.name, 0), known[agent.name].score) for agent in agents
         ]
 
     async def _minion(

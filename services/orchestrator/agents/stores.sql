@@ -11,8 +11,7 @@ on conflict (tenant_id, source, target, kind) do update set priority = excluded.
 -- name: every_relationship
 select data from agent_relationship
 where ($1::text = '' or source = $1 or target = $1) and ($2::text = '' or kind = $2)
-order by priority desc, source collate "C", target collate "C", kind
-limit 1000;
+order by priority desc, source collate "C", target collate "C", kind;
 
 -- name: delete_relationship
 delete from agent_relationship where id = $1 returning id;

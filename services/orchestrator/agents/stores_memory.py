@@ -36,7 +36,7 @@ class MemoryRelationshipStore:
         found = [
             edge for edge in self._of(tenant) if agent in ("", edge.source, edge.target) and kind in ("", edge.kind)
         ]
-        return sorted(found, key=lambda edge: (-edge.priority, edge.source, edge.target, edge.kind))[:1000]
+        return sorted(found, key=lambda edge: (-edge.priority, edge.source, edge.target, edge.kind))
 
     async def delete(self, tenant: str, relationship_id: str) -> bool:
         return self._edges.pop((tenant, relationship_id), None) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -12,9 +12,10 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from services.gateway.buckets_leased import LeasedBuckets
 from services.gateway.buckets_local import LocalBuckets
 from services.gateway.buckets_redis import FallbackBuckets, RedisBuckets
-from services.gateway.limits import Bucket, Buckets, Rate
+from services.gateway.limits import Bucket, Buckets, Rate, Taken
 from shared.clock import FakeClock, SystemClock
 from shared.redis import open_redis
 from tests.support.valkey import free_port, running_valkey
@@ -22,13 +23,14 @@ from tests.support.valkey import free_port, running_valkey
 SLOW = Rate(0.001, 3)
 
 
-@pytest.fixture(params=["local", "redis"])
+@pytest.fixture(params=["local", "redis", "leased"])
 async def buckets(request: pytest.FixtureRequest) -> AsyncIterator[Buckets]:
     if request.param == "local":
         yield LocalBuckets(SystemClock())
         return
     async with open_redis(request.getfixturevalue("valkey_url")) as redis:
-        yield RedisBuckets(redis)
+        shared = RedisBuckets(redis)
+        yield LeasedBuckets(shared, SystemClock()) if request.param == "leased" else shared
 
 
 def bucket(name: str, rate: Rate = SLOW, cost: int = 1) -> Bucket:
@@ -115,3 +117,63 @@ async def test_a_restarted_redis_has_the_script_again(tmp_path: Path, name: str)
             await asyncio.sleep(1.05)
             await buckets.take([bucket(name)])
             assert int((await redis.hget(f"limit:{{{name}}}", "level")).split(b".")[0]) == 1
+
+
+class Counted:
+    """Shared buckets that count what is asked of them."""
+
+    def __init__(self, shared: Buckets) -> None:
+        self._shared = shared
+        self.asked = 0
+
+    async def take(self, buckets: Sequence[Bucket], *, owe: bool = False) -> Taken:
+        self.asked += 1
+        return await self._shared.take(buckets, owe=owe)
+
+
+async def test_a_caller_that_comes_often_is_limited_without_asking(name: str) -> None:
+    counted = Counted(LocalBuckets(FakeClock()))
+    leased = LeasedBuckets(counted, FakeClock())
+    rates = [bucket(f"{name}:{number}", Rate(0.001, 2_000)) for number in range(3)]
+    taken = []
+    for _ in range(200):
+        taken.append(await leased.take(rates))
+        await asyncio.sleep(0)
+    assert not any(one.wait for one in taken)
+    assert [one.tightest.left for one in taken[-3:]] == [1802, 1801, 1800]
+    assert counted.asked < 50
+
+
+async def test_who_comes_seldom_and_what_is_small_takes_nothing_ahead(name: str) -> None:
+    clock, shared = FakeClock(), LocalBuckets(FakeClock())
+    leased = LeasedBuckets(shared, clock)
+    for rate, pause in ((Rate(0.001, 2_000), 2), (Rate(0.001, 300), 0)):
+        one = bucket(f"{name}:{rate.burst}", rate)
+        for _ in range(10):
+            await leased.take([one])
+            await asyncio.sleep(0)
+            clock.advance(timedelta(seconds=pause))
+        assert (await shared.take([one])).tightest.left == rate.burst - 11
+
+
+async def test_what_was_taken_ahead_is_soon_forgotten(name: str) -> None:
+    clock, counted = FakeClock(), Counted(LocalBuckets(FakeClock()))
+    leased, one = LeasedBuckets(counted, clock), bucket(name, Rate(0.001, 2_000))
+    for _ in range(4):
+        await leased.take([one])
+        await asyncio.sleep(0)
+    before = counted.asked
+    clock.advance(timedelta(seconds=1))
+    await leased.take([one])
+    assert counted.asked == before + 1
+
+
+async def test_replicas_that_take_ahead_never_let_more_through(valkey_url: str, name: str) -> None:
+    one = bucket(name, Rate(0.001, 800))
+    async with open_redis(valkey_url) as here, open_redis(valkey_url) as there:
+        replicas = [LeasedBuckets(RedisBuckets(redis), SystemClock()) for redis in (here, there)]
+        through = 0
+        for _ in range(120):
+            taken = await asyncio.gather(*(replicas[number % 2].take([one]) for number in range(10)))
+            through += sum(not each.wait for each in taken)
+    assert 800 - 2 * 8 <= through <= 800

@@ -164,11 +164,15 @@ async def test_the_tenant_comes_from_the_credential_and_from_nothing_else(edge: 
     spoofed = {"x_tenant_id": "victim", "x_agentnet_tenant": "victim", "tenant": "victim"}
     answer = await edge.rest("GET", "/v1/caller", authorization=f"Bearer {edge.token()}", **spoofed)
     assert answer.body["principal"]["tenant_id"] == "acme"
-    answer = await edge.bearer("GET", "/v1/caller?tenant_id=victim", edge.token())
-    assert (answer.status, answer.reason) == (400, "FIELD_INVALID")
     body = {"display_name": "swap", "roles": ["admin"]}
-    answer = await edge.bearer("POST", "/v1/keys", edge.token(), body | {"tenant_id": "victim"})
-    assert (answer.status, answer.reason) == (400, "FIELD_INVALID")
+    for verb, path, more in (
+        ("GET", "/v1/caller?tenant_id=victim", None),
+        ("POST", "/v1/keys", body | {"tenant": "victim"}),
+    ):
+        answer = await edge.bearer(verb, path, edge.token(), more)
+        assert (answer.status, answer.reason) == (400, "FIELD_INVALID")
+        entry = await audited(edge, answer.headers["x-request-id"], "acme")
+        assert (entry.subject, entry.reason) == ("ada", "FIELD_INVALID")
     made = await edge.ok("POST", "/v1/keys", edge.token(), body)
     assert await edge.stores.keys.find("acme", made["key"]["id"])
     assert not await edge.stores.keys.keys("victim", active_at=None, page=Page())
@@ -247,6 +251,9 @@ async def test_no_way_of_writing_a_path_leads_around_admission(edge: Edge, path:
     answer = await raw(edge, f"POST {path} HTTP/1.1\nHost: edge\nContent-Length: 0\nConnection: close\n\n")
     status = int(answer.split(b" ", 2)[1])
     assert status in {301, 307, 400, 401, 404, 415}, answer
+    if status == 401:
+        (mark,) = (line for line in answer.decode().splitlines() if line.startswith("x-request-id: "))
+        assert (await audited(edge, mark.removeprefix("x-request-id: "))).reason == "CREDENTIALS_MISSING"
     assert b"display_name" not in answer
 
 

@@ -177,6 +177,11 @@ async def test_a_users_record_and_a_tenants_own_role_bring_what_they_say(edge: E
     assert (unknown.status, unknown.reason) == (404, "ROLE_NOT_FOUND")
     invalid = await edge.bearer("PUT", "/v1/roles/odd", admin, {"scopes": ["no:such"]})
     assert invalid.status == 400
+    await edge.ok("PUT", "/v1/roles/zoologist", admin, {"scopes": ["audit:read"]})
+    page = await edge.ok("GET", "/v1/roles?page_size=1", admin)
+    rest = await edge.ok("GET", f"/v1/roles?page_token={page['next_page_token']}", admin)
+    assert [one["name"] for one in (*page["roles"], *rest["roles"])] == ["analyst", "zoologist"]
+    await edge.ok("DELETE", "/v1/roles/zoologist", admin)
     await edge.ok("DELETE", "/v1/roles/analyst", admin)
     assert [role["name"] for role in (await edge.ok("GET", "/v1/roles", admin))["roles"]] == []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,6 +13,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from agentnet.gateway.v1 import identity_service_pb2 as pb
 from agentnet.gateway.v1 import identity_service_pb2_grpc as rpc
+from services.gateway.audit import STRANGERS, AuditFilter
+from shared.paging import Page
 from tests.support.edge import Edge, running_edge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -78,6 +82,34 @@ async def test_a_tenants_record_sets_its_rate(edge: Edge) -> None:
     answers = [await edge.bearer("GET", "/v1/caller", edge.token(tenant="small", subject=f"u{n}")) for n in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert answers[2].body["details"][0]["metadata"] == {"rule": "tenant"}
+
+
+async def without_length(edge: Edge, verb: str, path: str, credential: str) -> bytes:
+    """The answer to a call that does not say how long its body is, for which the door is asked twice: who, then whether."""
+    reader, writer = await asyncio.open_connection(*edge.address.split(":"))
+    writer.write(f"{verb} {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n{credential}\r\n\r\n".encode())
+    answer = await asyncio.wait_for(reader.read(65_536), 5)
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(("verb", "path"), [("DELETE", "/v1/users/nobody"), ("POST", "/v1/keys/key_0/revoke")])
+async def test_a_call_without_a_length_is_counted_once(edge: Edge, verb: str, path: str) -> None:
+    caller = f"authorization: Bearer {edge.token(subject=f'bodiless-{verb}')}"
+    answers = [await without_length(edge, verb, path, caller) for _ in range(4)]
+    left = [line for answer in answers for line in answer.split(b"\r\n") if line.startswith(b"x-ratelimit-remaining")]
+    assert [line.rpartition(b" ")[2] for line in left[-1:]] == [b"0"]
+    assert [answer.split(b" ", 2)[1] for answer in answers] == [b"404", b"404", b"404", b"429"]
+
+
+async def test_a_guess_without_a_length_is_counted_and_audited_once(tmp_path: Path) -> None:
+    limits = {"stranger": {"per_second": 0.01, "burst": 2}}
+    async with running_edge(tmp_path, limits=limits) as edge:
+        answers = [await without_length(edge, "POST", "/v1/keys", "x-api-key: ank.acme.key_0.guess") for _ in range(3)]
+        assert [answer.split(b" ", 2)[1] for answer in answers] == [b"401", b"401", b"429"]
+        await asyncio.sleep(0.1)
+        entries = await edge.stores.audit.entries(STRANGERS, AuditFilter(), Page())
+    assert sorted(entry.reason for entry in entries) == ["API_KEY_INVALID", "API_KEY_INVALID", "RATE_LIMITED"]
 
 
 async def test_guessing_at_credentials_ends_in_a_wait(edge: Edge) -> None:

@@ -181,6 +181,37 @@ class TestOthers:
         assert (answer.status, answer.body["data"]["__typename"]) == (200, "Query"), answer.text
 
 
+@pytest.mark.parametrize(
+    ("verb", "path", "body", "field", "message"),
+    [
+        ("PUT", "/v1/tenants/x", {"standing": "NOPE"}, "tenant.standing",
+         'tenant.standing: "NOPE" is not one of STANDING_ACTIVE, STANDING_SUSPENDED'),
+        ("GET", "/v1/tenants?standing=NOPE", None, "standing",
+         'standing: "NOPE" is not one of STANDING_ACTIVE, STANDING_SUSPENDED'),
+        ("GET", "/v1/tenants?page_size=many", None, "page_size", 'page_size: "many" is not a whole number of 32 bits'),
+        ("PUT", "/v1/tenants/x", {"display_name": {"a": 1}}, "tenant.display_name",
+         "tenant.display_name takes no object; send one plain value"),
+        ("POST", "/v1/sessions", {"agents": ["A", {"x": 1}]}, "agents", "agents takes no object; send one plain value"),
+        ("POST", "/v1/sessions", {"metadata": "x"}, "metadata", 'metadata: "x" is not an object'),
+        ("POST", "/v1/sessions", {"topic": 'a "b": c', "strategy": 5}, "strategy", "strategy: 5 is not a string"),
+        ("POST", "/v1/keys", {"display_name": "x", "expire_time": "soon"}, "expire_time",
+         "expire_time is not a time, for example 2026-01-31T12:00:00Z"),
+        ("POST", "/v1/sessions", [1], "body", "the body cannot be read: Root element must be a message."),
+    ],
+)  # fmt: skip
+async def test_a_value_of_the_wrong_kind_is_refused_with_what_its_field_takes(
+    edge: Edge, verb: str, path: str, body: Any, field: str, message: str
+) -> None:
+    answer = await refused(edge, verb, path, body)
+    assert (violation(answer), answer.body["message"]) == (field, message)
+
+
+async def test_a_body_that_is_no_json_is_said_to_be_none(edge: Edge) -> None:
+    answer = await raw(edge, "/v1/sessions", b'{"topic": "say \\"hi\\"", oops')
+    assert (answer.status, answer.reason, violation(answer)) == (400, "FIELD_INVALID", "body")
+    assert answer.body["message"].startswith("the body cannot be read: ")
+
+
 @pytest.mark.parametrize("method", WITH_BODY, ids=lambda method: method.full_name.partition(".v1.")[2])
 async def test_every_methods_own_fields_arrive(edge: Edge, method: MethodDescriptor) -> None:
     chance = random.Random(method.full_name)

@@ -71,6 +71,17 @@ async def test_minions_show_what_they_are_doing(mesh: Mesh, dispatch: Any) -> No
     assert (idle.minions[0].state, idle.minions[0].reputation) == ("idle", 0.5)
 
 
+async def test_minions_come_by_pages(mesh: Mesh, dispatch: Any) -> None:
+    seen, asked = [], pb.ListMinionsRequest(page_size=1)
+    while not seen or asked.page_token:
+        page = await mesh.ask(dispatch.ListMinions, asked)
+        seen += [one.agent for one in page.minions]
+        asked.page_token = page.next_page_token
+    whole = await mesh.ask(dispatch.ListMinions, pb.ListMinionsRequest())
+    assert seen == [one.agent for one in whole.minions]
+    assert len(seen) > 1
+
+
 async def test_nobody_able_is_said_with_who_lacks_what(mesh: Mesh, dispatch: Any) -> None:
     request = pb.RouteRequest(messages=[ASKED], capabilities=["painting"])
     error = await mesh.refused(dispatch.Route, request)
@@ -158,6 +169,12 @@ async def test_a_chain_runs_along_the_relationships(mesh: Mesh, relationships: A
         relationships.ListAgentRelationships, relations.ListAgentRelationshipsRequest(name="Apollo")
     )
     assert [(one.source, one.target) for one in listed.relationships] == [("Apollo", "Hermes"), ("Athena", "Apollo")]
+    one = relations.ListAgentRelationshipsRequest(name="Apollo", page_size=1)
+    first = await mesh.ask(relationships.ListAgentRelationships, one)
+    one.page_token = first.next_page_token
+    second = await mesh.ask(relationships.ListAgentRelationships, one)
+    assert [*first.relationships, *second.relationships] == list(listed.relationships)
+    assert not second.next_page_token
 
 
 async def test_a_template_becomes_an_agent_with_a_persona(mesh: Mesh, shelf: Any) -> None:
@@ -175,6 +192,12 @@ async def test_a_template_becomes_an_agent_with_a_persona(mesh: Mesh, shelf: Any
     assert (await mesh.ask(shelf.CreateAgentFromTemplate, request)).agent.version == "1.0.1"
     again = await mesh.ask(shelf.ListAgentTemplates, templates.ListAgentTemplatesRequest(domain="coding"))
     assert {one.name: one.uses for one in again.templates} == {"coder": 2, "code-reviewer": 0}
+    asked = templates.ListAgentTemplatesRequest(page_size=len(found.templates) - 1)
+    first = await mesh.ask(shelf.ListAgentTemplates, asked)
+    asked.page_token = first.next_page_token
+    last = await mesh.ask(shelf.ListAgentTemplates, asked)
+    assert [one.name for one in (*first.templates, *last.templates)] == [one.name for one in found.templates]
+    assert (len(last.templates), list(last.personas), last.next_page_token) == (1, [], "")
 
 
 async def test_a_template_says_what_is_missing(mesh: Mesh, shelf: Any) -> None:

@@ -59,6 +59,12 @@ async def test_a_tools_permission_narrows_roles_and_agents(access: Any, keys: Ke
     await access.SetToolPermission(pb.SetToolPermissionRequest(permission=permission), metadata=keys.metadata())
     listed = await access.ListToolPermissions(pb.ListToolPermissionsRequest(), metadata=keys.metadata())
     assert list(listed.permissions) == [permission]
+    other = pb.ToolPermission(tool="zip", roles=["agent"])
+    await access.SetToolPermission(pb.SetToolPermissionRequest(permission=other), metadata=keys.metadata())
+    first = await access.ListToolPermissions(pb.ListToolPermissionsRequest(page_size=1), metadata=keys.metadata())
+    rest = pb.ListToolPermissionsRequest(page_token=first.next_page_token)
+    second = await access.ListToolPermissions(rest, metadata=keys.metadata())
+    assert [list(first.permissions), list(second.permissions)] == [[permission], [other]]
     assert (await authorized(access, keys, ("agent",), tool="db_read", agent="Athena")).allowed
     assert not (await authorized(access, keys, ("agent",), tool="db_read", agent="Apollo")).allowed
     assert not (await authorized(access, keys, ("admin",), tool="db_read", agent="Athena")).allowed

@@ -124,6 +124,12 @@ async def test_a_tenants_rule_takes_the_place_of_a_default_and_may_switch_it_off
     assert await happened(risks, keys, "memory_bloat", agent="Athena") == []
     listed = (await risks.ListEnforcementRules(pb.ListEnforcementRulesRequest(), metadata=keys.metadata())).rules
     assert {one.name: one.built_in for one in listed}["memory_bloat_throttles"] is False
+    seen, asked = [], pb.ListEnforcementRulesRequest(page_size=2)
+    while not seen or asked.page_token:
+        page = await risks.ListEnforcementRules(asked, metadata=keys.metadata())
+        seen += [one.name for one in page.rules]
+        asked.page_token = page.next_page_token
+    assert seen == [one.name for one in listed]
     other = (await risks.ListEnforcementRules(pb.ListEnforcementRulesRequest(), metadata=keys.metadata("globex"))).rules
     assert {one.name: one.built_in for one in other}["memory_bloat_throttles"] is True
 

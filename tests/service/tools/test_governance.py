@@ -148,6 +148,11 @@ async def test_the_audit_tells_who_did_what_when_and_why(stub: Any, keys: Keys, 
         ("approved", FIRST, "testing", "approved", "fine"),
         ("state", AUTHOR, "approved", "active", ""),
     ]
+    asked = gov.ListToolAuditRequest(name="adder", page_size=3)
+    first = await stub.ListToolAudit(asked, metadata=keys.metadata())
+    asked.page_token = first.next_page_token
+    last = await stub.ListToolAudit(asked, metadata=keys.metadata())
+    assert [*first.entries, *last.entries] == list(answer.entries)
     times = [one.create_time.ToDatetime() for one in answer.entries]
     assert times == sorted(set(times))
 

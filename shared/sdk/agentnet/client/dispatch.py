@@ -54,8 +54,14 @@ class Dispatch:
 
     async def minions(self, *, capability: str = "") -> Sequence[dispatch_service_pb2.Minion]:
         """Who takes work, and what they are doing."""
-        request = dispatch_service_pb2.ListMinionsRequest(capability=capability)
-        return (await unary(self._stub.ListMinions(request, **self._call()))).minions
+        found: list[dispatch_service_pb2.Minion] = []
+        token = ""
+        while True:
+            request = dispatch_service_pb2.ListMinionsRequest(capability=capability, page_token=token)
+            answer = await unary(self._stub.ListMinions(request, **self._call()))
+            found += answer.minions
+            if not (token := answer.next_page_token):
+                return found
 
 
 class Relationships:
@@ -77,8 +83,16 @@ class Relationships:
 
     async def list(self, agent: str = "") -> Sequence[relationship_service_pb2.AgentRelationship]:
         """All an agent has, or all there are."""
-        request = relationship_service_pb2.ListAgentRelationshipsRequest(name=agent)
-        return (await unary(self._stub.ListAgentRelationships(request, **self._call()))).relationships
+        found: list[relationship_service_pb2.AgentRelationship] = []
+        token = ""
+        while True:
+            request = relationship_service_pb2.ListAgentRelationshipsRequest(
+                name=agent, page_size=500, page_token=token
+            )
+            answer = await unary(self._stub.ListAgentRelationships(request, **self._call()))
+            found += answer.relationships
+            if not (token := answer.next_page_token):
+                return found
 
     async def run_chain(self, agent: str, prompt: str, *, max_depth: int = 0) -> relationship_service_pb2.Chain:
         """Starts a chain; watch its session, or read it again."""
@@ -138,8 +152,14 @@ class Templates:
 
     async def list(self, *, domain: str = "") -> template_service_pb2.ListAgentTemplatesResponse:
         """Templates and personas."""
-        request = template_service_pb2.ListAgentTemplatesRequest(domain=domain)
-        return await unary(self._stub.ListAgentTemplates(request, **self._call()))
+        found = template_service_pb2.ListAgentTemplatesResponse()
+        while True:
+            token = found.next_page_token
+            request = template_service_pb2.ListAgentTemplatesRequest(domain=domain, page_size=500, page_token=token)
+            found.MergeFrom(answer := await unary(self._stub.ListAgentTemplates(request, **self._call())))
+            if not answer.next_page_token:
+                found.ClearField("next_page_token")
+                return found
 
     async def create_agent(
         self, template: str, *, name: str = "", persona: str = "", parameters: Mapping[str, str] | None = None

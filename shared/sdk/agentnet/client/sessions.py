@@ -199,7 +199,7 @@ class Sessions:
 
     async def inputs(self, session_id: str) -> Sequence[input_pb2.HumanInput]:
         """What the session waits for people to say."""
-        request = input_service_pb2.ListInputsRequest(session_id=session_id)
+        request = input_service_pb2.ListInputsRequest(session_id=session_id, page_size=500)
         return (await unary(self._inputs.ListInputs(request, **self._call()))).inputs
 
     async def inbox(self, *, agent: str = "") -> Sequence[input_pb2.HumanInput]:

@@ -117,8 +117,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRoles(self, request, context):
-        """Lists the tenant's own roles by name, at most 500.
-        Errors: none of its own.
+        """Lists the tenant's own roles by name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,8 @@ class UserServiceStub:
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID): a scope no method has is invalid.
     """
     ListRoles: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListRolesRequest, _user_service_pb2.ListRolesResponse]
-    """Lists the tenant's own roles by name, at most 500.
-    Errors: none of its own.
+    """Lists the tenant's own roles by name.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
     """
     DeleteRole: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteRoleRequest, _user_service_pb2.DeleteRoleResponse]
     """Deletes a role; its holders lose what it brought.
@@ -104,8 +104,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ListRolesRequest,
         context: _aio.ServicerContext[_user_service_pb2.ListRolesRequest, _abc.Awaitable[_user_service_pb2.ListRolesResponse]],
     ) -> _abc.Awaitable[_user_service_pb2.ListRolesResponse]:
-        """Lists the tenant's own roles by name, at most 500.
-        Errors: none of its own.
+        """Lists the tenant's own roles by name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod

@@ -27,7 +27,7 @@ from agentnet.gateway.v1 import webhook_pb2 as agentnet_dot_gateway_dot_v1_dot_w
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/gateway/v1/webhook_service.proto\x12\x13\x61gentnet.gateway.v1\x1a#agentnet/common/v1/permission.proto\x1a!agentnet/gateway/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\"N\n\x14\x43reateWebhookRequest\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"g\n\x15\x43reateWebhookResponse\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"2\n\x11GetWebhookRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\"L\n\x12GetWebhookResponse\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"\x15\n\x13ListWebhooksRequest\"P\n\x14ListWebhooksResponse\x12\x38\n\x08webhooks\x18\x01 \x03(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x08webhooks\"N\n\x14UpdateWebhookRequest\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"O\n\x15UpdateWebhookResponse\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"5\n\x14\x44\x65leteWebhookRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\"\x17\n\x15\x44\x65leteWebhookResponse\"3\n\x12TestWebhookRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\"]\n\x13TestWebhookResponse\x12\x1c\n\tdelivered\x18\x01 \x01(\x08R\tdelivered\x12\x12\n\x04\x63ode\x18\x02 \x01(\x05R\x04\x63ode\x12\x14\n\x05\x65rror\x18\x03 \x01(\tR\x05\x65rror\"\xaf\x01\n\x15ListDeliveriesRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12;\n\x06status\x18\x04 \x01(\x0e\x32#.agentnet.gateway.v1.DeliveryStatusR\x06status\"\x7f\n\x16ListDeliveriesResponse\x12=\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1d.agentnet.gateway.v1.DeliveryR\ndeliveries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n\x15ReplayDeliveryRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1f\n\x0b\x64\x65livery_id\x18\x02 \x01(\tR\ndeliveryId\"S\n\x16ReplayDeliveryResponse\x12\x39\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1d.agentnet.gateway.v1.DeliveryR\x08\x64\x65livery2\xbb\t\n\x0eWebhookService\x12\x83\x01\n\rCreateWebhook\x12).agentnet.gateway.v1.CreateWebhookRequest\x1a*.agentnet.gateway.v1.CreateWebhookResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/webhooks:\x01*\x12\x87\x01\n\nGetWebhook\x12&.agentnet.gateway.v1.GetWebhookRequest\x1a\'.agentnet.gateway.v1.GetWebhookResponse\"(\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/webhooks/{webhook_id}\x12\x80\x01\n\x0cListWebhooks\x12(.agentnet.gateway.v1.ListWebhooksRequest\x1a).agentnet.gateway.v1.ListWebhooksResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/webhooks\x12\x99\x01\n\rUpdateWebhook\x12).agentnet.gateway.v1.UpdateWebhookRequest\x1a*.agentnet.gateway.v1.UpdateWebhookResponse\"1\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02$\x1a\x19/v1/webhooks/{webhook.id}:\x07webhook\x12\x90\x01\n\rDeleteWebhook\x12).agentnet.gateway.v1.DeleteWebhookRequest\x1a*.agentnet.gateway.v1.DeleteWebhookResponse\"(\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b*\x19/v1/webhooks/{webhook_id}\x12\x8f\x01\n\x0bTestWebhook\x12\'.agentnet.gateway.v1.TestWebhookRequest\x1a(.agentnet.gateway.v1.TestWebhookResponse\"-\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02#\"\x1e/v1/webhooks/{webhook_id}/test:\x01*\x12\x9e\x01\n\x0eListDeliveries\x12*.agentnet.gateway.v1.ListDeliveriesRequest\x1a+.agentnet.gateway.v1.ListDeliveriesResponse\"3\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02&\x12$/v1/webhooks/{webhook_id}/deliveries\x12\xb3\x01\n\x0eReplayDelivery\x12*.agentnet.gateway.v1.ReplayDeliveryRequest\x1a+.agentnet.gateway.v1.ReplayDeliveryResponse\"H\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02>\"9/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/gateway/v1/webhook_service.proto\x12\x13\x61gentnet.gateway.v1\x1a#agentnet/common/v1/permission.proto\x1a!agentnet/gateway/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\"N\n\x14\x43reateWebhookRequest\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"g\n\x15\x43reateWebhookResponse\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"2\n\x11GetWebhookRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\"L\n\x12GetWebhookResponse\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"Q\n\x13ListWebhooksRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"x\n\x14ListWebhooksResponse\x12\x38\n\x08webhooks\x18\x01 \x03(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x08webhooks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"N\n\x14UpdateWebhookRequest\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"O\n\x15UpdateWebhookResponse\x12\x36\n\x07webhook\x18\x01 \x01(\x0b\x32\x1c.agentnet.gateway.v1.WebhookR\x07webhook\"5\n\x14\x44\x65leteWebhookRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\"\x17\n\x15\x44\x65leteWebhookResponse\"3\n\x12TestWebhookRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\"]\n\x13TestWebhookResponse\x12\x1c\n\tdelivered\x18\x01 \x01(\x08R\tdelivered\x12\x12\n\x04\x63ode\x18\x02 \x01(\x05R\x04\x63ode\x12\x14\n\x05\x65rror\x18\x03 \x01(\tR\x05\x65rror\"\xaf\x01\n\x15ListDeliveriesRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12;\n\x06status\x18\x04 \x01(\x0e\x32#.agentnet.gateway.v1.DeliveryStatusR\x06status\"\x7f\n\x16ListDeliveriesResponse\x12=\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1d.agentnet.gateway.v1.DeliveryR\ndeliveries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n\x15ReplayDeliveryRequest\x12\x1d\n\nwebhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1f\n\x0b\x64\x65livery_id\x18\x02 \x01(\tR\ndeliveryId\"S\n\x16ReplayDeliveryResponse\x12\x39\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1d.agentnet.gateway.v1.DeliveryR\x08\x64\x65livery2\xbb\t\n\x0eWebhookService\x12\x83\x01\n\rCreateWebhook\x12).agentnet.gateway.v1.CreateWebhookRequest\x1a*.agentnet.gateway.v1.CreateWebhookResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/webhooks:\x01*\x12\x87\x01\n\nGetWebhook\x12&.agentnet.gateway.v1.GetWebhookRequest\x1a\'.agentnet.gateway.v1.GetWebhookResponse\"(\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/webhooks/{webhook_id}\x12\x80\x01\n\x0cListWebhooks\x12(.agentnet.gateway.v1.ListWebhooksRequest\x1a).agentnet.gateway.v1.ListWebhooksResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/webhooks\x12\x99\x01\n\rUpdateWebhook\x12).agentnet.gateway.v1.UpdateWebhookRequest\x1a*.agentnet.gateway.v1.UpdateWebhookResponse\"1\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02$\x1a\x19/v1/webhooks/{webhook.id}:\x07webhook\x12\x90\x01\n\rDeleteWebhook\x12).agentnet.gateway.v1.DeleteWebhookRequest\x1a*.agentnet.gateway.v1.DeleteWebhookResponse\"(\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b*\x19/v1/webhooks/{webhook_id}\x12\x8f\x01\n\x0bTestWebhook\x12\'.agentnet.gateway.v1.TestWebhookRequest\x1a(.agentnet.gateway.v1.TestWebhookResponse\"-\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02#\"\x1e/v1/webhooks/{webhook_id}/test:\x01*\x12\x9e\x01\n\x0eListDeliveries\x12*.agentnet.gateway.v1.ListDeliveriesRequest\x1a+.agentnet.gateway.v1.ListDeliveriesResponse\"3\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02&\x12$/v1/webhooks/{webhook_id}/deliveries\x12\xb3\x01\n\x0eReplayDelivery\x12*.agentnet.gateway.v1.ReplayDeliveryRequest\x1a+.agentnet.gateway.v1.ReplayDeliveryResponse\"H\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02>\"9/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,29 +59,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWEBHOOKRESPONSE']._serialized_start=405
   _globals['_GETWEBHOOKRESPONSE']._serialized_end=481
   _globals['_LISTWEBHOOKSREQUEST']._serialized_start=483
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=504
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=506
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=586
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=588
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=666
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=668
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=747
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=749
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=802
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=804
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=827
-  _globals['_TESTWEBHOOKREQUEST']._serialized_start=829
-  _globals['_TESTWEBHOOKREQUEST']._serialized_end=880
-  _globals['_TESTWEBHOOKRESPONSE']._serialized_start=882
-  _globals['_TESTWEBHOOKRESPONSE']._serialized_end=975
-  _globals['_LISTDELIVERIESREQUEST']._serialized_start=978
-  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1153
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1155
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1282
-  _globals['_REPLAYDELIVERYREQUEST']._serialized_start=1284
-  _globals['_REPLAYDELIVERYREQUEST']._serialized_end=1371
-  _globals['_REPLAYDELIVERYRESPONSE']._serialized_start=1373
-  _globals['_REPLAYDELIVERYRESPONSE']._serialized_end=1456
-  _globals['_WEBHOOKSERVICE']._serialized_start=1459
-  _globals['_WEBHOOKSERVICE']._serialized_end=2670
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=564
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=566
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=686
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=688
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=766
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=768
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=847
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=849
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=902
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=904
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=927
+  _globals['_TESTWEBHOOKREQUEST']._serialized_start=929
+  _globals['_TESTWEBHOOKREQUEST']._serialized_end=980
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_start=982
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_end=1075
+  _globals['_LISTDELIVERIESREQUEST']._serialized_start=1078
+  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1253
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1255
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1382
+  _globals['_REPLAYDELIVERYREQUEST']._serialized_start=1384
+  _globals['_REPLAYDELIVERYREQUEST']._serialized_end=1471
+  _globals['_REPLAYDELIVERYRESPONSE']._serialized_start=1473
+  _globals['_REPLAYDELIVERYRESPONSE']._serialized_end=1556
+  _globals['_WEBHOOKSERVICE']._serialized_start=1559
+  _globals['_WEBHOOKSERVICE']._serialized_end=2770
 # @@protoc_insertion_point(module_scope)

@@ -103,7 +103,7 @@ class WebhookServiceServicer:
 
     def ListWebhooks(self, request, context):
         """Lists all, by id: at most 500 a tenant.
-        Errors: none of its own.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

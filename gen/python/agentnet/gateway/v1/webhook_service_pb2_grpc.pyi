@@ -29,7 +29,7 @@ class WebhookServiceStub:
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]
     """Lists all, by id: at most 500 a tenant.
-    Errors: none of its own.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
     """
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateWebhookRequest, _webhook_service_pb2.UpdateWebhookResponse]
     """Replaces address, name, events, format and whether it is enabled.
@@ -85,7 +85,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_webhook_service_pb2.ListWebhooksRequest, _abc.Awaitable[_webhook_service_pb2.ListWebhooksResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.ListWebhooksResponse]:
         """Lists all, by id: at most 500 a tenant.
-        Errors: none of its own.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod

@@ -376,16 +376,24 @@ class ListMinionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CAPABILITY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     capability: _builtins.str
     """Only with this capability; empty: all."""
+    page_size: _builtins.int
+    """How many at most: 0 means 50, capped at 500."""
+    page_token: _builtins.str
+    """Where to go on: next_page_token of the page before; empty for the first."""
     def __init__(
         self,
         *,
         capability: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -398,6 +406,9 @@ class ListMinionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MINIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
     def minions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Minion]:
         """By name."""
@@ -406,10 +417,11 @@ class ListMinionsResponse(_message.Message):
         self,
         *,
         minions: _abc.Iterable[Global___Minion] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["minions", b"minions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minions", b"minions", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,8 +116,8 @@ class DispatchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMinions(self, request, context):
-        """Lists the agents that take work, with what they are doing and how they do, by name. Not paged: at most 500.
-        Errors: INVALID_ARGUMENT (FIELD_INVALID).
+        """Lists the agents that take work, of the first 500 agents, with what they are doing and how they do, by name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,8 @@ class DispatchServiceStub:
     caller an operator.
     """
     ListMinions: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.ListMinionsRequest, _dispatch_service_pb2.ListMinionsResponse]
-    """Lists the agents that take work, with what they are doing and how they do, by name. Not paged: at most 500.
-    Errors: INVALID_ARGUMENT (FIELD_INVALID).
+    """Lists the agents that take work, of the first 500 agents, with what they are doing and how they do, by name.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
     """
 
 class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -108,8 +108,8 @@ class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dispatch_service_pb2.ListMinionsRequest,
         context: _aio.ServicerContext[_dispatch_service_pb2.ListMinionsRequest, _abc.Awaitable[_dispatch_service_pb2.ListMinionsResponse]],
     ) -> _abc.Awaitable[_dispatch_service_pb2.ListMinionsResponse]:
-        """Lists the agents that take work, with what they are doing and how they do, by name. Not paged: at most 500.
-        Errors: INVALID_ARGUMENT (FIELD_INVALID).
+        """Lists the agents that take work, of the first 500 agents, with what they are doing and how they do, by name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
 
 def add_DispatchServiceServicer_to_server(servicer: DispatchServiceServicer, server: _aio.Server) -> None: ...

@@ -27,7 +27,7 @@ from agentnet.orchestrator.v1 import input_pb2 as agentnet_dot_orchestrator_dot_
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentnet/orchestrator/v1/input_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a$agentnet/orchestrator/v1/input.proto\x1a\x1cgoogle/api/annotations.proto\"\x9f\x01\n\x10GiveInputRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x19\n\x08input_id\x18\x02 \x01(\tR\x07inputId\x12\x16\n\x06\x61nswer\x18\x03 \x01(\tR\x06\x61nswer\x12\x1a\n\x08\x61pproved\x18\x04 \x01(\x08R\x08\x61pproved\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\"O\n\x11GiveInputResponse\x12:\n\x05input\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.HumanInputR\x05input\"2\n\x11ListInputsRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"R\n\x12ListInputsResponse\x12<\n\x06inputs\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.HumanInputR\x06inputs\"n\n\x14InjectMessageRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"6\n\x15InjectMessageResponse\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\"i\n\x15ListOpenInputsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\"~\n\x16ListOpenInputsResponse\x12<\n\x06inputs\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.HumanInputR\x06inputs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x83\x05\n\x0cInputService\x12\xa0\x01\n\tGiveInput\x12*.agentnet.orchestrator.v1.GiveInputRequest\x1a+.agentnet.orchestrator.v1.GiveInputResponse\":\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x30\"+/v1/sessions/{session_id}/inputs/{input_id}:\x01*\x12\x98\x01\n\nListInputs\x12+.agentnet.orchestrator.v1.ListInputsRequest\x1a,.agentnet.orchestrator.v1.ListInputsResponse\"/\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}/inputs\x12\x8e\x01\n\x0eListOpenInputs\x12/.agentnet.orchestrator.v1.ListOpenInputsRequest\x1a\x30.agentnet.orchestrator.v1.ListOpenInputsResponse\"\x19\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/inputs\x12\xa3\x01\n\rInjectMessage\x12..agentnet.orchestrator.v1.InjectMessageRequest\x1a/.agentnet.orchestrator.v1.InjectMessageResponse\"1\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\'\"\"/v1/sessions/{session_id}/messages:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentnet/orchestrator/v1/input_service.proto\x12\x18\x61gentnet.orchestrator.v1\x1a#agentnet/common/v1/permission.proto\x1a$agentnet/orchestrator/v1/input.proto\x1a\x1cgoogle/api/annotations.proto\"\x9f\x01\n\x10GiveInputRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x19\n\x08input_id\x18\x02 \x01(\tR\x07inputId\x12\x16\n\x06\x61nswer\x18\x03 \x01(\tR\x06\x61nswer\x12\x1a\n\x08\x61pproved\x18\x04 \x01(\x08R\x08\x61pproved\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\"O\n\x11GiveInputResponse\x12:\n\x05input\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.HumanInputR\x05input\"n\n\x11ListInputsRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"z\n\x12ListInputsResponse\x12<\n\x06inputs\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.HumanInputR\x06inputs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"n\n\x14InjectMessageRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"6\n\x15InjectMessageResponse\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\"i\n\x15ListOpenInputsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\"~\n\x16ListOpenInputsResponse\x12<\n\x06inputs\x18\x01 \x03(\x0b\x32$.agentnet.orchestrator.v1.HumanInputR\x06inputs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x83\x05\n\x0cInputService\x12\xa0\x01\n\tGiveInput\x12*.agentnet.orchestrator.v1.GiveInputRequest\x1a+.agentnet.orchestrator.v1.GiveInputResponse\":\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x30\"+/v1/sessions/{session_id}/inputs/{input_id}:\x01*\x12\x98\x01\n\nListInputs\x12+.agentnet.orchestrator.v1.ListInputsRequest\x1a,.agentnet.orchestrator.v1.ListInputsResponse\"/\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}/inputs\x12\x8e\x01\n\x0eListOpenInputs\x12/.agentnet.orchestrator.v1.ListOpenInputsRequest\x1a\x30.agentnet.orchestrator.v1.ListOpenInputsResponse\"\x19\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/inputs\x12\xa3\x01\n\rInjectMessage\x12..agentnet.orchestrator.v1.InjectMessageRequest\x1a/.agentnet.orchestrator.v1.InjectMessageResponse\"1\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\'\"\"/v1/sessions/{session_id}/messages:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,17 +47,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GIVEINPUTRESPONSE']._serialized_start=341
   _globals['_GIVEINPUTRESPONSE']._serialized_end=420
   _globals['_LISTINPUTSREQUEST']._serialized_start=422
-  _globals['_LISTINPUTSREQUEST']._serialized_end=472
-  _globals['_LISTINPUTSRESPONSE']._serialized_start=474
-  _globals['_LISTINPUTSRESPONSE']._serialized_end=556
-  _globals['_INJECTMESSAGEREQUEST']._serialized_start=558
-  _globals['_INJECTMESSAGEREQUEST']._serialized_end=668
-  _globals['_INJECTMESSAGERESPONSE']._serialized_start=670
-  _globals['_INJECTMESSAGERESPONSE']._serialized_end=724
-  _globals['_LISTOPENINPUTSREQUEST']._serialized_start=726
-  _globals['_LISTOPENINPUTSREQUEST']._serialized_end=831
-  _globals['_LISTOPENINPUTSRESPONSE']._serialized_start=833
-  _globals['_LISTOPENINPUTSRESPONSE']._serialized_end=959
-  _globals['_INPUTSERVICE']._serialized_start=962
-  _globals['_INPUTSERVICE']._serialized_end=1605
+  _globals['_LISTINPUTSREQUEST']._serialized_end=532
+  _globals['_LISTINPUTSRESPONSE']._serialized_start=534
+  _globals['_LISTINPUTSRESPONSE']._serialized_end=656
+  _globals['_INJECTMESSAGEREQUEST']._serialized_start=658
+  _globals['_INJECTMESSAGEREQUEST']._serialized_end=768
+  _globals['_INJECTMESSAGERESPONSE']._serialized_start=770
+  _globals['_INJECTMESSAGERESPONSE']._serialized_end=824
+  _globals['_LISTOPENINPUTSREQUEST']._serialized_start=826
+  _globals['_LISTOPENINPUTSREQUEST']._serialized_end=931
+  _globals['_LISTOPENINPUTSRESPONSE']._serialized_start=933
+  _globals['_LISTOPENINPUTSRESPONSE']._serialized_end=1059
+  _globals['_INPUTSERVICE']._serialized_start=1062
+  _globals['_INPUTSERVICE']._serialized_end=1705
 # @@protoc_insertion_point(module_scope)

@@ -72,7 +72,7 @@ class InputServiceServicer:
 
     def ListInputs(self, request, context):
         """Lists what one session waits for.
-        Errors: NOT_FOUND (SESSION_NOT_FOUND).
+        Errors: NOT_FOUND (SESSION_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,7 +23,7 @@ class InputServiceStub:
     """
     ListInputs: _aio.UnaryUnaryMultiCallable[_input_service_pb2.ListInputsRequest, _input_service_pb2.ListInputsResponse]
     """Lists what one session waits for.
-    Errors: NOT_FOUND (SESSION_NOT_FOUND).
+    Errors: NOT_FOUND (SESSION_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
     """
     ListOpenInputs: _aio.UnaryUnaryMultiCallable[_input_service_pb2.ListOpenInputsRequest, _input_service_pb2.ListOpenInputsResponse]
     """Lists what all sessions of the tenant wait for: one inbox for its people.
@@ -55,7 +55,7 @@ class InputServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_input_service_pb2.ListInputsRequest, _abc.Awaitable[_input_service_pb2.ListInputsResponse]],
     ) -> _abc.Awaitable[_input_service_pb2.ListInputsResponse]:
         """Lists what one session waits for.
-        Errors: NOT_FOUND (SESSION_NOT_FOUND).
+        Errors: NOT_FOUND (SESSION_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod

@@ -76,8 +76,8 @@ class RelationshipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgentRelationships(self, request, context):
-        """Lists the relationships an agent has, as source or as target, by priority and name. Not paged: at most 1,000.
-        Errors: INVALID_ARGUMENT (FIELD_INVALID).
+        """Lists the relationships an agent has, as source or as target, by priority and name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

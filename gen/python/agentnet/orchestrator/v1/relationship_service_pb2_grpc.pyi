@@ -22,8 +22,8 @@ class RelationshipServiceStub:
     FAILED_PRECONDITION (RELATIONSHIP_INVALID): chains would run in a circle, or an agent be joined with itself.
     """
     ListAgentRelationships: _aio.UnaryUnaryMultiCallable[_relationship_service_pb2.ListAgentRelationshipsRequest, _relationship_service_pb2.ListAgentRelationshipsResponse]
-    """Lists the relationships an agent has, as source or as target, by priority and name. Not paged: at most 1,000.
-    Errors: INVALID_ARGUMENT (FIELD_INVALID).
+    """Lists the relationships an agent has, as source or as target, by priority and name.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
     """
     DeleteAgentRelationship: _aio.UnaryUnaryMultiCallable[_relationship_service_pb2.DeleteAgentRelationshipRequest, _relationship_service_pb2.DeleteAgentRelationshipResponse]
     """Ends a relationship. Chains that run go on as they began.
@@ -60,8 +60,8 @@ class RelationshipServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _relationship_service_pb2.ListAgentRelationshipsRequest,
         context: _aio.ServicerContext[_relationship_service_pb2.ListAgentRelationshipsRequest, _abc.Awaitable[_relationship_service_pb2.ListAgentRelationshipsResponse]],
     ) -> _abc.Awaitable[_relationship_service_pb2.ListAgentRelationshipsResponse]:
-        """Lists the relationships an agent has, as source or as target, by priority and name. Not paged: at most 1,000.
-        Errors: INVALID_ARGUMENT (FIELD_INVALID).
+        """Lists the relationships an agent has, as source or as target, by priority and name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod

@@ -57,8 +57,8 @@ class AgentTemplateServiceServicer:
     """
 
     def ListAgentTemplates(self, request, context):
-        """Lists templates and personas by domain and name. Not paged: at most 1,000 of each.
-        Errors: INVALID_ARGUMENT (FIELD_TOO_LONG).
+        """Lists templates and personas by domain and name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

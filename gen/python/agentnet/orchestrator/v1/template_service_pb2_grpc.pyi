@@ -17,8 +17,8 @@ class AgentTemplateServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAgentTemplates: _aio.UnaryUnaryMultiCallable[_template_service_pb2.ListAgentTemplatesRequest, _template_service_pb2.ListAgentTemplatesResponse]
-    """Lists templates and personas by domain and name. Not paged: at most 1,000 of each.
-    Errors: INVALID_ARGUMENT (FIELD_TOO_LONG).
+    """Lists templates and personas by domain and name.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
     """
     CreateAgentFromTemplate: _aio.UnaryUnaryMultiCallable[_template_service_pb2.CreateAgentFromTemplateRequest, _template_service_pb2.CreateAgentFromTemplateResponse]
     """Makes an agent of a template, with a persona's voice if one is named.
@@ -39,8 +39,8 @@ class AgentTemplateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _template_service_pb2.ListAgentTemplatesRequest,
         context: _aio.ServicerContext[_template_service_pb2.ListAgentTemplatesRequest, _abc.Awaitable[_template_service_pb2.ListAgentTemplatesResponse]],
     ) -> _abc.Awaitable[_template_service_pb2.ListAgentTemplatesResponse]:
-        """Lists templates and personas by domain and name. Not paged: at most 1,000 of each.
-        Errors: INVALID_ARGUMENT (FIELD_TOO_LONG).
+        """Lists templates and personas by domain and name.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, FIELD_TOO_LONG, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod

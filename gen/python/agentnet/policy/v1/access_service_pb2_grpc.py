@@ -90,7 +90,7 @@ class AccessServiceServicer:
 
     def ListToolPermissions(self, request, context):
         """Lists tool permissions, by tool.
-        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,7 @@ class AccessServiceStub:
     """
     ListToolPermissions: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListToolPermissionsRequest, _access_service_pb2.ListToolPermissionsResponse]
     """Lists tool permissions, by tool.
-    Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
     """
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListAuditEntriesRequest, _access_service_pb2.ListAuditEntriesResponse]
     """Lists the audit trail in order. Entries older than 90 days are in the archive.
@@ -74,7 +74,7 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_access_service_pb2.ListToolPermissionsRequest, _abc.Awaitable[_access_service_pb2.ListToolPermissionsResponse]],
     ) -> _abc.Awaitable[_access_service_pb2.ListToolPermissionsResponse]:
         """Lists tool permissions, by tool.
-        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
         """
 
     @_abc_1.abstractmethod

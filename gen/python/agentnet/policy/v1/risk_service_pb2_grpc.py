@@ -105,7 +105,7 @@ class RiskServiceServicer:
 
     def ListEnforcementRules(self, request, context):
         """Lists the rules, the tenant's own and the defaults it has not replaced, by name.
-        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

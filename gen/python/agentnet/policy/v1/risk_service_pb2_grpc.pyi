@@ -34,7 +34,7 @@ class RiskServiceStub:
     """
     ListEnforcementRules: _aio.UnaryUnaryMultiCallable[_risk_service_pb2.ListEnforcementRulesRequest, _risk_service_pb2.ListEnforcementRulesResponse]
     """Lists the rules, the tenant's own and the defaults it has not replaced, by name.
-    Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+    Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
     """
     ListEnforcementActions: _aio.UnaryUnaryMultiCallable[_risk_service_pb2.ListEnforcementActionsRequest, _risk_service_pb2.ListEnforcementActionsResponse]
     """Lists what rules did, newest first; only what still holds when asked so.
@@ -91,7 +91,7 @@ class RiskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_risk_service_pb2.ListEnforcementRulesRequest, _abc.Awaitable[_risk_service_pb2.ListEnforcementRulesResponse]],
     ) -> _abc.Awaitable[_risk_service_pb2.ListEnforcementRulesResponse]:
         """Lists the rules, the tenant's own and the defaults it has not replaced, by name.
-        Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
+        Errors: INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
         """
 
     @_abc_1.abstractmethod

@@ -170,7 +170,7 @@ class ToolServiceServicer:
 
     def ListToolAudit(self, request, context):
         """Lists what was done to a version, oldest first.
-        Errors: NOT_FOUND (TOOL_NOT_FOUND).
+        Errors: NOT_FOUND (TOOL_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

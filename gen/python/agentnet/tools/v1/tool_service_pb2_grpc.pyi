@@ -58,7 +58,7 @@ class ToolServiceStub:
     """
     ListToolAudit: _aio.UnaryUnaryMultiCallable[_governance_pb2.ListToolAuditRequest, _governance_pb2.ListToolAuditResponse]
     """Lists what was done to a version, oldest first.
-    Errors: NOT_FOUND (TOOL_NOT_FOUND).
+    Errors: NOT_FOUND (TOOL_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
     """
     GetToolUsage: _aio.UnaryUnaryMultiCallable[_governance_pb2.GetToolUsageRequest, _governance_pb2.GetToolUsageResponse]
     """Tells how a version is used.
@@ -165,7 +165,7 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_governance_pb2.ListToolAuditRequest, _abc.Awaitable[_governance_pb2.ListToolAuditResponse]],
     ) -> _abc.Awaitable[_governance_pb2.ListToolAuditResponse]:
         """Lists what was done to a version, oldest first.
-        Errors: NOT_FOUND (TOOL_NOT_FOUND).
+        Errors: NOT_FOUND (TOOL_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod
