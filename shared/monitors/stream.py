@@ -17,7 +17,7 @@ from shared.monitors.automaton import Automaton
 from shared.monitors.detectors import Check, Detector, detectors
 from shared.monitors.lane import EveryMatch, FirstMatch, Match
 from shared.monitors.pattern import PatternInvalid
-from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Target, Verdict
+from shared.monitors.rules import RANK, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
 
 __all__ = (
     "HOLD_LIMIT",
@@ -223,7 +223,7 @@ class StreamMonitor:
         rule = entry.compiled.rule
         action = action or rule.acts_on(self._target)
         if self.worst.get(rule.name) is not action:
-            self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=_RANK.index)
+            self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=RANK.index)
         return Verdict(rule, entry.compiled.bundle, action, self._target, match.start, match.end, entry.detector.kind)
 
     def _too_long(self) -> Verdict:
@@ -268,11 +268,6 @@ class StreamMonitor:
         if keep > 0:
             self._text = self._text[keep:]
             self._base += keep
-
-
-_RANK: Final = [
-    Action.ALLOW, Action.WARN, Action.ESCALATE, Action.REDACT, Action.REQUIRE_APPROVAL, Action.BLOCK,
-]  # fmt: skip
 
 
 def _lane(rules: Iterable[CompiledRule]) -> _Lane:
