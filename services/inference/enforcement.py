@@ -131,8 +131,7 @@ class Guard:
 
     def statuses(self) -> list[tuple[str, str, float]]:
         """Each rule of the output, its worst outcome and the seconds it took."""
-        tally = Tally(statuses(self._text))
-        tally.add(statuses(self._reasoning))
+        tally = Tally(statuses(self._text, self._reasoning))
         tally.add(self._sentences.tally.statuses() if self._sentences else ())
         tally.add(self._whole.statuses if self._whole else ())
         return tally.statuses()
@@ -145,7 +144,12 @@ class JudgedPrompt:
     texts: list[str]
     verdicts: list[Verdict]
     refusal: PolicyBlocked | None
-    monitors: list[Status] = field(default_factory=list)
+    monitors: Sequence[StreamMonitor] = ()
+    slow: Tally = field(default_factory=Tally)
+
+    def statuses(self) -> list[Status]:
+        """Each rule of the prompt, its worst outcome and the seconds it took."""
+        return [*statuses(*self.monitors), *self.slow.statuses()]
 
 
 class Enforcement:
@@ -195,16 +199,13 @@ class Enforcement:
 
     async def check_prompt(self, held: Held, payer: Payer, texts: Sequence[str], *, override: str = "") -> JudgedPrompt:
         """What rules say of a prompt. Raises PolicyUnavailable."""
-        rulings, tally = [], Tally()
-        for text in texts:
-            monitor = StreamMonitor(held.prompt, Target.PROMPT)
-            rulings.append(monitor.finish(text))
-            tally.add(statuses(monitor))
+        monitors, tally = [StreamMonitor(held.prompt, Target.PROMPT) for _ in texts], Tally()
+        rulings = [monitor.finish(text) for monitor, text in zip(monitors, texts, strict=True)]
         left = [ruling.text for ruling in rulings]
         if held.prompt_sentences and not any(ruling.blocked for ruling in rulings):
             slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT, override)
             outcomes = [await slow.judge(text) if text else Outcome(text) for text in left]
-            tally.add(slow.tally.statuses())
+            tally = slow.tally
             rulings += [
                 Ruling(outcome.text, tuple(one.verdict for one in outcome.findings), outcome.blocked)
                 for outcome in outcomes
@@ -214,7 +215,7 @@ class Enforcement:
             note("prompt", _of_prompt(texts, rulings))
         refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
-        return JudgedPrompt(left, verdicts, refusals[0] if refusals else None, tally.statuses())
+        return JudgedPrompt(left, verdicts, refusals[0] if refusals else None, monitors, tally)
 
     def guard(self, held: Held, payer: Payer, *, override: str = "", sources: Sequence[str] = ()) -> Guard:
         """Fresh monitors for one generation; `sources` are what its answer may draw on."""

@@ -181,7 +181,7 @@ class Engine:
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
-            numbers=NumberRules(held.numbers, order.messages), judged_before=judged.monitors,
+            numbers=NumberRules(held.numbers, order.messages), judged_before=judged.statuses,
             prompt_version=order.prompt_version, kept=admitted.kept,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip

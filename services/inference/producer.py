@@ -74,7 +74,7 @@ class Producer:
     breakers: Breakers
     clock: Clock
     numbers: NumberRules
-    judged_before: Sequence[Status] = ()
+    judged_before: Callable[[], list[Status]] = list
     prompt_version: str = ""
     kept: Callable[[Answered], None] = lambda _: None
     ended: Callable[[Ended], None] = lambda _: None
@@ -329,7 +329,7 @@ class Producer:
         return events.finished(summary, self._transcript.finish, started_at=started_at, first_token_at=first)
 
     def _monitors(self) -> list[Status]:
-        tally = Tally((*self.judged_before, *self.guard.statuses()))
+        tally = Tally((*self.judged_before(), *self.guard.statuses()))
         tally.add(self.numbers.statuses())
         return tally.statuses()
 

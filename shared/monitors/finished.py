@@ -66,8 +66,9 @@ class Tally:
 
     def add(self, statuses: Iterable[Status]) -> None:
         for name, status, seconds in statuses:
-            known, spent = self._found.get(name, (PASS, 0.0))
-            self._found[name] = (max(known, status, key=_WORSE.index), spent + seconds)
+            known, spent = self._found.get(name, (status, 0.0))
+            worst_of = known if known == status else max(known, status, key=_WORSE.index)
+            self._found[name] = (worst_of, spent + seconds)
 
     def reported(self, reports: Iterable[Report]) -> None:
         self.add((one.name, one.status, one.elapsed / timedelta(seconds=1)) for one in reports)

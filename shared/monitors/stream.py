@@ -133,8 +133,12 @@ class StreamMonitor:
     @property
     def seconds(self) -> dict[str, float]:
         """Time by rule: rules are searched for all at once, so each has an equal share."""
-        share = self._seconds / max(1, len(self._rules))
-        return {compiled.rule.name: share for compiled in self._rules}
+        return dict.fromkeys((compiled.rule.name for compiled in self._rules), self.share)
+
+    @property
+    def share(self) -> float:
+        """Each rule's part of the time."""
+        return self._seconds / max(1, len(self._rules))
 
     def feed(self, text: str) -> Ruling:
         """Judges the next piece."""
@@ -286,8 +290,12 @@ def judge(rules: Sequence[CompiledRule], target: Target, text: str, overridden: 
     return StreamMonitor(rules, target, overridden).finish(text)
 
 
-def statuses(monitor: StreamMonitor) -> Iterator[tuple[str, str, float]]:
-    """Each rule's name, worst outcome and seconds spent."""
-    for name, seconds in monitor.seconds.items():
-        worst = monitor.worst.get(name)
-        yield name, worst.value if worst else "pass", seconds
+def statuses(*monitors: StreamMonitor) -> Iterator[tuple[str, str, float]]:
+    """Each rule's name, worst outcome and seconds spent, in streams under the same rules."""
+    worst: dict[str, Action] = {}
+    for monitor in monitors:
+        for name, action in monitor.worst.items():
+            worst[name] = max(worst.get(name, action), action, key=RANK.index)
+    share = sum(monitor.share for monitor in monitors)
+    for name in monitors[0].seconds if monitors else ():
+        yield name, worst[name].value if name in worst else "pass", share
