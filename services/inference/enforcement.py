@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +16,7 @@ from shared.errors import MeshError, Unavailable
 from shared.log import log
 from shared.monitors.decisions import Decided, Decisions, Heard, named
 from shared.monitors.enforced import Enforced
+from shared.monitors.finished import FinishedMonitor, Status, Tally, with_whole_rules
 from shared.monitors.pipeline import Outcome
 from shared.monitors.rules import Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
@@ -30,8 +31,8 @@ _KNOWN_AT_MOST: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Rules by what they judge: those that read as text flows, compiled, and the bundles with rules for sentences and
-    for numbers.
+    """Rules by what they judge: those that read as text flows, compiled, and the bundles with rules for sentences, for
+    numbers and for whole answers.
     """
 
     prompt: tuple[CompiledRule, ...]
@@ -40,6 +41,7 @@ class Held:
     prompt_sentences: tuple[Bundle, ...]
     output_sentences: tuple[Bundle, ...]
     numbers: tuple[Bundle, ...]
+    whole: tuple[Bundle, ...]
     labels: tuple[str, ...] = ()
 
     @classmethod
@@ -51,6 +53,7 @@ class Held:
             prompt_sentences=with_sentence_rules(bundles, Target.PROMPT),
             output_sentences=with_sentence_rules(bundles, Target.OUTPUT),
             numbers=with_number_rules(bundles),
+            whole=with_whole_rules(bundles),
             labels=tuple(bundle.label for bundle in bundles),
         )
 
@@ -61,9 +64,17 @@ _NOTHING: Final = Held.of(())
 class Guard:
     """All that one generation says, under the rules of its tenant: text, thoughts and the arguments of tools."""
 
-    def __init__(self, held: Held, sentences: SentenceRules | None, note: GuardNote | None = None) -> None:
+    def __init__(
+        self,
+        held: Held,
+        sentences: SentenceRules | None,
+        note: GuardNote | None = None,
+        sources: Sequence[str] = (),
+    ) -> None:
         self._held = held
         self._sentences = sentences
+        self._sources = sources
+        self._whole = FinishedMonitor(held.whole, sources) if held.whole else None
         self._note = note
         self._said, self._thought, self._asked = Heard(Target.OUTPUT), Heard(Target.OUTPUT), list[Decided]()
         self._text = StreamMonitor(held.output, Target.OUTPUT)
@@ -75,6 +86,8 @@ class Guard:
     async def text(self, piece: str) -> Ruling:
         """Judges the next piece of text. Raises PolicyUnavailable."""
         ruling = await self._slow_text.feed(piece) if self._slow_text else self._text.feed(piece)
+        if self._whole:
+            ruling = self._whole.feed(ruling)
         return self._said.saw(piece, ruling) if self._note else ruling
 
     async def reasoning(self, piece: str) -> Ruling:
@@ -82,9 +95,12 @@ class Guard:
         ruling = await self._slow_reasoning.feed(piece) if self._slow_reasoning else self._reasoning.feed(piece)
         return self._thought.saw(piece, ruling) if self._note else ruling
 
-    async def end_of_text(self) -> Ruling:
-        """Judges what is still held back."""
-        return self._said.saw("", await self._slow_text.finish() if self._slow_text else self._text.finish())
+    async def end_of_text(self, *, answers: bool = True) -> Ruling:
+        """Judges what is still held back, then the whole; `answers` is false for a text beside calls of tools."""
+        ruling = await self._slow_text.finish() if self._slow_text else self._text.finish()
+        if self._whole:
+            ruling = self._whole.finish(ruling, answers=answers)
+        return self._said.saw("", ruling)
 
     async def end_of_reasoning(self) -> Ruling:
         ruling = await self._slow_reasoning.finish() if self._slow_reasoning else self._reasoning.finish()
@@ -111,11 +127,14 @@ class Guard:
 
     def anew(self) -> Guard:
         """The same rules for output that starts anew."""
-        return Guard(self._held, self._sentences, self._note)
+        return Guard(self._held, self._sentences, self._note, self._sources)
 
     def statuses(self) -> list[tuple[str, str, float]]:
         """Each rule of the output, its worst outcome and the seconds it took."""
-        return list(statuses(self._text))
+        tally = Tally(statuses(self._text, self._reasoning))
+        tally.add(self._sentences.tally.statuses() if self._sentences else ())
+        tally.add(self._whole.statuses if self._whole else ())
+        return tally.statuses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +144,12 @@ class JudgedPrompt:
     texts: list[str]
     verdicts: list[Verdict]
     refusal: PolicyBlocked | None
+    monitors: Sequence[StreamMonitor] = ()
+    slow: Tally = field(default_factory=Tally)
+
+    def statuses(self) -> list[Status]:
+        """Each rule of the prompt, its worst outcome and the seconds it took."""
+        return [*statuses(*self.monitors), *self.slow.statuses()]
 
 
 class Enforcement:
@@ -174,11 +199,13 @@ class Enforcement:
 
     async def check_prompt(self, held: Held, payer: Payer, texts: Sequence[str], *, override: str = "") -> JudgedPrompt:
         """What rules say of a prompt. Raises PolicyUnavailable."""
-        rulings = [judge(held.prompt, Target.PROMPT, text) for text in texts]
+        monitors, tally = [StreamMonitor(held.prompt, Target.PROMPT) for _ in texts], Tally()
+        rulings = [monitor.finish(text) for monitor, text in zip(monitors, texts, strict=True)]
         left = [ruling.text for ruling in rulings]
         if held.prompt_sentences and not any(ruling.blocked for ruling in rulings):
             slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT, override)
             outcomes = [await slow.judge(text) if text else Outcome(text) for text in left]
+            tally = slow.tally
             rulings += [
                 Ruling(outcome.text, tuple(one.verdict for one in outcome.findings), outcome.blocked)
                 for outcome in outcomes
@@ -188,14 +215,15 @@ class Enforcement:
             note("prompt", _of_prompt(texts, rulings))
         refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
-        return JudgedPrompt(left, verdicts, refusals[0] if refusals else None)
+        return JudgedPrompt(left, verdicts, refusals[0] if refusals else None, monitors, tally)
 
-    def guard(self, held: Held, payer: Payer, *, override: str = "") -> Guard:
-        """Fresh monitors for one generation."""
+    def guard(self, held: Held, payer: Payer, *, override: str = "", sources: Sequence[str] = ()) -> Guard:
+        """Fresh monitors for one generation; `sources` are what its answer may draw on."""
         note = self._noting(held, payer)
         if not held.output_sentences:
-            return Guard(held, None, note)
-        return Guard(held, SentenceRules(self._policy, payer, held.output_sentences, Target.OUTPUT, override), note)
+            return Guard(held, None, note, sources)
+        slow = SentenceRules(self._policy, payer, held.output_sentences, Target.OUTPUT, override)
+        return Guard(held, slow, note, sources)
 
     def _noting(self, held: Held, payer: Payer) -> GuardNote | None:
         """How what is decided of a call is told; None when policy does not want it."""
@@ -250,4 +278,8 @@ def blocked(ruling: Ruling, what: str) -> PolicyBlocked:
 
 
 def stopped_by(verdict: Verdict, what: str) -> PolicyBlocked:
-    return PolicyBlocked(f"{what} is blocked by policy", rule=verdict.rule.name, bundle=verdict.bundle)
+    return PolicyBlocked(
+        f"{what} is blocked by policy: rule {verdict.rule.name} of {verdict.bundle}",
+        rule=verdict.rule.name,
+        bundle=verdict.bundle,
+    )

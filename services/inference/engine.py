@@ -19,7 +19,7 @@ from services.inference.measures import Measures
 from services.inference.numbers import NumberRules
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
-from services.inference.redacting import with_texts
+from services.inference.redacting import sources_of, with_texts
 from services.inference.store import GenerationStore
 from services.inference.tab import Tab
 from services.inference.tail import GenerationTail
@@ -166,7 +166,8 @@ class Engine:
             raise judged.refusal
         if judged.verdicts:
             order = replace(order, messages=with_texts(order.messages, judged.texts))
-        guard = self.enforcement.guard(held, payer, override=token)
+        sources = sources_of(order.messages) if held.whole else ()
+        guard = self.enforcement.guard(held, payer, override=token, sources=sources)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
         if cheaper and not admitted.before:
             admitted = await self.admission.cheaper(order, admitted, cheaper) or admitted
@@ -180,7 +181,7 @@ class Engine:
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
-            numbers=NumberRules(held.numbers, order.messages),
+            numbers=NumberRules(held.numbers, order.messages), judged_before=judged.statuses,
             prompt_version=order.prompt_version, kept=admitted.kept,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from services.inference.providers.contract import Message, Role
 from shared.monitors.facts import judge_facts
+from shared.monitors.finished import Status
+from shared.monitors.pipeline import PASS
 from shared.monitors.rules import MEASURED, Action, Bundle, Target, Verdict
 
 _STOPS: Final = (Action.BLOCK, Action.REQUIRE_APPROVAL)  # nobody can approve in mid-stream
@@ -23,6 +26,7 @@ class NumberRules:
     def __init__(self, bundles: tuple[Bundle, ...], messages: Sequence[Message]) -> None:
         self._bundles = bundles
         self._told: set[tuple[str, str, Action]] = set()
+        self._seconds = 0.0
         self.round = rounds(messages) if bundles else {}
         """What the prompt says of the turn: `iterations`, `tool_calls`."""
 
@@ -31,10 +35,18 @@ class NumberRules:
 
     def judge(self, facts: Mapping[str, float], target: Target) -> tuple[list[Verdict], Verdict | None]:
         """What is new to tell, and the rule that stops the generation."""
+        began = time.perf_counter()
         found = [one.verdict for one in judge_facts(self._bundles, {**self.round, **facts}, target)]
         told = [verdict for verdict in found if _key(verdict) not in self._told]
         self._told.update(map(_key, told))
+        self._seconds += time.perf_counter() - began
         return told, next((verdict for verdict in found if verdict.action in _STOPS), None)
+
+    def statuses(self) -> list[Status]:
+        """Each rule, its worst outcome so far and its share of the seconds."""
+        names = [rule.name for bundle in self._bundles for rule in bundle.rules if rule.type in MEASURED]
+        told = [(name, action.value, 0.0) for _, name, action in self._told]
+        return [*((name, PASS, self._seconds / len(names)) for name in names), *told]
 
 
 def rounds(messages: Sequence[Message]) -> dict[str, float]:

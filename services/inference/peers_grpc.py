@@ -21,7 +21,7 @@ from services.inference.peers import Measure, Payer
 from shared import fields, identity
 from shared.identity import CredentialKind, Principal, Signer
 from shared.monitors import wire
-from shared.monitors.pipeline import Finding, Outcome
+from shared.monitors.pipeline import Finding, Outcome, Report
 from shared.monitors.rules import WINDOWED, Action, Bundle, Rule, RuleType, Severity, Target, Verdict
 from shared.rpc.status import from_rpc
 
@@ -104,13 +104,17 @@ class GrpcPolicy(OnBehalf):
             agent=payer.agent,
             session_id=payer.session_id,
             override_token=override,
+            sentence=True,
         )
         answer = await called(self._stub.Check(request, metadata=self.metadata(payer.principal)))
         rules = {(bundle.label, rule.name): rule for bundle in bundles for rule in bundle.rules}
         found = [_finding(one, rules.get((one.bundle, one.rule)), target) for one in answer.findings]
         # What rules say that read every character is known already.
         slow = tuple(one for one in found if one.verdict.rule.type in WINDOWED)
-        return Outcome(answer.text, tuple(found) if not answer.allowed else slow, blocked=not answer.allowed)
+        reports = tuple(
+            Report(one.name, one.status, timedelta(milliseconds=one.elapsed_ms), one.problem) for one in answer.monitors
+        )
+        return Outcome(answer.text, tuple(found) if not answer.allowed else slow, reports, blocked=not answer.allowed)
 
     async def measures(self, payer: Payer) -> Sequence[Measure]:
         request = risks.ListEnforcementActionsRequest(active=True, page_size=_MEASURES)

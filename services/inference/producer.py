@@ -25,6 +25,7 @@ from services.inference.transcript import Transcript
 from shared.clock import Clock
 from shared.errors import Internal, MeshError
 from shared.log import log
+from shared.monitors.finished import Status, Tally
 from shared.monitors.rules import Target as Judged
 from shared.monitors.rules import Verdict
 from shared.monitors.stream import Ruling
@@ -73,6 +74,7 @@ class Producer:
     breakers: Breakers
     clock: Clock
     numbers: NumberRules
+    judged_before: Callable[[], list[Status]] = list
     prompt_version: str = ""
     kept: Callable[[Answered], None] = lambda _: None
     ended: Callable[[Ended], None] = lambda _: None
@@ -137,7 +139,7 @@ class Producer:
             raise
         if not target.free:
             await self.breakers.succeeded(target.provider.name)
-        self._show(await self.guard.end_of_text(), 0)
+        self._show(await self.guard.end_of_text(answers=not self._transcript.tool_calls), 0)
         self._think(await self.guard.end_of_reasoning(), 0)
         for index, tool in enumerate(self._transcript.tool_calls):
             self._ask(index, tool)
@@ -319,12 +321,17 @@ class Producer:
             micros_usd=sum(cost.micros_usd for cost in self._costs),
             price_version=self._costs[-1].price_version if self._costs else "",
             attempts=self._attempts,
-            monitors=self.guard.statuses(),
+            monitors=self._monitors(),
         )
         if failure:
             return events.failed(summary, failure)
         first = self._transcript.first_token_at
         return events.finished(summary, self._transcript.finish, started_at=started_at, first_token_at=first)
+
+    def _monitors(self) -> list[Status]:
+        tally = Tally((*self.judged_before(), *self.guard.statuses()))
+        tally.add(self.numbers.statuses())
+        return tally.statuses()
 
     async def _record(self, outcome: str, started_at: datetime) -> None:
         ended_at, usage, target = self.clock.now(), self._transcript.spent(), self._target

@@ -6,12 +6,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from services.inference.providers.contract import Message, Part, Text, ToolCall, ToolResult
+from services.inference.providers.contract import Message, Part, Role, Text, ToolCall, ToolResult
 
 
 def texts_of(messages: Sequence[Message]) -> list[str]:
     """All text of a prompt, whoever wrote it: what policy judges."""
     return [text for message in messages for text in _texts(message) if text]
+
+
+def sources_of(messages: Sequence[Message]) -> list[str]:
+    """What an answer may draw on: the results of tools, without any what system and user said."""
+    results = [result.content for message in messages for result in message.tool_results]
+    return results or [message.text for message in messages if message.role in (Role.SYSTEM, Role.USER)]
 
 
 def with_texts(messages: Sequence[Message], texts: Sequence[str]) -> tuple[Message, ...]:

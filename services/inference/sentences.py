@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.inference.errors import PolicyUnavailable
 from services.inference.peers import Payer, PolicyPeer
 from shared.errors import MeshError
 from shared.log import log
-from shared.monitors.pipeline import Outcome
+from shared.monitors.finished import Tally
+from shared.monitors.pipeline import ERROR, STOPS, Outcome
 from shared.monitors.rules import WINDOWED, Bundle, Mode, Target
 
 
@@ -31,6 +32,7 @@ class SentenceRules:
     bundles: tuple[Bundle, ...]
     target: Target
     override: str = ""
+    tally: Tally = field(default_factory=Tally)
 
     async def judge(self, text: str) -> Outcome:
         """What policy makes of the text. When it does not answer, or a rule's own model or plug-in cannot judge, strict
@@ -44,6 +46,14 @@ class SentenceRules:
                 raise PolicyUnavailable(problem, dependency="policy", why=error.reason_name) from error
             log.warning("sentence.not_judged", generation_id=self.payer.generation_id, error=error.message)
             return Outcome(text)
-        if outcome.blocked and not outcome.findings:
-            raise PolicyUnavailable("a rule could not be judged and the policy is strict", dependency="policy")
+        if outcome.blocked and not any(one.verdict.action in STOPS for one in outcome.findings):
+            raise _unjudged(outcome)
+        self.tally.reported(outcome.reports)
         return outcome
+
+
+def _unjudged(outcome: Outcome) -> PolicyUnavailable:
+    """Names the rule, and says what kept it from judging."""
+    failed = next((one for one in outcome.reports if one.status == ERROR), None)
+    rule, why = (f"rule {failed.name}", failed.problem) if failed else ("a rule", "")
+    return PolicyUnavailable(f"{rule} could not be judged and the policy is strict", dependency="policy", why=why)

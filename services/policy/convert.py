@@ -131,6 +131,7 @@ def question(request: pb.CheckRequest, roles: frozenset[str]) -> Question:
         sources=list(request.sources),
         call=call,
         override_token=fields.text(request.override_token, "override_token", limit=4096),
+        sentence=request.sentence,
     )
 
 

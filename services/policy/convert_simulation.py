@@ -20,7 +20,7 @@ MOST_LISTED: Final = 10_000
 _MAX_DECISIONS: Final = 100
 _MAX_NAMES: Final = 64
 _MAX_TEXT: Final = 262_144
-_MAX_DOCUMENT: Final = 1024 * 1024
+MAX_DOCUMENT: Final = 1024 * 1024
 _LIMIT, _MOST = 10_000, 50_000
 _DAY: Final = timedelta(hours=24)
 
@@ -49,7 +49,7 @@ def simulate(request: pb.SimulateBundleRequest, now: datetime) -> Wanted:
     return Wanted(
         name=name,
         version=version,
-        document=fields.text(request.document, "document", limit=_MAX_DOCUMENT),
+        document=fields.text(request.document, "document", limit=MAX_DOCUMENT),
         start=request.start_time.ToDatetime(UTC) if request.HasField("start_time") else now - _DAY,
         end=request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now,
         limit=int(fields.within(request.limit, "limit", low=0, high=_MOST)) or _LIMIT,

@@ -31,7 +31,7 @@ from shared.telemetry import tracer
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be judged. Without a target it is judged as output."""
+    """What is to be judged; a `sentence` only by rules that read sentences."""
 
     text: str
     target: Target
@@ -42,6 +42,7 @@ class Question:
     sources: Sequence[str] = ()
     call: Call | None = None
     override_token: str = ""
+    sentence: bool = False
 
 
 class Judge:
@@ -63,14 +64,10 @@ class Judge:
         self._simulator = simulator
         self._clock = clock
         self._ids = ids
+        windowed = WindowedGuardrail(models, classifiers)
+        self._sentences = GuardrailPipeline((windowed,))
         self._pipeline = GuardrailPipeline(
-            (
-                MeasuredGuardrail(),
-                ArgumentsGuardrail(),
-                StreamedGuardrail(),
-                ValidationGuardrail(),
-                WindowedGuardrail(models, classifiers),
-            )
+            (MeasuredGuardrail(), ArgumentsGuardrail(), StreamedGuardrail(), ValidationGuardrail(), windowed)
         )
 
     async def judge(self, tenant: str, by: str, question: Question) -> Outcome:
@@ -82,7 +79,7 @@ class Judge:
                 tenant, question.override_token, by=by, agent=question.agent, session_id=question.session_id
             )
         outcome = await self._under(bundles, tenant, question, overridden)
-        if not question.names:
+        if not (question.names or question.sentence):
             await self._remember(tenant, question, outcome)
         return outcome
 
@@ -128,7 +125,8 @@ class Judge:
             overridden=overridden,
         )
         with tracer.start_as_current_span("monitor.sequence", attributes={"agent": question.agent}):
-            return await self._pipeline.run(question.text, context)
+            pipeline = self._sentences if question.sentence else self._pipeline
+            return await pipeline.run(question.text, context)
 
 
 def _shadows(decision: Decision, outcome: Outcome) -> list[Violation]:

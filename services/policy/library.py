@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from services.policy.document import read
+from services.policy.document import Document, read
 from services.policy.errors import BundleNotFound, BundleVersionExists
 from services.policy.signing import BundleSigner
 from services.policy.store import Attachment, Enforced, PolicyStore, StoredBundle, Violation, ViolationFilter
@@ -45,11 +45,15 @@ class Library:
         self._changed = asyncio.Condition()
         self._enforced = Enforced(0, {})
 
+    async def read(self, document: str) -> Document:
+        """What a document says. Raises BundleInvalid, also for a classifier that is not there."""
+        return await asyncio.to_thread(read, document, has_model=self._has_model)
+
     async def add(
         self, tenant: str, *, name: str, version: str, document: str, labels: tuple[str, ...]
     ) -> StoredBundle:
         """Stores a version. Raises BundleInvalid and BundleVersionExists."""
-        content = await asyncio.to_thread(read, document, has_model=self._has_model)
+        content = await self.read(document)
         known = [found.version for found in await self._store.bundles(tenant, name=name)]
         made = StoredBundle(
             name=name,
@@ -103,10 +107,18 @@ class Library:
         return await self._store.attachments(tenant)
 
     async def bundles(self, tenant: str, agent: str, names: Sequence[tuple[str, str]]) -> list[Bundle]:
-        """What judges: the named bundles, or what is enforced for the tenant's agent."""
-        if names:
-            return [(await self.find(tenant, name, version)).judged_by for name, version in names]
-        return in_force(await self._store.enforced(tenant), tenant, agent, default=self._default)
+        """What judges: what is enforced for the tenant's agent, or the named bundles. Those of them that are enforced
+        judge as they are for it, in its profile.
+        """
+        enforced = in_force(await self._store.enforced(tenant), tenant, agent, default=self._default)
+        if not names:
+            return enforced
+        named = [await self.find(tenant, name, version) for name, version in names]
+        return [
+            bundle
+            for stored in {one.label: one for one in named}.values()
+            for bundle in [one for one in enforced if one.label == stored.label] or [stored.judged_by]
+        ]
 
     async def labelled(self, tenant: str, label: str) -> list[Bundle]:
         """The tenant's bundles with a label."""

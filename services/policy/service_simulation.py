@@ -8,7 +8,6 @@ from agentnet.policy.v1 import simulation_service_pb2 as pb
 from agentnet.policy.v1 import simulation_service_pb2_grpc as rpc
 from services.policy import convert_simulation as convert
 from services.policy.audit import AuditLog
-from services.policy.document import read
 from services.policy.judging import Judge
 from services.policy.library import Library
 from services.policy.simulation import Simulator
@@ -42,6 +41,10 @@ class SimulationService(rpc.SimulationServiceServicer):
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Any) -> pb.ListDecisionsResponse:
         return convert.listed(request, await self._simulator.recent(current().tenant_id, convert.MOST_LISTED))
 
+    async def ValidateBundle(self, request: pb.ValidateBundleRequest, context: Any) -> pb.ValidateBundleResponse:
+        content = await self._library.read(fields.required(request.document, "document", limit=convert.MAX_DOCUMENT))
+        return pb.ValidateBundleResponse(digest=content.digest, rules=len(content.rules))
+
     async def SimulateBundle(self, request: pb.SimulateBundleRequest, context: Any) -> pb.SimulateBundleResponse:
         tenant = current().tenant_id
         wanted = convert.simulate(request, self._clock.now())
@@ -52,5 +55,5 @@ class SimulationService(rpc.SimulationServiceServicer):
     async def _bundle(self, tenant: str, wanted: convert.Wanted) -> Bundle:
         if wanted.name:
             return (await self._library.find(tenant, wanted.name, wanted.version)).judged_by
-        content = read(wanted.document)
+        content = await self._library.read(wanted.document)
         return Bundle("candidate", "0.0.0", content.rules, content.mode, content.profiles, content.agents)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from services.policy.classifiers import Classifiers
 from services.policy.peers import ModelPeer
+from shared.errors import MeshError
+from shared.log import log
 from shared.monitors import plugin
-from shared.monitors.pipeline import STOPS, Finding, GuardrailContext, Outcome
+from shared.monitors.pipeline import ERROR, STOPS, Finding, GuardrailContext, Outcome, Report, worst
 from shared.monitors.plugin import Suspicion
-from shared.monitors.rules import WINDOWED, Action, Bundle, Rule, RuleType, Verdict
+from shared.monitors.rules import WINDOWED, Action, Bundle, Mode, Rule, RuleType, Verdict
 from shared.monitors.sentences import Sentence, Sentences
 from shared.monitors.stream import eased
 from shared.monitors.suspicion import lexicon
@@ -44,15 +48,33 @@ class WindowedGuardrail:
         if not rules or not text:
             return Outcome(text)
         sentences, whole = cut(text), [Sentence(0, text)]
-        asked = [
-            self._findings(rule, bundle, stretch, context)
-            for rule, bundle in rules
-            for stretch in (whole if _reads_all(rule) else sentences)
-        ]
-        found = [one for some in await asyncio.gather(*asked) for one in some]
-        if any(one.verdict.action in STOPS for one in found):
-            return Outcome("", tuple(found), blocked=True)
-        return Outcome(_redacted(text, found), tuple(found))
+        judged = await asyncio.gather(
+            *(self._judged(rule, bundle, whole if _reads_all(rule) else sentences, context) for rule, bundle in rules)
+        )
+        found = tuple(one for some, _ in judged for one in some)
+        reports = tuple(report for _, report in judged)
+        unjudged = any(
+            report.status == ERROR and bundle.mode is Mode.STRICT
+            for report, (_, bundle) in zip(reports, rules, strict=True)
+        )
+        if unjudged or any(one.verdict.action in STOPS for one in found):
+            return Outcome("", found, reports, blocked=True)
+        return Outcome(_redacted(text, found), found, reports)
+
+    async def _judged(
+        self, rule: Rule, bundle: Bundle, stretches: Sequence[Sentence], context: GuardrailContext
+    ) -> tuple[list[Finding], Report]:
+        """What one rule makes of all its stretches; nothing when it cannot judge them."""
+        began, problem = time.perf_counter(), ""
+        found: list[Finding] = []
+        try:
+            for some in await asyncio.gather(*(self._findings(rule, bundle, one, context) for one in stretches)):
+                found += some
+        except MeshError as error:
+            log.warning("rule.failed", rule=rule.name, bundle=bundle.label, error=error.message)
+            problem = error.message
+        elapsed = timedelta(seconds=time.perf_counter() - began)
+        return found, Report(rule.name, ERROR if problem else worst(found), elapsed, problem)
 
     async def _findings(
         self, rule: Rule, bundle: Bundle, sentence: Sentence, context: GuardrailContext

@@ -6,6 +6,7 @@ expression that cannot be evaluated matches: what is not understood is not let t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -56,7 +57,7 @@ def compile_expression(text: str) -> Any:
         program = _program(text)
     except _FAULTS as error:
         raise PatternInvalid(str(error).partition("\n")[0]) from None
-    unknown = sorted(set(program.variables()) - VARIABLES)
+    unknown = sorted(set(program.variables()) - VARIABLES - set(_BOUND.findall(text)))
     if unknown:
         raise PatternInvalid(f"{unknown[0]} is not known here; known: {', '.join(sorted(VARIABLES))}")
     return program
@@ -78,4 +79,6 @@ def _matches(rule: Rule, call: Call) -> bool:
         return True
 
 
+# Names that a macro gives to the elements of a list or the keys of a mapping.
+_BOUND: Final = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _program = lru_cache(maxsize=1024)(cel.compile)

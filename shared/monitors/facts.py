@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import gt, lt
 from typing import Any, Final
 
-from shared.monitors.rules import MEASURED, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
+from shared.monitors.rules import MEASURED, RANK, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
 
 RESOURCES: Final = ("tokens", "cost_micros_usd", "iterations", "tool_calls", "seconds", "output_characters")
 WARN_AT: Final = 0.8
@@ -32,7 +32,7 @@ def judge_facts(bundles: Sequence[Bundle], facts: Mapping[str, float], target: T
         if rule.type in MEASURED and rule.target in (None, target)
         if (measured := _judged(rule, bundle, facts, target))
     ]
-    return sorted(found, key=lambda one: _WORST_FIRST.index(one.verdict.action))
+    return sorted(found, key=lambda one: -RANK.index(one.verdict.action))
 
 
 def _judged(rule: Rule, bundle: Bundle, facts: Mapping[str, float], target: Target) -> Measured | None:
@@ -63,8 +63,3 @@ def _broken(rule: Rule, params: Mapping[str, Any], value: float) -> tuple[float 
         if name in params and broken(value, float(params[name])):
             return float(params[name]), False
     return None, False
-
-
-_WORST_FIRST: Final = (
-    Action.BLOCK, Action.REQUIRE_APPROVAL, Action.REDACT, Action.ESCALATE, Action.WARN, Action.ALLOW,
-)  # fmt: skip

@@ -13,10 +13,12 @@ from shared.errors import MeshError
 from shared.log import log
 from shared.monitors.arguments import Call, judge_arguments
 from shared.monitors.facts import judge_facts
-from shared.monitors.rules import Action, Bundle, Mode, Target, Verdict
+from shared.monitors.rules import RANK, Action, Bundle, Mode, Target, Verdict
 from shared.monitors.stream import CompiledRules, StreamMonitor, compile_rules, statuses
 from shared.monitors.validation import validate
 
+PASS: Final = "pass"  # noqa: S105 - a status, not a secret
+ERROR: Final = "error"
 STOPS: Final = frozenset({Action.BLOCK, Action.REQUIRE_APPROVAL})
 
 
@@ -108,7 +110,7 @@ class GuardrailPipeline:
                 outcome = await guardrail.judge(text, context)
             except MeshError as error:
                 log.warning("guardrail.failed", guardrail=guardrail.name, error=error.message)
-                reports.append(_report(guardrail.name, "error", began, error.message))
+                reports.append(_report(guardrail.name, ERROR, began, error.message))
                 if context.mode is Mode.STRICT:
                     return Outcome("", tuple(findings), tuple(reports), blocked=True)
                 continue
@@ -134,7 +136,7 @@ class StreamedGuardrail:
         shown = first.text if first.blocked else first.text + last.text
         verdicts = first.verdicts if first.blocked else first.verdicts + last.verdicts
         reports = tuple(Report(name, status, timedelta(seconds=seconds)) for name, status, seconds in statuses(monitor))
-        return Outcome(shown, tuple(map(_matched, verdicts)), reports, blocked=last.blocked)
+        return Outcome(shown, tuple(map(matched, verdicts)), reports, blocked=last.blocked)
 
 
 class MeasuredGuardrail:
@@ -183,14 +185,20 @@ def settled(text: str, found: Sequence[Finding], context: GuardrailContext) -> O
     return Outcome(shown, tuple(kept))
 
 
-def _matched(verdict: Verdict) -> Finding:
+def matched(verdict: Verdict) -> Finding:
+    """The finding that a verdict is, in words that tell nothing of the text."""
     what = f" ({verdict.kind})" if verdict.kind else ""
     return Finding(verdict, f"{verdict.target.value} matches rule {verdict.rule.name} of {verdict.bundle}{what}")
 
 
 def _status(outcome: Outcome) -> str:
-    actions = [one.verdict.action for one in outcome.findings]
-    return "block" if outcome.blocked else max((action.value for action in actions), default="pass")
+    return "block" if outcome.blocked else worst(outcome.findings)
+
+
+def worst(found: Sequence[Finding]) -> str:
+    """The status of a monitor that found these."""
+    actions = [one.verdict.action for one in found]
+    return max(actions, key=RANK.index).value if actions else PASS
 
 
 def _report(name: str, status: str, began: float, problem: str = "") -> Report:

@@ -42,6 +42,9 @@ class Action(StrEnum):
     REQUIRE_APPROVAL = "require_approval"
 
 
+RANK: Final = (Action.ALLOW, Action.WARN, Action.ESCALATE, Action.REDACT, Action.REQUIRE_APPROVAL, Action.BLOCK)
+
+
 class Target(StrEnum):
     PROMPT = "prompt"
     OUTPUT = "output"

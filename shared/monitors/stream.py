@@ -17,7 +17,7 @@ from shared.monitors.automaton import Automaton
 from shared.monitors.detectors import Check, Detector, detectors
 from shared.monitors.lane import EveryMatch, FirstMatch, Match
 from shared.monitors.pattern import PatternInvalid
-from shared.monitors.rules import Action, Bundle, Mode, Rule, RuleType, Target, Verdict
+from shared.monitors.rules import RANK, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
 
 __all__ = (
     "HOLD_LIMIT",
@@ -133,8 +133,12 @@ class StreamMonitor:
     @property
     def seconds(self) -> dict[str, float]:
         """Time by rule: rules are searched for all at once, so each has an equal share."""
-        share = self._seconds / max(1, len(self._rules))
-        return {compiled.rule.name: share for compiled in self._rules}
+        return dict.fromkeys((compiled.rule.name for compiled in self._rules), self.share)
+
+    @property
+    def share(self) -> float:
+        """Each rule's part of the time."""
+        return self._seconds / max(1, len(self._rules))
 
     def feed(self, text: str) -> Ruling:
         """Judges the next piece."""
@@ -223,7 +227,7 @@ class StreamMonitor:
         rule = entry.compiled.rule
         action = action or rule.acts_on(self._target)
         if self.worst.get(rule.name) is not action:
-            self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=_RANK.index)
+            self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=RANK.index)
         return Verdict(rule, entry.compiled.bundle, action, self._target, match.start, match.end, entry.detector.kind)
 
     def _too_long(self) -> Verdict:
@@ -270,11 +274,6 @@ class StreamMonitor:
             self._base += keep
 
 
-_RANK: Final = [
-    Action.ALLOW, Action.WARN, Action.ESCALATE, Action.REDACT, Action.REQUIRE_APPROVAL, Action.BLOCK,
-]  # fmt: skip
-
-
 def _lane(rules: Iterable[CompiledRule]) -> _Lane:
     entries = tuple(_Entry(compiled, detector) for compiled in rules for detector in compiled.pattern)
     checked = {place for place, entry in enumerate(entries) if entry.detector.check}
@@ -291,8 +290,12 @@ def judge(rules: Sequence[CompiledRule], target: Target, text: str, overridden: 
     return StreamMonitor(rules, target, overridden).finish(text)
 
 
-def statuses(monitor: StreamMonitor) -> Iterator[tuple[str, str, float]]:
-    """Each rule's name, worst outcome and seconds spent."""
-    for name, seconds in monitor.seconds.items():
-        worst = monitor.worst.get(name)
-        yield name, worst.value if worst else "pass", seconds
+def statuses(*monitors: StreamMonitor) -> Iterator[tuple[str, str, float]]:
+    """Each rule's name, worst outcome and seconds spent, in streams under the same rules."""
+    worst: dict[str, Action] = {}
+    for monitor in monitors:
+        for name, action in monitor.worst.items():
+            worst[name] = max(worst.get(name, action), action, key=RANK.index)
+    share = sum(monitor.share for monitor in monitors)
+    for name in monitors[0].seconds if monitors else ():
+        yield name, worst[name].value if name in worst else "pass", share

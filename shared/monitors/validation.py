@@ -12,6 +12,7 @@ from shared.monitors.automaton import Automaton
 from shared.monitors.lane import EveryMatch
 from shared.monitors.pattern import read
 from shared.monitors.rules import Bundle, Rule, RuleType, Target, Verdict
+from shared.monitors.stream import eased
 
 _CITATION: Final = re.compile(r"\[(\d{1,4})\]")
 _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?![\w])")
@@ -26,29 +27,43 @@ class Flaw:
     problem: str
 
 
-def validate(bundles: Sequence[Bundle], text: str, sources: Sequence[str] = ()) -> list[Flaw]:
-    """What is wrong with a finished answer. `sources` are the texts it may draw on; citations `[1]` count from 1."""
+def validate(bundles: Sequence[Bundle], text: str, sources: Sequence[str] = (), *, answers: bool = True) -> list[Flaw]:
+    """What is wrong with a finished answer. `sources` are the texts it may draw on; citations `[1]` count from 1. A
+    text beside calls of tools `answers` nothing yet: only what it must not hold counts.
+    """
     return [
-        Flaw(Verdict(rule, bundle.label, rule.acts_on(Target.OUTPUT), Target.OUTPUT, 0, len(text)), problem)
+        Flaw(
+            Verdict(
+                rule,
+                bundle.label,
+                eased(rule, bundle.mode, Target.OUTPUT).acts_on(Target.OUTPUT),
+                Target.OUTPUT,
+                0,
+                len(text),
+            ),
+            problem,
+        )
         for bundle in bundles
         for rule in bundle.rules
         if rule.type is RuleType.OUTPUT_VALIDATION
-        if (problem := _problem(rule, text, sources))
+        if (problem := _problem(rule, text, sources, answers=answers))
     ]
 
 
-def _problem(rule: Rule, text: str, sources: Sequence[str]) -> str:
+def _problem(rule: Rule, text: str, sources: Sequence[str], *, answers: bool) -> str:
     params: Mapping[str, Any] = rule.params
-    checks = (
+    forbidden = (
         (len(text) > int(params.get("max_characters", len(text))), "it is too long"),
+        ("must_not_match" in params and _found(str(params["must_not_match"]), text), "it holds what it must not"),
+    )
+    demanded = (
         (len(text) < int(params.get("min_characters", 0)), "it is too short"),
         ("must_match" in params and not _found(str(params["must_match"]), text), "it lacks what it must hold"),
-        ("must_not_match" in params and _found(str(params["must_not_match"]), text), "it holds what it must not"),
         (bool(params.get("json")) and not _is_json(text), "it is not JSON"),
         (bool(params.get("citations")) and not _is_cited(text, sources), "a sentence cites no source that is there"),
         (params.get("supported_by") == "sources" and not _is_supported(text, sources), "a number is in no source"),
     )
-    return next((problem for broken, problem in checks if broken), "")
+    return next((problem for broken, problem in (*forbidden, *(demanded if answers else ())) if broken), "")
 
 
 def _found(pattern: str, text: str) -> bool:

@@ -45,7 +45,7 @@ async def test_the_embedded_model_classifies_and_gives_a_number(mesh: Mesh) -> N
     async with AgentNet.connect(mesh.edge, credential=mesh.token(tenant="classified")) as own:
         await own.policies.create("moods", f"rules:\n  - {rule}", labels=["production"])
         judged = await own.policies.check("I hate you.")
-    assert {one.name: one.problem for one in judged.monitors}["windowed"] == ""
+    assert {one.name: one.problem for one in judged.monitors}["mood"] == ""
     (found,) = judged.findings
     assert re.search(r"the classifier toxicity-screen says yes \(score [01]\.\d\d\)", found.rationale)
 

@@ -103,7 +103,26 @@ async def test_a_rule_that_cannot_be_judged_blocks_only_in_strict_mode(
     parts.models.away = True
     judged = await check(stub, keys, "anything", target=OUTPUT)
     assert judged.allowed is allowed
-    assert {one.name: one.status for one in judged.monitors}["windowed"] == "error"
+    assert {one.name: one.status for one in judged.monitors}["tox"] == "error"
+
+
+async def test_a_sentence_is_judged_by_rules_for_sentences_alone_as_the_agent_s_profile_has_them(
+    stub: Any, keys: Keys
+) -> None:
+    await enforce(
+        stub, keys,
+        """
+        - {name: tox, type: llm_classifier, severity: major, params: {model: small, threshold: 0.5}}
+        - {name: hide, type: keyword, severity: severe, keywords: [hate]}
+        - {name: long, type: output_validation, severity: severe, action: block, params: {min_characters: 500}}
+        """,
+        "profiles: {calm: {rules: [hide]}, free: {rules: [tox], mode: permissive}}\n"
+        "agents: [{name: Athena, profile: calm}, {name: Hermes, profile: free}]",
+    )  # fmt: skip
+    for agent, shown in (("", "[REDACTED:tox] "), ("Hermes", "[REDACTED:tox] "), ("Athena", "I hate you. ")):
+        judged = await check(stub, keys, "I hate you. ", target=OUTPUT, agent=agent, bundles=["words"], sentence=True)
+        assert (judged.allowed, judged.text) == (True, shown)
+    assert [one.name for one in judged.monitors] == ["windowed"]
 
 
 async def test_permissive_mode_warns_where_strict_blocks_and_redacts_all_the_same(stub: Any, keys: Keys) -> None:
@@ -159,6 +178,14 @@ async def test_arguments_of_a_tool_are_judged_by_expressions(stub: Any, keys: Ke
     assert await allowed("pay_bill", "Midas", amount=101)
     assert await allowed("search", amount=101)
     assert not await allowed("pay_bill", currency="EUR")
+
+
+async def test_an_expression_may_name_the_elements_of_a_list(stub: Any, keys: Keys) -> None:
+    rule = "{name: out, type: tool_arguments, severity: severe, params: {when: 'args.to.exists(one, one != \"us\")'}}"
+    await enforce(stub, keys, f"- {rule}")
+    for given, allowed in ((["us"], True), (["us", "them"], False)):
+        arguments = json_format.ParseDict({"to": given}, struct_pb2.Struct())
+        assert (await check(stub, keys, "", tool="mail", arguments=arguments)).allowed is allowed
 
 
 @pytest.mark.parametrize(

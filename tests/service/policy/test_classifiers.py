@@ -73,7 +73,7 @@ async def test_a_model_that_is_gone_blocks_in_strict_mode_only_and_is_named(
     assert (strict.allowed, easy.allowed, easy.text) == (False, True, "Hello.")
     for judged in (strict, easy):
         (failed,) = (one for one in judged.monitors if one.status == "error")
-        assert (failed.name, failed.problem) == ("windowed", "there is no classifier vault")
+        assert (failed.name, failed.problem) == ("secrets", "there is no classifier vault")
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from typer.testing import CliRunner
 
 from agentnet.cli.main import app
 from agentnet.client.errors import AgentNetError
+from agentnet.client.governance import Policies
 from agentnet.client.transport import Transport
 from services.policy.store import Violation
 from shared.monitors.rules import Severity
@@ -74,6 +76,21 @@ async def test_a_bundle_is_validated_and_nothing_is_stored(parts: PolicyParts, b
         await said("validate", str(bundle))
     assert "cannot be read" in await said("validate", str(bundle.with_name("none")))
     assert "words@" not in await said("list")
+
+
+async def test_who_may_not_store_a_bundle_may_have_it_validated(
+    parts: PolicyParts, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def simulate(_policies: Policies, _document: str) -> None:
+        raise AgentNetError(
+            "none of the caller's roles may", code=grpc.StatusCode.PERMISSION_DENIED, reason="ROLE_INSUFFICIENT"
+        )
+
+    monkeypatch.setattr(Policies, "simulate", simulate)  # as the edge refuses it
+    assert "valid; 1 rule" in await said("validate", str(bundle))
+    bundle.write_text("rules:\n  - {name: words, type: nonsense, severity: severe}\n")
+    with pytest.raises(AgentNetError, match="line 2"):
+        await said("validate", str(bundle))
 
 
 async def test_what_was_caught_is_listed_with_its_turn_and_session(parts: PolicyParts) -> None:

@@ -14,7 +14,8 @@ from rich.table import Column, Table
 
 from agentnet.cli.work import do, err
 from agentnet.client import AgentNet
-from agentnet.policy.v1 import bundle_pb2, violation_pb2
+from agentnet.client.errors import AgentNetError
+from agentnet.policy.v1 import bundle_pb2, simulation_service_pb2, violation_pb2
 
 policy = typer.Typer(no_args_is_help=True, help="Upload and try bundles of rules, read what they caught.")
 
@@ -48,17 +49,19 @@ def policy_upload(
 
 @policy.command("validate")
 def policy_validate(file: File) -> None:
-    """Check a bundle, and tell what it would have done to the last day's decisions. Nothing is stored."""
+    """Check a bundle, and tell operators what it would have done to the last day's decisions. Nothing is stored."""
     document = _read(file)
 
     async def work() -> None:
         async with AgentNet.connect() as mesh:
-            found = await mesh.policies.simulate(document)
-        out.print(
-            f"[green]valid[/]; of {found.decisions} recorded decisions it would newly stop {found.newly_blocked}, "
-            f"newly let through {found.newly_allowed}, change {found.newly_changed}",
-            soft_wrap=True,
-        )
+            valid = await mesh.policies.validate(document)
+            try:
+                tried = _tried(await mesh.policies.simulate(document))
+            except AgentNetError as error:
+                if error.reason != "ROLE_INSUFFICIENT":
+                    raise
+                tried = f"{valid.rules} rule{'s' if valid.rules > 1 else ''}"
+        out.print(f"[green]valid[/]; {tried}", soft_wrap=True)
 
     do(work(), what="check")
 
@@ -126,6 +129,13 @@ def _read(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         err.print(f"[red]error:[/] {escape(str(file))} cannot be read: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def _tried(found: simulation_service_pb2.SimulateBundleResponse) -> str:
+    return (
+        f"of {found.decisions} recorded decisions it would newly stop {found.newly_blocked}, "
+        f"newly let through {found.newly_allowed}, change {found.newly_changed}"
+    )
 
 
 def _told(found: bundle_pb2.Bundle) -> str:

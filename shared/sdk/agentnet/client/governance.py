@@ -139,6 +139,11 @@ class Policies:
         """Judges a text by what is enforced."""
         return await unary(self._stub.Check(policy_service_pb2.CheckRequest(text=text), **self._call()))
 
+    async def validate(self, document: str) -> simulation_service_pb2.ValidateBundleResponse:
+        """Checks a document as `create` does and stores nothing; for every role."""
+        request = simulation_service_pb2.ValidateBundleRequest(document=document)
+        return await unary(self._simulation.ValidateBundle(request, **self._call(timeout=60.0)))
+
     async def simulate(self, document: str, *, timeout: float = 300.0) -> simulation_service_pb2.SimulateBundleResponse:
         """What a bundle would have done to the last day's decisions; nothing is stored. `timeout` is in seconds."""
         request = simulation_service_pb2.SimulateBundleRequest(document=document)

@@ -282,6 +282,7 @@ class CheckRequest(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text. Required, at most 1,048,576 characters."""
     target: _bundle_pb2.RuleTarget.ValueType
@@ -294,6 +295,8 @@ class CheckRequest(_message.Message):
     """The tool about to be called; `arguments` are its arguments, and `text` may then be empty."""
     session_id: _builtins.str
     """The session, which an override may be bound to; empty: none."""
+    sentence: _builtins.bool
+    """True: only rules that read sentences judge it. For a stream, which is judged by the others where it flows."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The bundles to judge by; empty: what is enforced for the tenant."""
@@ -323,10 +326,11 @@ class CheckRequest(_message.Message):
         tool: _builtins.str = ...,
         arguments: _struct_pb2.Struct | None = ...,
         session_id: _builtins.str = ...,
+        sentence: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "bundles", b"bundles", "facts", b"facts", "override_token", b"override_token", "session_id", b"session_id", "sources", b"sources", "target", b"target", "text", b"text", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "bundles", b"bundles", "facts", b"facts", "override_token", b"override_token", "sentence", b"sentence", "session_id", b"session_id", "sources", b"sources", "target", b"target", "text", b"text", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -346,6 +346,54 @@ class Decision(_message.Message):
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
+class ValidateBundleRequest(_message.Message):
+    """The document to check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The rules as YAML or JSON text. Required, at most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateBundleRequest: _TypeAlias = ValidateBundleRequest  # noqa: Y015
+
+@_typing.final
+class ValidateBundleResponse(_message.Message):
+    """It is valid."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of the canonical rules, in hex: that of the bundle it would become."""
+    rules: _builtins.int
+    """How many rules there are."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        rules: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateBundleResponse: _TypeAlias = ValidateBundleResponse  # noqa: Y015
+
+@_typing.final
 class SimulateBundleRequest(_message.Message):
     """What to try on what."""
 

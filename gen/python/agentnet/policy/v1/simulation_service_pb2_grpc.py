@@ -52,6 +52,11 @@ class SimulationServiceStub:
                 request_serializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.ValidateBundle = channel.unary_unary(
+                '/agentnet.policy.v1.SimulationService/ValidateBundle',
+                request_serializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ValidateBundleRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ValidateBundleResponse.FromString,
+                _registered_method=True)
         self.SimulateBundle = channel.unary_unary(
                 '/agentnet.policy.v1.SimulationService/SimulateBundle',
                 request_serializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.SimulateBundleRequest.SerializeToString,
@@ -89,6 +94,14 @@ class SimulationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateBundle(self, request, context):
+        """Checks a document as CreateBundle does and stores nothing. Also for those who may not store one.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG, BUNDLE_INVALID): metadata has the line and the path.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SimulateBundle(self, request, context):
         """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules that ask a model or a
         plug-in are left out. Promote the bundle with LabelBundle.
@@ -115,6 +128,11 @@ def add_SimulationServiceServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ListDecisionsRequest.FromString,
                     response_serializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'ValidateBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateBundle,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ValidateBundleRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ValidateBundleResponse.SerializeToString,
             ),
             'SimulateBundle': grpc.unary_unary_rpc_method_handler(
                     servicer.SimulateBundle,
@@ -206,6 +224,33 @@ class SimulationService:
             '/agentnet.policy.v1.SimulationService/ListDecisions',
             agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ListDecisionsRequest.SerializeToString,
             agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.policy.v1.SimulationService/ValidateBundle',
+            agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ValidateBundleRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_simulation__service__pb2.ValidateBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,6 +31,10 @@ class SimulationServiceStub:
     """Lists kept decisions, newest first, without their texts.
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
     """
+    ValidateBundle: _aio.UnaryUnaryMultiCallable[_simulation_service_pb2.ValidateBundleRequest, _simulation_service_pb2.ValidateBundleResponse]
+    """Checks a document as CreateBundle does and stores nothing. Also for those who may not store one.
+    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG, BUNDLE_INVALID): metadata has the line and the path.
+    """
     SimulateBundle: _aio.UnaryUnaryMultiCallable[_simulation_service_pb2.SimulateBundleRequest, _simulation_service_pb2.SimulateBundleResponse]
     """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules that ask a model or a
     plug-in are left out. Promote the bundle with LabelBundle.
@@ -71,6 +75,16 @@ class SimulationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_simulation_service_pb2.ListDecisionsResponse]:
         """Lists kept decisions, newest first, without their texts.
         Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateBundle(
+        self,
+        request: _simulation_service_pb2.ValidateBundleRequest,
+        context: _aio.ServicerContext[_simulation_service_pb2.ValidateBundleRequest, _abc.Awaitable[_simulation_service_pb2.ValidateBundleResponse]],
+    ) -> _abc.Awaitable[_simulation_service_pb2.ValidateBundleResponse]:
+        """Checks a document as CreateBundle does and stores nothing. Also for those who may not store one.
+        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG, BUNDLE_INVALID): metadata has the line and the path.
         """
 
     @_abc_1.abstractmethod
