@@ -60,13 +60,13 @@ bench-backends: setup ## Memory's backends side by side: writing, searching, rec
 	@bash deploy/python/backends.sh
 	@.venv-backends/bin/python -m tests.bench.memory_backends
 
-bench-memory: setup ## Recall at SIZES=10000,100000,1000000 memories beside FAISS, Chroma and Qdrant (to 100,000): forty minutes on quiet cores
+bench-memory: setup ## Recall at SIZES=10000,100000,1000000 memories beside FAISS, Chroma and Qdrant (to 100,000; ALONE=1: without): forty minutes on quiet cores. KEPT=folder keeps the embeddings for the next run
 	@bash deploy/python/backends.sh
-	@.venv-backends/bin/python -m tests.bench.memory_latency --peers --sizes $(or $(SIZES),10000,100000,1000000)
+	@.venv-backends/bin/python -m tests.bench.memory_latency $(if $(ALONE),,--peers) $(if $(KEPT),--save $(KEPT)) --sizes $(or $(SIZES),10000,100000,1000000)
 
-coverage-memory: setup ## Which lines of memory no test runs, with every engine installed
+coverage-memory: setup ## Fails on a line or branch of memory that its tests do not run, with every engine installed
 	@bash deploy/python/backends.sh
-	@.venv-backends/bin/python -m pytest tests/unit/memory tests/service/memory tests/contract/memory --cov=services.memory --cov-branch --cov-report=term-missing:skip-covered
+	@.venv-backends/bin/python -m pytest tests/unit/memory tests/service/memory tests/contract/memory --cov=services.memory --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 bench: setup ## Measure the mesh's overhead and print the table
 	@python -m tests.bench.overhead

@@ -160,6 +160,21 @@ where :wide and :fits
 order by (:near <=> $16) + 0
 limit $17;
 
+-- name: rarest_tag
+-- Of the tags that at most $3 memories have.
+with counted as materialized (
+  select word, (select count(*) from (select from memory_word_:part as held
+    where held.tenant_id = $1 and held.word = asked.word limit $3 + 1) as first) as holding
+  from unnest($2::text[]) as asked (word))
+select word from counted where holding <= $3 order by holding limit 1;
+
+-- name: tagged
+select :columns, 1 - (:near <=> $16) as cosine from :table_:part
+where place = any(array(select held.place from memory_word_:part as held where held.tenant_id = $1 and held.word = $19))
+  and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
+order by (:near <=> $16) + 0
+limit $17;
+
 -- name: worded
 -- How many memories hold each word ($18; counted up to $20 unless $19 knows), and the first $23 that fit of the first $22 by BM25
 -- of the rarest words whose entries are at most $21; of a word that alone has more, the newest. The first row tells of the words too,

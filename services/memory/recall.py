@@ -143,15 +143,16 @@ def _near(found: Found, reading: Reading, asked: Question) -> bool:
 
 
 def _beside(gathered: Gathered, memory: Memory, asked: Question) -> list[Memory]:
-    """The turns around a match, from a line of turns that holds it."""
+    """The turns around a match, from the line of turns that knows most of them."""
     known = {one.memory.place: one for one in gathered.pool}
+    most: list[tuple[int, Memory]] = []
     for place, near in gathered.beside.items():
         line = [*near, (0, known[place])] if place in known else list(near)
         at = next((offset for offset, one in line if one.memory.place == memory.place), None)
         if at is not None:
             close = [(offset, one.memory) for offset, one in line if 0 < abs(offset - at) <= asked.neighbours]
-            return [one for _, one in sorted(close, key=lambda found: found[0]) if _existed(one, asked.chosen)]
-    return []
+            most = max(most, close, key=len)
+    return [one for _, one in sorted(most, key=lambda found: found[0]) if _existed(one, asked.chosen)]
 
 
 def _existed(memory: Memory, chosen: Filter) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from services.memory.common import CommonWords
 from services.memory.rows import conditions, half, memory_of, queries, width_of
 from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Memory, Probe, Vector
+from services.memory.words import tag_word
 from shared.postgres import Connection, Database
 
 _SQL = queries()
@@ -21,6 +22,8 @@ _HOLDING: Final = 5_000
 _POSTINGS: Final = 4_000
 # How many times as many as are wanted the filter may choose from before all are tried.
 _SPARE: Final = 2
+# What has a tag that at most so many have is compared one by one, which is exact.
+_TAGGED: Final = 4_000
 # Of how many by meaning and by words the neighbours are looked at.
 _FIRST: Final = 25
 _REMEMBERED: Final = 10_000
@@ -96,6 +99,8 @@ async def _nearest(connection: Connection, at: tuple[int, int], given: tuple[obj
     limit: Any = given[16]
     # One session or turn is few memories: the graph would be walked to its end in vain.
     few = given[7] or given[11]
+    if (tag := await _rare_tag(connection, part, given)) and not few:
+        return _found(await connection.fetch(_of_part(f"tagged_{width}", part), *given, tag))
     if width in GRAPHS and not few:
         rows = await connection.fetch(_of_part(f"nearest_{width}", part), *given)
         if rows and (not rows[0]["graphed"] or sum(row["in_graph"] for row in rows) >= limit):
@@ -103,6 +108,16 @@ async def _nearest(connection: Connection, at: tuple[int, int], given: tuple[obj
     # No graph, a narrow filter, or a walk that ended before enough fitted. Looking at everything is exact.
     await connection.execute(_SQL["searching_all"])
     return _found(await connection.fetch(_of_part(f"exact_{width}", part), *given))
+
+
+async def _rare_tag(connection: Connection, part: int, given: tuple[object, ...]) -> str | None:
+    """The tag of the filter that fewest have, as the index has it; None where all of them are common."""
+    tags: Any = given[4]
+    if not tags or given[14]:
+        return None
+    words = [tag_word(tag) for tag in tags]
+    found: str | None = await connection.fetchval(_of_part("rarest_tag", part), given[0], words, _TAGGED)
+    return found
 
 
 async def _around(

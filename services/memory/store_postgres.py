@@ -223,7 +223,7 @@ async def _same(
 
 
 async def _insert_words(connection: Connection, tenant: str, placed: Sequence[tuple[int, Memory]]) -> None:
-    counted = [(place, words := cutting.words_of(memory), sum(words.values())) for place, memory in placed]
+    counted = [(place, cutting.filed_under(memory), sum(cutting.words_of(memory).values())) for place, memory in placed]
     cut = sorted(
         (word, place, min(times, _SMALLINT), min(length, _SMALLINT))
         for place, words, length in counted
@@ -246,7 +246,7 @@ async def _delete(connection: Connection, tenant: str, memories: Sequence[Memory
     rows = await connection.fetch(_SQL["delete"], tenant, [memory.id for memory in memories])
     places = {row["place"] for row in rows}
     gone = [memory for memory in memories if memory.place in places]
-    cut = [(word, memory.place) for memory in gone for word in cutting.words_of(memory)]
+    cut = [(word, memory.place) for memory in gone for word in cutting.filed_under(memory)]
     if cut:
         await connection.execute(_SQL["delete_words"], tenant, *(list(part) for part in zip(*cut, strict=True)))
     await connection.execute(

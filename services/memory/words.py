@@ -127,6 +127,16 @@ def words_of(memory: Memory) -> Mapping[str, int]:
     return {} if memory.embedding_set else counted(memory.content)
 
 
+def filed_under(memory: Memory) -> Mapping[str, int]:
+    """Its words and its tags, each tag as `tag_word` has it."""
+    return {**words_of(memory), **({} if memory.embedding_set else dict.fromkeys(map(tag_word, memory.tags), 1))}
+
+
+def tag_word(tag: str) -> str:
+    """A tag as an entry of the inverted index: behind a sign that no word has."""
+    return f"#{tag}"
+
+
 def stems(text: str) -> list[str]:
     """The stems of a text in order, without function words."""
     return [found for word in cut(text) if (found := stem(word))]

@@ -14,7 +14,7 @@ import numpy as np
 from pgvector import HalfVector
 from pgvector.asyncpg import register_vector
 
-from services.memory.words import stems
+from services.memory.words import stems, tag_word
 from shared.ids import RandomIds
 from shared.postgres import load_queries
 
@@ -83,12 +83,14 @@ async def _copy(connection: Any, tenant: str, texts: Sequence[str], vectors: Any
     ]  # fmt: skip
     copy = connection.copy_records_to_table
     await copy("memory_episode_384", schema_name="memory", records=rows, columns=_COLUMNS)
-    await copy("memory_word", schema_name="memory", records=list(_words(tenant, cut, first)), columns=_WORDS)
+    await copy("memory_word", schema_name="memory", records=list(_words(tenant, cut, first, start)), columns=_WORDS)
     count = (sum(map(len, texts)), sum(map(len, cut)))
     await connection.execute(SQL["count"], tenant, len(texts), *count)
 
 
-def _words(tenant: str, cut: Sequence[Sequence[str]], first: int) -> Iterator[tuple[object, ...]]:
+def _words(tenant: str, cut: Sequence[Sequence[str]], first: int, start: int) -> Iterator[tuple[object, ...]]:
     for at, words in enumerate(cut):
+        if (start + at) % 100 == 0:
+            yield tenant, tag_word("rare"), first + at, 1, 0
         for word in dict.fromkeys(words):
             yield tenant, word, first + at, words.count(word), len(words)

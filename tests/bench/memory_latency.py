@@ -7,7 +7,7 @@ The smallest size goes through the service's store, the others by COPY, with one
 rest is grown of them: two sentences in one, with a vector between theirs.
 
 Memories are real sentences: those of the documentation in the installed packages, embedded by the mesh's own model (slow, about
-a hundred a second: `--save` keeps them for `--texts` and `--vectors`). Questions are sentences that were not stored. Everything
+a hundred a second: `--save` keeps them in a folder and takes them from there the next time). Questions are sentences that were not stored. Everything
 runs as the service does it: its role, row level security, its store, beside fifty small tenants. `--peers` adds FAISS, Chroma and
 Qdrant in memory where they are installed.
 """
@@ -295,10 +295,12 @@ def main() -> None:
     parser.add_argument("--peers-to", type=int, default=100_000)
     asked = parser.parse_args()
     sizes = [int(size) for size in asked.sizes.split(",")]
+    if asked.save and (asked.save / "vectors.npy").exists():
+        asked.texts, asked.vectors = asked.save / "texts.txt", asked.save / "vectors.npy"
     real = min(max(sizes), asked.real) + _ASKED
     texts = asked.texts.read_text().splitlines() if asked.texts else sentences(real)
     vectors = np.load(asked.vectors) if asked.vectors else asyncio.run(embedded(texts))
-    if asked.save:
+    if asked.save and not asked.vectors:
         asked.save.mkdir(parents=True, exist_ok=True)
         (asked.save / "texts.txt").write_text("\n".join(texts))
         np.save(asked.save / "vectors.npy", vectors)

@@ -19,7 +19,7 @@ BOOTSTRAP = Path(__file__).resolve().parents[3] / "deploy" / "postgres" / "boots
 OLD = """
 insert into memory_episode_384 (tenant_id, id, agent_name, embedding, content, content_hash, memory_type, session_id, turn_id,
   tags, metadata, importance, created_at)
-values ($1, $2, 'Athena', $3, $4, $5, 'episodic', 's', '', '{}', '{}', 0.5, $6)
+values ($1, $2, 'Athena', $3, $4, $5, 'episodic', 's', '', '{old}', '{}', 0.5, $6)
 """
 
 
@@ -41,6 +41,8 @@ async def test_what_was_stored_before_the_partitions_is_found_after(postgres: Cl
         (usage,) = await store.usage("b")
         assert [one.memory.content for one in found.pool] == ["The dogs were running", "Something else"]
         assert found.corpus.holding == {"run": 1}
+        tagged = await store.nearest("a", vector(1), Filter(tags=("old",)), now=NOW + timedelta(days=1), limit=5)
+        assert [one.memory.content for one in tagged] == ["The dogs were running", "Something else"]
         assert usage.memories == 1
         gone = found.pool[0].memory
         assert await store.forget("a", [gone], []) == 1

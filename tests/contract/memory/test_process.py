@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -57,14 +56,7 @@ async def test_the_process_stores_recalls_and_stops(channel: grpc.aio.Channel, k
     given = pb.RememberRequest(content="The harbour opens at dawn", embedding=[1.0] * 384)
     store = bulk_service_pb2_grpc.BulkServiceStub(channel).RememberMany
     request = bulk_service_pb2.RememberManyRequest(memories=[given])
-    ends = time.monotonic() + 30
-    while True:
-        try:
-            (kept,) = (await store(request, metadata=caller, timeout=10)).memories
-            break
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > ends:
-                raise
+    (kept,) = (await store(request, metadata=caller, timeout=60, wait_for_ready=True)).memories
     question = pb.RecallRequest(query="harbour dawn", strategy="SEARCH_STRATEGY_LEXICAL", neighbours=1, explain=True)
     answer = await rpc.MemoryServiceStub(channel).Recall(question, metadata=caller, timeout=10)
     assert [match.memory.id for match in answer.matches] == [kept.memory.id]

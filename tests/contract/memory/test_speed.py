@@ -51,6 +51,26 @@ async def test_a_search_within_a_session_walks_no_graph(
     assert walks == []
 
 
+async def test_a_search_by_a_rare_tag_looks_at_what_has_it_and_walks_no_graph(postgres: Cluster, tenant: str) -> None:
+    async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
+        store = PostgresMemoryStore(database)
+        rare, both, none = await store.add(
+            tenant, [entry("one", tags=("rare",)), entry("two", 1, 1, tags=("rare", "common")), entry("three")]
+        )
+        await store.change(tenant, entry("three", id=none.id, place=none.place, tags=("late",)), before=none)
+        await store.forget(tenant, [rare], [])
+        for tags, content in ((("common", "rare"), "two"), (("late",), "three")):
+            found = await store.nearest(tenant, vector(1), Filter(tags=tags), now=NOW, limit=10)
+            assert [one.memory.content for one in found] == [content]
+        assert await store.nearest(tenant, vector(1), Filter(tags=("unknown",)), now=NOW, limit=10) == []
+        walks = await database.statement(_PLANNED + " and statement like '%order by embedding <=>%'")
+        async with database.tenant(tenant) as connection:
+            left = await connection.fetch("select word from memory_word where word like '#%' order by word")
+    assert walks == []
+    assert [row["word"] for row in left] == ["#common", "#late", "#rare"]
+    assert both.tags == ("rare", "common")
+
+
 @pytest.mark.heavy
 async def test_a_question_to_ten_thousand_memories_takes_less_than_a_second(database: Database, tenant: str) -> None:
     store, chance = PostgresMemoryStore(database), random.Random(1)

@@ -144,6 +144,20 @@ async def test_neighbours_come_in_their_order(served: Any) -> None:
     assert [one.content for one in answer.matches[0].neighbours] == ["Where were you born?", "Nice"]
 
 
+async def test_every_match_has_all_its_own_neighbours(served: Any) -> None:
+    for session in "ab":
+        for text in ("Where were you?", "In Quito", "In old Quito", "Nice"):
+            await remember(served, f"{text} {session}", session_id=session)
+            served.clock.advance(timedelta(seconds=1))
+    answer = await recall(served, "Quito", neighbours=1, limit=4, strategy="SEARCH_STRATEGY_LEXICAL")
+    around = {match.memory.content: [one.content for one in match.neighbours] for match in answer.matches}
+    assert around == {
+        f"{text} {session}": [f"{one} {session}" for one in near]
+        for session in "ab"
+        for text, near in (("In Quito", ("Where were you?", "In old Quito")), ("In old Quito", ("In Quito", "Nice")))
+    }
+
+
 async def test_a_neighbour_never_slips_through_a_filter(served: Any) -> None:
     await remember(served, "Where were you born?", session_id="s", agent="Ada", tags=["ask"])
     served.clock.advance(timedelta(seconds=1))

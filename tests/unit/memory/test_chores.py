@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from services.memory import used as used_of_late
 from services.memory.conversation import Conversations
 from services.memory.conversations_memory import InMemoryConversations
 from services.memory.errors import MemoryNotFound
@@ -51,6 +52,35 @@ async def test_the_index_is_tended_for_those_that_stored() -> None:
     await limits.admit("t", 1)
     await running(Upkeep(store, limits, clock).run_tending(SHORT))
     assert store.tended == ["t"]
+
+
+async def test_a_store_without_an_index_has_nothing_to_tend() -> None:
+    store, clock = InMemoryStore(), FakeClock()
+    limits = Limits(store, clock, memories=10)
+    await limits.admit("t", 1)
+    await Upkeep(store, limits, clock).tend()
+    assert list(limits.take_stored()) == []
+
+
+async def test_what_is_noted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(used_of_late, "_MOST", 1)
+    store, clock = InMemoryStore(), FakeClock(NOW)
+    first, second = await store.add("t", [entry("first"), entry("second", 0, 1)])
+    used = Used(store, clock)
+    for places in ([], [first.place], [second.place]):
+        used.note("t", places)
+    clock.advance(timedelta(days=1))
+    await used.write()
+    assert await store.least("t", MemoryType.SEMANTIC, limit=2) == [second, first]
+
+
+async def test_where_nothing_was_found_nothing_is_written() -> None:
+    store, clock = InMemoryStore(), FakeClock(NOW)
+    (first,) = await store.add("t", [entry("first")])
+    used = Used(store, clock)
+    used.note("t", [])
+    await used.write()
+    assert await store.least("t", MemoryType.SEMANTIC, limit=2) == [first]
 
 
 async def test_found_memories_are_noted_now_and_then_and_decide_who_goes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from services.memory.upkeep import Limits, Upkeep
 from shared.clock import FakeClock
 from shared.paging import PageTokenInvalid, next_page_token
 from tests.support.memory import NOW, entry, vector
+from tests.support.memory_engines import ENGINES, installed
 
 
 async def test_of_too_many_tenants_the_counts_are_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +66,16 @@ def test_what_weaviate_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         engine.nearest("t", vector(1), [1], limit=1)
     engine.remove("t", [], 384)
     engine.close()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_that_holds_nothing_of_a_tenant_has_nothing_to_remove(name: str, tmp_path: Path) -> None:
+    if not installed(name):
+        pytest.skip(f"{name} is not installed: make coverage-memory")
+    engine = ENGINES[name][1](tmp_path)
+    engine.remove("t", [1], 384)
+    engine.put("t", [(2, vector(1))])
+    assert [place for place, _ in engine.nearest("t", vector(1), [1, 2], limit=1)] == [2]
 
 
 def test_faiss_finds_nothing_where_nothing_was_put() -> None:
