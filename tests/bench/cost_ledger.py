@@ -35,6 +35,7 @@ from tests.support.cost import Replica, call, cost_replica
 ALONE = 1000
 TOGETHER = 12_000
 CALLERS = 128
+SESSIONS = int(os.environ.get("AGENTNET_BENCH_SESSIONS", "50"))  # each has a budget
 FLOOR = "select 1"  # two of them: a pair that asks the database for nothing
 
 
@@ -76,7 +77,7 @@ async def replicas(postgres: Cluster, count: int, *, fast: bool) -> AsyncIterato
 
 async def pair(replica: Replica, tenant: str, number: int) -> float:
     """Milliseconds for both."""
-    paid = call(session_id=f"s{number % 50}", agent=f"A@{number % 5}")
+    paid = call(session_id=f"s{number % SESSIONS}", agent=f"A@{number % 5}")
     began = time.perf_counter()
     await replica.reserve(tenant, paid, 256, input_tokens=100)
     await replica.ledger.settle(tenant, paid, Usage(100, 200))
