@@ -7,17 +7,19 @@ import json
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, input_pb2, session_pb2, turn_pb2
-from services.orchestrator import toolwork, turns
+from services.orchestrator import toolwork
 from services.orchestrator.errors import InputNotFound, SessionEnded
 from services.orchestrator.peers import ToolShown, Utterance
 from services.orchestrator.replays.replay import replay
 from services.orchestrator.state import SessionState, fold
+from shared import telemetry
 from shared.errors import FieldRequired, PermissionDenied, Reason, Unavailable
 from shared.paging import Page
 from tests.support.mortal import Fate, Killed, Moment, MortalStore, MortalTail
@@ -422,7 +424,8 @@ async def test_each_step_of_a_turn_is_a_span(monkeypatch: pytest.MonkeyPatch) ->
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    for module in (turns, toolwork):
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    for module in (telemetry, toolwork):
         monkeypatch.setattr(module, "tracer", provider.get_tracer("test"))
     world, _ = await asked([call("search", q="raft")], "Raft.")
     seen = generation_pb2.MonitorTiming(rule="pii", status="pass")
