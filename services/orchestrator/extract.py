@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
-from services.orchestrator.convergence.jaccard import words
-
-_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
+# Ends a line, or a sentence before a space. A set of signs comes first, which is searched for ten times as fast.
+_END: Final = re.compile(r"[.!?\n](?!(?<!\n)\S)")
+_LONGER_WORD: Final = re.compile(r"\w{4,}")
 _CHARACTERS_A_TOKEN: Final = 4
-_SHORT: Final = 3
 GAP: Final = " […] "
 
 
@@ -25,7 +24,7 @@ def shorter(text: str, limit_tokens: int) -> str:
     if tokens(text) <= limit_tokens:
         return text
     room = max(limit_tokens, 0) * _CHARACTERS_A_TOKEN
-    sentences = [sentence.strip() for sentence in _SENTENCE.split(text) if sentence.strip()]
+    sentences = _sentences(text)
     kept: set[int] = set()
     for place in _telling(sentences):
         cost = len(sentences[place]) + len(GAP)
@@ -37,10 +36,16 @@ def shorter(text: str, limit_tokens: int) -> str:
     return _joined(sentences, sorted(kept))
 
 
+def _sentences(text: str) -> list[str]:
+    ends = [end.end() for end in _END.finditer(text)]
+    parts = (text[start:end].strip() for start, end in pairwise((0, *ends, len(text))))
+    return [part for part in parts if part]
+
+
 def _telling(sentences: list[str]) -> list[int]:
     """Places by weight: the mean frequency of a sentence's longer words in the whole; of equal ones the earlier."""
-    spoken = [[word for word in words(sentence) if len(word) > _SHORT] for sentence in sentences]
-    often = Counter(word for found in spoken for word in found)
+    spoken = [set(_LONGER_WORD.findall(sentence.lower())) for sentence in sentences]
+    often = Counter(chain.from_iterable(spoken))
     weight = [sum(often[word] for word in found) / len(found) if found else 0.0 for found in spoken]
     return sorted(range(len(sentences)), key=lambda place: -weight[place])
 

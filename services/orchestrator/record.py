@@ -169,7 +169,7 @@ class RunLog(ABC, Generic[State]):
         Being cancelled takes effect when the commit has ended: what is numbered is written, or the log had a gap.
         """
         self.stage(events)
-        writing = asyncio.ensure_future(self._commit(release=release))
+        writing = asyncio.create_task(self._commit(release=release))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:

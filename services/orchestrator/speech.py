@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import event_pb2, input_pb2, progress_pb2, turn_pb2
 
 # Phases whose turns are ballots, lists and directions, and no part of the conversation.
 _FORMAL: Final = ("vote", "points", "judgement", "plan")
+One = TypeVar("One")
+
+
+def changed(one: One, **changes: Any) -> One:
+    """A copy with other values: dataclasses.replace at a tenth of its cost, for a class without slots whose fields are
+    not checked when it is made.
+    """
+    copy: One = object.__new__(type(one))
+    copy.__dict__.update(one.__dict__, **changes)
+    return copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,12 @@ class Interrupted:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Speaking:
     """A turn in flight. `heard` is the last event of the generation of its `iteration` that is in the log.
 
-    `mark` is where in `text` that generation begins; `earlier` are the texts of the iterations before.
+    `mark` is where in `text` that generation begins; `earlier` are the texts of the iterations before. Without slots:
+    copied at every token.
     """
 
     turn_id: str
@@ -122,15 +133,15 @@ class Speaking:
         return first if self.iteration == 1 else f"{first}-{self.iteration}"
 
     def said(self, text: str, sequence: int) -> Speaking:
-        return replace(self, text=self.text + text, heard=max(self.heard, sequence))
+        return changed(self, text=self.text + text, heard=max(self.heard, sequence))
 
     def judged(self, sequence: int) -> Speaking:
         """Policy acted on its prompt or its text."""
-        return replace(self, heard=max(self.heard, sequence), verdicts=self.verdicts + 1)
+        return changed(self, heard=max(self.heard, sequence), verdicts=self.verdicts + 1)
 
     def iterated(self, progress: progress_pb2.Progressed) -> Speaking:
         """The model asked for tools; it will be called again."""
-        return replace(
+        return changed(
             self,
             iteration=progress.iteration + 1,
             heard=0,
@@ -143,7 +154,7 @@ class Speaking:
 
     def called(self, made: turn_pb2.ToolCallMade) -> Speaking:
         call = Call(made.request_id, made.call_id, made.tool, made.arguments, made.arguments_digest, made.iteration)
-        return replace(self, calls=(*self.calls, call))
+        return changed(self, calls=(*self.calls, call))
 
     def answered(self, finished: event_pb2.ToolFinished) -> Speaking:
         result, failed = finished.outcome.result, finished.HasField("failure")
@@ -154,11 +165,11 @@ class Speaking:
 
     def told(self, given: event_pb2.InputGiven) -> Speaking:
         calls = tuple(replace(call, answer=given) if call.input_id == given.input_id else call for call in self.calls)
-        return replace(self, calls=calls)
+        return changed(self, calls=calls)
 
     def broken(self, failure: failure_pb2.Failure) -> Interrupted:
         return Interrupted(self.turn_id, self.round, self.agent, self.attempt, failure, self.phase, self.latest)
 
     def _changed(self, request_id: str, change: Callable[[Call], Call]) -> Speaking:
         calls = tuple(change(call) if call.request_id == request_id else call for call in self.calls)
-        return replace(self, calls=calls)
+        return changed(self, calls=calls)

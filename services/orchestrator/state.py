@@ -6,12 +6,12 @@ The log's event is the contract's own message; the state speaks of it directly a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, timedelta
-from typing import Any, Final
+from typing import Final
 
 from agentnet.orchestrator.v1 import decision_pb2, event_pb2, input_pb2, progress_pb2, session_pb2
-from services.orchestrator.speech import Call, Interrupted, Speaking, Spoken
+from services.orchestrator.speech import Call, Interrupted, Speaking, Spoken, changed
 from shared.errors import Reason
 
 Event = event_pb2.SessionEvent
@@ -81,16 +81,10 @@ def fold(state: SessionState, events: Iterable[Event]) -> SessionState:
     return state
 
 
-def _with(state: SessionState, **changes: Any) -> SessionState:
-    changed = object.__new__(SessionState)
-    changed.__dict__.update(state.__dict__, **changes)
-    return changed
-
-
 def _after(state: SessionState, event: Event) -> SessionState:
     if event.HasField("tokens_produced") and event.tokens_produced.turn_id in state.speaking:
         return _tokens_heard(state, event)
-    state = _with(state, last_sequence=event.sequence, now=_instant(state, event))
+    state = changed(state, last_sequence=event.sequence, now=_instant(state, event))
     change = _CHANGES.get(event.WhichOneof("payload") or "")
     return change(state, event) if change else state
 
@@ -100,7 +94,7 @@ def _tokens_heard(state: SessionState, event: Event) -> SessionState:
     tokens = event.tokens_produced
     heard = state.speaking[tokens.turn_id].said(tokens.text, tokens.generation_sequence)
     speaking = {**state.speaking, tokens.turn_id: heard}
-    return _with(state, last_sequence=event.sequence, now=_instant(state, event), speaking=speaking)
+    return changed(state, last_sequence=event.sequence, now=_instant(state, event), speaking=speaking)
 
 
 def _instant(state: SessionState, event: Event) -> int:
@@ -108,7 +102,7 @@ def _instant(state: SessionState, event: Event) -> int:
 
 
 def _session_started(state: SessionState, event: Event) -> SessionState:
-    return _with(state, session=event.session_started.session)
+    return changed(state, session=event.session_started.session)
 
 
 def _turn_started(state: SessionState, event: Event) -> SessionState:
@@ -126,7 +120,7 @@ def _turn_started(state: SessionState, event: Event) -> SessionState:
         max_iterations=max(started.max_iterations, 1),
     )
     others = tuple(broken for broken in state.interrupted if broken.turn_id != started.turn_id)
-    return _with(state, speaking={**state.speaking, started.turn_id: speaking}, interrupted=others, waiting=False)
+    return changed(state, speaking={**state.speaking, started.turn_id: speaking}, interrupted=others, waiting=False)
 
 
 def _monitor_verdict(state: SessionState, event: Event) -> SessionState:
@@ -137,7 +131,7 @@ def _monitor_verdict(state: SessionState, event: Event) -> SessionState:
 def _failed_over(state: SessionState, event: Event) -> SessionState:
     if not event.failed_over.restarted:
         return state
-    return _speech(state, event.failed_over.turn_id, lambda one: replace(one, text=one.text[: one.mark]))
+    return _speech(state, event.failed_over.turn_id, lambda one: changed(one, text=one.text[: one.mark]))
 
 
 def _progressed(state: SessionState, event: Event) -> SessionState:
@@ -154,7 +148,7 @@ def _tool_finished(state: SessionState, event: Event) -> SessionState:
 
 def _input_requested(state: SessionState, event: Event) -> SessionState:
     asked = event.input_requested.input
-    state = _with(state, inputs={**state.inputs, asked.id: asked})
+    state = changed(state, inputs={**state.inputs, asked.id: asked})
     return _speech(state, asked.turn_id, lambda one: one.asked(asked))
 
 
@@ -164,20 +158,20 @@ def _input_given(state: SessionState, event: Event) -> SessionState:
         return state
     asked = state.inputs[given.input_id]
     left = {name: one for name, one in state.inputs.items() if name != given.input_id}
-    return _speech(_with(state, inputs=left), asked.turn_id, lambda one: one.told(given))
+    return _speech(changed(state, inputs=left), asked.turn_id, lambda one: one.told(given))
 
 
 def _speech(state: SessionState, turn_id: str, change: Callable[[Speaking], Speaking]) -> SessionState:
     """The state with one turn in flight changed, if it is in flight."""
     if turn_id not in state.speaking:
         return state
-    return _with(state, speaking={**state.speaking, turn_id: change(state.speaking[turn_id])})
+    return changed(state, speaking={**state.speaking, turn_id: change(state.speaking[turn_id])})
 
 
 def _turn_finished(state: SessionState, event: Event) -> SessionState:
     turn = event.turn_finished.turn
     spoken = Spoken(turn.id, turn.round, turn.agent, turn.content, turn.phase)
-    return _with(
+    return changed(
         _without(state, turn.id),
         spoken=(*state.spoken, spoken),
         turns_finished=state.turns_finished + 1,
@@ -192,7 +186,7 @@ def _turn_interrupted(state: SessionState, event: Event) -> SessionState:
     speaking = state.speaking.get(broken.turn_id)
     if speaking is None:
         return state
-    return _with(
+    return changed(
         _without(state, broken.turn_id),
         # Its agents wait for whoever may say yes, and go on where they were.
         paused=state.paused or broken.failure.reason in ASKING,
@@ -207,12 +201,12 @@ def _without(state: SessionState, turn_id: str) -> SessionState:
     """A turn is no longer in flight, and nobody is asked on its behalf any more."""
     speaking = {name: one for name, one in state.speaking.items() if name != turn_id}
     inputs = {name: one for name, one in state.inputs.items() if one.turn_id != turn_id}
-    return _with(state, speaking=speaking, inputs=inputs)
+    return changed(state, speaking=speaking, inputs=inputs)
 
 
 def _round_finished(state: SessionState, event: Event) -> SessionState:
     done = event.round_finished
-    return _with(
+    return changed(
         state,
         rounds_finished=done.round,
         similarities=(*state.similarities, done.similarity),
@@ -223,63 +217,63 @@ def _round_finished(state: SessionState, event: Event) -> SessionState:
 
 
 def _strategy_chosen(state: SessionState, event: Event) -> SessionState:
-    return _with(state, strategy=event.strategy_chosen.strategy)
+    return changed(state, strategy=event.strategy_chosen.strategy)
 
 
 def _decision_reached(state: SessionState, event: Event) -> SessionState:
-    return _with(state, decisions=(*state.decisions, event.decision_reached.decision))
+    return changed(state, decisions=(*state.decisions, event.decision_reached.decision))
 
 
 def _points_contested(state: SessionState, event: Event) -> SessionState:
-    return _with(state, contested=(*state.contested, event.points_contested))
+    return changed(state, contested=(*state.contested, event.points_contested))
 
 
 def _plan_made(state: SessionState, event: Event) -> SessionState:
-    return _with(state, plan=event.plan_made)
+    return changed(state, plan=event.plan_made)
 
 
 def _partial_result(state: SessionState, event: Event) -> SessionState:
-    return _with(state, result=event.partial_result.content)
+    return changed(state, result=event.partial_result.content)
 
 
 def _message_injected(state: SessionState, event: Event) -> SessionState:
     said = event.message_injected
     spoken = Spoken(said.message_id, state.rounds_finished + 1, f"user:{said.sender}", said.content, "message")
-    return _with(state, spoken=(*state.spoken, spoken))
+    return changed(state, spoken=(*state.spoken, spoken))
 
 
 def _signal_received(state: SessionState, event: Event) -> SessionState:
     received = event.signal_received
-    state = _with(state, signals=state.signals | {received.signal_id}, waiting=False)
+    state = changed(state, signals=state.signals | {received.signal_id}, waiting=False)
     match received.signal:
         case "pause":
-            return _with(state, paused=True)
+            return changed(state, paused=True)
         case "resume":
-            return _with(state, paused=False)
+            return changed(state, paused=False)
         case "advance":
-            return _with(state, advances=state.advances + 1)
+            return changed(state, advances=state.advances + 1)
         case "cancel":
-            return _with(state, cancelled=True)
+            return changed(state, cancelled=True)
         case _:
             return state
 
 
 def _session_waiting(state: SessionState, _event: Event) -> SessionState:
     """A session that came as far as waiting is no poison: its takeovers count from anew, as in its lease."""
-    return _with(state, waiting=True, takeovers=0)
+    return changed(state, waiting=True, takeovers=0)
 
 
 def _session_taken_over(state: SessionState, event: Event) -> SessionState:
-    return _with(state, takeovers=event.session_taken_over.takeovers)
+    return changed(state, takeovers=event.session_taken_over.takeovers)
 
 
 def _session_finished(state: SessionState, event: Event) -> SessionState:
-    return _with(state, session=event.session_finished.session, finished=True, speaking={}, inputs={})
+    return changed(state, session=event.session_finished.session, finished=True, speaking={}, inputs={})
 
 
 def _session_forked(state: SessionState, event: Event) -> SessionState:
     """Goes on as another session: no turn is in flight, nobody is asked, no signal of the source's counts."""
-    return _with(
+    return changed(
         state,
         session=event.session_forked.session,
         speaking={},

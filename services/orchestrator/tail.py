@@ -147,7 +147,7 @@ class RedisTail:
         self._ttl = int(ttl.total_seconds())
         self._append = Line(redis, _APPEND)
         self._take_over = redis.register_script(_TAKE_OVER)
-        self._publish = redis.register_script(_PUBLISH)
+        self._publish = Line(redis, _PUBLISH)
         self._listening = Batches(self._count)
         self._grown: set[str] = set()
         self._waking = False
@@ -237,7 +237,7 @@ class RedisTail:
             while grown := sorted(self._grown):
                 self._grown.clear()
                 told = [part for key in grown for part in (key, int(self._hears(key)))]
-                await self._publish(args=[self._name, *told])
+                await self._publish.call((), (self._name, *told))
                 await asyncio.sleep(_WAKE_SECONDS)
         except RedisLost as error:
             log.warning("tail.lost", error=type(error).__name__)

@@ -31,7 +31,7 @@ from shared.errors import MeshError, Reason, from_failure
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.log import log
-from shared.telemetry import tracer
+from shared.telemetry import recorded, span
 
 _LONGEST_PAUSE: Final = timedelta(seconds=10)
 
@@ -73,7 +73,7 @@ class Turns:
         if utterance is None:
             log.info("turn.gone_on_with", turn_id=turn_id, iteration=speaking.iteration, after=speaking.heard)
         turn: turn_pb2.Turn | None = None
-        with tracer.start_as_current_span("session.round.turn", attributes=_labels(record, speaking)):
+        with span("session.round.turn", **_labels(record, speaking)):
             try:
                 turn = await self._speak(record, turn_id, caller, utterance)
             except LeaseLost:
@@ -141,7 +141,7 @@ class Turns:
             "iteration": speaking.iteration,
             "agent": speaking.agent,
         }
-        with tracer.start_as_current_span("agent.inference", attributes=labels):
+        with span("agent.inference", **labels):
             await record.look()
             gather = record.quiet
             events = await self._events(record, speaking, caller, utterance, gather=gather)
@@ -238,13 +238,11 @@ def _form(record: SessionLog, speaking: Speaking, agent: agent_pb2.Agent) -> For
 def _watched(last: generation_pb2.GenerationEvent) -> None:
     """The policy monitors ran inside inference, in the stream; their times are told there and shown here."""
     ended = last.finished if last.HasField("finished") else last.failed
-    if not ended.monitors:
+    if not ended.monitors or not recorded():
         return
-    spent: dict[str, float | str] = {
-        f"monitor.{found.rule}.ms": found.elapsed.ToNanoseconds() / 1e6 for found in ended.monitors
-    }
-    states: dict[str, float | str] = {f"monitor.{found.rule}.status": found.status for found in ended.monitors}
-    with tracer.start_as_current_span("monitor.sequence", attributes={**spent, **states}):
+    spent = {f"monitor.{found.rule}.ms": found.elapsed.ToNanoseconds() / 1e6 for found in ended.monitors}
+    states = {f"monitor.{found.rule}.status": found.status for found in ended.monitors}
+    with span("monitor.sequence", **spent, **states):
         return
 
 

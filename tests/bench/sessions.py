@@ -3,7 +3,7 @@
 `python -m tests.bench.sessions --langgraph /path/to/venv/bin/python` runs the same load on LangGraph with its Postgres
 checkpointer, on the same Postgres, in the same run. That venv is made for the benchmark alone: langgraph,
 langgraph-checkpoint-postgres, psycopg[binary,pool], uvloop. So many processes orchestrate in both as --processes says; the
-model is part of them and is measured alone too. Besides the load at 20 ms a token, the same sessions with a model that answers at once show what
+model is part of them and is measured alone too. Garbage is collected in both as rarely as in a started service. Besides the load at 20 ms a token, the same sessions with a model that answers at once show what
 orchestration itself takes.
 """
 
@@ -49,6 +49,7 @@ from shared.identity import Principal
 from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
+from shared.rpc.server import settle
 from tests.bench.sessions_model import AGENTS, ROUNDS, Forgetful, Load, Model, Toolless, model_alone
 from tests.support.postgres import running_cluster
 from tests.support.valkey import free_port, running_valkey
@@ -204,6 +205,7 @@ async def beside(where: Where, load: Load, name: str) -> None:
     """A replica in a process of its own, until it is killed."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     async with replica(where, {}, name) as bench:
+        settle()
         bench.model.load = load
         sys.stdout.write("ready\n")
         sys.stdout.flush()
@@ -283,6 +285,7 @@ async def main(python: str | None, loads: Sequence[Load], number: int = 1) -> No
             where = Where(*dsns, redis_url, cluster.dsn("postgres"))
             async with replica(where, processes) as bench:
                 await bench.run(Load(4, 2, 0))
+                settle()
                 _head()
                 for load in loads:
                     alone = await model_alone(load)

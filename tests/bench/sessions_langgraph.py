@@ -7,6 +7,7 @@ tokens stream to the caller, as they do from a session's log.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import operator
 import resource
@@ -77,6 +78,9 @@ async def main(dsn: str, sessions: int, agents: int, rounds: int, tokens: int, g
         graph = session(agents, rounds, tokens, gap).compile(checkpointer=saver)
         short = session(agents, 1, 1, 0.0).compile(checkpointer=saver)
         await run(short, agents)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)  # as the services' own
         memory: list[int] = []
         sampling = asyncio.create_task(sample(memory))
         before, began = time.process_time(), time.perf_counter()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
@@ -47,10 +48,17 @@ async def words(load: Load, began: float, after: int = 0) -> AsyncGenerator[int,
         yield place
 
 
+@cache
+def _token(place: int) -> generation_pb2.GenerationEvent:
+    """One token of any generation."""
+    text = generation_pb2.TextProduced(text=_WORD, token_count=1)
+    return generation_pb2.GenerationEvent(sequence=place + 1, text=text)
+
+
 @dataclass(slots=True)
 class Model:
     """Speaks at its pace and notes when each token left it, by session and turn's place in it. It keeps text back for
-    whom nobody waits behind, as inference does: each token is made at its time all the same.
+    whom nobody waits behind, as inference does. Each token is taken at its time all the same, and made once for all.
     """
 
     load: Load
@@ -76,8 +84,7 @@ class Model:
             now = time.perf_counter()
             if watched and not gather:
                 self.left_at[generation_id, place + 1] = now
-            text = generation_pb2.TextProduced(text=_WORD, token_count=1)
-            kept.append(generation_pb2.GenerationEvent(sequence=place + 1, text=text))
+            kept.append(_token(place))
             if now < due:
                 continue
             for event in kept:
@@ -129,7 +136,7 @@ async def model_alone(load: Load) -> float:
     async def session() -> None:
         for _ in range(AGENTS * ROUNDS):
             async for _place in words(load, time.perf_counter()):
-                generation_pb2.TextProduced(text=_WORD, token_count=1)
+                pass
 
     began = time.process_time()
     await asyncio.gather(*(session() for _ in range(load.sessions)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from agentnet.orchestrator.v1 import session_pb2
@@ -21,6 +22,7 @@ class Jaccard:
         return similarity(*rounds.texts[-2:]) if len(rounds.texts) > 1 else 0.0
 
 
+@lru_cache(maxsize=1)  # a round's is told beside its measures, and is one of them
 def similarity(before: str, now: str) -> float:
     """Shared words over all words, 0 to 1; 0 when either says nothing."""
     first, second = words(before), words(now)

@@ -64,6 +64,7 @@ class _Drive:
     caller: Principal
     signalled: asyncio.Event
     working: dict[str, Work] = field(default_factory=dict)
+    nudge: asyncio.Task[bool] | None = None
 
     @property
     def finished(self) -> bool:
@@ -102,9 +103,10 @@ class _Drive:
 
     async def stop(self) -> None:
         """Leaves what is generated to whoever drives next."""
-        for work in self.working.values():
+        left = [*self.working.values(), *filter(None, (self.nudge,))]
+        for work in left:
             work.cancel()
-        await asyncio.gather(*self.working.values(), return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _hear_signals(self) -> None:
         self.signalled.clear()
@@ -117,9 +119,11 @@ class _Drive:
         What a prompt is made of is the log where its turn starts: when the log went on while others were asked, it is
         decided anew.
         """
-        preparing = self.driver.turns.preparing
-        learned = await asyncio.gather(*(preparing.learn(self.record, start, self.caller) for start in step.turns))
-        if next_step(self.record.state, max_takeovers=self.driver.max_takeovers) != step:
+        preparing, decided_on = self.driver.turns.preparing, self.record.state
+        learning = [preparing.learn(self.record, start, self.caller) for start in step.turns]
+        learned = [await learning[0]] if len(learning) == 1 else await asyncio.gather(*learning)
+        went_on = self.record.state is not decided_on
+        if went_on and next_step(self.record.state, max_takeovers=self.driver.max_takeovers) != step:
             return
         prepared = [preparing.prepared(self.record, one) for one in learned]
         await self.record.commit([event for one in prepared for event in one.events])
@@ -138,13 +142,11 @@ class _Drive:
 
     async def wait(self) -> None:
         """Waits for a turn to end or a signal."""
-        nudge = asyncio.create_task(self.signalled.wait())
-        try:
-            await asyncio.wait(
-                {nudge, *self.working.values()}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            nudge.cancel()
+        if self.nudge is None or self.nudge.done():
+            self.nudge = asyncio.create_task(self.signalled.wait())
+        await asyncio.wait(
+            {self.nudge, *self.working.values()}, timeout=_SIGNAL_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
 
     async def _look(self) -> None:
         ended = [turn_id for turn_id, work in self.working.items() if work.done()]

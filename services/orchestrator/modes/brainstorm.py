@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from services.orchestrator.modes import cast
 from services.orchestrator.modes.contract import Mode, Part, Phase
 from services.orchestrator.state import SessionState
 
 
+@lru_cache(maxsize=1024)  # asked for at every step of every session
+def _ideas(speakers: tuple[str, ...]) -> Sequence[Phase]:
+    return (Phase("idea", tuple(Part(agent, "idea") for agent in speakers)),)
+
+
 class Brainstorm(Mode):
     def phases(self, state: SessionState, number: int) -> Sequence[Phase]:
         del number
-        return (Phase("idea", tuple(Part(agent, "idea") for agent in cast.speakers(state.session))),)
+        return _ideas(cast.speakers(state.session))
 
     def directive(self, state: SessionState, number: int, part: Part) -> str:
         del part

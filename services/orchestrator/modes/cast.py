@@ -21,8 +21,8 @@ def short(agent: str) -> str:
 
 def of(session: session_pb2.Session, role: str) -> str:
     """The agent in a role, as it stands among the session's agents; empty: nobody."""
-    wanted = getattr(session.options, role)
-    return next((agent for agent in session.agents if wanted and short(agent) == short(wanted)), "")
+    wanted = short(getattr(session.options, role))
+    return next((agent for agent in session.agents if short(agent) == wanted), "") if wanted else ""
 
 
 def judge(session: session_pb2.Session) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from statistics import fmean
 from typing import Final
 
@@ -20,9 +21,11 @@ _WORD: Final = re.compile(r"[^\W_]{4,}")
 
 def steps(turn: turn_pb2.Turn) -> Sequence[tuple[str, float | None]]:
     """The sentences of an answer, each with the share of its longer words that the agent was given to read."""
-    given = _words(" ".join((turn.prompt, *turn.context.short_term)))
-    sentences = [found.strip() for found in _SENTENCE.findall(turn.content) if found.strip()]
-    return [(sentence, _share(_words(sentence), given)) for sentence in sentences[:_STEPS]]
+    given = " ".join((turn.prompt, *turn.context.short_term)).lower()
+    sentences = [found.strip() for found in _SENTENCE.findall(turn.content) if found.strip()][:_STEPS]
+    spoken = [frozenset(_WORD.findall(sentence.lower())) for sentence in sentences]
+    known = {word for word in frozenset[str]().union(*spoken) if _stands(word, given)}
+    return [(sentence, _share(words, known)) for sentence, words in zip(sentences, spoken, strict=True)]
 
 
 def factors(
@@ -46,13 +49,22 @@ def judge(turn: turn_pb2.Turn, *, verdicts: int) -> None:
     turn.confidence_basis = EVIDENCE
 
 
-def _share(words: frozenset[str], given: frozenset[str]) -> float | None:
-    return len(words & given) / len(words) if words else None
+def _share(words: frozenset[str], known: AbstractSet[str]) -> float | None:
+    return len(words & known) / len(words) if words else None
+
+
+def _stands(word: str, text: str) -> bool:
+    """Whether a text has the word as such, and not in a longer one. Far more was given to read than is answered, so it
+    is searched and not taken apart.
+    """
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if not text[at - 1 : at].isalnum() and not text[end : end + 1].isalnum():
+            return True
+        at = text.find(word, end)
+    return False
 
 
 def _mean(scores: Sequence[float]) -> float | None:
     return min(max(fmean(scores), 0.0), 1.0) if scores else None
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.lower()))

@@ -38,7 +38,8 @@ class Text:
     def of(cls, content: str) -> Text:
         words = tuple(word.lower() for word in _WORD.findall(content))
         sentences = sum(1 for part in _SENTENCE.findall(content) if _WORD.search(part))
-        return cls(words, max(sentences, 1), sum(1 for word in words if any(sign.isdigit() for sign in word)))
+        numbers = sum(1 for word in words if not word.isalpha() and any(sign.isdigit() for sign in word))
+        return cls(words, max(sentences, 1), numbers)
 
     def count(self, marks: frozenset[str]) -> int:
         return sum(1 for word in self.words if word in marks)
@@ -169,7 +170,7 @@ def registry() -> Mapping[str, StyleTransformer]:
 
 def traits(agent: agent_pb2.Agent) -> dict[str, float]:
     """The agent's traits that have a weight, in order of name."""
-    style = json_format.MessageToDict(agent.style)
+    style = json_format.MessageToDict(agent.style) if agent.HasField("style") else {}
     return {
         name: float(weight)
         for name, weight in sorted(style.items())
@@ -185,9 +186,11 @@ def directive(agent: agent_pb2.Agent) -> str:
 
 def insights(agent: agent_pb2.Agent, content: str) -> Sequence[str]:
     """What each trait of the agent's style led to in a finished text, as `logic 0.9: 3 words of reasoning …`."""
-    text = Text.of(content)
     known = registry()
     weights = {name: weight for name, weight in traits(agent).items() if name in known}
+    if not weights:
+        return ()
+    text = Text.of(content)
     seen = {name: known[name].insight(weight, text) for name, weight in weights.items()}
     return [f"{name} {weights[name]:g}: {found}" for name, found in seen.items() if found]
 

@@ -19,7 +19,8 @@ from services.orchestrator.peers import Utterance
 from shared.errors import DeadlineExceeded, MeshError, PermissionDenied, Reason
 from shared.identity import Grant, Principal, Purse
 from tests.support.agents import Surroundings
-from tests.support.orchestrator import ADA, TENANT, Generated, ScriptedInference, World
+from tests.support.orchestrator import ADA, TENANT, World
+from tests.support.scripted_peers import Generated, ScriptedInference
 
 EVE = Principal(TENANT, "eve", frozenset({"tenant_user"}))
 ROOT = Principal(TENANT, "root", frozenset({"admin"}))

@@ -10,7 +10,7 @@ from services.orchestrator.agents import ACTIVE
 from services.orchestrator.forks.fork import Fork
 from shared.errors import Reason
 from tests.support.orchestrator import ADA, TENANT, World
-from tests.unit.orchestrator.test_toolwork import asked, call, events, script
+from tests.support.toolwork import asked, call, events, script
 
 SAME = [call("search", q="raft"), call("search", q="raft"), call("ask_human", question="Which?")]
 

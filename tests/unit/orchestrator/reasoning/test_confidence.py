@@ -30,6 +30,15 @@ def test_support_is_the_share_of_the_answers_words_that_were_given() -> None:
     assert measured(turn(content="Bananas ripen."))["support"] == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "support"),
+    [("Lossless.", 0), ("Lossless, then loss", 1), ("a_loss_a", 1), ("LOSS", 1), ("2loss", 0), ("lossloss loss", 1)],
+)
+def test_a_word_counts_that_stands_alone_in_what_was_given(given: str, support: int) -> None:
+    context = turn_pb2.TurnContext(short_term=[given])
+    assert measured(turn(content="Loss.", context=context))["support"] == support
+
+
 def test_memory_tools_tries_and_policy_count() -> None:
     context = turn_pb2.TurnContext()
     context.semantic_refs.add(id="mem_1", score=0.9)

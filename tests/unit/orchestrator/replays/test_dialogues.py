@@ -15,10 +15,10 @@ from services.orchestrator.replays.replay import replay
 from shared import fields
 from shared.errors import Reason, Unavailable
 from shared.identity import Principal
+from tests.support.modes import PLAN, THREE, VERDICT, ballot, points, scripted
 from tests.support.mortal import Fate, Killed, Moment, MortalStore, MortalTail
 from tests.support.orchestrator import ADA, TENANT, TTL, ScriptedMemory, Watching, World, driving
-from tests.unit.orchestrator.test_modes import PLAN, THREE, VERDICT, ballot, points, scripted
-from tests.unit.orchestrator.test_toolwork import TWO, asked, call
+from tests.support.toolwork import TWO, asked, call
 
 Story = Callable[[], Awaitable[tuple[World, str]]]
 
