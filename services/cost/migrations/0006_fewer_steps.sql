@@ -174,8 +174,9 @@ begin
     p_tokens_audio_input, p_tokens_audio_output, p_tokens_embedding, p_price_estimated)
   on conflict (tenant_id, generation_id, attempt) do nothing;
   fresh := found;
+  -- Who settles on another path than the lease's is counted on that.
   delete from lease l where l.tenant_id = p_tenant_id and l.generation_id = p_generation_id
-  returning l.micros_usd, l.counters, l.counted_hour into held, counted, counted_hour;
+  returning l.micros_usd, l.counters, case when l.keys = p_keys then l.counted_hour end into held, counted, counted_hour;
   if fresh and counted_hour = this_hour then
     update budget_counter c set settled_micros_usd = c.settled_micros_usd + p_cost_micros_usd,
       leased_micros_usd = c.leased_micros_usd - held

@@ -118,6 +118,16 @@ async def test_a_settlement_counts_in_its_own_hour_and_gives_back_where_its_leas
     assert await replica.spent(tenant, window=Window.DAY) == (60, 0)
 
 
+async def test_a_settlement_on_another_path_than_its_leases_counts_on_its_own(replica: Replica, tenant: str) -> None:
+    for team in ("red", "blue"):
+        await replica.limit(tenant, 100, level=Level.TEAM, name=team)
+    held = call(team="red")
+    await replica.reserve(tenant, held, 40)
+    await settle(replica, tenant, replace(held, path=Path(team="blue")), 30)
+    assert await replica.spent(tenant, Level.TEAM, "red") == (0, 0)
+    assert await replica.spent(tenant, Level.TEAM, "blue") == (60, 0)
+
+
 async def test_a_budget_set_while_a_lease_is_held_counts_what_it_settles(replica: Replica, tenant: str) -> None:
     await replica.limit(tenant, 100)
     held = call(session_id="one")

@@ -468,7 +468,7 @@ class GenerationFinished(_message.Message):
 
     @_builtins.property
     def monitors(self) -> _containers.RepeatedCompositeFieldContainer[Global___MonitorTiming]:
-        """Every monitor that watched, with the time it took."""
+        """Every monitor of prompt and answer, with the time it took."""
 
     def __init__(
         self,
@@ -547,7 +547,7 @@ class MonitorTiming(_message.Message):
     rule: _builtins.str
     """The rule's name."""
     status: _builtins.str
-    """"pass", "warn", "redact" or "block"."""
+    """"pass", the worst action it took, or "error": it could not judge."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time spent in it."""
