@@ -20,6 +20,7 @@ import asyncpg
 import uvloop
 
 from deploy.local.postgres import Cluster
+from services.cost import rows
 from services.cost.prices import Usage
 from services.cost.store import Filter
 from services.cost.store_postgres import SQL, PostgresCostStore
@@ -73,8 +74,8 @@ async def raw(store: PostgresCostStore, chosen: Filter, group_by: Sequence[str])
     """The same from single entries, and its seconds."""
     began = time.perf_counter()
     async with store.database.tenant(TENANT) as connection:
-        span = (chosen.start, chosen.end, "", "", "", "")
-        found = await connection.fetch(SQL["summarize_raw"], *span, list(group_by), 0, 501, timeout=600)
+        wanted = (*rows.chosen_by(chosen), list(group_by), 0, 501)
+        found = await connection.fetch(SQL["summarize_raw"], *wanted, timeout=600)
     sums = [(tuple(row[name] for name in group_by), row["micros_usd"], row["generations"]) for row in found]
     return sums, time.perf_counter() - began
 

@@ -1,5 +1,5 @@
 -- name: bare
-alter table cost.cost_event drop constraint cost_event_pkey, drop constraint cost_event_attempt_key;
+alter table cost.cost_event drop constraint cost_event_attempt_key;
 drop index cost.cost_event_time_idx, cost.cost_event_session_idx;
 alter table cost.cost_event set unlogged;
 
@@ -13,7 +13,6 @@ select 'bench', 'e' || n, 'g' || n, 's' || n % 100000, 'A' || hashint4(n) % 10 +
 from generate_series(0, $1::int - 1) n;
 
 -- name: indexes
-alter table cost.cost_event add primary key (tenant_id, id);
 alter table cost.cost_event add constraint cost_event_attempt_key unique (tenant_id, generation_id, attempt);
 create index cost_event_time_idx on cost.cost_event (tenant_id, created_at, id);
 
