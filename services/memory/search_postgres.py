@@ -99,7 +99,7 @@ async def _nearest(connection: Connection, at: tuple[int, int], given: tuple[obj
     limit: Any = given[16]
     # One session or turn is few memories: the graph would be walked to its end in vain.
     few = given[7] or given[11]
-    if (tag := await _rare_tag(connection, part, given)) and not few:
+    if not few and (tag := await _rare_tag(connection, part, given)):
         return _found(await connection.fetch(_of_part(f"tagged_{width}", part), *given, tag))
     if width in GRAPHS and not few:
         rows = await connection.fetch(_of_part(f"nearest_{width}", part), *given)
