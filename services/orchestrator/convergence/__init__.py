@@ -24,13 +24,14 @@ measure: Final[Named[Measure]] = Named(
 def rules(policy: session_pb2.ConvergencePolicy) -> list[session_pb2.MeasureRule]:
     """What is measured, with thresholds and rounds filled in. Raises NameUnknown."""
     asked = list(policy.measures) or [session_pb2.MeasureRule(measure=_DEFAULT)]
+    known = [measure(rule.measure, f"convergence_policy.measures[{at}].measure") for at, rule in enumerate(asked)]
     return [
         session_pb2.MeasureRule(
             measure=rule.measure,
-            threshold=rule.threshold or policy.threshold or measure(rule.measure).threshold,
-            rounds=rule.rounds or measure(rule.measure).rounds,
+            threshold=rule.threshold or policy.threshold or one.threshold,
+            rounds=rule.rounds or one.rounds,
         )
-        for rule in asked
+        for rule, one in zip(asked, known, strict=True)
     ]
 
 

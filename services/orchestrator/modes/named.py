@@ -24,15 +24,15 @@ class Named(Generic[Thing]):
     own: Mapping[str, Thing]
     _loaded: dict[str, Thing] = field(default_factory=dict)
 
-    def __call__(self, name: str) -> Thing:
-        """Raises NameUnknown."""
+    def __call__(self, name: str, field: str = "") -> Thing:
+        """Raises NameUnknown with the field it was asked for in, or the kind."""
         if (found := self.own.get(name) or self._loaded.get(name)) is not None:
             return found
         for point in entry_points(group=self.group, name=name):
             self._loaded[name] = point.load()()
             return self._loaded[name]
         known = ", ".join(self.names())
-        raise NameUnknown(f"no {self.kind} {name}; this mesh has {known}", field=self.kind, known=known)
+        raise NameUnknown(f"no {self.kind} {name}; this mesh has {known}", field=field or self.kind, known=known)
 
     def names(self) -> list[str]:
         """All there are."""

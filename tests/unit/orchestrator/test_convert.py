@@ -87,7 +87,20 @@ def test_changes_need_neither_name_nor_prompt() -> None:
         ({"max_rounds": -1}, "max_rounds", "FIELD_INVALID"),
         ({"max_rounds": 51}, "max_rounds", "FIELD_INVALID"),
         ({"convergence_policy": {"threshold": 1.1}}, "convergence_policy.threshold", "FIELD_INVALID"),
-        ({"convergence_policy": {"measures": [{"measure": "luck"}]}}, "measure", "NAME_UNKNOWN"),
+        (
+            {"convergence_policy": {"measures": [{"measure": "luck"}]}},
+            "convergence_policy.measures[0].measure",
+            "NAME_UNKNOWN",
+        ),
+        (
+            {
+                "convergence_policy": {
+                    "measures": [{"measure": "jaccard"}, {"measure": "luck", "threshold": 1, "rounds": 1}]
+                }
+            },
+            "convergence_policy.measures[1].measure",
+            "NAME_UNKNOWN",
+        ),
         (
             {"convergence_policy": {"measures": [{"measure": "jaccard", "rounds": 11}]}},
             "convergence_policy.measures[0].rounds",

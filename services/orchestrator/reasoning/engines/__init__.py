@@ -11,6 +11,8 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from agentnet.orchestrator.v1 import agent_pb2
 from services.orchestrator.errors import EngineFailed, NameUnknown
 from services.orchestrator.reasoning.engines.contract import Engine
@@ -52,8 +54,17 @@ def _made(name: str, config: Mapping[str, Any]) -> Engine:
     try:
         return factory(config)
     except (TypeError, ValueError, KeyError) as error:
-        why = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise InvalidArgument(f"the engine {name} refuses its config: {why}", field="agent.engine_config") from None
+        raise InvalidArgument(
+            f"the engine {name} refuses its config: {_why(error)}", field="agent.engine_config"
+        ) from None
+
+
+def _why(error: Exception) -> str:
+    """One line: every fault of form with its path, or the first line of what an engine of one's own says."""
+    if isinstance(error, ValidationError):
+        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        return "; ".join(faults)[:2000]
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 @lru_cache(maxsize=128)

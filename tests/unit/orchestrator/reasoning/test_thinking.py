@@ -190,6 +190,8 @@ def test_an_engine_is_checked_when_the_agent_is_made() -> None:
         with pytest.raises(InvalidArgument) as refused:
             check(made("rules", config))
         assert refused.value.field == "agent.engine_config"
+    with pytest.raises(InvalidArgument, match=r"rules\.0\.when: .*; rules\.0\.if: "):
+        check(made("rules", {"rules": [{"if": "true", "answer": "x"}]}))
     check(made("rules", RULES))
 
 
