@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from agentnet.cli.asides import aside
 from agentnet.common.v1 import error_reason_pb2, failure_pb2
 from agentnet.orchestrator.v1 import decision_pb2, event_pb2, input_pb2, session_pb2, turn_pb2
 
@@ -78,15 +79,15 @@ class Story:
                 self._line(f"[dim]strategy {chosen.strategy}: {escape(chosen.reason)}[/]")
             case "decision_reached":
                 self._decided(event.decision_reached.decision)
-            case "message_injected":
-                said = event.message_injected
-                self._line(f"[bold]{escape(said.sender)}[/] {escape(said.content)}")
+            case "failed_over":
+                self._failed_over(event.failed_over)
             case _:
-                return
+                if line := aside(event):
+                    self._line(f"[dim]{escape(line)}[/]")
 
     def _started(self, session: session_pb2.Session) -> None:
         self._rounds = session.max_rounds
-        self._line(f"[bold]{session.topic_start}[/]")
+        self._line(f"[bold]{escape(session.topic_start)}[/]")
         self._line(f"[dim]session {session.id} · {session.mode} · {', '.join(session.agents)}[/]\n")
 
     def _turn_started(self, turn: event_pb2.TurnStarted) -> None:
@@ -118,6 +119,14 @@ class Story:
             f"{seconds:.1f} s · {checks}[/]\n"
         )
 
+    def _failed_over(self, failed: event_pb2.FailedOver) -> None:
+        """Never a silent splice: what was shown of an answer that begins anew is void."""
+        then = "begins anew" if failed.restarted else "goes on"
+        line = f"{failed.from_model} failed: {failed.failure.message}; {failed.to_model} {then}"
+        self._line(f"\n[yellow]{escape(line)}[/]")
+        if failed.restarted:
+            self._tokens = 0
+
     def _tool_finished(self, finished: event_pb2.ToolFinished) -> None:
         colour = "red" if finished.HasField("failure") else "dim"
         self._line(f"[{colour}]  {finished.call.tool} → {escape(finished.outcome.result[:200])}[/]")
@@ -139,11 +148,11 @@ class Story:
         why = session_pb2.StopReason.Name(session.stop_reason).removeprefix("STOP_REASON_").lower().replace("_", " ")
         colour = "red" if self.failed else "green"
         self._line(
-            f"[{colour}]ended:[/] {why} after {session.rounds_executed} rounds · "
+            f"[{colour}]ended:[/] {why} after {_counted(session.rounds_executed, 'round')} · "
             f"{session.usage.output_tokens} tokens · ${session.cost_micros_usd / _MICROS:.6f}"
         )
         if self.failed:
-            self._line(f"[red]{session.failure.message}[/]")
+            self._line(f"[red]{escape(session.failure.message)}[/]")
         self._line(f"[dim]again, from any place: agentnet watch {session.id} --after 0[/]")
 
     def _colour(self, agent: str) -> str:
@@ -169,3 +178,7 @@ class Story:
         if self._progress:
             self._progress.stop()
             self._progress = None
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
