@@ -17,7 +17,7 @@ from agentnet.tools.v1 import tool_pb2
 from services.orchestrator.peers import ToolAnswer, ToolShown, TurnMemory, Utterance
 from services.orchestrator.prompts import Known
 from services.orchestrator.speech import Call
-from shared.errors import Aborted, MeshError, NotFound, Reason
+from shared.errors import Aborted, Cancelled, MeshError, NotFound, Reason
 from shared.identity import Principal
 from tests.support.mortal import Killed
 
@@ -30,6 +30,14 @@ Reply = Callable[[Utterance], str | list[message_pb2.ToolCall]]
 @dataclass(slots=True)
 class _Generation:
     events: list[Generated]
+    called_off: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ending(self, sequence: int) -> Generated:
+        """Its last event when it was called off there: half of what the whole would have cost."""
+        ended = Cancelled("called off", reason=Reason.ERROR_REASON_GENERATION_CANCELLED)
+        usage, cost = usage_pb2.Usage(input_tokens=10, output_tokens=1), usage_pb2.Cost(micros_usd=3)
+        failed = generation_pb2.GenerationFailed(failure=ended.failure(), usage=usage, cost=cost)
+        return Generated(sequence=sequence, failed=failed)
 
 
 @dataclass(slots=True)
@@ -80,7 +88,10 @@ class ScriptedInference:
                 yield event
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
+        """What was not read yet is not said: who reads hears the end, and what it cost until then."""
         self.cancelled.append(generation_id)
+        if generation := self._generations.get(generation_id):
+            generation.called_off.set()
 
     async def embed(self, caller: Principal, texts: Sequence[str]) -> list[Sequence[float]]:
         if self.embed_refusals:
@@ -101,13 +112,22 @@ class ScriptedInference:
         self.release()
 
     async def _read(self, generation_id: str, after: int) -> AsyncGenerator[Generated, None]:
-        for event in self._generations[generation_id].events[after:]:
+        generation = self._generations[generation_id]
+        for event in generation.events[after:]:
             if event.sequence in self.breaks:
                 if error := self.breaks.pop(event.sequence):
                     raise error
                 return
             if self.held_at is not None and event.sequence >= self.held_at:
-                await self._released.wait()
+                waits = {asyncio.ensure_future(one.wait()) for one in (self._released, generation.called_off)}
+                try:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
+            if generation.called_off.is_set():
+                yield generation.ending(event.sequence)
+                return
             if generation_id not in self._generations:
                 raise Aborted("its owner died", reason=Reason.ERROR_REASON_GENERATION_LOST)
             yield event

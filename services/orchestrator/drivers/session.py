@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.orchestrator.v1 import event_pb2, progress_pb2, session_pb2
@@ -26,6 +26,8 @@ from shared.telemetry import meter
 _RESULT_CHARACTERS: Final = 32_768
 # The safety net under notifications: hundreds of turns that are under way must not ask all the time.
 _SIGNAL_POLL_SECONDS: Final = 5.0
+# A generation that was called off is settled and ends at once; a session's end does not hang on it.
+_CALLED_OFF_SECONDS: Final = 2.0
 _rounds = meter.create_histogram("session_rounds", description="rounds of ended sessions, by mode and converged")
 
 Event = event_pb2.SessionEvent
@@ -103,10 +105,7 @@ class _Drive:
 
     async def stop(self) -> None:
         """Leaves what is generated to whoever drives next."""
-        left = [*self.working.values(), *filter(None, (self.nudge,))]
-        for work in left:
-            work.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await _cancelled([*self.working.values(), *filter(None, (self.nudge,))])
 
     async def _hear_signals(self) -> None:
         self.signalled.clear()
@@ -163,13 +162,17 @@ class _Drive:
                 raise outcome
 
     async def _call_off(self) -> None:
-        """Ends the turns in flight: nobody will read them."""
-        for work in self.working.values():
-            work.cancel()
-        await asyncio.gather(*self.working.values(), return_exceptions=True)
-        self.working.clear()
+        """Ends the turns in flight, which nobody will read. What is generated is called off where it is made, and its
+        turn hears what it has cost and writes that down; what else is under way, tools and waits, is left.
+        """
         speaking = [one for one in self.record.state.speaking.values() if not one.blocked]
+        listening = [self.working.pop(one.turn_id) for one in speaking if one.turn_id in self.working and not one.open]
+        await _cancelled(self.working.values())
+        self.working.clear()
         await asyncio.gather(*(self.driver.turns.cancel(one, self.caller) for one in speaking))
+        if listening:
+            await asyncio.wait(listening, timeout=_CALLED_OFF_SECONDS)
+        await _cancelled(listening)
 
     async def _round(self, number: int) -> list[Event]:
         """What there is to say about a round whose parts are all spoken."""
@@ -211,3 +214,10 @@ class _Drive:
         labels = {"mode": session.mode, "converged": str(session.converged).lower()}
         _rounds.record(session.rounds_executed, labels)
         log.info("session.finished", reason=session_pb2.StopReason.Name(step.reason), rounds=session.rounds_executed)
+
+
+async def _cancelled(left: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels what is under way and waits for it, whatever it ends with."""
+    for work in (works := list(left)):
+        work.cancel()
+    await asyncio.gather(*works, return_exceptions=True)

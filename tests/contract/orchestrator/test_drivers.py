@@ -127,6 +127,9 @@ async def test_a_cancel_reaches_a_turn_in_flight(drivers: Drivers) -> None:
         session = await ended(world, session_id)
     assert session.stop_reason == session_pb2.STOP_REASON_CANCELLED
     assert world.inference.cancelled == [utterance.generation_id for utterance in world.inference.started]
+    broken = [event.turn_interrupted for event in await world.log(session_id) if event.HasField("turn_interrupted")]
+    assert [(one.cost.micros_usd, one.usage.output_tokens) for one in broken] == [(3, 1)]
+    assert (session.cost_micros_usd, session.usage.output_tokens) == (3, 1)
 
 
 async def test_a_subtree_is_cancelled_and_the_rest_of_its_graph_goes_on(drivers: Drivers) -> None:

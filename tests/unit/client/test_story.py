@@ -66,3 +66,18 @@ def test_a_topic_and_a_failure_are_texts_and_no_markup() -> None:
     assert "why [/] and [b]?" in text
     assert "after 1 round ·" in text
     assert "no [/]" in text
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        ({"message": "the generation was cancelled"}, "interrupted: the generation was cancelled"),
+        ({"message": "overloaded", "retryable": True}, "interrupted: overloaded; trying again"),
+        (
+            {"message": "ask", "reason": "ERROR_REASON_BUDGET_APPROVAL_REQUIRED", "metadata": {"budget_id": "b1"}},
+            "interrupted: ask; POST /v1/budgets/b1/approve, then resume the session",
+        ),
+    ],
+)
+def test_an_interruption_says_what_comes_of_it(failure: dict[str, Any], line: str) -> None:
+    assert told({"turn_interrupted": {"failure": failure}}).strip() == line

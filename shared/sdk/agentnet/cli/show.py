@@ -159,10 +159,10 @@ class Story:
         return self._colours.setdefault(agent, _COLOURS[len(self._colours) % len(_COLOURS)])
 
     def _interrupted(self, failure: failure_pb2.Failure) -> None:
-        asked = failure.reason == error_reason_pb2.ERROR_REASON_BUDGET_APPROVAL_REQUIRED
-        budget = failure.metadata["budget_id"] if asked else ""
-        then = f"POST /v1/budgets/{budget}/approve, then resume the session" if asked else "trying again"
-        self._line(f"[red]interrupted:[/] {escape(failure.message)}; {then}")
+        then = "; trying again" if failure.retryable else ""
+        if failure.reason == error_reason_pb2.ERROR_REASON_BUDGET_APPROVAL_REQUIRED:
+            then = f"; POST /v1/budgets/{failure.metadata['budget_id']}/approve, then resume the session"
+        self._line(f"\n[red]interrupted:[/] {escape(failure.message + then)}")
 
     def _line(self, text: str) -> None:
         self._hush()

@@ -110,6 +110,24 @@ async def test_a_replay_is_identical_and_asks_nobody(story: Story) -> None:
     assert (len(world.inference.started), len(world.memory.asked)) == asked
 
 
+async def test_a_log_from_before_cancelled_turns_told_what_they_cost_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a log has nothing between the cancel and the end."""
+    monkeypatch.setattr("services.orchestrator.drivers.session._CALLED_OFF_SECONDS", 0.1)
+    world = World()
+    log = await world.log(await cancelled_in_mid_turn(world))
+    assert log[-2].turn_interrupted.cost.micros_usd == 3
+    end = log[-1].session_finished.session
+    assert end.cost_micros_usd == 3
+    del log[-2]
+    end.cost_micros_usd, end.last_sequence, log[-1].sequence = 0, end.last_sequence - 1, log[-1].sequence - 1
+    end.usage.Clear()
+
+    found = await replayed(world, log)
+
+    assert not found.HasField("difference"), found.difference
+    assert found.identical
+
+
 async def test_every_prefix_of_a_log_replays_too() -> None:
     world = World()
     log = await world.log(await calm(world))

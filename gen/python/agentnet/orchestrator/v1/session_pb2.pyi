@@ -195,7 +195,7 @@ class Session(_message.Message):
     last_sequence: _builtins.int
     """The last sequence in the log."""
     cost_micros_usd: _builtins.int
-    """Money of all finished turns, in micro-USD."""
+    """Money of the same, in micro-USD."""
     manual_advance: _builtins.bool
     """True when each round waits for AdvanceSession."""
     result: _builtins.str
@@ -218,7 +218,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """Tokens of all finished turns."""
+        """Tokens of all finished turns, and of tries that broke off or were called off."""
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
