@@ -40,6 +40,8 @@ _LOCAL: Final = """
 | variable | meaning | default |
 |---|---|---|
 | `AGENTNET_STATE` | folder of a local mesh: its databases, keys and logs | `.agentnet` |
+| `AGENTNET_POSTGRES_BUFFERS` | what the embedded Postgres keeps in memory of its files, such as `4GB` \
+| a sixteenth of the machine, 64 MB to 2 GB |
 | `AGENTNET_EDGE_PORT` | port of the edge, taken at its word | `8080`, a free one where it is taken |
 | `AGENTNET_TLS` | `1`: the local mesh makes certificates and speaks TLS, at the edge and inside | in the clear |
 | `AGENTNET_EDGE_TLS_FOLDER` | tls.crt and tls.key of a public authority, for the edge | the mesh's own |

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,8 +22,8 @@ LONG_LIVED: Final = (MemoryType.EPISODIC, MemoryType.SEMANTIC, MemoryType.LONG_T
 DEFAULT_TOKENS: Final = 2_000
 _EPISODES: Final = 5
 _HEADING: Final = 8
-# Shares of the budget each part may take at most when all are long; what a part leaves is the next one's.
-_SHARES: Final = {"handoff": 0.25, "summary": 0.2, "facts": 0.2, "memories": 0.45}
+# Fewer tokens of a longer line say nothing.
+_WORTH: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,61 +137,66 @@ class Contexts:
 
 def assemble(material: _Material, options: Options) -> Assembled:
     """The parts in the order an agent reads them, never above the budget. The newest turns are the last to go."""
-    parts = _Parts(options.max_tokens)
     turns = _newest(material.tail, options.max_tokens // 2)
-    parts.reserve(sum(tokens_of(turn) for turn in turns) + (_HEADING if turns else 0))
-    parts.add("handoff", "Handed over to you", _handoff(options))
-    summary = summarize(material.older.splitlines(), max_tokens=parts.room("summary")) if material.older else ""
-    parts.add("summary", "Earlier in this conversation", summary.splitlines())
-    facts = parts.add(
-        "facts", "What is so", [f"- {one.subject} {one.relation}: {one.object}" for one in material.facts]
-    )
     known = [one.memory for one in material.found] + list(material.episodes)
-    memories = parts.add("memories", "What you remember", [f"- {_memory_line(memory)}" for memory in known])
-    parts.tail("The last turns", [line(turn) for turn in turns])
-    left_out = len(material.facts) - facts + len(known) - memories + len(material.tail) - len(turns)
-    return Assembled(parts.text, estimate(parts.text), summary, material.facts, material.episodes, left_out)
+    handoff = _Part("Handed over to you", _handoff(options), 0.2, clips=True)
+    summary = _Part("Earlier in this conversation", [], 0.2)
+    facts = _Part("What is so", [f"- {one.subject} {one.relation}: {one.object}" for one in material.facts], 0.2)
+    memories = _Part("What you remember", [f"- {_memory_line(memory)}" for memory in known], 0.4, clips=True)
+    kept = _cost(turns)
+    left = beside = options.max_tokens - kept
+    # Each its share first, then each what the others left.
+    for first in (True, False):
+        for part in (handoff, facts, memories, summary):
+            left += part.cost
+            room = min(int(beside * part.share), left) if first else left
+            if part is summary:
+                summary.lines = summarize(material.older.splitlines(), max_tokens=max(room - _HEADING, 0)).splitlines()
+            part.fill(room)
+            left -= part.cost
+    turns = _newest(material.tail, kept + left)
+    tail = _Part("The last turns", [], told=list(map(line, turns)))
+    text = "\n\n".join(part.text for part in (handoff, summary, facts, memories, tail) if part.told)
+    told = len(facts.told) + len(memories.told) + len(turns)
+    left_out = len(material.facts) + len(known) + len(material.tail) - told
+    return Assembled(text, estimate(text), "\n".join(summary.told), material.facts, material.episodes, left_out)
 
 
-class _Parts:
-    """A text that grows part by part and never beyond its budget."""
+@dataclass(slots=True)
+class _Part:
+    """A heading with its lines, and those of them that are told. Its share of the budget is for certain.
+    If it clips, of a line that is too long the beginning is told.
+    """
 
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._left = budget
-        self._texts: list[str] = []
+    heading: str
+    lines: list[str]
+    share: float = 0.0
+    clips: bool = False
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def cost(self) -> int:
+        return sum(map(estimate, self.told)) + _HEADING if self.told else 0
 
     @property
     def text(self) -> str:
-        return "\n\n".join(self._texts)
+        return f"{self.heading}:\n" + "\n".join(self.told)
 
-    def reserve(self, tokens: int) -> None:
-        """Sets tokens aside for the end."""
-        self._left = max(self._left - tokens, 0)
-
-    def room(self, name: str) -> int:
-        """What a part may take, without its heading."""
-        return max(min(int(self._budget * _SHARES[name]), self._left) - _HEADING, 0)
-
-    def add(self, name: str, heading: str, lines: Sequence[str]) -> int:
-        """As many of the lines as there is room for. Returns how many."""
-        room = self.room(name)
-        kept = []
-        for text in lines:
+    def fill(self, room: int) -> None:
+        """Tells as many lines as there is room for."""
+        self.told = []
+        room -= _HEADING
+        for text in self.lines:
             cost = estimate(text)
             if cost > room:
-                break
-            kept.append(text)
+                self.told += [clipped(text, room)] if self.clips and room > _WORTH else []
+                return
+            self.told.append(text)
             room -= cost
-        if kept:
-            self._texts.append(f"{heading}:\n" + "\n".join(kept))
-            self._left -= estimate(self._texts[-1])
-        return len(kept)
 
-    def tail(self, heading: str, lines: Sequence[str]) -> None:
-        """What was reserved for."""
-        if lines:
-            self._texts.append(f"{heading}:\n" + "\n".join(lines))
+
+def _cost(turns: Sequence[ShortTermTurn]) -> int:
+    return sum(map(tokens_of, turns)) + _HEADING if turns else 0
 
 
 def _newest(turns: Sequence[ShortTermTurn], budget: int) -> list[ShortTermTurn]:

@@ -42,9 +42,11 @@ class Cues:
 
     def fits(self, at: datetime) -> float:
         """How much of the date that is told fits, 0 to 1; 0 when none is told."""
+        if not (self.months or self.years or self.days):
+            return 0.0
         told = [(self.months, at.month), (self.years, at.year), (self.days, at.day)]
         known = [part in given for given, part in told if given]
-        return sum(known) / len(known) if known else 0.0
+        return sum(known) / len(known)
 
     def contradicts(self, agent: str) -> bool:
         """Whether somebody else is named as the one who spoke."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from services.memory.store import Filter, Memory
 
 
@@ -10,16 +12,20 @@ def fits(memory: Memory, chosen: Filter) -> bool:
     return (
         (not chosen.agent or memory.agent == chosen.agent or (not memory.agent and not chosen.own_only))
         and (not chosen.types or memory.memory_type in chosen.types)
-        and set(chosen.tags) <= set(memory.tags)
+        and (not chosen.tags or set(chosen.tags) <= set(memory.tags))
         and _in_time(memory, chosen)
         and (not chosen.session or memory.session_id == chosen.session)
         and (not chosen.not_session or memory.session_id != chosen.not_session)
         and memory.importance >= chosen.min_importance
         and (not chosen.turn or memory.turn_id == chosen.turn)
         and (not chosen.policy_version or memory.policy_version == chosen.policy_version)
-        and all(_text(memory.metadata.get(key)) == value for key, value in chosen.metadata.items())
+        and (not chosen.metadata or _has(memory, chosen.metadata))
         and memory.embedding_set == chosen.embedding_set
     )
+
+
+def _has(memory: Memory, wanted: Mapping[str, str]) -> bool:
+    return all(_text(memory.metadata.get(key)) == value for key, value in wanted.items())
 
 
 def _in_time(memory: Memory, chosen: Filter) -> bool:

@@ -68,7 +68,7 @@ class MemoryPolicy:
             ruling = judge(held.recalled, Target.PROMPT, memory.content)
             decided = Decided.by(ruling, Target.PROMPT, memory.content, agent=agent, bundles=held.versions)
             self._note(tenant, decided)
-            return None if ruling.blocked else replace(memory, content=ruling.text)
+            return None if ruling.blocked else memory._replace(content=ruling.text)
 
         judged = [(one, allowed(one.memory)) for one in found]
         shown = [replace(one, memory=memory) for one, memory in judged if memory]

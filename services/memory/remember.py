@@ -86,7 +86,7 @@ class Remembering:
         if not all(vectors):
             vectors = await self._embedder.embed([embedded_text(memory) for memory in memories])
             # The model's name is known from its answer on.
-            memories = [replace(memory, embedding_model=self._embedder.model) for memory in memories]
+            memories = [memory._replace(embedding_model=self._embedder.model) for memory in memories]
         entries = [Entry(memory, vector) for memory, vector in zip(memories, vectors, strict=True)]
         stored = await self._store.add(tenant, entries)
         return [(kept, kept.id == memory.id) for kept, memory in zip(stored, memories, strict=True)]
@@ -97,8 +97,7 @@ class Remembering:
         if change.content is not None and not before.embedding_set:
             content, _ = self._policy.kept(tenant, before.agent, change.content, field="content")
             change = replace(change, content=content)
-        after = replace(
-            before,
+        after = before._replace(
             content=before.content if change.content is None else change.content,
             content_hash=before.content_hash if change.content is None else _hash(change.content),
             tags=before.tags if change.tags is None else change.tags,
@@ -111,7 +110,7 @@ class Remembering:
             vector = await self._store.vector(tenant, memory_id)
         else:
             (vector,) = await self._embedder.embed([embedded_text(after)])
-            after = replace(after, embedding_model=self._embedder.model)
+            after = after._replace(embedding_model=self._embedder.model)
         changed = await self._store.change(tenant, Entry(after, vector), before=before) if vector else None
         if changed is None:
             raise _missing(memory_id)
@@ -125,7 +124,7 @@ class Remembering:
         vectors = await self._embedder.embed([embedded_text(memory) for memory in old])
         model = self._embedder.model
         renewed = [
-            Entry(replace(memory, embedding_model=model), vector) for memory, vector in zip(old, vectors, strict=True)
+            Entry(memory._replace(embedding_model=model), vector) for memory, vector in zip(old, vectors, strict=True)
         ]
         done = await self._store.revector(tenant, renewed) if renewed else 0
         return done, count - done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +19,7 @@ from shared.postgres import Queries, load_queries
 _TYPES: Final = {kind.value: kind for kind in MemoryType}
 _TABLES: Final = {384: "memory_episode_384", 1536: "memory_episode"}
 # Columns in the order of the fields: one search makes two hundred memories.
-_FIELDS: Final = ["agent_name" if field.name == "agent" else field.name for field in fields(Memory)]
+_FIELDS: Final = ["agent_name" if name == "agent" else name for name in Memory._fields]
 _TYPE: Final = _FIELDS.index("memory_type")
 _TAGS: Final = _FIELDS.index("tags")
 _values: Final = itemgetter(*_FIELDS)
@@ -93,4 +92,4 @@ def memory_of(row: Any) -> Memory:
     """A row of the view or of a table."""
     values = list(_values(row))
     values[_TYPE], values[_TAGS] = _TYPES[values[_TYPE]], tuple(values[_TAGS])
-    return Memory(*values)
+    return Memory._make(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Final
@@ -50,7 +49,7 @@ class InMemoryStore:
         stored = []
         for entry in entries:
             if _identity(entry.memory) not in known:
-                memory = replace(entry.memory, place=next(self._places))
+                memory = entry.memory._replace(place=next(self._places))
                 mine[memory.id] = Entry(memory, _half(entry.vector))
                 known[_identity(memory)] = memory
             stored.append(known[_identity(entry.memory)])
@@ -73,7 +72,7 @@ class InMemoryStore:
         for entry in entries:
             old = mine.get(entry.memory.id)
             if old and old.memory.updated_at == entry.memory.updated_at:
-                renewed = replace(old.memory, embedding_model=entry.memory.embedding_model)
+                renewed = old.memory._replace(embedding_model=entry.memory.embedding_model)
                 mine[entry.memory.id] = Entry(renewed, _half(entry.vector))
                 done += 1
         return done

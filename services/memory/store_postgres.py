@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -189,7 +188,7 @@ async def _insert(connection: Connection, tenant: str, width: int, entries: Sequ
 
 
 def _renewed(memory: Memory, entry: Entry) -> Entry:
-    return Entry(replace(memory, embedding_model=entry.memory.embedding_model), entry.vector)
+    return Entry(memory._replace(embedding_model=entry.memory.embedding_model), entry.vector)
 
 
 def _by_width(entries: Sequence[Entry]) -> dict[int, list[Entry]]:
@@ -261,4 +260,4 @@ def _identity(memory: Memory) -> tuple[str, str, str, bytes]:
 
 
 def _placed(memory: Memory, place: int) -> Memory:
-    return replace(memory, place=place)
+    return memory._replace(place=place)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.memory.store import Found, Gathered
-from services.memory.words import LENGTH, SATURATION, cut, stem, stems, weight
+from services.memory.words import LENGTH, PART, SATURATION, numbered, stems, weight
 
 Floats = NDArray[np.float64]
 NOTHING: Final = -1
@@ -26,19 +26,15 @@ class Texts:
 
     @classmethod
     def of(cls, found: Sequence[Found], words: Sequence[str]) -> Texts:
-        """Each text is cut into its words once, and each word among all of them looked at once."""
-        texts = [cut(one.memory.content) for one in found]
-        asked = {word: at for at, word in enumerate(words)}
-        other, empty, wide = len(asked), len(asked) + 1, len(asked) + 2
-        column = {
-            word: asked.get(kept, other) if (kept := stem(word)) else empty for word in set(chain.from_iterable(texts))
-        }
-        sizes = [*map(len, texts), 0]
-        held = np.fromiter(map(column.__getitem__, chain.from_iterable(texts)), np.intp, sum(sizes))
-        cells = np.repeat(np.arange(len(sizes)) * wide, sizes) + held
-        times = np.bincount(cells, minlength=len(sizes) * wide).reshape(len(sizes), wide).astype(float)
-        cosines = np.array([*(one.cosine for one in found), 0.0])
-        return cls(times[:, :other], times[:, :empty].sum(axis=1), cosines)
+        """All texts are cut in one, each word among all of them looked at once."""
+        stems, asked = numbered([one.memory.content for one in found], words)
+        size = len(found) + 1
+        row = np.cumsum(stems == PART)
+        times = [np.bincount(row[stems == number], minlength=size) for number in asked]
+        return cls(
+            np.array(times, float).reshape(len(asked), size).T,
+            np.bincount(row[stems > 0], minlength=size).astype(float), np.array([*(one.cosine for one in found), 0.0]),
+        )  # fmt: skip
 
     def rows(self, rows: Sequence[int]) -> Texts:
         """These texts, in this order."""

@@ -10,13 +10,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import Stemmer
+from numpy.typing import NDArray
 
 from services.memory.store import Corpus, Memory
 
 _WORD: Final = re.compile(r"\w+")
 # The same for ASCII, many times as fast: what is no letter or digit parts words.
 _PLAIN: Final = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
+_PLAIN_BYTES: Final = _PLAIN.encode() + bytes(range(128, 256))
+# What ends a text among many: no word, and not ASCII.
+_PART: Final = "\u00b7"
+PART: Final = -1
+# So many words keep their numbers.
+_NUMBERED: Final = 200_000
 _STOP: Final = frozenset(
     [
         "a",
@@ -147,9 +155,44 @@ def cut(text: str) -> list[str]:
     return text.translate(_PLAIN).split() if text.isascii() else _WORD.findall(text.lower().replace("_", " "))
 
 
+def numbered(texts: Sequence[str], asked: Sequence[str]) -> tuple[NDArray[np.int32], list[int]]:
+    """Every word of every text as the number of its stem, 0 for a function word, with `PART` behind each text; and the
+    numbers of the stems that are asked for. A number serves this one answer.
+    """
+    if len(_NUMBERS) > _NUMBERED:
+        _NUMBERS.forget()
+    plain = (text if text.isascii() else " ".join(cut(text)) for text in texts)
+    words = "".join(f"{text} {_PART} " for text in plain).encode().translate(_PLAIN_BYTES).decode().split()
+    return np.fromiter(map(_NUMBERS.__getitem__, words), np.int32, len(words)), list(map(_NUMBERS.of_stem, asked))
+
+
 def stem(word: str) -> str:
     """Of a word in lower case; empty for a function word."""
     return _stem(word[:_LONGEST])
+
+
+class _Numbers(dict[str, int]):
+    """By word in lower case the number of its stem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stems: dict[str, int] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        self.clear()
+        self._stems = {"": 0}
+        self[_PART] = PART
+
+    def of_stem(self, kept: str) -> int:
+        return self._stems.setdefault(kept, len(self._stems))
+
+    def __missing__(self, word: str) -> int:
+        self[word] = found = self.of_stem(stem(word))
+        return found
+
+
+_NUMBERS: Final = _Numbers()
 
 
 @lru_cache(maxsize=65_536)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ def memory(content: str, **more: Any) -> Memory:
         memory_type=MemoryType.SEMANTIC, agent="", session_id="", turn_id="", tags=(), metadata={}, importance=0.5,
         created_at=NOW,
     )  # fmt: skip
-    return replace(made, **more)
+    return made._replace(**more)
 
 
 def vector(x: float, y: float = 0.0) -> Vector:

@@ -37,6 +37,18 @@ async def test_a_search_is_planned_once_a_connection_and_counts_common_words_onc
     assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0)] * 3
 
 
+@pytest.mark.parametrize(("memories", "walk"), [(0, "100"), (100_000, "100"), (1_000_000, "250"), (10**9, "400")])
+async def test_the_more_memories_a_tenant_has_the_wider_is_the_walk(
+    postgres: Cluster, tenant: str, memories: int, walk: str
+) -> None:
+    async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
+        async with database.tenant(tenant) as connection:
+            await connection.execute(search_postgres._SQL["count"], tenant, "semantic", memories, 0, 0)
+        async with database.transaction() as connection:
+            await connection.execute(search_postgres._SQL["searching"], tenant)
+            assert await connection.fetchval("select current_setting('hnsw.ef_search')") == walk
+
+
 async def test_a_search_within_a_session_walks_no_graph(
     postgres: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

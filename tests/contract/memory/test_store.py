@@ -137,7 +137,7 @@ async def test_neighbours_stand_in_their_order_and_in_their_session(store: Any, 
 
 async def test_a_changed_memory_is_found_by_its_new_words_only(store: Any, tenant: str) -> None:
     (before,) = await store.add(tenant, [entry("copper")])
-    changed = replace(before, content="silver", content_hash=b"silver", updated_at=NOW)
+    changed = before._replace(content="silver", content_hash=b"silver", updated_at=NOW)
     assert await store.change(tenant, Entry(changed, vector(0, 1)), before=before) == changed
     by_old = await store.gather(tenant, Probe((), ("copper",), 5, 0), Filter(), now=NOW)
     by_new = await store.gather(tenant, Probe((), ("silver",), 5, 0), Filter(), now=NOW)
@@ -147,7 +147,7 @@ async def test_a_changed_memory_is_found_by_its_new_words_only(store: Any, tenan
 
 async def test_a_change_never_makes_two_of_one_content(store: Any, tenant: str) -> None:
     first, second = await store.add(tenant, [entry("one"), entry("two", 0, 1)])
-    clash = replace(second, content="one", content_hash=first.content_hash)
+    clash = second._replace(content="one", content_hash=first.content_hash)
     with pytest.raises(MemoryExists) as raised:
         await store.change(tenant, Entry(clash, vector(1)), before=second)
     assert raised.value.facts == {"memory_id": first.id}
@@ -230,7 +230,7 @@ async def test_what_has_ended_is_there_to_be_pruned(store: Any, tenant: str) -> 
 async def test_vectors_of_another_model_are_told_and_moved_between_widths(store: Any, tenant: str) -> None:
     old, given = await store.add(tenant, [entry("old", embedding_model="a"), entry("given", 0, 1)])
     assert await store.outdated(tenant, "b", limit=5) == ([old], 1)
-    renewed = replace(old, embedding_model="b")
+    renewed = old._replace(embedding_model="b")
     await store.change(tenant, Entry(renewed, (1.0, *[0.0] * 1535)), before=old)
     near = await store.nearest(tenant, (1.0, *[0.0] * 1535), Filter(), now=NOW, limit=5)
     assert [one.memory.id for one in near] == [old.id]
@@ -272,11 +272,11 @@ async def test_vectors_of_another_model_are_never_compared(store: Any, tenant: s
 async def test_a_new_vector_changes_nothing_else_of_a_memory(store: Any, tenant: str, width: int) -> None:
     (old,) = await store.add(tenant, [entry("harbour at night", embedding_model="a", tags=("sea",), importance=0.9)])
     before = await store.usage(tenant)
-    renewed = replace(old, embedding_model="b", importance=0.1, tags=())
+    renewed = old._replace(embedding_model="b", importance=0.1, tags=())
     assert await store.revector(tenant, [Entry(renewed, _wide(width, 0, 1))]) == 1
     (near,) = await store.nearest(tenant, _wide(width, 0, 1), Filter(tags=("sea",)), now=NOW, limit=5, model="b")
     worded = await store.gather(tenant, Probe((), ("harbour",), 5, 0), Filter(), now=NOW)
-    assert near.memory == replace(old, embedding_model="b")
+    assert near.memory == old._replace(embedding_model="b")
     assert [one.memory for one in worded.pool] == [near.memory]
     assert await store.usage(tenant) == before
     assert await store.outdated(tenant, "b", limit=5) == ([], 0)
@@ -286,10 +286,10 @@ async def test_a_new_vector_comes_too_late_for_what_was_changed_meanwhile(store:
     (read, gone) = await store.add(
         tenant, [entry("copper", embedding_model="a"), entry("tin", 0, 1, embedding_model="a")]
     )
-    changed = replace(read, content="silver", content_hash=b"silver", updated_at=NOW)
+    changed = read._replace(content="silver", content_hash=b"silver", updated_at=NOW)
     await store.change(tenant, Entry(changed, vector(0, 1)), before=read)
     await store.forget(tenant, [gone], [])
-    late = [Entry(replace(one, embedding_model="b"), vector(1)) for one in (read, gone)]
+    late = [Entry(one._replace(embedding_model="b"), vector(1)) for one in (read, gone)]
     assert await store.revector(tenant, late) == 0
     assert await store.find(tenant, read.id, now=NOW) == changed
     assert await store.vector(tenant, read.id) == vector(0, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -135,5 +134,5 @@ async def test_what_vanishes_meanwhile_is_not_found() -> None:
     [(True, "true", True), (3, "3", True), (1.5, "1.5", True), ("x", "x", True), (None, "None", False), ({"a": 1}, "a", False)],
 )  # fmt: skip
 def test_a_value_is_compared_by_its_text(value: object, text: str, same: bool) -> None:
-    held = replace(memory("m"), metadata={"key": value})
+    held = memory("m")._replace(metadata={"key": value})
     assert fits(held, Filter(metadata={"key": text})) == same

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
 
-from services.memory.store import Corpus
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.memory import words
+from services.memory.store import Corpus, Found
+from services.memory.texts import Texts
 from services.memory.words import bm25, counted, meant, stems, weight, words_of
 from tests.support.memory import memory
 
@@ -32,6 +38,19 @@ def test_a_shorter_text_and_a_repeated_word_score_higher() -> None:
 def test_texts_of_an_embedding_set_have_no_words() -> None:
     assert words_of(memory("cat")) == {"cat": 1}
     assert words_of(memory("cat", embedding_set="restricted")) == {}
+
+
+@given(texts=st.lists(st.text("aB3 ·|_-ßİé\u2028\n", max_size=12), max_size=4), known=st.sampled_from([0, 200_000]))
+def test_texts_read_at_once_hold_what_each_holds_alone(texts: list[str], known: int) -> None:
+    asked = ["a", "b", "é", "unheard"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "_NUMBERED", known)
+        read = Texts.of([Found(memory(text), 0.5) for text in texts], asked)
+    assert read.times.tolist() == [[Counter(stems(text))[word] for word in asked] for text in texts] + [
+        [0.0] * len(asked)
+    ]
+    assert read.lengths.tolist() == [*(len(stems(text)) for text in texts), 0]
+    assert read.cosines.tolist() == [*(0.5 for _ in texts), 0.0]
 
 
 @pytest.mark.parametrize(
