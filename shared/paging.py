@@ -8,12 +8,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
 from shared.errors import InvalidArgument, PageTokenInvalid
 
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 500
+_DIGITS_OF_SKIP: Final = 18  # what 64 bits hold
 _Row = TypeVar("_Row")
 
 
@@ -30,6 +32,26 @@ class Page:
 
     size: int = DEFAULT_PAGE_SIZE
     cursor: tuple[str, ...] = ()
+
+    @property
+    def skip(self) -> int:
+        """Of a cursor that is a number of rows: how many to skip. Raises PageTokenInvalid: tokens can be forged."""
+        match self.cursor:
+            case ():
+                return 0
+            case (count,) if count.isdecimal() and len(count) <= _DIGITS_OF_SKIP:
+                return int(count)
+        raise PageTokenInvalid
+
+    @property
+    def place(self) -> tuple[datetime | None, str]:
+        """Of a cursor that is the time and id of the last row seen: these. Raises PageTokenInvalid."""
+        match self.cursor:
+            case ():
+                return None, ""
+            case (at, row_id) if (when := _instant(at)) and "\x00" not in row_id:
+                return when, row_id
+        raise PageTokenInvalid
 
 
 def page(page_size: int, page_token: str, *, scope: str) -> Page:
@@ -65,6 +87,14 @@ def _after(found: Sequence[_Row], cursor: tuple[str, ...], name: Callable[[_Row]
     except (IndexError, ValueError):
         raise PageTokenInvalid from None
     return next((place for place, row in enumerate(found, 1) if name(row) == seen), end - 1)
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
 
 
 def _decode(token: str, scope: str) -> tuple[str, ...]:

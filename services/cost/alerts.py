@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from services.cost.anomalies import HOUR, Anomaly, Kind, dollars
-from services.cost.budget import Budget, Level, SoftAction, scope
+from services.cost.budget import Budget, Level, Passed, SoftAction, scope
 from services.cost.report_store import Alert, AlertKind, Pace, ReportStore
 from services.cost.reports import Reports
 from services.cost.store import CostStore, Filter
@@ -20,6 +21,7 @@ from shared.paging import Page
 
 _FRESH_FOR: Final = timedelta(seconds=5)
 _ALL_BUDGETS: Final = Page(500)
+_REMEMBERED: Final = 1000  # limits met between two looks at a tenant
 
 
 class AlertBoard:
@@ -29,6 +31,18 @@ class AlertBoard:
         self._reports = reports
         self._clock = clock
         self._known: dict[str, tuple[timedelta, Sequence[Alert]]] = {}
+        self._met: defaultdict[str, dict[Passed, None]] = defaultdict(dict)
+
+    def met(self, tenant: str, limits: Iterable[Passed]) -> None:
+        """Calls met these limits: they were refused, or went beyond soft ones."""
+        mine = self._met[tenant]
+        mine.update(dict.fromkeys(limits))
+        while len(mine) > _REMEMBERED:
+            del mine[next(iter(mine))]
+
+    def take_met(self, tenant: str) -> Sequence[Passed]:
+        """The limits met since this was asked last."""
+        return tuple(self._met.pop(tenant, ()))
 
     async def about(self, tenant: str, scopes: Iterable[str]) -> tuple[Alert, ...]:
         """The alerts that ask something of calls on these scopes."""
@@ -58,6 +72,7 @@ class Lookout:
         store: CostStore,
         reports: ReportStore,
         series: Reports,
+        board: AlertBoard,
         watchfulness: Watchfulness,
         *,
         clock: Clock,
@@ -66,6 +81,7 @@ class Lookout:
         self._store = store
         self._reports = reports
         self._series = series
+        self._board = board
         self._watchfulness = watchfulness
         self._clock = clock
         self._ids = ids
@@ -94,20 +110,24 @@ class Lookout:
 
     async def _limits(self, tenant: str, now: datetime) -> list[Alert]:
         budgets = await self._store.budgets(tenant, page=_ALL_BUDGETS, now=now)
-        return [alert for budget in budgets if (alert := self._limit(budget, now))]
+        spent = {(one.id, scope(one.limits.level, one.name)): one.settled + one.leased for one in budgets}
+        seen = [(one, True) for one in self._board.take_met(tenant)]
+        seen += [(one, False) for one in map(_beyond, budgets) if one]
+        return [self._limit(one, spent.get((one.budget_id, one.scope), one.amount), now, met=met) for one, met in seen]
 
-    def _limit(self, budget: Budget, now: datetime) -> Alert | None:
-        limits, spent = budget.limits, budget.settled + budget.leased
-        subject = scope(limits.level, budget.name)
-        once = f"{budget.id}|{subject}|{limits.window.bounds(now)[0]:%Y-%m-%dT%H}"
-        if spent >= limits.limit:
-            text = f"The budget of {subject} ({limits.window}) is spent: {dollars(spent)} of {dollars(limits.limit)}."
-            return self._alert(AlertKind.HARD_LIMIT, subject, spent, limits.limit, text, once=once)
-        if limits.soft_limit and spent > limits.soft_limit:
-            soft, much = limits.soft_limit, f"{dollars(spent)} of {dollars(limits.soft_limit)}"
-            text = f"{subject} is beyond the soft limit of its budget ({limits.window}): {much}."
-            return self._alert(AlertKind.SOFT_LIMIT, subject, spent, soft, text, once=once)
-        return None
+    def _limit(self, limit: Passed, spent: int, now: datetime, *, met: bool) -> Alert:
+        """Of a limit that is spent, or that calls have met: of that anything may be left, only not enough for them."""
+        subject, most = f"{limit.scope} ({limit.window})", dollars(limit.amount)
+        once = f"{limit.budget_id}|{limit.scope}|{limit.window.bounds(now)[0]:%Y-%m-%dT%H}|{limit.amount}"
+        kind = AlertKind.SOFT_LIMIT if limit.action else AlertKind.HARD_LIMIT
+        if limit.action:
+            text = f"{subject} is beyond the soft limit of its budget: {dollars(spent)} of {most}."
+        elif met:
+            once += "|refused"
+            text = f"Calls are refused: the budget of {subject}, {most}, has no room for them."
+        else:
+            text = f"The budget of {subject} is spent: {dollars(spent)} of {most}."
+        return self._alert(kind, limit.scope, spent, limit.amount, text, once=once)
 
     async def _velocity(self, tenant: str, now: datetime) -> list[Alert]:
         paces = await self._paces(tenant, now)
@@ -193,3 +213,14 @@ class Lookout:
             created_at=self._clock.now(),
             active_until=until,
         )
+
+
+def _beyond(budget: Budget) -> Passed | None:
+    """The limit of it that is spent."""
+    limits, spent = budget.limits, budget.settled + budget.leased
+    subject = scope(limits.level, budget.name)
+    if spent >= limits.limit:
+        return Passed(budget.id, subject, limits.window, limits.limit, None)
+    if limits.soft_limit and spent > limits.soft_limit:
+        return Passed(budget.id, subject, limits.window, limits.soft_limit, limits.soft_action)
+    return None

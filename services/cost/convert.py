@@ -63,7 +63,7 @@ def reserved_call(request: pb.ReserveRequest, caller: Principal) -> Call:
 
 def settled_call(request: pb.SettleRequest, caller: Principal) -> Call:
     if request.outcome not in _OUTCOMES:
-        raise InvalidArgument("outcome is not one of this contract", field="outcome")
+        raise InvalidArgument(f"outcome is one of {', '.join(Outcome)}", field="outcome")
     return _call(
         request,
         caller,
@@ -106,7 +106,10 @@ def wanted_usage(request: pb.ReserveRequest) -> Usage:
     """What is to be set aside for."""
     least = 0 if request.HasField("metered") else 1
     said = tokens(request.output_tokens, "output_tokens", low=least)
-    return _metered(request.metered, Usage(tokens(request.input_tokens, "input_tokens"), said))
+    wanted = _metered(request.metered, Usage(tokens(request.input_tokens, "input_tokens"), said))
+    if wanted.cache_write_tokens > wanted.input_tokens:
+        raise InvalidArgument("cache_write_tokens are among input_tokens", field="metered.cache_write_tokens")
+    return wanted
 
 
 def tokens(value: int, field: str, *, low: int = 0) -> int:
@@ -221,8 +224,7 @@ def settle_response(event: CostEvent) -> pb.SettleResponse:
 
 def summarize_response(found: Sequence[Summary], asked: Listing) -> pb.SummarizeCostResponse:
     shown = found[: asked.page.size]
-    skipped = int(asked.page.cursor[0]) if asked.page.cursor else 0
-    more = (str(skipped + len(shown)),) if len(found) > len(shown) else None
+    more = (str(asked.page.skip + len(shown)),) if len(found) > len(shown) else None
     return pb.SummarizeCostResponse(
         summaries=[
             pb.CostSummary(

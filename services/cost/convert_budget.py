@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 from agentnet.cost.v1 import budget_service_pb2 as pb
 from agentnet.cost.v1 import cost_pb2, cost_service_pb2
 from agentnet.cost.v1 import price_service_pb2 as prices_pb
-from services.cost.budget import EACH, Budget, Level, Limits, SoftAction, Window
+from services.cost.budget import Budget, Level, Limits, SoftAction, Window
 from services.cost.convert import TO_ACTION, time
 from services.cost.prices import PriceBook
 from services.cost.store import StoredBook
@@ -20,6 +21,7 @@ from shared.paging import Page, next_page_token, page
 _MAX_MICROS: Final = 10**15
 _MAX_DOCUMENT: Final = 1_000_000
 _SCOPE: Final = "budgets"
+_Known = TypeVar("_Known", bound=StrEnum)
 _LEVELS: Final = {
     cost_pb2.BUDGET_LEVEL_UNSPECIFIED: Level.TENANT,
     cost_pb2.BUDGET_LEVEL_TENANT: Level.TENANT,
@@ -55,15 +57,18 @@ def limits(request: cost_service_pb2.SetBudgetRequest) -> Limits:
     level = _level(request.level)
     if level is Level.CREDENTIAL:
         raise InvalidArgument("a credential has the budget it was made with; make another one", field="level")
-    if request.soft_action not in _ACTIONS:
-        raise InvalidArgument("soft_action is not one of this contract", field="soft_action")
+    soft = int(fields.within(request.soft_limit_micros_usd, "soft_limit_micros_usd", low=0, high=limit))
+    action = _one_of(request.soft_action, _ACTIONS, "soft_action")
+    if action is not SoftAction.ALERT and not soft:
+        message = f"soft_limit_micros_usd is required: without it {action} is never done"
+        raise InvalidArgument(message, field="soft_limit_micros_usd")
     return Limits(
         limit=limit,
         level=level,
         name=_name(request.name, level),
         window=window(request.window),
-        soft_limit=int(fields.within(request.soft_limit_micros_usd, "soft_limit_micros_usd", low=0, high=limit)),
-        soft_action=_ACTIONS[request.soft_action],
+        soft_limit=soft,
+        soft_action=action,
     )
 
 
@@ -82,8 +87,7 @@ def budget_id(value: str) -> str:
 
 def list_response(found: Sequence[Budget], asked: Page, now: datetime) -> pb.ListBudgetsResponse:
     shown = found[: asked.size]
-    skipped = int(asked.cursor[0]) if asked.cursor else 0
-    more = (str(skipped + len(shown)),) if len(found) > len(shown) else None
+    more = (str(asked.skip + len(shown)),) if len(found) > len(shown) else None
     return pb.ListBudgetsResponse(
         budgets=[budget(one, now) for one in shown], next_page_token=next_page_token(more, scope=_SCOPE)
     )
@@ -132,15 +136,17 @@ def book_response(book: StoredBook) -> prices_pb.GetPriceBookResponse:
 
 
 def window(value: cost_pb2.BudgetWindow.ValueType) -> Window:
-    if value not in _WINDOWS:
-        raise InvalidArgument("window is not one of this contract", field="window")
-    return _WINDOWS[value]
+    return _one_of(value, _WINDOWS, "window")
 
 
 def _level(value: cost_pb2.BudgetLevel.ValueType) -> Level:
-    if value not in _LEVELS:
-        raise InvalidArgument("level is not one of this contract", field="level")
-    return _LEVELS[value]
+    return _one_of(value, _LEVELS, "level")
+
+
+def _one_of(value: Any, known: Mapping[Any, _Known], field: str) -> _Known:
+    if value not in known:
+        raise InvalidArgument(f"{field} is one of {', '.join(dict.fromkeys(map(str, known.values())))}", field=field)
+    return known[value]
 
 
 def _name(value: str, level: Level) -> str:
@@ -149,4 +155,6 @@ def _name(value: str, level: Level) -> str:
         raise InvalidArgument("the tenant's budget has no name", field="name")
     if level is not Level.TENANT and not name.strip():
         raise FieldRequired("name")
-    return EACH if name.strip() == EACH else name
+    if name != name.strip():
+        raise InvalidArgument("name must not begin or end with white space: nothing is called so", field="name")
+    return name

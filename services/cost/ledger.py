@@ -81,7 +81,7 @@ class Ledger:
         )
         await self._open(tenant, call.path.purses, now)
         taken = await self._store.take(tenant, ask, now=now)
-        lease = self._granted(taken, now)
+        lease = self._granted(tenant, taken, now)
         return Reserved(lease, rates, taken.passed, await self._board.about(tenant, ask.scopes))
 
     async def extend(self, tenant: str, generation_id: str, *, output_tokens: int) -> tuple[Lease, tuple[Passed, ...]]:
@@ -91,7 +91,7 @@ class Ledger:
         taken = await self._store.extend(tenant, extension, now=now)
         if taken is None:
             raise LeaseNotFound("no lease is held for this generation", generation_id=generation_id)
-        return self._granted(taken, now), taken.passed
+        return self._granted(tenant, taken, now), taken.passed
 
     async def settle(self, tenant: str, call: Call, usage: Usage, *, ended_at: datetime | None = None) -> Settled:
         """Writes the one entry of an attempt. Raises PriceNotFound, CostOverflow and SettledDifferently."""
@@ -141,11 +141,14 @@ class Ledger:
         while len(self._opened) > _REMEMBERED:
             del self._opened[next(iter(self._opened))]
 
-    def _granted(self, taken: Taken, now: datetime) -> Lease:
+    def _granted(self, tenant: str, taken: Taken, now: datetime) -> Lease:
         if taken.lease:
+            if taken.passed:
+                self._board.met(tenant, taken.passed)
             return taken.lease
         limit = taken.refused_by
         assert limit is not None  # noqa: S101 - there is no lease because of it
+        self._board.met(tenant, [limit])
         _, ends_at = limit.window.bounds(now)
         raise _refusal(limit)(
             _WHY[limit.action is None],

@@ -59,7 +59,7 @@ def main() -> None:
         budgets = Budgets(store, clock=clock, ids=ids)
         stored = PostgresReportStore(database)
         board, reports = AlertBoard(stored, clock=clock), Reports(store, stored, clock=clock)
-        lookout = Lookout(store, stored, reports, watchfulness(settings), clock=clock, ids=ids)
+        lookout = Lookout(store, stored, reports, board, watchfulness(settings), clock=clock, ids=ids)
         watch = Watch(lookout, clock=clock, every=settings.watch_every)
         await stack.enter_async_context(supervised("watch", watch.run))
         ledger = Ledger(store, shelf, board, clock=clock, ids=ids, lease_ttl=settings.lease_ttl)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from services.cost.errors import PriceBookInvalid
 from services.cost.prices import STANDARD, Dated, Price, PriceBook, Rates, UnknownModel
@@ -17,6 +18,13 @@ from services.cost.prices import STANDARD, Dated, Price, PriceBook, Rates, Unkno
 _DEAREST: Final = 10**9  # a thousand dollars for a million tokens; sums of the largest calls still fit 64 bits
 _MOST_PRICES: Final = 10_000
 _ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _told(value: object) -> object:
+    """A number would be taken for seconds, or for milliseconds if it is large."""
+    if isinstance(value, str) and "T" in value:
+        return value
+    raise ValueError("must be a time in RFC 3339, for example 2026-01-31T12:00:00Z")
 
 
 class _Rates(BaseModel):
@@ -48,7 +56,7 @@ class _Entry(_Rates):
     model: str = Field(min_length=1, max_length=128)
     tier: str = Field(default=STANDARD, pattern=r"^[a-z0-9_-]{1,32}$")
     region: str = Field(default="", max_length=64)
-    valid_from: AwareDatetime | None = Field(default=None, strict=False)
+    valid_from: Annotated[AwareDatetime, BeforeValidator(_told)] | None = Field(default=None, strict=False)
     above: list[_Step] = Field(default=[], max_length=10)
 
     @model_validator(mode="after")
@@ -67,26 +75,79 @@ class _Document(BaseModel):
     unknown_model: UnknownModel | None = Field(default=None, strict=False)
     prices: list[_Entry] = Field(max_length=_MOST_PRICES)
 
-    @model_validator(mode="after")
-    def _once(self) -> _Document:
-        seen: set[tuple[object, ...]] = set()
-        for entry in self.prices:
-            key = (entry.provider, entry.model, entry.tier, entry.region, entry.valid_from or _ALWAYS)
-            if key in seen:
-                raise ValueError(f"{entry.provider}/{entry.model} has two prices from the same instant on")
-            seen.add(key)
-        return self
-
 
 def parse(text: str) -> PriceBook:
     """The document's price book. Raises PriceBookInvalid with the path of the first fault."""
+    document = _validated(text)
+    for path, message in _faults(document, text):
+        raise _invalid(path, message)
+    return _book(document)
+
+
+def parse_stored(text: str) -> PriceBook:
+    """The book of a document that was checked when it was imported, by the rules of that day."""
+    return _book(_validated(text))
+
+
+def _validated(text: str) -> _Document:
     try:
-        document = _Document.model_validate_json(text)
+        return _Document.model_validate_json(text)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(part) for part in problem["loc"])
-        message = f"{path or 'the document'}: {problem['msg'].removeprefix('Value error, ')}"
-        raise PriceBookInvalid(message, field="document", path=path) from None
+        first, *more = error.errors(include_url=False, include_input=False)
+        message = first["msg"].removeprefix("Value error, ") + _whose(text, first["loc"])
+        if more:
+            message += f"; and {len(more)} more fault{'s' if len(more) > 1 else ''}"
+        raise _invalid(".".join(map(str, first["loc"])), message) from None
+
+
+def _invalid(path: str, message: str) -> PriceBookInvalid:
+    return PriceBookInvalid(f"{path or 'the document'}: {message}", field="document", path=path)
+
+
+def _whose(text: str, path: Sequence[int | str]) -> str:
+    """Of a fault within a price: whose it is, as a place in a long list is hard to find."""
+    match path:
+        case ["prices", int(place), _, *_]:
+            entry = json.loads(text)["prices"][place]
+            return f" (the price of {entry.get('provider')}/{entry.get('model')})" if isinstance(entry, dict) else ""
+    return ""
+
+
+def _faults(document: _Document, text: str) -> Iterator[tuple[str, str]]:
+    """What is well formed and yet not meant: the path and the fault of each."""
+    try:
+        json.loads(text, object_pairs_hook=_each_once)
+    except _Twice as error:
+        yield "", f"the key {error} stands twice in one object"
+    seen: dict[tuple[object, ...], int] = {}
+    for place, entry in enumerate(document.prices):
+        for field in ("provider", "model", "region"):
+            if (name := getattr(entry, field)) != name.strip() or not name.isprintable():
+                yield (
+                    f"prices.{place}.{field}",
+                    f"{name!r} is no name: white space around it, or what cannot be printed",
+                )
+        for number, step in enumerate(entry.above):
+            if not step.given():
+                yield f"prices.{place}.above.{number}", f"a step needs at least one of {', '.join(_KINDS)}"
+        key = (entry.provider, entry.model, entry.tier, entry.region, entry.valid_from or _ALWAYS)
+        if (first := seen.setdefault(key, place)) != place:
+            what = f"{entry.provider}/{entry.model} has two prices from the same instant on"
+            yield f"prices.{place}", f"{what}, the other is prices.{first}"
+
+
+class _Twice(Exception):
+    """A key that stands twice in one object; JSON would take the last."""
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice(next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place])))
+    return found
+
+
+def _book(document: _Document) -> PriceBook:
     canonical = json.dumps(
         document.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":")
     )

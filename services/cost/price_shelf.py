@@ -38,7 +38,7 @@ class PriceShelf:
         if known and stored and known[1].books[0].version == stored.version:
             listed = known[1]
         else:
-            own = (price_document.parse(stored.document),) if stored else ()
+            own = (price_document.parse_stored(stored.document),) if stored else ()
             listed = PriceList((*own, self._base))
         self._known[tenant] = (now, listed)
         return listed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -105,7 +105,7 @@ class Priced:
 
 
 class UnknownModel(StrEnum):
-    """What a model without a price costs: nothing is called, nothing is paid, or the dearest price known is."""
+    """What a model without a price costs: nothing is called, nothing is paid, or the dearest prices known are."""
 
     REFUSE = "refuse"
     ZERO = "zero"
@@ -138,14 +138,15 @@ class PriceBook:
         return None
 
     def dearest(self, provider: str, *, at: datetime) -> Price | None:
-        """The dearest price that holds, of the provider if it has one."""
+        """For each kind of token, and for images, the most that any model of the provider costs; of anybody for ``."""
         held = [
-            (key[0] == provider, price)
+            rates
             for key, dates in self.entries.items()
+            if provider in ("", key[0])
             if (price := next((dated.price for dated in dates if dated.valid_from <= at), None))
+            for rates in (price.rates, *(above for _, above in price.above))
         ]
-        own = [price for mine, price in held if mine] or [price for _, price in held]
-        return max(own, key=lambda price: price.rates.input + price.rates.output, default=None)
+        return Price(Rates(*map(max, zip(*map(astuple, held), strict=True)))) if held else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +169,10 @@ class PriceList:
                 raise _unknown(wanted)
 
     def _estimated(self, wanted: Wanted, at: datetime) -> Priced:
-        for book in self.books:
-            if found := book.dearest(wanted.provider, at=at):
-                return Priced(found, book.version, estimated=True)
+        for provider in (wanted.provider, ""):
+            for book in self.books:
+                if found := book.dearest(provider, at=at):
+                    return Priced(found, book.version, estimated=True)
         raise _unknown(wanted)
 
 

@@ -226,7 +226,7 @@ order by tenant_id = $1 desc, adopted_at desc limit 1;
 
 -- name: paces
 select agent_name as agent, floor(extract(epoch from $2 - created_at) / $3)::int as ago,
-  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input + tokens_output)::bigint as tokens
+  sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input::bigint + tokens_output)::bigint as tokens
 from cost_event
 where created_at > $1 and created_at <= $2
 group by 1, 2;
@@ -252,7 +252,7 @@ limit $4;
 select
   case $1 when 'provider' then provider when 'model' then model when 'agent' then agent_name when 'user' then user_id
     when 'team' then team else '' end as "group",
-  extract(hour from created_at at time zone 'UTC')::int as hour, sum(tokens_input + tokens_output)::bigint as tokens
+  extract(hour from created_at at time zone 'UTC')::int as hour, sum(tokens_input::bigint + tokens_output)::bigint as tokens
 from cost_event
 where created_at >= $2 and created_at < $3
 group by 1, 2;

@@ -46,8 +46,8 @@ class MemoryReportStore:
 
     async def alerts(self, tenant: str, kind: str, page: Page) -> Sequence[Alert]:
         found = sorted(self._alerts[tenant].values(), key=_place, reverse=True)
-        seen = (page.cursor[0], page.cursor[1]) if page.cursor else None
-        kept = [one for one in found if kind in ("", one.kind) and (seen is None or _place(one) < seen)]
+        at, seen = page.place
+        kept = [one for one in found if kind in ("", one.kind) and (at is None or _place(one) < (at, seen))]
         return kept[: page.size + 1]
 
     async def active(self, tenant: str, *, now: datetime) -> Sequence[Alert]:
@@ -96,5 +96,5 @@ def _tokens(event: CostEvent) -> int:
     return event.usage.input_tokens + event.usage.output_tokens
 
 
-def _place(alert: Alert) -> tuple[str, str]:
-    return alert.created_at.isoformat(), alert.id
+def _place(alert: Alert) -> tuple[datetime, str]:
+    return alert.created_at, alert.id

@@ -46,11 +46,8 @@ class PostgresReportStore:
         return written is not None
 
     async def alerts(self, tenant: str, kind: str, page: Page) -> Sequence[Alert]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
         async with self._database.tenant(tenant) as connection:
-            found = await connection.fetch(SQL["list_alerts"], kind, *seen, page.size + 1)
+            found = await connection.fetch(SQL["list_alerts"], kind, *page.place, page.size + 1)
         return [_alert(row) for row in found]
 
     async def active(self, tenant: str, *, now: datetime) -> Sequence[Alert]:

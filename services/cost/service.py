@@ -29,6 +29,7 @@ class CostService(rpc.CostServiceServicer):
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
         caller = current()
         call, usage = convert.reserved_call(request, caller), convert.wanted_usage(request)
+        self._watch.seen(caller.tenant_id)
         return convert.reserve_response(await self._ledger.reserve(caller.tenant_id, call, usage))
 
     async def ExtendLease(self, request: pb.ExtendLeaseRequest, context: Any) -> pb.ExtendLeaseResponse:

@@ -117,14 +117,15 @@ class MemoryCostStore:
         for event in self.chosen(tenant, chosen):
             group = tuple(_column(event, name) for name in group_by)
             sums[group] = _added(sums.get(group, Summary(group)), event)
-        skip = int(page.cursor[0]) if page.cursor else 0
-        return sorted(sums.values(), key=lambda found: (-found.micros_usd, found.group))[skip : skip + page.size + 1]
+        ordered = sorted(sums.values(), key=lambda found: (-found.micros_usd, found.group))
+        return ordered[page.skip : page.skip + page.size + 1]
 
     async def events(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[CostEvent]:
         found = sorted(self.chosen(tenant, chosen), key=_place, reverse=newest_first)
-        if page.cursor:
-            seen = (page.cursor[0], page.cursor[1])
-            found = [event for event in found if (_place(event) < seen if newest_first else _place(event) > seen)]
+        at, seen = page.place
+        if at:
+            last = (at, seen)
+            found = [event for event in found if (_place(event) < last if newest_first else _place(event) > last)]
         return found[: page.size + 1]
 
     async def budget(self, tenant: str, level: Level, name: str, window: Window, *, now: datetime) -> Budget | None:
@@ -140,8 +141,7 @@ class MemoryCostStore:
             for key in self._counted(mine, found, now)
         ]
         states.sort(key=lambda one: (_LEVELS.index(one.limits.level), one.limits.scope, one.limits.window, one.name))
-        skip = int(page.cursor[0]) if page.cursor else 0
-        return states[skip : skip + page.size + 1]
+        return states[page.skip : page.skip + page.size + 1]
 
     async def open_purses(self, tenant: str, purses: Sequence[Purse], *, now: datetime) -> None:
         budgets = self._tenants[tenant].budgets
@@ -261,8 +261,8 @@ def _added(summary: Summary, event: CostEvent) -> Summary:
     )
 
 
-def _place(event: CostEvent) -> tuple[str, str]:
-    return event.created_at.isoformat(), event.id
+def _place(event: CostEvent) -> tuple[datetime, str]:
+    return event.created_at, event.id
 
 
 def _column(event: CostEvent, name: str) -> str:

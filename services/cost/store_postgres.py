@@ -87,7 +87,7 @@ class PostgresCostStore:
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
         names = list(group_by)
-        paging = (names, int(page.cursor[0]) if page.cursor else 0, page.size + 1)
+        paging = (names, page.skip, page.size + 1)
         async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["plan_for_these"])  # columns not grouped by are planned away
             if _ROLLED.issuperset(names) and not (chosen.session_id or chosen.team or chosen.user):
@@ -98,12 +98,9 @@ class PostgresCostStore:
         return [_summary(row, names) for row in found]
 
     async def events(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[CostEvent]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
         query = SQL["newest_events" if newest_first else "oldest_events"]
         async with self.database.tenant(tenant) as connection:
-            found = await connection.fetch(query, *rows.chosen_by(chosen), *seen, page.size + 1)
+            found = await connection.fetch(query, *rows.chosen_by(chosen), *page.place, page.size + 1)
         return [rows.cost_event(row) for row in found]
 
     async def budget(self, tenant: str, level: Level, name: str, window: Window, *, now: datetime) -> Budget | None:
@@ -113,10 +110,9 @@ class PostgresCostStore:
         return rows.budget(row) if row else None
 
     async def budgets(self, tenant: str, *, page: Page, now: datetime) -> Sequence[Budget]:
-        skip = int(page.cursor[0]) if page.cursor else 0
         async with self.database.tenant(tenant) as connection:
             await self._reclaim(connection, tenant, now)
-            found = await connection.fetch(SQL["list_budgets"], now, skip, page.size + 1)
+            found = await connection.fetch(SQL["list_budgets"], now, page.skip, page.size + 1)
         return [rows.budget(row) for row in found]
 
     async def open_purses(self, tenant: str, purses: Sequence[Purse], *, now: datetime) -> None:

@@ -10,6 +10,7 @@ from services.cost.alerts import Lookout
 from shared.clock import Clock
 from shared.errors import MeshError
 from shared.log import log
+from shared.postgres import REFUSED
 
 _QUIET: Final = timedelta(hours=2)
 
@@ -24,7 +25,7 @@ class Watch:
         self._seen: dict[str, timedelta] = {}
 
     def seen(self, tenant: str) -> None:
-        """The tenant spends."""
+        """The tenant spends, or would."""
         self._seen[tenant] = self._clock.monotonic()
 
     async def run(self) -> None:
@@ -40,5 +41,5 @@ class Watch:
         for tenant in tuple(self._seen):
             try:
                 await self._lookout.look(tenant)
-            except MeshError as error:
-                log.warning("cost.watch_failed", tenant=tenant, error=error.message)
+            except (MeshError, *REFUSED) as error:
+                log.warning("cost.watch_failed", tenant=tenant, error=str(error))

@@ -90,11 +90,12 @@ def cost_replica(
     ids = ids or RandomIds()
     stored = report_store(store)
     shelf, reports = PriceShelf(store, prices, clock=clock), Reports(store, stored, clock=clock)
-    lookout = Lookout(store, stored, reports, watchfulness, clock=clock, ids=ids)
+    board = AlertBoard(stored, clock=clock)
+    lookout = Lookout(store, stored, reports, board, watchfulness, clock=clock, ids=ids)
     return Replica(
         store=store,
         shelf=shelf,
-        ledger=Ledger(store, shelf, AlertBoard(stored, clock=clock), clock=clock, ids=ids, lease_ttl=TTL),
+        ledger=Ledger(store, shelf, board, clock=clock, ids=ids, lease_ttl=TTL),
         budgets=Budgets(store, clock=clock, ids=ids),
         alerts=stored,
         reports=reports,

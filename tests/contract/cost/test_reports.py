@@ -8,9 +8,12 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 
+import asyncpg
+import pytest
 from arro3.io import read_parquet
 
-from services.cost.budget import SoftAction, Window
+from services.cost.budget import EACH, Level, SoftAction, Window
+from services.cost.errors import BudgetApprovalRequired, BudgetExhausted
 from services.cost.export import Format
 from services.cost.prices import Usage
 from services.cost.report_store import Alert, AlertKind
@@ -92,6 +95,69 @@ async def test_limits_raise_one_alert_a_window(replica: Replica, tenant: str, cl
     await replica.ledger.extend(tenant, held.generation_id, output_tokens=50)
     (hard,) = await replica.lookout.look(tenant)
     assert (hard.kind, hard.observed, hard.expected) == (AlertKind.HARD_LIMIT, 100, 100)
+
+
+async def test_a_budget_that_refuses_is_told_though_it_is_not_spent(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    """With leases larger than what is left a limit is never reached, and calls are refused all the same."""
+    await replica.limit(tenant, 100)
+    for _ in range(2):
+        with pytest.raises(BudgetExhausted):
+            await replica.reserve(tenant, call(), 51)
+    (told,) = await replica.lookout.look(tenant)
+    assert (told.kind, told.subject, told.observed, told.expected) == (AlertKind.HARD_LIMIT, "tenant:", 0, 100)
+    assert told.explanation.startswith("Calls are refused: the budget of tenant: (total), $0.0001")
+    assert await replica.lookout.look(tenant) == []
+
+
+async def test_a_session_that_asks_for_approval_is_told(replica: Replica, tenant: str, clock: FakeClock) -> None:
+    await replica.limit(
+        tenant, 100, soft_limit=50, soft_action=SoftAction.ASK, level=Level.SESSION, name=EACH, window=Window.DAY
+    )
+    with pytest.raises(BudgetApprovalRequired):
+        await replica.reserve(tenant, call(session_id="s1"), 30)
+    (told,) = await replica.lookout.look(tenant)
+    assert (told.kind, told.subject, told.expected) == (AlertKind.SOFT_LIMIT, "session:s1", 50)
+
+
+async def test_a_limit_that_was_raised_is_told_again_when_it_is_spent(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    for limit, told in ((50, 1), (50, 0), (100, 1)):
+        await replica.limit(tenant, limit)
+        await settle(replica, tenant, 25, clock, ago=timedelta(), agent="A@1")
+        assert len(await replica.lookout.look(tenant)) == told
+
+
+async def test_the_largest_calls_do_not_end_reports_and_alerts(replica: Replica, tenant: str, clock: FakeClock) -> None:
+    most = 2_000_000_000
+    for _ in range(2):
+        await replica.ledger.settle(tenant, call(agent="A@1"), Usage(most, most), ended_at=clock.now())
+    (found,) = await replica.reports.patterns(
+        tenant, "", clock.now() - timedelta(hours=1), clock.now() + timedelta(hours=1)
+    )
+    assert sum(found.by_hour) == found.input_tokens + found.output_tokens == 4 * most
+    spikes = [one.observed for one in await replica.lookout.look(tenant) if one.kind is AlertKind.TOKEN_SPIKE]
+    assert spikes == [4 * most] * 2
+
+
+async def test_one_tenants_trouble_is_not_anothers(
+    replica: Replica, tenant: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, look = [], replica.lookout.look
+
+    async def unless_broken(asked: str) -> list[Alert]:
+        if asked == "broken":
+            raise asyncpg.NumericValueOutOfRangeError("integer out of range")
+        looked.append(asked)
+        return await look(asked)
+
+    monkeypatch.setattr(replica.lookout, "look", unless_broken)
+    for one in ("broken", tenant):
+        replica.watch.seen(one)
+    await replica.watch.round()
+    assert looked == [tenant]
 
 
 async def test_a_lease_that_is_never_settled_is_told(replica: Replica, tenant: str, clock: FakeClock) -> None:

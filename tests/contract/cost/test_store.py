@@ -182,20 +182,42 @@ async def test_a_tenants_book_is_kept_by_its_hash_and_the_last_adopted_holds(
     ).document
 
 
-async def test_the_database_keeps_the_ledger_append_only_and_tenants_apart(postgres: Cluster) -> None:
-    connection = await asyncpg.connect(postgres.dsn("cost"))
+CHANGES = (
+    "update cost.cost_event set cost_micros_usd = 0",
+    "delete from cost.cost_event",
+    "truncate cost.cost_event",
+    "merge into cost.cost_event using (select 1) one on true when matched then delete",
+    """insert into cost.cost_event select * from cost.cost_event
+    on conflict (tenant_id, generation_id, attempt) do update set cost_micros_usd = 0""",
+)
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+@pytest.mark.parametrize("role", ["cost", "owner", "postgres", "gateway", "inference", "orchestrator", "policy"])
+async def test_no_role_changes_an_entry(replica: Replica, tenant: str, postgres: Cluster, role: str) -> None:
+    """The superuser's triggers cannot be switched off for the session either, as for a replica or a restore."""
+    kept = (await replica.ledger.settle(tenant, call(), Usage(1, 2))).event
+    connection = await asyncpg.connect(postgres.dsn(role))
     try:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute("update cost_event set cost_micros_usd = 0")
-        assert await connection.fetchval("select count(*) from cost_event") == 0  # no tenant set: nothing is seen
+        if role == "postgres":
+            await connection.execute("set session_replication_role = replica")
+        await connection.execute("select set_config('app.tenant', $1, false)", tenant)
+        for change in CHANGES:
+            with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.RestrictViolationError)):
+                await connection.execute(change)
     finally:
         await connection.close()
-    owner = await asyncpg.connect(postgres.dsn("owner"))
+    assert await replica.ledger.events(tenant, Filter(), newest_first=True, page=Page()) == [kept]
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_without_a_tenant_nothing_of_the_ledger_is_seen(replica: Replica, tenant: str, postgres: Cluster) -> None:
+    await replica.ledger.settle(tenant, call(), Usage(1, 2))
+    connection = await asyncpg.connect(postgres.dsn("cost"))
     try:
-        with pytest.raises(asyncpg.RestrictViolationError):
-            await owner.execute("delete from cost.cost_event")
+        assert await connection.fetchval("select count(*) from cost_event") == 0
     finally:
-        await owner.close()
+        await connection.close()
 
 
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)

@@ -45,6 +45,7 @@ class Served:
     reports: Any
     till: Any
     channel: grpc.aio.Channel
+    address: str
     replica: Replica
     clock: FakeClock
 
@@ -83,6 +84,7 @@ async def served(keys: Keys) -> AsyncIterator[Served]:
             report_service_pb2_grpc.ReportServiceStub(channel),
             till_service_pb2_grpc.TillServiceStub(channel),
             channel,
+            address,
             replica,
             clock,
         )

@@ -11,11 +11,13 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from structlog.testing import capture_logs
 
-from agentnet.cost.v1 import budget_service_pb2, cost_pb2
+from agentnet.cost.v1 import budget_service_pb2, cost_pb2, report_service_pb2
 from agentnet.cost.v1 import cost_service_pb2 as pb
 from agentnet.cost.v1 import price_service_pb2 as prices_pb
 from services.cost.metrics import SpendMeter
 from services.cost.prices import Usage
+from services.cost.store import Filter
+from shared.paging import next_page_token
 from tests.service.cost.calls import Code, refusal, reservation, said, settlement
 from tests.service.cost.conftest import Served
 from tests.support.cost import call, document
@@ -56,6 +58,32 @@ async def test_a_settlement_that_cannot_be_is_refused_by_its_field(
 ) -> None:
     error = await refusal(served.cost.Settle(request_, metadata=keys.metadata()))
     assert (error.code, error.field) == (Code.INVALID_ARGUMENT, field)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"input_tokens": -1}, "input_tokens"),
+        ({"input_tokens": 2**63 - 1}, "input_tokens"),
+        ({"output_tokens": 0}, "output_tokens"),
+        ({"metered": {"cache_write_tokens": 1}}, "metered.cache_write_tokens"),
+        ({"metered": {"images": 1_000_001}}, "metered.images"),
+        ({"metered": {"audio_input_tokens": -1}}, "metered.audio_input_tokens"),
+        ({"generation_id": ""}, "generation_id"),
+        ({"model": " "}, "model"),
+        ({"model": "m" * 129}, "model"),
+        ({"agent": "a\0"}, "agent"),
+        ({"team": "t" * 101}, "team"),
+        ({"region": "r" * 65}, "region"),
+    ],
+)
+async def test_a_reservation_that_cannot_be_is_refused_by_its_field(
+    served: Served, keys: Keys, changes: dict[str, Any], field: str
+) -> None:
+    await served.replica.limit("acme", 1000)
+    error = await refusal(served.cost.Reserve(reservation(**changes), metadata=keys.metadata()))
+    assert (error.code, error.field) == (Code.INVALID_ARGUMENT, field)
+    assert await served.replica.spent("acme") == (0, 0)
 
 
 async def test_a_second_settlement_with_other_numbers_is_a_conflict(served: Served, keys: Keys) -> None:
@@ -112,6 +140,8 @@ async def test_a_soft_limit_downgrades_by_a_notice_and_asks_by_a_refusal(served:
         (pb.SetBudgetRequest(limit_micros_usd=1, soft_limit_micros_usd=2), "soft_limit_micros_usd"),
         (pb.SetBudgetRequest(level=cost_pb2.BUDGET_LEVEL_TEAM), "name"),
         (pb.SetBudgetRequest(name="x"), "name"),
+        (pb.SetBudgetRequest(level=cost_pb2.BUDGET_LEVEL_AGENT, name=" A@1 "), "name"),
+        (pb.SetBudgetRequest(limit_micros_usd=1, soft_action=cost_pb2.SOFT_ACTION_ASK), "soft_limit_micros_usd"),
         (pb.SetBudgetRequest(level=99), "level"),
         (pb.SetBudgetRequest(window=99), "window"),
         (pb.SetBudgetRequest(soft_action=99), "soft_action"),
@@ -122,6 +152,36 @@ async def test_a_budget_that_cannot_be_is_refused_by_its_field(
 ) -> None:
     error = await refusal(served.cost.SetBudget(request_, metadata=keys.metadata()))
     assert (error.code, error.field) == (Code.INVALID_ARGUMENT, field)
+
+
+@pytest.mark.parametrize("cursor", [(), ("x",), ("-1",), ("9" * 30,), ("2026-01-01", "x"), ("2026-01-01T00:00:00Z",)])
+async def test_a_forged_page_token_is_refused_as_one(served: Served, keys: Keys, cursor: tuple[str, ...]) -> None:
+    """The digest that binds a token to its list is no secret."""
+    nothing, caller = Filter(), keys.metadata()
+    asked: list[tuple[Any, Any]] = [
+        (
+            served.cost.SummarizeCost,
+            pb.SummarizeCostRequest(page_token=next_page_token(cursor, scope=f"summary|{nothing}|()")),
+        ),
+        (
+            served.cost.ListCostEvents,
+            pb.ListCostEventsRequest(page_token=next_page_token(cursor, scope=f"events|{nothing}|")),
+        ),
+        (
+            served.budgets.ListBudgets,
+            budget_service_pb2.ListBudgetsRequest(page_token=next_page_token(cursor, scope="budgets")),
+        ),
+        (
+            served.reports.ListAlerts,
+            report_service_pb2.ListAlertsRequest(page_token=next_page_token(cursor, scope="alerts|")),
+        ),
+    ]
+    for method, request in asked:
+        if cursor:
+            error = await refusal(method(request, metadata=caller))
+            assert said(error) == (Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "page_token")
+        else:
+            await method(request, metadata=caller)  # the first page
 
 
 async def test_limits_are_told_in_whole_numbers(served: Served, keys: Keys) -> None:

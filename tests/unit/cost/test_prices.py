@@ -151,8 +151,33 @@ def test_an_unknown_model_is_refused_free_or_estimated_as_the_book_says() -> Non
     guessed = PriceList((book(*entries, unknown_model="estimate"),))
     assert (price(guessed, model="unheard-of"), guessed.price(unknown, at=NOW).estimated) == (9, True)
     assert price(guessed, provider="nobody") == 99
+    own_book = PriceList((book({"input": 1, "provider": "other"}, unknown_model="estimate"), book(*entries)))
+    assert price(own_book, model="unheard-of") == 9  # the provider's, in whichever book
     own_rule = PriceList((book(unknown_model="zero"), book(*entries)))
     assert own_rule.price(unknown, at=NOW).price.of(Usage(10**6, 0)) == 0
+
+
+def test_an_estimate_is_never_cheaper_than_a_model_of_the_provider_is_for_what_was_used() -> None:
+    listed = PriceList(
+        (
+            book(
+                {"model": "text", "input": 5, "output": 70, "above": [{"input_tokens": 9, "input": 8}]},
+                {"model": "pictures", "image": 40_000},
+                {"model": "ears", "audio_input": 100},
+                unknown_model="estimate",
+            ),
+        )
+    )
+    rates = listed.price(Wanted("p", "unheard-of"), at=NOW).price.rates
+    assert (rates.input, rates.output, rates.image, rates.audio_input) == (8, 70, 40_000, 100)
+
+
+def test_a_book_that_was_imported_by_older_rules_still_prices() -> None:
+    """What is stored was said yes to: a tenant must not lose its prices to a stricter check."""
+    older = document({"input": 1, "region": " "}, {"input": 2, "above": [{"input_tokens": 5}]})
+    with pytest.raises(PriceBookInvalid):
+        price_document.parse(older)
+    assert price(PriceList((price_document.parse_stored(older),))) == 2
 
 
 def test_a_book_is_named_by_what_it_says_and_not_by_how() -> None:

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from agentnet.cli.agents import add_to as add_agent_commands
 from agentnet.cli.audit import audit
+from agentnet.cli.costs import cost
 from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
 from agentnet.cli.histories import history
@@ -33,6 +34,7 @@ app.add_typer(agent, name="agent")
 app.add_typer(graph, name="graph")
 app.add_typer(audit, name="audit")
 app.add_typer(policy, name="policy")
+app.add_typer(cost, name="cost")
 app.add_typer(evaluation, name="eval")
 app.add_typer(history)
 app.command()(init)

@@ -1,4 +1,4 @@
-"""What governs agents: tools, policies, memory, cost, keys."""
+"""What governs agents: tools, policies, memory, keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from google.protobuf import json_format, struct_pb2
 
 from agentnet.client.calls import stream, unary
 from agentnet.client.transport import Transport
-from agentnet.cost.v1 import cost_pb2, cost_service_pb2, cost_service_pb2_grpc
 from agentnet.gateway.v1 import key_service_pb2, key_service_pb2_grpc
 from agentnet.memory.v1 import memory_pb2, memory_service_pb2, memory_service_pb2_grpc
 from agentnet.policy.v1 import (
@@ -194,39 +193,6 @@ class Memories:
     async def forget(self, memory_id: str) -> None:
         """Deletes a memory for good."""
         await unary(self._stub.Forget(memory_service_pb2.ForgetRequest(memory_id=memory_id), **self._call()))
-
-
-class Costs:
-    """What was spent and what may be. Money is integer micro-USD."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._stub = cost_service_pb2_grpc.CostServiceStub(transport.channel)
-        self._call = transport.options
-
-    async def summary(self, *, group_by: str = "", session_id: str = "") -> Sequence[cost_service_pb2.CostSummary]:
-        """Sums, dearest first. `group_by` is a list such as "provider,model"."""
-        request = cost_service_pb2.SummarizeCostRequest(group_by=group_by, session_id=session_id, page_size=500)
-        return (await unary(self._stub.SummarizeCost(request, **self._call()))).summaries
-
-    async def events(self, *, session_id: str = "", model: str = "") -> AsyncIterator[cost_pb2.CostEvent]:
-        """The ledger's entries, newest first, page by page."""
-        token = ""
-        while True:
-            request = cost_service_pb2.ListCostEventsRequest(session_id=session_id, model=model, page_token=token)
-            page = await unary(self._stub.ListCostEvents(request, **self._call()))
-            for event in page.cost_events:
-                yield event
-            if not (token := page.next_page_token):
-                return
-
-    async def budget(self) -> cost_pb2.Budget:
-        """The tenant's budget."""
-        return (await unary(self._stub.GetBudget(cost_service_pb2.GetBudgetRequest(), **self._call()))).budget
-
-    async def set_budget(self, limit_micros_usd: int) -> cost_pb2.Budget:
-        """Sets the tenant's budget, in micro-USD."""
-        request = cost_service_pb2.SetBudgetRequest(limit_micros_usd=limit_micros_usd)
-        return (await unary(self._stub.SetBudget(request, **self._call()))).budget
 
 
 class Keys:

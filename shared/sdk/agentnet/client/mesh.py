@@ -6,10 +6,11 @@ from types import TracebackType
 from typing import Self
 
 from agentnet.client.calls import unary
+from agentnet.client.costs import Costs
 from agentnet.client.credentials import find_target
 from agentnet.client.dispatch import Dispatch, History, Relationships, Templates
 from agentnet.client.evaluations import Evaluations
-from agentnet.client.governance import Costs, Keys, Memories, Policies, Tools
+from agentnet.client.governance import Keys, Memories, Policies, Tools
 from agentnet.client.histories import Histories
 from agentnet.client.inference import Inference
 from agentnet.client.memories import MemoryManager

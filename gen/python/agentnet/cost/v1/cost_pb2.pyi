@@ -243,7 +243,7 @@ class CostEvent(_message.Message):
     region: _builtins.str
     """The region that was paid; empty: the price of every region."""
     price_estimated: _builtins.bool
-    """True when the price book has no price for the model and its policy is to estimate one."""
+    """True when no price book has a price for the model: it was estimated, or was nothing, as the book's policy says."""
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
         """Tokens."""

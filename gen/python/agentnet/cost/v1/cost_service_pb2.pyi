@@ -630,7 +630,7 @@ class SetBudgetRequest(_message.Message):
     window: _cost_pb2.BudgetWindow.ValueType
     """When what is spent counts anew; unspecified: TOTAL."""
     soft_limit_micros_usd: _builtins.int
-    """From this much on `soft_action` is taken; 0: never. At most the limit."""
+    """From this much on `soft_action` is taken; 0: never, which only ALERT allows. At most the limit."""
     soft_action: _cost_pb2.SoftAction.ValueType
     """What happens beyond the soft limit; unspecified: ALERT."""
     def __init__(
