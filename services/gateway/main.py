@@ -82,9 +82,11 @@ from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
 from services.gateway.metrics import MeshMetrics
 from services.gateway.names import Names
 from services.gateway.permissions import permissions
+from services.gateway.responses.driven import Driven
 from services.gateway.responses.kept import Responses
 from services.gateway.responses.store import ResponseStore
 from services.gateway.responses.store_postgres import PostgresResponseStore
+from services.gateway.responses.worker import Worker
 from services.gateway.service import HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
 from services.gateway.service_operations import DebugService, RunService
@@ -170,6 +172,7 @@ async def build(
     if settings.identity_private_key is None:
         raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
     private_key = settings.identity_private_key.read_bytes()
+    signer = Signer("gateway", private_key, clock)
     audit = Audit(stores.audit, clock=clock, ids=ids)
     await stack.enter_async_context(supervised("audit", audit.write))
     directory = Directory(
@@ -190,7 +193,7 @@ async def build(
         audit=audit,
         clock=clock,
     )
-    asked = door.Door(admission, NAMES, Signer("gateway", private_key, clock), clock, ttl=settings.identity_ttl)
+    asked = door.Door(admission, NAMES, signer, clock, ttl=settings.identity_ttl)
     secret = settings.door_secret.get_secret_value()
     await stack.enter_async_context(door.opened(settings.door, asked.answer, secret=secret, tls=settings.tls_folder))
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
@@ -205,8 +208,8 @@ async def build(
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits), media.Media(channel, limits))
     offered = mcp_server.Offer(channel, answerers.agents)
-    kept = Responses(stores.responses, answerers, offered, clock, ids)
-    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, kept), server)
+    driven = Driven(stores.responses, answerers, offered, admission.allow)
+    await _add_openai(Responses(stores.responses, answerers, driven, clock, ids), signer, server, stack)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
     offer = mcp or mcp_server.server(offered, Prompts(channel))
     mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(offer), server)
@@ -227,6 +230,13 @@ async def build(
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, server)
     health = MeshHealth({**stores.probes, **{name: probes.of_service(channel) for name, channel in parts.items()}})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
+
+
+async def _add_openai(responses: Responses, signer: Signer, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+    """OpenAI's protocol, and who drives on what of it goes on without its caller."""
+    await stack.enter_async_context(supervised("responses", Worker(responses, signer, responses.clock).run))
+    openai = OpenaiService(responses.answerers, responses)
+    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(openai, server)
 
 
 async def _a2a(

@@ -1,7 +1,10 @@
-"""Agents and sessions for those who only speak to them: Athena answers what she was asked, word by word."""
+"""Agents and sessions for those who only speak to them: Athena answers what she was asked, word by word; asked to `Wait.` she
+does until she is cancelled.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -34,18 +37,25 @@ class ScriptedAgents(agent_service_pb2_grpc.AgentServiceServicer):
 class ScriptedSessions(session_service_pb2_grpc.SessionServiceServicer):
     def __init__(self) -> None:
         self.topics: dict[str, str] = {}
+        self.named: dict[str, str] = {}
+        """Sessions by the request that started them."""
+        self.cancelled = asyncio.Event()
 
     async def StartSession(self, request: session_service_pb2.StartSessionRequest, context: Any) -> Any:
         (agent,) = request.agents
         if agent.partition("@")[0] != "Athena":
             raise AgentNotFound(f"no agent {agent}", agent=agent)
-        session_id = f"ses_{len(self.topics) + 1}"
+        session_id = self.named.get(request.request_id) or f"ses_{len(self.topics) + 1}"
+        if request.request_id:
+            self.named[request.request_id] = session_id
         self.topics[session_id] = request.topic
         session = session_pb2.Session(id=session_id, agents=["Athena@1.0.0"])
         session.start_time.FromSeconds(1_800_000_000)
         return session_service_pb2.StartSessionResponse(session=session)
 
     async def WatchSession(self, request: session_service_pb2.WatchSessionRequest, context: Any) -> Any:
+        if self.topics[request.session_id] == "Wait.":
+            await self.cancelled.wait()
         words = self.topics[request.session_id].split(" ")
         for number, word in enumerate(words):
             text = word if number == len(words) - 1 else f"{word} "
@@ -66,6 +76,7 @@ class ScriptedSessions(session_service_pb2_grpc.SessionServiceServicer):
         return session_service_pb2.ListTurnsResponse(turns=[turn_pb2.Turn(session_id=request.session_id)])
 
     async def CancelSession(self, request: Any, context: Any) -> Any:
+        self.cancelled.set()
         return session_service_pb2.CancelSessionResponse()
 
 
@@ -73,6 +84,8 @@ def _response(**what: Any) -> session_service_pb2.WatchSessionResponse:
     return session_service_pb2.WatchSessionResponse(event=event_pb2.SessionEvent(**what))
 
 
-def serve_orchestrator(server: grpc.aio.Server) -> None:
+def serve_orchestrator(server: grpc.aio.Server) -> ScriptedSessions:
+    sessions = ScriptedSessions()
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(ScriptedAgents(), server)
-    session_service_pb2_grpc.add_SessionServiceServicer_to_server(ScriptedSessions(), server)
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(sessions, server)
+    return sessions

@@ -23,6 +23,7 @@ from services.gateway.facades.ask import (
     Said,
     Spent,
     Unsupported,
+    whole,
 )
 from services.gateway.facades.models import spent
 from services.gateway.limits import Limits
@@ -71,6 +72,12 @@ class Agents:
         async with aclosing(self.watch(session_id)) as events, aclosing(_pieces(events)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def finished(self, session_id: str) -> str:
+        """What a session said, once it ends; its tokens are counted. Raises MeshError."""
+        found = await whole(self.follow(session_id))
+        await self._limits.spent(current().tenant_id, found.ended.spent.total)
+        return found.text
 
     async def ended(self, session_id: str) -> bool:
         """Whether nothing more comes of it. Raises MeshError."""

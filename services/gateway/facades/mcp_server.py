@@ -62,15 +62,24 @@ class Offer:
         ]
         return [*(_tool(newest[name]) for name in sorted(newest)), *asked]
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
-        """What the tool or the agent answers; its failure is a result too, as the protocol has it."""
+    async def call(self, name: str, arguments: Mapping[str, Any], *, key: str = "") -> types.CallToolResult:
+        """What the tool or the agent answers; its failure is a result too, as the protocol has it. `key` names the
+        effect: again, it is the first one's outcome; empty: each call is one of its own.
+        """
         try:
-            if name.startswith(AGENT):
-                return _said(await self._ask(name.removeprefix(AGENT), arguments))
-            return await self._invoke(name, arguments)
+            if names_agent(name):
+                return _said((await whole(self._agents.answer(_asked(name, arguments, key)))).text)
+            return await self.invoke(name, arguments, key=key)
         except MeshError as error:
-            text = f"{error.reason_name}: {error.message}"
-            return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
+            return failed(error)
+
+    async def begin(self, name: str, arguments: Mapping[str, Any], *, key: str) -> str:
+        """The session in which an agent now answers, whoever waits. Raises MeshError."""
+        return (await self._agents.start(_asked(name, arguments, key))).id
+
+    async def finished(self, session_id: str) -> types.CallToolResult:
+        """What came of a session that was begun, once it ends; its tokens are counted. Raises MeshError."""
+        return _said(await self._agents.finished(session_id))
 
     async def resources(self) -> list[types.Resource]:
         """The newest sessions."""
@@ -98,16 +107,10 @@ class Offer:
         text = json.dumps(data, ensure_ascii=False)
         return types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
 
-    async def _ask(self, agent: str, arguments: Mapping[str, Any]) -> str:
-        prompt = arguments.get("prompt")
-        if not isinstance(prompt, str) or not prompt:
-            raise InvalidArgument("prompt must be a text", field="prompt")
-        ask = Ask(AGENT_MODEL + agent, (Message(Role.USER, (prompt,)),))
-        return (await whole(self._agents.answer(ask))).text
-
-    async def _invoke(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+    async def invoke(self, name: str, arguments: Mapping[str, Any], *, key: str) -> types.CallToolResult:
+        """What a tool answers. Raises MeshError."""
         given = json_format.ParseDict(dict(arguments), struct_pb2.Struct())
-        request = tool_service_pb2.InvokeToolRequest(name=name, arguments=given)
+        request = tool_service_pb2.InvokeToolRequest(name=name, arguments=given, request_id=key)
         answer = await _call(self._tools.InvokeTool(request, timeout=60))
         finished = json_format.MessageToDict(answer.finished, preserving_proto_field_name=True)
         result = finished.get("result")
@@ -172,6 +175,25 @@ async def _call(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from error
+
+
+def names_agent(tool: str) -> bool:
+    """Whether a tool is an agent."""
+    return tool.startswith(AGENT)
+
+
+def failed(error: MeshError) -> types.CallToolResult:
+    """A failure as a result."""
+    text = f"{error.reason_name}: {error.message}"
+    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
+
+
+def _asked(tool: str, arguments: Mapping[str, Any], key: str) -> Ask:
+    prompt = arguments.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        raise InvalidArgument("prompt must be a text", field="prompt")
+    agent = AGENT_MODEL + tool.removeprefix(AGENT)
+    return Ask(agent, (Message(Role.USER, (prompt,)),), generation_id=key)
 
 
 def _said(text: str) -> types.CallToolResult:
