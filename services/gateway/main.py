@@ -69,6 +69,8 @@ from services.gateway.documents import Documents, DocumentService
 from services.gateway.facades import agents, mcp_server, media, models
 from services.gateway.facades.mcp_prompts import SERVICE as PROMPTS
 from services.gateway.facades.mcp_prompts import Prompts
+from services.gateway.facades.mcp_tasks import SERVICE as TASKS
+from services.gateway.facades.mcp_tasks import SessionTasks
 from services.gateway.facades.router import Answerers
 from services.gateway.facades.service_anthropic import AnthropicService
 from services.gateway.facades.service_graphql import GraphqlService
@@ -104,7 +106,7 @@ from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-PEERS = ("agentnet.tools.v1.ToolService", *models.SERVICES, media.SERVICE, *agents.SERVICES, PROMPTS)
+PEERS = ("agentnet.tools.v1.ToolService", *models.SERVICES, media.SERVICE, *agents.SERVICES, PROMPTS, TASKS)
 READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
 NAMES = Names.of(contract.services())
@@ -211,7 +213,7 @@ async def build(
     driven = Driven(stores.responses, answerers, offered, admission.allow)
     await _add_openai(Responses(stores.responses, answerers, driven, clock, ids), signer, server, stack)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
-    offer = mcp or mcp_server.server(offered, Prompts(channel))
+    offer = mcp or mcp_server.server(offered, Prompts(channel), SessionTasks(answerers.agents, channel))
     mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(offer), server)
     handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
     a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)

@@ -18,10 +18,12 @@ from agentnet.orchestrator.v1 import session_pb2, session_service_pb2
 from agentnet.orchestrator.v1.session_service_pb2_grpc import SessionServiceStub
 from agentnet.tools.v1 import tool_pb2, tool_service_pb2
 from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
+from services.gateway.facades import mcp_tasks
 from services.gateway.facades.agents import PREFIX as AGENT_MODEL
 from services.gateway.facades.agents import Agents
 from services.gateway.facades.ask import Ask, Message, Role, whole
 from services.gateway.facades.mcp_prompts import Prompts
+from services.gateway.facades.mcp_tasks import SessionTasks
 from shared.errors import InvalidArgument, MeshError, NotFound, Reason
 from shared.rpc.status import from_rpc
 
@@ -120,7 +122,7 @@ class Offer:
         return types.CallToolResult(content=content, structured_content=structured)
 
 
-def server(offer: Offer, prompts: Prompts) -> Server[Any]:
+def server(offer: Offer, prompts: Prompts, tasks: SessionTasks) -> Server[Any]:
     """The official library's server over what is offered, for both revisions in use. What is offered depends on who
     asks: no list may be kept for others, which is the library's default.
     """
@@ -128,8 +130,14 @@ def server(offer: Offer, prompts: Prompts) -> Server[Any]:
     async def tools(_: Context, __: object) -> types.ListToolsResult:
         return types.ListToolsResult(tools=await offer.tools())
 
-    async def call(_: Context, asked: types.CallToolRequestParams) -> types.CallToolResult:
-        return await offer.call(asked.name, asked.arguments or {})
+    async def call(context: Context, asked: types.CallToolRequestParams) -> HandlerResult:
+        given = asked.arguments or {}
+        if not (names_agent(asked.name) and mcp_tasks.declared(context)):
+            return await offer.call(asked.name, given)
+        try:
+            return (await tasks.find(await offer.begin(asked.name, given, key=""))).begun()
+        except MeshError as error:
+            return failed(error)
 
     async def resources(_: Context, __: object) -> types.ListResourcesResult:
         return types.ListResourcesResult(resources=await offer.resources())
@@ -150,18 +158,19 @@ def server(offer: Offer, prompts: Prompts) -> Server[Any]:
         "agentnet",
         version=version("agentnet"),
         on_list_tools=tools,
-        on_call_tool=call,
         on_list_resources=resources,
         on_list_resource_templates=templates,
         on_read_resource=read,
         on_list_prompts=listed,
         on_get_prompt=got,
     )
-    made.middleware.append(_told)
+    made.middleware.append(told)
+    made.add_request_handler("tools/call", types.CallToolRequestParams, call)
+    mcp_tasks.serve(made, tasks)
     return made
 
 
-async def _told(ctx: Context, call_next: CallNext) -> HandlerResult:
+async def told(ctx: Context, call_next: CallNext) -> HandlerResult:
     """Our errors in the protocol's words; the library keeps what it does not know to itself."""
     try:
         return await call_next(ctx)

@@ -89,15 +89,7 @@ class Driven:
             await self.answerers.models.call_off(name)
         for name, noted in (await self.store.noted(current().tenant_id, record.id)).items():
             if name.endswith(_SESSION):
-                await self.cancel(noted.decode())
-
-    async def cancel(self, session_id: str) -> None:
-        """Ends an agent's session, which may have ended."""
-        try:
-            await self.answerers.agents.cancel(session_id)
-        except MeshError as error:
-            if error.code is not StatusCode.FAILED_PRECONDITION:
-                raise
+                await self.answerers.agents.end(noted.decode())
 
     async def rounds(self, record: Record) -> AsyncIterator[tuple[str, queue.GetSubmittedGenerationResponse]]:
         """Those that were begun, by the generation's id."""
@@ -182,7 +174,7 @@ class _Calls:
         try:
             await self._note(key + _SESSION, session.encode())
         except CalledOff:
-            await self.driven.cancel(session)
+            await self.driven.answerers.agents.end(session)
             raise
         return await self.driven.offer.finished(session)
 
