@@ -69,6 +69,8 @@ from services.gateway.documents import Documents, DocumentService
 from services.gateway.facades import agents, mcp_server, media, models
 from services.gateway.facades.mcp_prompts import SERVICE as PROMPTS
 from services.gateway.facades.mcp_prompts import Prompts
+from services.gateway.facades.mcp_tasks import SERVICE as TASKS
+from services.gateway.facades.mcp_tasks import SessionTasks
 from services.gateway.facades.router import Answerers
 from services.gateway.facades.service_anthropic import AnthropicService
 from services.gateway.facades.service_graphql import GraphqlService
@@ -82,9 +84,11 @@ from services.gateway.limits import DEFAULTS, Buckets, Limits, Rate
 from services.gateway.metrics import MeshMetrics
 from services.gateway.names import Names
 from services.gateway.permissions import permissions
+from services.gateway.responses.driven import Driven
 from services.gateway.responses.kept import Responses
 from services.gateway.responses.store import ResponseStore
 from services.gateway.responses.store_postgres import PostgresResponseStore
+from services.gateway.responses.worker import Worker
 from services.gateway.service import HealthService, IdentityService, KeyService
 from services.gateway.service_directory import AuditService, TenantService, TokenService, UserService
 from services.gateway.service_operations import DebugService, RunService
@@ -102,7 +106,7 @@ from shared.rpc.server import run
 from shared.tasks import supervised
 
 SERVICES = tuple(sorted(service.full_name for service in contract.services() if ".gateway." in service.full_name))
-PEERS = ("agentnet.tools.v1.ToolService", *models.SERVICES, media.SERVICE, *agents.SERVICES, PROMPTS)
+PEERS = ("agentnet.tools.v1.ToolService", *models.SERVICES, media.SERVICE, *agents.SERVICES, PROMPTS, TASKS)
 READ = tuple(service.full_name for service in contract.services())
 PERMISSIONS = permissions(contract.services())
 NAMES = Names.of(contract.services())
@@ -170,6 +174,7 @@ async def build(
     if settings.identity_private_key is None:
         raise ValueError("gateway needs AGENTNET_IDENTITY_PRIVATE_KEY")
     private_key = settings.identity_private_key.read_bytes()
+    signer = Signer("gateway", private_key, clock)
     audit = Audit(stores.audit, clock=clock, ids=ids)
     await stack.enter_async_context(supervised("audit", audit.write))
     directory = Directory(
@@ -190,7 +195,7 @@ async def build(
         audit=audit,
         clock=clock,
     )
-    asked = door.Door(admission, NAMES, Signer("gateway", private_key, clock), clock, ttl=settings.identity_ttl)
+    asked = door.Door(admission, NAMES, signer, clock, ttl=settings.identity_ttl)
     secret = settings.door_secret.get_secret_value()
     await stack.enter_async_context(door.opened(settings.door, asked.answer, secret=secret, tls=settings.tls_folder))
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(), server)
@@ -205,10 +210,10 @@ async def build(
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     answerers = Answerers(models.Models(channel, limits), agents.Agents(channel, limits), media.Media(channel, limits))
     offered = mcp_server.Offer(channel, answerers.agents)
-    kept = Responses(stores.responses, answerers, offered, clock, ids)
-    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(OpenaiService(answerers, kept), server)
+    driven = Driven(stores.responses, answerers, offered, admission.allow)
+    await _add_openai(Responses(stores.responses, answerers, driven, clock, ids), signer, server, stack)
     anthropic_service_pb2_grpc.add_AnthropicServiceServicer_to_server(AnthropicService(answerers), server)
-    offer = mcp or mcp_server.server(offered, Prompts(channel))
+    offer = mcp or mcp_server.server(offered, Prompts(channel), SessionTasks(answerers.agents, channel))
     mcp_service_pb2_grpc.add_McpServiceServicer_to_server(McpService(offer), server)
     handler = await _a2a(settings, stores.a2a, stack, answerers.agents, work)
     a2a_service_pb2_grpc.add_A2aServiceServicer_to_server(A2aService(*handler), server)
@@ -227,6 +232,13 @@ async def build(
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, server)
     health = MeshHealth({**stores.probes, **{name: probes.of_service(channel) for name, channel in parts.items()}})
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health), server)
+
+
+async def _add_openai(responses: Responses, signer: Signer, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+    """OpenAI's protocol, and who drives on what of it goes on without its caller."""
+    await stack.enter_async_context(supervised("responses", Worker(responses, signer, responses.clock).run))
+    openai = OpenaiService(responses.answerers, responses)
+    openai_service_pb2_grpc.add_OpenaiServiceServicer_to_server(openai, server)
 
 
 async def _a2a(

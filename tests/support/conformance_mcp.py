@@ -10,7 +10,10 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 
+from services.gateway.facades import mcp_tasks
+from services.gateway.facades.mcp_server import told
 from tests.support import conformance_mcp_rounds as rounds
+from tests.support.conformance_mcp_tasks import TASKS, MemoryTasks
 
 Context = ServerRequestContext[Any, Any]
 # The smallest picture and sound there are.
@@ -72,6 +75,7 @@ NAMES: Final = (
     "test_error_handling",
     "test_missing_capability",
     *rounds.TOOLS,
+    *TASKS,
 )
 ARGUMENT: Final[dict[str, tuple[str, ...]]] = {
     "test_simple_prompt": (),
@@ -192,11 +196,16 @@ async def complete(_: Context, __: object) -> types.CompleteResult:
 
 
 def conformance_server() -> Server[Any]:
+    tasks = MemoryTasks()
+
+    async def call_or_begin(context: Context, asked: types.CallToolRequestParams) -> Any:
+        return await (tasks.call(context, asked) if asked.name in TASKS else called(context, asked))
+
     made = Server[Any](
         "agentnet-conformance",
         version="1.0.0",
         on_list_tools=tools,
-        on_call_tool=called,
+        on_call_tool=call_or_begin,
         on_list_resources=resources,
         on_list_resource_templates=templates,
         on_read_resource=read,
@@ -207,5 +216,7 @@ def conformance_server() -> Server[Any]:
         on_completion=complete,
     )
     made.add_request_handler("logging/setLevel", types.SetLevelRequestParams, taken)
+    mcp_tasks.serve(made, tasks)
+    made.middleware.append(told)
     made.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=made.name))
     return made

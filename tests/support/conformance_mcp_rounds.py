@@ -31,6 +31,7 @@ CONFIRM: Final[Round] = {"confirm": form("Please confirm", ok="boolean")}
 ROOTS: Final = types.ListRootsRequest()
 PREFIX: Final = "test_input_required_result_"
 PROMPT: Final = f"{PREFIX}prompt"
+TASK: Final = "test_tool_with_task"
 ROUNDS: Final[Mapping[str, tuple[Round, ...]]] = {
     f"{PREFIX}elicitation": ({"user_name": NAME},),
     f"{PREFIX}sampling": ({"capital_question": sample("What is the capital of France?")},),
@@ -44,8 +45,9 @@ ROUNDS: Final[Mapping[str, tuple[Round, ...]]] = {
     ),
     f"{PREFIX}capabilities": ({"user_name": NAME, "greeting": sample("Generate a greeting")},),
     PROMPT: ({"user_context": form("What context should the prompt use?", context="string")},),
+    TASK: ({"user_name": NAME},),
 }  # fmt: skip
-TOOLS: Final = tuple(name for name in ROUNDS if name != PROMPT)
+TOOLS: Final = tuple(name for name in ROUNDS if name not in {PROMPT, TASK})
 # What a client must be able to do, and what its answer then is.
 ABLE: Final[Mapping[type, tuple[types.ClientCapabilities, tuple[type, ...]]]] = {
     types.ElicitRequest: (types.ClientCapabilities(elicitation=types.ElicitationCapability()), (types.ElicitResult,)),

@@ -84,9 +84,17 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
             found.state = queue.SUBMITTED_STATE_SUCCEEDED
             found.response.text = TEXT
             found.response.finished.usage.output_tokens = len(WORDS)
+        if asked.model == "mesh" and not self.busy and name not in self.cancelled:
+            found.state = queue.SUBMITTED_STATE_SUCCEEDED
+            async for event in self._served(asked):
+                found.response.text += event.text.text
+                found.response.tool_calls.extend([event.tool_call.tool_call] if event.HasField("tool_call") else ())
+                found.response.finished.CopyFrom(event.finished)
         return found
 
     async def CancelSubmittedGeneration(self, request: queue.CancelSubmittedGenerationRequest, context: Any) -> Any:
+        if request.generation_id not in self.submitted:
+            raise GenerationNotFound(f"no generation {request.generation_id}")
         self.cancelled.append(request.generation_id)
         return queue.CancelSubmittedGenerationResponse()
 
@@ -107,7 +115,9 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
         model = self.again[name] if run else known.get(name, "none")
         if model in {"none", "gone"}:
             raise GenerationNotFound(f"no generation {request.generation_id}")
-        async for event in self._events(model, request.generation_id):
+        serves = model == "mesh" and not run
+        told = self._served(self.submitted[name]) if serves else self._events(model, request.generation_id)
+        async for event in told:
             if event.sequence > request.after_sequence:
                 yield pb.AttachResponse(event=event)
 
@@ -155,7 +165,9 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
         if told:
             yield self._event(name, 2, text=gen.TextProduced(text=f"It is {told[0]}.", token_count=3))
         else:
-            call = message_pb2.ToolCall(id="call_0", name=request.tools[0].name, arguments='{"a": 41}')
+            named = request.tools[0].name
+            arguments = f'{{"prompt": "{last.content[0].text}"}}' if named.startswith("agent_") else '{"a": 41}'
+            call = message_pb2.ToolCall(id="call_0", name=named, arguments=arguments)
             yield self._event(name, 2, tool_call=gen.ToolCallProduced(index=0, tool_call=call))
         reason = gen.FINISH_REASON_STOP if told else gen.FINISH_REASON_TOOL_CALLS
         usage = usage_pb2.Usage(input_tokens=5, output_tokens=3)

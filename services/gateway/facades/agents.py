@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
+from grpc import StatusCode
 
 from agentnet.orchestrator.v1 import agent_pb2, agent_service_pb2, event_pb2, session_pb2, session_service_pb2
 from agentnet.orchestrator.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -23,6 +24,7 @@ from services.gateway.facades.ask import (
     Said,
     Spent,
     Unsupported,
+    whole,
 )
 from services.gateway.facades.models import spent
 from services.gateway.limits import Limits
@@ -65,18 +67,27 @@ class Agents:
 
     async def follow(self, session_id: str) -> Pieces:
         """A session's pieces from its first, live or past; leaving ends nothing. Raises MeshError."""
-        request = session_service_pb2.GetSessionRequest(session_id=session_id)
-        found: session_service_pb2.GetSessionResponse = await self._unary(self._sessions.GetSession(request))
-        yield Began(session_id, PREFIX + found.session.agents[0], found.session.start_time.seconds)
+        session = await self.session(session_id)
+        yield Began(session_id, PREFIX + session.agents[0], session.start_time.seconds)
         async with aclosing(self.watch(session_id)) as events, aclosing(_pieces(events)) as pieces:
             async for piece in pieces:
                 yield piece
 
+    async def finished(self, session_id: str) -> str:
+        """What a session said, once it ends; its tokens are counted. Raises MeshError."""
+        found = await whole(self.follow(session_id))
+        await self._limits.spent(current().tenant_id, found.ended.spent.total)
+        return found.text
+
     async def ended(self, session_id: str) -> bool:
         """Whether nothing more comes of it. Raises MeshError."""
+        return (await self.session(session_id)).HasField("end_time")
+
+    async def session(self, session_id: str) -> session_pb2.Session:
+        """As it is now. Raises MeshError."""
         request = session_service_pb2.GetSessionRequest(session_id=session_id)
         found: session_service_pb2.GetSessionResponse = await self._unary(self._sessions.GetSession(request))
-        return found.session.HasField("end_time")
+        return found.session
 
     async def agents(self) -> Sequence[agent_pb2.Agent]:
         """Every version that can be run."""
@@ -109,6 +120,14 @@ class Agents:
         """Ends the session. Raises MeshError."""
         request = session_service_pb2.CancelSessionRequest(session_id=session_id)
         await self._unary(self._sessions.CancelSession(request))
+
+    async def end(self, session_id: str) -> None:
+        """Ends the session, which may have ended. Raises MeshError."""
+        try:
+            await self.cancel(session_id)
+        except MeshError as error:
+            if error.code is not StatusCode.FAILED_PRECONDITION:
+                raise
 
     async def _leave(self, session_id: str) -> None:
         try:

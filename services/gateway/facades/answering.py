@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from google.api import httpbody_pb2
 from grpc import StatusCode
+from structlog.contextvars import get_contextvars
 
 from services.gateway.facades import http
 from shared.errors import MeshError
@@ -34,10 +35,13 @@ STATUSES: Final[Mapping[StatusCode, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a protocol writes an error: as a body, and as an event of a stream."""
+    """How a protocol writes an error: as a body, and as an event of a stream. `named` is a header of its own for the
+    request's id, beside x-request-id; empty: none.
+    """
 
     body: Callable[[MeshError], Mapping[str, Any]]
     event: Callable[[MeshError], bytes]
+    named: str = ""
 
 
 def status(error: MeshError) -> int:
@@ -47,9 +51,12 @@ def status(error: MeshError) -> int:
 async def answered(context: Any, shape: Shape, bodies: http.Bodies) -> http.Bodies:
     """The bodies; an error among them in the protocol's shape."""
     begun = False
+    named = {shape.named: request_id()} if shape.named else {}
     try:
         async with aclosing(bodies):  # type: ignore[type-var] # all of ours are generators
             async for body in bodies:
+                if named and not begun:
+                    await context.send_initial_metadata(tuple(named.items()))
                 begun = True
                 yield body
     except MeshError as error:
@@ -57,7 +64,12 @@ async def answered(context: Any, shape: Shape, bodies: http.Bodies) -> http.Bodi
         if begun:
             yield httpbody_pb2.HttpBody(data=shape.event(error))
         else:
-            yield await http.fail(context, status(error), shape.body(error), waits(error))
+            yield await http.fail(context, status(error), shape.body(error), {**waits(error), **named})
+
+
+def request_id() -> str:
+    """Of the call being served."""
+    return str(get_contextvars().get("request_id", ""))
 
 
 def waits(error: MeshError) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from grpc import StatusCode
 
 from services.gateway.facades import http
-from services.gateway.facades.answering import Shape
+from services.gateway.facades.answering import Shape, request_id
 from shared.errors import MeshError
 
 _TYPES: Final[Mapping[StatusCode, str]] = {
@@ -27,11 +27,11 @@ _TYPES: Final[Mapping[StatusCode, str]] = {
 
 def body(error: MeshError) -> Mapping[str, Any]:
     kind = "billing_error" if error.reason_name == "BUDGET_EXHAUSTED" else _TYPES.get(error.code, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": None}
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id() or None}
 
 
 def event(error: MeshError) -> bytes:
     return http.event(http.text(body(error)), name="error")
 
 
-SHAPE: Final = Shape(body, event)
+SHAPE: Final = Shape(body, event, named="request-id")

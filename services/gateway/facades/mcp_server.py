@@ -18,10 +18,12 @@ from agentnet.orchestrator.v1 import session_pb2, session_service_pb2
 from agentnet.orchestrator.v1.session_service_pb2_grpc import SessionServiceStub
 from agentnet.tools.v1 import tool_pb2, tool_service_pb2
 from agentnet.tools.v1.tool_service_pb2_grpc import ToolServiceStub
+from services.gateway.facades import mcp_tasks
 from services.gateway.facades.agents import PREFIX as AGENT_MODEL
 from services.gateway.facades.agents import Agents
 from services.gateway.facades.ask import Ask, Message, Role, whole
 from services.gateway.facades.mcp_prompts import Prompts
+from services.gateway.facades.mcp_tasks import SessionTasks
 from shared.errors import InvalidArgument, MeshError, NotFound, Reason
 from shared.rpc.status import from_rpc
 
@@ -62,15 +64,24 @@ class Offer:
         ]
         return [*(_tool(newest[name]) for name in sorted(newest)), *asked]
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
-        """What the tool or the agent answers; its failure is a result too, as the protocol has it."""
+    async def call(self, name: str, arguments: Mapping[str, Any], *, key: str = "") -> types.CallToolResult:
+        """What the tool or the agent answers; its failure is a result too, as the protocol has it. `key` names the
+        effect: again, it is the first one's outcome; empty: each call is one of its own.
+        """
         try:
-            if name.startswith(AGENT):
-                return _said(await self._ask(name.removeprefix(AGENT), arguments))
-            return await self._invoke(name, arguments)
+            if names_agent(name):
+                return _said((await whole(self._agents.answer(_asked(name, arguments, key)))).text)
+            return await self.invoke(name, arguments, key=key)
         except MeshError as error:
-            text = f"{error.reason_name}: {error.message}"
-            return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
+            return failed(error)
+
+    async def begin(self, name: str, arguments: Mapping[str, Any], *, key: str) -> str:
+        """The session in which an agent now answers, whoever waits. Raises MeshError."""
+        return (await self._agents.start(_asked(name, arguments, key))).id
+
+    async def finished(self, session_id: str) -> types.CallToolResult:
+        """What came of a session that was begun, once it ends; its tokens are counted. Raises MeshError."""
+        return _said(await self._agents.finished(session_id))
 
     async def resources(self) -> list[types.Resource]:
         """The newest sessions."""
@@ -98,16 +109,10 @@ class Offer:
         text = json.dumps(data, ensure_ascii=False)
         return types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
 
-    async def _ask(self, agent: str, arguments: Mapping[str, Any]) -> str:
-        prompt = arguments.get("prompt")
-        if not isinstance(prompt, str) or not prompt:
-            raise InvalidArgument("prompt must be a text", field="prompt")
-        ask = Ask(AGENT_MODEL + agent, (Message(Role.USER, (prompt,)),))
-        return (await whole(self._agents.answer(ask))).text
-
-    async def _invoke(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+    async def invoke(self, name: str, arguments: Mapping[str, Any], *, key: str) -> types.CallToolResult:
+        """What a tool answers. Raises MeshError."""
         given = json_format.ParseDict(dict(arguments), struct_pb2.Struct())
-        request = tool_service_pb2.InvokeToolRequest(name=name, arguments=given)
+        request = tool_service_pb2.InvokeToolRequest(name=name, arguments=given, request_id=key)
         answer = await _call(self._tools.InvokeTool(request, timeout=60))
         finished = json_format.MessageToDict(answer.finished, preserving_proto_field_name=True)
         result = finished.get("result")
@@ -117,7 +122,7 @@ class Offer:
         return types.CallToolResult(content=content, structured_content=structured)
 
 
-def server(offer: Offer, prompts: Prompts) -> Server[Any]:
+def server(offer: Offer, prompts: Prompts, tasks: SessionTasks) -> Server[Any]:
     """The official library's server over what is offered, for both revisions in use. What is offered depends on who
     asks: no list may be kept for others, which is the library's default.
     """
@@ -125,8 +130,14 @@ def server(offer: Offer, prompts: Prompts) -> Server[Any]:
     async def tools(_: Context, __: object) -> types.ListToolsResult:
         return types.ListToolsResult(tools=await offer.tools())
 
-    async def call(_: Context, asked: types.CallToolRequestParams) -> types.CallToolResult:
-        return await offer.call(asked.name, asked.arguments or {})
+    async def call(context: Context, asked: types.CallToolRequestParams) -> HandlerResult:
+        given = asked.arguments or {}
+        if not (names_agent(asked.name) and mcp_tasks.declared(context)):
+            return await offer.call(asked.name, given)
+        try:
+            return (await tasks.find(await offer.begin(asked.name, given, key=""))).begun()
+        except MeshError as error:
+            return failed(error)
 
     async def resources(_: Context, __: object) -> types.ListResourcesResult:
         return types.ListResourcesResult(resources=await offer.resources())
@@ -147,18 +158,19 @@ def server(offer: Offer, prompts: Prompts) -> Server[Any]:
         "agentnet",
         version=version("agentnet"),
         on_list_tools=tools,
-        on_call_tool=call,
         on_list_resources=resources,
         on_list_resource_templates=templates,
         on_read_resource=read,
         on_list_prompts=listed,
         on_get_prompt=got,
     )
-    made.middleware.append(_told)
+    made.middleware.append(told)
+    made.add_request_handler("tools/call", types.CallToolRequestParams, call)
+    mcp_tasks.serve(made, tasks)
     return made
 
 
-async def _told(ctx: Context, call_next: CallNext) -> HandlerResult:
+async def told(ctx: Context, call_next: CallNext) -> HandlerResult:
     """Our errors in the protocol's words; the library keeps what it does not know to itself."""
     try:
         return await call_next(ctx)
@@ -172,6 +184,25 @@ async def _call(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from error
+
+
+def names_agent(tool: str) -> bool:
+    """Whether a tool is an agent."""
+    return tool.startswith(AGENT)
+
+
+def failed(error: MeshError) -> types.CallToolResult:
+    """A failure as a result."""
+    text = f"{error.reason_name}: {error.message}"
+    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
+
+
+def _asked(tool: str, arguments: Mapping[str, Any], key: str) -> Ask:
+    prompt = arguments.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        raise InvalidArgument("prompt must be a text", field="prompt")
+    agent = AGENT_MODEL + tool.removeprefix(AGENT)
+    return Ask(agent, (Message(Role.USER, (prompt,)),), generation_id=key)
 
 
 def _said(text: str) -> types.CallToolResult:

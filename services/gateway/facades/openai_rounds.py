@@ -42,8 +42,8 @@ class Offer(Protocol):
 
     async def tools(self) -> list[types.Tool]: ...
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
-        """A failure is a result too."""
+    async def call(self, name: str, arguments: Mapping[str, Any], *, key: str) -> types.CallToolResult:
+        """A failure is a result too. `key` names the effect: again, it is the first one's outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,11 @@ async def within(offer: Offer, request: ResponseRequest) -> Within | None:
     return Within(request.mesh, tuple(offered[name] for name in sorted(names)))
 
 
+def round_id(generation_id: str, number: int) -> str:
+    """Which generation a round is; of 0, the response's own."""
+    return f"{generation_id}-{number}" if number else generation_id
+
+
 @dataclass(slots=True)
 class Rounds:
     """One response. `answer` asks the model."""
@@ -89,9 +94,14 @@ class Rounds:
     calls: int = 0
     index: int = 0
 
+    @property
+    def first(self) -> Ask:
+        """What the model is asked, where nothing was approved before."""
+        return replace(self.request.ask, tools=(*self.request.ask.tools, *map(_tool, self.tools.tools)))
+
     async def pieces(self) -> Pieces:
         """Its pieces, each round's calls by an index of their own. Raises what answering raises."""
-        ask = replace(self.request.ask, tools=(*self.request.ask.tools, *map(_tool, self.tools.tools)))
+        ask = self.first
         first: tuple[Piece, ...] = (Listed(self.tools.mesh.label, tuple(map(_shown, self.tools.tools))),)
         if self.request.approved:
             told, messages = await self._approved(self.request.approved)
@@ -119,7 +129,7 @@ class Rounds:
             yield Turned()
             ask = replace(
                 ask, messages=(*ask.messages, *turn.said()), tool_choice="auto",
-                generation_id=f"{self.request.ask.generation_id}-{number + 1}",
+                generation_id=round_id(self.request.ask.generation_id, number + 1),
             )  # fmt: skip
             self.index += len(turn.uses)
 
@@ -146,7 +156,7 @@ class Rounds:
             arguments = None
         if not isinstance(arguments, dict):
             return Ran(index, None, "the arguments are no JSON object")
-        result = await self.offer.call(use.name, arguments)
+        result = await self.offer.call(use.name, arguments, key=f"{self.request.ask.generation_id}-call{index}")
         text = "".join(part.text for part in result.content if isinstance(part, types.TextContent))
         return Ran(index, None, text) if result.is_error else Ran(index, text)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -12,14 +13,16 @@ from typing import Any, Final
 from agentnet.inference.v1 import queue_service_pb2 as queue
 from services.gateway.facades import openai_input, openai_responses
 from services.gateway.facades.agents import PREFIX as AGENT
-from services.gateway.facades.ask import AnswerUndone, Ask, Pieces, Unsupported
+from services.gateway.facades.ask import AnswerUndone, Ask, Pieces
 from services.gateway.facades.models import pieces
 from services.gateway.facades.openai_input import ResponseRequest
 from services.gateway.facades.openai_responses import PREFIX, Response
-from services.gateway.facades.openai_rounds import Offer, Rounds, Within, within
+from services.gateway.facades.openai_rounds import Rounds, Within, within
 from services.gateway.facades.reading import Object
 from services.gateway.facades.router import Answerers
 from services.gateway.facades.submitted import Submitted
+from services.gateway.responses.driven import PREFIX as ROUNDS
+from services.gateway.responses.driven import Driven, read
 from services.gateway.responses.store import Record, ResponseStore
 from shared.clock import Clock
 from shared.errors import FailedPrecondition, InvalidArgument, MeshError, NotFound, Reason
@@ -33,6 +36,8 @@ _SOON: Final = timedelta(seconds=0.2)
 _BEGUN: Final = timedelta(seconds=5)
 # The last event before anything is said: response.in_progress.
 _BEGINS: Final = 2
+_TRIES: Final = 10
+_FAILED: Final = frozenset({"failed", "cancelled"})
 
 
 class ResponseUnknown(NotFound):
@@ -69,37 +74,51 @@ class Responses:
 
     store: ResponseStore
     answerers: Answerers
-    offer: Offer
+    driven: Driven
     clock: Clock
     ids: Ids
+    work: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is something to drive on."""
 
     async def begin(self, data: Object) -> Begun:
         """Asks; what is to go on without its caller is on its way when this returns. Raises MeshError."""
         generation = self.ids.new(_GENERATION.removesuffix("_"))
         name = PREFIX + generation.removeprefix(_GENERATION)
         previous = openai_input.previous(data)
-        request = openai_input.read(data, generation, await self._before(previous) if previous else ())
-        tools = await within(self.offer, request)
-        asked = json.dumps({"items": request.items, "repeated": request.repeated}).encode()
-        work = await self._submitted(request.ask, tools) if request.background else generation
-        record = Record(name, previous, work, request.background, self.clock.now(), asked)
-        response = _response(record, tools)
+        before = await self._before(previous) if previous else ()
+        request = openai_input.read(data, generation, before)
+        tools = await within(self.driven.offer, request)
+        asked: dict[str, Any] = {"items": request.items, "repeated": request.repeated}
+        work = generation
+        if request.background and tools:
+            work, asked = ROUNDS + generation, {**asked, **await self.driven.submit(request, tools, before)}
+        elif request.background:
+            work = await self._submitted(request.ask)
+        record = Record(name, previous, work, request.background, self.clock.now(), json.dumps(asked).encode())
+        response = response_of(record, tools)
         return Begun(request, response, self._asked(request, tools, record), record)
 
     async def began(self, begun: Begun) -> None:
         """Keeps it from now on."""
         if begun.request.store:
-            await self.store.begin(current().tenant_id, begun.record)
+            driven = _is_driven(begun.record)
+            await self.store.begin(current().tenant_id, begun.record, work=driven)
+            if driven:
+                self.work.set()
 
     async def keep(self, response: Response) -> bool:
         """Keeps what came of it, once it ended; False when it has not, and goes on without who reads it."""
         if response.status in openai_responses.UNDONE or (response.error and not await self._over(response)):
             return False
+        await self.write(response)
+        return True
+
+    async def write(self, response: Response) -> None:
+        """Keeps what came of it, unless something else was kept."""
         answer = json.dumps(response.body()).encode()
         kept = await self.store.finish(current().tenant_id, response.id, answer)
         if kept and response.background and response.spent:
             await self.answerers.models.count(response.spent)
-        return True
 
     async def undone(self, response: Response, error: MeshError) -> None:
         """Its caller was told the error instead: what never began was never made."""
@@ -118,12 +137,14 @@ class Responses:
         and AnswerUndone when what was seen is void: it was begun anew after the death of who made it.
         """
         record = await self._find(response_id)
-        queued = record.background and not record.work_id.startswith(_SESSION)
-        if queued and after > _BEGINS and (await self.answerers.models.submitted(record.work_id)).runs > 1:
+        if after > _BEGINS and await self._anew(record):
             raise AnswerUndone("the answer was begun anew; read it again from its start, without starting_after")
-        if any(tool.get("type") == "mcp" for tool in _repeated(record)["tools"]):
-            raise NotSo("Responses that called tools of the mesh cannot be streamed again.", field="stream")
-        return _response(record), self._followed(record, shown=after > _BEGINS)
+        if not record.background and any(tool.get("type") == "mcp" for tool in _repeated(record)["tools"]):
+            raise NotSo(
+                "Responses that called tools of the mesh while their caller waited cannot be streamed again.",
+                field="stream",
+            )
+        return self._response(record), self._followed(record, shown=after > _BEGINS)
 
     async def items(self, response_id: str) -> Sequence[Object]:
         """What its input was, oldest first. Raises ResponseUnknown."""
@@ -139,22 +160,24 @@ class Responses:
             return _answer(record)
         if record.work_id.startswith(_SESSION):
             await self.answerers.agents.cancel(record.work_id)
-        elif not await self.answerers.models.call_off(record.work_id):
+        elif not _is_driven(record) and not await self.answerers.models.call_off(record.work_id):
             return await self._now(record)
-        response = _response(record)
+        response = response_of(record)
         response.status = "cancelled"
-        await self.keep(response)
+        await self.write(response)
+        if _is_driven(record):
+            self.work.set()
+            await self.driven.call_off(record)
         return _answer(await self._find(response_id))
 
     async def forget(self, response_id: str) -> None:
         """Raises ResponseUnknown."""
         if not await self.store.forget(current().tenant_id, response_id):
             raise _unknown(response_id)
+        self.work.set()
 
-    async def _submitted(self, ask: Ask, tools: Within | None) -> str:
+    async def _submitted(self, ask: Ask) -> str:
         """The id of what now goes on by itself: a session of the agent, or a generation in inference's queue."""
-        if tools is not None:
-            raise Unsupported("tools", "of the mesh are not for the background on this mesh; an agent has its own")
         if ask.model.startswith(AGENT):
             return (await self.answerers.agents.start(ask)).id
         await self.answerers.models.submit(ask)
@@ -165,11 +188,13 @@ class Responses:
             return self._followed(record)
         if tools is None:
             return self.answerers.answer(request.ask)
-        return Rounds(request, tools, self.offer, self.answerers.answer).pieces()
+        return Rounds(request, tools, self.driven.offer, self.answerers.answer).pieces()
 
     def _followed(self, record: Record, *, shown: bool = False) -> Pieces:
         if record.work_id.startswith(_SESSION):
             return self.answerers.agents.follow(record.work_id)
+        if _is_driven(record):
+            return self.driven.follow(record, shown=shown)
         if record.background:
             return Submitted(self.answerers.models, record.work_id, said=shown).pieces()
         return pieces(self.answerers.models.attach(record.work_id))
@@ -183,7 +208,7 @@ class Responses:
     async def _now(self, record: Record) -> Mapping[str, Any]:
         if record.answer is not None:
             return _answer(record)
-        response = _response(record)
+        response = self._response(record)
         first = None
         if record.background:
             first = _BEGUN if await self._begun(record) else _SOON
@@ -200,13 +225,36 @@ class Responses:
         record = await self._find(response.id)
         if record.work_id.startswith(_SESSION):
             return await self.answerers.agents.ended(record.work_id)
+        if _is_driven(record):
+            return await self._failed(record)
         return (await self.answerers.models.submitted(record.work_id)).state == queue.SUBMITTED_STATE_FAILED
+
+    async def _failed(self, record: Record) -> bool:
+        """Whether it failed: who drives it on writes that down a moment later."""
+        for _ in range(_TRIES):
+            if (found := await self._find(record.id)).answer is not None:
+                return _answer(found)["status"] in _FAILED
+            await asyncio.sleep(_SOON.total_seconds())
+        return False
 
     async def _begun(self, record: Record) -> bool:
         if record.work_id.startswith(_SESSION):
             return True
+        if _is_driven(record):
+            return any([found.state != queue.SUBMITTED_STATE_QUEUED async for _, found in self.driven.rounds(record)])
         found = await self.answerers.models.submitted(record.work_id)
         return found.state != queue.SUBMITTED_STATE_QUEUED
+
+    async def _anew(self, record: Record) -> bool:
+        """Whether any of it was made a second time."""
+        if not record.background or record.work_id.startswith(_SESSION):
+            return False
+        if _is_driven(record):
+            return any([found.runs > 1 async for _, found in self.driven.rounds(record)])
+        return (await self.answerers.models.submitted(record.work_id)).runs > 1
+
+    def _response(self, record: Record) -> Response:
+        return response_of(record, read(record)[1] if _is_driven(record) else None)
 
     async def _before(self, previous: str) -> Sequence[Object]:
         """The items of what a response goes on from, oldest first. Raises InvalidArgument."""
@@ -225,7 +273,12 @@ class Responses:
         return found
 
 
-def _response(record: Record, tools: Within | None = None) -> Response:
+def _is_driven(record: Record) -> bool:
+    return record.work_id.startswith(ROUNDS)
+
+
+def response_of(record: Record, tools: Within | None = None) -> Response:
+    """It, before anything was said."""
     made = partial(Response, record.id, _repeated(record), int(record.created_at.timestamp()), record.background)
     return made(tools.labels, tools.asks) if tools else made()
 

@@ -37,6 +37,9 @@ async def test_a_message_comes_whole(client: anthropic.AsyncAnthropic, inference
     asked = inference.asked[-1]
     assert [message.content[0].text for message in asked.messages] == ["Be kind.", "Say hello."]
     assert (asked.max_output_tokens, asked.sampling.temperature, list(asked.sampling.stop)) == (64, 0.25, ["END"])
+    raw = await client.messages.with_raw_response.create(model="words", max_tokens=64, messages=ASK)
+    assert raw.request_id
+    assert raw.request_id == raw.headers["x-request-id"]
 
 
 async def test_a_message_streams_with_named_events(client: anthropic.AsyncAnthropic, edge: Edge) -> None:
@@ -62,6 +65,8 @@ async def test_errors_have_anthropics_status_and_shape(client: anthropic.AsyncAn
     with pytest.raises(anthropic.NotFoundError) as missing:
         await client.messages.create(model="nothing", max_tokens=9, messages=ASK)
     assert missing.value.body["error"] == {"type": "not_found_error", "message": "no model nothing"}
+    assert missing.value.request_id
+    assert missing.value.request_id == missing.value.body["request_id"]
     with pytest.raises(anthropic.RateLimitError) as poor:
         await client.messages.create(model="poor", max_tokens=9, messages=ASK)
     assert poor.value.body["error"]["type"] == "billing_error"

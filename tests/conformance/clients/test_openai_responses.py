@@ -350,8 +350,8 @@ async def test_what_the_mesh_has_not_is_refused_by_name(client: openai.AsyncOpen
     ):  # fmt: skip
         with pytest.raises(openai.BadRequestError, match=why):
             await client.responses.create(model="mesh", input="x", tools=tools)
-    with pytest.raises(openai.BadRequestError, match="not for the background"):
-        await client.responses.create(model="mesh", input="x", tools=[mesh()], background=True)
+    with pytest.raises(openai.BadRequestError, match="are an agent's own"):
+        await client.responses.create(model="agent:Athena", input="x", tools=[mesh()], background=True)
 
 
 async def test_what_breaks_while_it_is_read_has_not_failed(

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.gateway.responses.store import KEPT, LONGEST, Record
+from services.gateway.responses.store import KEPT, LONGEST, Due, Record
 from services.gateway.responses.store_memory import MemoryResponseStore
 from services.gateway.responses.store_postgres import PostgresResponseStore
 from shared.postgres import open_database
@@ -65,3 +65,41 @@ async def test_what_is_forgotten_or_too_old_is_gone(store: Any, tenant: str) -> 
     await store.begin(tenant, late)
     assert await store.chain(tenant, "resp_1") == []
     assert [one.id for one in await store.chain(tenant, "resp_2")] == ["resp_2"]
+
+
+async def test_work_is_taken_by_one_until_its_claim_ends_and_is_none_once_it_ended(store: Any, tenant: str) -> None:
+    work = [replace(FIRST, id=f"resp_{number}", created_at=NOON + timedelta(seconds=number)) for number in range(3)]
+    for record in work:
+        await store.begin(tenant, record, work=True)
+    await store.begin(tenant, replace(FIRST, id="resp_waited"))
+    later, latest = NOON + timedelta(seconds=10), NOON + timedelta(seconds=20)
+
+    async def mine(now: datetime, until: datetime) -> list[tuple[str, int]]:
+        taken = [one for one in await store.claim(now, until, most=2) if one.tenant == tenant]
+        return [(one.id, one.claims) for one in sorted(taken, key=lambda one: one.id)]
+
+    assert await mine(NOON + timedelta(seconds=2), later) == [("resp_0", 1), ("resp_1", 1)]
+    assert await mine(NOON + timedelta(seconds=2), latest) == [("resp_2", 1)]
+    assert await mine(NOON + timedelta(seconds=2), later) == []
+    assert await mine(later, latest) == [("resp_0", 2), ("resp_1", 2)]
+    assert await store.finish(tenant, "resp_0", b"done")
+    await store.forget(tenant, "resp_1")
+    held = [Due(tenant, f"resp_{number}") for number in range(3)]
+    assert await store.renew(held, NOON) == [Due(tenant, "resp_2")]
+    assert await mine(NOON, latest) == [("resp_2", 2)]
+    await store.forget(tenant, "resp_2")
+
+
+async def test_what_a_call_brought_stands_once_and_nothing_comes_after_the_end(store: Any, tenant: str) -> None:
+    await store.begin(tenant, FIRST)
+    assert await store.note(tenant, "resp_1", "call0", b"42") == b"42"
+    assert await store.note(tenant, "resp_1", "call0", b"43") == b"42"
+    assert await store.noted(tenant, "resp_1") == {"call0": b"42"}
+    assert await store.note(f"{tenant}-other", "resp_1", "call1", b"theirs") is None
+    assert await store.noted(f"{tenant}-other", "resp_1") == {}
+    await store.finish(tenant, "resp_1", b"done")
+    assert await store.note(tenant, "resp_1", "call1", b"late") is None
+    assert await store.noted(tenant, "resp_1") == {"call0": b"42"}
+    await store.forget(tenant, "resp_1")
+    assert await store.note(tenant, "resp_1", "call1", b"late") is None
+    assert await store.noted(tenant, "resp_1") == {}
