@@ -94,11 +94,13 @@ def main() -> None:
         limits = BreakerLimits(failures=settings.breaker_failures, cooldown=settings.breaker_cooldown)
         breakers = RedisBreakers(redis, clock=clock, limits=limits)
         wired = await wiring.wired(settings, session)
+        tail = GenerationTail(redis, ttl=settings.events_ttl, clock=clock)
         admission = Admission(
             router=wired.router,
             breakers=breakers,
             downgrades=Downgrades(redis),
             cache=AnswerCache(redis, embedder, clock=clock, capacity=settings.cache_answers),
+            tail=tail,
             retry_base=settings.retry_base,
         )
         exporter = await stack.enter_async_context(langfuse(LangfuseSettings.load(), session, clock))
@@ -118,7 +120,7 @@ def main() -> None:
             policy=policy,
             measures=measures,
             store=PostgresGenerationStore(database),
-            tail=GenerationTail(redis, ttl=settings.events_ttl, clock=clock),
+            tail=tail,
             clock=clock,
             limit=settings.max_generations,
         )
@@ -136,9 +138,10 @@ def main() -> None:
             embedder, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
             tenant=lambda: current().tenant_id,
         )  # fmt: skip
-        counter = TokenCounter(tokenizers)
         prompts = register_prompts(server, database, clock)
-        service = InferenceService(engine, models, counter, RandomIds(), reader=DocumentReader(), prompts=prompts)
+        service = InferenceService(
+            engine, models, TokenCounter(tokenizers), RandomIds(), reader=DocumentReader(), prompts=prompts
+        )
         add_to_server(service, server)
         jobs = PostgresQueueStore(database)
         worker = Worker(jobs, engine, service.order, RandomIds().new("own"), clock, settings.queue_places)
