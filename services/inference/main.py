@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Final
 
-import aiohttp
 import grpc
 
 from agentnet.inference.v1 import media_service_pb2_grpc, queue_service_pb2_grpc
@@ -37,6 +36,7 @@ from services.inference.peers_grpc import GrpcPolicy
 from services.inference.producer import Ended
 from services.inference.prompts.main import SERVICE as PROMPTS
 from services.inference.prompts.main import register_prompts
+from services.inference.providers.http import pooled
 from services.inference.purchase import Purchases
 from services.inference.queue.service import NAME as QUEUE
 from services.inference.queue.service import QueueService
@@ -78,7 +78,7 @@ def main() -> None:
         channel = await stack.enter_async_context(
             mesh_channel(settings.mesh_address, services=(*COST, *POLICY, DECISIONS), tls=settings.tls_folder)
         )
-        session = await stack.enter_async_context(_session(settings))
+        session = await stack.enter_async_context(pooled(settings.connect_timeout))
         if settings.identity_private_key is None:
             raise ValueError("inference needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("inference", settings.identity_private_key, clock)
@@ -168,8 +168,3 @@ async def _cost(stack: AsyncExitStack, settings: InferenceSettings, cost: GrpcCo
     kept = KeptCost(cost, left=left, begun=begun)
     await stack.enter_async_context(supervised("settlements", kept.run))
     return kept
-
-
-def _session(settings: InferenceSettings) -> aiohttp.ClientSession:
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout.total_seconds())
-    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
