@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -36,6 +36,7 @@ from services.inference.providers.contract import (
 )
 from services.inference.redacting import texts_of
 from services.inference.route import Model, Router, Target
+from services.inference.tail import GenerationTail
 
 _PROBE_AFTER: Final = timedelta(seconds=10)
 
@@ -112,7 +113,8 @@ class Admitted:
     course: Course
     before: list[events.Event]
     kept: Callable[[Answered], None] = lambda _: None
-    leads: Callable[[Generation], None] = lambda _: None
+    leads: Callable[[Generation], None] | None = None
+    """Lets all replicas know that this generation answers its request; None where it answers its caller alone."""
 
     def paid_by(self, payer: Payer) -> Payer:
         target = self.course.target
@@ -127,9 +129,11 @@ class Admission:
     breakers: Breakers
     downgrades: Downgrades
     cache: AnswerCache
+    tail: GenerationTail
     retry_base: timedelta = timedelta(milliseconds=200)
     jitter: Callable[[], float] = random.random
     _leading: dict[tuple[str, str], Generation] = field(default_factory=dict)
+    _to_lead: dict[tuple[str, str], str] = field(default_factory=dict)
     _turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _keeping: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -145,7 +149,12 @@ class Admission:
             return
         place = (tenant, digest(canonical(order.call(self.model(order)))))
         async with self._turns.setdefault(place, asyncio.Lock()):  # forgotten with the last that waits for it
-            yield
+            try:
+                yield
+            finally:
+                request = self._to_lead.pop((tenant, order.generation_id), None)
+                if request:  # it was not started, or with another model
+                    await self.tail.leads_no_more(tenant, request)
 
     async def admit(self, tenant: str, order: Order, asked: Model, *, revision: int) -> Admitted:
         """Raises ModelNotFound, ModelUnable, and ProviderUnavailable when all breakers of the chain are open."""
@@ -157,7 +166,7 @@ class Admission:
         if order.cache is None:
             return Admitted(call, await self._course(chain, order, before), before)
         key = key_of(tenant, call, revision=revision, prompt_version=order.prompt_version, bundles=order.bundles)
-        at_hand = await self._at_hand(key, order.cache, chain[0])
+        at_hand = await self._at_hand(key, order, order.cache, chain[0])
         if at_hand and at_hand.source == pb.ANSWER_SOURCE_SHARED:
             return Admitted(call, self._along((at_hand, *chain), order), before)
         if at_hand:
@@ -166,7 +175,7 @@ class Admission:
         policy = order.cache
         return Admitted(
             call, course, before,
-            kept=lambda outcome: self._keep(key, policy, outcome),
+            kept=lambda outcome: self._keep(key, policy, model, outcome),
             leads=lambda generation: self._lead(key, generation),
         )  # fmt: skip
 
@@ -187,7 +196,7 @@ class Admission:
         except ModelUnable:
             return None
         before.append(_downgraded(model, taken, Downgrade(taken.name, reason)))
-        return replace(dear, call=call, course=await self._course(chain, order, before), before=before)
+        return replace(dear, call=call, course=await self._course(chain, order, before), before=before, leads=None)
 
     async def _course(self, chain: tuple[Target, ...], order: Order, before: list[events.Event]) -> Course:
         """The course from the first target whose breaker lets calls through."""
@@ -205,27 +214,35 @@ class Admission:
             before.append(events.failover(skipped, target, restarted=False, at=0, failure=failure))
         return course
 
-    async def _at_hand(self, key: CacheKey, policy: CachePolicy, target: Target) -> Target | None:
+    async def _at_hand(self, key: CacheKey, order: Order, policy: CachePolicy, target: Target) -> Target | None:
         leader = self._leading.get((key.tenant, key.exact))
         if leader and not leader.done:
-            return _instead(target, SharedAnswer(target.provider.name, leader), pb.ANSWER_SOURCE_SHARED)
-        if answer := await self.cache.find(key):
+            return _shared(target, lambda: leader.read(0))
+        if answer := await self.cache.find(key, oldest=policy.ttl):
             return _instead(target, KeptAnswer(target.provider.name, answer), pb.ANSWER_SOURCE_EXACT_CACHE)
-        if policy.similarity is None:
-            return None
-        if answer := await self.cache.find_alike(key, similarity=policy.similarity):
+        if policy.similarity is not None and (
+            answer := await self.cache.find_alike(key, similarity=policy.similarity, oldest=policy.ttl)
+        ):
             return _instead(target, KeptAnswer(target.provider.name, answer), pb.ANSWER_SOURCE_SEMANTIC_CACHE)
+        if elsewhere := await self.tail.lead(key.tenant, key.exact, order.generation_id):
+            return _shared(target, lambda: self.tail.read(key.tenant, elsewhere, 0))
+        self._to_lead[key.tenant, order.generation_id] = key.exact
         return None
 
     def _lead(self, key: CacheKey, generation: Generation) -> None:
-        """Lets the same request share this generation while it runs."""
+        """Lets the same request share this generation while it runs, at all replicas."""
         place = (key.tenant, key.exact)
-        self._leading[place] = generation
-        generation.when_done(lambda: self._leading.pop(place, None))
+        del self._to_lead[key.tenant, generation.id]
+        self._leading[place], generation.answers = generation, key.exact
+        generation.when_done(lambda: self._led(place))
 
-    def _keep(self, key: CacheKey, policy: CachePolicy, outcome: Answered) -> None:
+    def _led(self, place: tuple[str, str]) -> None:
+        self._leading.pop(place, None)
+        self._spawn(self.tail.leads_no_more(*place))
+
+    def _keep(self, key: CacheKey, policy: CachePolicy, asked: Model, outcome: Answered) -> None:
         """Keeps what the model asked for answered; a stand-in's answer is not kept under its name."""
-        if outcome.target.free or outcome.attempts > 1:
+        if outcome.target.free or outcome.attempts > 1 or outcome.target.model is not asked:
             return
         answer = Answer.of(outcome.transcript)
         self._spawn(self.cache.keep(key, answer, ttl=policy.ttl, semantic=policy.similarity is not None))
@@ -234,6 +251,10 @@ class Admission:
         task = asyncio.create_task(work, name="keep an answer")
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)
+
+
+def _shared(target: Target, leader: Callable[[], AsyncGenerator[bytes, None]]) -> Target:
+    return _instead(target, SharedAnswer(target.provider.name, leader), pb.ANSWER_SOURCE_SHARED)
 
 
 def _instead(target: Target, provider: Provider, source: pb.AnswerSource.ValueType) -> Target:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
-from services.inference.errors import StreamBroken
-from services.inference.generation import Generation
+from services.inference.errors import GenerationLost, GenerationNotFound, StreamBroken
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, ToolDelta, Usage
 from services.inference.transcript import Transcript
+from shared.errors import Unavailable
 
 _FINISH = {
     generation_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
@@ -22,6 +22,7 @@ _FINISH = {
     generation_pb2.FINISH_REASON_TOOL_CALLS: FinishReason.TOOL_CALLS,
 }
 _PIECE = 1024
+_NOT_WELL = "the call that was shared did not end well"
 
 
 class AskedTool(BaseModel):
@@ -44,6 +45,8 @@ class Answer(BaseModel):
     finish: FinishReason
     input_tokens: int
     output_tokens: int
+    kept_at: float = 0.0
+    """Seconds since 1970."""
 
     @classmethod
     def of(cls, transcript: Transcript) -> Answer:
@@ -81,23 +84,31 @@ class KeptAnswer:
 
 
 class SharedAnswer:
-    """A provider that listens to a generation of the same request while it runs."""
+    """A provider that listens to a generation of the same request while it runs, at whichever replica."""
 
-    def __init__(self, name: str, leader: Generation) -> None:
+    def __init__(self, name: str, leader: Callable[[], AsyncGenerator[bytes, None]]) -> None:
         self.name = name
         self._leader = leader
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
         index = 0
-        async with aclosing(self._leader.read(0)) as events:
-            async for data in events:
+        async with aclosing(self._leader()) as events:
+            async for data in self._whole(events):
                 event = pb.GenerateResponse.FromString(data).event
                 kind = event.WhichOneof("event")
                 if kind in ("failed", "failover"):
-                    raise StreamBroken("the call that was shared did not end well", provider=self.name)
+                    raise StreamBroken(_NOT_WELL, provider=self.name)
                 if chunk := _heard(event, kind, index):
                     index += bool(chunk.tools)
                     yield chunk
+
+    async def _whole(self, events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Its events. A leader whose replica died, or that nobody can be told of, is a broken stream."""
+        try:
+            async for data in events:
+                yield data
+        except (GenerationLost, GenerationNotFound, Unavailable) as error:
+            raise StreamBroken(_NOT_WELL, provider=self.name) from error
 
 
 def _heard(event: Any, kind: str | None, index: int) -> Chunk | None:

@@ -73,13 +73,13 @@ class AnswerCache:
         self._capacity = capacity
         self._keep = redis.register_script(_KEEP)
 
-    async def find(self, key: CacheKey) -> Answer | None:
-        """The answer to exactly this request."""
-        answer = await self._load(key.tenant, key.exact)
+    async def find(self, key: CacheKey, *, oldest: timedelta) -> Answer | None:
+        """The answer to exactly this request, when it is no older."""
+        answer = await self._load(key.tenant, key.exact, oldest)
         _asked.add(1, {"found": "exact" if answer else "none"})
         return answer
 
-    async def find_alike(self, key: CacheKey, *, similarity: float) -> Answer | None:
+    async def find_alike(self, key: CacheKey, *, similarity: float, oldest: timedelta) -> Answer | None:
         """The answer to the request nearest in meaning, if it is near enough."""
         if not key.last:
             return None
@@ -92,7 +92,7 @@ class AnswerCache:
         nearest, score = _nearest(entries, await self._vector(key.last))
         if score < similarity:
             return None
-        answer = await self._load(key.tenant, nearest.decode())
+        answer = await self._load(key.tenant, nearest.decode(), oldest)
         if answer is None:  # it has expired; its meaning need not be looked at again
             await self._forget(key, nearest)
         else:
@@ -107,7 +107,7 @@ class AnswerCache:
             await self._keep(
                 keys=[prefix + key.exact, _used(key.tenant)],
                 args=[
-                    answer.model_dump_json(),
+                    answer.model_copy(update={"kept_at": used}).model_dump_json(),
                     int(ttl.total_seconds() * 1000),
                     used,
                     key.exact,
@@ -127,15 +127,19 @@ class AnswerCache:
         await self._redis.hset(name, key.exact, await self._vector(key.last))
         await self._redis.expire(name, ttl)
 
-    async def _load(self, tenant: str, exact: str) -> Answer | None:
+    async def _load(self, tenant: str, exact: str, oldest: timedelta) -> Answer | None:
+        now = self._clock.now().timestamp()
         try:
             found = await self._redis.get(_answer(tenant, exact))
             if found is None:
                 return None
-            await self._redis.zadd(_used(tenant), {exact: self._clock.now().timestamp()})
-            return Answer.model_validate_json(found)
+            answer = Answer.model_validate_json(found)
+            if now - answer.kept_at > oldest.total_seconds():
+                return None
+            await self._redis.zadd(_used(tenant), {exact: now})
         except (*RedisLost, ValidationError):
             return None
+        return answer
 
     async def _forget(self, key: CacheKey, exact: bytes) -> None:
         try:

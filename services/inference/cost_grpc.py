@@ -84,7 +84,9 @@ class GrpcCost(OnBehalf):
 
     async def settle(self, settlement: Settlement) -> Cost:
         payer, usage = settlement.payer, settlement.usage
-        heard = sounds(usage)
+        metered, heard = settlement.metered, sounds(usage)
+        if heard:
+            metered = replace(metered, audio_input=metered.audio_input + heard)
         request = pb.SettleRequest(
             generation_id=payer.generation_id,
             provider=payer.provider,
@@ -96,7 +98,7 @@ class GrpcCost(OnBehalf):
             turn_id=payer.turn_id,
             attempt=payer.attempt,
             outcome=_OUTCOMES[settlement.outcome],
-            metered=_metered(replace(settlement.metered, audio_input=settlement.metered.audio_input + heard)),
+            metered=_metered(metered),
             tier=payer.tier,
             usage=usage_pb2.Usage(
                 input_tokens=usage.input_tokens - heard,

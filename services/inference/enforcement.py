@@ -78,10 +78,9 @@ class Guard:
         self._note = note
         self._said, self._thought, self._asked = Heard(Target.OUTPUT), Heard(Target.OUTPUT), list[Decided]()
         self._text = StreamMonitor(held.output, Target.OUTPUT)
-        self._reasoning = StreamMonitor(held.output, Target.OUTPUT)
-        judge = sentences.judge if sentences else None
-        self._slow_text = WindowedMonitor(self._text, judge) if judge else None
-        self._slow_reasoning = WindowedMonitor(self._reasoning, judge) if judge else None
+        self._reasoning: StreamMonitor | None = None  # most models do not think aloud
+        self._slow_text = WindowedMonitor(self._text, sentences.judge) if sentences else None
+        self._slow_reasoning: WindowedMonitor | None = None
 
     async def text(self, piece: str) -> Ruling:
         """Judges the next piece of text. Raises PolicyUnavailable."""
@@ -92,6 +91,10 @@ class Guard:
 
     async def reasoning(self, piece: str) -> Ruling:
         """The same of what the model thinks."""
+        if self._reasoning is None:
+            self._reasoning = StreamMonitor(self._held.output, Target.OUTPUT)
+            if self._sentences:
+                self._slow_reasoning = WindowedMonitor(self._reasoning, self._sentences.judge)
         ruling = await self._slow_reasoning.feed(piece) if self._slow_reasoning else self._reasoning.feed(piece)
         return self._thought.saw(piece, ruling) if self._note else ruling
 
@@ -103,6 +106,8 @@ class Guard:
         return self._said.saw("", ruling)
 
     async def end_of_reasoning(self) -> Ruling:
+        if self._reasoning is None:
+            return Ruling("")
         ruling = await self._slow_reasoning.finish() if self._slow_reasoning else self._reasoning.finish()
         return self._thought.saw("", ruling)
 
@@ -131,7 +136,7 @@ class Guard:
 
     def statuses(self) -> list[tuple[str, str, float]]:
         """Each rule of the output, its worst outcome and the seconds it took."""
-        tally = Tally(statuses(self._text, self._reasoning))
+        tally = Tally(statuses(*filter(None, (self._text, self._reasoning))))
         tally.add(self._sentences.tally.statuses() if self._sentences else ())
         tally.add(self._whole.statuses if self._whole else ())
         return tally.statuses()

@@ -169,14 +169,15 @@ class Engine:
         sources = sources_of(order.messages) if held.whole else ()
         guard = self.enforcement.guard(held, payer, override=token, sources=sources)
         admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
-        if cheaper and not admitted.before:
+        if cheaper and not (admitted.before or admitted.course.target.free):
             admitted = await self.admission.cheaper(order, admitted, cheaper) or admitted
         target = admitted.course.target
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)
         if tab:
             admitted = await self._leased(tab, order, admitted)
         key = (tenant, order.generation_id)
-        noted = self.tail.note if order.attachable else _untold
+        attachable = order.attachable or admitted.leads is not None
+        noted = self.tail.note if attachable else _untold
         generation = Generation(*key, grace=order.detach_grace, clock=self.clock, noted=noted)
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
@@ -186,9 +187,10 @@ class Engine:
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip
         self._running[key] = generation
-        if order.attachable:
+        if attachable:
             self._live[key] = generation
-        admitted.leads(generation)
+        if admitted.leads:
+            admitted.leads(generation)
         running = producer.run(judged.verdicts, admitted.before)
         generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
         generation.task.add_done_callback(lambda _: self._keep_for_a_while(key))

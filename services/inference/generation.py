@@ -76,6 +76,8 @@ class Generation:
         self.done = False
         self.task: asyncio.Task[None] | None = None
         self.flushed = 0
+        self.answers = ""
+        """The request that it answers for all who ask the same; empty: its own caller's alone."""
         self._beaten = 0
         self._clock = clock
         self._noted = noted

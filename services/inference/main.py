@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Final
 
-import aiohttp
 import grpc
 
 from agentnet.inference.v1 import media_service_pb2_grpc, queue_service_pb2_grpc
@@ -37,6 +36,7 @@ from services.inference.peers_grpc import GrpcPolicy
 from services.inference.producer import Ended
 from services.inference.prompts.main import SERVICE as PROMPTS
 from services.inference.prompts.main import register_prompts
+from services.inference.providers.http import pooled
 from services.inference.purchase import Purchases
 from services.inference.queue.service import NAME as QUEUE
 from services.inference.queue.service import QueueService
@@ -78,7 +78,7 @@ def main() -> None:
         channel = await stack.enter_async_context(
             mesh_channel(settings.mesh_address, services=(*COST, *POLICY, DECISIONS), tls=settings.tls_folder)
         )
-        session = await stack.enter_async_context(_session(settings))
+        session = await stack.enter_async_context(pooled(settings.connect_timeout))
         if settings.identity_private_key is None:
             raise ValueError("inference needs AGENTNET_IDENTITY_PRIVATE_KEY")
         signer = Signer.from_file("inference", settings.identity_private_key, clock)
@@ -94,11 +94,13 @@ def main() -> None:
         limits = BreakerLimits(failures=settings.breaker_failures, cooldown=settings.breaker_cooldown)
         breakers = RedisBreakers(redis, clock=clock, limits=limits)
         wired = await wiring.wired(settings, session)
+        tail = GenerationTail(redis, ttl=settings.events_ttl, clock=clock)
         admission = Admission(
             router=wired.router,
             breakers=breakers,
             downgrades=Downgrades(redis),
             cache=AnswerCache(redis, embedder, clock=clock, capacity=settings.cache_answers),
+            tail=tail,
             retry_base=settings.retry_base,
         )
         exporter = await stack.enter_async_context(langfuse(LangfuseSettings.load(), session, clock))
@@ -118,7 +120,7 @@ def main() -> None:
             policy=policy,
             measures=measures,
             store=PostgresGenerationStore(database),
-            tail=GenerationTail(redis, ttl=settings.events_ttl, clock=clock),
+            tail=tail,
             clock=clock,
             limit=settings.max_generations,
         )
@@ -136,9 +138,10 @@ def main() -> None:
             embedder, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
             tenant=lambda: current().tenant_id,
         )  # fmt: skip
-        counter = TokenCounter(tokenizers)
         prompts = register_prompts(server, database, clock)
-        service = InferenceService(engine, models, counter, RandomIds(), reader=DocumentReader(), prompts=prompts)
+        service = InferenceService(
+            engine, models, TokenCounter(tokenizers), RandomIds(), reader=DocumentReader(), prompts=prompts
+        )
         add_to_server(service, server)
         jobs = PostgresQueueStore(database)
         worker = Worker(jobs, engine, service.order, RandomIds().new("own"), clock, settings.queue_places)
@@ -165,8 +168,3 @@ async def _cost(stack: AsyncExitStack, settings: InferenceSettings, cost: GrpcCo
     kept = KeptCost(cost, left=left, begun=begun)
     await stack.enter_async_context(supervised("settlements", kept.run))
     return kept
-
-
-def _session(settings: InferenceSettings) -> aiohttp.ClientSession:
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout.total_seconds())
-    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))

@@ -30,7 +30,7 @@ from shared.monitors.rules import Target as Judged
 from shared.monitors.rules import Verdict
 from shared.monitors.stream import Ruling
 from shared.rpc.deadline import without_deadline
-from shared.telemetry import meter, tracer
+from shared.telemetry import meter, span
 
 _latency = meter.create_histogram("inference_latency_ms", unit="ms", description="of whole generations")
 _tokens = meter.create_counter("tokens_consumed_total", description="input and output, by model, provider and tenant")
@@ -97,7 +97,7 @@ class Producer:
         started_at, self._began = self.clock.now(), self.clock.monotonic()
         self._started(prompt_verdicts, before)
         failure: MeshError | None = Internal("the generation failed", generation_id=self.generation.id)
-        with tracer.start_as_current_span("agent.inference", attributes=self._labels()):
+        with span("agent.inference", **self._labels()):
             try:
                 await self._produce()
                 failure = None

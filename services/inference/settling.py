@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict
 from datetime import datetime
 
 from services.inference.peers import NOTHING_ELSE, Cost, CostPeer, Ending, Leased, Metered, Payer, Settlement
@@ -98,12 +97,17 @@ def _written(settlement: Settlement) -> bytes:
             payer.generation_id, payer.provider, payer.model, payer.session_id, payer.agent, payer.turn_id,
             payer.attempt, payer.team, payer.sub_agent, payer.tier,
         ],
-        "usage": asdict(settlement.usage),
+        "usage": _fields(settlement.usage),
         "outcome": settlement.outcome.value,
-        "metered": asdict(settlement.metered),
+        "metered": _fields(settlement.metered),
         "ended_at": settlement.ended_at.isoformat() if settlement.ended_at else "",
     }  # fmt: skip
     return json.dumps(record).encode()
+
+
+def _fields(numbers: Usage | Metered) -> dict[str, int]:
+    """As `dataclasses.asdict`, which copies deeply and takes ten times the time."""
+    return {name: getattr(numbers, name) for name in numbers.__slots__}
 
 
 def _read(record: bytes) -> Settlement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,18 +20,30 @@ _SHOWN: Final = 200
 def fault(form: ResponseFormat, text: str) -> OutputInvalid | None:
     """What is wrong with an output, by path; None when it fits."""
     try:
-        value = json.loads(text)
+        error = _misfit(form, text)
     except ValueError:
         return OutputInvalid("the output is not JSON", path="$")
-    error = jsonschema.exceptions.best_match(Draft202012Validator(dict(form.json_schema)).iter_errors(value))
     if error is None:
         return None
     return OutputInvalid(f"the output does not fit the schema at {error.json_path}", path=error.json_path)
 
 
+def _misfit(form: ResponseFormat, text: str) -> jsonschema.exceptions.ValidationError | None:
+    """Raises ValueError for what is no JSON."""
+    errors = Draft202012Validator(dict(form.json_schema)).iter_errors(json.loads(text))
+    found: jsonschema.exceptions.ValidationError | None = jsonschema.exceptions.best_match(errors)
+    return found
+
+
 def repair(call: ModelCall, text: str, found: OutputInvalid) -> ModelCall:
-    """The call that asks once more, with the output and its fault."""
-    asked = f"{found.message[:_SHOWN]}. Answer again, with JSON alone that fits the schema."
+    """The call that asks once more, with the output and its fault: to the model in the validator's words, which quote
+    the output and are for nobody else.
+    """
+    why = ""
+    with suppress(ValueError):
+        error = _misfit(call.response_format, text) if call.response_format else None
+        why = f": {error.message[:_SHOWN]}" if error else ""
+    asked = f"{found.message[:_SHOWN]}{why}. Answer again, with JSON alone that fits the schema."
     begun = (said(Role.ASSISTANT, text),) if text else ()
     return replace(call, messages=(*call.messages, *begun, said(Role.USER, asked)))
 

@@ -26,6 +26,7 @@ _POLL_SECONDS: Final = 0.05
 _READER_SECONDS: Final = 2
 _OWNER_SECONDS: Final = 5
 _TEND_SECONDS: Final = 0.25
+_LEADER_SECONDS: Final = 5
 
 
 class GenerationTail:
@@ -103,6 +104,25 @@ class GenerationTail:
         with suppress(*RedisLost):
             await self._redis.delete(_owner(tenant, generation_id))
 
+    async def lead(self, tenant: str, request: str, generation_id: str) -> str | None:
+        """Makes a generation the one that answers a request for all replicas while it runs; else the id of the one that
+        does, to be read here. Without Redis each leads.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        # Marked before anyone can find it: who reads what has written nothing yet waits as long as it is owned.
+        pipeline.set(_owner(tenant, generation_id), b"1", ex=_OWNER_SECONDS)
+        pipeline.set(_leader(tenant, request), generation_id, ex=_LEADER_SECONDS, nx=True, get=True)
+        try:
+            _, leader = await pipeline.execute()
+        except RedisLost:
+            return None
+        return None if leader in (None, generation_id.encode()) else leader.decode()
+
+    async def leads_no_more(self, tenant: str, request: str) -> None:
+        """The next to ask for it leads."""
+        with suppress(*RedisLost):
+            await self._redis.delete(_leader(tenant, request))
+
     async def ask_to_cancel(self, tenant: str, generation_id: str) -> bool:
         """Tells the replica that owns a generation to call it off; False when none does."""
         try:
@@ -122,6 +142,8 @@ class GenerationTail:
         for found in running if marking else ():
             pipeline.set(_owner(found.tenant, found.id), b"1", ex=_OWNER_SECONDS)
             pipeline.expire(_key(found.tenant, found.id), self._ttl)
+            if found.answers:
+                pipeline.set(_leader(found.tenant, found.answers), found.id, ex=_LEADER_SECONDS)
         pipeline.mget([_cancelled(found.tenant, found.id) for found in running])
         pipeline.mget([_reader(found.tenant, found.id) for found in running])
         try:
@@ -242,3 +264,7 @@ def _owner(tenant: str, generation_id: str) -> str:
 
 def _reader(tenant: str, generation_id: str) -> str:
     return f"gen-reader:{tenant}:{generation_id}"
+
+
+def _leader(tenant: str, request: str) -> str:
+    return f"gen-leader:{tenant}:{request}"

@@ -101,6 +101,8 @@ class Transcript:
 
     def spent(self) -> Usage:
         """What all attempts spent."""
+        if len(self._spent) == 1:
+            return self._spent[0]
         return Usage(
             input_tokens=sum(usage.input_tokens for usage in self._spent),
             output_tokens=sum(usage.output_tokens for usage in self._spent),

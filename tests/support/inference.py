@@ -252,15 +252,16 @@ async def replica(
     enforcement = Enforcement(enforced, policy, strict=True, decisions=decisions)
     prompts, ended = PromptRegistry(MemoryPromptStore(), SystemClock()), list[tuple[str, Order, Ended]]()
     breakers = breakers or LocalBreakers(SystemClock())
+    tail = GenerationTail(redis, ttl=timedelta(hours=1), clock=SystemClock())
     admission = Admission(
         router=_router(provider or model, others), breakers=breakers, downgrades=Downgrades(redis),
-        cache=AnswerCache(redis, LengthEmbedder(), clock=SystemClock(), capacity=4),
+        cache=AnswerCache(redis, LengthEmbedder(), clock=SystemClock(), capacity=4), tail=tail,
         retry_base=timedelta(milliseconds=1), jitter=lambda: 0.0,
     )  # fmt: skip
     engine = Engine(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
         store=store or MemoryGenerationStore(), clock=SystemClock(),
-        tail=GenerationTail(redis, ttl=timedelta(hours=1), clock=SystemClock()),
+        tail=tail,
         measures=Measures(policy, SystemClock()), limit=limit, ended=lambda *how: ended.append(how),
     )  # fmt: skip
     settings = MeshSettings.model_validate(

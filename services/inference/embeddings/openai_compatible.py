@@ -17,23 +17,13 @@ from typing import Any, Final
 import aiohttp
 
 from services.inference.embeddings.contract import Embedded, Vector
-from services.inference.errors import (
-    ContextTooLong,
-    ProviderAuthFailed,
-    ProviderRateLimited,
-    ProviderRejected,
-    ProviderTimeout,
-    ProviderUnavailable,
-    StreamBroken,
-)
-from shared.errors import MeshError
+from services.inference.errors import ProviderTimeout, ProviderUnavailable, StreamBroken
+from services.inference.providers.refusals import refusal
 
 _OK: Final = 200
 _MAX_INPUTS: Final = 2048  # what OpenAI takes in one request
 _MAX_BYTES: Final = 300_000  # OpenAI takes 300,000 tokens, and no token is shorter than a byte
 _MAX_ANSWER: Final = 64 * 1024 * 1024
-_CONTEXT_WORDS: Final = ("maximum context length", "context_length_exceeded", "maximum input length", "too many tokens")
-_DEFAULT_RETRY: Final = timedelta(seconds=1)
 
 Cut = Callable[[str], tuple[str, bool]]
 
@@ -104,7 +94,8 @@ class OpenAICompatibleEmbedder:
                 if len(body) > _MAX_ANSWER:
                     raise StreamBroken("the provider's answer does not end", provider=self._endpoint.name)
             if answer.status != _OK:
-                raise _refusal(answer, body.decode(errors="replace"), self._endpoint.name)
+                provider = self._endpoint.name
+                raise refusal(answer.status, answer.headers, bytes(body), provider=provider, field="texts")
             return bytes(body)
 
     def _read(self, body: bytes, count: int) -> tuple[list[Vector], int]:
@@ -153,28 +144,3 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def _whole(text: str) -> tuple[str, bool]:
     return text, False
-
-
-def _refusal(answer: aiohttp.ClientResponse, body: str, provider: str) -> MeshError:
-    """The provider's HTTP error in our words; its own text is kept from callers, it may quote the texts."""
-    match answer.status:
-        case 401 | 403:
-            return ProviderAuthFailed("the provider refuses the configured credentials", provider=provider)
-        case 429:
-            after = _retry_after(answer)
-            return ProviderRateLimited("the provider asks to slow down", provider=provider, retry_after=after)
-        case 408 | 504:
-            return ProviderTimeout("the provider timed out", provider=provider)
-        case status if status >= 500:  # noqa: PLR2004 - HTTP's server errors
-            return ProviderUnavailable("the provider is failing", provider=provider, status=str(status))
-        case _ if any(words in body for words in _CONTEXT_WORDS):
-            return ContextTooLong("a text does not fit the model's window", field="texts", provider=provider)
-        case status:
-            return ProviderRejected("the provider rejects the request", provider=provider, status=str(status))
-
-
-def _retry_after(answer: aiohttp.ClientResponse) -> timedelta:
-    try:
-        return max(timedelta(), timedelta(seconds=float(answer.headers.get("retry-after", ""))))
-    except (ValueError, OverflowError):
-        return _DEFAULT_RETRY

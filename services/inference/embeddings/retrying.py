@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from services.inference.embeddings.contract import Embedded, Embedder
-from services.inference.errors import ProviderRateLimited, ProviderUnavailable, StreamBroken
+from services.inference.errors import ProviderOverloaded, ProviderRateLimited, ProviderUnavailable, StreamBroken
 from shared.retry import Patience, with_retry
 
 Sleep = Callable[[float], Awaitable[None]]
 # A time-out is not tried again: its caller has waited long enough, and the provider may still be computing.
-_PASSING: Final = (ProviderRateLimited, ProviderUnavailable, StreamBroken)
+_PASSING: Final = (ProviderRateLimited, ProviderOverloaded, ProviderUnavailable, StreamBroken)
 
 __all__ = ["Patience", "RetryingEmbedder"]
 

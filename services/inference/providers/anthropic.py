@@ -173,9 +173,12 @@ def _choice(choice: ToolChoice) -> dict[str, str]:
 
 
 def _thinking(call: ModelCall) -> dict[str, Any]:
-    """Thinking has a budget in tokens that must leave room to answer, and takes no temperature nor forced tools."""
+    """Thinking has a budget in tokens that must leave room to answer, and takes no temperature nor forced tools. A turn
+    that is gone on with, after its tools too, would have to show its own signed thoughts, which are not kept.
+    """
     budget = _THINKING_TOKENS[call.reasoning_effort] if call.reasoning_effort else 0
-    if not budget or budget >= call.max_output_tokens or (call.response_format and not call.tools):
+    forced = call.tool_choice.mode is ToolMode.REQUIRED if call.tools else call.response_format
+    if not budget or budget >= call.max_output_tokens or forced or call.messages[-1].role is not Role.USER:
         return {}
     return {"thinking": {"type": "enabled", "budget_tokens": budget}, "temperature": None, "top_p": None}
 

@@ -73,6 +73,15 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def pooled(connect: timedelta) -> aiohttp.ClientSession:
+    """The connections that all providers share. No cookies: one set in answer to a tenant would go out for the next."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect.total_seconds()),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
 class HttpProvider:
     """A provider behind HTTP and server-sent events."""
 

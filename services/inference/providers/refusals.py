@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from services.inference.errors import (
@@ -38,6 +39,8 @@ _TOO_LONG: Final = (
     "context size",
     "prompt is too long",
     "maximum context length",
+    "maximum input length",
+    "too many tokens",
     "`inputs` tokens",
     "`inputs` must have less",
 )
@@ -65,40 +68,50 @@ _MESSAGES: Final[Mapping[type[MeshError], str]] = {
 }
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, *, provider: str) -> MeshError:
-    """A refusal by HTTP status, told apart further by the codes the body holds."""
-    wait = retry_after(headers)
-    if kind := _BY_STATUS.get(status):
-        return _said(kind, provider, wait)
-    if status >= _SERVER_ERRORS:
-        return _said(ProviderUnavailable, provider, None)
+def refusal(
+    status: int, headers: Mapping[str, str], body: bytes, *, provider: str, field: str = "messages"
+) -> MeshError:
+    """A refusal by HTTP status, told apart further by the codes the body holds. What is too long is in the field."""
+    kind = _BY_STATUS.get(status) or (ProviderUnavailable if status >= _SERVER_ERRORS else None)
+    if kind:
+        return _said(kind, provider, retry_after(headers))
     words = body[:65536].decode(errors="replace").lower()
     kind = next((kind for kind, codes in _REQUEST_FAULTS if _holds(words, codes)), ProviderRejected)
-    return _said(kind, provider, None)
+    return _said(kind, provider, None, field)
 
 
 def broken_by(error: Any, *, provider: str) -> MeshError:
     """An error that came in the middle of a stream."""
     words = json.dumps(error).lower()
     faults = (*_REQUEST_FAULTS, *_PROVIDER_FAULTS)
-    return _said(next((kind for kind, codes in faults if _holds(words, codes)), StreamBroken), provider, _DEFAULT_RETRY)
+    return _said(next((kind for kind, codes in faults if _holds(words, codes)), StreamBroken), provider, None)
 
 
-def retry_after(headers: Mapping[str, str]) -> timedelta:
-    """`retry-after-ms` or `retry-after` in seconds; one second where it is missing or a date."""
+def retry_after(headers: Mapping[str, str]) -> timedelta | None:
+    """`retry-after-ms`, or `retry-after` in seconds or as a date, which is read by the provider's own clock."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             asked = timedelta(seconds=float(headers.get(name, "")) * unit)
         except (ValueError, OverflowError):
             continue
         return min(max(timedelta(), asked), _LONGEST_RETRY)
-    return _DEFAULT_RETRY
+    until, now = _instant(headers.get("retry-after")), _instant(headers.get("date"))
+    return min(max(timedelta(), until - now), _LONGEST_RETRY) if until and now else None
 
 
-def _said(kind: type[MeshError], provider: str, wait: timedelta | None) -> MeshError:
-    field = "messages" if kind is ContextTooLong else None
-    waits = kind in (ProviderRateLimited, ProviderOverloaded)
-    return kind(_MESSAGES[kind], field=field, retry_after=wait if waits else None, provider=provider)
+def _instant(written: str | None) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(written or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
+
+
+def _said(kind: type[MeshError], provider: str, wait: timedelta | None, field: str = "messages") -> MeshError:
+    if wait is None and kind in (ProviderRateLimited, ProviderOverloaded):
+        wait = _DEFAULT_RETRY
+    too_long = field if kind is ContextTooLong else None
+    return kind(_MESSAGES[kind], field=too_long, retry_after=wait, provider=provider)
 
 
 def _holds(words: str, codes: tuple[str, ...]) -> bool:

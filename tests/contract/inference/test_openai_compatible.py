@@ -24,7 +24,7 @@ from services.inference.providers.contract import (
     infer,
     said,
 )
-from services.inference.providers.http import Endpoint, HttpProvider
+from services.inference.providers.http import Endpoint, HttpProvider, pooled
 from services.inference.providers.openai_chat import ChatDialect
 from shared.errors import MeshError
 from tests.support.openai_server import (
@@ -54,7 +54,7 @@ async def server() -> AsyncIterator[OpenAIServer]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=1)) as opened:
+    async with pooled(timedelta(seconds=1)) as opened:
         yield opened
 
 
@@ -246,6 +246,16 @@ async def test_calls_share_one_connection(server: OpenAIServer, provider: HttpPr
     texts = [(await infer(provider, CALL)).text for _ in range(2)]
     assert texts == ["one", "two"]
     assert len(set(server.callers)) == 1
+
+
+async def test_what_a_provider_sets_for_one_call_does_not_go_out_with_the_next(
+    server: OpenAIServer, session: aiohttp.ClientSession
+) -> None:
+    named = provider_at(server.url.replace("127.0.0.1", "localhost"), session)  # addresses have no cookies
+    server.answers = [replace(says("One."), headers={"set-cookie": "who=acme; Path=/"}), says("Two.")]
+    for _ in range(2):
+        await chunks(named)
+    assert [headers.get("cookie") for headers in server.headers] == [None, None]
 
 
 async def test_a_connection_closed_under_us_is_tried_once_more(server: OpenAIServer, provider: HttpProvider) -> None:

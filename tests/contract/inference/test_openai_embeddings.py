@@ -161,7 +161,7 @@ REFUSALS = {
         False,
     ),
     "fault": (Refusal(500), grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE", True),
-    "overloaded": (Refusal(503), grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE", True),
+    "overloaded": (Refusal(503), grpc.StatusCode.UNAVAILABLE, "PROVIDER_OVERLOADED", True),
     "gateway timeout": (Refusal(504), grpc.StatusCode.DEADLINE_EXCEEDED, "PROVIDER_TIMEOUT", True),
 }
 

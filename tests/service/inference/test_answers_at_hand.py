@@ -93,6 +93,27 @@ async def test_an_answer_ends_with_its_time(served: Replica, keys: Keys, redis: 
     assert 0 < await redis.ttl(name) <= 60
 
 
+async def test_an_answer_that_is_older_than_asked_for_is_not_used(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Answer."]
+    await generated(served, keys, asked())
+    await until(lambda: not served.engine.admission._keeping)
+    await asyncio.sleep(0.02)
+    fresh = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_SEMANTIC, ttl=Duration(nanos=10_000_000))
+    second = await generated(served, keys, asked(generation_id="gen_2", cache=fresh))
+    assert second[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_what_a_stand_in_answered_is_not_kept_under_the_model_s_name(served: Replica, keys: Keys) -> None:
+    served.model.steps, served.others["backup"].steps = ["Its own."], ["A stand-in's."]
+    for _ in range(5):
+        await served.engine.breakers.failed("scripted")
+    first = await generated(served, keys, asked(model="safe"))
+    await until(lambda: not served.engine.admission._keeping)
+    await served.engine.breakers.succeeded("scripted")
+    second = await generated(served, keys, asked(generation_id="gen_2", model="safe"))
+    assert (text_of(first), text_of(second)) == ("A stand-in's.", "Its own.")
+
+
 async def test_the_least_used_answer_is_forgotten_first(served: Replica, keys: Keys) -> None:
     served.model.steps = ["Answer."]
     for number in range(4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -17,7 +18,7 @@ from services.inference.errors import (
     ProviderUnavailable,
     StreamBroken,
 )
-from services.inference.providers.contract import Role
+from services.inference.providers.contract import Role, Timeouts
 from shared.clock import SystemClock
 from shared.errors import Reason
 from tests.service.inference.calls import Code, generated, refusal, said
@@ -45,6 +46,18 @@ async def test_a_retry_never_comes_before_its_retry_after(served: Replica, keys:
     began = asyncio.get_running_loop().time()
     await generated(served, keys, request())
     assert asyncio.get_running_loop().time() - began >= wait.total_seconds()
+
+
+async def test_a_model_s_whole_time_is_up_in_the_middle_too_and_what_came_is_paid(served: Replica, keys: Keys) -> None:
+    models = served.engine.admission.router._models
+    models["scripted"] = replace(models["scripted"], timeouts=Timeouts(total=timedelta(milliseconds=60)))
+    served.model.steps = ["One ", asyncio.Event()]
+    async with asyncio.timeout(3):
+        events = await generated(served, keys, request(no_fallback=True))
+    assert text_of(events) == "One "
+    assert events[-1].failed.failure.reason == Reason.ERROR_REASON_PROVIDER_TIMEOUT
+    assert served.model.closed.is_set()
+    assert [name for name, _ in served.cost.settled] == ["gen_1"]
 
 
 async def test_a_long_retry_after_goes_to_the_next_model_at_once(served: Replica, keys: Keys) -> None:

@@ -134,8 +134,13 @@ async def test_output_that_fits_the_schema_is_left_alone(served: Replica, keys: 
     assert len(served.model.calls) == 1
 
 
-@pytest.mark.parametrize("wrong", ["Bern.", '{"name": 7}', '{"city": "Bern"}'])
-async def test_output_that_does_not_fit_is_asked_for_once_more(served: Replica, keys: Keys, wrong: str) -> None:
+WRONG_FORMS = {"Bern.": "is not JSON", '{"name": 7}': "7 is not of type", '{"city": "Bern"}': "'name' is a required"}
+
+
+@pytest.mark.parametrize(("wrong", "why"), WRONG_FORMS.items())
+async def test_output_that_does_not_fit_is_asked_for_once_more(
+    served: Replica, keys: Keys, wrong: str, why: str
+) -> None:
     served.model.scripts = [[wrong], ['{"name": "Bern"}']]
     events = await generated(served, keys, request(response_format=FORM))
     place = next(place for place, event in enumerate(events) if event.HasField("failover"))
@@ -146,6 +151,8 @@ async def test_output_that_does_not_fit_is_asked_for_once_more(served: Replica, 
     again = served.model.calls[1].messages
     assert [message.role for message in again] == [Role.USER, Role.ASSISTANT, Role.USER]
     assert again[1].text == wrong
+    assert why in again[2].text
+    assert why not in failover.failure.message or why == "is not JSON"
 
 
 async def test_output_that_never_fits_is_a_typed_error_with_its_path(served: Replica, keys: Keys) -> None:

@@ -11,6 +11,7 @@ from services.inference.embeddings.contract import Embedded
 from services.inference.embeddings.retrying import Patience, RetryingEmbedder
 from services.inference.errors import (
     ProviderAuthFailed,
+    ProviderOverloaded,
     ProviderRateLimited,
     ProviderRejected,
     ProviderTimeout,
@@ -51,7 +52,7 @@ def retrying(model: Failing) -> tuple[RetryingEmbedder, list[float]]:
 
 
 async def test_passing_failures_are_tried_again_with_growing_jittered_pauses() -> None:
-    model = Failing(ProviderUnavailable("away"), StreamBroken("cut"), ProviderUnavailable("away"))
+    model = Failing(ProviderUnavailable("away"), StreamBroken("cut"), ProviderOverloaded("much to do"))
     embedder, pauses = retrying(model)
     assert await embedder.embed(["x"]) == FOUND
     assert model.calls == 4
