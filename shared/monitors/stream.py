@@ -71,7 +71,9 @@ class CompiledRules(tuple[CompiledRule, ...]):  # noqa: SLOT001 - carries what w
     @classmethod
     def of(cls, rules: Iterable[CompiledRule], target: Target) -> CompiledRules:
         made = cls(rules)
-        made.claiming = _lane(compiled for compiled in made if compiled.rule.acts_on(target) not in _PASSING)
+        claiming = [compiled for compiled in made if compiled.rule.acts_on(target) not in _PASSING]
+        # Of rules that claim the same characters the first has them: one that stops is not hidden by one that redacts.
+        made.claiming = _lane(sorted(claiming, key=lambda one: -RANK.index(one.rule.acts_on(target))))
         made.noting = _lane(compiled for compiled in made if compiled.rule.acts_on(target) in _PASSING)
         return made
 
