@@ -32,7 +32,7 @@ SERVICES: Final = (
 _MEASURES: Final = 500
 _TTL: Final = timedelta(minutes=5)
 _REMEMBERED: Final = 1024
-_SENTENCE_SECONDS: Final = 75.0  # a rule may ask a model that was never asked; what takes long is policy's to cut
+_SENTENCE_SECONDS: Final = 95.0  # a rule may ask a model that was never asked; what takes long is policy's to cut
 MESH: Final = Principal("mesh", "inference", frozenset({"operator"}), CredentialKind.SERVICE)
 _SEVERITIES: Final = {
     bundle_pb2.SEVERITY_MINOR: Severity.MINOR,

@@ -25,7 +25,7 @@ SERVICES: Final = ("agentnet.inference.v1.InferenceService",)
 _MESH: Final = Principal("mesh-policy", "policy", frozenset(), CredentialKind.SERVICE)
 _TTL: Final = timedelta(minutes=5)
 _ANSWER_TOKENS: Final = 32
-_SECONDS: Final = 10.0
+_SECONDS: Final = 30.0  # a small model on busy cores takes its time, and a strict bundle would rather wait than refuse
 _COLD_SECONDS: Final = 60.0  # a model that was never asked loads its weights and reads the instructions first
 _EMBEDDER: Final = "embeddings"
 _AT_ONCE: Final = 256

@@ -97,7 +97,7 @@ async def test_the_first_call_of_a_model_may_take_long_and_the_others_wait_for_i
     assert channel.seconds == [60]
     channel.answering.set()
     assert await asyncio.gather(*rating) == [0.4, 0.4, 0.4]
-    assert channel.seconds == [60, 10, 10]
+    assert channel.seconds == [60, 30, 30]
 
 
 async def test_a_model_whose_first_call_failed_is_waited_for_again(keys: Keys) -> None:
