@@ -18,7 +18,7 @@ from shared.monitors.decisions import Decided, Decisions, Heard, named
 from shared.monitors.enforced import Enforced
 from shared.monitors.finished import FinishedMonitor, Status, Tally, with_whole_rules
 from shared.monitors.pipeline import Outcome
-from shared.monitors.rules import Bundle, Target, Verdict
+from shared.monitors.rules import RANK, Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 from shared.monitors.windowed import WindowedMonitor
 
@@ -279,7 +279,7 @@ async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], 
 
 def blocked(ruling: Ruling, what: str) -> PolicyBlocked:
     """The error that says which rule stopped it."""
-    return stopped_by(ruling.verdicts[-1], what)
+    return stopped_by(max(ruling.verdicts, key=lambda one: RANK.index(one.action)), what)
 
 
 def stopped_by(verdict: Verdict, what: str) -> PolicyBlocked:

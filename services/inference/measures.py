@@ -18,6 +18,7 @@ BLOCK: Final = "block"
 THROTTLE: Final = "throttle"
 DOWNGRADE: Final = "downgrade"
 _LOOK_AFTER: Final = timedelta(seconds=1)
+_TOO_OLD: Final = timedelta(seconds=5)
 _THROTTLED_TO: Final = timedelta(seconds=5)
 """A throttled target starts one call in this time, at each replica."""
 _KNOWN_AT_MOST: Final = 10_000
@@ -55,15 +56,15 @@ class Measures:
         return cheaper
 
     async def _of(self, payer: Payer) -> Sequence[Measure]:
-        """The tenant's, at most about a second old. Only the first call of a tenant waits for policy."""
+        """The tenant's, about a second old. Only the first call of a tenant waits for policy, ever or after a while."""
         tenant = payer.principal.tenant_id
         if tenant not in self._known and len(self._known) >= _KNOWN_AT_MOST:
             self._known.clear()
         known = self._known.setdefault(tenant, _Known())
-        stale = known.looked_at is None or self.clock.monotonic() - known.looked_at >= _LOOK_AFTER
-        if stale and known.looking is None:
+        age = None if known.looked_at is None else self.clock.monotonic() - known.looked_at
+        if (age is None or age >= _LOOK_AFTER) and known.looking is None:
             known.looking = asyncio.create_task(self._look(payer, known), name=f"measures of {tenant}")
-        if known.looked_at is None and known.looking:
+        if (age is None or age >= _TOO_OLD) and known.looking:
             await asyncio.shield(known.looking)
         return known.measures
 

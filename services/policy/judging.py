@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
 
 from services.policy.classifiers import Classifiers
 from services.policy.library import Library
@@ -27,6 +29,8 @@ from shared.monitors.pipeline import (
 )
 from shared.monitors.rules import Bundle, Target
 from shared.telemetry import tracer
+
+_AGAIN: Final = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,21 @@ class Judge:
         self._simulator = simulator
         self._clock = clock
         self._ids = ids
-        windowed = WindowedGuardrail(models, classifiers)
+        self._windowed = windowed = WindowedGuardrail(models, classifiers)
         self._sentences = GuardrailPipeline((windowed,))
         self._pipeline = GuardrailPipeline(
             (MeasuredGuardrail(), ArgumentsGuardrail(), StreamedGuardrail(), ValidationGuardrail(), windowed)
         )
+
+    async def keep_warm(self) -> None:
+        """Asks the models of rules in force before texts do, for as long as the service runs."""
+        wanted: list[Bundle] = []
+        async for enforced in self._library.watch(0, heartbeat=_AGAIN):
+            if enforced:
+                attached = (stored for some in enforced.attached.values() for _, stored in some)
+                stored = (*(one for some in enforced.tenants.values() for one in some), *attached)
+                wanted = [one.judged_by for one in stored]
+            await self._windowed.warm(wanted)
 
     async def judge(self, tenant: str, by: str, question: Question) -> Outcome:
         """The outcome under the tenant's rules. Raises BundleNotFound, OverrideInvalid and OverrideExpired."""

@@ -89,6 +89,7 @@ def main() -> None:
         simulator = Simulator(governance, vault, clock=clock, keep_for=settings.keep_decisions)
         judge = Judge(library, models, overrides, simulator, classifiers=classifiers, clock=clock, ids=ids)
         await stack.enter_async_context(supervised("publish", library.publish))
+        await stack.enter_async_context(supervised("warm", judge.keep_warm))
         await stack.enter_async_context(supervised("archive", lambda: audit.keep_archiving(settings.archive_every)))
         tables = PostgresRisks(database)
         risks = Risks(tables, audit, clock=clock, ids=ids, callbacks=load_callbacks())

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -25,6 +25,8 @@ from shared.monitors.suspicion import lexicon
 _CACHE: Final = 4096
 _AT_ONCE: Final = 8
 _THRESHOLD: Final = 0.5
+_HARMLESS: Final = "The weather is fine today."
+_TRIES: Final = 6
 
 
 class WindowedGuardrail:
@@ -37,6 +39,22 @@ class WindowedGuardrail:
         self._classifiers = classifiers
         self._vectors: OrderedDict[str, tuple[float, ...]] = OrderedDict()
         self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._tries: dict[tuple[object, ...], int] = {}
+
+    async def warm(self, bundles: Iterable[Bundle]) -> None:
+        """Asks what their rules for sentences ask, once: a cold model takes longer than a text may wait. What does not
+        answer is asked again with the next call, a few times.
+        """
+        for rule, holder in ((rule, bundle) for bundle in bundles for rule in bundle.rules if rule.type in WINDOWED):
+            known = holder.embedding_sets.get(str(rule.params.get("embedding_set")), ())
+            asked = (rule.type, rule.params.get("model"), rule.params.get("plugin"), known)
+            if self._tries.get(asked, 0) < _TRIES:
+                self._tries[asked] = self._tries.get(asked, 0) + 1
+                try:
+                    await self._suspicion(rule, holder, _HARMLESS)
+                    self._tries[asked] = _TRIES
+                except MeshError as error:
+                    log.info("rule.cold", rule=rule.name, bundle=holder.label, error=error.message)
 
     async def judge(self, text: str, context: GuardrailContext) -> Outcome:
         rules = [

@@ -8,9 +8,9 @@ patterns there are.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Final, final
 
 from shared.monitors.charset import Assertion, CharSet
 from shared.monitors.folding import invisible
@@ -23,16 +23,25 @@ _EXISTS: Final = 1  # the bit of `before` that says there is a character before
 _Group = frozenset[int]
 
 
-@dataclass(slots=True, eq=False)
-class State:
-    """What may still become a match. `quick` and `moves` are by character: most change neither starts nor matches."""
+@final
+class State(dict[str, "State | Move"]):
+    """What may still become a match. As a mapping it says what characters do: most lead to another state and change
+    neither starts nor matches, the others are moves. What was never asked is worked out.
+    """
 
-    groups: tuple[_Group, ...]
-    before: int
-    quick: dict[str, State] = field(default_factory=dict)
-    moves: dict[str, Move] = field(default_factory=dict)
-    by_kind: dict[int, Move] = field(default_factory=dict)
-    ending: tuple[tuple[int, int], ...] | None = None
+    __slots__ = ("automaton", "before", "by_kind", "ending", "groups")
+
+    def __init__(self, automaton: Automaton, groups: tuple[_Group, ...], before: int) -> None:
+        super().__init__()
+        self.automaton = automaton
+        self.groups = groups
+        self.before = before
+        self.by_kind: dict[int, Move] = {}
+        self.ending: tuple[tuple[int, int], ...] | None = None
+
+    def __missing__(self, character: str) -> State | Move:
+        found = self[character] = self.automaton.step(self, character)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,7 @@ class Automaton:
         self._kinds: dict[str, int] = {}
         self._closures: dict[int, _Group] = {}
         self._first = frozenset().union(*(self._closure(start) for start in starts)) if starts else frozenset()
+        self._after: dict[tuple[_Group, int], _Group] = {}
         self._begun: dict[tuple[int, int], _Group] = {}
         self._indexes: dict[tuple[int, int], dict[int, _Group]] = {}
         self._states: dict[tuple[tuple[_Group, ...], int], State] = {}
@@ -107,19 +117,15 @@ class Automaton:
             self._roots[before] = self._state((), 0 if before is None else self._as_before(self._kind(before)))
         return self._roots[before]
 
-    def step(self, state: State, character: str) -> Move:
-        """What the character does; remembered in the state."""
+    def step(self, state: State, character: str) -> State | Move:
+        """What the character does; the state remembers it."""
         if invisible(character) and not self._is_asked_for(character):
             move = Move(state)
         else:
             kind = self._kind(character)
             move = state.by_kind.get(kind) or self._move(state, kind)
             state.by_kind[kind] = move
-        if move.kept is None and not (move.fresh or move.late or move.now):
-            state.quick[character] = move.target
-        else:
-            state.moves[character] = move
-        return move
+        return move if move.kept is not None or move.fresh or move.late or move.now else move.target
 
     def ending(self, state: State) -> tuple[tuple[int, int], ...]:
         """The matches that the end of the text completes."""
@@ -137,8 +143,10 @@ class Automaton:
         after: list[_Group] = []
         kept: list[int] = []
         for place, group in enumerate(reached):
-            apart = self._apart if len(after) < MOST_STARTS else self._accepts
-            new = frozenset(one for one in group if one not in seen or one in apart or one in self._accepts)
+            new = group
+            if not seen.isdisjoint(group):
+                apart = self._apart if len(after) < MOST_STARTS else self._accepts
+                new = frozenset(one for one in group if one not in seen or one in apart or one in self._accepts)
             if new:
                 seen |= new
                 after.append(new)
@@ -157,8 +165,8 @@ class Automaton:
         fresh: bool,
     ) -> Move:
         accepts = self._accepts
-        now = tuple((place, accepts[one]) for place, group in enumerate(after) for one in group if one in accepts)
-        live = [frozenset(one for one in group if one not in accepts) for group in after]
+        now = tuple((place, accepts[one]) for place, group in enumerate(after) for one in accepts.keys() & group)
+        live = [group.difference(accepts) for group in after] if now else after
         return Move(
             target=self._state(tuple(group for group in live if group), self._as_before(kind)),
             late=late,
@@ -175,8 +183,9 @@ class Automaton:
         if found is None:
             if len(self._states) >= MAX_STATES:  # streams keep the states they are in; the rest is made again
                 self._states.clear()
+                self._after.clear()
                 self._roots.clear()
-            found = self._states[key] = State(groups, before)
+            found = self._states[key] = State(self, groups, before)
         return found
 
     def _begin(self, before: int, kind: int) -> _Group:
@@ -199,18 +208,21 @@ class Automaton:
             self._indexes[key] = {number: frozenset(group) for number, group in index.items()}
         return self._indexes[key]
 
-    def _taken(self, group: Iterable[int], kind: int) -> _Group:
-        after: set[int] = set()
-        for one in group:
-            for number, targets in self._takes[one].items():
-                if kind >> number & 1:
-                    for target in targets:
-                        after |= self._closure(target)
-        return frozenset(after)
+    def _taken(self, group: _Group, kind: int) -> _Group:
+        """Where a group stands after the character; groups come back in many states."""
+        found = self._after.get((group, kind))
+        if found is None:
+            takes = (item for one in group for item in self._takes[one].items())
+            targets = (target for number, some in takes if kind >> number & 1 for target in some)
+            found = self._after[group, kind] = frozenset[int]().union(*map(self._closure, targets))
+        return found
 
     def _looked(self, group: _Group, before: int, after: int | None) -> _Group:
         """The group with all it reaches by assertions that hold here."""
-        found, waiting = set(group), [one for one in group if self._looks[one]]
+        waiting = [one for one in group if self._looks[one]]
+        if not waiting:
+            return group
+        found = set(group)
         while waiting:
             for look, target in self._looks[waiting.pop()]:
                 if look.holds(before, after):
@@ -223,8 +235,8 @@ class Automaton:
         return tuple(
             (place, self._accepts[one])
             for place, (group, more) in enumerate(zip(groups, looked, strict=True))
-            for one in more - group
-            if one in self._accepts
+            if more is not group
+            for one in self._accepts.keys() & (more - group)
         )
 
     def _closure(self, start: int) -> _Group:

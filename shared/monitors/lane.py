@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from shared.monitors.automaton import Automaton, Move
+from shared.monitors.automaton import Automaton, Move, State
 from shared.monitors.skipping import WORTHWHILE
 
 Valid = Callable[[int, int, int], bool]
@@ -60,15 +60,14 @@ class FirstMatch:
 
     def _read(self, text: str) -> int:
         """Reads character by character until a match is sure, or nothing has begun and a jump may pay; how far."""
-        automaton, state, at = self._automaton, self._state, self.at
-        until = at + len(text) - WORTHWHILE if automaton.skip else _NOWHERE
+        state, at = self._state, self.at
+        until = at + len(text) - WORTHWHILE if self._automaton.skip else _NOWHERE
         for character in text:
             at += 1
-            following = state.quick.get(character)
-            if following is not None:
-                state = following
+            move = state[character]
+            if type(move) is State:  # quicker than isinstance, where every character comes by
+                state = move
                 continue
-            move = state.moves.get(character) or automaton.step(state, character)
             state = move.target
             if move.simple and self._best is None:
                 if move.kept is not None:
@@ -139,14 +138,13 @@ class EveryMatch:
 
     def look(self, text: str) -> list[Match]:
         """The matches that became sure."""
-        automaton, state = self._automaton, self._state
+        state = self._state
         found: list[Match] = []
         for at, character in enumerate(text, start=self._at):
-            following = state.quick.get(character)
-            if following is not None:
-                state = following
+            move = state[character]
+            if isinstance(move, State):
+                state = move
                 continue
-            move = state.moves.get(character) or automaton.step(state, character)
             state = move.target
             self._follow(move, at)
             if self._open:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from shared.monitors.automaton import Automaton
-from shared.monitors.detectors import Check, Detector, detectors
+from shared.monitors.detectors import Detector, detectors
 from shared.monitors.lane import EveryMatch, FirstMatch, Match
 from shared.monitors.pattern import PatternInvalid
 from shared.monitors.rules import RANK, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
@@ -52,6 +52,9 @@ class CompiledRule:
 class _Entry:
     compiled: CompiledRule
     detector: Detector
+    action: Action
+    mark: str
+    """What stands in the place of a match that is taken out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,10 @@ class CompiledRules(tuple[CompiledRule, ...]):  # noqa: SLOT001 - carries what w
     @classmethod
     def of(cls, rules: Iterable[CompiledRule], target: Target) -> CompiledRules:
         made = cls(rules)
-        made.claiming = _lane(compiled for compiled in made if compiled.rule.acts_on(target) not in _PASSING)
-        made.noting = _lane(compiled for compiled in made if compiled.rule.acts_on(target) in _PASSING)
+        claiming = [compiled for compiled in made if compiled.rule.acts_on(target) not in _PASSING]
+        # Of rules that claim the same characters the first has them: one that stops is not hidden by one that redacts.
+        made.claiming = _lane(sorted(claiming, key=lambda one: -RANK.index(one.rule.acts_on(target))), target)
+        made.noting = _lane((compiled for compiled in made if compiled.rule.acts_on(target) in _PASSING), target)
         return made
 
 
@@ -174,7 +179,7 @@ class StreamMonitor:
             verdicts = [verdict for verdict in verdicts if verdict.end <= self._released]
         verdicts += claimed
         self._forget()
-        if len(verdicts) > 1:
+        if self._every or self._overridden:
             verdicts.sort(key=lambda verdict: verdict.start)
         return Ruling(released, tuple(verdicts), blocked)
 
@@ -216,19 +221,18 @@ class StreamMonitor:
     def _act(self, match: Match, verdicts: list[Verdict]) -> str | None:
         """What is shown in the place of a match; None when the stream must end."""
         entry = self._claiming[match.pattern]
-        verdict = self._verdict(entry, match)
-        verdicts.append(verdict)
-        if verdict.action is not Action.REDACT:
+        verdicts.append(self._verdict(entry, match))
+        if entry.action is not Action.REDACT:
             return None
         self._released = match.end
-        return entry.compiled.rule.replacement or f"[REDACTED:{entry.compiled.rule.name}]"
+        return entry.mark
 
     def _verdict(self, entry: _Entry, match: Match, action: Action | None = None) -> Verdict:
-        rule = entry.compiled.rule
-        action = action or rule.acts_on(self._target)
+        compiled, action = entry.compiled, action or entry.action
+        rule, (_, start, end) = compiled.rule, match
         if self.worst.get(rule.name) is not action:
             self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=RANK.index)
-        return Verdict(rule, entry.compiled.bundle, action, self._target, match.start, match.end, entry.detector.kind)
+        return Verdict(rule, compiled.bundle, action, self._target, start, end, entry.detector.kind)
 
     def _too_long(self) -> Verdict:
         """More is held than may be: the rule listed first answers for it, and nothing gets through."""
@@ -237,8 +241,9 @@ class StreamMonitor:
 
     def _claims(self, pattern: int, start: int, end: int) -> bool:
         """Whether a match claims its text: its check holds and nobody has excused its rule."""
-        entry = self._claiming[pattern]
-        if entry.detector.check is not None and not self._checks(entry.detector.check, start, end):
+        entry, base = self._claiming[pattern], self._base
+        check = entry.detector.check
+        if check is not None and start >= base and not check(self._text[start - base : end - base]):
             return False
         if self._overridden and entry.compiled.rule.name in self._overridden:
             self._excused.append(Match(pattern, start, end))
@@ -246,11 +251,8 @@ class StreamMonitor:
         return True
 
     def _notes(self, pattern: int, start: int, end: int) -> bool:
-        check = self._noting[pattern].detector.check
-        return check is None or self._checks(check, start, end)
-
-    def _checks(self, check: Check, start: int, end: int) -> bool:
-        return start < self._base or check(self._text[start - self._base : end - self._base])
+        check, base = self._noting[pattern].detector.check, self._base
+        return check is None or start < base or check(self._text[start - base : end - base])
 
     def _excuses(self) -> list[Verdict]:
         """Overridden rules are told of once a match: the longest from each start."""
@@ -259,9 +261,11 @@ class StreamMonitor:
         return [self._verdict(self._claiming[match.pattern], match, Action.ALLOW) for match in longest.values()]
 
     def _release(self, end: int) -> str:
-        text = self._text[self._released - self._base : end - self._base]
-        self._released = max(end, self._released)
-        return text
+        released, base = self._released, self._base
+        if end <= released:
+            return ""
+        self._released = end
+        return self._text[released - base : end - base]
 
     def _forget(self) -> None:
         """Drops the text nobody will look at again; one character stays for those who look behind."""
@@ -274,8 +278,13 @@ class StreamMonitor:
             self._base += keep
 
 
-def _lane(rules: Iterable[CompiledRule]) -> _Lane:
-    entries = tuple(_Entry(compiled, detector) for compiled in rules for detector in compiled.pattern)
+def _lane(rules: Iterable[CompiledRule], target: Target) -> _Lane:
+    entries = tuple(
+        _Entry(compiled, detector, rule.acts_on(target), rule.replacement or f"[REDACTED:{rule.name}]")
+        for compiled in rules
+        for rule in (compiled.rule,)
+        for detector in compiled.pattern
+    )
     checked = {place for place, entry in enumerate(entries) if entry.detector.check}
     return _Lane(entries, Automaton([entry.detector.program for entry in entries], checked))
 

@@ -19,6 +19,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 
 from agentnet.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
+from shared.log import configure
 from shared.monitors import wire
 from shared.monitors.rules import Target
 from shared.monitors.stream import CompiledRules, StreamMonitor, compile_rules
@@ -120,6 +121,7 @@ def _document() -> str:
 
 
 def main() -> int:
+    configure("bench", "WARNING")
     wanted, first = int(os.environ.get("CASES") or MILLION), int(os.environ.get("SEED") or 0)
     tally = Tally()
     streams = (found for seed in range(first, first + 1000) for found in cases(corpus(seed), AROUND, seed))

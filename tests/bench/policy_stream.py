@@ -22,6 +22,7 @@ import re2
 from services.inference.enforcement import Enforcement, Held
 from services.inference.peers import Payer
 from shared.identity import CredentialKind, Principal
+from shared.log import configure
 from shared.monitors.enforced import Enforced, Snapshot
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target
 from shared.monitors.stream import StreamMonitor, compile_rules
@@ -188,6 +189,7 @@ def engines(found: list[str]) -> dict[str, Callable[[], Callable[[list[str]], li
 
 
 def main() -> None:
+    configure("bench", "WARNING")
     pieces = tokens()
     sys.stdout.write(
         "| rules | engine | compile ms | first run us/token | us/token | held p50 | held p99 |\n|" + "---|" * 7 + "\n"

@@ -97,6 +97,7 @@ class PolicyParts:
     risks: MemoryRisks = field(default_factory=MemoryRisks)
     classifiers: Path = Path("services/policy/classifiers")
     reported: float = 0.0
+    warming: bool = False
     called_back: list[tuple[str, Enforced]] = field(default_factory=list)
 
     @property
@@ -127,6 +128,8 @@ class PolicyParts:
             clock=self.clock,
             ids=SequentialIds(),
         )
+        if self.warming:
+            await stack.enter_async_context(supervised("warm", judge.keep_warm))
         privacy = PrivacyService(Privacy(self.governance, Vault(signer.key), self.audit))
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(privacy, server)
         simulation = SimulationService(simulator, judge, library, self.audit, self.clock)

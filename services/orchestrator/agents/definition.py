@@ -76,6 +76,7 @@ class _Definition(_Sampling):
     max_concurrent_tasks: int = 0
     stop_tools_when: dict[str, str] = {}
     config: dict[str, Any] = {}
+    profile: str = Field(default="", pattern="^[A-Za-z0-9_-]{0,64}$")  # of policy's bundles; kept in config
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +93,12 @@ class _Definition(_Sampling):
             rest = {key: value for key, value in config.items() if key not in _LIFTED}
             data = {key: config[key] for key in _LIFTED if key in config} | {"config": rest} | data
         return data
+
+    @model_validator(mode="after")
+    def _keeps_its_profile(self) -> _Definition:
+        if self.profile:
+            self.config = self.config | {"profile": self.profile}
+        return self
 
     def agent(self) -> agent_pb2.Agent:
         plain = ("name", "version", "description", "system_prompt", "type", "capabilities", "tools", "functions",

@@ -218,3 +218,14 @@ async def test_an_override_that_does_not_hold_or_cannot_be_checked_starts_nothin
     long = request(override_token="x" * 4097)
     assert said(await refusal(generated(served, keys, long))) == (Code.INVALID_ARGUMENT, "FIELD_TOO_LONG")
     assert (served.model.calls, served.cost.reserved) == ([], [])
+
+
+async def test_who_was_blocked_while_a_tenant_said_nothing_is_stopped_at_the_first_call() -> None:
+    clock, policy = FakeClock(), ScriptedPolicy()
+    measures = Measures(policy, clock)
+    payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
+    await measures.admit(payer)
+    policy.orders = [order("block", "tenant", "acme")]
+    clock.advance(timedelta(minutes=1))
+    with pytest.raises(PolicyBlocked):
+        await measures.admit(payer)

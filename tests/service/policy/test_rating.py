@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
 
+import grpc
 import pytest
 from redis.asyncio import Redis
 
+from agentnet.inference.v1 import inference_service_pb2
 from services.policy.peers_grpc import GrpcModels
 from shared.errors import MeshError
 from tests.support.identity import Keys
@@ -59,3 +63,50 @@ async def test_a_model_that_never_rates_is_an_error_and_no_number(served: Replic
         await models.rate("scripted", "Is it hateful?", "text")
 
     assert raised.value.reason_name == "OUTPUT_INVALID"
+
+
+class SlowChannel:
+    """Answers calls when it is told to, and keeps how long each was given."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.answering = asyncio.Event()
+        self.fails = False
+
+    def unary_unary(self, *_: Any, **__: Any) -> Callable[..., Awaitable[Any]]:
+        return self._answer
+
+    def unary_stream(self, *_: Any, **__: Any) -> None:
+        """Nothing here is streamed."""
+
+    async def _answer(self, _request: Any, *, timeout: float, **_more: Any) -> Any:
+        self.seconds.append(timeout)
+        await self.answering.wait()
+        if self.fails:
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "loading")
+        return inference_service_pb2.GenerateTextResponse(text='{"percent": 40}')
+
+
+async def test_the_first_call_of_a_model_may_take_long_and_the_others_wait_for_it(keys: Keys) -> None:
+    channel = SlowChannel()
+    models = GrpcModels(cast("grpc.aio.Channel", channel), keys.signer)
+    rating = [asyncio.create_task(models.rate("cold", "Is it hateful?", text)) for text in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert channel.seconds == [60]
+    channel.answering.set()
+    assert await asyncio.gather(*rating) == [0.4, 0.4, 0.4]
+    assert channel.seconds == [60, 30, 30]
+
+
+async def test_a_model_whose_first_call_failed_is_waited_for_again(keys: Keys) -> None:
+    channel = SlowChannel()
+    channel.answering.set()
+    channel.fails = True
+    models = GrpcModels(cast("grpc.aio.Channel", channel), keys.signer)
+    with pytest.raises(MeshError):
+        await models.rate("cold", "Is it hateful?", "a")
+    channel.fails = False
+    assert await models.rate("cold", "Is it hateful?", "a") == pytest.approx(0.4)
+    assert channel.seconds == [60, 60]

@@ -53,6 +53,17 @@ async def said(*words: str) -> str:
     return "".join(line for line in result.output.splitlines(keepends=True) if "rpc.finished" not in line)
 
 
+async def test_profiles_come_from_agents_yaml(parts: PolicyParts, bundle: Path, tmp_path: Path) -> None:
+    bundle.write_text(WORDS + "  - {name: more, type: keyword, severity: minor, keywords: [x]}\n"
+                      "profiles: {finance: {rules: [more]}}\n")  # fmt: skip
+    agents = tmp_path / "agents.yaml"
+    agents.write_text("agents:\n  - {name: Midas, version: 1.0.0, system_prompt: You count., profile: finance}\n")
+    assert "stored" in await said("upload", str(bundle), "--agents", str(agents), "--label", "production")
+    ((stored, *_), *_) = (await parts.store.enforced()).tenants.values()
+    assert [rule.name for rule in stored.judged_by.for_agent("Midas").rules] == ["more"]
+    assert [rule.name for rule in stored.judged_by.for_agent("Zeus").rules] == ["words", "more"]
+
+
 async def test_a_file_is_stored_under_its_name_labelled_and_listed(parts: PolicyParts, bundle: Path) -> None:
     assert "stored words@1.0.0, 1 rule, labelled shadow" in await said("upload", str(bundle), "--label", "shadow")
     parts.clock.advance(timedelta(minutes=1))

@@ -7,8 +7,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.inference.enforcement import blocked
 from services.inference.providers.contract import Message, Role, Text, ToolCall, ToolResult
 from services.inference.redacting import texts_of, with_texts
+from shared.monitors.rules import Action, Rule, RuleType, Severity, Target, Verdict
+from shared.monitors.stream import Ruling
 
 TEXTS = st.text(max_size=5)
 PARTS = st.one_of(
@@ -43,3 +46,11 @@ def test_arguments_stay_json() -> None:
     assert kept.tool_calls[0].arguments == '{"to": "[x]"}'
     (broken,) = with_texts([Message(Role.ASSISTANT, (call,))], ['{"to[x]'])
     assert json.loads(broken.tool_calls[0].arguments) == {"redacted": '{"to[x]'}
+
+
+def test_the_rule_that_stops_a_text_is_named_also_when_others_were_found_after_it() -> None:
+    stops, warns = (
+        Verdict(Rule(name, RuleType.KEYWORD, Severity.SEVERE), "words@1.0.0", action, Target.OUTPUT, 0, 3)
+        for name, action in (("fruit", Action.BLOCK), ("mood", Action.WARN))
+    )
+    assert blocked(Ruling("", (stops, warns), blocked=True), "the output").facts["rule"] == "fruit"

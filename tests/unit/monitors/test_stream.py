@@ -64,6 +64,12 @@ def test_a_blocking_rule_ends_the_stream_before_the_match() -> None:
     assert (ruling.text, ruling.blocked) == ("this is ", True)
 
 
+def test_a_rule_that_stops_is_not_hidden_by_one_that_redacts_the_same_characters() -> None:
+    redacts, stops = regex_rule(r"price \d+", action=Action.REDACT), regex_rule("price 500", action=Action.BLOCK)
+    assert judge(rules_of(redacts, stops), Target.OUTPUT, "the price 500 holds").blocked
+    assert judge(rules_of(redacts, stops), Target.OUTPUT, "the price 50 holds").text == "the [REDACTED:rule] holds"
+
+
 def test_a_verdict_names_rule_bundle_and_place() -> None:
     (verdict,) = judge(rules_of(NO_PII), Target.OUTPUT, "id 123-45-6789.").verdicts
     assert (verdict.rule.name, verdict.bundle, verdict.action) == ("no_pii", "test@1.0.0", Action.REDACT)

@@ -114,6 +114,13 @@ def test_the_file_of_agents_is_checked_at_start(tmp_path: Path) -> None:
     assert str(file) in raised.value.message
 
 
+def test_the_profile_that_policy_reads_may_stand_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "agents.yaml"
+    file.write_text("agents: [{name: Midas, system_prompt: x, profile: finance, config: {desk: 4}}]")
+    (agent,) = read_agents(file)
+    assert dict(agent.config) == {"desk": 4, "profile": "finance"}
+
+
 def test_versions_are_numbers() -> None:
     assert version_key("1.10.0") > version_key("1.9.9")
     assert next_patch("1.9.9") == "1.9.10"

@@ -35,9 +35,12 @@ def policy_upload(
     label: Annotated[
         list[str] | None, typer.Option(help="production enforces it, shadow tries it. More than once.")
     ] = None,
+    agents: Annotated[
+        Path | None, typer.Option(help="agents.yaml, whose profiles are to hold; it and the bundle are YAML.")
+    ] = None,
 ) -> None:
     """Store a version of a bundle."""
-    document = _read(file)
+    document = _read(file) if agents is None else f"{_read(file)}\n{_read(agents)}"
 
     async def work() -> None:
         async with AgentNet.connect() as mesh:
