@@ -19,6 +19,16 @@ alter table lease drop constraint lease_micros_usd_check;
 -- When the key began with the tenant, whether a lease read one counter or all of the tenant's was up to the statistics.
 alter table budget_counter drop constraint budget_counter_pkey, add primary key (id, tenant_id);
 
+-- A policy is part of each statement, twice where it writes. An empty setting names no tenant there is.
+do $$
+declare
+  name text;
+begin
+  foreach name in array array['budget', 'budget_counter', 'lease', 'cost_event', 'cost_fresh'] loop
+    execute format('alter policy tenant on %I using (tenant_id = current_setting(''app.tenant'', true))', name);
+  end loop;
+end $$;
+
 -- Sums by who spent.
 alter table cost_fresh add column team text not null default '', add column user_id text not null default '';
 create table person_hour (
@@ -127,10 +137,10 @@ create function take_lease(
   p_output bigint, p_expires_at timestamptz
 ) returns bigint language plpgsql as $$
 declare
-  entered constant text := set_config('app.tenant', p_tenant, true)
-    || set_config('synchronous_commit', case when p_durable then 'on' else 'off' end, true)
-    || set_config('plan_cache_mode', 'force_generic_plan', true)
-    || pg_advisory_xact_lock(7002, hashtext(p_tenant))::text;
+  entered constant text := concat(
+    set_config('app.tenant', p_tenant, true),
+    set_config('synchronous_commit', case when p_durable then 'on' else 'off' end, true),
+    set_config('plan_cache_mode', 'force_generic_plan', true), pg_advisory_xact_lock(7002, hashtext(p_tenant)));
   target constant bigint := (p_certain + p_price * p_output + 999999) / 1000000;
   passed boolean;
   counted bigint[];
@@ -165,10 +175,10 @@ create function settle_event(
   p_keys text[]
 ) returns void language plpgsql as $$
 declare
-  entered constant text := set_config('app.tenant', p_tenant_id, true)
-    || set_config('synchronous_commit', case when p_durable then 'on' else 'off' end, true)
-    || set_config('plan_cache_mode', 'force_generic_plan', true)
-    || pg_advisory_xact_lock(7002, hashtext(p_tenant_id))::text;
+  entered constant text := concat(
+    set_config('app.tenant', p_tenant_id, true),
+    set_config('synchronous_commit', case when p_durable then 'on' else 'off' end, true),
+    set_config('plan_cache_mode', 'force_generic_plan', true), pg_advisory_xact_lock(7002, hashtext(p_tenant_id)));
   this_hour constant timestamptz := date_trunc('hour', p_created_at, 'UTC');
   held bigint;
   counted bigint[];
