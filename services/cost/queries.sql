@@ -1,16 +1,16 @@
 -- name: take
 select * from take_leases($1, $2, $3, $4);
 
--- name: take_one
-select take_one($1, $2, $3, $4, $5, $6, $7, $8, $9) as micros;
+-- name: take_lease
+select take_lease($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: settle
 select * from settle_events($1, $2, $3);
 
--- name: settle_one
-select settle_one(
+-- name: settle_event
+select settle_event(
   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
-  $27, $28, $29, $30, $31, $32) as fresh;
+  $27, $28, $29, $30, $31);
 
 -- name: make_durable
 select pg_logical_emit_message(true, 'agentnet.cost', '');
@@ -39,8 +39,8 @@ on conflict do nothing;
 -- name: plan_for_these
 set local plan_cache_mode = force_custom_plan;
 
--- name: summarize_rolled
-select provider, model, agent,
+-- name: summarize
+select provider, model, agent, session, team, "user",
   case when 'hour' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
   case when 'day' = any($7::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
   micros_usd, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, generations, estimated
@@ -49,6 +49,9 @@ from (
     case when 'provider' = any($7::text[]) then provider else '' end as provider,
     case when 'model' = any($7::text[]) then model else '' end as model,
     case when 'agent' = any($7::text[]) then agent_name else '' end as agent,
+    case when 'session' = any($7::text[]) then session_id else '' end as session,
+    case when 'team' = any($7::text[]) then team else '' end as team,
+    case when 'user' = any($7::text[]) then user_id else '' end as "user",
     case when 'hour' = any($7::text[]) then date_trunc('hour', at, 'UTC')
       when 'day' = any($7::text[]) then date_trunc('day', at, 'UTC') end as bucket,
     sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
@@ -56,64 +59,33 @@ from (
     sum(tokens_reasoning)::bigint as reasoning_tokens, sum(entries)::bigint as generations,
     sum(estimated)::bigint as estimated
   from (
-    select created_at as at, provider, model, agent_name, 1::bigint as entries, estimated::int::bigint as estimated,
-      tokens_input::bigint, tokens_output::bigint, tokens_cached_input::bigint, tokens_reasoning::bigint, cost_micros_usd
+    select created_at as at, provider, model, agent_name, session_id, team, user_id, 1::bigint as entries,
+      estimated::int::bigint as estimated, tokens_input::bigint, tokens_output::bigint, tokens_cached_input::bigint,
+      tokens_reasoning::bigint, cost_micros_usd
     from cost_event where created_at >= $1 and created_at < $2
     union all
-    select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-      tokens_reasoning, cost_micros_usd
-    from hour_sums where hour >= $2 and hour < $3
+    select hour, provider, model, agent_name, '', team, user_id, entries, estimated, tokens_input, tokens_output,
+      tokens_cached_input, tokens_reasoning, cost_micros_usd
+    from hour_parts where personal = $14 and hour >= $2 and hour < $3
     union all
-    select day, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-      tokens_reasoning, cost_micros_usd
-    from day_sums where day >= $3 and day < $4
+    select day, provider, model, agent_name, '', team, user_id, entries, estimated, tokens_input, tokens_output,
+      tokens_cached_input, tokens_reasoning, cost_micros_usd
+    from day_parts where personal = $14 and day >= $3 and day < $4
     union all
-    select hour, provider, model, agent_name, entries, estimated, tokens_input, tokens_output, tokens_cached_input,
-      tokens_reasoning, cost_micros_usd
-    from hour_sums where hour >= $4 and hour < $5
+    select hour, provider, model, agent_name, '', team, user_id, entries, estimated, tokens_input, tokens_output,
+      tokens_cached_input, tokens_reasoning, cost_micros_usd
+    from hour_parts where personal = $14 and hour >= $4 and hour < $5
     union all
-    select created_at, provider, model, agent_name, 1, estimated::int, tokens_input, tokens_output, tokens_cached_input,
-      tokens_reasoning, cost_micros_usd
+    select created_at, provider, model, agent_name, session_id, team, user_id, 1, estimated::int, tokens_input,
+      tokens_output, tokens_cached_input, tokens_reasoning, cost_micros_usd
     from cost_event where created_at >= $5 and created_at < $6
   ) parts
   where ($8::text = '' or provider = $8) and ($9::text = '' or model = $9) and ($10::text = '' or agent_name = $10)
-  group by 1, 2, 3, 4
-) sums
-order by micros_usd desc, 1, 2, 3, 4, 5
-offset $11 limit $12;
-
--- name: summarize_raw
-select provider, model, agent, session, team, "user",
-  case when 'hour' = any($9::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD"T"HH24') else '' end as hour,
-  case when 'day' = any($9::text[]) then to_char(bucket at time zone 'UTC', 'YYYY-MM-DD') else '' end as day,
-  micros_usd, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, generations, estimated
-from (
-  select
-    case when 'provider' = any($9::text[]) then provider else '' end as provider,
-    case when 'model' = any($9::text[]) then model else '' end as model,
-    case when 'agent' = any($9::text[]) then agent_name else '' end as agent,
-    case when 'session' = any($9::text[]) then session_id else '' end as session,
-    case when 'team' = any($9::text[]) then team else '' end as team,
-    case when 'user' = any($9::text[]) then user_id else '' end as "user",
-    case when 'hour' = any($9::text[]) then date_trunc('hour', created_at, 'UTC')
-      when 'day' = any($9::text[]) then date_trunc('day', created_at, 'UTC') end as bucket,
-    sum(cost_micros_usd)::bigint as micros_usd, sum(tokens_input)::bigint as input_tokens,
-    sum(tokens_output)::bigint as output_tokens, sum(tokens_cached_input)::bigint as cached_input_tokens,
-    sum(tokens_reasoning)::bigint as reasoning_tokens, count(*) as generations,
-    count(*) filter (where estimated) as estimated
-  from cost_event
-  where ($1::timestamptz is null or created_at >= $1)
-    and ($2::timestamptz is null or created_at < $2)
-    and ($3::text = '' or session_id = $3)
-    and ($4::text = '' or model = $4)
-    and ($5::text = '' or provider = $5)
-    and ($6::text = '' or agent_name = $6)
-    and ($7::text = '' or team = $7)
-    and ($8::text = '' or user_id = $8)
+    and ($11::text = '' or team = $11) and ($12::text = '' or user_id = $12) and ($13::text = '' or session_id = $13)
   group by 1, 2, 3, 4, 5, 6, 7
 ) sums
 order by micros_usd desc, 1, 2, 3, 4, 5, 6, 7, 8
-offset $10 limit $11;
+offset $15 limit $16;
 
 -- name: newest_events
 select * from cost_event
@@ -183,11 +155,16 @@ select current_setting('app.tenant'), id, scope, began, coalesce(case
     select sum(cost_micros_usd) from hour_sums where hour >= began and (level = 'tenant' or agent_name = name))
   when level in ('tenant', 'agent') then (
     select sum(cost_micros_usd) from day_sums where day >= began and (level = 'tenant' or agent_name = name))
+  when level in ('team', 'user') and period = 'hour' then (
+    select sum(cost_micros_usd) from hour_parts
+    where personal and hour >= began and case level when 'team' then team else user_id end = name)
+  when level in ('team', 'user') then (
+    select sum(cost_micros_usd) from day_parts
+    where personal and day >= began and case level when 'team' then team else user_id end = name)
   when level = 'session' then (
     select sum(cost_micros_usd) from cost_event where session_id = name and created_at >= began)
   else (
-    select sum(cost_micros_usd) from cost_event where created_at >= began
-      and case level when 'team' then team when 'user' then user_id else sub_agent end = name)
+    select sum(cost_micros_usd) from cost_event where created_at >= began and sub_agent = name)
   end, 0)
 from mine
 on conflict do nothing

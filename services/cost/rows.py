@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from asyncpg import Record
 
 from services.cost.budget import Budget, Level, Limits, Passed, Path, SoftAction, Window, each
 from services.cost.prices import MILLION, Usage
+from services.cost.segments import Segments
 from services.cost.store import Ask, Call, CostEvent, Extension, Filter, Lease, Outcome, Taken
+
+# What there are roll-ups of: what was called, or who spent.
+_BY_CALL: Final = frozenset({"provider", "model", "agent", "hour", "day"})
+_BY_PERSON: Final = frozenset({"team", "user", "hour", "day"})
+_DOLLARS: Final = 13  # the place of cost_usd in a row of cost_event
 
 
 def asked(ask: Ask | Extension) -> Sequence[object]:
     """A `lease_ask`."""
     if isinstance(ask, Extension):
         return ask.generation_id, None, None, None, ask.output_tokens, ask.expires_at
-    certain = Decimal(ask.certain_millionths)
-    return ask.generation_id, _keys(ask.scopes), certain, ask.output_price, ask.output_tokens, ask.expires_at
+    certain, price = ask.certain_millionths, ask.output_price
+    return ask.generation_id, _keys(ask.scopes), certain, price, ask.output_tokens, ask.expires_at
 
 
 def taken(generation_id: str, row: Record) -> Taken | None:
@@ -49,6 +56,11 @@ def settlement(tenant: str, event: CostEvent) -> tuple[Sequence[object], Sequenc
         usage.embedding_tokens, event.price_estimated,
     )  # fmt: skip
     return row, _keys(path.scopes)
+
+
+def entry_alone(row: Sequence[object]) -> Sequence[object]:
+    """The same row for `settle_event`, which makes its dollars of its micro-dollars."""
+    return *row[:_DOLLARS], *row[_DOLLARS + 1 :]
 
 
 def cost_event(row: Record) -> CostEvent:
@@ -114,6 +126,23 @@ def chosen_by(filters: Filter) -> Sequence[datetime | str | None]:
     """The first eight parameters of every query that filters entries."""
     where = filters.session_id, filters.model, filters.provider, filters.agent, filters.team, filters.user
     return filters.start, filters.end, *where
+
+
+def summed_by(chosen: Filter, names: Sequence[str], *, entries: bool = False) -> Sequence[object]:
+    """The first fourteen parameters of a summary: its segments, what it groups by, its filters, and whether roll-ups
+    are those by who spent. `entries`: it is summed from single entries, as it is when it asks about a session, or about
+    what was called and who spent at once.
+    """
+    filters = {
+        "provider": chosen.provider, "model": chosen.model, "agent": chosen.agent, "team": chosen.team,
+        "user": chosen.user, "session": chosen.session_id,
+    }  # fmt: skip
+    about = {*names, *(name for name, value in filters.items() if value)}
+    if entries or not (about <= _BY_CALL or about <= _BY_PERSON):
+        spans = Segments.entries(chosen.start, chosen.end)
+    else:
+        spans = Segments.of(chosen.start, chosen.end, by_hour="hour" in names)
+    return *astuple(spans), list(names), *filters.values(), not about <= _BY_CALL
 
 
 def _keys(scopes: Sequence[str]) -> Sequence[str]:

@@ -24,12 +24,19 @@ class Segments:
     end: datetime
 
     @classmethod
+    def entries(cls, start: datetime | None, end: datetime | None) -> Segments:
+        """All of [start, end) from single entries."""
+        begin, finish = start or EARLIEST, max(end or LATEST, start or EARLIEST)
+        return cls(begin, finish, finish, finish, finish, finish)
+
+    @classmethod
     def of(cls, start: datetime | None, end: datetime | None, *, by_hour: bool = False) -> Segments:
         """The segments of [start, end); with `by_hour` no day is taken whole."""
-        begin, finish = start or EARLIEST, max(end or LATEST, start or EARLIEST)
+        entries = cls.entries(start, end)
+        begin, finish = entries.start, entries.end
         first_hour, last_hour = _next(begin, _HOUR), _previous(finish, _HOUR)
         if first_hour >= last_hour:
-            return cls(begin, finish, finish, finish, finish, finish)
+            return entries
         first_day, last_day = _next(first_hour, _DAY), _previous(last_hour, _DAY)
         if by_hour or first_day >= last_day:
             first_day = last_day = last_hour

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from asyncpg import Record
+from asyncpg import Record, UniqueViolationError
 
 from services.cost import rows
 from services.cost.budget import PURSES_LAST, Budget, Level, Limits, Window, scope
 from services.cost.redo import Redo, Statement
-from services.cost.segments import Segments
 from services.cost.store import (
     Ask,
     CostEvent,
@@ -33,7 +33,6 @@ from shared.postgres import REFUSED, Connection, Database, Queries, load_queries
 SQL: Final[Queries] = load_queries(Path(__file__).with_name("queries.sql"))
 _MOST: Final = 128
 _FORGET_AFTER: Final = timedelta(days=1)
-_ROLLED: Final = frozenset({"provider", "model", "agent", "hour", "day"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +85,11 @@ class PostgresCostStore:
         return freed
 
     async def summarize(self, tenant: str, chosen: Filter, *, group_by: Sequence[str], page: Page) -> Sequence[Summary]:
-        names = list(group_by)
-        paging = (names, page.skip, page.size + 1)
+        asked = rows.summed_by(chosen, group_by)
         async with self.database.tenant(tenant) as connection:
             await connection.execute(SQL["plan_for_these"])  # columns not grouped by are planned away
-            if _ROLLED.issuperset(names) and not (chosen.session_id or chosen.team or chosen.user):
-                spans = Segments.of(chosen.start, chosen.end, by_hour="hour" in names)
-                found = await connection.fetch(SQL["summarize_rolled"], *_spans(spans), *_rolled(chosen, *paging))
-            else:
-                found = await connection.fetch(SQL["summarize_raw"], *rows.chosen_by(chosen), *paging)
-        return [_summary(row, names) for row in found]
+            found = await connection.fetch(SQL["summarize"], *asked, page.skip, page.size + 1)
+        return [_summary(row, group_by) for row in found]
 
     async def events(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[CostEvent]:
         query = SQL["newest_events" if newest_first else "oldest_events"]
@@ -159,8 +153,9 @@ class PostgresCostStore:
     async def _take(self, tenant: str, asks: Sequence[tuple[Ask | Extension, datetime]]) -> Sequence[Taken | None]:
         batch = _Taking(tenant, max(now for _, now in asks), [rows.asked(ask) for ask, _ in asks])
         if len(asks) == 1 and isinstance(alone := asks[0][0], Ask):
-            ((micros,),) = await self._change(batch, "take_one", tenant, self._durable, batch.now, *batch.asked[0])
-            if micros is not None:
+            asked = batch.asked[0]
+            found = await self._alone(batch, "take_lease", tenant, self._durable, batch.now, *asked)
+            if found and (micros := found[0][0]) is not None:
                 return [Taken(Lease(alone.generation_id, micros, alone.expires_at))]
         found = await self._change(batch, "take", tenant, self._durable, batch.now, batch.asked)
         by_place = {row["place"]: row for row in found}
@@ -170,8 +165,7 @@ class PostgresCostStore:
         batch = _Settling(tenant, [rows.settlement(tenant, event) for event in events])
         if len(events) == 1:
             row, keys = batch.given[0]
-            ((fresh,),) = await self._change(batch, "settle_one", self._durable, *row, keys)
-            if fresh:
+            if await self._alone(batch, "settle_event", self._durable, *rows.entry_alone(row), keys):
                 return [Settled(events[0], fresh=True)]
         found = await self._change(batch, "settle", tenant, self._durable, batch.given)
         known = {(row["generation_id"], row["attempt"]): rows.cost_event(row) for row in found}
@@ -184,6 +178,12 @@ class PostgresCostStore:
     @property
     def _durable(self) -> bool:
         return self._redo is None or self._redo.durable
+
+    async def _alone(self, change: Statement, query: str, *arguments: object) -> Sequence[Record]:
+        """As _change; nothing when there is such a lease or entry already."""
+        with suppress(UniqueViolationError):
+            return await self._change(change, query, *arguments)
+        return ()
 
     async def _change(self, change: Statement, query: str, *arguments: object) -> Sequence[Record]:
         """What the query answers, and its change kept until it is on the disk."""
@@ -199,14 +199,6 @@ class PostgresCostStore:
         await connection.execute(SQL["forget_leases"], now - _FORGET_AFTER)
         await connection.execute(SQL["forget_purses"], now - PURSES_LAST)
         return freed
-
-
-def _spans(spans: Segments) -> Sequence[datetime]:
-    return spans.start, spans.first_hour, spans.first_day, spans.last_day, spans.last_hour, spans.end
-
-
-def _rolled(chosen: Filter, names: list[str], skip: int, limit: int) -> Sequence[object]:
-    return names, chosen.provider, chosen.model, chosen.agent, skip, limit
 
 
 def _summary(row: Any, names: Sequence[str]) -> Summary:

@@ -111,7 +111,9 @@ async def floor(replica: Replica) -> float:
 
 
 async def measure(postgres: Cluster, *, count: int, fast: bool) -> Sequence[float]:
-    """p50 of two empty round trips, p50 and p99 of pairs alone, pairs a second together, their processor time."""
+    """p50 of two empty round trips, p50 and p99 of pairs alone and their processor time here and in Postgres, pairs a
+    second together, their processor time.
+    """
     tenant = RandomIds().new("t").lower().replace("_", "-")
     async with replicas(postgres, count, fast=fast) as found:
         await found[0].limit(tenant, 10**13, window=Window.MONTH, soft_limit=10**12)
@@ -119,7 +121,9 @@ async def measure(postgres: Cluster, *, count: int, fast: bool) -> Sequence[floa
         for number in range(200):
             await pair(found[0], tenant, number)
         empty = await floor(found[0])
+        before = processor_seconds(postgres)
         alone = [await pair(found[number % count], tenant, number) for number in range(ALONE)]
+        lone = [(now - then) / ALONE * 1000 for now, then in zip(processor_seconds(postgres), before, strict=True)]
 
         async def caller(which: int) -> None:
             for number in range(which, TOGETHER, CALLERS):
@@ -133,19 +137,21 @@ async def measure(postgres: Cluster, *, count: int, fast: bool) -> Sequence[floa
         assert await found[0].spent(tenant, window=Window.MONTH) == (total.micros_usd, 0)
     quantiles = statistics.quantiles(alone, n=100)
     used = sum(after) - sum(before)
-    return empty, quantiles[49], quantiles[98], TOGETHER / elapsed, used / TOGETHER * 1000, TOGETHER / used
+    return empty, quantiles[49], quantiles[98], *lone, TOGETHER / elapsed, used / TOGETHER * 1000, TOGETHER / used
 
 
 async def main() -> None:
     write = sys.stdout.write
-    write("| replicas, commits | two empty round trips, p50 ms | pair alone, p50 ms | p99 ms | pairs/s, 128 callers ")
-    write("| processor ms a pair | pairs a processor second |\n|---|---|---|---|---|---|---|\n")
+    write("| replicas, commits | two empty round trips, p50 ms | pair alone, p50 ms | p99 ms | its processor ms here ")
+    write("| and in Postgres | pairs/s, 128 callers | processor ms a pair | pairs a processor second |\n")
+    write("|---|---|---|---|---|---|---|---|---|\n")
     write(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
     async with cluster() as postgres:
         for count, fast in ((1, True), (3, True), (1, False)):
-            empty, p50, p99, rate, used, each = await measure(postgres, count=count, fast=fast)
+            empty, p50, p99, *lone, rate, used, each = await measure(postgres, count=count, fast=fast)
             kind = "remembered until on disk" if fast else "waiting for the disk"
-            write(f"| {count}, {kind} | {empty:.2f} | {p50:.2f} | {p99:.2f} | {rate:.0f} | {used:.2f} | {each:.0f} |\n")
+            write(f"| {count}, {kind} | {empty:.2f} | {p50:.2f} | {p99:.2f} | {lone[0]:.2f} | {lone[1]:.2f} ")
+            write(f"| {rate:.0f} | {used:.2f} | {each:.0f} |\n")
     write(f"load after: {os.getloadavg()[0]:.1f}\n")
 
 

@@ -1,6 +1,6 @@
 """A summary over ten million entries: `python -m tests.bench.cost_rollups [entries]` prints the table.
 
-A year of entries of 9 models and 19 agents, then a thousand late ones settled through the ledger. Every summary is compared
+A year of entries of 9 models, 19 agents, 7 teams and 50 users, then a thousand late ones settled through the ledger. Every summary is compared
 with the same sums over the single entries.
 """
 
@@ -41,6 +41,10 @@ QUESTIONS: Final[Mapping[str, tuple[Filter, Sequence[str]]]] = {
     "by provider, model and agent": (Filter(), ("provider", "model", "agent")),
     "by day, last 90 days": (Filter(start=END - timedelta(days=90)), ("day",)),
     "by hour, last week": (Filter(start=END - timedelta(days=7)), ("hour",)),
+    "by team": (Filter(), ("team",)),
+    "by user": (Filter(), ("user",)),
+    "of one user by day, last 90 days": (Filter(start=END - timedelta(days=90), user="u7"), ("day",)),
+    "by team and hour, last week": (Filter(start=END - timedelta(days=7)), ("team", "hour")),
     "by agent, from 12:34:56 to 21:43:05 in a quarter": (
         Filter(datetime(2025, 4, 1, 12, 34, 56, tzinfo=UTC), datetime(2025, 7, 2, 21, 43, 5, tzinfo=UTC)), ("agent",)
     ),
@@ -51,7 +55,7 @@ async def fill(postgres: Cluster, entries: int) -> None:
     connection = await asyncpg.connect(postgres.dsn("postgres"))
     try:
         await connection.execute("set maintenance_work_mem = '512MB'; set work_mem = '256MB'")
-        for name in ("bare", "fill", "indexes", "hours", "days", "settle_statistics"):
+        for name in ("bare", "fill", "indexes", "hours", "days", "person_hours", "person_days", "settle_statistics"):
             began = time.perf_counter()
             arguments = (entries,) if name == "fill" else ()
             await connection.execute(QUERIES[name], *arguments, timeout=3600)
@@ -65,7 +69,9 @@ async def come_late(replica: Replica, clock: FakeClock) -> None:
 
     async def one(number: int) -> None:
         at = clock.now() - timedelta(hours=number * 0.8, minutes=number % 60)
-        await replica.ledger.settle(TENANT, call(agent="A11", model="m"), Usage(number, number), ended_at=at)
+        await replica.ledger.settle(
+            TENANT, call(agent="A11", model="m", team="T3", user="u3"), Usage(number, number), ended_at=at
+        )
 
     await asyncio.gather(*(one(number) for number in range(LATE)))
 
@@ -74,8 +80,8 @@ async def raw(store: PostgresCostStore, chosen: Filter, group_by: Sequence[str])
     """The same from single entries, and its seconds."""
     began = time.perf_counter()
     async with store.database.tenant(TENANT) as connection:
-        wanted = (*rows.chosen_by(chosen), list(group_by), 0, 501)
-        found = await connection.fetch(SQL["summarize_raw"], *wanted, timeout=600)
+        wanted = (*rows.summed_by(chosen, group_by, entries=True), 0, 501)
+        found = await connection.fetch(SQL["summarize"], *wanted, timeout=600)
     sums = [(tuple(row[name] for name in group_by), row["micros_usd"], row["generations"]) for row in found]
     return sums, time.perf_counter() - began
 

@@ -37,6 +37,22 @@ CHECKS = {
         group by 1, 2, 3, 4
         except select date_trunc('day', created_at, 'UTC'), provider, model, agent_name, count(*), sum(tokens_output)
         from cost_event group by 1, 2, 3, 4) x""",
+    "each person's hours are the sums of their entries": """
+        select count(*) from (select hour, team, user_id, sum(entries), sum(tokens_input) from hour_parts where personal
+        group by 1, 2, 3
+        except select date_trunc('hour', created_at, 'UTC'), team, user_id, count(*), sum(tokens_input)
+        from cost_event group by 1, 2, 3) x""",
+    "each person's days are the sums of their entries": """
+        select count(*) from (select day, team, user_id, sum(estimated), sum(cost_micros_usd) from day_parts where personal
+        group by 1, 2, 3
+        except select date_trunc('day', created_at, 'UTC'), team, user_id, count(*) filter (where estimated),
+        sum(cost_micros_usd) from cost_event group by 1, 2, 3) x""",
+    "no roll-up lacks an entry": """
+        select count(distinct entries) - 1 from (
+          select sum(entries) as entries from hour_sums union all select sum(entries) from day_sums
+          union all select sum(entries) from hour_parts group by personal
+          union all select sum(entries) from day_parts group by personal
+          union all select nullif(count(*), 0) from cost_event) x where entries > 0""",
     "an entry's dollars are its micro-dollars": """
         select count(*) from cost_event where cost_usd * 1000000 <> cost_micros_usd""",
 }
@@ -73,7 +89,9 @@ class Life:
 
     async def step(self) -> None:
         self.clock.advance(timedelta(seconds=self.chance.choice((1, 30, 100, 1900))))
-        kind = self.chance.choice(("reserve",) * 4 + ("again",) + ("extend",) * 3 + ("settle",) * 4 + ("limit",))
+        kind = self.chance.choice(
+            ("reserve",) * 4 + ("again",) + ("extend",) * 3 + ("settle",) * 4 + ("limit", "reclaim")
+        )
         call = self.chance.choice(self.calls) if self.calls else None
         if kind == "reserve" or call is None:
             call = Call(f"g{len(self.calls)}", "p", "m", self.path())
@@ -94,6 +112,9 @@ class Life:
                 case "settle":
                     settled = await replica.ledger.settle(self.tenant, call, Usage(5, tokens % 50))
                     return settled.fresh, settled.event.micros_usd
+                case "reclaim":  # which adds to roll-ups what is in none yet; Postgres may have given back before
+                    await replica.store.reclaim(self.tenant, now=self.clock.now())
+                    return None
                 case _:
                     found = await replica.budgets.set(self.tenant, limits)
                     return found.settled, found.leased
@@ -101,7 +122,10 @@ class Life:
             return error.reason_name
 
     async def figures(self, replica: Replica) -> Any:
-        sums = await replica.ledger.summarize(self.tenant, Filter(), group_by=("agent", "day"), page=Page())
+        sums = [
+            await replica.ledger.summarize(self.tenant, Filter(), group_by=names, page=Page())
+            for names in (("agent", "day"), ("team", "user", "hour"), ("user",), ("team", "model"))
+        ]
         budgets = await replica.budgets.list(self.tenant, Page(500))
         spent = [(one.limits, one.name, one.settled, one.leased) for one in budgets if one.limits.name != EACH]
         return sums, spent

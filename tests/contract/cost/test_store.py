@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +17,7 @@ from services.cost import rows
 from services.cost.budget import EACH, Level
 from services.cost.errors import BudgetExhausted, CostOverflow, LeaseNotFound, SettledDifferently
 from services.cost.prices import Usage
+from services.cost.segments import LATEST
 from services.cost.store import Ask, CostEvent, CostStore, Filter, Outcome, StoredBook
 from services.cost.store_postgres import SQL, PostgresCostStore
 from shared.clock import FakeClock
@@ -24,6 +28,13 @@ MANY_COUNTERS = """
     insert into budget_counter (tenant_id, budget_id, scope, period_start)
     select $1, $2, 'session:s' || n, 'epoch' from generate_series(1, 2000) n"""
 COUNTERS_READ = "select idx_tup_fetch + seq_tup_read from pg_stat_xact_user_tables where relname = 'budget_counter'"
+
+ROLLED = """
+    select (select coalesce(sum(entries), 0) from cost_hour), (select coalesce(sum(entries), 0) from cost_day),
+      (select coalesce(sum(entries), 0) from person_hour where user_id = 'ann'),
+      (select coalesce(sum(entries), 0) from person_day where user_id = 'ann')"""
+TAKE_BEFORE = "select take_one($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+SETTLE_BEFORE = f"select settle_one({', '.join(f'${place}' for place in range(1, 33))})"
 
 
 async def test_a_settlement_is_priced_exactly_and_written_once(replica: Replica, tenant: str) -> None:
@@ -152,6 +163,74 @@ async def test_sums_and_entries_of_one_team_or_one_user(replica: Replica, tenant
         assert sum(one.micros_usd for one in entries) == micros
 
 
+def chosen_by(chosen: Filter) -> Callable[[CostEvent], bool]:
+    """Whether an entry is of the time, the team and the user."""
+
+    def fits(event: CostEvent) -> bool:
+        path, at = event.call.path, event.created_at
+        in_time = (chosen.start or at) <= at < (chosen.end or LATEST)
+        return in_time and chosen.team in ("", path.team) and chosen.user in ("", path.user)
+
+    return fits
+
+
+async def test_sums_by_team_and_user_are_the_sums_of_their_entries_late_ones_too(
+    replica: Replica, store: CostStore, tenant: str, clock: FakeClock
+) -> None:
+    chance, entries = random.Random(4), []
+    for number in range(90):
+        paid = call(team=chance.choice(("red", "blue", "")), user=chance.choice(("ann", "bob")), agent="A@1")
+        at = clock.now() - timedelta(minutes=chance.randrange(4 * 24 * 60))
+        entries.append(
+            (await replica.ledger.settle(tenant, paid, Usage(chance.randrange(9), number), ended_at=at)).event
+        )
+        if number % 40 == 20:
+            await store.reclaim(tenant, now=clock.now())  # rolled up: what comes now comes late
+    began, ended = clock.now() - timedelta(days=3, minutes=17), clock.now() - timedelta(hours=5, minutes=48)
+    for chosen in (Filter(), Filter(began, ended), Filter(user="ann"), Filter(began, ended, team="red")):
+        for names in (("team",), ("user", "day"), ("team", "user", "hour")):
+            expected: Counter[tuple[str, ...]] = Counter()
+            for event in filter(chosen_by(chosen), entries):
+                path, at = event.call.path, event.created_at
+                known = {"team": path.team, "user": path.user, "day": f"{at:%Y-%m-%d}", "hour": f"{at:%Y-%m-%dT%H}"}
+                expected[tuple(known[name] for name in names)] += event.micros_usd
+            found = await replica.ledger.summarize(tenant, chosen, group_by=names, page=Page(500))
+            assert {one.group: one.micros_usd for one in found} == expected
+    assert sum(one.generations for one in found) < len(entries)
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_many_settled_at_once_go_into_roll_ups_as_one_does(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    assert isinstance(replica.store, PostgresCostStore)
+    await asyncio.gather(*(replica.ledger.settle(tenant, call(user="ann"), Usage(0, 1)) for _ in range(9)))
+    await replica.ledger.settle(tenant, call(user="ann"), Usage(0, 1))
+    async with replica.store.database.tenant(tenant) as connection:
+        assert await connection.fetchrow(ROLLED) == (0, 0, 0, 0)
+    await replica.store.reclaim(tenant, now=clock.now())
+    async with replica.store.database.tenant(tenant) as connection:
+        assert await connection.fetchrow(ROLLED) == (10, 10, 10, 10)
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_a_replica_of_the_version_before_takes_and_settles_by_its_own_statements(
+    replica: Replica, tenant: str, clock: FakeClock
+) -> None:
+    assert isinstance(replica.store, PostgresCostStore)
+    now, paid = clock.now(), call(user="ann", team="red")
+    await replica.limit(tenant, 10)
+    asked = rows.asked(Ask(paid.generation_id, paid.path.scopes, 0, 1_000_000, 5, now + timedelta(minutes=1)))
+    entry, keys = rows.settlement(tenant, CostEvent("cev_1", paid, Usage(0, 4), 4, "v", False, now))
+    statement = replica.store.database.statement
+    taken = [(await statement(TAKE_BEFORE, tenant, True, now, *asked))[0][0] for _ in range(2)]
+    assert (taken, await replica.spent(tenant)) == ([5, None], (0, 5))
+    settled = [(await statement(SETTLE_BEFORE, True, *entry, keys))[0][0] for _ in range(2)]
+    assert (settled, await replica.spent(tenant)) == ([True, False], (4, 0))
+    (summed,) = await replica.ledger.summarize(tenant, Filter(user="ann"), group_by=("team",), page=Page())
+    assert (summed.group, summed.micros_usd) == (("red",), 4)
+
+
 async def test_a_late_entry_is_in_the_sums_of_its_own_hour_and_day(
     replica: Replica, tenant: str, clock: FakeClock
 ) -> None:
@@ -237,8 +316,8 @@ async def test_a_lease_alone_and_its_settlement_look_at_their_own_counters_only(
     entry, keys = rows.settlement(tenant, CostEvent("cev_1", paid, Usage(0, 1), 2, "v", False, now))
     async with replica.store.database.tenant(tenant) as connection:
         before = await connection.fetchval(COUNTERS_READ) or 0
-        assert await connection.fetchval(SQL["take_one"], tenant, False, now, *asked) == 1
-        assert await connection.fetchval(SQL["settle_one"], False, *entry, keys)
+        assert await connection.fetchval(SQL["take_lease"], tenant, False, now, *asked) == 1
+        await connection.fetch(SQL["settle_event"], False, *rows.entry_alone(entry), keys)
         read = await connection.fetchval(COUNTERS_READ) - before
     assert 0 < read < 20
 
