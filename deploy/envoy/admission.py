@@ -116,10 +116,14 @@ def door_cluster(inputs: EnvoyInputs) -> Config:
     }
 
 
+def shown(inputs: EnvoyInputs) -> dict[str, str]:
+    """The header that a door at an address wants to see."""
+    return {_SHOWN: inputs.door_secret.replace("%", "%%")} if inputs.door_secret else {}
+
+
 def _asked(inputs: EnvoyInputs, prefix: str) -> Config:
     """One that has much to do answers late, as to health checks; one that is gone refuses at once."""
-    secret = {_SHOWN: inputs.door_secret.replace("%", "%%")} if inputs.door_secret else {}
-    added = _ADDED | secret
+    added = _ADDED | shown(inputs)
     return typed(
         "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",

@@ -10,6 +10,7 @@ from deploy.envoy.contract import BYTES, Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
+from deploy.envoy.refusals import refusals_log
 from deploy.envoy.tls import edge_socket
 
 _MCP = "agentnet.gateway.v1.McpService"
@@ -58,6 +59,7 @@ def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         routes=_routes(inputs, methods),
         streams=inputs.edge_streams,
         transport=edge_socket(inputs),
+        logs=[refusals_log(inputs)],
         # A request that trickles in holds a connection no longer than this.
         request_timeout=f"{inputs.request_seconds}s",
         # What is a slash to one and none to another is a way around both.

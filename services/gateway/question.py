@@ -34,6 +34,8 @@ SHOWN: Final = "x-agentnet-door"
 # Whether the call may be made; and, for a long body that is not read yet, only who makes it.
 ADMIT: Final = "/admit"
 IDENTIFY: Final = "/identify"
+# What Envoy refused without asking.
+REFUSED: Final = "/refused"
 _TRANSCODED: Final = "x-envoy-original-path"
 _HTTP: Final = {
     StatusCode.INVALID_ARGUMENT: 400,
@@ -57,6 +59,7 @@ class Question:
 
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
     @property
     def identify_only(self) -> bool:
