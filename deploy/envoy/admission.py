@@ -26,12 +26,14 @@ _ADDED = {
 _SHOWN = "x-agentnet-door"
 OURS = (_IDENTITY, CLAIMS, _SHOWN, *_ADDED)
 CREDENTIALS = ("authorization", "x-api-key")
-_ASKED = (*CREDENTIALS, CLAIMS, "x-request-id", "x-envoy-original-path", "traceparent", "tracestate")
+# The last three are a browser's that signed in to the dashboard.
+_ASKED = (*CREDENTIALS, CLAIMS, "x-request-id", "x-envoy-original-path", "traceparent", "tracestate",
+          "cookie", "origin", "x-agentnet-page")  # fmt: skip
 _LIMITS = (
     "ratelimit", "ratelimit-policy", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
 )  # fmt: skip
-_REFUSED = (*_LIMITS, "retry-after", "content-type", "grpc-status", "grpc-status-details-bin")
+_REFUSED = (*_LIMITS, "retry-after", "content-type", "grpc-status", "grpc-status-details-bin", "location")
 # HTTP/1.1 carries one question a connection; what comes beside so many waits in Envoy.
 _CONNECTIONS = 256
 _WAITING = 8192

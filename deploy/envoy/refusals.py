@@ -14,13 +14,10 @@ _TOLD = {
 }
 # Those who were refused at the door, or answered by a service, are noted there; what the transcoder cannot read is no
 # attack but a mistake.
-_OWN = " && ".join(
-    (
-        "(response.code >= 400 && response.code < 500 || response.code == 501)",
-        'response.code_details != "via_upstream"',
-        '!response.code_details.startsWith("ext_authz")',
-        '!response.code_details.startsWith("grpc_json_transcode")',
-    )
+_OWN = (
+    "(response.code >= 400 && response.code < 500 || response.code == 501)"
+    ' && response.code_details != "via_upstream" && !response.code_details.startsWith("ext_authz")'
+    ' && !response.code_details.startsWith("grpc_json_transcode")'
 )
 
 

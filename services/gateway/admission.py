@@ -121,7 +121,10 @@ class Admission:
 
     async def _identify(self, request: Request) -> Principal:
         try:
-            return await self._credentials.identify(request.headers, request.claims, request.token_failure)
+            path = request.path.partition("?")[0]
+            return await self._credentials.identify(
+                path, request.headers, claims=request.claims, token_failure=request.token_failure
+            )
         except Unauthenticated:
             await self._limits.stranger(request.address)
             raise
