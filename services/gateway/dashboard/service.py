@@ -57,10 +57,8 @@ class DashboardService(dashboard_service_pb2_grpc.DashboardServiceServicer):
     async def GetSignIn(self, request: pb.GetSignInRequest, context: Any) -> httpbody_pb2.HttpBody:
         return await self._file(request.file or "sign-in.html", context, among=_OPEN)
 
-    async def ListSignInIssuers(
-        self, request: pb.ListSignInIssuersRequest, context: Any
-    ) -> pb.ListSignInIssuersResponse:
-        return pb.ListSignInIssuersResponse(
+    async def GetSignInIssuers(self, request: pb.GetSignInIssuersRequest, context: Any) -> pb.GetSignInIssuersResponse:
+        return pb.GetSignInIssuersResponse(
             issuers=[
                 pb.SignInIssuer(
                     issuer=one.settings.issuer,

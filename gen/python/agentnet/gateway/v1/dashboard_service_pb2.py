@@ -29,7 +29,7 @@ from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+agentnet/gateway/v1/dashboard_service.proto\x12\x13\x61gentnet.gateway.v1\x1a#agentnet/common/v1/permission.proto\x1a\"agentnet/common/v1/principal.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x13GetDashboardRequest\x12\x12\n\x04\x66ile\x18\x01 \x01(\tR\x04\x66ile\"\xe0\x01\n\x10GetSignInRequest\x12\x12\n\x04\x66ile\x18\x01 \x01(\tR\x04\x66ile\x12\x12\n\x04\x63ode\x18\x02 \x01(\tR\x04\x63ode\x12\x14\n\x05state\x18\x03 \x01(\tR\x05state\x12\x10\n\x03iss\x18\x04 \x01(\tR\x03iss\x12#\n\rsession_state\x18\x05 \x01(\tR\x0csessionState\x12\x14\n\x05\x65rror\x18\x06 \x01(\tR\x05\x65rror\x12+\n\x11\x65rror_description\x18\x07 \x01(\tR\x10\x65rrorDescription\x12\x14\n\x05scope\x18\x08 \x01(\tR\x05scope\"\x1a\n\x18ListSignInIssuersRequest\"X\n\x19ListSignInIssuersResponse\x12;\n\x07issuers\x18\x01 \x03(\x0b\x32!.agentnet.gateway.v1.SignInIssuerR\x07issuers\"\xac\x01\n\x0cSignInIssuer\x12\x16\n\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x35\n\x16\x61uthorization_endpoint\x18\x02 \x01(\tR\x15\x61uthorizationEndpoint\x12\x1b\n\tclient_id\x18\x03 \x01(\tR\x08\x63lientId\x12\x14\n\x05scope\x18\x04 \x01(\tR\x05scope\x12\x1a\n\x08\x61udience\x18\x05 \x01(\tR\x08\x61udience\"\x0f\n\rSignInRequest\"\x8a\x01\n\x0eSignInResponse\x12;\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.agentnet.common.v1.PrincipalR\tprincipal\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x8b\x01\n\x15SignInWithCodeRequest\x12\x16\n\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x12\n\x04\x63ode\x18\x02 \x01(\tR\x04\x63ode\x12#\n\rcode_verifier\x18\x03 \x01(\tR\x0c\x63odeVerifier\x12!\n\x0credirect_uri\x18\x04 \x01(\tR\x0bredirectUri\"\x92\x01\n\x16SignInWithCodeResponse\x12;\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.agentnet.common.v1.PrincipalR\tprincipal\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x10\n\x0eSignOutRequest\"\x11\n\x0fSignOutResponse2\xc1\x06\n\x10\x44\x61shboardService\x12~\n\x0cGetDashboard\x12(.agentnet.gateway.v1.GetDashboardRequest\x1a\x14.google.api.HttpBody\".\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02!\x12\n/dashboardZ\x13\x12\x11/dashboard/{file}\x12\x88\x01\n\tGetSignIn\x12%.agentnet.gateway.v1.GetSignInRequest\x1a\x14.google.api.HttpBody\">\x90\x02\x01\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x31\x12\x12/dashboard/sign-inZ\x1b\x12\x19/dashboard/sign-in/{file}\x12\x98\x01\n\x11ListSignInIssuers\x12-.agentnet.gateway.v1.ListSignInIssuersRequest\x1a..agentnet.gateway.v1.ListSignInIssuersResponse\"$\x90\x02\x01\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/dashboard/issuers\x12w\n\x06SignIn\x12\".agentnet.gateway.v1.SignInRequest\x1a#.agentnet.gateway.v1.SignInResponse\"$\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/dashboard/session:\x01*\x12\x94\x01\n\x0eSignInWithCode\x12*.agentnet.gateway.v1.SignInWithCodeRequest\x1a+.agentnet.gateway.v1.SignInWithCodeResponse\")\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/dashboard/session/code:\x01*\x12w\n\x07SignOut\x12#.agentnet.gateway.v1.SignOutRequest\x1a$.agentnet.gateway.v1.SignOutResponse\"!\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/dashboard/sessionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+agentnet/gateway/v1/dashboard_service.proto\x12\x13\x61gentnet.gateway.v1\x1a#agentnet/common/v1/permission.proto\x1a\"agentnet/common/v1/principal.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x13GetDashboardRequest\x12\x12\n\x04\x66ile\x18\x01 \x01(\tR\x04\x66ile\"\xe0\x01\n\x10GetSignInRequest\x12\x12\n\x04\x66ile\x18\x01 \x01(\tR\x04\x66ile\x12\x12\n\x04\x63ode\x18\x02 \x01(\tR\x04\x63ode\x12\x14\n\x05state\x18\x03 \x01(\tR\x05state\x12\x10\n\x03iss\x18\x04 \x01(\tR\x03iss\x12#\n\rsession_state\x18\x05 \x01(\tR\x0csessionState\x12\x14\n\x05\x65rror\x18\x06 \x01(\tR\x05\x65rror\x12+\n\x11\x65rror_description\x18\x07 \x01(\tR\x10\x65rrorDescription\x12\x14\n\x05scope\x18\x08 \x01(\tR\x05scope\"\x19\n\x17GetSignInIssuersRequest\"W\n\x18GetSignInIssuersResponse\x12;\n\x07issuers\x18\x01 \x03(\x0b\x32!.agentnet.gateway.v1.SignInIssuerR\x07issuers\"\xac\x01\n\x0cSignInIssuer\x12\x16\n\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x35\n\x16\x61uthorization_endpoint\x18\x02 \x01(\tR\x15\x61uthorizationEndpoint\x12\x1b\n\tclient_id\x18\x03 \x01(\tR\x08\x63lientId\x12\x14\n\x05scope\x18\x04 \x01(\tR\x05scope\x12\x1a\n\x08\x61udience\x18\x05 \x01(\tR\x08\x61udience\"\x0f\n\rSignInRequest\"\x8a\x01\n\x0eSignInResponse\x12;\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.agentnet.common.v1.PrincipalR\tprincipal\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x8b\x01\n\x15SignInWithCodeRequest\x12\x16\n\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x12\n\x04\x63ode\x18\x02 \x01(\tR\x04\x63ode\x12#\n\rcode_verifier\x18\x03 \x01(\tR\x0c\x63odeVerifier\x12!\n\x0credirect_uri\x18\x04 \x01(\tR\x0bredirectUri\"\x92\x01\n\x16SignInWithCodeResponse\x12;\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.agentnet.common.v1.PrincipalR\tprincipal\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x10\n\x0eSignOutRequest\"\x11\n\x0fSignOutResponse2\xbe\x06\n\x10\x44\x61shboardService\x12~\n\x0cGetDashboard\x12(.agentnet.gateway.v1.GetDashboardRequest\x1a\x14.google.api.HttpBody\".\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02!\x12\n/dashboardZ\x13\x12\x11/dashboard/{file}\x12\x88\x01\n\tGetSignIn\x12%.agentnet.gateway.v1.GetSignInRequest\x1a\x14.google.api.HttpBody\">\x90\x02\x01\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x31\x12\x12/dashboard/sign-inZ\x1b\x12\x19/dashboard/sign-in/{file}\x12\x95\x01\n\x10GetSignInIssuers\x12,.agentnet.gateway.v1.GetSignInIssuersRequest\x1a-.agentnet.gateway.v1.GetSignInIssuersResponse\"$\x90\x02\x01\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/dashboard/issuers\x12w\n\x06SignIn\x12\".agentnet.gateway.v1.SignInRequest\x1a#.agentnet.gateway.v1.SignInResponse\"$\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/dashboard/session:\x01*\x12\x94\x01\n\x0eSignInWithCode\x12*.agentnet.gateway.v1.SignInWithCodeRequest\x1a+.agentnet.gateway.v1.SignInWithCodeResponse\")\xa0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/dashboard/session/code:\x01*\x12w\n\x07SignOut\x12#.agentnet.gateway.v1.SignOutRequest\x1a$.agentnet.gateway.v1.SignOutResponse\"!\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/dashboard/sessionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DASHBOARDSERVICE'].methods_by_name['GetDashboard']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002!\022\n/dashboardZ\023\022\021/dashboard/{file}'
   _globals['_DASHBOARDSERVICE'].methods_by_name['GetSignIn']._loaded_options = None
   _globals['_DASHBOARDSERVICE'].methods_by_name['GetSignIn']._serialized_options = b'\220\002\001\240\273\030\001\202\323\344\223\0021\022\022/dashboard/sign-inZ\033\022\031/dashboard/sign-in/{file}'
-  _globals['_DASHBOARDSERVICE'].methods_by_name['ListSignInIssuers']._loaded_options = None
-  _globals['_DASHBOARDSERVICE'].methods_by_name['ListSignInIssuers']._serialized_options = b'\220\002\001\240\273\030\001\202\323\344\223\002\027\022\025/v1/dashboard/issuers'
+  _globals['_DASHBOARDSERVICE'].methods_by_name['GetSignInIssuers']._loaded_options = None
+  _globals['_DASHBOARDSERVICE'].methods_by_name['GetSignInIssuers']._serialized_options = b'\220\002\001\240\273\030\001\202\323\344\223\002\027\022\025/v1/dashboard/issuers'
   _globals['_DASHBOARDSERVICE'].methods_by_name['SignIn']._loaded_options = None
   _globals['_DASHBOARDSERVICE'].methods_by_name['SignIn']._serialized_options = b'\240\273\030\002\202\323\344\223\002\032\"\025/v1/dashboard/session:\001*'
   _globals['_DASHBOARDSERVICE'].methods_by_name['SignInWithCode']._loaded_options = None
@@ -52,24 +52,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDASHBOARDREQUEST']._serialized_end=272
   _globals['_GETSIGNINREQUEST']._serialized_start=275
   _globals['_GETSIGNINREQUEST']._serialized_end=499
-  _globals['_LISTSIGNINISSUERSREQUEST']._serialized_start=501
-  _globals['_LISTSIGNINISSUERSREQUEST']._serialized_end=527
-  _globals['_LISTSIGNINISSUERSRESPONSE']._serialized_start=529
-  _globals['_LISTSIGNINISSUERSRESPONSE']._serialized_end=617
-  _globals['_SIGNINISSUER']._serialized_start=620
-  _globals['_SIGNINISSUER']._serialized_end=792
-  _globals['_SIGNINREQUEST']._serialized_start=794
-  _globals['_SIGNINREQUEST']._serialized_end=809
-  _globals['_SIGNINRESPONSE']._serialized_start=812
-  _globals['_SIGNINRESPONSE']._serialized_end=950
-  _globals['_SIGNINWITHCODEREQUEST']._serialized_start=953
-  _globals['_SIGNINWITHCODEREQUEST']._serialized_end=1092
-  _globals['_SIGNINWITHCODERESPONSE']._serialized_start=1095
-  _globals['_SIGNINWITHCODERESPONSE']._serialized_end=1241
-  _globals['_SIGNOUTREQUEST']._serialized_start=1243
-  _globals['_SIGNOUTREQUEST']._serialized_end=1259
-  _globals['_SIGNOUTRESPONSE']._serialized_start=1261
-  _globals['_SIGNOUTRESPONSE']._serialized_end=1278
-  _globals['_DASHBOARDSERVICE']._serialized_start=1281
-  _globals['_DASHBOARDSERVICE']._serialized_end=2114
+  _globals['_GETSIGNINISSUERSREQUEST']._serialized_start=501
+  _globals['_GETSIGNINISSUERSREQUEST']._serialized_end=526
+  _globals['_GETSIGNINISSUERSRESPONSE']._serialized_start=528
+  _globals['_GETSIGNINISSUERSRESPONSE']._serialized_end=615
+  _globals['_SIGNINISSUER']._serialized_start=618
+  _globals['_SIGNINISSUER']._serialized_end=790
+  _globals['_SIGNINREQUEST']._serialized_start=792
+  _globals['_SIGNINREQUEST']._serialized_end=807
+  _globals['_SIGNINRESPONSE']._serialized_start=810
+  _globals['_SIGNINRESPONSE']._serialized_end=948
+  _globals['_SIGNINWITHCODEREQUEST']._serialized_start=951
+  _globals['_SIGNINWITHCODEREQUEST']._serialized_end=1090
+  _globals['_SIGNINWITHCODERESPONSE']._serialized_start=1093
+  _globals['_SIGNINWITHCODERESPONSE']._serialized_end=1239
+  _globals['_SIGNOUTREQUEST']._serialized_start=1241
+  _globals['_SIGNOUTREQUEST']._serialized_end=1257
+  _globals['_SIGNOUTRESPONSE']._serialized_start=1259
+  _globals['_SIGNOUTRESPONSE']._serialized_end=1276
+  _globals['_DASHBOARDSERVICE']._serialized_start=1279
+  _globals['_DASHBOARDSERVICE']._serialized_end=2109
 # @@protoc_insertion_point(module_scope)

@@ -93,7 +93,7 @@ class GetSignInRequest(_message.Message):
 Global___GetSignInRequest: _TypeAlias = GetSignInRequest  # noqa: Y015
 
 @_typing.final
-class ListSignInIssuersRequest(_message.Message):
+class GetSignInIssuersRequest(_message.Message):
     """Asks for the issuers."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -107,10 +107,10 @@ class ListSignInIssuersRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListSignInIssuersRequest: _TypeAlias = ListSignInIssuersRequest  # noqa: Y015
+Global___GetSignInIssuersRequest: _TypeAlias = GetSignInIssuersRequest  # noqa: Y015
 
 @_typing.final
-class ListSignInIssuersResponse(_message.Message):
+class GetSignInIssuersResponse(_message.Message):
     """The issuers."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -131,7 +131,7 @@ class ListSignInIssuersResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListSignInIssuersResponse: _TypeAlias = ListSignInIssuersResponse  # noqa: Y015
+Global___GetSignInIssuersResponse: _TypeAlias = GetSignInIssuersResponse  # noqa: Y015
 
 @_typing.final
 class SignInIssuer(_message.Message):
@@ -229,7 +229,7 @@ class SignInWithCodeRequest(_message.Message):
     CODE_VERIFIER_FIELD_NUMBER: _builtins.int
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
-    """The issuer, as ListSignInIssuers names it. Required."""
+    """The issuer, as GetSignInIssuers names it. Required."""
     code: _builtins.str
     """The code. Required, at most 4,096 characters."""
     code_verifier: _builtins.str

@@ -48,10 +48,10 @@ class DashboardServiceStub:
                 request_serializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
-        self.ListSignInIssuers = channel.unary_unary(
-                '/agentnet.gateway.v1.DashboardService/ListSignInIssuers',
-                request_serializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.ListSignInIssuersRequest.SerializeToString,
-                response_deserializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.ListSignInIssuersResponse.FromString,
+        self.GetSignInIssuers = channel.unary_unary(
+                '/agentnet.gateway.v1.DashboardService/GetSignInIssuers',
+                request_serializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInIssuersRequest.SerializeToString,
+                response_deserializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInIssuersResponse.FromString,
                 _registered_method=True)
         self.SignIn = channel.unary_unary(
                 '/agentnet.gateway.v1.DashboardService/SignIn',
@@ -92,7 +92,7 @@ class DashboardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListSignInIssuers(self, request, context):
+    def GetSignInIssuers(self, request, context):
         """The issuers (OpenID Connect) whose users may sign in: those with a client for the dashboard that take PKCE.
         Errors: none of its own; an issuer that does not answer is left out.
         """
@@ -139,10 +139,10 @@ def add_DashboardServiceServicer_to_server(servicer, server):
                     request_deserializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
-            'ListSignInIssuers': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSignInIssuers,
-                    request_deserializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.ListSignInIssuersRequest.FromString,
-                    response_serializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.ListSignInIssuersResponse.SerializeToString,
+            'GetSignInIssuers': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSignInIssuers,
+                    request_deserializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInIssuersRequest.FromString,
+                    response_serializer=agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInIssuersResponse.SerializeToString,
             ),
             'SignIn': grpc.unary_unary_rpc_method_handler(
                     servicer.SignIn,
@@ -228,7 +228,7 @@ class DashboardService:
             _registered_method=True)
 
     @staticmethod
-    def ListSignInIssuers(request,
+    def GetSignInIssuers(request,
             target,
             options=(),
             channel_credentials=None,
@@ -241,9 +241,9 @@ class DashboardService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/agentnet.gateway.v1.DashboardService/ListSignInIssuers',
-            agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.ListSignInIssuersRequest.SerializeToString,
-            agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.ListSignInIssuersResponse.FromString,
+            '/agentnet.gateway.v1.DashboardService/GetSignInIssuers',
+            agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInIssuersRequest.SerializeToString,
+            agentnet_dot_gateway_dot_v1_dot_dashboard__service__pb2.GetSignInIssuersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,7 @@ class DashboardServiceStub:
     """The page to sign in, or a file of it. It tells nothing of the mesh.
     Errors: UNIMPLEMENTED (NOT_SERVED): there is no such file.
     """
-    ListSignInIssuers: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListSignInIssuersRequest, _dashboard_service_pb2.ListSignInIssuersResponse]
+    GetSignInIssuers: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.GetSignInIssuersRequest, _dashboard_service_pb2.GetSignInIssuersResponse]
     """The issuers (OpenID Connect) whose users may sign in: those with a client for the dashboard that take PKCE.
     Errors: none of its own; an issuer that does not answer is left out.
     """
@@ -74,11 +74,11 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ListSignInIssuers(
+    def GetSignInIssuers(
         self,
-        request: _dashboard_service_pb2.ListSignInIssuersRequest,
-        context: _aio.ServicerContext[_dashboard_service_pb2.ListSignInIssuersRequest, _abc.Awaitable[_dashboard_service_pb2.ListSignInIssuersResponse]],
-    ) -> _abc.Awaitable[_dashboard_service_pb2.ListSignInIssuersResponse]:
+        request: _dashboard_service_pb2.GetSignInIssuersRequest,
+        context: _aio.ServicerContext[_dashboard_service_pb2.GetSignInIssuersRequest, _abc.Awaitable[_dashboard_service_pb2.GetSignInIssuersResponse]],
+    ) -> _abc.Awaitable[_dashboard_service_pb2.GetSignInIssuersResponse]:
         """The issuers (OpenID Connect) whose users may sign in: those with a client for the dashboard that take PKCE.
         Errors: none of its own; an issuer that does not answer is left out.
         """
