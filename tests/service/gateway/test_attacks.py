@@ -298,7 +298,10 @@ async def test_large_and_many_headers_are_refused(edge: Edge) -> None:
 
 
 async def test_every_answer_carries_the_security_headers(edge: Edge) -> None:
-    for answer in (await edge.rest("GET", "/v1/caller"), await edge.bearer("GET", "/v1/caller", edge.token())):
+    asked = [await edge.rest("GET", "/v1/caller"), await edge.bearer("GET", "/v1/caller", edge.token())]
+    asked += [await edge.bearer("GET", path, edge.token()) for path in ("/v1/nothing", "/v1/keys?page_size=x")]
+    assert [answer.status for answer in asked] == [401, 200, 404, 400]
+    for answer in asked:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["cache-control"] == "no-store"
