@@ -186,11 +186,6 @@ async def test_codes_that_are_not_this_browsers_sign_nobody_in(edge: Edge, provi
     assert answer.status == 200
 
 
-async def test_what_the_dashboard_reads_needs_a_role_and_what_it_opens_tells_nothing() -> None:
-    own = {path.rpartition("/")[2] for path, one in PERMISSIONS.items() if "DashboardService" in path and one.open}
-    assert own == {"GetSignIn", "GetSignInIssuers", "SignInWithCode"}
-
-
 async def test_over_tls_the_cookie_is_secure_and_the_hosts_own() -> None:
     cookies = Cookies(Seal("pepper"), PERMISSIONS, secure=True)
     said = cookies.made("token", timedelta(minutes=5)).split("; ")
