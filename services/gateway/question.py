@@ -114,7 +114,7 @@ def let_by() -> bytes:
 def denied(error: MeshError, path: str, *, rest: bool) -> bytes:
     """Envoy's answer: keep out, and say why as everything else here does."""
     status = error.status()
-    if path == DASHBOARD and isinstance(error, Unauthenticated):
+    if rest and path == DASHBOARD and isinstance(error, Unauthenticated):
         return _answer(303, {"location": _SIGN_IN}, b"")
     if not rest:
         details = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
