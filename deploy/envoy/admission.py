@@ -26,12 +26,14 @@ _ADDED = {
 _SHOWN = "x-agentnet-door"
 OURS = (_IDENTITY, CLAIMS, _SHOWN, *_ADDED)
 CREDENTIALS = ("authorization", "x-api-key")
-_ASKED = (*CREDENTIALS, CLAIMS, "x-request-id", "x-envoy-original-path", "traceparent", "tracestate")
+# The last three are a browser's that signed in to the dashboard.
+_ASKED = (*CREDENTIALS, CLAIMS, "x-request-id", "x-envoy-original-path", "traceparent", "tracestate",
+          "cookie", "origin", "x-agentnet-page")  # fmt: skip
 _LIMITS = (
     "ratelimit", "ratelimit-policy", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
 )  # fmt: skip
-_REFUSED = (*_LIMITS, "retry-after", "content-type", "grpc-status", "grpc-status-details-bin")
+_REFUSED = (*_LIMITS, "retry-after", "content-type", "grpc-status", "grpc-status-details-bin", "location")
 # HTTP/1.1 carries one question a connection; what comes beside so many waits in Envoy.
 _CONNECTIONS = 256
 _WAITING = 8192
@@ -116,10 +118,14 @@ def door_cluster(inputs: EnvoyInputs) -> Config:
     }
 
 
+def shown(inputs: EnvoyInputs) -> dict[str, str]:
+    """The header that a door at an address wants to see."""
+    return {_SHOWN: inputs.door_secret.replace("%", "%%")} if inputs.door_secret else {}
+
+
 def _asked(inputs: EnvoyInputs, prefix: str) -> Config:
     """One that has much to do answers late, as to health checks; one that is gone refuses at once."""
-    secret = {_SHOWN: inputs.door_secret.replace("%", "%%")} if inputs.door_secret else {}
-    added = _ADDED | secret
+    added = _ADDED | shown(inputs)
     return typed(
         "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",

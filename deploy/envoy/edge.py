@@ -10,6 +10,7 @@ from deploy.envoy.contract import BYTES, Method, served_beside
 from deploy.envoy.facades import status_filter, with_status
 from deploy.envoy.inputs import Config, EnvoyInputs, typed
 from deploy.envoy.listeners import NOTHING_HERE, listener, route, router
+from deploy.envoy.refusals import refusals_log
 from deploy.envoy.tls import edge_socket
 
 _MCP = "agentnet.gateway.v1.McpService"
@@ -58,6 +59,7 @@ def edge(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
         routes=_routes(inputs, methods),
         streams=inputs.edge_streams,
         transport=edge_socket(inputs),
+        logs=[refusals_log(inputs)],
         # A request that trickles in holds a connection no longer than this.
         request_timeout=f"{inputs.request_seconds}s",
         # What is a slash to one and none to another is a way around both.
@@ -100,7 +102,6 @@ def _routes(inputs: EnvoyInputs, methods: Sequence[Method]) -> Config:
                 "typed_per_filter_config": {"envoy.filters.http.cors": cors, **valued()},
                 # What says who calls goes no further than admission; nobody behind it reads cookies.
                 "request_headers_to_remove": ["cookie", *CREDENTIALS, *OURS[1:]],
-                "response_headers_to_add": [_added(name, value) for name, value in _SECURITY.items()],
                 "routes": [
                     preflight,
                     *_strange_pages(inputs, methods),
@@ -129,7 +130,7 @@ def _strange_pages(inputs: EnvoyInputs, methods: Sequence[Method]) -> list[Confi
 
 
 def _added(name: str, value: str) -> Config:
-    return {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}
+    return {"append": {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}}
 
 
 def _opened(found: Config, method: Method) -> list[Config]:
@@ -144,7 +145,11 @@ def _opened(found: Config, method: Method) -> list[Config]:
 
 
 def _strip() -> Config:
-    mutations = {"request_mutations": [{"remove": name} for name in _OURS]}
+    """First of all filters, so that refusals have the headers of every answer too, also those of no route."""
+    mutations = {
+        "request_mutations": [{"remove": name} for name in _OURS],
+        "response_mutations": [_added(name, value) for name, value in _SECURITY.items()],
+    }
     kind = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
     return {"name": "envoy.filters.http.header_mutation", "typed_config": typed(kind, mutations=mutations)}
 

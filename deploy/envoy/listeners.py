@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from deploy.envoy.contract import Method
@@ -39,9 +40,12 @@ def listener(
     routes: Config,
     streams: int,
     transport: Config,
+    logs: Sequence[Config] = (),
     **more: Any,
 ) -> Config:
-    """A listener that speaks HTTP/1.1 and HTTP/2, over TLS by `transport`; at most so many streams a connection."""
+    """A listener that speaks HTTP/1.1 and HTTP/2, over TLS by `transport`; at most so many streams a connection. It has
+    `logs` beside the access log.
+    """
     manager = typed(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
@@ -65,7 +69,7 @@ def listener(
         preserve_external_request_id=True,
         request_id_extension={"typed_config": _kept_request_id()},
         always_set_request_id_in_response=True,
-        access_log=[_access_log(name, inputs)],
+        access_log=[_access_log(name, inputs), *logs],
         http_filters=filters,
         route_config=routes,
         local_reply_config=local_replies(),

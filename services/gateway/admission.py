@@ -104,13 +104,27 @@ class Admission:
         if admitted and (error.field or "").rpartition(".")[2] in _TENANT_NAMES:
             self._note(admitted.principal, request, error)
 
+    async def note_refused(self, path: str, details: str, *, address: str, request_id: str) -> None:
+        """Audits a call that the edge refused before it asked. Those of one address are noted as often as it may fail
+        to say who it is, and then once a second.
+        """
+        try:
+            await self._limits.stranger(address)
+        except RateLimited:
+            if not self._first(address):
+                return
+        self._audit.refusal(None, path, reason=details, address=address, request=request_id)
+
     async def allow(self, path: str) -> None:
         """Lets the caller of the call being served call another method too, as if it came for it. Raises as `admit`."""
         await self._decide(current(), path)
 
     async def _identify(self, request: Request) -> Principal:
         try:
-            return await self._credentials.identify(request.headers, request.claims, request.token_failure)
+            path = request.path.partition("?")[0]
+            return await self._credentials.identify(
+                path, request.headers, claims=request.claims, token_failure=request.token_failure
+            )
         except Unauthenticated:
             await self._limits.stranger(request.address)
             raise
@@ -145,9 +159,8 @@ class Admission:
             return
         if isinstance(error, RateLimited) and not self._first(caller.subject if caller else request.address):
             return
-        self._audit.refusal(
-            caller, request.path, reason=error.reason_name, address=request.address, request=request.request_id
-        )
+        path = request.path.partition("?")[0]
+        self._audit.refusal(caller, path, reason=error.reason_name, address=request.address, request=request.request_id)
 
     def _first(self, who: str) -> bool:
         now = self._clock.monotonic()

@@ -8,6 +8,7 @@ from typing import Any, Final
 import jwt
 
 from services.gateway.claims import principal_of
+from services.gateway.dashboard.cookies import Cookies
 from services.gateway.errors import CredentialsMissing, KeyInvalid, TokenExpired, TokenMalformed, TokenUntrusted
 from services.gateway.issuers import Issuers, unverified_issuer
 from services.gateway.keys import PREFIX, Keys
@@ -23,18 +24,19 @@ _LONGEST: Final = 16_384
 class Credentials:
     """Knows every kind of credential."""
 
-    def __init__(self, keys: Keys, tokens: Tokens, issuers: Issuers) -> None:
+    def __init__(self, keys: Keys, tokens: Tokens, issuers: Issuers, cookies: Cookies) -> None:
         self._keys = keys
+        self._cookies = cookies
         self._tokens = tokens
         self._issuers = issuers
 
     async def identify(
-        self, headers: Mapping[str, str], claims: Mapping[str, Any] | None, token_failure: str
+        self, path: str, headers: Mapping[str, str], *, claims: Mapping[str, Any] | None, token_failure: str
     ) -> Principal:
         """Whose it is. Raises a subclass of Unauthenticated. `token_failure` is why Envoy does not trust the token."""
         if claims:
             return principal_of(claims)
-        credential = _credential(headers)
+        credential = _credential(headers) or self._cookies.credential(path, headers)
         if not credential:
             raise CredentialsMissing("send a bearer token in authorization, or an API key in x-api-key")
         if credential.startswith(PREFIX):

@@ -24,6 +24,7 @@ from services.gateway import question
 from services.gateway.admission import Admission, Admitted, Request
 from services.gateway.names import Names
 from services.gateway.question import Question
+from services.gateway.refusals import refusals
 from shared.clock import Clock
 from shared.errors import InvalidArgument, MeshError
 from shared.identity import Principal, Signer
@@ -64,7 +65,9 @@ class Door:
         self._headers: OrderedDict[Principal, tuple[datetime, str]] = OrderedDict()
 
     async def answer(self, asked: Question) -> bytes:
-        """Raises Unasked."""
+        """Raises Unasked and DecodeError."""
+        if asked.target == question.REFUSED:
+            return await self._noted(asked)
         began, outcome, call = time.perf_counter(), "ADMITTED", asked.call()
         try:
             with _traced(asked):
@@ -74,6 +77,11 @@ class Door:
             return question.denied(error, call.path, rest=call.rest)
         finally:
             _latency.record((time.perf_counter() - began) * 1000, {"outcome": outcome})
+
+    async def _noted(self, asked: Question) -> bytes:
+        for one in refusals(asked.body):
+            await self._admission.note_refused(one.path, one.details, address=one.address, request_id=one.request_id)
+        return question.let_by()
 
     async def _let_in(self, asked: Question, call: Request) -> bytes:
         if asked.identify_only:
@@ -157,8 +165,10 @@ class Connection(asyncio.Protocol):
             said = f"{self._headers[key]},{said}"
         self._headers[key] = said
 
-    def on_body(self, _body: bytes) -> None:
-        self._refuse("a body")
+    def on_body(self, body: bytes) -> None:
+        if self._target != question.REFUSED.encode():
+            self._refuse("a body")
+        self._body += body
 
     def on_message_complete(self) -> None:
         if self.task:
@@ -167,13 +177,13 @@ class Connection(asyncio.Protocol):
         if self._secret and not hmac.compare_digest(shown, self._secret):
             self._refuse("not the door's secret")
         if not self._transport.is_closing():
-            asked = Question(self._target.decode(errors="replace"), self._headers)
+            asked = Question(self._target.decode(errors="replace"), self._headers, self._body)
             self.task = self._loop.create_task(self._answer(asked))
             self.task.add_done_callback(self._ended)
         self._begin()
 
     def _begin(self) -> None:
-        self._target, self._size = b"", 0
+        self._target, self._body, self._size = b"", b"", 0
         self._headers: dict[str, str] = {}
 
     def _ended(self, task: asyncio.Task[bytes]) -> None:

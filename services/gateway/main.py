@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from agentnet.gateway.v1 import (
     a2a_service_pb2_grpc,
     anthropic_service_pb2_grpc,
     audit_service_pb2_grpc,
+    dashboard_service_pb2_grpc,
     debug_service_pb2_grpc,
     document_service_pb2_grpc,
     event_service_pb2_grpc,
@@ -63,6 +65,9 @@ from services.gateway.bus.store_postgres import PostgresEventStore, PostgresWebh
 from services.gateway.bus.webhooks import Webhooks
 from services.gateway.claims import ClaimMapping
 from services.gateway.credentials import Credentials
+from services.gateway.dashboard.codes import Codes
+from services.gateway.dashboard.cookies import Cookies
+from services.gateway.dashboard.service import DashboardService
 from services.gateway.directory import Directory, DirectoryStore
 from services.gateway.directory_postgres import PostgresDirectoryStore
 from services.gateway.documents import Documents, DocumentService
@@ -187,8 +192,9 @@ async def build(
     issuers = Issuers([_issuer(one) for one in settings.issuers], fetch_json(http), clock)
     rates = {name: Rate(rate.per_second, rate.burst) for name, rate in settings.limits.items()}
     limits = Limits(stores.buckets, rates)
+    cookies = Cookies(Seal(pepper), PERMISSIONS, secure=_over_tls(settings))
     admission = Admission(
-        Credentials(keys, tokens, issuers),
+        Credentials(keys, tokens, issuers, cookies),
         PERMISSIONS,
         directory=directory,
         limits=limits,
@@ -203,6 +209,9 @@ async def build(
     scopes = frozenset(permission.scope for permission in PERMISSIONS.values())
     _add_directory(server, directory, audit, clock, scopes)
     token_service_pb2_grpc.add_TokenServiceServicer_to_server(TokenService(tokens, audit), server)
+    codes = Codes(settings.issuers, fetch_json(http), http)
+    dashboard = DashboardService(cookies, codes, tokens, admission=admission, audit=audit, clock=clock)
+    dashboard_service_pb2_grpc.add_DashboardServiceServicer_to_server(dashboard, server)
     channel = await stack.enter_async_context(
         mesh_channel(settings.mesh_address, services=PEERS, tls=settings.tls_folder)
     )
@@ -227,7 +236,17 @@ async def build(
     debug = DebugService({**DEFAULTS, **rates}, platform=settings.platform_tenant, methods=len(PERMISSIONS))
     debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
     await _add_bus(settings, stores, server, stack, audit)
-    parts = await _parts(settings, stack)
+    _add_overview(settings, stores, server, await _parts(settings, stack))
+
+
+def _over_tls(settings: GatewaySettings) -> bool:
+    """Whether browsers reach the edge over TLS."""
+    return bool(settings.tls_folder) or settings.public_url.startswith("https:")
+
+
+def _add_overview(
+    settings: GatewaySettings, stores: Stores, server: grpc.aio.Server, parts: Mapping[str, grpc.aio.Channel]
+) -> None:
     metrics = MeshMetrics(parts, platform=settings.platform_tenant)
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, server)
     health = MeshHealth({**stores.probes, **{name: probes.of_service(channel) for name, channel in parts.items()}})

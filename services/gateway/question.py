@@ -15,12 +15,13 @@ from google.protobuf import json_format
 from grpc import StatusCode
 
 from services.gateway.admission import Request
+from services.gateway.dashboard.cookies import DASHBOARD
 from services.gateway.errors import RateLimited
 from services.gateway.facades.http import text
 from services.gateway.facades.shapes import shape_of
 from services.gateway.limits import Level
 from services.gateway.limits import headers as rate_headers
-from shared.errors import STATUS_TRAILER, MeshError
+from shared.errors import STATUS_TRAILER, MeshError, Unauthenticated
 from shared.identity import HEADER
 from shared.rpc.log import LONGEST_REQUEST_ID, REQUEST_ID
 
@@ -34,6 +35,8 @@ SHOWN: Final = "x-agentnet-door"
 # Whether the call may be made; and, for a long body that is not read yet, only who makes it.
 ADMIT: Final = "/admit"
 IDENTIFY: Final = "/identify"
+# What Envoy refused without asking.
+REFUSED: Final = "/refused"
 _TRANSCODED: Final = "x-envoy-original-path"
 _HTTP: Final = {
     StatusCode.INVALID_ARGUMENT: 400,
@@ -42,6 +45,7 @@ _HTTP: Final = {
     StatusCode.UNIMPLEMENTED: 404,
     StatusCode.RESOURCE_EXHAUSTED: 429,
 }
+_SIGN_IN: Final = "/dashboard/sign-in"
 # What Envoy tells the caller as 503, in our words: of a 5xx it would drop them.
 _CANNOT_TELL: Final = 421
 _JSON: Final = {"content-type": "application/json"}
@@ -57,6 +61,7 @@ class Question:
 
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
     @property
     def identify_only(self) -> bool:
@@ -109,6 +114,8 @@ def let_by() -> bytes:
 def denied(error: MeshError, path: str, *, rest: bool) -> bytes:
     """Envoy's answer: keep out, and say why as everything else here does."""
     status = error.status()
+    if rest and path == DASHBOARD and isinstance(error, Unauthenticated):
+        return _answer(303, {"location": _SIGN_IN}, b"")
     if not rest:
         details = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
         headers, body = {STATUS_TRAILER: details, "grpc-status": str(status.code)}, error.message

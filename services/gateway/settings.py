@@ -35,6 +35,9 @@ class IssuerSettings(BaseModel):
     tenants: dict[str, str] = Field(default_factory=dict, description="its name of a tenant to ours")
     role_names: dict[str, str] = Field(default_factory=dict, description="its name of a role to ours")
     fixed_tenant: str = Field(default="", description="all its callers are this tenant's; empty: the claim says")
+    client_id: str = Field(default="", description="the dashboard's client there; empty: nobody signs in by way of it")
+    client_secret: SecretStr = Field(default=SecretStr(""), description="of that client; empty: PKCE alone")
+    scope: str = Field(default="openid", description="what the dashboard asks it for")
 
 
 class GatewaySettings(MeshSettings):

@@ -82,7 +82,9 @@ def delegated(caller: Principal, subject: str, *, roles: frozenset[str], grant: 
     if not roles <= caller.roles:
         raise DelegationTooWide("a delegated token cannot hold a role its maker lacks", field="roles")
     inner = narrow(replace(own, depth=None if own.depth is None else own.depth - 1), grant)
-    kept = roles or (caller.roles - {"admin"}) or caller.roles
+    kept = roles or (caller.roles - {"admin"})
+    if not kept:
+        raise DelegationTooWide("the role admin is passed on only when roles names it", field="roles")
     whole = replace(inner, delegators=(*own.delegators, caller.subject))
     if grant.budget_micros_usd is not None:
         whole = whole.given(Purse(ids.new(_PURSE), grant.budget_micros_usd))

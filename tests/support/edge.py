@@ -84,7 +84,10 @@ class Edge:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         trusted = ssl.create_default_context(cafile=str(self.authority.certificate)) if self.authority else True
         async with aiohttp.ClientSession() as session:
-            async with session.request(method, self.url + path, json=body, headers=given, ssl=trusted) as answer:
+            asked = session.request(
+                method, self.url + path, json=body, headers=given, ssl=trusted, allow_redirects=False
+            )
+            async with asked as answer:
                 return Answer(answer.status, answer.headers, await answer.text())
 
     async def bearer(self, method: str, path: str, token: str, body: Any = None) -> Answer:

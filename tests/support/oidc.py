@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +24,7 @@ class Provider:
     def __init__(self) -> None:
         self.base = ""
         self.asked = 0
+        self._codes: dict[str, tuple[str, str, str]] = {}
         self._keys: dict[str, rsa.RSAPrivateKey] = {}
         self.rotate("first")
 
@@ -43,8 +47,39 @@ class Provider:
 
     async def discovery(self, request: web.Request) -> web.Response:
         realm = request.match_info["realm"]
-        issuer = self.url(realm) + ("/" if realm == "auth0" else "")
-        return web.json_response({"issuer": issuer, "jwks_uri": f"{self.url(realm)}/keys"})
+        url = self.url(realm)
+        return web.json_response(
+            {
+                "issuer": url + ("/" if realm == "auth0" else ""),
+                "jwks_uri": f"{url}/keys",
+                "authorization_endpoint": f"{url}/authorize",
+                "token_endpoint": f"{url}/token",
+                "code_challenge_methods_supported": ["S256"],
+            }
+        )
+
+    def granted(self, realm: str, challenge: str, redirect: str, claims: dict[str, Any]) -> str:
+        """A code for whoever shows what the challenge was made of, once."""
+        code = secrets.token_hex(8)
+        self._codes[code] = (challenge, redirect, self.token(self.url(realm), claims))
+        return code
+
+    async def authorize(self, request: web.Request) -> web.Response:
+        """The user agrees at once."""
+        said = request.query
+        assert (said["response_type"], said["code_challenge_method"]) == ("code", "S256")
+        claims = {"aud": said["audience"], "organization": ["acme"], "realm_access": {"roles": ["mesh-admin"]}}
+        code = self.granted(request.match_info["realm"], said["code_challenge"], said["redirect_uri"], claims)
+        raise web.HTTPFound(f"{said['redirect_uri']}?code={code}&state={said['state']}")
+
+    async def redeem(self, request: web.Request) -> web.Response:
+        said = await request.post()
+        challenge, redirect, token = self._codes.pop(str(said["code"]), ("", "", ""))
+        digest = hashlib.sha256(str(said["code_verifier"]).encode()).digest()
+        shown = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        if (challenge, redirect, "dashboard") != (shown, said["redirect_uri"], said["client_id"]):
+            return web.json_response({"error": "invalid_grant"}, status=400)
+        return web.json_response({"access_token": token, "token_type": "Bearer"})
 
     async def keys(self, request: web.Request) -> web.Response:
         self.asked += 1
@@ -60,6 +95,8 @@ async def running_provider() -> AsyncIterator[Provider]:
     provider, app = Provider(), web.Application()
     app.router.add_get("/{realm}/.well-known/openid-configuration", provider.discovery)
     app.router.add_get("/{realm}/keys", provider.keys)
+    app.router.add_get("/{realm}/authorize", provider.authorize)
+    app.router.add_post("/{realm}/token", provider.redeem)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -29,6 +29,7 @@ async def edge(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> 
                 "tenant": "organization",
                 "roles": "realm_access.roles",
                 "role_names": {"mesh-admin": "admin"},
+                "client_id": "dashboard",
             },
             {
                 "issuer": provider.url("auth0") + "/",

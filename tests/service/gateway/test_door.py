@@ -17,13 +17,19 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.rpc import status_pb2
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from deploy.local.authority import Authority
+from deploy.local.parts import door_socket
 from deploy.local.state import State
 from services.gateway import door, question
+from services.gateway.audit import REFUSED, STRANGERS, AuditFilter
 from services.gateway.question import Question
 from shared.errors import MeshError, Unavailable, from_status
+from shared.paging import Page
 from shared.rpc import tls
+from tests.service.gateway.test_attacks import told as refusal
 from tests.support.edge import Answer, Edge, inputs_of, running_edge, running_envoy
 from tests.support.valkey import free_port
 
@@ -191,6 +197,33 @@ async def test_what_envoy_would_not_ask_is_not_answered(tmp_path: Path, asked: b
         assert (await told(path, grpc_question())).startswith(b"HTTP/1.1 200 ")
 
 
+def refused(*details: str, address: str = "192.0.2.9") -> bytes:
+    """As Envoy tells of its own refusals."""
+    export = logs_service_pb2.ExportLogsServiceRequest()
+    records = export.resource_logs.add().scope_logs.add().log_records
+    for number, one in enumerate(details):
+        said = {"address": address, "path": "/v1/keys", "details": one, "request_id": f"told-{number}"}
+        values = [KeyValue(key=key, value=AnyValue(string_value=value)) for key, value in said.items()]
+        records.add(attributes=values)
+    body = export.SerializeToString()
+    return f"POST {question.REFUSED} HTTP/1.1\r\nhost: door\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def test_a_flood_of_what_envoy_refuses_does_not_flood_the_audit(edge: Edge) -> None:
+    """As many as an address may fail at once, then one a second. Nobody but Envoy can tell of them, nor in other forms."""
+    path, loud = door_socket(edge.state), ["path_normalization_failed{GET /?key=secret}"] * 1000
+    assert (await told(path, refused(*loud))).startswith(b"HTTP/1.1 200 ")
+    assert (await told(path, refused("http1.codec_error", address="192.0.2.10"))).startswith(b"HTTP/1.1 200 ")
+    assert await told(path, refused("x").replace(b"\x0a", b"\xff", 1)) == b""
+    answer = await edge.rest("POST", question.REFUSED, {"x": 1})
+    assert (answer.status, answer.reason) == (401, "CREDENTIALS_MISSING")
+    entries = await edge.stores.audit.entries(STRANGERS, AuditFilter(action=REFUSED), Page(size=10_000))
+    told_of = [entry.reason for entry in entries if entry.address == "192.0.2.9"]
+    assert 100 <= len(told_of) < 130
+    assert set(told_of) == {"path_normalization_failed"}
+    assert "http1.codec_error" in {entry.reason for entry in entries if entry.address == "192.0.2.10"}
+
+
 async def test_a_fault_of_ours_ends_the_connection(tmp_path: Path) -> None:
     async def faulty(_asked: Question) -> bytes:
         raise ZeroDivisionError
@@ -277,6 +310,9 @@ async def test_envoy_shows_the_secret_and_a_callers_own_is_not_it(tmp_path: Path
             beside, forged = replace(edge, address=f"{host}:{port}"), {"x_agentnet_door": "s%cret"}
             authorization = f"Bearer {edge.token()}"
             assert (await beside.rest("GET", "/v1/caller", authorization=authorization, **forged)).status == status
+            assert (await beside.rest("GET", "/v1%2fkeys", x_request_id="itself")).status == 400
+            if status == 200:
+                await refusal(edge, request_id="itself")
 
 
 async def test_a_door_over_tcp_and_tls_admits_as_the_socket_does(tmp_path: Path) -> None:

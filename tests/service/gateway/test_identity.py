@@ -232,8 +232,17 @@ async def test_a_token_of_ours_gains_nothing_by_the_name_it_bears(edge: Edge) ->
     assert (await principal(edge, narrow["token"]))["roles"] == ["auditor"]
 
 
+async def test_an_admins_delegate_is_no_admin_unless_it_is_said(edge: Edge) -> None:
+    unsaid = await edge.bearer("POST", "/v1/tokens/delegate", edge.token(), {"subject": "agent:helper"})
+    assert (unsaid.status, unsaid.reason) == (403, "DELEGATION_TOO_WIDE")
+    both = edge.token("admin", "operator")
+    made = await edge.ok("POST", "/v1/tokens/delegate", both, {"subject": "agent:helper"})
+    assert (await principal(edge, made["token"]))["roles"] == ["operator"]
+
+
 async def test_who_is_suspended_acts_through_nobody_else(edge: Edge) -> None:
-    made = await edge.ok("POST", "/v1/tokens/delegate", edge.token(subject="leaver"), {"subject": "agent:helper"})
+    body = {"subject": "agent:helper", "roles": ["admin"]}
+    made = await edge.ok("POST", "/v1/tokens/delegate", edge.token(subject="leaver"), body)
     assert (await edge.bearer("GET", "/v1/caller", made["token"])).status == 200
     await edge.ok("PUT", "/v1/users/leaver", edge.token(), {"standing": "STANDING_SUSPENDED"})
     answer = await edge.bearer("GET", "/v1/caller", made["token"])

@@ -55,7 +55,9 @@ def test_every_route_but_the_open_ones_passes_admission() -> None:
     for route in manager()["route_config"]["virtual_hosts"][0]["routes"]:
         off = route.get("typed_per_filter_config", {}).get("envoy.filters.http.ext_authz")
         path, query = route["match"].get("path", ""), "headers" in route["match"]
-        open_to_all = any(name in path for name in ("HealthService/", "/GetOpenApi", "/GetDocs", "/GetPublicAgentCard"))
+        sign_in = ("/GetSignIn", "/GetSignInIssuers", "/SignInWithCode")
+        named = ("HealthService/", "/GetOpenApi", "/GetDocs", "/GetPublicAgentCard", *sign_in)
+        open_to_all = any(name in path for name in named)
         assert bool(off) == (open_to_all and not query)
 
 

@@ -48,11 +48,17 @@ def test_the_contracts_methods_are_for_the_roles_that_need_them(path: str, roles
     assert FOUND[path].roles == roles
 
 
-def test_only_health_and_documents_are_open() -> None:
+def test_only_health_documents_and_the_sign_in_are_open() -> None:
     assert {path.split("/")[1].rpartition(".")[2] for path, found in FOUND.items() if found.open} == {
         "HealthService",
         "DocumentService",
         "A2aService",
+        "DashboardService",
+    }
+    assert {path.rpartition("/")[2] for path, found in FOUND.items() if found.open and "Dashboard" in path} == {
+        "GetSignIn",
+        "GetSignInIssuers",
+        "SignInWithCode",
     }
     assert [path for path, found in FOUND.items() if found.open and "A2a" in path] == [
         "/agentnet.gateway.v1.A2aService/GetPublicAgentCard"

@@ -153,6 +153,7 @@ def _print_urls(out: Console, url: str) -> None:
     trusting = f" --cacert {_state().folder / 'tls' / 'ca.crt'}" if url.startswith("https") else ""
     out.print(f"\n[bold green]the mesh serves[/] on [bold]{url}[/] (gRPC, gRPC-Web, REST)", soft_wrap=True)
     out.print(f'  agentnet status   ·   agentnet run "..."   ·   curl{trusting} {url}/health', soft_wrap=True)
+    out.print(f"  dashboard {url}/dashboard   ·   sign in with what `agentnet token` prints", soft_wrap=True)
     out.print("  Ctrl-C or `agentnet down` stops it")
 
 

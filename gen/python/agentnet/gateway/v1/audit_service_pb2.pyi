@@ -40,9 +40,13 @@ class AuditEntry(_message.Message):
     action: _builtins.str
     """"admission.refused", or what was done, for example "key.created"."""
     target: _builtins.str
-    """On what: the path of the call that was refused, or the id of what was changed."""
+    """On what: the path of the call that was refused, without its query, or the id of what was changed. Empty when the
+    call could not be read that far.
+    """
     reason: _builtins.str
-    """Why it was refused, as an ErrorReason without prefix; empty for acts."""
+    """Why it was refused, as an ErrorReason without prefix, or in small letters as Envoy's own word for what it refused
+    before it asked anyone, for example "path_normalization_failed"; empty for acts.
+    """
     address: _builtins.str
     """Where the call came from: the network address the edge saw; empty inside the mesh."""
     request_id: _builtins.str

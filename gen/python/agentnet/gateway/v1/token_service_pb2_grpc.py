@@ -63,7 +63,8 @@ class TokenServiceServicer:
 
     def DelegateToken(self, request, context):
         """Makes a token for an agent or program that acts in the caller's name, narrower than the caller's own credential.
-        Errors: as ExchangeToken; a credential whose grant has depth 0 cannot delegate (DELEGATION_TOO_WIDE).
+        Errors: as ExchangeToken; a credential whose grant has depth 0 cannot delegate, nor one of an admin alone without
+        naming the roles (DELEGATION_TOO_WIDE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,8 @@ class TokenServiceStub:
     """
     DelegateToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.DelegateTokenRequest, _token_service_pb2.DelegateTokenResponse]
     """Makes a token for an agent or program that acts in the caller's name, narrower than the caller's own credential.
-    Errors: as ExchangeToken; a credential whose grant has depth 0 cannot delegate (DELEGATION_TOO_WIDE).
+    Errors: as ExchangeToken; a credential whose grant has depth 0 cannot delegate, nor one of an admin alone without
+    naming the roles (DELEGATION_TOO_WIDE).
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -49,7 +50,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_token_service_pb2.DelegateTokenRequest, _abc.Awaitable[_token_service_pb2.DelegateTokenResponse]],
     ) -> _abc.Awaitable[_token_service_pb2.DelegateTokenResponse]:
         """Makes a token for an agent or program that acts in the caller's name, narrower than the caller's own credential.
-        Errors: as ExchangeToken; a credential whose grant has depth 0 cannot delegate (DELEGATION_TOO_WIDE).
+        Errors: as ExchangeToken; a credential whose grant has depth 0 cannot delegate, nor one of an admin alone without
+        naming the roles (DELEGATION_TOO_WIDE).
         """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _aio.Server) -> None: ...

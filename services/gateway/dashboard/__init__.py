@@ -1,0 +1,1 @@
+"""The dashboard: its pages, and browsers that sign in to it."""
