@@ -14,7 +14,7 @@ from services.orchestrator.checkpoints.keeper import Checkpoints, Mark
 from services.orchestrator.checkpoints.store import CheckpointFilter
 from services.orchestrator.checkpoints.store_memory import MemoryCheckpointStore
 from services.orchestrator.errors import CheckpointIncompatible, CheckpointNotFound
-from services.orchestrator.graphs import shapes
+from services.orchestrator.graphs import outcome, shapes
 from services.orchestrator.graphs.state import GraphState, fold
 from services.orchestrator.peers import Utterance
 from services.orchestrator.store import KeptGraph
@@ -192,7 +192,10 @@ async def test_any_checkpoint_of_a_run_can_be_gone_on_from() -> None:
         assert len(world.inference.started) - before == 4 - len(state.results)
 
 
-async def test_a_try_in_flight_in_a_checkpoint_is_asked_for_again_under_its_key_and_not_paid_twice() -> None:
+@pytest.mark.parametrize("wanted", [None, shapes.graph(task_graph_pb2.TaskGraph(nodes=[node("a"), node("b", "a")]))])
+async def test_a_try_in_flight_in_a_checkpoint_is_asked_for_again_under_its_key_and_not_paid_twice(
+    wanted: task_graph_pb2.TaskGraph | None,
+) -> None:
     world = World()
     world.inference.held_at = 3
     kept = await world.execute(node("a"), node("b", "a"))
@@ -203,7 +206,7 @@ async def test_a_try_in_flight_in_a_checkpoint_is_asked_for_again_under_its_key_
     watching.stop()
     world.inference.release()
     world.leases.release(await _expired(world), ready=False)
-    again = await resumed(world, made.id)
+    again = await resumed(world, made.id, wanted)
     await world.drive()
     assert [dict(one)["status"] for one in made.tool_results] == ["TASK_STATUS_RUNNING"]
     assert await states(world, again.graph.id) == {"a": "COMPLETED", "b": "COMPLETED"}
@@ -226,6 +229,17 @@ async def test_another_graph_takes_over_results_of_nodes_that_are_the_same_down_
     await world.drive()
     assert await states(world, again.graph.id) == dict.fromkeys("abcde", "COMPLETED")
     assert len(world.inference.started) - before == 4
+
+
+async def test_a_try_in_flight_on_other_ground_is_asked_something_else() -> None:
+    play = Play([node("a", max_attempts=1), node("b", "a", condition="!results.a.success")])
+    play.step()
+    play.write(outcome.broke_off("a", play.state.trying["a"], failure(retryable=False)))
+    play.step()
+    play.step()
+    made = form.read(form.of_graph(play.state, "chk_1", now=play.clock.now()))
+    assert list(made.metadata["partial"]) == ["b"]
+    assert form.resumption(made, None).keys == {}
 
 
 async def test_what_failed_or_was_skipped_is_decided_anew() -> None:
