@@ -153,6 +153,24 @@ async def test_a_time_budget_that_ran_out_leaves_a_checkpoint_from_which_a_later
     assert sum("Do a." in utterance.lines[-1].text for utterance in world.inference.started) == 1
 
 
+async def test_a_graph_set_aside_before_anything_ended_leaves_a_checkpoint_too() -> None:
+    world = World()
+    world.inference.held_at = 1
+    kept = await world.execute(*CHAIN)
+    for _ in range(7):
+        drive = await world.graph_driver().open(await world.claim(), asyncio.Event())
+        rests = await drive.go()
+        await drive.stop()
+        world.clock.advance(TTL * 2)
+    assert rests
+    failed = await world.find(kept.session.id)
+    world.inference.release()
+    again = await resumed(world, failed.failure.metadata["last_checkpoint_id"])
+    await world.drive()
+    assert failed.failure.reason == Reason.ERROR_REASON_SESSION_POISONED
+    assert (await world.find(again.session.id)).status == session_pb2.SESSION_STATUS_COMPLETED
+
+
 async def test_a_manual_interruption_leaves_a_checkpoint_to_go_on_from() -> None:
     world = World()
     kept = await world.execute(node("a"), node("b", "a"))
