@@ -109,6 +109,15 @@ def read(stored: Data) -> Checkpoint:
         raise CheckpointIncompatible(told, version=VERSION, known=VERSION) from None
 
 
+def listed(stored: Data) -> Checkpoint:
+    """A stored checkpoint as `read` has it; of one that cannot be read, which it is and of what version."""
+    try:
+        return read(stored)
+    except CheckpointIncompatible:
+        names = ("id", "agent_name", "run_id", "version")
+        return Checkpoint(**{name: str(stored.get(name, "")) for name in names})
+
+
 def resumption(checkpoint: Checkpoint, wanted: task_graph_pb2.TaskGraph | None) -> Resumption:
     """What a run of `wanted`, or of the checkpoint's own graph, begins with.
 

@@ -276,12 +276,18 @@ class Away(MemoryCheckpointStore):
         raise Unavailable("the place does not answer")
 
 
-async def test_a_place_that_is_away_stops_no_graph() -> None:
+async def test_a_place_that_is_away_stops_no_graph_and_no_failure_names_what_is_not_there() -> None:
     world = World(checkpoint_store=Away())
     kept = await world.execute(*CHAIN, **policy(STEP))
     await world.drive()
+    world.inference.failures = [EXHAUSTED]
+    failing = await world.execute(*CHAIN)
+    await world.drive()
+    failure = (await world.find(failing.session.id)).failure
     assert (await world.find(kept.session.id)).status == session_pb2.SESSION_STATUS_COMPLETED
     assert await saved(world, kept.session.id) == []
+    assert failure.reason == Reason.ERROR_REASON_BUDGET_EXHAUSTED
+    assert "last_checkpoint_id" not in failure.metadata
 
 
 class Slow(MemoryCheckpointStore):
@@ -343,6 +349,19 @@ async def test_a_checkpoint_of_another_version_is_refused_with_what_is_known(sto
     with pytest.raises(CheckpointIncompatible) as raised:
         form.read(stored)
     assert "1.1" in raised.value.facts["known"]
+
+
+async def test_one_that_cannot_be_read_hides_no_other() -> None:
+    world = World()
+    kept = await world.execute(*CHAIN)
+    await world.drive()
+    made = await world.graphs.save(TENANT, kept.graph.id, notes={})
+    await world.checkpoint_store.save(TENANT, "chk_zz", {**SEED_FORM, "id": "chk_zz", "version": "9.0"})
+    found = await world.checkpoints.every(TENANT, CheckpointFilter(), page=Page())
+    assert [(one.id, one.version, bool(one.metadata)) for one in found] == [
+        ("chk_zz", "9.0", False),
+        (made.id, form.VERSION, True),
+    ]
 
 
 async def test_a_checkpoint_that_is_not_there_is_not_found() -> None:
