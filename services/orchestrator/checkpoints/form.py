@@ -114,8 +114,8 @@ def listed(stored: Data) -> Checkpoint:
     try:
         return read(stored)
     except CheckpointIncompatible:
-        names = ("id", "agent_name", "run_id", "version")
-        return Checkpoint(**{name: str(stored.get(name, "")) for name in names})
+        names = [str(stored.get(name, "")) for name in ("id", "agent_name", "run_id", "version")]
+        return Checkpoint(id=names[0], agent_name=names[1], run_id=names[2], version=names[3])
 
 
 def resumption(checkpoint: Checkpoint, wanted: task_graph_pb2.TaskGraph | None) -> Resumption:
