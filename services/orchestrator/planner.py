@@ -17,7 +17,7 @@ from services.orchestrator.graphs import planning, shapes
 from services.orchestrator.peers import InferencePeer, Utterance
 from services.orchestrator.prompts import Line
 from services.orchestrator.tasks import Tasks
-from shared.errors import MeshError, from_failure
+from shared.errors import MeshError, Reason, from_failure
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.log import log
@@ -25,6 +25,8 @@ from shared.log import log
 _CAPABILITY: Final = "planning"
 # How often a generation is read on before its stream's breaking counts.
 _STREAMS: Final = 5
+# Inference held the answer to the form of a plan and did not get one: it is sent back with what is wrong, as any other.
+_NO_PLAN: Final = Reason.ERROR_REASON_OUTPUT_INVALID
 _PART: Final = "You plan work for others. You answer with JSON only."
 
 
@@ -94,7 +96,7 @@ class Planner:
                 said.append(event.text.text)
             elif event.HasField("failover") and event.failover.restarted:
                 said.clear()
-            elif event.HasField("failed"):
+            elif event.HasField("failed") and event.failed.failure.reason != _NO_PLAN:
                 raise from_failure(event.failed.failure)
         return "".join(said)
 

@@ -14,13 +14,12 @@ from datetime import timedelta
 from typing import Final
 
 from agentnet.common.v1 import failure_pb2
-from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.agents import ACTIVE, Agents
 from services.orchestrator.agents.lineage import sub_agent
 from services.orchestrator.errors import TaskTimedOut
 from services.orchestrator.forms import Form
-from services.orchestrator.graphs import asking, planning
+from services.orchestrator.graphs import asking, outcome, planning
 from services.orchestrator.graphs.schedule import Begin
 from services.orchestrator.graphs.state import Trying
 from services.orchestrator.hearing import Events, Hearing, Speech
@@ -28,7 +27,7 @@ from services.orchestrator.peers import InferencePeer, Utterance
 from services.orchestrator.record import GraphLog
 from services.orchestrator.store import AgentFilter
 from shared.clock import Clock
-from shared.errors import MeshError, from_failure
+from shared.errors import MeshError
 from shared.identity import Principal
 from shared.log import log
 from shared.paging import MAX_PAGE_SIZE, Page
@@ -72,8 +71,10 @@ class Tasks:
 
     async def run(
         self, record: GraphLog, node_id: str, caller: Principal, *, pause: timedelta = timedelta()
-    ) -> generation_pb2.GenerationFinished:
-        """Executes or goes on with the try that is in the log. Raises why it broke off, and LeaseLost."""
+    ) -> outcome.Ended:
+        """Executes or goes on with the try that is in the log: how its generation ended. Raises why it was never heard
+        to its end, and LeaseLost.
+        """
         trying = record.state.trying[node_id]
         limit = record.state.nodes[node_id].timeout.ToTimedelta()
         labels = {"session_id": record.lease.session_id, "node": node_id, "agent": trying.agent}
@@ -89,9 +90,7 @@ class Tasks:
             except TimeoutError:
                 await self.cancel(trying.turn_id, caller)
                 raise TaskTimedOut(f"the try took longer than {limit}", node_id=node_id, timeout=str(limit)) from None
-        if last.HasField("failed"):
-            raise from_failure(last.failed.failure)
-        return last.finished
+        return last.failed if last.HasField("failed") else last.finished
 
     async def cancel(self, turn_id: str, caller: Principal) -> None:
         """Calls off what is being generated."""

@@ -152,11 +152,12 @@ def _events(
     ]
     events += [Generated.FromString(event.SerializeToString()) for event in epilogue]
     events[2:2] = [Generated.FromString(event.SerializeToString()) for event in interludes]
+    usage = usage_pb2.Usage(input_tokens=10, output_tokens=len(parts))
+    cost = usage_pb2.Cost(micros_usd=7, provider="scripted", model="scripted")
     if failure:
-        events.append(Generated(failed=generation_pb2.GenerationFailed(failure=failure.failure())))
+        failed = generation_pb2.GenerationFailed(failure=failure.failure(), usage=usage, cost=cost)
+        events.append(Generated(failed=failed))
     else:
-        usage = usage_pb2.Usage(input_tokens=10, output_tokens=len(parts))
-        cost = usage_pb2.Cost(micros_usd=7, provider="scripted", model="scripted")
         finished = generation_pb2.GenerationFinished(usage=usage, cost=cost, monitors=monitors)
         events.append(Generated(finished=finished))
     for place, event in enumerate(events, start=1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agentnet.orchestrator.v1 import checkpoint_pb2, task_graph_pb2
 from services.orchestrator.checkpoints.store import Data
 from services.orchestrator.errors import CheckpointIncompatible
-from services.orchestrator.graphs import effects, outcome
+from services.orchestrator.graphs import effects, growth, outcome
 from services.orchestrator.graphs.state import COMPLETED, GraphState
 
 VERSION: Final = "1.1"
@@ -24,6 +24,7 @@ Checkpoint = checkpoint_pb2.Checkpoint
 TaskGraph = task_graph_pb2.TaskGraph
 TaskResult = task_graph_pb2.TaskResult
 ToolEffect = task_graph_pb2.ToolEffect
+Nodes = Mapping[str, task_graph_pb2.TaskNode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,20 @@ def read(stored: Data) -> Checkpoint:
         raise CheckpointIncompatible(told, version=VERSION, known=VERSION) from None
 
 
+def listed(stored: Data) -> Checkpoint:
+    """A stored checkpoint as `read` has it; of one that cannot be read, which it is and of what version."""
+    try:
+        return read(stored)
+    except CheckpointIncompatible:
+        names = [str(stored.get(name, "")) for name in ("id", "agent_name", "run_id", "version")]
+        return Checkpoint(id=names[0], agent_name=names[1], run_id=names[2], version=names[3])
+
+
 def resumption(checkpoint: Checkpoint, wanted: task_graph_pb2.TaskGraph | None) -> Resumption:
     """What a run of `wanted`, or of the checkpoint's own graph, begins with.
 
-    A result holds when its node is the same in both graphs and so are all it depends on, directly or not. Raises
-    CheckpointIncompatible when the checkpoint has no graph.
+    A result holds when its node is the same in both graphs and so are all it depends on, directly or not. What had
+    grown of a node that holds grows again. Raises CheckpointIncompatible when the checkpoint has no graph.
     """
     if "graph" not in checkpoint.metadata:
         raise CheckpointIncompatible("the checkpoint holds no graph", version=checkpoint.version, known=VERSION)
@@ -120,43 +130,56 @@ def resumption(checkpoint: Checkpoint, wanted: task_graph_pb2.TaskGraph | None) 
     own = json_format.ParseDict(notes["graph"], TaskGraph())
     graph = TaskGraph()
     graph.CopyFrom(wanted if wanted is not None else own)
-    before = {node.id: node for node in own.nodes}
     results = {result.node_id: result for result in (_result(one) for one in checkpoint.tool_results)}
-    same = {node.id for node in graph.nodes if node.id in before and _same(node, before[node.id])}
-    held = _held({node.id: tuple(node.depends_on) for node in graph.nodes}, same, results)
-    keys = {name: key for name, key in notes.get("partial", {}).items() if name in same and wanted is None}
+    before = {node.id: node for node in own.nodes}
+    alike = _alike(graph, before)
+    while grown := growth.again(graph, before, _held(graph, before, alike, results)):
+        graph = grown
+    held = _held(graph, before, alike, results)
+    same = {node.id: node for node in graph.nodes if node.id in alike and _as_before(node, before)}
+    firm = {name for name, node in same.items() if held.issuperset(node.depends_on)}
+    keys = {name: key for name, key in notes.get("partial", {}).items() if name in firm}
     open_ = {name: json_format.ParseDict(effect, ToolEffect()) for name, effect in notes.get("effects", {}).items()}
     calls = {name: effect for name, effect in open_.items() if name in same}
     return Resumption(graph, tuple(results[name] for name in results if name in held), keys, calls)
 
 
-def _held(depends_on: Mapping[str, tuple[str, ...]], same: set[str], results: Mapping[str, TaskResult]) -> set[str]:
+def _alike(graph: TaskGraph, before: Nodes) -> set[str]:
+    """Nodes that do the same work as before, dependencies aside; those that had grown and may grow again do."""
+    now = {node.id: node for node in graph.nodes}
+    return {name for name, node in before.items() if name not in now or _work(now[name]) == _work(node)}
+
+
+def _held(graph: TaskGraph, before: Nodes, alike: Collection[str], results: Mapping[str, TaskResult]) -> set[str]:
     """Nodes whose results hold: completed, the same, and on held ground."""
+    ended = {name for name, result in results.items() if result.status == COMPLETED and name in alike}
+    left = [node for node in graph.nodes if node.id in ended and _as_before(node, before)]
     held: set[str] = set()
     while True:
-        more = {
-            name
-            for name in same - held
-            if name in results and results[name].status == COMPLETED and _grounded(depends_on[name], held, results)
-        }
-        if not more:
+        waiting: list[task_graph_pb2.TaskNode] = []
+        for node in left:
+            if _grounded(node.depends_on, held, results):
+                held.add(node.id)
+            else:
+                waiting.append(node)
+        if len(waiting) == len(left):
             return held
-        held |= more
+        left = waiting
 
 
-def _grounded(wanted: tuple[str, ...], held: set[str], results: Mapping[str, TaskResult]) -> bool:
+def _as_before(node: task_graph_pb2.TaskNode, before: Nodes) -> bool:
+    return set(node.depends_on) == set(before[node.id].depends_on)
+
+
+def _grounded(wanted: Iterable[str], held: set[str], results: Mapping[str, TaskResult]) -> bool:
     """Completed dependencies hold; others had no part in the result."""
     return all(name in held or (name in results and results[name].status != COMPLETED) for name in wanted)
 
 
-def _same(node: task_graph_pb2.TaskNode, before: task_graph_pb2.TaskNode) -> bool:
-    """The same work, whichever version of the agent or the tool does it."""
-    return _work(node) == _work(before)
-
-
 def _work(node: task_graph_pb2.TaskNode) -> tuple[object, ...]:
+    """What is the same whichever version of the agent or the tool does it."""
     called = (node.tool.partition("@")[0], json_format.MessageToDict(node.arguments), dict(node.argument_expressions))
-    return (node.prompt, node.agent.partition("@")[0], set(node.depends_on), node.kind, *called)
+    return (node.prompt, node.agent.partition("@")[0], node.kind, node.aggregation, node.score, *called)
 
 
 def _grown(state: GraphState) -> TaskGraph:

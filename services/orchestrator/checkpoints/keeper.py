@@ -65,8 +65,8 @@ class Checkpoints:
         return form.read(stored)
 
     async def every(self, tenant: str, chosen: CheckpointFilter, *, page: Page) -> Sequence[checkpoint_pb2.Checkpoint]:
-        """Newest first, at most `page.size` + 1. Raises CheckpointIncompatible."""
-        return [form.read(stored) for stored in await self.store.every(tenant, chosen, page=page)]
+        """Newest first, at most `page.size` + 1; of those that cannot be read only what they are."""
+        return [form.listed(stored) for stored in await self.store.every(tenant, chosen, page=page)]
 
     async def delete(self, tenant: str, checkpoint_id: str) -> None:
         """Raises CheckpointNotFound."""

@@ -52,7 +52,7 @@ class Saving:
             await asyncio.wait({self._writing})
         self._not_before = self._began
         self.look()
-        if self._writing is None and always and self.record.state.results:
+        if self._writing is None and always:
             self._start()
         if self._writing is not None:
             await asyncio.wait({self._writing})

@@ -28,7 +28,7 @@ from services.orchestrator.store import Lease, LogTail, SessionStore
 from services.orchestrator.tasks import Tasks, failure_of, pause_before
 from services.orchestrator.tool_tasks import ToolTasks
 from shared.clock import Clock
-from shared.errors import MeshError
+from shared.errors import MeshError, from_failure
 from shared.identity import Principal
 from shared.log import log
 from shared.telemetry import meter
@@ -46,7 +46,7 @@ _durations = meter.create_histogram(
 )
 
 Event = event_pb2.SessionEvent
-Work = asyncio.Task[generation_pb2.GenerationFinished | ToolAnswer]
+Work = asyncio.Task[outcome.Ended | ToolAnswer]
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class _Drive:
         if step is None:
             log.info("task.gone_on_with", node=name, turn_id=trying.turn_id, after=trying.heard)
         pause = pause_before(step) if step else timedelta()
-        work: Coroutine[Any, Any, generation_pb2.GenerationFinished | ToolAnswer]
+        work: Coroutine[Any, Any, outcome.Ended | ToolAnswer]
         if trying.effect is not None:
             work = self.driver.tool_tasks.run(self.record, name, self.caller, pause=pause, again=step is None)
         else:
@@ -262,15 +262,15 @@ class _Drive:
                 await self._outcome(name, work)
 
     async def _outcome(self, name: str, work: Work) -> None:
-        trying = self.record.state.trying[name]
         try:
             finished = work.result()
         except LeaseLost:
             raise
         except MeshError as error:
-            log.warning("task.interrupted", node=name, turn_id=trying.turn_id, reason=error.reason_name)
-            self.record.stage([outcome.broke_off(name, trying, failure_of(error))])
-            self._firm = True
+            self._broke_off(name, error)
+            return
+        if isinstance(finished, generation_pb2.GenerationFailed):
+            self._broke_off(name, from_failure(finished.failure), spent=finished)
             return
         if isinstance(finished, ToolAnswer):
             self._ended(self.driver.tool_tasks.answered(self.record, name, finished))
@@ -281,6 +281,12 @@ class _Drive:
         now = self.driver.clock.now()
         for event in outcome.answered(self.record.state, name, finished, agents=agents, now=now):
             self._ended(event)
+
+    def _broke_off(self, name: str, error: MeshError, *, spent: outcome.Ended | None = None) -> None:
+        trying = self.record.state.trying[name]
+        log.warning("task.interrupted", node=name, turn_id=trying.turn_id, reason=error.reason_name)
+        self.record.stage([outcome.broke_off(name, trying, failure_of(error), spent=spent)])
+        self._firm = True
 
     def _ended(self, event: Event) -> None:
         """Puts an event in the log; one that ends a node knows how far the graph is with it."""

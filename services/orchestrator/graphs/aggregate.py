@@ -62,6 +62,7 @@ def reducers(node: task_graph_pb2.TaskNode, *, taken: Sequence[str], room: int) 
         reducer = task_graph_pb2.TaskNode()
         reducer.CopyFrom(node)
         reducer.id = f"{node.id[:50]}--{len(taken)}-{place}"
+        reducer.grown_by = node.id
         reducer.condition = ""
         reducer.edge_conditions.clear()
         del reducer.depends_on[:]

@@ -12,10 +12,11 @@ from agentnet.orchestrator.v1 import event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.errors import GraphInvalid, TaskOutputInvalid, TaskRejected
 from services.orchestrator.graphs import conditions, effects, planning
 from services.orchestrator.graphs.schedule import Settle
-from services.orchestrator.graphs.state import COMPLETED, FAILED, GraphState, Trying
+from services.orchestrator.graphs.state import COMPLETED, FAILED, GraphState, Trying, together
 from services.orchestrator.peers import ToolAnswer
 
 Event = event_pb2.SessionEvent
+Ended = generation_pb2.GenerationFinished | generation_pb2.GenerationFailed
 _ACCEPTED: Final = "PASS"
 _TOOL_CHARACTERS: Final = 65_536
 
@@ -34,8 +35,8 @@ def answered(
     """
     trying, node = state.trying[node_id], state.nodes[node_id]
     result = _result(node_id, trying, now)
-    result.usage.CopyFrom(finished.usage)
-    result.cost_micros_usd = finished.cost.micros_usd
+    result.usage.CopyFrom(together(trying.usage, finished.usage))
+    result.cost_micros_usd += finished.cost.micros_usd
     before: list[Event] = []
     if planning.plans(node):
         try:
@@ -43,7 +44,7 @@ def answered(
         except GraphInvalid as error:
             fault = TaskOutputInvalid(f"no valid plan: {error.message}"[:1000], node_id=node_id)
             fault.facts.update(error.facts)
-            return [broke_off(node_id, trying, fault.failure())]
+            return [broke_off(node_id, trying, fault.failure(), spent=finished)]
         before = [Event(graph_grown=grown, actor=f"agent:{trying.agent}")]
     elif node.kind == task_graph_pb2.TASK_KIND_VALIDATOR and not _passed(trying.text):
         result.status = FAILED
@@ -67,9 +68,12 @@ def actor(trying: Trying) -> str:
     return f"agent:{trying.agent}" if trying.agent else "mesh"
 
 
-def broke_off(node_id: str, trying: Trying, failure: failure_pb2.Failure) -> Event:
-    """The event of a try that broke off."""
+def broke_off(node_id: str, trying: Trying, failure: failure_pb2.Failure, *, spent: Ended | None = None) -> Event:
+    """The event of a try that broke off, and what it spent all the same."""
     broke = task_event_pb2.TaskInterrupted(node_id=node_id, turn_id=trying.turn_id, failure=failure)
+    if spent is not None:
+        broke.usage.CopyFrom(spent.usage)
+        broke.cost_micros_usd = spent.cost.micros_usd
     return Event(task_interrupted=broke, actor=actor(trying))
 
 
@@ -110,7 +114,13 @@ def running(node_id: str, trying: Trying, now: datetime) -> task_graph_pb2.TaskR
 
 def _result(node_id: str, last: Trying, now: datetime) -> task_graph_pb2.TaskResult:
     result = task_graph_pb2.TaskResult(
-        node_id=node_id, agent=last.agent, status=COMPLETED, output=last.text, retries=last.retries
+        node_id=node_id,
+        agent=last.agent,
+        status=COMPLETED,
+        output=last.text,
+        retries=last.retries,
+        usage=last.usage,
+        cost_micros_usd=last.cost_micros_usd,
     )
     result.elapsed.FromTimedelta(now - last.first_started_at)
     if last.effect is not None:

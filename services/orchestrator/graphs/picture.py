@@ -17,12 +17,12 @@ _COLOURS: Final = {
     "skipped": "#cfcfcf",
     "cancelled": "#fc9867",
 }
-_WIDTH: Final = 170
+_WIDTH: Final = 192  # 24 characters of 7.2 and a little room
 _HEIGHT: Final = 44
 _GAP_X: Final = 60
 _GAP_Y: Final = 16
 _MARGIN: Final = 12
-_SHOWN: Final = 20
+_SHOWN: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def svg(nodes: Sequence[Drawn]) -> str:
     }
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
-        "<style>text{font:12px sans-serif}</style>",
+        "<style>text{font:12px monospace}.id{font-weight:bold}</style>",
     ]
     parts += [_edge(places, before, node.id) for node in nodes for before in node.depends_on]
     parts += [_box(node, *places[node.id]) for node in nodes]
@@ -80,13 +80,13 @@ def _edge(places: Mapping[str, tuple[int, int]], before: str, name: str) -> str:
 
 
 def _box(node: Drawn, x: int, y: int) -> str:
-    name, agent = escape(_cut(node.id)), escape(_cut(f"{node.agent or 'no agent'} · {node.state}"))
+    agent = escape(f"{_cut(node.agent or 'no agent', _SHOWN - 3 - len(node.state))} · {node.state}")
     return (
         f'<g><title>{escape(node.id)}</title><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
-        f'fill="{_COLOURS[node.state]}" stroke="#444"/><text x="{x + 8}" y="{y + 18}" font-weight="bold">{name}</text>'
-        f'<text x="{x + 8}" y="{y + 35}">{agent}</text></g>'
+        f'fill="{_COLOURS[node.state]}" stroke="#444"/><text x="{x + 8}" y="{y + 18}" class="id">'
+        f'{escape(_cut(node.id))}</text><text x="{x + 8}" y="{y + 35}">{agent}</text></g>'
     )
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN + 4 else f"{text[: _SHOWN + 3]}…"
+def _cut(text: str, room: int = _SHOWN) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"

@@ -120,7 +120,7 @@ def grown(state: GraphState, planner: str, answer: str, agents: Mapping[str, str
     planned = _nodes(answer, list(agents), max_nodes=max(1, validate.MAX_NODES - len(state.nodes)))
     own = {node.id: f"{planner[:30]}-{node.id[:33]}" for node in planned}
     for node in planned:
-        node.id, node.agent = own[node.id], agents[node.agent]
+        node.id, node.agent, node.grown_by = own[node.id], agents[node.agent], planner
         wanted = [own.get(name, name) for name in node.depends_on] or [planner]
         del node.depends_on[:]
         node.depends_on.extend(wanted)

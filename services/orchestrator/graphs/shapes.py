@@ -13,7 +13,9 @@ TIMEOUT_SECONDS: Final = 300
 
 TaskNode = task_graph_pb2.TaskNode
 TaskGraph = task_graph_pb2.TaskGraph
-_ALIASES: Final = (
+# What no accepted node has: other names of the same things, and what only the mesh may say.
+_DROPPED: Final = (
+    "grown_by",
     "task_id",
     "assigned_agent",
     "agent_name",
@@ -41,8 +43,8 @@ def node(found: TaskNode) -> TaskNode:
     if not found.HasField("timeout"):
         seconds = found.timeout_seconds or TIMEOUT_SECONDS
         made.timeout.FromNanoseconds(int(seconds * 1e9))
-    for alias in _ALIASES:
-        made.ClearField(alias)
+    for name in _DROPPED:
+        made.ClearField(name)
     return made
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from agentnet.common.v1 import failure_pb2
+from agentnet.common.v1 import failure_pb2, usage_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.graphs import effects
 
@@ -43,6 +43,9 @@ class Trying:
     text: str = ""
     heard: int = 0
     effect: task_graph_pb2.ToolEffect | None = None
+    # What the tries before it spent; with its own, once it broke off.
+    usage: usage_pb2.Usage = field(default_factory=usage_pb2.Usage)
+    cost_micros_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,17 @@ def fold(state: GraphState, events: Iterable[Event]) -> GraphState:
     return state
 
 
+def together(one: usage_pb2.Usage, other: usage_pb2.Usage) -> usage_pb2.Usage:
+    """The tokens of both."""
+    return usage_pb2.Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cached_input_tokens=one.cached_input_tokens + other.cached_input_tokens,
+        reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
+        estimated=one.estimated or other.estimated,
+    )
+
+
 def descendants(state: GraphState, name: str) -> list[str]:
     """A node and all that depend on it, near ones first."""
     found, place = [name], 0
@@ -187,6 +201,8 @@ def _task_started(state: GraphState, event: Event) -> None:
         retries=before.last.retries + 1 if before else 0,
         effect=began.effect if began.HasField("effect") else None,
     )
+    if before is not None:
+        trying.usage, trying.cost_micros_usd = before.last.usage, before.last.cost_micros_usd
     state.began(began.node_id, trying)
     state.waiting = False
 
@@ -220,6 +236,8 @@ def _task_interrupted(state: GraphState, event: Event) -> None:
     if last is not None:
         if last.effect is not None:
             last.effect = effects.after(last.effect, broke.failure)
+        last.usage = together(last.usage, broke.usage)
+        last.cost_micros_usd += broke.cost_micros_usd
         state.broken[broke.node_id] = Broken(last, broke.failure)
         state.calls += 1
 

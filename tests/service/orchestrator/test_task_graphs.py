@@ -13,7 +13,7 @@ from agentnet.orchestrator.v1 import checkpoint_service_pb2 as checkpoints
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
 from agentnet.orchestrator.v1 import task_graph_pb2
 from agentnet.orchestrator.v1 import task_graph_service_pb2 as pb
-from shared.errors import MeshError
+from shared.errors import FailedPrecondition, MeshError, Reason
 from tests.service.orchestrator.conftest import Mesh
 
 SEED = {
@@ -301,6 +301,19 @@ async def test_a_planner_that_fails_twice_is_a_typed_error(mesh: Mesh) -> None:
     assert len(mesh.world.inference.started) == 2
     assert said(nobody) == (StatusCode.NOT_FOUND, "AGENT_NOT_FOUND")
     assert empty.field == "goal"
+
+
+async def test_what_inference_could_not_hold_to_a_plans_form_is_sent_back_once_like_any_other_answer(
+    mesh: Mesh,
+) -> None:
+    unheld = FailedPrecondition("the output is not JSON", reason=Reason.ERROR_REASON_OUTPUT_INVALID)
+    answers = ["no", "no", "no", json.dumps(PLAN)]
+    mesh.world.inference.reply = lambda utterance: answers.pop(0)
+    mesh.world.inference.failures = [unheld, unheld, unheld, None]
+    error = await mesh.refused(mesh.task_graphs.PlanTasks, pb.PlanTasksRequest(goal="Win"))
+    planned = await mesh.ask(mesh.task_graphs.PlanTasks, pb.PlanTasksRequest(goal="Win"))
+    assert (said(error), error.facts["fault"]) == ((StatusCode.FAILED_PRECONDITION, "PLAN_INVALID"), "shape")
+    assert (planned.repaired, len(planned.graph.nodes)) == (True, 2)
 
 
 async def test_checkpoints_are_made_listed_read_gone_on_from_and_deleted_over_the_wire(mesh: Mesh) -> None:

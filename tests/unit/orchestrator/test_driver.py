@@ -13,10 +13,12 @@ import pytest
 
 from agentnet.orchestrator.v1 import event_pb2, session_pb2
 from services.orchestrator.drivers.postgres import PostgresDriver, draining
+from services.orchestrator.drivers.runs import drive_on
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.leases_postgres import Renewal
 from services.orchestrator.plan import Begin, Wait, next_step
+from services.orchestrator.record import SessionLog
 from services.orchestrator.store import Lease
 from shared.errors import MeshError, Unavailable
 from tests.support.orchestrator import POLL, TTL, ScriptedMemory, Watching, World
@@ -137,7 +139,8 @@ async def test_a_replica_that_cannot_renew_stops_itself() -> None:
 
 async def test_a_session_whose_store_fails_is_no_longer_held() -> None:
     world = World()
-    for error in (Unavailable("the database does not answer"), RuntimeError("a fault")):
+    away, lost = Unavailable("the database does not answer"), LeaseLost("it is another's", session_id="ses_1")
+    for error in (away, lost, RuntimeError("a fault")):
         world.inference.refusals = [error] if isinstance(error, MeshError) else []
         driver = PostgresDriver(world.leases, Failing(error), "one", TTL, POLL, 9)  # type: ignore[arg-type] # drives
         await world.start()
@@ -226,6 +229,26 @@ async def test_what_a_waiting_turn_could_not_log_ends_the_drive() -> None:
     drive.working = {"trn_1": asyncio.create_task(lost())}
     with pytest.raises(LeaseLost):
         await drive._take(Wait(session_pb2.SESSION_STATUS_WAITING))
+
+
+class GoingOn(SessionLog):
+    """A log in which others write once before each step: what was decided on is void then."""
+
+    asked = 0
+
+    async def went_on(self) -> bool:
+        self.asked += 1
+        return self.asked % 2 == 1
+
+
+async def test_a_step_is_decided_anew_when_the_log_went_on_before_it_was_taken() -> None:
+    world = World()
+    session_id = await world.start(max_rounds=1)
+    drive: Any = await replace(world.driver(), opened=GoingOn).open(await world.claim(), asyncio.Event())
+    await drive_on(drive)
+    assert (await world.find(session_id)).status == session_pb2.SESSION_STATUS_COMPLETED
+    assert (await world.kinds(session_id)).count("turn_started") == 2
+    assert drive.record.asked % 2 == 0
 
 
 async def test_a_turn_is_decided_anew_when_the_log_went_on_while_its_prompt_was_made() -> None:

@@ -117,7 +117,7 @@ async def test_the_next_try_of_a_turn_asks_for_the_same_effect() -> None:
 
     assert world.tools.done == ['book {"seat": 1}']
     assert [one.outcome.replayed for one in await events(world, session_id, "tool_finished")] == [False, True]
-    assert (await world.find(session_id)).cost_micros_usd == 7 + 7 + 7
+    assert (await world.find(session_id)).cost_micros_usd == 7 + 7 + 7 + 7
 
 
 async def test_what_a_model_asked_for_before_the_last_event_in_the_log_is_not_forgotten() -> None:

@@ -14,7 +14,7 @@ from services.orchestrator.checkpoints.keeper import Checkpoints, Mark
 from services.orchestrator.checkpoints.store import CheckpointFilter
 from services.orchestrator.checkpoints.store_memory import MemoryCheckpointStore
 from services.orchestrator.errors import CheckpointIncompatible, CheckpointNotFound
-from services.orchestrator.graphs import shapes
+from services.orchestrator.graphs import outcome, shapes
 from services.orchestrator.graphs.state import GraphState, fold
 from services.orchestrator.peers import Utterance
 from services.orchestrator.store import KeptGraph
@@ -153,6 +153,24 @@ async def test_a_time_budget_that_ran_out_leaves_a_checkpoint_from_which_a_later
     assert sum("Do a." in utterance.lines[-1].text for utterance in world.inference.started) == 1
 
 
+async def test_a_graph_set_aside_before_anything_ended_leaves_a_checkpoint_too() -> None:
+    world = World()
+    world.inference.held_at = 1
+    kept = await world.execute(*CHAIN)
+    for _ in range(7):
+        drive = await world.graph_driver().open(await world.claim(), asyncio.Event())
+        rests = await drive.go()
+        await drive.stop()
+        world.clock.advance(TTL * 2)
+    assert rests
+    failed = await world.find(kept.session.id)
+    world.inference.release()
+    again = await resumed(world, failed.failure.metadata["last_checkpoint_id"])
+    await world.drive()
+    assert failed.failure.reason == Reason.ERROR_REASON_SESSION_POISONED
+    assert (await world.find(again.session.id)).status == session_pb2.SESSION_STATUS_COMPLETED
+
+
 async def test_a_manual_interruption_leaves_a_checkpoint_to_go_on_from() -> None:
     world = World()
     kept = await world.execute(node("a"), node("b", "a"))
@@ -192,7 +210,10 @@ async def test_any_checkpoint_of_a_run_can_be_gone_on_from() -> None:
         assert len(world.inference.started) - before == 4 - len(state.results)
 
 
-async def test_a_try_in_flight_in_a_checkpoint_is_asked_for_again_under_its_key_and_not_paid_twice() -> None:
+@pytest.mark.parametrize("wanted", [None, shapes.graph(task_graph_pb2.TaskGraph(nodes=[node("a"), node("b", "a")]))])
+async def test_a_try_in_flight_in_a_checkpoint_is_asked_for_again_under_its_key_and_not_paid_twice(
+    wanted: task_graph_pb2.TaskGraph | None,
+) -> None:
     world = World()
     world.inference.held_at = 3
     kept = await world.execute(node("a"), node("b", "a"))
@@ -203,7 +224,7 @@ async def test_a_try_in_flight_in_a_checkpoint_is_asked_for_again_under_its_key_
     watching.stop()
     world.inference.release()
     world.leases.release(await _expired(world), ready=False)
-    again = await resumed(world, made.id)
+    again = await resumed(world, made.id, wanted)
     await world.drive()
     assert [dict(one)["status"] for one in made.tool_results] == ["TASK_STATUS_RUNNING"]
     assert await states(world, again.graph.id) == {"a": "COMPLETED", "b": "COMPLETED"}
@@ -228,6 +249,17 @@ async def test_another_graph_takes_over_results_of_nodes_that_are_the_same_down_
     assert len(world.inference.started) - before == 4
 
 
+async def test_a_try_in_flight_on_other_ground_is_asked_something_else() -> None:
+    play = Play([node("a", max_attempts=1), node("b", "a", condition="!results.a.success")])
+    play.step()
+    play.write(outcome.broke_off("a", play.state.trying["a"], failure(retryable=False)))
+    play.step()
+    play.step()
+    made = form.read(form.of_graph(play.state, "chk_1", now=play.clock.now()))
+    assert list(made.metadata["partial"]) == ["b"]
+    assert form.resumption(made, None).keys == {}
+
+
 async def test_what_failed_or_was_skipped_is_decided_anew() -> None:
     play = Play(
         [node("a", max_attempts=1), node("b", "a"), node("c", "a", condition="!results.a.success"), node("d", "c")],
@@ -244,12 +276,18 @@ class Away(MemoryCheckpointStore):
         raise Unavailable("the place does not answer")
 
 
-async def test_a_place_that_is_away_stops_no_graph() -> None:
+async def test_a_place_that_is_away_stops_no_graph_and_no_failure_names_what_is_not_there() -> None:
     world = World(checkpoint_store=Away())
     kept = await world.execute(*CHAIN, **policy(STEP))
     await world.drive()
+    world.inference.failures = [EXHAUSTED]
+    failing = await world.execute(*CHAIN)
+    await world.drive()
+    failure = (await world.find(failing.session.id)).failure
     assert (await world.find(kept.session.id)).status == session_pb2.SESSION_STATUS_COMPLETED
     assert await saved(world, kept.session.id) == []
+    assert failure.reason == Reason.ERROR_REASON_BUDGET_EXHAUSTED
+    assert "last_checkpoint_id" not in failure.metadata
 
 
 class Slow(MemoryCheckpointStore):
@@ -311,6 +349,19 @@ async def test_a_checkpoint_of_another_version_is_refused_with_what_is_known(sto
     with pytest.raises(CheckpointIncompatible) as raised:
         form.read(stored)
     assert "1.1" in raised.value.facts["known"]
+
+
+async def test_one_that_cannot_be_read_hides_no_other() -> None:
+    world = World()
+    kept = await world.execute(*CHAIN)
+    await world.drive()
+    made = await world.graphs.save(TENANT, kept.graph.id, notes={})
+    await world.checkpoint_store.save(TENANT, "chk_zz", {**SEED_FORM, "id": "chk_zz", "version": "9.0"})
+    found = await world.checkpoints.every(TENANT, CheckpointFilter(), page=Page())
+    assert [(one.id, one.version, bool(one.metadata)) for one in found] == [
+        ("chk_zz", "9.0", False),
+        (made.id, form.VERSION, True),
+    ]
 
 
 async def test_a_checkpoint_that_is_not_there_is_not_found() -> None:

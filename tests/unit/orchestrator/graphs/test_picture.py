@@ -33,5 +33,16 @@ def test_the_svg_is_whole_and_puts_each_level_in_a_column() -> None:
     assert [title.text for title in root.findall(f"{_SVG}g/{_SVG}title")] == [node.id for node in NODES]
 
 
+def test_no_label_is_wider_than_its_box() -> None:
+    longest = [Drawn("W" * 64, f"{'W' * 60}@1.0.0", "cancelled", ()), Drawn("a", "Hermes@1.0.0", "completed", ())]
+    for group in ET.fromstring(svg(longest)).findall(f"{_SVG}g"):
+        box, *labels = group.findall(f"{_SVG}rect") + group.findall(f"{_SVG}text")
+        end = int(box.get("x", "")) + int(box.get("width", ""))
+        # A character of a monospaced font is 0.6 times its size wide.
+        assert max(int(label.get("x", "")) + len(label.text or "") * 12 * 0.6 for label in labels) <= end
+        assert (labels[1].text or "").endswith((" · cancelled", " · completed"))
+    assert "font:12px monospace" in svg(longest)
+
+
 def test_a_graph_without_nodes_is_an_empty_picture() -> None:
     assert ET.fromstring(svg([])).tag == f"{_SVG}svg"

@@ -200,6 +200,27 @@ async def test_a_network_error_is_bridged() -> None:
     assert "task_interrupted" not in await world.kinds(kept.session.id)
 
 
+async def test_a_result_has_the_tokens_and_the_money_of_all_tries() -> None:
+    world = World()
+    world.inference.failures = [Unavailable("the stream broke"), Unavailable("and again")]
+    kept = await world.execute(node("a"))
+    await world.drive()
+    (result,) = (await world.graphs.shown(TENANT, kept.graph.id)).results
+    session = await world.find(kept.session.id)
+    assert (result.retries, result.cost_micros_usd, session.cost_micros_usd) == (2, 21, 21)
+    assert (result.usage.input_tokens, session.usage.input_tokens, session.usage.output_tokens) == (30, 30, 18)
+
+
+async def test_what_failed_for_good_has_been_paid_for_all_the_same() -> None:
+    world = World()
+    plan = node("p", kind=task_graph_pb2.TASK_KIND_PLANNER, max_attempts=2)
+    kept = await world.execute(plan)
+    await world.drive()
+    (result,) = (await world.graphs.shown(TENANT, kept.graph.id)).results
+    assert result.failure.reason == Reason.ERROR_REASON_TASK_OUTPUT_INVALID
+    assert (result.cost_micros_usd, (await world.find(kept.session.id)).cost_micros_usd) == (14, 14)
+
+
 async def test_a_providers_rate_limit_is_waited_out() -> None:
     world = World()
     world.inference.refusals = [LIMITED, LIMITED]

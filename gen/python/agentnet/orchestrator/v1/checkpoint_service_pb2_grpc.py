@@ -78,8 +78,8 @@ class CheckpointServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """Lists checkpoints, newest first.
-        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID); FAILED_PRECONDITION (CHECKPOINT_INCOMPATIBLE).
+        """Lists checkpoints, newest first. One of a version this mesh cannot read has its id, agent, run and version alone.
+        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,8 +25,8 @@ class CheckpointServiceStub:
     Errors: NOT_FOUND (CHECKPOINT_NOT_FOUND); FAILED_PRECONDITION (CHECKPOINT_INCOMPATIBLE).
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_service_pb2.ListCheckpointsRequest, _checkpoint_service_pb2.ListCheckpointsResponse]
-    """Lists checkpoints, newest first.
-    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID); FAILED_PRECONDITION (CHECKPOINT_INCOMPATIBLE).
+    """Lists checkpoints, newest first. One of a version this mesh cannot read has its id, agent, run and version alone.
+    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
     """
     DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_checkpoint_service_pb2.DeleteCheckpointRequest, _checkpoint_service_pb2.DeleteCheckpointResponse]
     """Deletes a checkpoint for good.
@@ -62,8 +62,8 @@ class CheckpointServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _checkpoint_service_pb2.ListCheckpointsRequest,
         context: _aio.ServicerContext[_checkpoint_service_pb2.ListCheckpointsRequest, _abc.Awaitable[_checkpoint_service_pb2.ListCheckpointsResponse]],
     ) -> _abc.Awaitable[_checkpoint_service_pb2.ListCheckpointsResponse]:
-        """Lists checkpoints, newest first.
-        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID); FAILED_PRECONDITION (CHECKPOINT_INCOMPATIBLE).
+        """Lists checkpoints, newest first. One of a version this mesh cannot read has its id, agent, run and version alone.
+        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod

@@ -23,24 +23,25 @@ _sym_db = _symbol_database.Default()
 
 
 from agentnet.common.v1 import failure_pb2 as agentnet_dot_common_dot_v1_dot_failure__pb2
+from agentnet.common.v1 import usage_pb2 as agentnet_dot_common_dot_v1_dot_usage__pb2
 from agentnet.orchestrator.v1 import task_graph_pb2 as agentnet_dot_orchestrator_dot_v1_dot_task__graph__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/orchestrator/v1/task_event.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\"\xe1\x01\n\x0bTaskStarted\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12\x1a\n\x08\x66\x61llback\x18\x04 \x01(\x08R\x08\x66\x61llback\x12\x17\n\x07turn_id\x18\x05 \x01(\tR\x06turnId\x12\x16\n\x06prompt\x18\x06 \x01(\tR\x06prompt\x12<\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0b\x32$.agentnet.orchestrator.v1.ToolEffectR\x06\x65\x66\x66\x65\x63t\"z\n\x0fTaskInterrupted\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x35\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\"\x91\x01\n\x0cTaskFinished\x12<\n\x06result\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.TaskResultR\x06result\x12\x43\n\x08progress\x18\x02 \x01(\x0b\x32\'.agentnet.orchestrator.v1.GraphProgressR\x08progress\"\xa1\x01\n\nGraphGrown\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x38\n\x05nodes\x18\x02 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12@\n\x07rewired\x18\x03 \x03(\x0b\x32&.agentnet.orchestrator.v1.DependenciesR\x07rewired\"F\n\x0c\x44\x65pendencies\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n\ndepends_on\x18\x02 \x03(\tR\tdependsOnb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/orchestrator/v1/task_event.proto\x12\x18\x61gentnet.orchestrator.v1\x1a agentnet/common/v1/failure.proto\x1a\x1e\x61gentnet/common/v1/usage.proto\x1a)agentnet/orchestrator/v1/task_graph.proto\"\xe1\x01\n\x0bTaskStarted\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12\x1a\n\x08\x66\x61llback\x18\x04 \x01(\x08R\x08\x66\x61llback\x12\x17\n\x07turn_id\x18\x05 \x01(\tR\x06turnId\x12\x16\n\x06prompt\x18\x06 \x01(\tR\x06prompt\x12<\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0b\x32$.agentnet.orchestrator.v1.ToolEffectR\x06\x65\x66\x66\x65\x63t\"\xd3\x01\n\x0fTaskInterrupted\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x35\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.agentnet.common.v1.FailureR\x07\x66\x61ilure\x12/\n\x05usage\x18\x04 \x01(\x0b\x32\x19.agentnet.common.v1.UsageR\x05usage\x12&\n\x0f\x63ost_micros_usd\x18\x05 \x01(\x03R\rcostMicrosUsd\"\x91\x01\n\x0cTaskFinished\x12<\n\x06result\x18\x01 \x01(\x0b\x32$.agentnet.orchestrator.v1.TaskResultR\x06result\x12\x43\n\x08progress\x18\x02 \x01(\x0b\x32\'.agentnet.orchestrator.v1.GraphProgressR\x08progress\"\xa1\x01\n\nGraphGrown\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x38\n\x05nodes\x18\x02 \x03(\x0b\x32\".agentnet.orchestrator.v1.TaskNodeR\x05nodes\x12@\n\x07rewired\x18\x03 \x03(\x0b\x32&.agentnet.orchestrator.v1.DependenciesR\x07rewired\"F\n\x0c\x44\x65pendencies\x12\x17\n\x07node_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n\ndepends_on\x18\x02 \x03(\tR\tdependsOnb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.task_event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTARTED']._serialized_start=149
-  _globals['_TASKSTARTED']._serialized_end=374
-  _globals['_TASKINTERRUPTED']._serialized_start=376
-  _globals['_TASKINTERRUPTED']._serialized_end=498
-  _globals['_TASKFINISHED']._serialized_start=501
-  _globals['_TASKFINISHED']._serialized_end=646
-  _globals['_GRAPHGROWN']._serialized_start=649
-  _globals['_GRAPHGROWN']._serialized_end=810
-  _globals['_DEPENDENCIES']._serialized_start=812
-  _globals['_DEPENDENCIES']._serialized_end=882
+  _globals['_TASKSTARTED']._serialized_start=181
+  _globals['_TASKSTARTED']._serialized_end=406
+  _globals['_TASKINTERRUPTED']._serialized_start=409
+  _globals['_TASKINTERRUPTED']._serialized_end=620
+  _globals['_TASKFINISHED']._serialized_start=623
+  _globals['_TASKFINISHED']._serialized_end=768
+  _globals['_GRAPHGROWN']._serialized_start=771
+  _globals['_GRAPHGROWN']._serialized_end=932
+  _globals['_DEPENDENCIES']._serialized_start=934
+  _globals['_DEPENDENCIES']._serialized_end=1004
 # @@protoc_insertion_point(module_scope)

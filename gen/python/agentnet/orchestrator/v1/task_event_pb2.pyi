@@ -4,6 +4,7 @@ isort:skip_file
 What happens in a task graph, as events of its session's log."""
 
 from agentnet.common.v1 import failure_pb2 as _failure_pb2
+from agentnet.common.v1 import usage_pb2 as _usage_pb2
 from agentnet.orchestrator.v1 import task_graph_pb2 as _task_graph_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -79,13 +80,21 @@ class TaskInterrupted(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_MICROS_USD_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     turn_id: _builtins.str
     """The try that broke off."""
+    cost_micros_usd: _builtins.int
+    """Money it spent all the same, in micro-USD."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why."""
+
+    @_builtins.property
+    def usage(self) -> _usage_pb2.Usage:
+        """Tokens it spent all the same, as far as its end was heard."""
 
     def __init__(
         self,
@@ -93,10 +102,12 @@ class TaskInterrupted(_message.Message):
         node_id: _builtins.str = ...,
         turn_id: _builtins.str = ...,
         failure: _failure_pb2.Failure | None = ...,
+        usage: _usage_pb2.Usage | None = ...,
+        cost_micros_usd: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "node_id", b"node_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros_usd", b"cost_micros_usd", "failure", b"failure", "node_id", b"node_id", "turn_id", b"turn_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

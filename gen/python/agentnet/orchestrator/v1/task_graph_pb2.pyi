@@ -311,6 +311,7 @@ class TaskNode(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     ARGUMENT_EXPRESSIONS_FIELD_NUMBER: _builtins.int
+    GROWN_BY_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     ASSIGNED_AGENT_FIELD_NUMBER: _builtins.int
     AGENT_NAME_FIELD_NUMBER: _builtins.int
@@ -345,6 +346,8 @@ class TaskNode(_message.Message):
     `agent` then says on whose behalf; empty: of who executes the graph. `prompt`, `fallback_agent` and kinds other than
     worker have no part in it. The call has its effect once, whatever dies: see ToolEffect. Empty: an agent's work.
     """
+    grown_by: _builtins.str
+    """The planner whose answer it is part of, or the aggregator it prepares. Ignored in requests. Empty: it was there from the start."""
     task_id: _builtins.str
     """Another name of `id`."""
     assigned_agent: _builtins.str
@@ -407,6 +410,7 @@ class TaskNode(_message.Message):
         tool: _builtins.str = ...,
         arguments: _struct_pb2.Struct | None = ...,
         argument_expressions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        grown_by: _builtins.str = ...,
         task_id: _builtins.str = ...,
         assigned_agent: _builtins.str = ...,
         agent_name: _builtins.str = ...,
@@ -418,7 +422,7 @@ class TaskNode(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "arguments", b"arguments", "max_retries", b"max_retries", "retry_on_failure", b"retry_on_failure", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "agent", b"agent", "agent_name", b"agent_name", "aggregation", b"aggregation", "argument_expressions", b"argument_expressions", "arguments", b"arguments", "assigned_agent", b"assigned_agent", "condition", b"condition", "dependencies", b"dependencies", "depends_on", b"depends_on", "deps", b"deps", "edge_conditions", b"edge_conditions", "fallback_agent", b"fallback_agent", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "max_retries", b"max_retries", "prompt", b"prompt", "retry_on_failure", b"retry_on_failure", "score", b"score", "task_id", b"task_id", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_retry_on_failure", b"_retry_on_failure", "_timeout_seconds", b"_timeout_seconds", "agent", b"agent", "agent_name", b"agent_name", "aggregation", b"aggregation", "argument_expressions", b"argument_expressions", "arguments", b"arguments", "assigned_agent", b"assigned_agent", "condition", b"condition", "dependencies", b"dependencies", "depends_on", b"depends_on", "deps", b"deps", "edge_conditions", b"edge_conditions", "fallback_agent", b"fallback_agent", "grown_by", b"grown_by", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "max_retries", b"max_retries", "prompt", b"prompt", "retry_on_failure", b"retry_on_failure", "score", b"score", "task_id", b"task_id", "timeout", b"timeout", "timeout_seconds", b"timeout_seconds", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
     _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
