@@ -44,7 +44,7 @@ async def whole(served: Replica, keys: Keys, text: str = "Hello?") -> pb.Generat
 async def test_identical_requests_at_two_replicas_share_one_call(keys: Keys, redis: Redis) -> None:
     async with leading(keys, redis) as (one, gate, caller), replica(keys, redis) as other:
         followers = [asyncio.create_task(generated(other, keys, asked(generation_id=f"gen_{n}"))) for n in (2, 3)]
-        await until(lambda: all(len(found.events) == 2 for found in other.engine.live()) and other.engine.live())
+        await until(lambda: [len(found.events) for found in other.engine.live()] == [2, 2])
         gate.set()
         for events in await asyncio.gather(*followers):
             assert text_of(events) == "One two."
