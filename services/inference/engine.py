@@ -56,11 +56,25 @@ class Engine:
 
         What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
         """
-        key, packing, gather = (principal.tenant_id, order.generation_id), order.packing, order.gather
         generation = await (self._admitted if order.fresh else self._started)(principal, order)
         if generation:
-            return generation.read(0, packing=packing, gather=gather)
-        return self.attach(*key, after=0, packing=packing)
+            return generation.read(0, packing=order.packing, gather=order.gather)
+        return self._begun_before(principal, order)
+
+    async def _begun_before(self, principal: Principal, order: Order) -> AsyncGenerator[bytes, None]:
+        """The events of what a call before has begun; whose claim was left without a generation, it is begun here."""
+        try:
+            held = self.attach(principal.tenant_id, order.generation_id, after=0, packing=order.packing)
+            async with aclosing(held) as events:
+                async for event in events:
+                    yield event
+        except GenerationNotFound:
+            generation = await self._started(principal, order)
+            if generation is None:
+                raise
+            async with aclosing(generation.read(0, packing=order.packing, gather=order.gather)) as events:
+                async for event in events:
+                    yield event
 
     async def attach(
         self, tenant: str, generation_id: str, *, after: int, packing: bool = False

@@ -60,6 +60,16 @@ async def test_the_same_id_many_times_at_once_is_one_call(served: Replica, keys:
     assert (len(served.model.calls), len(served.cost.reserved), len(served.cost.settled)) == (1, 1, 1)
 
 
+async def test_a_claim_without_a_generation_does_not_outlast_its_mark(
+    served: Replica, keys: Keys, redis: Redis
+) -> None:
+    """As one is left by a replica that died, or lost Redis, between claiming and starting."""
+    served.model.steps = ["One ", "two."]
+    await redis.set("gen-owner:acme:gen_1", b"1", px=300)
+    assert text_of(await generated(served, keys, request())) == "One two."
+    assert len(served.cost.settled) == 1
+
+
 async def test_a_late_reader_gets_all_or_what_it_has_not_seen(served: Replica, keys: Keys) -> None:
     served.model.steps = ["One ", "two."]
     first = await generated(served, keys, request())
