@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from shared.log import log
@@ -31,6 +31,23 @@ async def stopped(task: asyncio.Task[None]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Runs all until one fails or this is cancelled; then cancels the others until they end. A TaskGroup cancels each
+    once, which a call of Redis under way may lose on Python 3.11, and waits for ever.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in ended:
+            task.result()
+    finally:
+        while left := [task for task in tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            with suppress(asyncio.CancelledError):  # of who cancels this again meanwhile
+                await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 async def _forever(name: str, work: Work) -> None:

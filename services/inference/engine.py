@@ -27,6 +27,7 @@ from shared.clock import Clock
 from shared.errors import ResourceExhausted
 from shared.identity import Principal
 from shared.log import log
+from shared.tasks import together
 
 _KEEP_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 2.0
@@ -117,9 +118,7 @@ class Engine:
 
     async def tend(self) -> None:
         """Writes the tail and gives signs of life of silent generations, for as long as the service runs."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.tail.write(self.running))
-            tasks.create_task(self._beat())
+        await together(self.tail.write(self.running), self._beat())
 
     async def _beat(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from services.inference.generation import HEARTBEAT, Generation, heartbeat
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.redis import RedisLost
+from shared.tasks import together
 
 _FLUSH_SECONDS: Final = 0.2
 # What another replica's readers follow is not kept back for the batch, and they look as often while something comes.
@@ -51,9 +52,7 @@ class GenerationTail:
 
     async def write(self, running: Callable[[], Iterable[Generation]]) -> None:
         """Writes what is noted and tends the marks of what runs, for as long as the service does."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write())
-            tasks.create_task(self._tend_all(running))
+        await together(self._write(), self._tend_all(running))
 
     async def _write(self) -> None:
         while True:
