@@ -26,11 +26,12 @@ async def supervised(name: str, work: Work) -> AsyncIterator[None]:
         await stopped(task)
 
 
-async def stopped(task: asyncio.Task[None]) -> None:
-    """Cancels a task until it ends: `asyncio.wait_for` of Python 3.11 loses a cancellation that meets a result."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
+async def stopped(*tasks: asyncio.Task[None]) -> None:
+    """Cancels tasks until they end: `asyncio.wait_for` of Python 3.11 loses a cancellation that meets a result."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 async def together(*works: Coroutine[Any, Any, None]) -> None:
@@ -43,11 +44,9 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
         for task in ended:
             task.result()
     finally:
-        while left := [task for task in tasks if not task.done()]:
-            for task in left:
-                task.cancel()
+        while not all(task.done() for task in tasks):
             with suppress(asyncio.CancelledError):  # of who cancels this again meanwhile
-                await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
+                await stopped(*tasks)
 
 
 async def _forever(name: str, work: Work) -> None:

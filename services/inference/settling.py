@@ -6,7 +6,6 @@ file before cost is told. Cost knows an attempt by its id, so telling it twice d
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import datetime
 
@@ -15,6 +14,7 @@ from services.inference.providers.contract import Usage
 from shared.errors import MeshError
 from shared.identity import CredentialKind, Grant, Principal
 from shared.outbox import Outbox
+from shared.tasks import together
 
 
 class KeptCost:
@@ -60,9 +60,7 @@ class KeptCost:
 
     async def run(self) -> None:
         """Delivers what could not be, and what an earlier process left, for as long as the service runs."""
-        async with asyncio.TaskGroup() as tasks:
-            for outbox in (self._left, self._begun):
-                tasks.create_task(outbox.run(self._deliver))
+        await together(*(outbox.run(self._deliver) for outbox in (self._left, self._begun)))
 
     async def _deliver(self, record: bytes) -> None:
         settlement = _read(record)

@@ -29,8 +29,8 @@ KEPT = {
     "inference": "prompt_version prompt_label",
     "gateway": "event delivery",
 }
-# Read by the driver for all tenants, in the order of its key, and emptied as it is read; counters are found by their budget.
-ELSEWISE = {"orchestrator.happening", "cost.budget_counter"}
+# Read by the driver for all tenants, in the order of its key, and emptied as it is read.
+QUEUES = {"orchestrator.happening"}
 
 
 @pytest.mark.parametrize("table", SEED_TABLES)
@@ -79,12 +79,15 @@ async def test_every_table_of_a_tenant_is_found_by_an_index_and_not_by_reading_i
             "select c.oid::regclass::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace "
             "join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' "
             "where c.relkind = 'r' and n.nspname = any($1) and not exists (select from pg_index i "
-            "where i.indrelid = c.oid and (i.indkey[0] = a.attnum or i.indpred is not null))",
+            "where i.indrelid = c.oid and (i.indkey[0] = a.attnum or i.indpred is not null "
+            # or by the key of what it belongs to, which is the tenant's
+            "or a.attnum = any(i.indkey) and exists (select from pg_constraint f where f.conrelid = c.oid "
+            "and f.contype = 'f' and f.conkey @> array[a.attnum, i.indkey[0]])))",
             ["gateway", "orchestrator", "inference", "tools", "policy", "memory", "cost"],
         )
     finally:
         await connection.close()
-    assert {row["name"] for row in bare} == ELSEWISE
+    assert {row["name"] for row in bare} == QUEUES
 
 
 async def test_every_table_forces_row_level_security_by_tenant(postgres: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -287,6 +288,32 @@ async def test_no_role_changes_an_entry(replica: Replica, tenant: str, postgres:
     finally:
         await connection.close()
     assert await replica.ledger.events(tenant, Filter(), newest_first=True, page=Page()) == [kept]
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("lease", "micros_usd"),
+        *(("cost_event", name) for name in ("tokens_input", "tokens_output", "cost_micros_usd", "attempt")),
+    ],
+)
+async def test_no_amount_is_below_zero(
+    replica: Replica, tenant: str, postgres: Cluster, table: str, column: str
+) -> None:
+    """The database says so itself: a row like one it has, with another id and that amount, is not taken."""
+    await replica.ledger.settle(tenant, call(), Usage(1, 2))
+    await replica.reserve(tenant, call(), 1)
+    connection = await asyncpg.connect(postgres.dsn("cost"))
+    try:
+        await connection.execute("select set_config('app.tenant', $1, false)", tenant)
+        changed = json.dumps({"generation_id": "gen_other", column: -1})
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute(
+                f"insert into {table} select (jsonb_populate_record(known, $1)).* from {table} known", changed
+            )
+    finally:
+        await connection.close()
 
 
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)
