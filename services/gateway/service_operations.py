@@ -39,7 +39,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
     async def Run(self, request: run_service_pb2.RunRequest, context: Any) -> run_service_pb2.RunResponse:
         prompt = fields.required(request.prompt, "prompt", limit=_LONGEST)
         model = PREFIX + fields.text(request.agent, "agent", limit=200) if request.agent else request.model
-        ask = Ask(model, (Message(Role.USER, (prompt,)),), max_tokens=request.max_output_tokens)
+        ask = Ask(model, (Message(Role.USER, (prompt,)),), max_tokens=request.max_output_tokens, whole=True)
         return _answer(await whole(self._answerers.answer(ask)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +13,13 @@ from typing import Any, Final
 import aiohttp
 from pydantic import SecretStr
 
+from shared.log import log
 from shared.sealed import MasterKey, SealBroken, Sealed
 
 MASTER_KEY: Final = "AGENTNET_SECRETS_KEY"
 _SECONDS: Final = 10.0
+_AGAIN_SECONDS: Final = 10.0
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OK: Final = 200
 
 
@@ -24,7 +28,7 @@ class CredentialMissing(ValueError):
 
 
 class Credentials:
-    """Reads references once, at start."""
+    """Reads references."""
 
     def __init__(self, session: aiohttp.ClientSession, environment: Mapping[str, str] = os.environ) -> None:
         self._session = session
@@ -43,13 +47,20 @@ class Credentials:
         if not colon or scheme not in self._readers:
             known = ", ".join(f"{scheme}:" for scheme in self._readers)
             raise CredentialMissing(f"a credential is given by reference, beginning with one of {known}")
-        async with asyncio.timeout(_SECONDS):
-            found = await self._readers[scheme](place)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                found = (await self._readers[scheme](place)).strip()
+        except TimeoutError:
+            raise CredentialMissing(f"{reference} was not read within {_SECONDS:g} seconds") from None
         if not found:
             raise CredentialMissing(f"{reference} is empty")
+        if not (found.isascii() and found.isprintable()):
+            raise CredentialMissing(f"{reference} holds characters that no key has")
         return SecretStr(found)
 
     async def _from_environment(self, name: str) -> str:
+        if not _VARIABLE.fullmatch(name):  # perhaps the key itself: it is not quoted
+            raise CredentialMissing("env: takes the name of a variable, of letters, digits and _")
         if name not in self._environment:
             raise CredentialMissing(f"the environment has no {name}")
         return self._environment[name]
@@ -81,16 +92,31 @@ class Credentials:
         if namespace := self._environment.get("VAULT_NAMESPACE"):
             headers["x-vault-namespace"] = namespace
         mount, _, rest = path.partition("/")
-        async with self._session.get(f"{address.rstrip('/')}/v1/{mount}/data/{rest}", headers=headers) as answer:
-            if answer.status != _OK:
-                raise CredentialMissing(f"vault answers {answer.status} for {path}")
-            return _field((await answer.json())["data"]["data"], field, path)
+        url = f"{address.rstrip('/')}/v1/{mount}/data/{rest}"
+        try:
+            async with self._session.get(url, headers=headers) as answer:
+                status, body = answer.status, await answer.read()
+        except aiohttp.ClientError as error:
+            raise CredentialMissing(f"vault at VAULT_ADDR cannot be reached: {type(error).__name__}") from None
+        if status != _OK:
+            raise CredentialMissing(f"vault answers {status} for {path}")
+        try:
+            found = json.loads(body)["data"]["data"]
+        except (ValueError, TypeError, KeyError):
+            found = None
+        return _field(found, field, path)
 
     async def _from_aws(self, place: str) -> str:
         """AWS Secrets Manager, with botocore's own search for credentials and region (extra `aws`)."""
         name, _, field = place.partition("#")
         text = await asyncio.to_thread(_aws_secret, name)
-        return _field(json.loads(text), field, name) if field else text
+        if not field:
+            return text
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        return _field(found, field, name)
 
 
 def _aws_secret(name: str) -> str:
@@ -103,11 +129,45 @@ def _aws_secret(name: str) -> str:
         answer: dict[str, Any] = get_session().create_client("secretsmanager").get_secret_value(SecretId=name)
     except (BotoCoreError, ClientError) as error:
         raise CredentialMissing(f"AWS Secrets Manager does not give {name}: {type(error).__name__}") from None
+    if "SecretString" not in answer:
+        raise CredentialMissing(f"{name} in AWS Secrets Manager is binary, not text")
     return str(answer["SecretString"])
 
 
-def _field(found: Mapping[str, Any], field: str, where: str) -> str:
+def _field(found: object, field: str, where: str) -> str:
     name = field or "value"
-    if name not in found:
-        raise CredentialMissing(f"{where} has no field {name}")
+    if not isinstance(found, Mapping):
+        raise CredentialMissing(f"{where} holds no fields")
+    if not isinstance(found.get(name), str):
+        raise CredentialMissing(f"{where} has no field {name} of text")
     return str(found[name])
+
+
+class Proof:
+    """The headers that prove a key to its provider. Where it refuses them the reference is read again, at most once in
+    ten seconds: a key may be replaced while the mesh runs.
+    """
+
+    def __init__(
+        self, read: Callable[[], Awaitable[SecretStr]], key: SecretStr, shown: Callable[[SecretStr], Mapping[str, str]]
+    ) -> None:
+        self.headers = shown(key)
+        self._read = read
+        self._shown = shown
+        self._reading = asyncio.Lock()
+        self._read_at = -_AGAIN_SECONDS
+
+    async def renewed(self, refused: Mapping[str, str]) -> bool:
+        """Whether there are other headers by now than those that were refused."""
+        async with self._reading:
+            now = asyncio.get_running_loop().time()
+            if self.headers == refused and now - self._read_at >= _AGAIN_SECONDS:
+                self._read_at = now
+                await self._renew()
+        return self.headers != refused
+
+    async def _renew(self) -> None:
+        try:
+            self.headers = self._shown(await self._read())
+        except CredentialMissing as error:
+            log.warning("provider.key_not_read_again", error=str(error))

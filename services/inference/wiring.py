@@ -26,7 +26,7 @@ from services.inference.catalog import (
     checked,
     read_catalog,
 )
-from services.inference.credentials import CredentialMissing, Credentials
+from services.inference.credentials import CredentialMissing, Credentials, Proof
 from services.inference.embeddings.late import MODEL as EMBEDDING_MODEL
 from services.inference.embeddings.models import RemoteEmbeddings
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
@@ -172,26 +172,29 @@ class _Wiring:
         return {name: OpenAIMedia(provider, **self._media_paths.get(name, {})) for name, provider in serving.items()}
 
     async def _embedding(self, name: str, entry: EmbeddingEntry, provider: ProviderEntry) -> RemoteEmbeddings:
-        key = await self._key(entry.provider, provider)
         url = provider.base_url or _BASE_URLS[provider.kind]
-        endpoint = EmbeddingEndpoint(
-            entry.provider, url, key.get_secret_value(), entry.model or name, entry.timeout, entry.width
-        )
+        proof = await self._proof(entry.provider, provider)
+        endpoint = EmbeddingEndpoint(entry.provider, url, proof, entry.model or name, entry.timeout, entry.width)
         return RemoteEmbeddings(endpoint, entry.window)
 
     async def _provider(self, name: str, entry: ProviderEntry) -> Provider:
         if entry.kind is Kind.SYNTHETIC:
             return SyntheticProvider(gap=self._settings.synthetic_gap * 0)
-        key = await self._key(name, entry)
         if entry.kind is Kind.PLUGIN:
-            return _plugin(name, entry, key, self._session)
+            return _plugin(name, entry, await self._key(name, entry), self._session)
         if entry.kind is Kind.AZURE:
             self._media_paths[name] = {"path": azure_path(entry.api_version)}
-        url = entry.base_url or _BASE_URLS[entry.kind]
-        return self._http(name, url, dialect(entry), _proof(entry.kind, key))
+        url, proof = entry.base_url or _BASE_URLS[entry.kind], await self._proof(name, entry)
+        return HttpProvider(Endpoint(name, url, proof=proof), dialect(entry), self._session, turns=self._turns)
+
+    async def _proof(self, name: str, entry: ProviderEntry) -> Proof | None:
+        key = await self._key(name, entry)
+        if not key.get_secret_value():
+            return None
+        return Proof(lambda: self._key(name, entry), key, lambda found: _shown(entry.kind, found))
 
     async def _key(self, name: str, entry: ProviderEntry) -> SecretStr:
-        if not entry.api_key:
+        if not entry.api_key or self._settings.replay is ReplayMode.STRICT:  # then nobody is called
             return SecretStr("")
         try:
             return await self._credentials.read(entry.api_key)
@@ -261,9 +264,7 @@ def dialect(entry: ProviderEntry) -> Dialect:
             return ChatDialect()
 
 
-def _proof(kind: Kind, key: SecretStr) -> Mapping[str, str]:
-    if not key.get_secret_value():
-        return {}
+def _shown(kind: Kind, key: SecretStr) -> Mapping[str, str]:
     if kind is Kind.AZURE:
         return {"api-key": key.get_secret_value()}
     if kind is Kind.ANTHROPIC:
@@ -276,7 +277,13 @@ def _plugin(name: str, entry: ProviderEntry, key: SecretStr, session: aiohttp.Cl
     if not found:
         raise CatalogInvalid(f"providers.{name}.plugin: no installed package has {entry.plugin} in {PLUGINS}")
     (point, *_) = found
-    provider: Provider = point.load()(name, {**entry.options, "api_key": key}, session)
+    where = f"providers.{name}.plugin: {entry.plugin}"
+    try:
+        provider: Provider = point.load()(name, {**entry.options, "api_key": key}, session)
+    except (ImportError, AttributeError, TypeError, LookupError, ValueError) as error:  # it is somebody else's code
+        raise CatalogInvalid(f"{where} cannot be made: {type(error).__name__}: {error}") from error
+    if getattr(provider, "name", "") != name or not callable(getattr(provider, "stream", None)):
+        raise CatalogInvalid(f"{where} must make what has the name {name}, as it was given, and streams calls")
     return provider
 
 

@@ -19,6 +19,7 @@ class Act(Enum):
 
     CUT = "resets the connection"
     HANG = "says nothing until the caller leaves"
+    MUTE = "the same, before it has answered with headers"
 
 
 Step = bytes | timedelta | Act
@@ -85,6 +86,9 @@ class OpenAIServer:
         answer = self.answers.pop(0)
         if answer.steps and answer.steps[0] is Act.CUT:
             return await self._cut(request)
+        if answer.steps and answer.steps[0] is Act.MUTE:
+            await self._hang(request)
+            return web.Response()
         kind = {"content-type": "text/event-stream" if answer.status == 200 else "application/json"}
         response = web.StreamResponse(status=answer.status, headers=kind | answer.headers)
         await response.prepare(request)

@@ -21,7 +21,7 @@ from shared.errors import Reason
 
 WORDS = ("Hello", ", ", "wörld", "!")
 TEXT = "".join(WORDS)
-KNOWN = frozenset({"words", "slow", "broken", "tools", "mesh", "gone"})
+KNOWN = frozenset({"words", "slow", "broken", "tools", "mesh", "gone", "anew"})
 PICTURE = b"RIFF\x00\xffWEBP"
 SOUND = bytes(range(256))
 
@@ -47,7 +47,7 @@ class GenerationCancelled(errors.Aborted):
 
 
 class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServicer, queue_rpc.QueueServiceServicer):
-    """`words` answers WORDS, `slow` never ends, `broken` breaks after a word, `poor` has no money,
+    """`words` answers WORDS, `slow` never ends, `broken` breaks after a word, `anew` begins anew after one, `poor` has no money,
     `tools` asks for two, `mesh` for the first it is given and then says what that brought. What is submitted waits while `busy`.
     """
 
@@ -180,6 +180,9 @@ class ScriptedInference(rpc.InferenceServiceServicer, media_rpc.MediaServiceServ
             raise ModelNotFound(f"no model {model}", model=model)
         started = gen.GenerationStarted(provider="script", model=model, input_tokens=7)
         yield self._event(generation_id, 1, started=started)
+        if model == "anew":
+            yield self._event(generation_id, 2, text=gen.TextProduced(text=WORDS[0], token_count=1))
+            yield self._event(generation_id, 3, failover=gen.Failover(from_model=model, to_model=model, restarted=True))
         for place, word in enumerate(WORDS):
             yield self._event(generation_id, place + 2, text=gen.TextProduced(text=word, token_count=1))
             if model == "broken":

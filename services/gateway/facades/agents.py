@@ -55,7 +55,8 @@ class Agents:
         finished = False
         try:
             yield Began(session.id, PREFIX + session.agents[0], session.start_time.seconds)
-            async with aclosing(self.watch(session.id)) as events, aclosing(_pieces(events)) as pieces:
+            events = self.watch(session.id)
+            async with aclosing(_pieces(_settled(events) if ask.whole else events)) as pieces:
                 async for piece in pieces:
                     finished = finished or isinstance(piece, Ended)
                     yield piece
@@ -65,17 +66,20 @@ class Agents:
             if not finished:
                 await self._leave(session.id)
 
-    async def follow(self, session_id: str) -> Pieces:
-        """A session's pieces from its first, live or past; leaving ends nothing. Raises MeshError."""
+    async def follow(self, session_id: str, *, whole: bool = False) -> Pieces:
+        """A session's pieces from its first, live or past, or when it is over; leaving ends nothing. Raises
+        MeshError.
+        """
         session = await self.session(session_id)
         yield Began(session_id, PREFIX + session.agents[0], session.start_time.seconds)
-        async with aclosing(self.watch(session_id)) as events, aclosing(_pieces(events)) as pieces:
+        events = self.watch(session_id)
+        async with aclosing(_pieces(_settled(events) if whole else events)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def finished(self, session_id: str) -> str:
         """What a session said, once it ends; its tokens are counted. Raises MeshError."""
-        found = await whole(self.follow(session_id))
+        found = await whole(self.follow(session_id, whole=True))
         await self._limits.spent(current().tenant_id, found.ended.spent.total)
         return found.text
 
@@ -142,22 +146,41 @@ class Agents:
             raise from_rpc(error) from error
 
 
+def _undone(event: event_pb2.SessionEvent) -> str:
+    """The turn whose text before it is void; empty: none's is."""
+    if event.failed_over.restarted:
+        return event.failed_over.turn_id
+    return event.turn_interrupted.turn_id
+
+
+async def _settled(events: Events) -> Events:
+    """A session's log when it is over, without what a turn said before it began anew."""
+    held: list[event_pb2.SessionEvent] = []
+    async with aclosing(events):
+        async for event in events:
+            if turn := _undone(event):
+                held = [one for one in held if one.tokens_produced.turn_id != turn]
+            else:
+                held.append(event)
+    for event in held:
+        yield event
+
+
 async def _pieces(events: Events) -> AsyncGenerator[Said | Ended, None]:
     """What the log says to a reader who cannot take anything back."""
     said, used = False, Spent()
-    async for event in events:
-        match event.WhichOneof("payload"):
-            case "tokens_produced":
-                said = True
-                yield Said(event.tokens_produced.text)
-            case "turn_finished":
-                used = spent(event.turn_finished.turn.usage)
-            case "turn_interrupted" if said:
-                raise AnswerUndone("the agent's answer broke off; ask again")
-            case "failed_over" if said and event.failed_over.restarted:
-                raise AnswerUndone("the agent's answer broke off; ask again")
-            case "session_finished":
-                yield _end(event.session_finished.session, used)
+    async with aclosing(events):
+        async for event in events:
+            match event.WhichOneof("payload"):
+                case "tokens_produced":
+                    said = True
+                    yield Said(event.tokens_produced.text)
+                case "turn_finished":
+                    used = spent(event.turn_finished.turn.usage)
+                case "turn_interrupted" | "failed_over" if said and _undone(event):
+                    raise AnswerUndone("the agent's answer broke off; ask again")
+                case "session_finished":
+                    yield _end(event.session_finished.session, used)
 
 
 def _end(session: session_pb2.Session, used: Spent) -> Ended:

@@ -76,7 +76,9 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One call. `tool_choice` is "auto", "none", "required" or a tool's name; `schema` what the answer must fit."""
+    """One call. `tool_choice` is "auto", "none", "required" or a tool's name; `schema` what the answer must fit. A
+    `whole` one is read when it is over, so that what it was begun with may be void.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -92,6 +94,7 @@ class Ask:
     schema: Mapping[str, Any] | None = None
     effort: str = ""
     generation_id: str = ""
+    whole: bool = False
 
 
 class Reason(StrEnum):

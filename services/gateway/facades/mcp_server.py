@@ -202,7 +202,7 @@ def _asked(tool: str, arguments: Mapping[str, Any], key: str) -> Ask:
     if not isinstance(prompt, str) or not prompt:
         raise InvalidArgument("prompt must be a text", field="prompt")
     agent = AGENT_MODEL + tool.removeprefix(AGENT)
-    return Ask(agent, (Message(Role.USER, (prompt,)),), generation_id=key)
+    return Ask(agent, (Message(Role.USER, (prompt,)),), generation_id=key, whole=True)
 
 
 def _said(text: str) -> types.CallToolResult:

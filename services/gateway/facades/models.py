@@ -42,7 +42,8 @@ class Models:
     async def answer(self, ask: Ask) -> Pieces:
         tenant = current().tenant_id
         await self._limits.use_model(tenant, ask.model)
-        async with aclosing(pieces(self._generate(generation(ask)))) as found:
+        events = self._generate(generation(ask))
+        async with aclosing(pieces(settled(events) if ask.whole else events)) as found:
             async for piece in found:
                 yield piece
                 if isinstance(piece, Ended):
@@ -101,6 +102,19 @@ class Models:
             return await call
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from error
+
+
+async def settled(events: Events) -> Events:
+    """A generation's events when it is over, without what a new start made void."""
+    held: list[generation_pb2.GenerationEvent] = []
+    async with aclosing(events):
+        async for event in events:
+            if event.failover.restarted:
+                held = [one for one in held if one.HasField("started")]
+            else:
+                held.append(event)
+    for event in held:
+        yield event
 
 
 async def pieces(events: Events) -> Pieces:

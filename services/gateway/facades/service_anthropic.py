@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from google.api import httpbody_pb2
@@ -24,7 +25,7 @@ class AnthropicService(anthropic_service_pb2_grpc.AnthropicServiceServicer):
 
     async def _message(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
         asked = anthropic.read(reading.parse(request))
-        pieces = self._answerers.answer(asked.ask)
+        pieces = self._answerers.answer(replace(asked.ask, whole=not asked.stream))
         if not asked.stream:
             yield http.document(await anthropic.message(pieces))
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 from google.api import httpbody_pb2
@@ -65,7 +66,7 @@ class OpenaiService(openai_service_pb2_grpc.OpenaiServiceServicer):
 
     async def _chat(self, request: httpbody_pb2.HttpBody) -> http.Bodies:
         asked = openai_chat.read(reading.parse(request))
-        pieces = self._answerers.answer(asked.ask)
+        pieces = self._answerers.answer(replace(asked.ask, whole=not asked.stream))
         if not asked.stream:
             yield http.document(await openai_chat.completion(pieces))
             return

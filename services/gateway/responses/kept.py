@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -187,7 +187,7 @@ class Responses:
         if record.background:
             return self._followed(record)
         if tools is None:
-            return self.answerers.answer(request.ask)
+            return self.answerers.answer(replace(request.ask, whole=not request.stream))
         return Rounds(request, tools, self.driven.offer, self.answerers.answer).pieces()
 
     def _followed(self, record: Record, *, shown: bool = False) -> Pieces:

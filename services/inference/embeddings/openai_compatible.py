@@ -16,11 +16,13 @@ from typing import Any, Final
 
 import aiohttp
 
+from services.inference.credentials import Proof
 from services.inference.embeddings.contract import Embedded, Vector
 from services.inference.errors import ProviderTimeout, ProviderUnavailable, StreamBroken
 from services.inference.providers.refusals import refusal
 
 _OK: Final = 200
+_UNAUTHORIZED: Final = 401
 _MAX_INPUTS: Final = 2048  # what OpenAI takes in one request
 _MAX_BYTES: Final = 300_000  # OpenAI takes 300,000 tokens, and no token is shorter than a byte
 _MAX_ANSWER: Final = 64 * 1024 * 1024
@@ -34,7 +36,7 @@ class EmbeddingEndpoint:
 
     name: str
     base_url: str
-    api_key: str
+    proof: Proof | None
     model: str
     timeout: timedelta
     width: int = 0  # what `dimensions` asks for; 0: the model's own, and nothing is asked
@@ -85,14 +87,16 @@ class OpenAICompatibleEmbedder:
             raise ProviderUnavailable("the provider cannot be reached", provider=self._endpoint.name) from error
 
     async def _post(self, asked: dict[str, Any]) -> bytes:
-        key = self._endpoint.api_key
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        proof = self._endpoint.proof
+        headers = proof.headers if proof else {}
         async with self._session.post(self._endpoint.url, json=asked, headers=headers) as answer:
             body = bytearray()
             async for data in answer.content.iter_any():
                 body += data
                 if len(body) > _MAX_ANSWER:
                     raise StreamBroken("the provider's answer does not end", provider=self._endpoint.name)
+            if answer.status == _UNAUTHORIZED and proof and await proof.renewed(headers):
+                return await self._post(asked)
             if answer.status != _OK:
                 provider = self._endpoint.name
                 raise refusal(answer.status, answer.headers, bytes(body), provider=provider, field="texts")

@@ -271,15 +271,23 @@ async def infer(provider: Provider, call: ModelCall) -> ProviderResult:
 
 
 class ToolCalls:
-    """Tool calls put together from their pieces."""
+    """Tool calls put together from their pieces. Some servers give every call the index 0: a name with another id is
+    another call all the same.
+    """
 
     def __init__(self) -> None:
         self._calls: dict[int, ToolCall] = {}
+        self._places: dict[int, int] = {}
+        """Where the call stands that an index means by now."""
 
     def feed(self, deltas: tuple[ToolDelta, ...]) -> None:
         for delta in deltas:
-            held = self._calls.get(delta.index, ToolCall("", "", ""))
-            self._calls[delta.index] = ToolCall(
+            place = self._places.get(delta.index, delta.index)
+            held = self._calls.get(place, ToolCall("", "", ""))
+            if delta.name and held.id and delta.id not in ("", held.id):
+                place, held = max(self._calls) + 1, ToolCall("", "", "")
+            self._places[delta.index] = place
+            self._calls[place] = ToolCall(
                 delta.id or held.id, delta.name or held.name, held.arguments + delta.arguments
             )
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
+from services.inference.credentials import Proof
 from services.inference.errors import ProviderTimeout, ProviderUnavailable, StreamBroken
 from services.inference.providers.contract import Chunk, ModelCall, Timeouts
 from services.inference.providers.refusals import refusal
@@ -19,6 +20,7 @@ from services.inference.providers.sse import EventStream, EventTooLong, ServerEv
 from services.inference.turns import Turns
 
 _OK: Final = 200
+_UNAUTHORIZED: Final = 401
 _LINGER_SECONDS: Final = 1.0
 _FLUSH: Final = b"\n\n"
 """Ends an event that the server left open when it closed the stream."""
@@ -71,12 +73,19 @@ class Endpoint:
     name: str
     base_url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    proof: Proof | None = None
+    """Where the key may change: its headers go beside the others."""
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """What goes with a call made now."""
+        return {**self.headers, **self.proof.headers} if self.proof else self.headers
 
 
 def pooled(connect: timedelta) -> aiohttp.ClientSession:
     """The connections that all providers share. No cookies: one set in answer to a tenant would go out for the next."""
     return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect.total_seconds()),
+        timeout=aiohttp.ClientTimeout(total=None, connect=connect.total_seconds()),
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
@@ -101,11 +110,11 @@ class HttpProvider:
         reader, events, begun, timeouts = self._dialect.reader(self.name), EventStream(), False, call.timeouts
         async with self.answer(self._dialect.request(call), timeouts) as answer:
             while not reader.ended:
-                received = await answer.read(timeouts.idle if begun else timeouts.first_token)
+                received = await answer.read(timeouts.idle if begun else None)
                 if begun and self._turns.crowded:  # who has heard nothing yet does not wait
                     await self._its_turn(answer.response)
-                begun = True
                 if chunk := self._understood(reader, events, received or _FLUSH):
+                    begun = True  # what only shows that the server is alive is no first token
                     yield chunk
                 if not received:
                     break
@@ -139,8 +148,9 @@ class HttpProvider:
     @asynccontextmanager
     async def answer(self, call: HttpCall, timeouts: Timeouts) -> AsyncIterator[Answer]:
         """The answer while the block lasts, when it is no refusal. Raises the errors of services.inference.errors."""
-        response = await self._post(call, timeouts)
-        answer = Answer(response, self.name)
+        until = asyncio.get_running_loop().time() + timeouts.first_token.total_seconds()
+        answer = Answer(await self._allowed(call, timeouts, until), self.name, until)
+        response = answer.response
         try:
             if response.status != _OK:
                 refused = await self._refused(response, timeouts)
@@ -151,26 +161,38 @@ class HttpProvider:
         finally:
             answer.close()
 
-    async def _post(self, call: HttpCall, timeouts: Timeouts) -> aiohttp.ClientResponse:
+    async def _allowed(self, call: HttpCall, timeouts: Timeouts, until: float) -> aiohttp.ClientResponse:
+        """Posts; once more when the key was refused and there is another by now."""
+        proof = self._endpoint.proof
+        refused = proof.headers if proof else {}
+        response = await self._post(call, timeouts, until)
+        if response.status != _UNAUTHORIZED or not proof or not await proof.renewed(refused):
+            return response
+        response.close()
+        return await self._post(call, timeouts, until)
+
+    async def _post(self, call: HttpCall, timeouts: Timeouts, until: float) -> aiohttp.ClientResponse:
         """Posts; once more when a pooled connection turned out to be closed by the server."""
         try:
-            return await self._posted(call, timeouts)
+            return await self._posted(call, timeouts, until)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError, ConnectionResetError):
             pass
         try:
-            return await self._posted(call, timeouts)
+            return await self._posted(call, timeouts, until)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError, ConnectionResetError) as error:
             raise ProviderUnavailable("the provider closed the connection", provider=self.name) from error
 
-    async def _posted(self, call: HttpCall, timeouts: Timeouts) -> aiohttp.ClientResponse:
+    async def _posted(self, call: HttpCall, timeouts: Timeouts, until: float) -> aiohttp.ClientResponse:
         try:
-            async with asyncio.timeout(timeouts.first_token.total_seconds()):
+            async with asyncio.timeout_at(until):
                 return await self._session.post(
                     self._endpoint.base_url.rstrip("/") + call.path,
                     **({"data": call.form()} if call.form else {"json": call.body}),
-                    headers={**self._endpoint.headers, **call.headers},
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect.total_seconds()),
+                    headers={**self._endpoint.shown, **call.headers},
+                    timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect.total_seconds()),
                 )
+        except aiohttp.ConnectionTimeoutError as error:  # nothing was asked yet, so nothing is paid for
+            raise ProviderUnavailable("no connection to the provider in time", provider=self.name) from error
         except TimeoutError as error:
             raise ProviderTimeout("the provider did not answer in time", provider=self.name) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError):
@@ -192,19 +214,23 @@ class HttpProvider:
 class Answer:
     """An answer as it arrives. Its one timer is set anew when it goes off, and not for each of thousands of pieces."""
 
-    def __init__(self, response: aiohttp.ClientResponse, provider: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, provider: str, until: float) -> None:
+        """`until` is when the first token must have come, by the loop's clock."""
         self.response = response
         self.said = False
         """Whether all that matters has come: the connection is kept for the next call once the rest has."""
         self._provider = provider
+        self._until = until
         self._loop = asyncio.get_running_loop()
         self._ends = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
 
-    async def read(self, limit: timedelta) -> bytes:
-        """All that has arrived; empty at the end. Raises ProviderTimeout when nothing comes for so long."""
-        self._ends = self._loop.time() + limit.total_seconds()
+    async def read(self, limit: timedelta | None) -> bytes:
+        """All that has arrived; empty at the end. Raises ProviderTimeout when nothing comes for so long; None: by the
+        time that the first token must have come, whatever came before it.
+        """
+        self._ends = self._loop.time() + limit.total_seconds() if limit else self._until
         if self._due > self._ends:
             self._set()
         try:
@@ -229,8 +255,9 @@ class Answer:
 
     def _look(self) -> None:
         if self._ends <= self._loop.time():
-            problem = ProviderTimeout("the provider's stream stalled", provider=self._provider)
-            self.response.content.set_exception(problem)
+            first = self._ends == self._until
+            what = "the model's first token did not come in time" if first else "the provider's stream stalled"
+            self.response.content.set_exception(ProviderTimeout(what, provider=self._provider))
         else:
             self._set()
 

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
-from itertools import islice
 from typing import Final
 
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Usage, estimate_input
@@ -78,8 +77,7 @@ def _answer(call: ModelCall) -> Iterator[str]:
     if last.startswith(_SAY):
         return iter(_PIECES.findall(last.removeprefix(_SAY)))
     seed = "" if call.sampling.seed is None else str(call.sampling.seed)
-    prompt = "\n".join((seed, *(message.text for message in call.messages)))
-    return islice(_endless(prompt), call.max_output_tokens)
+    return _endless("\n".join((seed, *(message.text for message in call.messages))))
 
 
 def _endless(prompt: str) -> Iterator[str]:

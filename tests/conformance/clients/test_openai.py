@@ -179,6 +179,16 @@ async def test_a_stream_that_breaks_says_so_and_is_not_done(client: openai.Async
     assert "[DONE]" not in answer.text
 
 
+async def test_what_a_model_began_anew_comes_whole_and_cannot_be_streamed(client: openai.AsyncOpenAI) -> None:
+    found = await client.chat.completions.create(model="anew", messages=ASK)
+    assert found.choices[0].message.content == TEXT
+    responded = await client.responses.create(model="anew", input="Say hello.")
+    assert responded.output_text == TEXT
+    stream = await client.chat.completions.create(model="anew", messages=ASK, stream=True)
+    with pytest.raises(openai.APIError, match="start anew"):
+        [chunk async for chunk in stream]
+
+
 async def test_a_client_that_leaves_ends_the_generation(
     client: openai.AsyncOpenAI, inference: ScriptedInference
 ) -> None:

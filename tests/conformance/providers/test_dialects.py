@@ -10,7 +10,7 @@ from services.inference.providers.contract import Chunk, FinishReason, ToolCalls
 from services.inference.providers.http import Endpoint, HttpProvider, joined
 from services.inference.providers.sse import EventStream
 from shared.errors import MeshError
-from tests.support.wire import WIRES, Wire
+from tests.support.wire import WIRES, Wire, sse
 
 WORDS = ["Grüße", " an", " alle", " 💡", " … ", "\n\n", "naïve"]
 EVERY = pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
@@ -93,6 +93,16 @@ def test_a_tool_call_in_pieces_is_put_together_at_every_split(wire: Wire) -> Non
         (call,) = calls.whole()
         assert (call.id, call.name, call.arguments) == ("call_1", "look_up", '{"city": "Zürich"}')
         assert (found.finish_reason, whole) == (FinishReason.TOOL_CALLS, True)
+
+
+def test_calls_that_all_have_the_index_nought_stay_apart() -> None:
+    asked = [{"index": 0, "id": f"call_{place}", "function": {"name": "look_up", "arguments": "{"}} for place in (1, 2)]
+    rest = {"index": 0, "function": {"arguments": "}"}}
+    events = [sse({"choices": [{"delta": {"tool_calls": [call]}}]}) for one in asked for call in (one, rest)]
+    found, _ = read(WIRES["compatible"], events)
+    calls = ToolCalls()
+    calls.feed(found.tools)
+    assert [(call.id, call.arguments) for call in calls.whole()] == [("call_1", "{}"), ("call_2", "{}")]
 
 
 @EVERY

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from services.inference.errors import ProviderAuthFailed, ProviderUnavailable
 from services.inference.providers.contract import (
     FinishReason,
     ModelCall,
@@ -20,14 +23,18 @@ from services.inference.providers.contract import (
     infer,
     said,
 )
+from services.inference.providers.http import Endpoint, HttpProvider
 from services.inference.turns import Turns
 from shared.errors import MeshError
 from tests.conformance.providers.conftest import Spoken
 from tests.support.openai_server import Act, Answer, Step
+from tests.support.proofs import proved
 
 CALL = ModelCall("m", (said(Role.USER, "Say hello."),), Sampling(), 64)
 WORDS = ["Hello", ", ", "wörld", "!"]
 SHORT = timedelta(milliseconds=80)
+LONG = timedelta(hours=1)
+PATIENT = Timeouts(LONG, LONG, LONG, LONG)
 
 
 async def failure(spoken: Spoken, call: ModelCall = CALL) -> tuple[str, MeshError]:
@@ -103,19 +110,78 @@ async def test_an_error_in_the_middle_comes_after_what_was_said(spoken: Spoken) 
     assert [(text, error.reason_name) for text, error in [await failure(spoken)]] == [("Hello", "PROVIDER_OVERLOADED")]
 
 
-async def test_a_stall_before_the_first_token_is_given_up(spoken: Spoken) -> None:
-    spoken.server.answers = [Answer([Act.HANG])]
-    _, error = await failure(spoken, replace(CALL, timeouts=Timeouts(first_token=SHORT)))
+ALIVE: list[Step] = [step for _ in range(500) for step in (b": ping\n\n", timedelta(milliseconds=5))]
+"""Signs of life for two and a half seconds."""
+
+
+def until_the_first_word(spoken: Spoken) -> list[bytes]:
+    events = spoken.wire.text(WORDS)
+    return events[: 1 + next(place for place, event in enumerate(events) if WORDS[0].encode() in event)]
+
+
+@pytest.mark.parametrize("steps", [[Act.HANG], ALIVE], ids=["silence", "signs of life"])
+async def test_a_stall_before_the_first_token_is_given_up(spoken: Spoken, steps: list[Step]) -> None:
+    before = until_the_first_word(spoken)[:-1]
+    spoken.server.answers = [Answer([*before, *steps])]
+    async with asyncio.timeout(1):
+        _, error = await failure(spoken, replace(CALL, timeouts=replace(PATIENT, first_token=SHORT)))
+    assert error.reason_name == "PROVIDER_TIMEOUT"
+
+
+async def test_headers_that_do_not_come_are_a_first_token_that_does_not(spoken: Spoken) -> None:
+    spoken.server.answers = [Answer([Act.MUTE])]
+    async with asyncio.timeout(1):
+        _, error = await failure(spoken, replace(CALL, timeouts=replace(PATIENT, first_token=SHORT)))
     assert error.reason_name == "PROVIDER_TIMEOUT"
 
 
 async def test_a_stall_in_the_middle_is_given_up_and_closed(spoken: Spoken) -> None:
-    events = spoken.wire.text(WORDS)
-    spoken.server.answers = [Answer([events[0], Act.HANG])]
-    _, error = await failure(spoken, replace(CALL, timeouts=Timeouts(idle=SHORT)))
-    assert error.reason_name == "PROVIDER_TIMEOUT"
+    spoken.server.answers = [Answer([*until_the_first_word(spoken), Act.HANG])]
     async with asyncio.timeout(1):
+        text, error = await failure(spoken, replace(CALL, timeouts=replace(PATIENT, idle=SHORT)))
         await spoken.server.left.wait()
+    assert (text, error.reason_name, "stalled" in error.message) == (WORDS[0], "PROVIDER_TIMEOUT", True)
+
+
+async def test_a_first_token_may_take_longer_than_the_next(spoken: Spoken) -> None:
+    *before, first = until_the_first_word(spoken)
+    rest = spoken.wire.text(WORDS)[len(before) + 1 :]
+    spoken.server.answers = [Answer([*before, timedelta(milliseconds=250), first, *rest])]
+    call = replace(CALL, timeouts=replace(PATIENT, idle=timedelta(milliseconds=150)))
+    assert (await infer(spoken.provider, call)).text == "".join(WORDS)
+
+
+@pytest.fixture
+def full() -> Iterator[str]:
+    """A server whose queue is full: whoever connects now hears nothing."""
+    with ExitStack() as open_sockets:
+        server = open_sockets.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(2):
+            caller = open_sockets.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes the connection and then has nothing to say about TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"https://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("place", ["full", "silent"])
+async def test_a_connection_that_is_not_made_is_given_up_by_itself(
+    spoken: Spoken, place: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(place)
+    provider = spoken.wire.around(HttpProvider(Endpoint("any", url), spoken.wire.dialect, spoken.session))
+    call = replace(CALL, timeouts=replace(PATIENT, connect=SHORT))
+    async with asyncio.timeout(1):
+        with pytest.raises(ProviderUnavailable, match="no connection"):
+            await infer(provider, call)
 
 
 async def test_a_reader_that_leaves_closes_the_call_within_a_second(spoken: Spoken) -> None:
@@ -140,6 +206,22 @@ async def test_the_key_goes_out_and_the_path_is_the_provider_s(spoken: Spoken) -
     await infer(spoken.provider, CALL)
     assert spoken.server.keys == ["Bearer k-1"]
     assert spoken.server.paths == [spoken.wire.path]
+
+
+async def test_a_key_that_was_replaced_is_read_again_when_it_is_refused(spoken: Spoken) -> None:
+    endpoint = Endpoint("any", spoken.server.root, proof=proved("k-old", "k-new"))
+    provider = spoken.wire.around(HttpProvider(endpoint, spoken.wire.dialect, spoken.session))
+    spoken.server.answers = [Answer([b"{}"], 401), Answer(spoken.wire.text(WORDS)), Answer(spoken.wire.text(WORDS))]
+    assert [(await infer(provider, CALL)).text for _ in range(2)] == ["".join(WORDS)] * 2
+    assert spoken.server.keys == ["Bearer k-old", "Bearer k-new", "Bearer k-new"]
+
+
+async def test_a_key_that_is_refused_and_was_not_replaced_is_one_refusal(spoken: Spoken) -> None:
+    endpoint = Endpoint("any", spoken.server.root, proof=proved("k-old"))
+    spoken.server.answers = [Answer([b"{}"], 401), Answer([b"{}"], 401)]
+    with pytest.raises(ProviderAuthFailed):
+        await infer(HttpProvider(endpoint, spoken.wire.dialect, spoken.session), CALL)
+    assert len(spoken.server.keys) == 1
 
 
 class Crowd(Turns):

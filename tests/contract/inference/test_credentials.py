@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,8 +13,12 @@ import pytest
 from aiohttp import web
 from botocore.session import get_session
 from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
 
-from services.inference.credentials import CredentialMissing, Credentials
+from services.inference import credentials
+from services.inference.credentials import CredentialMissing, Credentials, Proof
+from services.inference.wiring import bearer
+from tests.support.valkey import free_port
 
 SECRET = "sk-very-secret"
 
@@ -38,7 +43,12 @@ async def missing(session: aiohttp.ClientSession, reference: str, **environment:
 async def test_from_the_environment(session: aiohttp.ClientSession) -> None:
     assert await read(session, "env:KEY", KEY=SECRET) == SECRET
     assert "no KEY" in await missing(session, "env:KEY")
-    assert "empty" in await missing(session, "env:KEY", KEY="")
+    assert "empty" in await missing(session, "env:KEY", KEY=" ")
+    assert "no key has" in await missing(session, "env:KEY", KEY=f"{SECRET}\r\nx-more: 1")
+
+
+async def test_a_key_where_its_variable_should_be_is_not_quoted(session: aiohttp.ClientSession) -> None:
+    assert "name of a variable" in await missing(session, f"env:{SECRET}")
 
 
 async def test_from_a_file(session: aiohttp.ClientSession, tmp_path: Path) -> None:
@@ -60,8 +70,10 @@ async def vault() -> AsyncIterator[str]:
     async def secret(request: web.Request) -> web.Response:
         if request.headers.get("x-vault-token") != "s.token":
             return web.json_response({"errors": ["permission denied"]}, status=403)
-        if request.match_info["path"] != "team/openai":
+        if request.match_info["path"] not in ("team/openai", "team/odd"):
             return web.json_response({"errors": []}, status=404)
+        if request.match_info["path"] == "team/odd":
+            return web.Response(text=request.headers.get("x-vault-namespace", ""))
         data = {"data": {"key": SECRET, "namespace": request.headers.get("x-vault-namespace", "")}}
         return web.json_response({"request_id": "1", "lease_id": "", "data": {**data, "metadata": {"version": 3}}})
 
@@ -84,6 +96,30 @@ async def test_from_vault(session: aiohttp.ClientSession, vault: str) -> None:
     assert "404" in await missing(session, "vault:kv/team/none#key", **environment)
     assert "403" in await missing(session, "vault:kv/team/openai#key", VAULT_ADDR=vault, VAULT_TOKEN="s.wrong")
     assert "no VAULT_ADDR" in await missing(session, "vault:kv/team/openai#key")
+
+
+@pytest.mark.parametrize(
+    "answered", ["", "<html>", "[1]", '{"data": null}', '{"data": {"data": null}}', '{"data": {"key": "k"}}']
+)
+async def test_what_is_no_answer_of_vault_s_key_value_store_is_told(
+    session: aiohttp.ClientSession, vault: str, answered: str
+) -> None:
+    environment = {"VAULT_ADDR": vault, "VAULT_TOKEN": "s.token", "VAULT_NAMESPACE": answered}
+    assert "holds no fields" in await missing(session, "vault:kv/team/odd#key", **environment)
+
+
+async def test_vault_that_is_away_is_told(session: aiohttp.ClientSession) -> None:
+    environment = {"VAULT_ADDR": f"http://127.0.0.1:{free_port()}", "VAULT_TOKEN": "s.token"}
+    assert "cannot be reached" in await missing(session, "vault:kv/team/openai#key", **environment)
+
+
+async def test_vault_that_does_not_answer_is_given_up(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        environment = {"VAULT_ADDR": f"http://127.0.0.1:{mute.getsockname()[1]}", "VAULT_TOKEN": "s.token"}
+        assert "not read within" in await missing(session, "vault:kv/team/openai#key", **environment)
 
 
 @pytest.fixture
@@ -111,3 +147,32 @@ async def test_from_aws(session: aiohttp.ClientSession) -> None:
     assert await read(session, "aws:fields#key") == SECRET
     assert "no field other" in await missing(session, "aws:fields#other")
     assert "does not give none" in await missing(session, "aws:none")
+    await asyncio.to_thread(lambda: client.create_secret(Name="bytes", SecretBinary=SECRET.encode()))
+    assert "binary" in await missing(session, "aws:bytes")
+    assert "holds no fields" in await missing(session, "aws:plain#key")
+
+
+async def test_a_refused_key_is_read_again_and_not_at_every_call(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    path = tmp_path / "key"
+    path.write_text("k-1")
+    reads = 0
+
+    async def read() -> SecretStr:
+        nonlocal reads
+        reads += 1
+        return await Credentials(session, {}).read(f"file:{path}")
+
+    proof = Proof(read, await read(), bearer)
+    first = proof.headers
+    assert not await proof.renewed(first)  # it leads where it led
+    path.write_text("k-2")
+    assert not await proof.renewed(first)  # and was read a moment ago
+    assert reads == 2
+    proof = Proof(read, SecretStr("k-1"), bearer)
+    assert await asyncio.gather(*(proof.renewed(first) for _ in range(9))) == [True] * 9
+    assert (proof.headers, reads) == ({"authorization": "Bearer k-2"}, 3)
+    path.unlink()
+    gone = Proof(read, SecretStr("k-1"), bearer)
+    assert not await gone.renewed(first)  # the call fails as it failed

@@ -30,6 +30,7 @@ from tests.support.embeddings_server import (
     numbers,
     only_floats,
 )
+from tests.support.proofs import proved
 from tests.support.valkey import free_port
 
 
@@ -52,7 +53,13 @@ def embedder(server: EmbeddingsServer, session: aiohttp.ClientSession) -> OpenAI
 
 def embedder_at(url: str, session: aiohttp.ClientSession, **changes: Any) -> OpenAICompatibleEmbedder:
     cut = changes.pop("cut", None)
-    settings = {"name": "any", "base_url": url, "api_key": "k-1", "model": "small", "timeout": timedelta(seconds=5)}
+    settings = {
+        "name": "any",
+        "base_url": url,
+        "proof": proved("k-1"),
+        "model": "small",
+        "timeout": timedelta(seconds=5),
+    }
     return OpenAICompatibleEmbedder(EmbeddingEndpoint(**settings | changes), session, cut=cut)
 
 
@@ -119,8 +126,17 @@ async def test_a_long_text_is_cut_to_the_window_and_counted(
     assert (server.heard[0]["input"], found.truncated, found.cut) == (["short", "longe"], 1, (1,))
 
 
+async def test_a_key_that_was_replaced_is_read_again_when_it_is_refused(
+    server: EmbeddingsServer, session: aiohttp.ClientSession
+) -> None:
+    embedder = embedder_at(server.url, session, proof=proved("k-old", "k-new"))
+    server.script = [Refusal(401), answer]
+    assert len((await embedder.embed(["a"])).vectors) == 1
+    assert server.keys == ["Bearer k-old", "Bearer k-new"]
+
+
 def remote(url: str, session: aiohttp.ClientSession, *, window: int, cache: MemoryVectorCache | None) -> Embedder:
-    endpoint = EmbeddingEndpoint("openai", url, "k-1", "text-embedding-3-small", timedelta(seconds=5))
+    endpoint = EmbeddingEndpoint("openai", url, proved("k-1"), "text-embedding-3-small", timedelta(seconds=5))
     tokenizers = known_tokenizers({})
     return remote_embedder(endpoint, session, window=window, tokenizers=tokenizers, cache=cache, tenant=lambda: "acme")
 

@@ -119,6 +119,18 @@ class House:
         yield Chunk(finish_reason=FinishReason.STOP)
 
 
+class Broken:
+    """What is no provider."""
+
+
+def nameless(_name: str, _options: Mapping[str, Any], _session: aiohttp.ClientSession) -> House:
+    return House("house", {})
+
+
+def demanding(_name: str, options: Mapping[str, Any], _session: aiohttp.ClientSession) -> House:
+    return House(options["region"], options)
+
+
 def house(name: str, options: Mapping[str, Any], _session: aiohttp.ClientSession) -> House:
     return House(name, options)
 
@@ -133,6 +145,26 @@ async def test_a_plug_in_is_found_by_its_entry_point(
     assert await answer(await routed(session, tmp_path, catalog), "big") == "Hi from big"
     catalog["providers"]["mine"] = {"kind": "plugin", "plugin": "garage"}
     with pytest.raises(CatalogInvalid, match="no installed package has garage"):
+        await routed(session, tmp_path, catalog)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("no_such_package:provider", "cannot be made: ModuleNotFoundError"),
+        (f"{__name__}:nothing", "cannot be made: AttributeError"),
+        (f"{__name__}:demanding", "cannot be made: KeyError: 'region'"),
+        (f"{__name__}:Broken", "cannot be made: TypeError"),
+        (f"{__name__}:nameless", "must make what has the name mine"),
+    ],
+)
+async def test_a_plug_in_that_is_none_stops_the_start_and_says_where(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, why: str
+) -> None:
+    point = EntryPoint("house", names, wiring.PLUGINS)
+    monkeypatch.setattr(wiring, "entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    catalog = {"providers": {"mine": {"kind": "plugin", "plugin": "house"}}, "models": {"big": {"provider": "mine"}}}
+    with pytest.raises(CatalogInvalid, match=rf"providers\.mine\.plugin: house {why}"):
         await routed(session, tmp_path, catalog)
 
 
@@ -153,17 +185,23 @@ async def test_a_plug_in_speaks_its_own_wire_over_the_connections_of_the_mesh(
         assert server.keys == ["Bearer k-house"]
 
 
-async def test_replay_needs_no_provider(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+async def test_replay_needs_neither_provider_nor_key(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cassette = tmp_path / "cassette"
     wire = WIRES["compatible"]
+    monkeypatch.setenv("HOUSE_KEY", "k-1")
     async with openai_server(wire.path) as server:
         catalog = {
-            "providers": {"mine": {"kind": "openai_compatible", "base_url": server.root}},
+            "providers": {
+                "mine": {"kind": "openai_compatible", "base_url": server.root, "api_key": "env:HOUSE_KEY"},
+            },
             "models": {"big": {"provider": "mine"}},
         }
         server.answers = [Answer(wire.text(["Hello", "!"]))]
         recording = await routed(session, tmp_path, catalog, replay="record", replay_folder=cassette)
         assert await answer(recording, "big") == "Hello!"
+    monkeypatch.delenv("HOUSE_KEY")
     replaying = await routed(session, tmp_path, catalog, replay="strict", replay_folder=cassette)
     assert await answer(replaying, "big") == "Hello!"
     (file,) = cassette.iterdir()
@@ -192,7 +230,10 @@ async def test_embedding_models_of_the_catalogue_are_listed_and_reached(
     path.write_text(yaml.safe_dump(EMBEDDINGS))
     given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": "none", "catalog": path}
     wired = await wiring.wired(InferenceSettings.model_validate(given | {"openai_api_key": ""}), session)
-    endpoint = EmbeddingEndpoint("house", "http://127.0.0.1:1/v1", "k-9", "e-3-small", timedelta(seconds=7), 512)
+    proof = wired.embeddings["small"].endpoint.proof
+    assert proof
+    assert proof.headers == {"authorization": "Bearer k-9"}
+    endpoint = EmbeddingEndpoint("house", "http://127.0.0.1:1/v1", proof, "e-3-small", timedelta(seconds=7), 512)
     assert wired.embeddings == {"small": RemoteEmbeddings(endpoint, 8191)}
     assert [
         (model.name, model.provider) for model in wired.router.models() if model.embedding and model.name == "small"

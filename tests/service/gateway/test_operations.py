@@ -31,6 +31,8 @@ async def test_one_call_asks_a_model_or_an_agent(edge: Edge) -> None:
     said = await edge.ok("POST", "/v1/run", token, {"prompt": "Say hello.", "model": "words"})
     assert (said["text"], said["answered_by"]) == ("".join(WORDS), "words")
     assert (said["usage"]["input_tokens"], said["usage"]["output_tokens"]) == ("7", "4")
+    anew = await edge.ok("POST", "/v1/run", token, {"prompt": "Say hello.", "model": "anew"})
+    assert anew["text"] == "".join(WORDS)
     asked = await edge.ok("POST", "/v1/run", token, {"prompt": "Say hello.", "agent": "Athena"})
     assert (asked["text"], asked["answered_by"]) == ("Say hello.", "agent:Athena@1.0.0")
     assert asked["id"].startswith("ses_")

@@ -28,7 +28,7 @@ async def test_another_prompt_or_seed_gives_other_words() -> None:
 async def test_as_many_tokens_come_as_were_asked_for_and_usage_is_exact() -> None:
     whole = await infer(FAST, call(tokens=100))
     assert len(whole.text.split()) == 100
-    assert whole.usage == Usage(7, 100)
+    assert (whole.usage, whole.finish_reason) == (Usage(7, 100), FinishReason.LENGTH)
 
 
 async def test_a_scripted_text_comes_word_by_word_and_unchanged() -> None:
@@ -40,6 +40,10 @@ async def test_a_scripted_text_comes_word_by_word_and_unchanged() -> None:
 async def test_a_scripted_text_beyond_the_limit_ends_with_the_reason_length() -> None:
     whole = await infer(FAST, call("say: one two three", tokens=2))
     assert (whole.text, whole.finish_reason, whole.usage.output_tokens) == ("one two ", FinishReason.LENGTH, 2)
+
+
+async def test_a_scripted_text_of_exactly_the_limit_ends_by_itself() -> None:
+    assert (await infer(FAST, call("say: one two", tokens=2))).finish_reason is FinishReason.STOP
 
 
 async def test_a_paced_stream_keeps_its_gap() -> None:
