@@ -20,6 +20,13 @@ def settings_for(service: str) -> SettingsConfigDict:
     return SettingsConfigDict(env_prefix=f"AGENTNET_{service.upper()}_")
 
 
+class BadSetting(ValueError):
+    """What a setting leads to cannot be used: the service ends with status 2 and a sentence for each line of this."""
+
+    setting = ""
+    """The variable."""
+
+
 class MeshSettings(BaseSettings):
     """What every service needs. A field reads AGENTNET_<SERVICE>_<FIELD> first and AGENTNET_<FIELD> second.
 

@@ -22,6 +22,7 @@ _LONGEST_PAUSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 0.05
 _WATCH_SECONDS: Final = 1.0
+_LOG_BYTES: Final = 8192
 
 
 class Health(StrEnum):
@@ -32,7 +33,7 @@ class Health(StrEnum):
 
 
 class StartFailed(Exception):
-    """A part did not come up in time. The message names its log."""
+    """A part did not come up in time, or refused its settings. The message names its log, or the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Supervised:
         self._log = log
         self._on_change = on_change
         self._process: Process | None = None
+        self._complaint = ""
         self._stopping = False
         self._ready = asyncio.Event()
 
@@ -97,6 +99,7 @@ class Supervised:
             await self._process.wait()
             watch.cancel()
             self._ready.clear()
+            self._complaint = await asyncio.to_thread(_bad_settings, self._log)
             self._set(Health.STOPPED if self._stopping else Health.NOT_SERVING)
             if not self._stopping:
                 pause = _FIRST_PAUSE_SECONDS if loop.time() - born > _STEADY_SECONDS else pause
@@ -107,7 +110,11 @@ class Supervised:
     async def ready(self) -> None:
         """Waits until the part works. Raises StartFailed."""
         try:
-            await asyncio.wait_for(self._ready.wait(), self.part.start_seconds)
+            async with asyncio.timeout(self.part.start_seconds):
+                while not self._ready.is_set():
+                    if self._complaint:
+                        raise StartFailed(f"{self.part.name} did not start: {self._complaint}")
+                    await asyncio.sleep(_PROBE_SECONDS)
         except TimeoutError:
             raise StartFailed(f"{self.part.name} did not start; see {self._log}") from None
 
@@ -171,3 +178,11 @@ class Supervised:
 def _send(process: Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
+
+
+def _bad_settings(log: Path) -> str:
+    """What a process that ended said of its settings, at the end of its log; empty: nothing."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return "; ".join(dict.fromkeys(line for line in lines if line.startswith("bad setting ")))

@@ -6,6 +6,7 @@ the prompt version it was made under. Answers are kept after policy. Redis keeps
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ class AnswerCache:
         self._clock = clock
         self._capacity = capacity
         self._keep = redis.register_script(_KEEP)
+        self._computing: set[asyncio.Task[bytes]] = set()
 
     async def find(self, key: CacheKey, *, oldest: timedelta) -> Answer | None:
         """The answer to exactly this request, when it is no older."""
@@ -88,6 +90,7 @@ class AnswerCache:
         except RedisLost:
             return None
         if not entries:
+            self._ahead(key.last)
             return None
         nearest, score = _nearest(entries, await self._vector(key.last))
         if score < similarity:
@@ -146,6 +149,12 @@ class AnswerCache:
             await self._redis.hdel(_meanings(key), exact.decode())
         except RedisLost:
             return
+
+    def _ahead(self, text: str) -> None:
+        """Computes while the model answers what is kept after it: the first text of a process waits for a model."""
+        task = asyncio.create_task(self._vector(text), name="embed ahead")
+        self._computing.add(task)
+        task.add_done_callback(self._computing.discard)
 
     async def _vector(self, text: str) -> bytes:
         """As it is kept: 32-bit floats."""

@@ -21,13 +21,17 @@ from typing import Annotated, Any, Final
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from shared.settings import BadSetting
+
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 
 
-class CatalogInvalid(ValueError):
+class CatalogInvalid(BadSetting):
     """The catalogue cannot be used. Says where and why, one line a fault."""
+
+    setting = "AGENTNET_INFERENCE_CATALOG"
 
 
 class Kind(StrEnum):

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from shared.log import log
 from shared.sealed import MasterKey, SealBroken, Sealed
+from shared.settings import BadSetting
 
 MASTER_KEY: Final = "AGENTNET_SECRETS_KEY"
 _SECONDS: Final = 10.0
@@ -23,8 +24,10 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OK: Final = 200
 
 
-class CredentialMissing(ValueError):
+class CredentialMissing(BadSetting):
     """A reference leads nowhere. Says which, never what was found."""
+
+    setting = "AGENTNET_INFERENCE_CATALOG"
 
 
 class Credentials:

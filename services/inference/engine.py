@@ -206,7 +206,7 @@ class Engine:
             admitted.leads(generation)
         running = producer.run(judged.verdicts, admitted.before)
         generation.task = asyncio.create_task(running, name=f"generation {order.generation_id}")
-        generation.task.add_done_callback(lambda _: self._keep_for_a_while(key))
+        generation.task.add_done_callback(lambda task: self._keep_for_a_while(key, task))
         return generation
 
     async def _leased(self, tab: Tab, order: Order, admitted: Admitted) -> Admitted:
@@ -218,7 +218,9 @@ class Engine:
                 return other
         return admitted
 
-    def _keep_for_a_while(self, key: tuple[str, str]) -> None:
+    def _keep_for_a_while(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()):
+            log.error("generation.fault", generation_id=key[1], exc_info=fault)
         self._running.pop(key, None)
         loop = asyncio.get_running_loop()
         if key in self._live:

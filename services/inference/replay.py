@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from services.inference.canonical import canonical, digest
 from services.inference.errors import ReplayMissed
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Provider, ToolDelta, Usage
+from shared.settings import BadSetting
 
 VERSION: Final = 1
 _SHOWN: Final = 2000
@@ -34,8 +35,10 @@ class ReplayMode(StrEnum):
     PERMISSIVE = "permissive"
 
 
-class RecordingInvalid(ValueError):
+class RecordingInvalid(BadSetting):
     """A file of the cassette is not a recording of this version. Says which and why."""
+
+    setting = "AGENTNET_INFERENCE_REPLAY_FOLDER"
 
 
 class Strict(BaseModel):

@@ -35,6 +35,7 @@ from services.inference.media.openai import OpenAIMedia, azure_path
 from services.inference.media.replay import MediaRecording, ReplayingMaker
 from services.inference.providers.anthropic import MessagesDialect
 from services.inference.providers.contract import Provider, Timeouts
+from services.inference.providers.foreign import Foreign
 from services.inference.providers.http import Dialect, Endpoint, HttpProvider
 from services.inference.providers.openai_chat import ChatDialect, azure
 from services.inference.providers.openai_responses import ResponsesDialect
@@ -284,7 +285,7 @@ def _plugin(name: str, entry: ProviderEntry, key: SecretStr, session: aiohttp.Cl
         raise CatalogInvalid(f"{where} cannot be made: {type(error).__name__}: {error}") from error
     if getattr(provider, "name", "") != name or not callable(getattr(provider, "stream", None)):
         raise CatalogInvalid(f"{where} must make what has the name {name}, as it was given, and streams calls")
-    return provider
+    return Foreign(provider)
 
 
 def _replayed(providers: dict[str, Provider], settings: InferenceSettings) -> dict[str, Provider]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -27,7 +28,7 @@ from shared.rpc.metrics import add_own_metrics
 from shared.rpc.middleware import load
 from shared.rpc.tls import server_credentials
 from shared.rpc.wakeups import never_in_the_way
-from shared.settings import MeshSettings
+from shared.settings import BadSetting, MeshSettings
 from shared.telemetry import recorded, telemetry
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -64,8 +65,13 @@ def run(
     need no identity.
     """
     logging.configure(name, settings.log_level)
-    with telemetry(name, otlp_endpoint=settings.otlp_endpoint):
-        uvloop.run(_run(name, settings, register, service_names, open_to_all))
+    try:
+        with telemetry(name, otlp_endpoint=settings.otlp_endpoint):
+            uvloop.run(_run(name, settings, register, service_names, open_to_all))
+    except BadSetting as error:
+        for fault in str(error).splitlines():
+            sys.stderr.write(f"bad setting {error.setting}: {fault}\n")
+        sys.exit(2)
 
 
 async def _run(

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from shared.settings import BadSetting
+
 _CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 
@@ -20,8 +22,10 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-class DeviceMissing(Exception):
+class DeviceMissing(BadSetting):
     """The device that was demanded is not there: the service must not start on another one in silence."""
+
+    setting = "AGENTNET_INFERENCE_EMBEDDING_DEVICE"
 
     def __init__(self, available: Sequence[str], *, loaded: Sequence[str] = ()) -> None:
         if _CUDA in available:

@@ -19,12 +19,13 @@ from services.inference.catalog import CatalogInvalid, Makes
 from services.inference.credentials import CredentialMissing
 from services.inference.embeddings.models import RemoteEmbeddings
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint
-from services.inference.errors import ReplayMissed
+from services.inference.errors import ProviderUnavailable, ReplayMissed, StreamBroken
 from services.inference.media.contract import TranscriptionOrder
 from services.inference.providers.contract import Chunk, FinishReason, ModelCall, Role, Sampling, infer, said
 from services.inference.replay import RecordingInvalid
 from services.inference.route import Router
 from services.inference.settings import InferenceSettings
+from shared.errors import MeshError
 from tests.support.openai_server import Answer, openai_server
 from tests.support.wire import WIRES
 
@@ -123,6 +124,22 @@ class Broken:
     """What is no provider."""
 
 
+@dataclass(frozen=True, slots=True)
+class Faulty:
+    """A provider with a fault: before it says anything, or after."""
+
+    name: str
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Chunk, None]:
+        if call.max_output_tokens > 1:
+            yield Chunk("Half", 1)
+        raise LookupError("my secret")
+
+
+def faulty(name: str, _options: Mapping[str, Any], _session: aiohttp.ClientSession) -> Faulty:
+    return Faulty(name)
+
+
 def nameless(_name: str, _options: Mapping[str, Any], _session: aiohttp.ClientSession) -> House:
     return House("house", {})
 
@@ -166,6 +183,20 @@ async def test_a_plug_in_that_is_none_stops_the_start_and_says_where(
     catalog = {"providers": {"mine": {"kind": "plugin", "plugin": "house"}}, "models": {"big": {"provider": "mine"}}}
     with pytest.raises(CatalogInvalid, match=rf"providers\.mine\.plugin: house {why}"):
         await routed(session, tmp_path, catalog)
+
+
+@pytest.mark.parametrize(("tokens", "kind"), [(1, ProviderUnavailable), (2, StreamBroken)])
+async def test_a_fault_of_a_plug_in_is_a_failure_of_its_provider(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, kind: type[MeshError]
+) -> None:
+    point = EntryPoint("house", f"{__name__}:faulty", wiring.PLUGINS)
+    monkeypatch.setattr(wiring, "entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    catalog = {"providers": {"mine": {"kind": "plugin", "plugin": "house"}}, "models": {"big": {"provider": "mine"}}}
+    router = await routed(session, tmp_path, catalog)
+    call = ModelCall("big", PROMPT, Sampling(), tokens)
+    with pytest.raises(kind, match="the plug-in failed: LookupError") as raised:
+        await infer(router.chain(router.resolve("big"), call, fallback=None)[0].provider, call)
+    assert "secret" not in str(raised.value.status())
 
 
 async def test_a_plug_in_speaks_its_own_wire_over_the_connections_of_the_mesh(

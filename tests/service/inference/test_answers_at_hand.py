@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from agentnet.inference.v1 import cache_pb2, downgrade_pb2, generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
+from services.inference.embeddings.contract import Embedded
 from services.inference.errors import StreamBroken
 from services.inference.exporting import exported
 from services.inference.prompts.content import Content, Template
@@ -26,7 +28,7 @@ from shared.errors import Reason
 from shared.paging import Page
 from tests.service.inference.calls import Code, generated, refusal, said, until
 from tests.support.identity import Keys
-from tests.support.inference import DEFAULT, Replica, ScriptedModel, kinds, replica, request, text_of
+from tests.support.inference import DEFAULT, LengthEmbedder, Replica, ScriptedModel, kinds, replica, request, text_of
 
 EXACT = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_EXACT)
 SEMANTIC = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_SEMANTIC, similarity=0.9)
@@ -152,6 +154,25 @@ async def test_a_request_that_means_the_same_is_answered_when_that_is_wanted(ser
     exact = await generated(served, keys, asked("How are ya??", "gen_3"))
     assert alike[-1].finished.source == generation_pb2.ANSWER_SOURCE_SEMANTIC_CACHE
     assert exact[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
+
+
+async def test_a_meaning_is_computed_while_the_model_answers(
+    served: Replica, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first text of a process loads the embedding model: who asks right after this answer must find it."""
+    gate, embedded = asyncio.Event(), list[str]()
+
+    class Heard(LengthEmbedder):
+        async def embed(self, texts: Sequence[str]) -> Embedded:
+            embedded.extend(texts)
+            return await LengthEmbedder.embed(self, texts)
+
+    monkeypatch.setattr(served.engine.admission.cache, "_embedder", Heard())
+    served.model.steps = ["One ", gate, "two."]
+    call = asyncio.create_task(generated(served, keys, asked("How are you?", cache=SEMANTIC)))
+    await until(lambda: embedded == ["How are you?"])
+    gate.set()
+    assert text_of(await call) == "One two."
 
 
 async def test_identical_requests_at_once_share_one_call(served: Replica, keys: Keys) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from agentnet.common.v1 import error_reason_pb2
 from agentnet.inference.v1 import generation_pb2
@@ -79,18 +80,21 @@ async def test_a_failed_generation_is_an_error_to_a_caller_that_does_not_stream(
     ],
     ids=["typed", "rate limit", "a fault of ours"],
 )
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_trouble_in_the_middle_is_the_last_event_and_what_came_is_settled(
     served: Replica, keys: Keys, error: Exception, reason: str
 ) -> None:
     served.model.steps = ["One ", "two ", error]
-    async with asyncio.timeout(5):
-        events = await generated(served, keys, request(no_fallback=True))
+    with capture_logs() as logged:
+        async with asyncio.timeout(5):
+            events = await generated(served, keys, request(no_fallback=True))
+        await until(lambda: not served.engine._running)
     assert kinds(events) == ["started", "text", "text", "failed"]
     failed = events[-1].failed
     assert error_reason_pb2.ErrorReason.Name(failed.failure.reason) == f"ERROR_REASON_{reason}"
     assert failed.cost.micros_usd == 4
     assert [usage.output_tokens for _, usage in served.cost.settled] == [2]
+    faults = [entry["exc_info"] for entry in logged if entry["event"] == "generation.fault"]
+    assert faults == ([error] if reason == "INTERNAL" else [])
 
 
 async def test_a_leak_in_the_output_is_redacted_before_anyone_sees_it(served: Replica, keys: Keys) -> None:

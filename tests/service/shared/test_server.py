@@ -25,9 +25,9 @@ from shared.errors import STATUS_TRAILER, InvalidArgument, NotFound, Reason, Res
 from shared.rpc import log as calls
 from shared.rpc.channel import mesh_channel, retry_config
 from shared.rpc.middleware import Call
-from shared.rpc.server import serving
+from shared.rpc.server import run, serving
 from shared.rpc.status import from_rpc
-from shared.settings import MeshSettings
+from shared.settings import BadSetting, MeshSettings
 from tests.support.identity import Keys, make_keys
 
 CONTRACTS = ((cost.DESCRIPTOR, "CostService"), (keys_pb.DESCRIPTOR, "KeyService"))
@@ -261,3 +261,20 @@ async def test_the_operators_middleware_runs_in_its_order_around_calls_that_were
             stub.GetCaller(pb.GetCallerRequest(), metadata=(*keys.metadata(), (calls.REQUEST_ID, "hidden")))
         )
         assert (from_rpc(hidden).message, ORDER[-1]) == ("inner hides it", "outer out")
+
+
+def test_what_a_setting_leads_to_is_told_in_a_sentence_a_fault_and_stops_the_start(
+    keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class CatalogueWrong(BadSetting):
+        setting = "AGENTNET_CATALOGUE"
+
+    async def refuse(_server: grpc.aio.Server, _stack: AsyncExitStack) -> None:
+        raise CatalogueWrong("models.a: no provider\nmodels.b: no price")
+
+    with pytest.raises(SystemExit) as raised:
+        run("trial", settings(keys), refuse, service_names=())
+    said = capsys.readouterr().err
+    assert raised.value.code == 2
+    assert "bad setting AGENTNET_CATALOGUE: models.a: no provider\nbad setting AGENTNET_CATALOGUE: models.b: no" in said
+    assert "Traceback" not in said

@@ -100,7 +100,9 @@ def detach(out: Console, *, tls: bool = False) -> None:
                 _print_urls(out, found["url"])
                 return
             time.sleep(0.2)
-    raise _failed(f"the mesh did not start; see {state.folder / 'supervisor.log'}")
+    said = (state.folder / "supervisor.log").read_text(errors="replace").splitlines()
+    why = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+    raise _failed(why[-1] if why else f"the mesh did not start; see {state.folder / 'supervisor.log'}")
 
 
 def down_mesh(out: Console) -> None:
