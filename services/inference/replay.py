@@ -151,11 +151,12 @@ class Cassette(Generic[R]):
         lines = difflib.unified_diff(
             known[nearest].splitlines(), asked.splitlines(), "recorded", "asked", n=1, lineterm=""
         )
+        difference = "\n".join(lines)[:_SHOWN]
         return ReplayMissed(
-            "no recording of this call; record it, or replay permissively",
+            f"no recording of this call; record it, or replay permissively. The nearest is {nearest[:12]}:\n{difference}",
             digest=digest(request),
             nearest=nearest,
-            difference="\n".join(lines)[:_SHOWN],
+            difference=difference,
         )
 
 

@@ -81,6 +81,35 @@ async def test_every_kind_speaks_its_dialect_with_its_proof(
         assert server.heard[0].get("model", "m") == "m"
 
 
+async def test_regions_of_azure_have_their_own_place_deployment_and_key(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire, path = WIRES["azure"], "/openai/deployments/{deployment}/chat/completions"
+    async with openai_server(path) as europe, openai_server(path) as america:
+        places = {"eu": europe, "us": america}
+        for region in places:
+            monkeypatch.setenv(f"AZURE_{region.upper()}", f"k-{region}")
+        azure = {"kind": "azure", "api_version": "2024-10-21"}
+        catalog = {
+            "providers": {
+                f"azure-{region}": {**azure, "base_url": server.root, "api_key": f"env:AZURE_{region.upper()}"}
+                for region, server in places.items()
+            },
+            "models": {
+                "gpt-4o": {"provider": "azure-eu", "model": "big-eu", "fallback": ["gpt-4o-us"]},
+                "gpt-4o-us": {"provider": "azure-us", "model": "big-us"},
+            },
+        }
+        router = await routed(session, tmp_path, catalog)
+        call = ModelCall("gpt-4o", PROMPT, Sampling(), 32)
+        for target in router.chain(router.resolve("gpt-4o"), call, fallback=None):
+            places[target.provider.name.removeprefix("azure-")].answers = [Answer(wire.text(["Hello"]))]
+            assert (await infer(target.provider, target.call(call))).text == "Hello"
+        for region, server in places.items():
+            assert server.paths == [f"/openai/deployments/big-{region}/chat/completions"]
+            assert [headers["api-key"] for headers in server.headers] == [f"k-{region}"]
+
+
 async def test_the_catalogue_may_fall_back_on_what_is_built_in(session: aiohttp.ClientSession, tmp_path: Path) -> None:
     catalog = {
         "providers": {"mine": {"kind": "openai_compatible", "base_url": "http://127.0.0.1:1"}},

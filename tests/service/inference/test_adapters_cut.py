@@ -24,6 +24,20 @@ POSTS = 6  # three tries, and each posts again when a pooled connection turns ou
 
 
 @pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
+async def test_what_a_provider_counts_is_what_is_told_and_settled(wire: Wire, keys: Keys, redis: Redis) -> None:
+    async with openai_server(wire.path.replace("/m/", "/scripted/")) as server, aiohttp.ClientSession() as session:
+        adapter = HttpProvider(Endpoint("scripted", server.root), wire.dialect, session)
+        async with replica(keys, redis, provider=adapter) as served:
+            server.answers = [Answer(wire.text(WORDS))]
+            told = (await generated(served, keys, request()))[-1].finished
+            ((_, settled),) = served.cost.settled
+    counts = (told.usage.input_tokens, told.usage.output_tokens, told.usage.cached_input_tokens)
+    assert counts == (settled.input_tokens, settled.output_tokens, settled.cached_input_tokens)
+    assert told.cost.micros_usd == 2 * settled.output_tokens
+    assert settled == wire.usage if wire.usage else settled.estimated
+
+
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
 async def test_cut_after_every_chunk_a_caller_has_all_or_one_failure_and_each_attempt_is_settled_once(
     wire: Wire, keys: Keys, redis: Redis
 ) -> None:

@@ -14,7 +14,7 @@ from agentnet.common.v1 import error_reason_pb2
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from services.inference.errors import ProviderRateLimited, StreamBroken
-from services.inference.providers.contract import Usage
+from services.inference.providers.contract import Sampling, Usage
 from shared.errors import Reason, ResourceExhausted, Unavailable
 from shared.monitors.enforced import Snapshot
 from shared.monitors.rules import Action
@@ -63,6 +63,20 @@ async def test_a_caller_that_does_not_stream_gets_it_whole(served: Replica, keys
     answer = await served.stub.GenerateText(pb.GenerateTextRequest(generation=request()), metadata=keys.metadata())
     assert (answer.text, answer.generation_id) == ("One two.", "gen_1")
     assert answer.finished.cost.micros_usd == 4
+
+
+async def test_what_is_asked_of_the_draw_reaches_the_model_and_what_cannot_be_is_refused(
+    served: Replica, keys: Keys
+) -> None:
+    asked = {"temperature": 0.0, "top_p": 0.5, "presence_penalty": -2.0, "frequency_penalty": 2.0, "seed": 0}
+    await generated(served, keys, request(sampling={**asked, "stop": ["END"]}))
+    await generated(served, keys, request(generation_id="gen_2"))
+    assert [call.sampling for call in served.model.calls] == [Sampling(0.0, 0.5, -2.0, 2.0, 0, ("END",)), Sampling()]
+    for field, wrong in {"temperature": 2.1, "top_p": -0.1, "presence_penalty": -2.1, "frequency_penalty": 3}.items():
+        call = served.stub.GenerateText(
+            pb.GenerateTextRequest(generation=request(sampling={field: wrong})), metadata=keys.metadata()
+        )
+        assert (await refusal(call)).field == f"sampling.{field}"
 
 
 async def test_a_failed_generation_is_an_error_to_a_caller_that_does_not_stream(served: Replica, keys: Keys) -> None:

@@ -15,13 +15,14 @@ from redis.asyncio import Redis
 from agentnet.inference.v1 import inference_service_pb2 as inference
 from agentnet.inference.v1 import queue_service_pb2 as pb
 from services.inference.errors import ProviderRejected, ProviderUnavailable
+from services.inference.providers.contract import Usage
 from services.inference.queue.store_memory import MemoryQueueStore
 from services.inference.store_memory import MemoryGenerationStore
 from shared.clock import SystemClock
 from shared.errors import Reason
 from tests.service.inference.calls import generated, refusal, said, until
 from tests.support.identity import Keys
-from tests.support.inference import Replica, replica, request
+from tests.support.inference import Replica, replica, request, text_of
 
 Code = grpc.StatusCode
 
@@ -78,6 +79,24 @@ async def test_any_process_runs_what_another_was_given(pods: tuple[Replica, Repl
     assert [name for name, _ in back.cost.settled] == ["gen_1"]
     principal = back.cost.settlements[0].payer.principal
     assert (principal.tenant_id, principal.subject) == ("acme", "ada")
+
+
+async def test_streamed_whole_or_submitted_the_same_request_says_the_same(
+    pods: tuple[Replica, Replica], keys: Keys
+) -> None:
+    front, _ = pods
+    front.model.steps, front.model.usage = ["Hello", " there"], Usage(9, 2)
+    streamed = await generated(front, keys, request(generation_id="gen_streamed"))
+    asked = inference.GenerateTextRequest(generation=request(generation_id="gen_whole"))
+    whole = await front.stub.GenerateText(asked, metadata=keys.metadata())
+    await submit(front, keys)
+    later = (await ended(front, keys)).response
+    assert text_of(streamed) == whole.text == later.text == "Hello there"
+    ends = [streamed[-1].finished, whole.finished, later.finished]
+    assert [(end.finish_reason, end.usage, end.cost, end.attempts) for end in ends] == [
+        (ends[0].finish_reason, ends[0].usage, ends[0].cost, 1)
+    ] * 3
+    assert [usage for _, usage in front.cost.settled] == [Usage(9, 2)] * 3
 
 
 async def test_the_answer_of_a_process_that_died_after_it_is_not_paid_again(

@@ -194,6 +194,17 @@ def test_the_meshs_own_book_loads() -> None:
     assert found.of(Usage(1_000_000, 1_000_000, cached_input_tokens=1_000_000)) == 1_250_000 + 10_000_000
 
 
+OPENAI = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4-turbo", "gpt-4", "gpt-3.5-turbo")
+
+
+@pytest.mark.parametrize("model", OPENAI)
+def test_the_meshs_own_book_prices_openais_families(model: str) -> None:
+    shipped = price_document.read(Path(price_document.__file__).with_name("prices.json"))
+    found = shipped.find(Wanted("openai", model), at=NOW)
+    assert found
+    assert 0 < found.of(Usage(1_000_000, 0)) < found.of(Usage(0, 1_000_000))
+
+
 FOLDER = Path(__file__).with_name("bad_price_books")
 
 

@@ -112,6 +112,8 @@ async def test_strict_replay_shows_the_nearest_recording_and_the_difference(tmp_
     assert (tmp_path / f"{facts['nearest']}.json").exists()
     assert '-     "text": "Hello?"' in facts["difference"]
     assert '+     "text": "Hello!"' in facts["difference"]
+    assert facts["nearest"][:12] in raised.value.message  # not every door has room for facts
+    assert raised.value.message.endswith(facts["difference"])
 
 
 async def test_strict_replay_of_nothing_says_so(tmp_path: Path) -> None:

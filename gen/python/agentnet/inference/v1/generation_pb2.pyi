@@ -215,7 +215,7 @@ class GenerationStarted(_message.Message):
     provider: _builtins.str
     """Who serves it, for example "embedded" or "openai"."""
     model: _builtins.str
-    """The model, by the provider's name."""
+    """The model, by the mesh's name for it."""
     input_tokens: _builtins.int
     """Tokens of the prompt where already known, else 0."""
     def __init__(
