@@ -153,7 +153,7 @@ class Cassette(Generic[R]):
         )
         difference = "\n".join(lines)[:_SHOWN]
         return ReplayMissed(
-            f"no recording of this call; record it, or replay permissively. The nearest is {nearest[:12]}:\n{difference}",
+            f"no recording of this call; record it, or replay permissively. The nearest, {nearest[:12]}:\n{difference}",
             digest=digest(request),
             nearest=nearest,
             difference=difference,
