@@ -65,7 +65,7 @@ async def filled(kept: CheckpointStore) -> None:
         (1, "Athena", "tgr_1"),
         (2, "Apollo", "tgr_1"),
         (3, "Athena", "tgr_2"),
-        (4, "Athena", "tgr_1"),
+        (4, "Apollo, Athena", "tgr_1"),
     ):
         await kept.save("acme", f"chk_{number}", data(number, agent=agent, run=run))
 
@@ -92,6 +92,7 @@ async def test_checkpoints_are_listed_newest_first_by_agent_and_by_run(kept: Che
 
     assert await ids() == ["chk_4", "chk_3", "chk_2", "chk_1"]
     assert await ids(agent_name="Athena") == ["chk_4", "chk_3", "chk_1"]
+    assert await ids(agent_name="Apollo") == ["chk_4", "chk_2"]
     assert await ids(run_id="tgr_1") == ["chk_4", "chk_2", "chk_1"]
     assert await ids(agent_name="Athena", run_id="tgr_1") == ["chk_4", "chk_1"]
     assert await ids(agent_name="Hermes") == []
