@@ -207,4 +207,4 @@ limit $4;
 delete from checkpoint where id = $1 returning id;
 
 -- name: start_runs
-select run, earlier from start_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+select run, earlier from start_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20);
