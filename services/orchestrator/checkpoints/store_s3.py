@@ -97,5 +97,8 @@ async def _apart(work: Any, *given: object) -> Any:
     """In a thread: boto3 waits."""
     try:
         return await asyncio.to_thread(work, *given)
-    except (BotoCoreError, ClientError) as error:
-        raise Unavailable("the object store does not answer", dependency="s3") from error
+    except ClientError as error:
+        refused = str(error.response["Error"]["Code"])
+        raise Unavailable("the object store refuses", dependency="s3", cause=refused) from error
+    except BotoCoreError as error:
+        raise Unavailable("the object store cannot be asked", dependency="s3", cause=type(error).__name__) from error

@@ -134,8 +134,9 @@ async def test_a_place_that_does_not_answer_is_unavailable(tmp_path: Path, monke
 
 
 async def test_an_object_store_that_refuses_is_unavailable(s3_url: str) -> None:
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="refuses") as raised:
         await S3CheckpointStore("no-such-bucket", endpoint=s3_url).save("acme", "chk_1", data(1))
+    assert raised.value.facts["cause"] == "NoSuchBucket"
     with pytest.raises(Unavailable):
         await S3CheckpointStore("no-such-bucket", endpoint=s3_url).load("acme", "chk_1")
 
