@@ -275,9 +275,11 @@ def _environment(
     own: Mapping[str, str] | None = None, *, service: str = "", provider_keys: bool = False
 ) -> dict[str, str]:
     """What a part inherits: no secret of ours or the caller's that is not its own. A service's own settings are, also
-    those that are named like secrets: a folder of them, a number of tokens.
+    those that are named like secrets: a folder of them, a number of tokens. Who keeps things in S3 has AWS's own too.
     """
-    mine = f"AGENTNET_{service.upper()}_" if service else "="
+    own_prefix = f"AGENTNET_{service.upper()}_" if service else "="
+    in_s3 = any(name.startswith(own_prefix) and value.startswith("s3://") for name, value in os.environ.items())
+    mine = (own_prefix, "AWS_") if in_s3 else (own_prefix,)
     kept = {
         name: value
         for name, value in os.environ.items()

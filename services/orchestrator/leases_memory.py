@@ -83,6 +83,11 @@ class MemoryLeaseStore:
         self._rows[tenant, session_id] = _Row(next(self._turn), kind=kind)
         self.notify(session_id)
 
+    def begin(self, tenant: str, session_id: str, kind: str, owner: str, *, ttl: timedelta) -> Lease:
+        """As open, taken from its start."""
+        row = self._rows[tenant, session_id] = _Row(next(self._turn), kind=kind)
+        return self._take((tenant, session_id), row, owner, until=self._clock.now() + ttl)
+
     def close(self, tenant: str, session_id: str) -> None:
         """Nobody drives it any more."""
         self._rows[tenant, session_id].ready = False

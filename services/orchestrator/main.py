@@ -195,5 +195,5 @@ async def _drive(
     )
     graphs = GraphDriver(store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, settings.max_takeovers)
     runs = Runs({"session": SessionDriver(store, tail, turns, clock, settings.max_takeovers), "graph": graphs})
-    await start_driver(settings, stack, runs, PostgresLeaseStore(leases), owner)
+    await start_driver(settings, stack, runs, PostgresLeaseStore(leases), owner, accepting=store)
     return tasks, tools

@@ -199,7 +199,7 @@ select data from checkpoint where id = $1;
 
 -- name: every_checkpoint
 select data from checkpoint
-where ($1::text = '' or agent_name = $1) and ($2::text = '' or run_id = $2) and ($3::text = '' or id < $3)
+where ($1::text = '' or $1 = any(string_to_array(agent_name, ', '))) and ($2::text = '' or run_id = $2) and ($3::text = '' or id < $3)
 order by id collate "C" desc
 limit $4;
 
@@ -207,4 +207,4 @@ limit $4;
 delete from checkpoint where id = $1 returning id;
 
 -- name: start_runs
-select run, earlier from start_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+select run, earlier from start_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20);

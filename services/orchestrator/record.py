@@ -81,7 +81,8 @@ class RunLog(ABC, Generic[State]):
         self._unshown: list[Entry] = []
         # Whether the live tail may hold events of this log: then what is committed follows them there.
         self._live = lease.fence > 1
-        self._unread: bool | None = None  # until somebody looks nobody knows
+        # Until somebody looks nobody knows; who begins a run here has it before anyone can read it.
+        self._unread: bool | None = True if lease.begun else None
         self.reader_came = tail.reader_came(lease.tenant, lease.session_id)
         self._writing = asyncio.Lock()
         # How many signals there were at the last commit; before the first one nobody knows.
@@ -113,6 +114,9 @@ class RunLog(ABC, Generic[State]):
         Raises LeaseLost.
         """
         tenant, session_id = self.lease.tenant, self.lease.session_id
+        if self.lease.begun is not None:
+            self.state = self.fold([Event.FromString(self.lease.begun.first.payload)])
+            return
         more = True
         while more:
             entries = await self.store.read(tenant, session_id, self.state.last_sequence, limit=_PAGE)

@@ -12,7 +12,7 @@ from typing import Final
 from google.protobuf import json_format
 
 from agentnet.orchestrator.v1 import session_pb2, task_graph_pb2
-from services.orchestrator.store import Entry, Signal
+from services.orchestrator.store import Begun, Entry, Lease, Signal, Taker
 from shared.batches import Batches
 from shared.identity import CredentialKind, Principal
 from shared.postgres import REFUSED, Database, Queries
@@ -37,6 +37,12 @@ class Start:
     def request(self) -> Place:
         """Two starts of one of these are one."""
         return self.tenant, self.request_id or f"session {self.session.id}"
+
+    def lease(self, owner: str) -> Lease:
+        """As who accepts it has it from its start."""
+        kind = "session" if self.graph is None else "graph"
+        begun = Begun(_of(self.tenant, self.starter.subject, self.starter.roles), self.first)
+        return Lease(self.tenant, self.session.id, owner, 1, 0, kind, begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class Runs:
         self._reads = Batches(self._read)
         self._starters = Batches(self._starter)
         self._signals = Batches(self._signal)
+        self.taker: Taker | None = None
         # Who started what was started here and is not driven yet.
         self._begun: OrderedDict[Place, Principal] = OrderedDict()
 
@@ -91,8 +98,21 @@ class Runs:
         return await self._signals.ask(place)
 
     async def _start(self, batch: Sequence[Start]) -> Sequence[bytes | None]:
+        if self.taker is None or not (reserved := self.taker.reserve(len(batch))):
+            return await self._started(batch, (None, None))
+        leases: list[Lease] = []
+        owner = self.taker.owner
+        try:
+            owners = [owner] * reserved + [None] * (len(batch) - reserved)
+            earlier = await self._started(batch, (owners, self.taker.ttl))
+            leases += [one.lease(owner) for one, other in zip(batch[:reserved], earlier, strict=False) if other is None]
+        finally:
+            self.taker.taken(leases, reserved=reserved)
+        return earlier
+
+    async def _started(self, batch: Sequence[Start], taken: tuple[object, object]) -> Sequence[bytes | None]:
         async with self._database.connection() as connection:
-            rows = await connection.fetch(self._sql["start_runs"], *started(batch))
+            rows = await connection.fetch(self._sql["start_runs"], *started(batch), *taken)
         earlier: dict[int, bytes] = {row["run"]: row["earlier"] for row in rows}
         return [earlier.get(run) for run in range(1, len(batch) + 1)]
 

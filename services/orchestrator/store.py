@@ -56,8 +56,19 @@ class Sealed(Entry):
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """What a run begins with: who started it, and the one event of its log."""
+
+    starter: Principal
+    first: Entry
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write one run's log, until another one's fence is higher. `kind` says what drives it."""
+    """The right to write one run's log, until another one's fence is higher. `kind` says what drives it.
+
+    `begun` is set for who accepted the run and drives it from its start: nobody has written or asked anything since.
+    """
 
     tenant: str
     session_id: str
@@ -65,6 +76,22 @@ class Lease:
     fence: int
     takeovers: int
     kind: str = "session"
+    begun: Begun | None = field(default=None, compare=False, repr=False)
+
+
+class Taker(Protocol):
+    """A driver that takes runs as its own replica accepts them."""
+
+    @property
+    def owner(self) -> str: ...
+    @property
+    def ttl(self) -> timedelta: ...
+
+    def reserve(self, wanted: int) -> int:
+        """How many of so many runs about to be accepted it takes at once, with leases of `ttl`; `taken` must follow."""
+
+    def taken(self, leases: Sequence[Lease], *, reserved: int) -> None:
+        """Drives those of the reserved that were accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,7 +13,17 @@ from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_g
 from services.orchestrator import chain
 from services.orchestrator.archives import Archive
 from services.orchestrator.leases_memory import MemoryLeaseStore, Place
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Sealed, SessionFilter, Signal
+from services.orchestrator.store import (
+    AgentFilter,
+    Begun,
+    Entry,
+    KeptGraph,
+    Lease,
+    Sealed,
+    SessionFilter,
+    Signal,
+    Taker,
+)
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
 
@@ -119,6 +129,11 @@ class MemorySessionStore:
         self._archive = archive
         self._kept: dict[Place, _Kept] = {}
         self._requested: dict[Place, str] = {}
+        self._taker: Taker | None = None
+
+    def driven_by(self, taker: Taker) -> None:
+        """What is accepted here from now on is driven here, as far as it is taken."""
+        self._taker = taker
 
     async def start(
         self,
@@ -137,7 +152,12 @@ class MemorySessionStore:
         self._kept[tenant, session.id] = _Kept(session.SerializeToString(), known, [first], kept)
         if request_id:
             self._requested[tenant, request_id] = session.id
-        self._leases.open(tenant, session.id, "graph" if graph else "session")
+        kind = "graph" if graph else "session"
+        if self._taker is None or not (reserved := self._taker.reserve(1)):
+            self._leases.open(tenant, session.id, kind)
+        else:
+            lease = self._leases.begin(tenant, session.id, kind, self._taker.owner, ttl=self._taker.ttl)
+            self._taker.taken([replace(lease, begun=Begun(known, first))], reserved=reserved)
         return session
 
     async def find_graph(self, tenant: str, graph_id: str) -> KeptGraph | None:

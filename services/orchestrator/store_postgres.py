@@ -17,7 +17,7 @@ from services.orchestrator.appends_postgres import Append, Appends, turn_columns
 from services.orchestrator.archives import Archive
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.runs_postgres import Place, Range, Runs, Start, columns, started
-from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Sealed, SessionFilter, Signal
+from services.orchestrator.store import AgentFilter, Entry, KeptGraph, Lease, Sealed, SessionFilter, Signal, Taker
 from shared.batches import Batches
 from shared.identity import Principal
 from shared.paging import Page
@@ -99,6 +99,10 @@ class PostgresSessionStore:
         # The end of each log this replica writes: while its fence holds nobody else moves it.
         self._ends: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
 
+    def driven_by(self, taker: Taker) -> None:
+        """What is accepted here from now on is driven here, as far as it is taken."""
+        self._runs.taker = taker
+
     async def start(
         self,
         tenant: str,
@@ -110,7 +114,11 @@ class PostgresSessionStore:
         graph: task_graph_pb2.TaskGraph | None = None,
     ) -> session_pb2.Session:
         (mac,) = chain.macs(self._key, chain.START, [first.payload])
+        place = (tenant, session.id)
+        self._remember(place, (first.sequence, mac), forget=False)
         earlier = await self._runs.start(Start(tenant, session, starter, first, mac, request_id, graph))
+        if earlier is not None:
+            self._ends.pop(place, None)
         return session_pb2.Session.FromString(earlier) if earlier else session
 
     async def find(self, tenant: str, session_id: str) -> session_pb2.Session | None:
@@ -199,7 +207,7 @@ class PostgresSessionStore:
         macs = list(chain.macs(self._key, chain.START, _payloads(log)))
         async with self._database.tenant(tenant) as connection:
             start = Start(tenant, session, starter, log[0], macs[0], request_id, None)
-            (row, *_) = await connection.fetch(SQL["start_runs"], *started([start])) or (None,)
+            (row, *_) = await connection.fetch(SQL["start_runs"], *started([start]), None, None) or (None,)
             if row is not None:
                 return session_pb2.Session.FromString(row["earlier"])
             await connection.execute(

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from agentnet.common.v1 import failure_pb2
+from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.agents import ACTIVE, Agents
 from services.orchestrator.agents.lineage import sub_agent
@@ -37,6 +39,7 @@ RETRY_AFTER: Final = "retry_after_seconds"
 _FIRST_PAUSE: Final = timedelta(milliseconds=250)
 _LONGEST_PAUSE: Final = timedelta(minutes=1)
 _PLANNED_AT_MOST: Final = 20
+_CALLED_OFF_SECONDS: Final = 2.0
 
 Event = event_pb2.SessionEvent
 
@@ -88,16 +91,30 @@ class Tasks:
                     speech = _speech(record, node_id, trying)
                     last = await self._hearing.hear(caller, speech, events, gathered=caller.grant is None)
             except TimeoutError:
-                await self.cancel(trying.turn_id, caller)
-                raise TaskTimedOut(f"the try took longer than {limit}", node_id=node_id, timeout=str(limit)) from None
-        return last.failed if last.HasField("failed") else last.finished
+                late = TaskTimedOut(f"the try took longer than {limit}", node_id=node_id, timeout=str(limit))
+                return await self._timed_out(caller, _speech(record, node_id, trying), late)
+        return _end(last)
 
-    async def cancel(self, turn_id: str, caller: Principal) -> None:
-        """Calls off what is being generated."""
+    async def _timed_out(self, caller: Principal, speech: Speech, late: TaskTimedOut) -> outcome.Ended:
+        """Calls the try off; how it ended is that it was late, with what it has cost until then."""
+        ended = generation_pb2.GenerationFailed(failure=late.failure())
+        if await self.cancel(speech.generation_id, caller):
+            with suppress(TimeoutError, MeshError):
+                async with asyncio.timeout(_CALLED_OFF_SECONDS):
+                    events = self.inference.attach(caller, speech.generation_id, after=speech.heard)
+                    spent = _end(await self._hearing.hear(caller, speech, events))
+                    ended.usage.CopyFrom(spent.usage)
+                    ended.cost.CopyFrom(spent.cost)
+        return ended
+
+    async def cancel(self, turn_id: str, caller: Principal) -> bool:
+        """Calls off what is being generated; False when inference could not be told."""
         try:
             await self.inference.cancel(caller, turn_id)
         except MeshError as error:
             log.warning("task.not_cancelled", turn_id=turn_id, reason=error.reason_name)
+            return False
+        return True
 
     async def planners_agents(self, node: task_graph_pb2.TaskNode, caller: Principal) -> dict[str, str]:
         """Whom the answer of a node may name, each with its version: for a plan all that are usable, else nobody."""
@@ -149,6 +166,10 @@ class Tasks:
         found = await self.agents.find(tenant, name, version)
         self._known[tenant, reference] = found
         return found
+
+
+def _end(last: generation_pb2.GenerationEvent) -> outcome.Ended:
+    return last.failed if last.HasField("failed") else last.finished
 
 
 def pause_before(step: Begin) -> timedelta:

@@ -31,6 +31,7 @@ import uvloop
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import task_graph_pb2
 from services.orchestrator.agents import Agents, read_agents
+from services.orchestrator.agents.cache import Versions
 from services.orchestrator.checkpoints.keeper import Checkpoints
 from services.orchestrator.checkpoints.store_postgres import PostgresCheckpointStore
 from services.orchestrator.drivers.graph import GraphDriver
@@ -127,13 +128,15 @@ async def replica(dsn: str, driver_dsn: str, redis_url: str) -> AsyncIterator[Be
     ):
         store, tail = PostgresSessionStore(database, log_key=b"bench"), RedisTail(redis, ttl=timedelta(minutes=5))
         defaults = read_agents(ROOT / "services/orchestrator/agents.yaml")
-        agents = Agents(PostgresAgentStore(database), defaults, clock=clock, ids=ids)
+        agent_store = PostgresAgentStore(database)
+        agents = Agents(agent_store, defaults, clock=clock, ids=ids, versions=Versions(agent_store, clock))
         checkpoints = Checkpoints(PostgresCheckpointStore(database), clock, ids)
         tasks, tools = Tasks(agents, inference, clock, 96), ScriptedTools()
         counting = Counting(
             GraphDriver(store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, max_takeovers=5)
         )
         driver = PostgresDriver(PostgresLeaseStore(leases), counting, "bench", TTL, timedelta(milliseconds=500), 500)
+        store.driven_by(driver)
         graphs = TaskGraphs(store, tail, agents, tools, checkpoints, clock, ids)
         with Renewal(driver_dsn, "bench", ttl=TTL, driven=driver.driven):
             async with draining(driver):

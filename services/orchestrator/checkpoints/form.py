@@ -11,13 +11,16 @@ from google.protobuf import json_format, struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentnet.orchestrator.v1 import checkpoint_pb2, task_graph_pb2
-from services.orchestrator.checkpoints.store import Data
+from services.orchestrator.checkpoints.store import AND, Data
 from services.orchestrator.errors import CheckpointIncompatible
 from services.orchestrator.graphs import effects, growth, outcome
 from services.orchestrator.graphs.state import COMPLETED, GraphState
 
 VERSION: Final = "1.1"
-TEAM: Final = "task_graph"
+# Of a graph that only calls tools.
+NOBODY: Final = "task_graph"
+# As many names as fit in an S3 key.
+_NAMES_CHARACTERS: Final = 500
 _MICROS: Final = 1_000_000
 
 Checkpoint = checkpoint_pb2.Checkpoint
@@ -63,14 +66,13 @@ def of_graph(
 ) -> Data:
     """A checkpoint of a graph as it stands, as it is stored. `plain` is kept between checkpoints of one graph."""
     plain = plain or Plain()
-    names = sorted({node.agent.partition("@")[0] for node in state.nodes.values() if node.agent})
     ended = [state.results[name] for name in state.started if name in state.results]
     running = [outcome.running(name, trying, now) for name, trying in state.trying.items()]
     moment = Timestamp()
     moment.FromDatetime(now)
     return {
         "id": checkpoint_id,
-        "agent_name": names[0] if len(names) == 1 else TEAM,
+        "agent_name": _agents(state) or NOBODY,
         "run_id": state.graph.id,
         "time": moment.ToJsonString(),
         "messages": [
@@ -180,6 +182,17 @@ def _work(node: task_graph_pb2.TaskNode) -> tuple[object, ...]:
     """What is the same whichever version of the agent or the tool does it."""
     called = (node.tool.partition("@")[0], json_format.MessageToDict(node.arguments), dict(node.argument_expressions))
     return (node.prompt, node.agent.partition("@")[0], node.kind, node.aggregation, node.score, *called)
+
+
+def _agents(state: GraphState) -> str:
+    """Whose work the graph is, by name."""
+    named, found = sorted({node.agent.partition("@")[0] for node in state.nodes.values() if node.agent}), ""
+    for name in named:
+        together = f"{found}{AND}{name}" if found else name
+        if len(together) > _NAMES_CHARACTERS:
+            break
+        found = together
+    return found
 
 
 def _grown(state: GraphState) -> TaskGraph:

@@ -84,6 +84,8 @@ class Saving:
         try:
             saved = event_pb2.CheckpointSaved(checkpoint_id=task.result()["id"])
         except MeshError as error:
-            log.warning("checkpoint.not_saved", reason=error.reason_name)
+            log.warning(
+                "checkpoint.not_saved", reason=error.reason_name, why=error.message, cause=error.facts.get("cause")
+            )
             return
         self.record.stage([Event(checkpoint_saved=saved)])

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from shared.paging import Page
 
 # A checkpoint as JSON, of whatever version it was written in.
 Data = dict[str, Any]
 
+# Between the names of agents that take part in one run.
+AND: Final = ", "
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFilter:
-    """Which checkpoints. Empty means all."""
+    """Which checkpoints: of a run, and those an agent takes part in. Empty means all."""
 
     agent_name: str = ""
     run_id: str = ""
 
     def fits(self, data: Data) -> bool:
-        return self.agent_name in ("", data["agent_name"]) and self.run_id in ("", data["run_id"])
+        return self.fits_agents(data["agent_name"]) and self.run_id in ("", data["run_id"])
+
+    def fits_agents(self, names: str) -> bool:
+        return not self.agent_name or self.agent_name in names.split(AND)
 
 
 class CheckpointStore(Protocol):

@@ -73,7 +73,7 @@ class S3CheckpointStore:
             under += f"{quote(chosen.run_id, safe='')}/"
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=under)
         keys = [entry["Key"].rsplit("/", 2) for part in pages for entry in part.get("Contents", ())]
-        fitting = [name for _, agent, name in keys if chosen.agent_name in ("", unquote(agent))]
+        fitting = [name for _, agent, name in keys if chosen.fits_agents(unquote(agent))]
         found = (self._load(tenant, name) for name in page_of(fitting, page))
         return [data for data in found if data is not None]
 
@@ -97,5 +97,8 @@ async def _apart(work: Any, *given: object) -> Any:
     """In a thread: boto3 waits."""
     try:
         return await asyncio.to_thread(work, *given)
-    except (BotoCoreError, ClientError) as error:
-        raise Unavailable("the object store does not answer", dependency="s3") from error
+    except ClientError as error:
+        refused = str(error.response["Error"]["Code"])
+        raise Unavailable("the object store refuses", dependency="s3", cause=refused) from error
+    except BotoCoreError as error:
+        raise Unavailable("the object store cannot be asked", dependency="s3", cause=type(error).__name__) from error

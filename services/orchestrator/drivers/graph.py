@@ -38,6 +38,8 @@ _SIGNAL_POLL_SECONDS: Final = 1.0
 _TOGETHER_SECONDS: Final = 0.01
 # How many decisions may wait for the one being written before nothing more begins.
 _AHEAD: Final = 4
+# A generation that was called off is settled and ends at once; nobody waits longer for what it has cost.
+_CALLED_OFF_SECONDS: Final = 2.0
 _nodes = meter.create_counter("graph_nodes", description="nodes of task graphs that ended, by status")
 _durations = meter.create_histogram(
     "dag_node_duration_ms",
@@ -64,7 +66,8 @@ class GraphDriver:
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the graph as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
         drive = await self.open(lease, signalled)
-        drive.ahead = _AHEAD
+        # Whoever is narrowed is admitted by what the log says it has spent.
+        drive.ahead = _AHEAD if drive.caller.grant is None else 0
         await drive_on(drive)
 
     async def open(self, lease: Lease, signalled: asyncio.Event) -> _Drive:
@@ -76,7 +79,7 @@ class GraphDriver:
         caller = await begin(record)
         await looking
         saving = Saving(self.checkpoints, record, keeper.mark(record.state))
-        drive = _Drive(self, record, caller, signalled, saving)
+        drive = _Drive(self, record, caller, signalled, saving, asked=lease.begun is None)
         drive.enter()
         return drive
 
@@ -93,6 +96,7 @@ class _Drive:
     working: dict[str, Work] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
     ended: list[tuple[str, Work]] = field(default_factory=list)
+    spent: dict[str, outcome.Ended] = field(default_factory=dict)
     asked: bool = True
     ahead: int = 0
     # Whether there is something in what is to be written to which the log before it does not lead.
@@ -115,6 +119,7 @@ class _Drive:
         """Puts what ended in the log and takes every step that can be taken at once; True when it rests."""
         await self._written(wait=False)
         await self._look()
+        await self._hang_up()
         self.saving.look()
         begun, step = await self._decide()
         beside = isinstance(step, Await) and not self._firm and self._unwritten < self.ahead
@@ -175,16 +180,23 @@ class _Drive:
             self._woken.set()
 
     async def _decide(self) -> tuple[list[Begin], Step]:
-        """Every step that can be taken at once, in the log but not written yet; then the one that cannot."""
+        """Every step that can be taken at once, in the log but not written yet; then the one that cannot. Tries that
+        need not wait for the log begin one after another; those that must are told.
+        """
         begun: list[Begin] = []
         while True:
             step = next_step(self.record.state, max_takeovers=self.driver.max_takeovers)
             match step:
                 case Begin():
                     self.record.stage([await self._begun(step)])
-                    begun.append(step)
+                    if self._firm or self._unwritten >= self.ahead:
+                        begun.append(step)
+                    else:
+                        self._start(step.node_id, step)
+                        await asyncio.sleep(0)  # its model is asked while the next one is decided
                 case Settle():
-                    self._ended(outcome.settled(self.record.state, step, now=self.driver.clock.now()))
+                    now, spent = self.driver.clock.now(), self.spent.pop(step.node_id, None)
+                    self._ended(outcome.settled(self.record.state, step, now=now, spent=spent))
                 case Grow():
                     self.record.stage([Event(graph_grown=step.grown)])
                 case _:
@@ -298,6 +310,21 @@ class _Drive:
             labels = {"agent": result.agent, "node_type": planning.kind_of(node)}
             _durations.record(result.elapsed.ToMilliseconds(), labels)
 
+    async def _hang_up(self) -> None:
+        """Calls off what is generated for nodes about to be cancelled, and hears what it has cost."""
+        state = self.record.state
+        dying = [name for name in self.working if state.cancelled or name in state.doomed]
+        off = {name: self.working[name] for name in dying if name in self.turns}
+        if not off:
+            return
+        told = await asyncio.gather(*(self.driver.tasks.cancel(self.turns[name], self.caller) for name in off))
+        if any(told):
+            await asyncio.wait(off.values(), timeout=_CALLED_OFF_SECONDS)
+        for name, work in off.items():
+            if (spent := _heard(work)) is not None:
+                self.spent[name] = spent
+                del self.turns[name]
+
     async def _call_off(self) -> None:
         """Ends the work of nodes that ended without it."""
         for name in [name for name in self.working if name not in self.record.state.trying]:
@@ -321,3 +348,11 @@ class _Drive:
         await self.record.commit([Event(session_finished=event_pb2.SessionFinished(session=session))], release=True)
         reason = session_pb2.StopReason.Name(step.reason)
         log.info("graph.finished", reason=reason, nodes=len(self.record.state.nodes))
+
+
+def _heard(work: Work) -> outcome.Ended | None:
+    """How a generation ended, if it was heard to its end."""
+    if not work.done() or work.cancelled() or work.exception():
+        return None
+    found = work.result()
+    return None if isinstance(found, ToolAnswer) else found

@@ -38,14 +38,19 @@ class PostgresDriver:
     _signals: dict[str, asyncio.Event] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _soon: float = 0.0
+    _reserved: int = 0
+    _answered: asyncio.Event = field(default_factory=asyncio.Event)
+    # Whether nothing waited when it was looked last.
+    _idle: bool = False
     _claiming: asyncio.Future[Sequence[Lease]] | None = None
 
     async def claim(self) -> None:
         """Claims what is ready, for as long as the service runs."""
         while True:
             self._wake.clear()
-            free = min(self.limit - len(self._running), _CLAIM_AT_ONCE)
+            free = min(self.limit - len(self._running) - self._reserved, _CLAIM_AT_ONCE)
             claimed = await self._claimed(free) if free > 0 else []
+            self._idle = free > 0 and not claimed
             for lease in claimed:
                 self._drive(lease)
             if not claimed:
@@ -60,6 +65,19 @@ class PostgresDriver:
         claimed = await asyncio.shield(self._claiming)
         self._claiming = None
         return claimed
+
+    def reserve(self, wanted: int) -> int:
+        """While nothing waits for its turn, what this replica accepts is driven here as far as there is room."""
+        free = self.limit - len(self._running) - self._reserved if self._idle else 0
+        reserved = max(0, min(wanted, free))
+        self._reserved += reserved
+        return reserved
+
+    def taken(self, leases: Sequence[Lease], *, reserved: int) -> None:
+        self._reserved -= reserved
+        for lease in leases:
+            self._drive(lease)
+        self._answered.set()
 
     def driven(self) -> list[str]:
         """The sessions being driven; asked for by the thread that renews them."""
@@ -83,6 +101,11 @@ class PostgresDriver:
 
     async def drain(self) -> None:
         """Stops driving; the sessions are free at once."""
+        self.limit = 0
+        await self._stop_all()
+        while self._reserved:
+            self._answered.clear()
+            await self._answered.wait()
         await self._stop_all()
         if self._claiming is not None:
             (claimed,) = await asyncio.gather(self._claiming, return_exceptions=True)

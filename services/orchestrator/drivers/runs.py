@@ -99,7 +99,8 @@ async def begin(record: RunLog[State]) -> Principal:
     if lease.takeovers > record.state.takeovers:
         taken = event_pb2.SessionTakenOver(takeovers=lease.takeovers)
         await record.commit([Event(session_taken_over=taken)])
-    return acting(await record.store.starter(lease.tenant, lease.session_id), record.state.session)
+    starter = lease.begun.starter if lease.begun else await record.store.starter(lease.tenant, lease.session_id)
+    return acting(starter, record.state.session)
 
 
 async def signals_received(record: RunLog[State]) -> list[Event]:

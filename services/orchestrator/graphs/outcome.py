@@ -77,13 +77,16 @@ def broke_off(node_id: str, trying: Trying, failure: failure_pb2.Failure, *, spe
     return Event(task_interrupted=broke, actor=actor(trying))
 
 
-def settled(state: GraphState, step: Settle, *, now: datetime) -> Event:
-    """The event of a node that ended without an agent's answer."""
+def settled(state: GraphState, step: Settle, *, now: datetime, spent: Ended | None = None) -> Event:
+    """The event of a node that ended without an agent's answer, and what its last try spent all the same."""
     broken = state.broken.get(step.node_id)
     last = broken.last if broken else state.trying.get(step.node_id)
     result = _result(step.node_id, last, now) if last else task_graph_pb2.TaskResult(node_id=step.node_id)
     result.status = step.status
     result.output = step.output or (last.text if last else "")
+    if spent is not None:
+        result.usage.CopyFrom(together(result.usage, spent.usage))
+        result.cost_micros_usd += spent.cost.micros_usd
     if step.node_id in state.trying and result.HasField("effect"):
         result.effect.CopyFrom(effects.after(result.effect, None))
     if step.failure is not None:

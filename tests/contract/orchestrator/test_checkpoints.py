@@ -65,7 +65,7 @@ async def filled(kept: CheckpointStore) -> None:
         (1, "Athena", "tgr_1"),
         (2, "Apollo", "tgr_1"),
         (3, "Athena", "tgr_2"),
-        (4, "Athena", "tgr_1"),
+        (4, "Apollo, Athena", "tgr_1"),
     ):
         await kept.save("acme", f"chk_{number}", data(number, agent=agent, run=run))
 
@@ -92,6 +92,7 @@ async def test_checkpoints_are_listed_newest_first_by_agent_and_by_run(kept: Che
 
     assert await ids() == ["chk_4", "chk_3", "chk_2", "chk_1"]
     assert await ids(agent_name="Athena") == ["chk_4", "chk_3", "chk_1"]
+    assert await ids(agent_name="Apollo") == ["chk_4", "chk_2"]
     assert await ids(run_id="tgr_1") == ["chk_4", "chk_2", "chk_1"]
     assert await ids(agent_name="Athena", run_id="tgr_1") == ["chk_4", "chk_1"]
     assert await ids(agent_name="Hermes") == []
@@ -133,8 +134,9 @@ async def test_a_place_that_does_not_answer_is_unavailable(tmp_path: Path, monke
 
 
 async def test_an_object_store_that_refuses_is_unavailable(s3_url: str) -> None:
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="refuses") as raised:
         await S3CheckpointStore("no-such-bucket", endpoint=s3_url).save("acme", "chk_1", data(1))
+    assert raised.value.facts["cause"] == "NoSuchBucket"
     with pytest.raises(Unavailable):
         await S3CheckpointStore("no-such-bucket", endpoint=s3_url).load("acme", "chk_1")
 

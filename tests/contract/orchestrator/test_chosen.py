@@ -18,6 +18,7 @@ from services.orchestrator.drivers.runs import Runs
 from services.orchestrator.graphs import shapes
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.store import KeptGraph
+from services.orchestrator.store_postgres import PostgresSessionStore
 from shared.ids import RandomIds
 from tests.contract.orchestrator.conftest import Stores, _in_postgres
 from tests.support.graphs import node
@@ -61,7 +62,8 @@ async def test_runs_are_heard_of_driven_and_given_back(
     async with _in_postgres(postgres) as stores:
         runs = Runs({"graph": world.graph_driver(store=stores.sessions)})
         async with AsyncExitStack() as stack:
-            await start_driver(settings, stack, runs, stores.leases, "one")
+            assert isinstance(stores.sessions, PostgresSessionStore)
+            await start_driver(settings, stack, runs, stores.leases, "one", accepting=stores.sessions)
             first = await ended(stores, await executed(world, stores, node("a"), node("b", "a")))
             # Nobody hears while there is no connection; who listens again looks everywhere.
             await admin.execute(

@@ -329,7 +329,7 @@ async def test_checkpoints_are_made_listed_read_gone_on_from_and_deleted_over_th
     rest = await mesh.ask(
         mesh.checkpoints.ListCheckpoints, checkpoints.ListCheckpointsRequest(page_size=2, page_token=token)
     )
-    by_run = checkpoints.ListCheckpointsRequest(run_id=accepted.graph.id, agent_name="task_graph")
+    by_run = checkpoints.ListCheckpointsRequest(run_id=accepted.graph.id, agent_name="Hermes")
     named = checkpoints.GetCheckpointRequest(checkpoint_id=made[0].id)
     found = await mesh.ask(mesh.checkpoints.GetCheckpoint, named)
     again = await mesh.ask(mesh.task_graphs.ExecuteTasks, pb.ExecuteTasksRequest(resume_from=made[0].id))

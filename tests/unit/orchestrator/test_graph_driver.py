@@ -67,6 +67,21 @@ async def test_ends_that_let_nothing_begin_are_written_with_the_one_that_does(mo
     assert (await world.find(kept.session.id)).status == session_pb2.SESSION_STATUS_COMPLETED
 
 
+async def test_independent_nodes_run_at_the_same_time_five_of_them_unless_told_otherwise() -> None:
+    names = [f"n{place}" for place in range(7)]
+    world, gates = world_of(*names)
+    kept = await world.execute(*(node(name) for name in names))
+    driving = asyncio.create_task(world.graph_driver().drive(await world.claim(), asyncio.Event()))
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert (await world.graphs.shown(TENANT, kept.graph.id)).progress.running == 5
+    for gate in gates.values():
+        gate.set()
+    async with asyncio.timeout(10):
+        await driving
+    assert len(world.inference.started) == 7
+
+
 async def test_what_lets_another_node_begin_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "_TOGETHER_SECONDS", 30)
     world, gates = world_of("slow", "a", "b", "c")

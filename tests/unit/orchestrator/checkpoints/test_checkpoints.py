@@ -56,7 +56,7 @@ async def test_a_checkpoint_has_all_the_fields_of_the_seeds() -> None:
     await world.drive()
     first = (await saved(world, kept.session.id))[0]
     found = await world.checkpoints.find(TENANT, first)
-    assert (found.id, found.run_id, found.agent_name, found.version) == (first, kept.graph.id, form.TEAM, "1.1")
+    assert (found.id, found.run_id, found.agent_name, found.version) == (first, kept.graph.id, "Apollo, Athena", "1.1")
     assert found.time == kept.session.start_time
     assert found.iteration_count >= 1
     assert (found.total_tokens, found.total_cost_micros_usd) == (16 * found.iteration_count, 7 * found.iteration_count)
@@ -71,6 +71,15 @@ async def test_a_checkpoint_of_one_agents_work_has_its_name() -> None:
     await world.drive()
     made = await world.graphs.save(TENANT, kept.graph.id, notes={})
     assert made.agent_name == "Athena"
+    assert len(await world.checkpoints.every(TENANT, CheckpointFilter(agent_name="Athena"), page=Page())) == 1
+
+
+def test_a_checkpoint_names_all_agents_that_fit_and_says_when_there_is_none() -> None:
+    called = Play([node("a", agent="", tool="search")])
+    many = Play([node(f"n{place}", agent=f"Agent{place:03}") for place in range(100)])
+    names = form.read(form.of_graph(many.state, "chk_1", now=many.clock.now())).agent_name
+    assert form.read(form.of_graph(called.state, "chk_1", now=called.clock.now())).agent_name == "task_graph"
+    assert names.split(", ") == [f"Agent{place:03}" for place in range(50)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from services.orchestrator.graphs.state import GraphState, fold
 from shared.errors import Aborted, MeshError, Reason, ResourceExhausted, Unavailable
 from tests.support.graphs import node
 from tests.support.mortal import Fate, Killed, Moment, MortalStore, MortalTail
-from tests.support.orchestrator import TENANT, TTL, Watching, World, driving
+from tests.support.orchestrator import ADA, TENANT, TTL, ScriptedInference, Watching, World, driving
 
 CONCAT = task_graph_pb2.AGGREGATION_CONCAT
 AGGREGATOR = task_graph_pb2.TASK_KIND_AGGREGATOR
@@ -256,6 +256,19 @@ async def test_a_time_budget_ends_a_try_that_takes_too_long_and_calls_it_off() -
     assert result.failure.reason == Reason.ERROR_REASON_TASK_TIMED_OUT
     assert result.retries == 1
     assert world.inference.cancelled == [utterance.generation_id for utterance in world.inference.started]
+    session = await world.find(kept.session.id)
+    assert (result.cost_micros_usd, result.usage.input_tokens, session.cost_micros_usd) == (6, 20, 6), "what was paid"
+
+
+async def test_a_try_that_is_late_while_inference_is_away_is_late_all_the_same() -> None:
+    world = World()
+    world.inference = Deaf(held_at=3)
+    slow = node("a", max_attempts=1)
+    slow.timeout.FromMilliseconds(20)
+    kept = await world.execute(slow)
+    await world.drive()
+    (result,) = (await world.graphs.shown(TENANT, kept.graph.id)).results
+    assert (result.failure.reason, result.cost_micros_usd) == (Reason.ERROR_REASON_TASK_TIMED_OUT, 0)
 
 
 @pytest.mark.parametrize("error", [Aborted("lost", reason=Reason.ERROR_REASON_GENERATION_LOST), NETWORK])
@@ -295,18 +308,36 @@ async def test_a_map_reduce_grows_its_own_reducers() -> None:
     assert len(world.inference.started) == 12
 
 
-async def test_a_cancel_while_a_try_is_called_off_that_cannot_be_reached_still_ends_the_graph() -> None:
-    class Deaf(type(World().inference)):  # type: ignore[misc] # the scripted inference
-        async def cancel(self, caller: object, generation_id: str) -> None:
-            raise NETWORK
+class Deaf(ScriptedInference):
+    async def cancel(self, caller: object, generation_id: str) -> None:
+        raise NETWORK
 
+
+@pytest.mark.parametrize("target", ["a", ""], ids=["a node", "the graph"])
+async def test_what_a_cancelled_node_has_cost_is_in_its_result(target: str) -> None:
+    world = World()
+    world.inference.held_at = 3
+    kept = await world.execute(node("a"), node("b", "a"))
+    watching = Watching(world, kept.session.id)
+    async with driving(world, "one") as task:
+        await watching.until(3)
+        await world.graphs.cancel(ADA, kept.graph.id, target, request_id=None)
+        await asyncio.wait_for(task, 5)
+    results = {one.node_id: one for one in (await world.graphs.shown(TENANT, kept.graph.id)).results}
+    assert [one.status for one in results.values()] == [task_graph_pb2.TASK_STATUS_CANCELLED] * 2
+    assert (results["a"].output, results["a"].cost_micros_usd, results["a"].usage.output_tokens) == ("Athena", 3, 1)
+    assert (results["b"].cost_micros_usd, (await world.find(kept.session.id)).cost_micros_usd) == (0, 3)
+    assert len(world.inference.cancelled) == 1
+
+
+async def test_a_cancel_while_a_try_is_called_off_that_cannot_be_reached_still_ends_the_graph() -> None:
     world = World()
     world.inference = Deaf(held_at=3)
     kept = await world.execute(node("a"))
     watching = Watching(world, kept.session.id)
     async with driving(world, "one") as task:
         await watching.until(3)
-        await world.graphs.cancel(world_caller(), kept.graph.id, "", request_id=None)
+        await world.graphs.cancel(ADA, kept.graph.id, "", request_id=None)
         await asyncio.wait_for(task, 5)
     assert (await world.find(kept.session.id)).status == session_pb2.SESSION_STATUS_CANCELLED
 
@@ -338,12 +369,6 @@ async def test_a_graph_that_had_ended_when_its_owner_died_stays_as_it_ended() ->
     world.leases.make_ready(TENANT, kept.session.id)
     await world.drive("two")
     assert await world.log(kept.session.id) == before
-
-
-def world_caller() -> object:
-    from tests.support.orchestrator import ADA
-
-    return ADA
 
 
 def test_the_events_of_graphs_are_part_of_the_log() -> None:

@@ -40,7 +40,9 @@ class Checkpoint(_message.Message):
     id: _builtins.str
     """Opaque, for example `chk_01J…`; later ones sort after earlier ones."""
     agent_name: _builtins.str
-    """Whose work it is: the agent's name, or "task_graph" when several take part."""
+    """Whose work it is: the agents that take part, by name, as `Apollo, Athena` (500 characters at most, whole names);
+    "task_graph" when it only calls tools.
+    """
     run_id: _builtins.str
     """The task graph it is of."""
     iteration_count: _builtins.int

@@ -133,7 +133,7 @@ class ListCheckpointsRequest(_message.Message):
     page_token: _builtins.str
     """Where to go on; empty for the first page."""
     agent_name: _builtins.str
-    """Only those of this agent; empty: all."""
+    """Only those this agent takes part in; empty: all."""
     run_id: _builtins.str
     """Only those of this task graph; empty: all."""
     def __init__(
