@@ -27,6 +27,7 @@ class FirstMatch:
     """
 
     def __init__(self, automaton: Automaton, valid: Valid) -> None:
+        self._crossed = False
         self._automaton = automaton
         self._valid = valid
         self._state = automaton.roots[None]
@@ -83,6 +84,10 @@ class FirstMatch:
         self._state, self.at, self._starts, self._best = state, at, starts, best
         return best if best is not None and (not starts or starts[0] > best.start) else None
 
+    def stands_alone(self, match: Match) -> bool:
+        """Whether no other match begins, or may have begun, within the one that was found."""
+        return not self._crossed and (not self._starts or self._starts[0] >= match.end)
+
     def end(self) -> Match | None:
         """The match that is first when nothing more comes."""
         if self._starts:
@@ -92,6 +97,7 @@ class FirstMatch:
     def resume(self, at: int, before: str | None) -> None:
         """Forgets everything and goes on at a place, the character before which is given."""
         self._state, self._starts, self._best, self.at = self._automaton.roots[before], [], None, at
+        self._crossed = False
 
     def _offered(
         self, found: Sequence[tuple[int, int]], end: int, starts: list[int], best: Match | None
@@ -101,11 +107,74 @@ class FirstMatch:
             start = starts[place]
             if best is not None:
                 first, known, until = best
+                self._crossed = self._crossed or start != known or pattern != first
                 if known < start or (known == start and (until > end or (until == end and first <= pattern))):
                     continue
             if self._valid(pattern, start, end):
                 best = Match(pattern, start, end)
         return best
+
+
+class Reach:
+    """How far a claim goes: to the end of the last match of another rule that begins within it, and within what that
+    adds; until a rule that stops matches there.
+
+    `owners` says whose each pattern is; the first `stops` patterns are those of rules that stop.
+    """
+
+    def __init__(self, automaton: Automaton, valid: Valid, owners: Sequence[int], stops: int) -> None:
+        self._automaton = automaton
+        self._valid = valid
+        self._owners = owners
+        self._stops = stops
+
+    def begin(self, claim: Match, before: str | None) -> None:
+        """From where the claim begins, the character before which is given."""
+        self._state: State = self._automaton.roots[before]
+        self._starts: list[int] = []
+        self._owner = self._owners[claim.pattern]
+        self.at, self.end = claim.start, claim.end
+        self.found: list[Match] = []
+        self.stop: Match | None = None
+
+    @property
+    def sure(self) -> bool:
+        """Whether nothing that is still to come changes it."""
+        return self.stop is not None or (self.at >= self.end and not (self._starts and self._starts[0] < self.end))
+
+    def look(self, text: str) -> None:
+        """Goes on with text that follows what was looked at (`at`), as far as needed."""
+        for character in text:
+            if self.sure:
+                return
+            move, self.at = self._state[character], self.at + 1
+            if isinstance(move, State):
+                self._state = move
+                continue
+            self._state = move.target
+            self._take(move.late, self.at - 1)
+            starts = self._starts if move.kept is None else [self._starts[place] for place in move.kept]
+            self._starts = [*starts, self.at - 1] if move.fresh else starts
+            self._take(move.now, self.at)
+            if move.live is not None:
+                self._starts = [self._starts[place] for place in move.live]
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+        self._take(self._automaton.ending(self._state), self.at)
+        self._starts = []
+
+    def _take(self, ended: Sequence[tuple[int, int]], end: int) -> None:
+        for place, pattern in ended:
+            start = self._starts[place]
+            goes_on = end > self.end and self._owners[pattern] != self._owner
+            if start < self.end and (pattern < self._stops or goes_on) and self._valid(pattern, start, end):
+                match = Match(pattern, start, end)
+                if pattern < self._stops:
+                    self.stop = self.stop or match
+                else:
+                    self.end = end
+                    self.found.append(match)
 
 
 class EveryMatch:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from shared.monitors.automaton import Automaton
 from shared.monitors.detectors import Check, Detector, detectors
-from shared.monitors.lane import EveryMatch, FirstMatch, Match
+from shared.monitors.lane import EveryMatch, FirstMatch, Match, Reach, Valid
 from shared.monitors.pattern import PatternInvalid
 from shared.monitors.rules import EXCUSED, PASS, RANK, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
 
@@ -85,9 +85,17 @@ class CompiledRules(tuple[CompiledRule, ...]):  # noqa: SLOT001 - carries what w
         return made
 
     @cached_property
-    def stopping(self) -> Automaton:
-        """Those that stop alone, made when a redaction first needs to know whether one of them reaches into it."""
-        return _automaton(self.claiming.entries[: self.stops])
+    def alone(self) -> bool:
+        """Whether one rule claims text: then no other one's match begins within its own."""
+        return len(set(self._owners)) <= 1
+
+    @cached_property
+    def _owners(self) -> tuple[int, ...]:
+        return tuple(id(entry.compiled) for entry in self.claiming.entries)
+
+    def reach(self, valid: Valid) -> Reach:
+        """How far one claim goes when others begin within it."""
+        return Reach(self.claiming.automaton, valid, self._owners, self.stops)
 
 
 class Ruling(NamedTuple):
@@ -132,7 +140,7 @@ class StreamMonitor:
         self.overridden = frozenset(overridden)
         self._claiming = compiled.claiming.entries
         self._noting = compiled.noting.entries
-        self._stops = compiled.stops
+        self._alone = compiled.alone
         self._checks = compiled.claiming.checks
         self._first = FirstMatch(compiled.claiming.automaton, self._claims)
         self._every = EveryMatch(compiled.noting.automaton, self._notes) if self._noting else None
@@ -140,8 +148,8 @@ class StreamMonitor:
         self._base = 0
         self._released = 0
         self._waiting: Match | None = None
-        """A redaction that a rule that stops may still reach into."""
-        self._within: FirstMatch | None = None
+        """A redaction within which a match of another rule may have begun."""
+        self._reach: Reach | None = None
         self._seconds = 0.0
         self.worst: dict[str, Action] = {}
 
@@ -206,18 +214,18 @@ class StreamMonitor:
         released: list[str] = []
         verdicts: list[Verdict] = []
         while claim := self._waiting or self._next(final=final):
-            stop = self._stop_within(claim, final=final) if claim.pattern >= self._stops > 0 else None
+            matches = [claim] if self._alone or first.stands_alone(claim) else self._reached(claim, final=final)
             if self._waiting:
                 break
-            entry = self._claiming[(stop or claim).pattern]
             released.append(self._text[self._released - base : claim.start - base])
-            verdicts.append(self._verdict(entry, stop or claim))
-            if entry.mark is None:
-                self._released = claim.start
+            self._released = claim.start
+            verdicts += [self._verdict(self._claiming[match.pattern], match) for match in matches]
+            mark = self._claiming[matches[0].pattern].mark
+            if mark is None:
                 return "".join(released), verdicts, True
-            self._released = claim.end
-            released.append(entry.mark)
-            first.resume(claim.end, self._text[claim.end - base - 1])
+            released.append(mark)
+            self._released = until = matches[-1].end
+            first.resume(until, self._text[until - base - 1])
         too_long = self._holds_too_much()
         released.append(self._release(end if final and not too_long else first.unsure_from))
         return "".join(released), [*verdicts, self._too_long()] if too_long else verdicts, too_long
@@ -234,27 +242,28 @@ class StreamMonitor:
             if first.at >= end:
                 return first.end() if final else None
 
-    def _stop_within(self, claim: Match, *, final: bool) -> Match | None:
-        """The match of a rule that stops which begins within what another one claims: it wins, whichever began first.
-        The claim waits while there may be one.
+    def _reached(self, claim: Match, *, final: bool) -> list[Match]:
+        """What is found where the claim stands: the match that stops, if one begins within it, else the claim and those
+        of other rules that go on beyond it. The claim waits while there may be more of them.
         """
-        base, end = self._base, self._base + len(self._text)
-        within = self._within = self._within or FirstMatch(self._rules.stopping, self._claims)
+        base, end, most = self._base, self._base + len(self._text), claim.start + HOLD_LIMIT + 1
+        if claim.pattern < self._rules.stops:
+            return [claim]
+        reach = self._reach = self._reach or self._rules.reach(self._claims)
         if self._waiting is None:
-            within.resume(claim.start, self._text[claim.start - base - 1] if claim.start > base else None)
-        found = None
-        while found is None and within.unsure_from < claim.end and within.at < min(end, claim.start + HOLD_LIMIT + 1):
-            until = min(max(claim.end, within.at + _FURTHER), claim.start + HOLD_LIMIT + 1)
-            found = within.look(self._text[within.at - base : until - base])
-        self._waiting = claim if found is None and within.unsure_from < claim.end else None
+            reach.begin(claim, self._text[claim.start - base - 1] if claim.start > base else None)
+        while not reach.sure and reach.at < min(end, most):
+            reach.look(self._text[reach.at - base : min(reach.at + _FURTHER, most) - base])
+        self._waiting = None if reach.sure else claim
         if self._waiting and final and not self._holds_too_much():
-            found, self._waiting = within.end(), None
-        return found if found and found.start < claim.end else None
+            reach.finish()
+            self._waiting = None
+        return [reach.stop] if reach.stop else [claim, *reach.found]
 
     def _holds_too_much(self) -> bool:
-        first, within = self._first, self._within
-        if self._waiting and within:
-            return within.at - self._waiting.start > HOLD_LIMIT
+        first, reach = self._first, self._reach
+        if self._waiting and reach:
+            return reach.at - self._waiting.start > HOLD_LIMIT
         return first.at - first.unsure_from > HOLD_LIMIT
 
     def _noted(self, every: EveryMatch, text: str, *, final: bool) -> list[Verdict]:
@@ -312,16 +321,13 @@ def _lane(rules: Iterable[CompiledRule], target: Target) -> _Lane:
         for rule in (compiled.rule,)
         for detector in compiled.pattern
     )
-    return _Lane(entries, tuple(entry.detector.check for entry in entries), _automaton(entries))
+    checks = tuple(entry.detector.check for entry in entries)
+    checked = {place for place, check in enumerate(checks) if check}
+    return _Lane(entries, checks, Automaton([entry.detector.program for entry in entries], checked))
 
 
 def _mark(rule: Rule, target: Target) -> str | None:
     return (rule.replacement or f"[REDACTED:{rule.name}]") if rule.acts_on(target) is Action.REDACT else None
-
-
-def _automaton(entries: Sequence[_Entry]) -> Automaton:
-    checked = {place for place, entry in enumerate(entries) if entry.detector.check}
-    return Automaton([entry.detector.program for entry in entries], checked)
 
 
 @lru_cache(maxsize=64)
