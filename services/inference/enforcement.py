@@ -18,7 +18,7 @@ from shared.monitors.decisions import Decided, Decisions, Heard, named
 from shared.monitors.enforced import Enforced
 from shared.monitors.finished import FinishedMonitor, Status, Tally, with_whole_rules
 from shared.monitors.pipeline import Outcome
-from shared.monitors.rules import RANK, Bundle, Target, Verdict
+from shared.monitors.rules import EXCUSED, RANK, Bundle, Rule, RuleType, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 from shared.monitors.windowed import WindowedMonitor
 
@@ -43,6 +43,8 @@ class Held:
     numbers: tuple[Bundle, ...]
     whole: tuple[Bundle, ...]
     labels: tuple[str, ...] = ()
+    excused: tuple[str, ...] = ()
+    """Rules that an override took out of these."""
 
     @classmethod
     def of(cls, bundles: Sequence[Bundle]) -> Held:
@@ -139,6 +141,7 @@ class Guard:
         tally = Tally(statuses(*filter(None, (self._text, self._reasoning))))
         tally.add(self._sentences.tally.statuses() if self._sentences else ())
         tally.add(self._whole.statuses if self._whole else ())
+        tally.add((name, EXCUSED, 0.0) for name in self._held.excused)
         return tally.statuses()
 
 
@@ -188,7 +191,13 @@ class Enforcement:
         if whose in self._named:
             return self._named[whose]
         more = [await self._policy.bundle(payer, name) for name in named]
-        found = self._enforced.with_more(payer.principal.tenant_id, payer.agent, more, without=excused)
+        tenant, agent = payer.principal.tenant_id, payer.agent
+        found = self._enforced.with_more(tenant, agent, more, without=excused)
+        if excused:
+            rules = self._enforced.rules(tenant, agent, more)
+            found = replace(
+                found, excused=tuple(rule.name for rule in rules if rule.name in excused and _watches(rule))
+            )
         if revision == self.revision:  # another one may have come while policy was asked
             self._named[whose] = found
         return found
@@ -246,6 +255,11 @@ class Enforcement:
     def revision(self) -> int:
         """Which policy is enforced: another one may judge the same answer otherwise."""
         return self._enforced.revision
+
+
+def _watches(rule: Rule) -> bool:
+    """Whether the rule is one of a generation's monitors."""
+    return rule.type is not RuleType.TOOL_ARGUMENTS and rule.target is not Target.TOOL_ARGUMENTS
 
 
 def _judged_arguments(held: Held, text: str) -> Ruling:

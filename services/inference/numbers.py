@@ -9,8 +9,7 @@ from typing import Final
 from services.inference.providers.contract import Message, Role
 from shared.monitors.facts import judge_facts
 from shared.monitors.finished import Status
-from shared.monitors.pipeline import PASS
-from shared.monitors.rules import MEASURED, Action, Bundle, Target, Verdict
+from shared.monitors.rules import MEASURED, PASS, Action, Bundle, Target, Verdict
 
 _STOPS: Final = (Action.BLOCK, Action.REQUIRE_APPROVAL)  # nobody can approve in mid-stream
 

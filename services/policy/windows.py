@@ -17,7 +17,7 @@ from shared.log import log
 from shared.monitors import plugin
 from shared.monitors.pipeline import ERROR, STOPS, Finding, GuardrailContext, Outcome, Report, worst
 from shared.monitors.plugin import Suspicion
-from shared.monitors.rules import WINDOWED, Action, Bundle, Mode, Rule, RuleType, Verdict
+from shared.monitors.rules import EXCUSED, WINDOWED, Action, Bundle, Mode, Rule, RuleType, Verdict
 from shared.monitors.sentences import Sentence, Sentences
 from shared.monitors.stream import eased
 from shared.monitors.suspicion import lexicon
@@ -92,7 +92,9 @@ class WindowedGuardrail:
             log.warning("rule.failed", rule=rule.name, bundle=bundle.label, error=error.message)
             problem = error.message
         elapsed = timedelta(seconds=time.perf_counter() - began)
-        return found, Report(rule.name, ERROR if problem else worst(found), elapsed, problem)
+        excused = rule.name in context.overridden
+        status = EXCUSED if excused else ERROR if problem else worst(found)
+        return found, Report(rule.name, status, elapsed, problem)
 
     async def _findings(
         self, rule: Rule, bundle: Bundle, sentence: Sentence, context: GuardrailContext
@@ -104,7 +106,7 @@ class WindowedGuardrail:
         excused = rule.name in context.overridden
         action = Action.ALLOW if excused else rule.acts_on(context.target)
         why = f"{suspicion.rationale} (score {suspicion.score:.2f})"
-        spans = suspicion.spans or ((0, len(sentence.text.rstrip())),)
+        spans = _within(sentence.text, suspicion.spans) or ((0, len(sentence.text.rstrip())),)
         places = [(sentence.start + start, sentence.start + end) for start, end in spans]
         return [Finding(Verdict(rule, bundle.label, action, context.target, start, end), why) for start, end in places]
 
@@ -182,13 +184,19 @@ def cut(text: str) -> list[Sentence]:
     return [*sentences.feed(text), *sentences.finish()]
 
 
+def _within(text: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The spans as far as they lie in the text."""
+    inside = ((max(0, start), min(len(text), end)) for start, end in spans)
+    return tuple((start, end) for start, end in inside if start < end)
+
+
 def _redacted(text: str, found: Sequence[Finding]) -> str:
-    """The text with marks in the place of sentences that must not be shown, each once."""
-    marks = {
-        (one.verdict.start, one.verdict.end): one.verdict.rule
-        for one in reversed(found)
-        if one.verdict.action is Action.REDACT
-    }
-    for (start, end), rule in sorted(marks.items(), key=lambda mark: mark[0], reverse=True):
-        text = text[:start] + (rule.replacement or f"[REDACTED:{rule.name}]") + text[end:]
-    return text
+    """The text with marks in the place of what must not be shown: one mark, the first rule's, where spans overlap."""
+    hidden = [one.verdict for one in found if one.verdict.action is Action.REDACT]
+    shown, at = [], 0
+    for verdict in sorted(hidden, key=lambda one: (one.start, -one.end)):
+        rule = verdict.rule
+        if verdict.start >= at:
+            shown += [text[at : verdict.start], rule.replacement or f"[REDACTED:{rule.name}]"]
+        at = max(at, verdict.end)
+    return "".join([*shown, text[at:]])

@@ -59,7 +59,25 @@ class Move:
     now: tuple[tuple[int, int], ...] = ()
     live: tuple[int, ...] | None = None
 
-    simple: bool = True  # whether nothing matched
+
+@final
+class Begin(Move):
+    """Where a match may begin, and nothing else happens."""
+
+
+@final
+class _Roots(dict[str | None, State]):
+    """The states in which nothing has begun, by the character before."""
+
+    __slots__ = ("_automaton",)
+
+    def __init__(self, automaton: Automaton) -> None:
+        super().__init__()
+        self._automaton = automaton
+
+    def __missing__(self, before: str | None) -> State:
+        found = self[before] = self._automaton.root(before)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,8 @@ class Automaton:
         self._behind = 0
         self._ahead = 0
         starts = [self._add(program, place, apart=place in checked) for place, program in enumerate(programs)]
+        self._accepting = frozenset(self._accepts)
+        self._looking = frozenset(place for place, looks in enumerate(self._looks) if looks)
         self._all_sets = list(self._sets)
         self._kinds: dict[str, int] = {}
         self._closures: dict[int, _Group] = {}
@@ -109,13 +129,11 @@ class Automaton:
         self._begun: dict[tuple[int, int], _Group] = {}
         self._indexes: dict[tuple[int, int], dict[int, _Group]] = {}
         self._states: dict[tuple[tuple[_Group, ...], int], State] = {}
-        self._roots: dict[str | None, State] = {}
+        self.roots = _Roots(self)
 
     def root(self, before: str | None) -> State:
         """Nothing has begun yet; `before` is the character before, None at the start of the text."""
-        if before not in self._roots:
-            self._roots[before] = self._state((), 0 if before is None else self._as_before(self._kind(before)))
-        return self._roots[before]
+        return self._state((), 0 if before is None else self._as_before(self._kind(before)))
 
     def step(self, state: State, character: str) -> State | Move:
         """What the character does; the state remembers it."""
@@ -145,8 +163,9 @@ class Automaton:
         for place, group in enumerate(reached):
             new = group
             if not seen.isdisjoint(group):
-                apart = self._apart if len(after) < MOST_STARTS else self._accepts
-                new = frozenset(one for one in group if one not in seen or one in apart or one in self._accepts)
+                apart = self._apart if len(after) < MOST_STARTS else self._accepting
+                if taken := group.intersection(seen).difference(apart, self._accepting):
+                    new = group.difference(taken)
             if new:
                 seen |= new
                 after.append(new)
@@ -165,15 +184,20 @@ class Automaton:
         fresh: bool,
     ) -> Move:
         accepts = self._accepts
-        now = tuple((place, accepts[one]) for place, group in enumerate(after) for one in accepts.keys() & group)
-        live = [group.difference(accepts) for group in after] if now else after
-        return Move(
+        now = tuple(
+            (place, accepts[one])
+            for place, group in enumerate(after)
+            if not self._accepting.isdisjoint(group)
+            for one in self._accepting & group
+        )
+        live = [group - self._accepting for group in after] if now else after
+        all_kept = kept == tuple(range(len(state.groups)))
+        return (Begin if fresh and all_kept and not (late or now) else Move)(
             target=self._state(tuple(group for group in live if group), self._as_before(kind)),
             late=late,
-            kept=None if kept == tuple(range(len(state.groups))) else kept,
+            kept=None if all_kept else kept,
             fresh=fresh,
             now=now,
-            simple=not (late or now),
             live=None if all(live) else tuple(place for place, group in enumerate(live) if group),
         )
 
@@ -184,7 +208,7 @@ class Automaton:
             if len(self._states) >= MAX_STATES:  # streams keep the states they are in; the rest is made again
                 self._states.clear()
                 self._after.clear()
-                self._roots.clear()
+                self.roots.clear()
             found = self._states[key] = State(self, groups, before)
         return found
 
@@ -219,16 +243,15 @@ class Automaton:
 
     def _looked(self, group: _Group, before: int, after: int | None) -> _Group:
         """The group with all it reaches by assertions that hold here."""
-        waiting = [one for one in group if self._looks[one]]
-        if not waiting:
+        if self._looking.isdisjoint(group):
             return group
-        found = set(group)
+        waiting, found = list(self._looking & group), set(group)
         while waiting:
             for look, target in self._looks[waiting.pop()]:
                 if look.holds(before, after):
                     new = self._closure(target) - found
                     found |= new
-                    waiting += [one for one in new if self._looks[one]]
+                    waiting += self._looking & new
         return frozenset(found)
 
     def _new_accepts(self, groups: Sequence[_Group], looked: Sequence[_Group]) -> tuple[tuple[int, int], ...]:
@@ -236,7 +259,7 @@ class Automaton:
             (place, self._accepts[one])
             for place, (group, more) in enumerate(zip(groups, looked, strict=True))
             if more is not group
-            for one in self._accepts.keys() & (more - group)
+            for one in self._accepting & (more - group)
         )
 
     def _closure(self, start: int) -> _Group:

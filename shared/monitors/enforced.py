@@ -14,7 +14,7 @@ from agentnet.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
 from shared import identity
 from shared.identity import CredentialKind, Principal, Signer
 from shared.log import log
-from shared.monitors.rules import Bundle
+from shared.monitors.rules import Bundle, Rule
 from shared.monitors.wire import EVERYONE, bundle, in_force
 from shared.rpc.status import from_rpc
 
@@ -86,14 +86,17 @@ class Enforced(Generic[Held]):
             self._of_agents[whose] = self.with_more(tenant, agent, ())
         return self._of_agents.get(whose)
 
+    def rules(self, tenant: str, agent: str, more: Sequence[Bundle]) -> Sequence[Rule]:
+        """All that hold for an agent, with those of further bundles."""
+        return [rule for one in (*self._in_force(tenant, agent), *more) for rule in one.rules]
+
     def with_more(
         self, tenant: str, agent: str, more: Sequence[Bundle], *, without: frozenset[str] = frozenset()
     ) -> Held:
         """The same with further bundles, and without some rules. Whoever has equal bundles shares what was made of
         them.
         """
-        of_agent = self._snapshot.in_force(tenant, agent.partition("@")[0]) if self._snapshot else ()
-        bundles = (*of_agent, *more)
+        bundles = (*self._in_force(tenant, agent), *more)
         if without:
             bundles = tuple(
                 replace(one, rules=tuple(rule for rule in one.rules if rule.name not in without)) for one in bundles
@@ -101,6 +104,9 @@ class Enforced(Generic[Held]):
         if bundles not in self._ready:
             self._ready[bundles] = self._hold(bundles)
         return self._ready[bundles]
+
+    def _in_force(self, tenant: str, agent: str) -> Sequence[Bundle]:
+        return self._snapshot.in_force(tenant, agent.partition("@")[0]) if self._snapshot else ()
 
 
 def published(channel: grpc.aio.Channel, signer: Signer, service: str) -> Watch:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from shared.monitors.pipeline import ERROR, PASS, STOPS, GuardrailContext, Report, matched, settled, worst
-from shared.monitors.rules import RANK, WHOLE, Action, Bundle, Target
+from shared.monitors.pipeline import ERROR, STOPS, GuardrailContext, Report, matched, settled, worst
+from shared.monitors.rules import EXCUSED, PASS, RANK, WHOLE, Action, Bundle, Target
 from shared.monitors.stream import Ruling, eased
 from shared.monitors.validation import validate
 
 Status = tuple[str, str, float]  # a rule, its worst outcome, its seconds
-_WORSE: Final = (PASS, ERROR, *(action.value for action in RANK))
+_WORSE: Final = (PASS, EXCUSED, ERROR, *(action.value for action in RANK))
 
 
 def with_whole_rules(bundles: Sequence[Bundle]) -> tuple[Bundle, ...]:

@@ -52,7 +52,7 @@ def luhn(digits: bytes) -> bool:
 
 def _card(text: str) -> bool:
     digits = _digits(text)
-    return luhn(digits) and _CARDS[len(digits)](digits) is not None
+    return _CARDS[len(digits)](digits) is not None and luhn(digits)
 
 
 def _iban(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Final, Protocol
@@ -13,11 +13,10 @@ from shared.errors import MeshError
 from shared.log import log
 from shared.monitors.arguments import Call, judge_arguments
 from shared.monitors.facts import judge_facts
-from shared.monitors.rules import RANK, Action, Bundle, Mode, Target, Verdict
+from shared.monitors.rules import PASS, RANK, Action, Bundle, Mode, Target, Verdict
 from shared.monitors.stream import CompiledRules, StreamMonitor, compile_rules, statuses
 from shared.monitors.validation import validate
 
-PASS: Final = "pass"  # noqa: S105 - a status, not a secret
 ERROR: Final = "error"
 STOPS: Final = frozenset({Action.BLOCK, Action.REQUIRE_APPROVAL})
 
@@ -52,7 +51,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One monitor: `status` is "pass", its worst action, or "error" when it could not judge; `problem` says why not."""
+    """One monitor: `status` is "pass", its worst action, "excused" by an override, or "error" when it could not judge;
+    `problem` says why not.
+    """
 
     name: str
     status: str
@@ -177,12 +178,16 @@ class ValidationGuardrail:
 
 def settled(text: str, found: Sequence[Finding], context: GuardrailContext) -> Outcome:
     """What findings about a whole text come to: excused ones pass, redaction leaves nothing of the text."""
-    kept = [one for one in found if one.verdict.rule.name not in context.overridden]
+    kept = [_excused(one) if one.verdict.rule.name in context.overridden else one for one in found]
     if any(one.verdict.action in STOPS for one in kept):
         return Outcome("", tuple(kept), blocked=True)
     redacted = [one.verdict.rule for one in kept if one.verdict.action is Action.REDACT]
     shown = redacted[0].replacement or f"[REDACTED:{redacted[0].name}]" if redacted else text
     return Outcome(shown, tuple(kept))
+
+
+def _excused(found: Finding) -> Finding:
+    return replace(found, verdict=found.verdict._replace(action=Action.ALLOW))
 
 
 def matched(verdict: Verdict) -> Finding:

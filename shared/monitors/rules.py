@@ -45,6 +45,10 @@ class Action(StrEnum):
 RANK: Final = (Action.ALLOW, Action.WARN, Action.ESCALATE, Action.REDACT, Action.REQUIRE_APPROVAL, Action.BLOCK)
 
 
+PASS: Final = "pass"  # noqa: S105 - a status, not a secret
+EXCUSED: Final = "excused"  # an override lets pass whatever the rule finds
+
+
 class Target(StrEnum):
     PROMPT = "prompt"
     OUTPUT = "output"

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from shared.monitors.automaton import Automaton
-from shared.monitors.detectors import Detector, detectors
-from shared.monitors.lane import EveryMatch, FirstMatch, Match
+from shared.monitors.detectors import Check, Detector, detectors
+from shared.monitors.lane import EveryMatch, FirstMatch, Match, Reach, Valid
 from shared.monitors.pattern import PatternInvalid
-from shared.monitors.rules import RANK, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
+from shared.monitors.rules import EXCUSED, PASS, RANK, Action, Bundle, Mode, Rule, RuleType, Target, Verdict
 
 __all__ = (
     "HOLD_LIMIT",
@@ -36,6 +36,7 @@ __all__ = (
 
 HOLD_LIMIT: Final = 4096
 _FORGET_AT: Final = 1024
+_FURTHER: Final = 64  # characters looked at in one go behind a redaction
 _PASSING: Final = frozenset({Action.ALLOW, Action.WARN, Action.ESCALATE})
 
 
@@ -53,8 +54,8 @@ class _Entry:
     compiled: CompiledRule
     detector: Detector
     action: Action
-    mark: str
-    """What stands in the place of a match that is taken out."""
+    mark: str | None
+    """What stands in the place of a match that is taken out; None where a match stops or only is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class _Lane:
     """Rules that share an automaton. A match names its entry by place."""
 
     entries: tuple[_Entry, ...]
+    checks: tuple[Check | None, ...]
     automaton: Automaton
 
 
@@ -69,16 +71,31 @@ class CompiledRules(tuple[CompiledRule, ...]):  # noqa: SLOT001 - carries what w
     """The rules of one target with their automata: one for those that claim text, one for those that only note it."""
 
     claiming: _Lane
+    """Those that stop come first, the first `stops` of its entries."""
     noting: _Lane
+    stops: int
 
     @classmethod
     def of(cls, rules: Iterable[CompiledRule], target: Target) -> CompiledRules:
         made = cls(rules)
         claiming = [compiled for compiled in made if compiled.rule.acts_on(target) not in _PASSING]
-        # Of rules that claim the same characters the first has them: one that stops is not hidden by one that redacts.
         made.claiming = _lane(sorted(claiming, key=lambda one: -RANK.index(one.rule.acts_on(target))), target)
+        made.stops = sum(entry.mark is None for entry in made.claiming.entries)
         made.noting = _lane((compiled for compiled in made if compiled.rule.acts_on(target) in _PASSING), target)
         return made
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether one rule claims text: then no other one's match begins within its own."""
+        return len(set(self._owners)) <= 1
+
+    @cached_property
+    def _owners(self) -> tuple[int, ...]:
+        return tuple(id(entry.compiled) for entry in self.claiming.entries)
+
+    def reach(self, valid: Valid) -> Reach:
+        """How far one claim goes when others begin within it."""
+        return Reach(self.claiming.automaton, valid, self._owners, self.stops)
 
 
 class Ruling(NamedTuple):
@@ -116,17 +133,23 @@ class StreamMonitor:
 
     def __init__(self, rules: Sequence[CompiledRule], target: Target, overridden: Collection[str] = ()) -> None:
         compiled = rules if isinstance(rules, CompiledRules) else _compiled(tuple(rules), target)
+        if overridden:
+            compiled = _excusing(compiled, frozenset(overridden), target)
         self._rules = compiled
         self._target = target
-        self._overridden = frozenset(overridden)
+        self.overridden = frozenset(overridden)
         self._claiming = compiled.claiming.entries
         self._noting = compiled.noting.entries
+        self._alone = compiled.alone
+        self._checks = compiled.claiming.checks
         self._first = FirstMatch(compiled.claiming.automaton, self._claims)
         self._every = EveryMatch(compiled.noting.automaton, self._notes) if self._noting else None
         self._text = ""
         self._base = 0
         self._released = 0
-        self._excused: list[Match] = []
+        self._waiting: Match | None = None
+        """A redaction within which a match of another rule may have begun."""
+        self._reach: Reach | None = None
         self._seconds = 0.0
         self.worst: dict[str, Action] = {}
 
@@ -152,8 +175,8 @@ class StreamMonitor:
         began = time.perf_counter()
         self._text += text
         first = self._first
-        common = not self._noting and len(self._text) + self._base - self._released <= HOLD_LIMIT
-        if common and first.look(text) is None and not self._excused:
+        common = not (self._noting or self._waiting) and len(self._text) + self._base - self._released <= HOLD_LIMIT
+        if common and first.look(text) is None:
             ruling = Ruling(self._release(first.unsure_from))
             if len(self._text) > _FORGET_AT:
                 self._forget()
@@ -179,38 +202,69 @@ class StreamMonitor:
             verdicts = [verdict for verdict in verdicts if verdict.end <= self._released]
         verdicts += claimed
         self._forget()
-        if self._every or self._overridden:
+        if self._every:
             verdicts.sort(key=lambda verdict: verdict.start)
         return Ruling(released, tuple(verdicts), blocked)
 
     def _claimed(self, *, final: bool) -> tuple[str, list[Verdict], bool]:
         """Text released, verdicts, and whether the stream must end."""
-        first, end = self._first, self._base + len(self._text)
+        first, base, end = self._first, self._base, self._base + len(self._text)
         if not self._claiming:
             return self._release(end), [], False
         released: list[str] = []
         verdicts: list[Verdict] = []
-        while True:
-            match = first.look(self._text[first.at - self._base : first.unsure_from + HOLD_LIMIT + 1 - self._base])
-            if match is None:
-                if first.at - first.unsure_from > HOLD_LIMIT:
-                    released.append(self._release(first.unsure_from))
-                    return "".join(released), [*verdicts, self._too_long()], True
-                if first.at < end:
-                    continue
-                match = first.end() if final else None
-            if match is None:
+        while claim := self._waiting or self._next(final=final):
+            matches = [claim] if self._alone or first.stands_alone(claim) else self._reached(claim, final=final)
+            if self._waiting:
                 break
-            released.append(self._release(match.start))
-            shown = self._act(match, verdicts)
-            if shown is None:
+            released.append(self._text[self._released - base : claim.start - base])
+            self._released = claim.start
+            verdicts += [self._verdict(self._claiming[match.pattern], match) for match in matches]
+            mark = self._claiming[matches[0].pattern].mark
+            if mark is None:
                 return "".join(released), verdicts, True
-            released.append(shown)
-            first.resume(match.end, self._text[match.end - self._base - 1])
-        released.append(self._release(end if final else first.unsure_from))
-        if self._excused:
-            verdicts += self._excuses()
-        return "".join(released), verdicts, False
+            released.append(mark)
+            self._released = until = matches[-1].end
+            first.resume(until, self._text[until - base - 1])
+        too_long = self._holds_too_much()
+        released.append(self._release(end if final and not too_long else first.unsure_from))
+        return "".join(released), [*verdicts, self._too_long()] if too_long else verdicts, too_long
+
+    def _next(self, *, final: bool) -> Match | None:
+        """The next match that claims text, None while none is sure."""
+        first, base, end = self._first, self._base, self._base + len(self._text)
+        if end - self._released <= HOLD_LIMIT:
+            return first.look(self._text[first.at - base :]) or (first.end() if final else None)
+        while True:
+            match = first.look(self._text[first.at - base : first.unsure_from + HOLD_LIMIT + 1 - base])
+            if match or self._holds_too_much():
+                return match
+            if first.at >= end:
+                return first.end() if final else None
+
+    def _reached(self, claim: Match, *, final: bool) -> list[Match]:
+        """What is found where the claim stands: the match that stops, if one begins within it, else the claim and those
+        of other rules that go on beyond it. The claim waits while there may be more of them.
+        """
+        base, end, most = self._base, self._base + len(self._text), claim.start + HOLD_LIMIT + 1
+        if claim.pattern < self._rules.stops:
+            return [claim]
+        reach = self._reach = self._reach or self._rules.reach(self._claims)
+        if self._waiting is None:
+            reach.begin(claim, self._text[claim.start - base - 1] if claim.start > base else None)
+        while not reach.sure and reach.at < min(end, most):
+            reach.look(self._text[reach.at - base : min(reach.at + _FURTHER, most) - base])
+        self._waiting = None if reach.sure else claim
+        if self._waiting and final and not self._holds_too_much():
+            reach.finish()
+            self._waiting = None
+        return [reach.stop] if reach.stop else [claim, *reach.found]
+
+    def _holds_too_much(self) -> bool:
+        first, reach = self._first, self._reach
+        if self._waiting and reach:
+            return reach.at - self._waiting.start > HOLD_LIMIT
+        return first.at - first.unsure_from > HOLD_LIMIT
 
     def _noted(self, every: EveryMatch, text: str, *, final: bool) -> list[Verdict]:
         found = every.look(text)
@@ -218,21 +272,15 @@ class StreamMonitor:
             found += every.end()
         return [self._verdict(self._noting[match.pattern], match) for match in found]
 
-    def _act(self, match: Match, verdicts: list[Verdict]) -> str | None:
-        """What is shown in the place of a match; None when the stream must end."""
-        entry = self._claiming[match.pattern]
-        verdicts.append(self._verdict(entry, match))
-        if entry.action is not Action.REDACT:
-            return None
-        self._released = match.end
-        return entry.mark
-
     def _verdict(self, entry: _Entry, match: Match, action: Action | None = None) -> Verdict:
         compiled, action = entry.compiled, action or entry.action
-        rule, (_, start, end) = compiled.rule, match
-        if self.worst.get(rule.name) is not action:
-            self.worst[rule.name] = max(self.worst.get(rule.name, Action.ALLOW), action, key=RANK.index)
-        return Verdict(rule, compiled.bundle, action, self._target, start, end, entry.detector.kind)
+        rule, worst = compiled.rule, self.worst
+        name = rule.name
+        if name not in worst:
+            worst[name] = action
+        elif worst[name] is not action:
+            worst[name] = max(worst[name], action, key=RANK.index)
+        return Verdict(rule, compiled.bundle, action, self._target, match.start, match.end, entry.detector.kind)
 
     def _too_long(self) -> Verdict:
         """More is held than may be: the rule listed first answers for it, and nothing gets through."""
@@ -240,25 +288,13 @@ class StreamMonitor:
         return self._verdict(self._claiming[0], match, Action.BLOCK)
 
     def _claims(self, pattern: int, start: int, end: int) -> bool:
-        """Whether a match claims its text: its check holds and nobody has excused its rule."""
-        entry, base = self._claiming[pattern], self._base
-        check = entry.detector.check
-        if check is not None and start >= base and not check(self._text[start - base : end - base]):
-            return False
-        if self._overridden and entry.compiled.rule.name in self._overridden:
-            self._excused.append(Match(pattern, start, end))
-            return False
-        return True
+        """Whether a match claims its text: its check holds."""
+        check, base = self._checks[pattern], self._base
+        return check is None or start < base or check(self._text[start - base : end - base])
 
     def _notes(self, pattern: int, start: int, end: int) -> bool:
         check, base = self._noting[pattern].detector.check, self._base
         return check is None or start < base or check(self._text[start - base : end - base])
-
-    def _excuses(self) -> list[Verdict]:
-        """Overridden rules are told of once a match: the longest from each start."""
-        longest = {(match.pattern, match.start): match for match in self._excused}
-        self._excused.clear()
-        return [self._verdict(self._claiming[match.pattern], match, Action.ALLOW) for match in longest.values()]
 
     def _release(self, end: int) -> str:
         released, base = self._released, self._base
@@ -280,18 +316,35 @@ class StreamMonitor:
 
 def _lane(rules: Iterable[CompiledRule], target: Target) -> _Lane:
     entries = tuple(
-        _Entry(compiled, detector, rule.acts_on(target), rule.replacement or f"[REDACTED:{rule.name}]")
+        _Entry(compiled, detector, rule.acts_on(target), _mark(rule, target))
         for compiled in rules
         for rule in (compiled.rule,)
         for detector in compiled.pattern
     )
-    checked = {place for place, entry in enumerate(entries) if entry.detector.check}
-    return _Lane(entries, Automaton([entry.detector.program for entry in entries], checked))
+    checks = tuple(entry.detector.check for entry in entries)
+    checked = {place for place, check in enumerate(checks) if check}
+    return _Lane(entries, checks, Automaton([entry.detector.program for entry in entries], checked))
+
+
+def _mark(rule: Rule, target: Target) -> str | None:
+    return (rule.replacement or f"[REDACTED:{rule.name}]") if rule.acts_on(target) is Action.REDACT else None
 
 
 @lru_cache(maxsize=64)
 def _compiled(rules: tuple[CompiledRule, ...], target: Target) -> CompiledRules:
     return CompiledRules.of(rules, target)
+
+
+@lru_cache(maxsize=64)
+def _excusing(rules: CompiledRules, overridden: frozenset[str], target: Target) -> CompiledRules:
+    """The same rules, of which those named note what they find and let it pass."""
+    return CompiledRules.of(
+        (
+            replace(one, rule=replace(one.rule, action=Action.ALLOW)) if one.rule.name in overridden else one
+            for one in rules
+        ),
+        target,
+    )
 
 
 def judge(rules: Sequence[CompiledRule], target: Target, text: str, overridden: Collection[str] = ()) -> Ruling:
@@ -307,4 +360,5 @@ def statuses(*monitors: StreamMonitor) -> Iterator[tuple[str, str, float]]:
             worst[name] = max(worst.get(name, action), action, key=RANK.index)
     share = sum(monitor.share for monitor in monitors)
     for name in monitors[0].seconds if monitors else ():
-        yield name, worst[name].value if name in worst else "pass", share
+        status = worst[name].value if name in worst else PASS
+        yield name, EXCUSED if name in monitors[0].overridden else status, share

@@ -205,8 +205,11 @@ async def test_an_override_lets_pass_what_its_rules_find_and_nothing_else(keys: 
         told = await generated(served, keys, request(generation_id="gen_1", override_token="ovr"))
         assert text_of(told).startswith("Write to a@b.org. ")
         assert told[-1].failed.failure.reason == error_reason_pb2.ERROR_REASON_POLICY_BLOCKED
+        statuses = {one.rule: one.status for one in told[-1].failed.monitors}
+        assert (statuses["mail"], statuses["moon"]) == ("excused", "block")
         plain = await generated(served, keys, request(generation_id="gen_2"))
         assert text_of(plain).startswith("Write to [REDACTED:mail]. ")
+        assert {one.rule: one.status for one in plain[-1].failed.monitors}["mail"] == "redact"
         assert (served.policy.sent[0], served.policy.sent[-1]) == ("ovr", "")
 
 

@@ -271,6 +271,20 @@ async def test_a_plug_in_may_point_at_stretches_of_a_sentence(
     forget_plugins()
 
 
+async def test_what_a_sentence_hides_stays_hidden_where_another_rule_hides_a_part_of_it(stub: Any, keys: Keys) -> None:
+    await enforce(
+        stub, keys,
+        """
+        - {name: tox, type: llm_classifier, severity: major, params: {model: small, threshold: 0.78}}
+        - {name: who, type: custom, severity: major, params: {plugin: names, entities: [name]}}
+        """,
+    )  # fmt: skip
+    judged = await check(
+        stub, keys, "Fine. I hate Dr. Ada King and her silly vault code, 4711. Bye, Dr. Ada King.", target=OUTPUT
+    )
+    assert judged.text == "Fine. [REDACTED:tox] Bye, [REDACTED:who]."
+
+
 async def test_names_are_looked_for_only_where_the_extra_is_installed(
     stub: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ async def test_an_excused_rule_lets_pass_and_says_so(stub: Any, overrides: Any, 
     assert (await check(stub, keys, TEXT, target=OUTPUT)).text == "the [REDACTED:words]"
     judged = await check(stub, keys, TEXT, target=OUTPUT, override_token=token)
     assert (judged.text, judged.findings[0].action) == (TEXT, bundle_pb2.RULE_ACTION_ALLOW)
+    assert {one.name: one.status for one in judged.monitors}["words"] == "excused"
     (listed,) = (await overrides.ListOverrides(pb.ListOverridesRequest(), metadata=keys.metadata())).overrides
     assert (listed.uses, listed.issued_by) == (1, "olga")
     acts = await parts.governance.entries("acme", AuditFilter(), after=0, limit=10)

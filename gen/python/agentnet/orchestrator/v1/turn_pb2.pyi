@@ -258,7 +258,9 @@ class MonitorResult(_message.Message):
     name: _builtins.str
     """The rule's name."""
     status: _builtins.str
-    """"pass", "warn", "redact" or "block"."""
+    """"pass", the worst action it took ("warn", "redact", "block", ...), "excused": an override let pass whatever it
+    finds, or "error": it could not judge.
+    """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time spent in this monitor over the whole turn."""

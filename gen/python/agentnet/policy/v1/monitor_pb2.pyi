@@ -29,7 +29,9 @@ class MonitorReport(_message.Message):
     name: _builtins.str
     """The rule, or the guardrail where rules are judged together."""
     status: _builtins.str
-    """"pass", the worst action taken, or "error" when it could not judge."""
+    """"pass", the worst action taken, "excused" when an override lets pass whatever it finds, or "error" when it could
+    not judge.
+    """
     elapsed_ms: _builtins.float
     """How long it took, in milliseconds. Rules searched for in one pass have equal shares of it."""
     problem: _builtins.str
