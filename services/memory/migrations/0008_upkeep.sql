@@ -30,3 +30,9 @@ begin
     grant execute on function memory_tenants() to agentnet_memory;
   end if;
 end $$;
+
+-- A fact that is closed keeps until when it was so as it was known before, each with the time the mesh learned better.
+alter table fact add column earlier jsonb not null default '[]';
+alter table fact no force row level security;
+update fact set earlier = jsonb_build_array(jsonb_build_object('until', ended_at, 'valid_to', null)) where ended_at is not null;
+alter table fact force row level security;
