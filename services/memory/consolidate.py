@@ -36,8 +36,8 @@ class Consolidation:
         Raises EmbeddingUnavailable and MemoryFull.
         """
         chosen = Filter(types=(MemoryType.EPISODIC,), session=session_id)
-        episodes = await self._remembering.every(tenant, chosen, newest_first=False, page=Page(_EPISODES))
-        episodes = episodes[:_EPISODES]
+        newest = await self._remembering.every(tenant, chosen, newest_first=True, page=Page(_EPISODES))
+        episodes = newest[:_EPISODES][::-1]
         if not episodes:
             return Consolidated(None, 0)
         text = summarize([_line(episode) for episode in episodes], max_tokens=max_tokens)

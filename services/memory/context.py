@@ -99,7 +99,8 @@ class Contexts:
 
     async def context(self, tenant: str, need: Need) -> TurnContext:
         """The tail, and what fits the question from elsewhere. Search being away is no reason to know nothing."""
-        tail = await self._conversations.tail(tenant, need.session_id, limit=need.max_turns)
+        as_of = need.options.as_of if need.options else None
+        tail = await self._conversations.tail(tenant, need.session_id, limit=need.max_turns, as_of=as_of)
         found, degraded = await self._found(tenant, need)
         if need.options is None:
             return TurnContext(tail, found, degraded)
@@ -118,20 +119,20 @@ class Contexts:
         return answer.matches, answer.degraded
 
     async def _material(self, tenant: str, need: Need, options: Options, found: Sequence[Ranked]) -> _Material:
-        history = await self._conversations.history(tenant, need.session_id)
+        history = await self._conversations.history(tenant, need.session_id, as_of=options.as_of)
         older = [line(turn) for turn in history.turns[: max(len(history.turns) - need.max_turns, 0)]]
         facts = await self._facts.about(tenant, options.subjects, as_of=options.as_of)
         episodes: Sequence[Memory] = []
         if options.tags:
             chosen = Filter(agent=need.agent, types=(MemoryType.EPISODIC,), tags=options.tags, as_of=options.as_of)
-            episodes = await self._remembering.every(tenant, chosen, newest_first=True, page=Page(_EPISODES))
+            episodes = await self._remembering.listed(tenant, chosen, newest_first=True, page=Page(_EPISODES))
         told = {one.memory.id for one in found}
         return _Material(
             older="\n".join(part for part in (history.conversation.summary, *older) if part),
             tail=history.turns[-need.max_turns :],
             facts=facts,
             found=found,
-            episodes=[one for one in episodes[:_EPISODES] if one.id not in told],
+            episodes=[one for one in episodes[:_EPISODES] if one.id not in told and one.content],
         )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
-from services.memory.store import TURNS_HELD, Conversation, ConversationStore, ShortTermTurn
+from services.memory.policy import MemoryPolicy
+from services.memory.store import TURNS_HELD, Conversation, ConversationStore, Filter, Receipt, ShortTermTurn
 from services.memory.summary import summarize
 from services.memory.tokens import estimate
 from shared.clock import Clock
+from shared.ids import Ids
 
 KEEP_TURNS: Final = 8
 SUMMARY_TOKENS: Final = 512
@@ -42,25 +46,57 @@ def line(turn: ShortTermTurn) -> str:
 class Conversations:
     """The conversations of all tenants, one tenant a call."""
 
-    def __init__(self, store: ConversationStore, clock: Clock) -> None:
+    def __init__(self, store: ConversationStore, *, policy: MemoryPolicy, clock: Clock, ids: Ids) -> None:
+        self._policy = policy
+        self._ids = ids
         self._store = store
         self._clock = clock
 
     async def append(self, tenant: str, session_id: str, turn: ShortTermTurn) -> int:
-        """Keeps a turn once; turns beyond TURNS_HELD are folded. Returns how many are held."""
-        held = await self._store.append_turn(tenant, session_id, turn, now=self._clock.now())
+        """Keeps a turn once, as policy lets it be kept; turns beyond TURNS_HELD are folded. Returns how many are held.
+
+        Raises PolicyBlocked and PolicyUnavailable.
+        """
+        content, _ = self._policy.kept(tenant, turn.agent, turn.content, field="content")
+        kept = replace(turn, content=content)
+        held = await self._store.append_turn(tenant, session_id, kept, now=self._clock.now())
         if held > TURNS_HELD:
             await self.compact(tenant, session_id, keep_turns=TURNS_HELD, max_tokens=SUMMARY_TOKENS)
         return min(held, TURNS_HELD)
 
-    async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
-        """The last turns, oldest first."""
-        return await self._store.tail(tenant, session_id, limit=limit)
+    async def tail(
+        self, tenant: str, session_id: str, *, limit: int, as_of: datetime | None = None
+    ) -> list[ShortTermTurn]:
+        """The last turns of then that may be part of a prompt, oldest first."""
+        turns = await self._store.tail(tenant, session_id, limit=TURNS_HELD if as_of else limit)
+        texts = [(turn, self._policy.told(tenant, turn.agent, turn.content)) for turn in _until(turns, as_of)[-limit:]]
+        return [replace(turn, content=text) for turn, text in texts if text is not None]
 
-    async def history(self, tenant: str, session_id: str) -> History:
-        """Summary and turns."""
+    async def history(self, tenant: str, session_id: str, *, as_of: datetime | None = None) -> History:
+        """Summary and turns, as far as they may be part of a prompt; no summary of what may be later than `as_of`."""
         conversation = await self._store.conversation(tenant, session_id)
-        return History(conversation, await self._store.tail(tenant, session_id, limit=TURNS_HELD))
+        turns = await self.tail(tenant, session_id, limit=TURNS_HELD, as_of=as_of)
+        summary = (turns or not as_of) and self._policy.told(tenant, "", conversation.summary)
+        return History(replace(conversation, summary=summary or ""), turns)
+
+    async def forget(self, tenant: str, chosen: Filter, *, requested_by: str) -> list[Receipt]:
+        """Forgets what was said in a session where all of it is to go: nothing where an agent or tags are named too.
+        The proofs: one a turn, and one of the session for its summary.
+        """
+        if chosen.agent or chosen.tags:
+            return []
+        session = chosen.session
+        known = await self._store.conversation(tenant, session)
+        turns = await self._store.tail(tenant, session, limit=TURNS_HELD + _SLACK)
+        said = [(turn.turn_id, turn.content) for turn in turns] + [(session, known.summary)] * bool(known.summary)
+        now = self._clock.now()
+        receipts = [
+            Receipt(self._ids.new("rct"), subject, hashlib.sha256(text.encode()).digest(), requested_by, now)
+            for subject, text in said
+        ]
+        if receipts:
+            await self._store.forget(tenant, session, receipts)
+        return receipts
 
     async def compact(self, tenant: str, session_id: str, *, keep_turns: int, max_tokens: int) -> int:
         """Folds all turns but the newest into the summary. Returns how many this call folded."""
@@ -73,6 +109,10 @@ class Conversations:
             if await self._store.fold(tenant, session_id, older, known, _folded(known, older, max_tokens)):
                 return len(older)
         return 0
+
+
+def _until(turns: Sequence[ShortTermTurn], as_of: datetime | None) -> Sequence[ShortTermTurn]:
+    return [turn for turn in turns if as_of is None or (turn.created_at and turn.created_at <= as_of)]
 
 
 def _folded(known: Conversation, older: Sequence[ShortTermTurn], max_tokens: int) -> Conversation:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from services.memory.store import Conversation, ShortTermTurn
+from services.memory.store import Conversation, Receipt, ShortTermTurn
 
 
 class InMemoryConversations:
@@ -15,6 +15,7 @@ class InMemoryConversations:
     def __init__(self) -> None:
         self._turns: dict[tuple[str, str], list[ShortTermTurn]] = {}
         self._folded: dict[tuple[str, str], Conversation] = {}
+        self.receipts: list[Receipt] = []
 
     async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
         held = self._turns.setdefault((tenant, session_id), [])
@@ -38,3 +39,8 @@ class InMemoryConversations:
         held = self._turns.get((tenant, session_id), [])
         self._turns[tenant, session_id] = [turn for turn in held if turn.turn_id not in gone]
         return True
+
+    async def forget(self, tenant: str, session_id: str, receipts: Sequence[Receipt]) -> None:
+        self._turns.pop((tenant, session_id), None)
+        self._folded.pop((tenant, session_id), None)
+        self.receipts += receipts

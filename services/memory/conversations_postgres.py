@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from services.memory.store import Conversation, ShortTermTurn
+from services.memory.receipts_postgres import add_receipts
+from services.memory.store import Conversation, Receipt, ShortTermTurn
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
@@ -46,3 +47,8 @@ class PostgresConversationStore:
             if done is not None:
                 await connection.execute(_SQL["delete_turns"], tenant, session_id, [turn.turn_id for turn in turns])
         return done is not None
+
+    async def forget(self, tenant: str, session_id: str, receipts: Sequence[Receipt]) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(_SQL["forget_conversation"], tenant, session_id)
+            await add_receipts(connection, tenant, receipts)

@@ -28,6 +28,7 @@ NAME: Final = 64
 _TURN: Final = 131_072
 _TAGS: Final = 32
 _FILTERS: Final = 16
+_IMPORTANCE: Final = 0.5
 _FUTURE: Final = timedelta(minutes=1)
 _TYPES: Final = {
     memory_pb2.MEMORY_TYPE_EPISODIC: MemoryType.EPISODIC,
@@ -74,7 +75,7 @@ def new_memory(request: pb.RememberRequest, clock: Clock, *, path: str = "") -> 
         turn_id=fields.text(request.turn_id, f"{path}turn_id", limit=NAME),
         tags=tags(request.tags, f"{path}tags"),
         metadata=fields.mapping(request.metadata, f"{path}metadata"),
-        importance=_importance(request.importance, path) if request.HasField("importance") else 0.5,
+        importance=_weight(request, path),
         expires_at=ends,
         policy_version=fields.text(request.policy_version, f"{path}policy_version", limit=NAME),
         vector=vector(request.embedding, f"{path}embedding"),
@@ -95,7 +96,7 @@ def change(request: change_pb2.UpdateMemoryRequest) -> Change:
         content=fields.required(given.content, "memory.content", limit=CONTENT) if "content" in paths else None,
         tags=tags(given.tags, "memory.tags") if "tags" in paths else None,
         metadata=fields.mapping(given.metadata, "memory.metadata") if "metadata" in paths else None,
-        importance=_importance(given.importance, "memory.") if "importance" in paths else None,
+        importance=_weight(given, "memory.") if "importance" in paths else None,
         expires_at=ends if "expire_time" in paths else None,
         forever="expire_time" in paths and ends is None,
     )
@@ -317,8 +318,10 @@ def tags(found: Sequence[str], field: str) -> tuple[str, ...]:
     return tuple(fields.required(tag, f"{field}[{place}]", limit=NAME) for place, tag in enumerate(found))
 
 
-def _importance(value: float, path: str) -> float:
-    return fields.within(value, f"{path}importance", low=0, high=1)
+def _weight(given: pb.RememberRequest | memory_pb2.Memory, path: str) -> float:
+    if not given.HasField("importance"):
+        return _IMPORTANCE
+    return fields.within(given.importance, f"{path}importance", low=0, high=1)
 
 
 def _past(at: datetime | None, clock: Clock, path: str) -> datetime | None:

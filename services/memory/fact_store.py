@@ -14,6 +14,7 @@ from shared.paging import Page
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One fact. `valid_from` and `valid_to` are when it was so; `recorded_at` and `ended_at` when the mesh knew it.
+    What `valid_to` was before is in `earlier`, each with the time the mesh learned better; only stores read it.
 
     `place` is the order of recording, given by the store; 0 before.
     """
@@ -34,6 +35,7 @@ class Fact:
     agent: str = ""
     policy_version: str = ""
     place: int = 0
+    earlier: tuple[tuple[datetime, datetime | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

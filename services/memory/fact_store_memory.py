@@ -57,8 +57,8 @@ class InMemoryFacts:
     async def end(self, tenant: str, fact_id: str, *, valid_to: datetime, now: datetime) -> Fact | None:
         mine = self._tenants.get(tenant, {})
         fact = mine.get(fact_id)
-        if fact and fact.ended_at is None:
-            mine[fact_id] = replace(fact, valid_to=max(valid_to, fact.valid_from), ended_at=now)
+        if fact and fact.ended_at is None and _holds(fact, max(valid_to, fact.valid_from)):
+            mine[fact_id] = _closed(fact, max(valid_to, fact.valid_from), now)
         return mine.get(fact_id)
 
     async def forget(self, tenant: str, facts: Sequence[Fact], receipts: Sequence[Receipt]) -> int:
@@ -67,7 +67,11 @@ class InMemoryFacts:
 
 
 def _ended(fact: Fact, by: Fact) -> Fact:
-    return replace(fact, valid_to=by.valid_from, ended_at=by.recorded_at, superseded_by=by.id)
+    return replace(_closed(fact, by.valid_from, by.recorded_at), superseded_by=by.id)
+
+
+def _closed(fact: Fact, valid_to: datetime, now: datetime) -> Fact:
+    return replace(fact, valid_to=valid_to, ended_at=now, earlier=(*fact.earlier, (now, fact.valid_to)))
 
 
 def _follows(one: Fact, fact: Fact) -> bool:
@@ -80,9 +84,8 @@ def _holds(fact: Fact, at: datetime) -> bool:
 
 def _fits(fact: Fact, chosen: FactFilter) -> bool:
     known = chosen.as_of is None or fact.recorded_at <= chosen.as_of
-    # What ended after `as_of` had, for all the mesh knew then, not ended.
-    ended_later = chosen.as_of is not None and fact.ended_at is not None and fact.ended_at > chosen.as_of
-    seen = replace(fact, valid_to=None) if ended_later else fact
+    then = (valid_to for until, valid_to in fact.earlier if chosen.as_of and until > chosen.as_of)
+    seen = replace(fact, valid_to=next(then, fact.valid_to))
     return (
         known
         and (not chosen.subject or fact.subject == chosen.subject)

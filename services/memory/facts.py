@@ -60,21 +60,27 @@ class Facts:
         return await self._store.record(tenant, facts)
 
     def _allowed(self, tenant: str, new: NewFact) -> NewFact:
+        subject, _ = self._policy.kept(tenant, new.agent, new.subject, field="facts.subject")
+        relation, _ = self._policy.kept(tenant, new.agent, new.relation, field="facts.relation")
         known, bundles = self._policy.kept(tenant, new.agent, new.object, field="facts.object")
-        return replace(new, object=known, policy_version=new.policy_version or bundles)
+        version = new.policy_version or bundles
+        return replace(new, subject=subject, relation=relation, object=known, policy_version=version)
 
-    async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
-        """Those recorded last first."""
-        return await self._store.every(tenant, chosen, page)
+    def _readable(self, tenant: str, fact: Fact) -> Fact:
+        """Without its object where that may not be part of a prompt."""
+        return replace(fact, object=self._policy.told(tenant, fact.agent, fact.object) or "")
+
+    async def every(self, tenant: str, chosen: FactFilter, page: Page) -> list[Fact]:
+        """Those recorded last first, each as policy lets it be read."""
+        return [self._readable(tenant, fact) for fact in await self._store.every(tenant, chosen, page)]
 
     async def about(self, tenant: str, subjects: Sequence[str], *, as_of: datetime | None) -> list[Fact]:
-        """What is so of these entities, in their order."""
+        """What is so of these entities and may be part of a prompt, in their order."""
         at = as_of or self._clock.now()
         found: list[Fact] = []
         for subject in subjects:
-            found += (await self._store.every(tenant, FactFilter(subject, valid_at=at, as_of=as_of), Page(_ABOUT)))[
-                :_ABOUT
-            ]
+            known = await self.every(tenant, FactFilter(subject, valid_at=at, as_of=as_of), Page(_ABOUT))
+            found += [fact for fact in known[:_ABOUT] if fact.object]
         return found
 
     async def related(self, tenant: str, subject: str, *, depth: int, limit: int) -> list[Fact]:
@@ -91,7 +97,7 @@ class Facts:
             edge = {end for fact in fresh for end in (fact.subject, fact.object)} - seen
             if not edge or len(found) >= limit:
                 break
-        return list(found.values())[:limit]
+        return [self._readable(tenant, fact) for fact in list(found.values())[:limit]]
 
     async def end(self, tenant: str, fact_id: str, *, valid_to: datetime | None) -> Fact:
         """Raises FactNotFound."""

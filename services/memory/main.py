@@ -97,12 +97,12 @@ def add_to_server(
     recall = Recall(
         stores.memories, embedder, used, policy=policy, clock=clock, second_look=_second_look(settings)
     )  # fmt: skip
-    conversations = Conversations(stores.conversations, clock)
+    conversations = Conversations(stores.conversations, policy=policy, clock=clock, ids=ids)
     facts = Facts(stores.facts, policy=policy, clock=clock, ids=ids)
     contexts = Contexts(conversations, recall, remembering, facts, automatic=settings.automatic_context)
     episodes = Episodes(conversations, remembering, automatic=settings.automatic_episodes)
     memories = MemoryService(remembering, recall, contexts, episodes, federation=federation, clock=clock)
-    bulk = BulkService(remembering, upkeep, limits, Consolidation(remembering), clock)
+    bulk = BulkService(remembering, upkeep, limits, Consolidation(remembering), conversations, clock=clock)
     memory_service_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
     fact_service_pb2_grpc.add_FactServiceServicer_to_server(FactService(facts, clock), server)

@@ -55,6 +55,18 @@ class MemoryPolicy:
             raise PolicyBlocked(message, field=field, rule=verdict.rule.name, bundle=verdict.bundle)
         return ruling.text, held.labels
 
+    def noted(self, tenant: str, agent: str, value: object, *, field: str) -> object:
+        """Every text in a value of JSON as it may be stored. Raises PolicyBlocked and PolicyUnavailable."""
+        match value:
+            case str():
+                return self.kept(tenant, agent, value, field=field)[0]
+            case Mapping():
+                return {key: self.noted(tenant, agent, one, field=field) for key, one in value.items()}
+            case list():
+                return [self.noted(tenant, agent, one, field=field) for one in value]
+            case _:
+                return value
+
     def shown(
         self, tenant: str, agent: str, found: Iterable[Ranked], around: Mapping[int, Iterable[Memory]]
     ) -> tuple[list[Ranked], dict[int, list[Memory]], int]:
@@ -62,18 +74,23 @@ class MemoryPolicy:
 
         Raises PolicyUnavailable.
         """
-        held = self._held(tenant, agent)
+        self._held(tenant, agent)
 
         def allowed(memory: Memory) -> Memory | None:
-            ruling = judge(held.recalled, Target.PROMPT, memory.content)
-            decided = Decided.by(ruling, Target.PROMPT, memory.content, agent=agent, bundles=held.versions)
-            self._note(tenant, decided)
-            return None if ruling.blocked else memory._replace(content=ruling.text)
+            text = self.told(tenant, agent, memory.content)
+            return None if text is None else memory._replace(content=text)
 
         judged = [(one, allowed(one.memory)) for one in found]
         shown = [replace(one, memory=memory) for one, memory in judged if memory]
         near = {place: [memory for one in line if (memory := allowed(one))] for place, line in around.items()}
         return shown, near, len(judged) - len(shown)
+
+    def told(self, tenant: str, agent: str, text: str) -> str | None:
+        """The text as it may be part of a prompt; None: not at all. Raises PolicyUnavailable."""
+        held = self._held(tenant, agent)
+        ruling = judge(held.recalled, Target.PROMPT, text)
+        self._note(tenant, Decided.by(ruling, Target.PROMPT, text, agent=agent, bundles=held.versions))
+        return None if ruling.blocked else ruling.text
 
     def _held(self, tenant: str, agent: str) -> Held:
         held = self._enforced.held(tenant, agent)

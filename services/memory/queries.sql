@@ -261,6 +261,9 @@ where tenant_id = $1 and memory_type = $2 and embedding_set = ''
 order by importance, coalesce(recalled_at, created_at), place
 limit $3;
 
+-- name: tenants
+select memory_tenants() as tenant;
+
 -- name: used
 insert into memory_use (tenant_id, place, recalled_at, times)
 select $1, place, $3, 1 from unnest($2::bigint[]) as found (place)
@@ -315,3 +318,7 @@ order by place limit $3;
 -- name: count_outdated
 select (select count(*) from memory where tenant_id = $1 and embedding_model > '' and embedding_model < $2)
   + (select count(*) from memory where tenant_id = $1 and embedding_model <> '' and embedding_model > $2);
+
+-- name: forget_conversation
+with turns as (delete from short_term_turn where tenant_id = $1 and session_id = $2)
+delete from conversation where tenant_id = $1 and session_id = $2;

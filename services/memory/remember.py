@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
 from services.memory.policy import MemoryPolicy
-from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
+from services.memory.store import NEVER, Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
 from services.memory.upkeep import Limits
 from shared.clock import Clock
 from shared.ids import Ids
@@ -51,6 +51,9 @@ class Change:
     forever: bool = False
 
 
+_Given = TypeVar("_Given", NewMemory, Change)
+
+
 def embedded_text(memory: Memory) -> str:
     """What the vector of a memory is made from: in an episode, who spoke is part of what was said."""
     spoken = memory.agent and memory.memory_type is MemoryType.EPISODIC
@@ -88,15 +91,18 @@ class Remembering:
             # The model's name is known from its answer on.
             memories = [memory._replace(embedding_model=self._embedder.model) for memory in memories]
         entries = [Entry(memory, vector) for memory, vector in zip(memories, vectors, strict=True)]
-        stored = await self._store.add(tenant, entries)
+        stored = await self._store.add(tenant, entries, now=self._clock.now())
         return [(kept, kept.id == memory.id) for kept, memory in zip(stored, memories, strict=True)]
 
     async def update(self, tenant: str, memory_id: str, change: Change) -> Memory:
         """Raises MemoryNotFound, MemoryExists, EmbeddingUnavailable and PolicyBlocked."""
         before = await self.find(tenant, memory_id)
-        if change.content is not None and not before.embedding_set:
-            content, _ = self._policy.kept(tenant, before.agent, change.content, field="content")
-            change = replace(change, content=content)
+        judged = before.policy_version
+        if not before.embedding_set:
+            change = self._judged(tenant, before.agent, change)
+            if change.content is not None:
+                content, bundles = self._policy.kept(tenant, before.agent, change.content, field="content")
+                change, judged = replace(change, content=content), bundles or judged
         after = before._replace(
             content=before.content if change.content is None else change.content,
             content_hash=before.content_hash if change.content is None else _hash(change.content),
@@ -105,6 +111,7 @@ class Remembering:
             importance=before.importance if change.importance is None else change.importance,
             expires_at=None if change.forever else change.expires_at or before.expires_at,
             updated_at=self._clock.now(),
+            policy_version=judged,
         )
         if after.content == before.content:
             vector = await self._store.vector(tenant, memory_id)
@@ -136,6 +143,15 @@ class Remembering:
             raise _missing(memory_id)
         return memory
 
+    async def read(self, tenant: str, memory_id: str) -> Memory:
+        """As policy lets it be read. Raises MemoryNotFound and PolicyUnavailable."""
+        return self._readable(tenant, await self.find(tenant, memory_id))
+
+    async def listed(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> list[Memory]:
+        """By time, each as policy lets it be read. Raises PolicyUnavailable."""
+        found = await self.every(tenant, chosen, newest_first=newest_first, page=page)
+        return [self._readable(tenant, memory) for memory in found]
+
     async def vector(self, tenant: str, memory_id: str) -> Vector:
         """As it is kept; empty when the memory is gone."""
         return await self._store.vector(tenant, memory_id)
@@ -145,8 +161,10 @@ class Remembering:
         return await self._store.every(tenant, chosen, now=self._clock.now(), newest_first=newest_first, page=page)
 
     async def forget(self, tenant: str, memory_id: str, *, requested_by: str) -> Receipt:
-        """The proof of the deletion. Raises MemoryNotFound."""
-        memory = await self.find(tenant, memory_id)
+        """The proof of the deletion, also of what has ended and still waits for pruning. Raises MemoryNotFound."""
+        memory = await self._store.find(tenant, memory_id, now=NEVER)
+        if memory is None:
+            raise _missing(memory_id)
         receipt = self._receipt(memory, requested_by)
         if not await self._store.forget(tenant, [memory], [receipt]):
             raise _missing(memory_id)
@@ -155,12 +173,18 @@ class Remembering:
     async def forget_many(self, tenant: str, chosen: Filter, *, requested_by: str) -> tuple[list[Receipt], bool]:
         """The proofs, and whether more is left to delete."""
         page = Page(FORGET_AT_ONCE)
-        found = await self._store.every(tenant, chosen, now=self._clock.now(), newest_first=False, page=page)
+        found = await self._store.every(tenant, chosen, now=NEVER, newest_first=False, page=page)
         going = found[:FORGET_AT_ONCE]
         receipts = [self._receipt(memory, requested_by) for memory in going]
         if going:
             await self._store.forget(tenant, going, receipts)
         return receipts, len(found) > len(going)
+
+    def _readable(self, tenant: str, memory: Memory) -> Memory:
+        """Without its content where that may not be part of a prompt."""
+        if memory.embedding_set:
+            return memory
+        return memory._replace(content=self._policy.told(tenant, memory.agent, memory.content) or "")
 
     def _receipt(self, memory: Memory, requested_by: str) -> Receipt:
         return Receipt(self._ids.new("rct"), memory.id, memory.content_hash, requested_by, self._clock.now())
@@ -170,7 +194,20 @@ class Remembering:
         if new.embedding_set:
             return new
         content, bundles = self._policy.kept(tenant, new.agent, new.content, field="content")
-        return replace(new, content=content, policy_version=new.policy_version or bundles)
+        kept = replace(new, content=content, policy_version=new.policy_version or bundles)
+        return self._judged(tenant, new.agent, kept)
+
+    def _judged(self, tenant: str, agent: str, given: _Given) -> _Given:
+        """With tags and metadata as policy lets them be kept."""
+        if given.tags:
+            tags = tuple(self._policy.kept(tenant, agent, tag, field="tags")[0] for tag in given.tags)
+            given = replace(given, tags=tags)
+        if given.metadata:
+            metadata = {
+                key: self._policy.noted(tenant, agent, value, field="metadata") for key, value in given.metadata.items()
+            }
+            given = replace(given, metadata=metadata)
+        return given
 
     def _memory(self, new: NewMemory) -> Memory:
         return Memory(

@@ -53,13 +53,13 @@ class MemoryService(rpc.MemoryServiceServicer):
 
     async def GetMemory(self, request: pb.GetMemoryRequest, context: Any) -> pb.GetMemoryResponse:
         memory_id = fields.identifier(request.memory_id, "memory_id")
-        found = await self._remembering.find(current().tenant_id, memory_id)
+        found = await self._remembering.read(current().tenant_id, memory_id)
         vector = await self._remembering.vector(current().tenant_id, memory_id) if request.include_embedding else ()
         return pb.GetMemoryResponse(memory=convert.memory(found, with_vector=vector))
 
     async def ListMemories(self, request: pb.ListMemoriesRequest, context: Any) -> pb.ListMemoriesResponse:
         asked = convert.list_memories(request)
-        found = await self._remembering.every(
+        found = await self._remembering.listed(
             current().tenant_id, asked.chosen, newest_first=asked.newest_first, page=asked.page
         )
         return convert.list_response(found, asked)

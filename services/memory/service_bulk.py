@@ -8,6 +8,7 @@ from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import bulk_service_pb2_grpc as rpc
 from services.memory import convert_bulk as convert
 from services.memory.consolidate import Consolidation
+from services.memory.conversation import Conversations
 from services.memory.remember import Remembering
 from services.memory.upkeep import Limits, Upkeep
 from shared.clock import Clock
@@ -18,9 +19,11 @@ class BulkService(rpc.BulkServiceServicer):
     """Many memories at once."""
 
     def __init__(
-        self, remembering: Remembering, upkeep: Upkeep, limits: Limits, consolidation: Consolidation, clock: Clock
-    ) -> None:
+        self, remembering: Remembering, upkeep: Upkeep, limits: Limits, consolidation: Consolidation,
+        conversations: Conversations, *, clock: Clock,
+    ) -> None:  # fmt: skip
         self._remembering = remembering
+        self._conversations = conversations
         self._upkeep = upkeep
         self._limits = limits
         self._consolidation = consolidation
@@ -32,10 +35,10 @@ class BulkService(rpc.BulkServiceServicer):
 
     async def ForgetMany(self, request: pb.ForgetManyRequest, context: Any) -> pb.ForgetManyResponse:
         caller = current()
-        receipts, more = await self._remembering.forget_many(
-            caller.tenant_id, convert.forgotten(request), requested_by=caller.subject
-        )
-        return convert.receipts(receipts, more=more)
+        chosen, by = convert.forgotten(request), caller.subject
+        receipts, more = await self._remembering.forget_many(caller.tenant_id, chosen, requested_by=by)
+        said = await self._conversations.forget(caller.tenant_id, chosen, requested_by=by)
+        return convert.receipts([*receipts, *said], more=more)
 
     async def GetMemoryUsage(self, request: pb.GetMemoryUsageRequest, context: Any) -> pb.GetMemoryUsageResponse:
         return convert.usage(await self._limits.pressure(current().tenant_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
@@ -13,6 +13,9 @@ from shared.paging import Page
 TURNS_HELD: Final = 50
 # What embedding models in use make; a vector of another width is a mistake.
 WIDTHS: Final = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096)
+
+# Before everything: by then nothing has ended.
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 Vector = tuple[float, ...]
 
@@ -165,8 +168,9 @@ class Usage:
 class MemoryStore(Protocol):
     """Where memories are kept, tenant by tenant. What has ended is returned only where `as_of` asks for that time."""
 
-    async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
-        """Stores all or none. Where the same content is there already, that memory is returned in its place.
+    async def add(self, tenant: str, entries: Sequence[Entry], *, now: datetime = NEVER) -> Sequence[Memory]:
+        """Stores all or none. Where the same content is there already, that memory is returned in its place; if it has
+        ended by `now`, it makes room.
 
         Raises EmbeddingWidthInvalid when there is no table for a vector.
         """
@@ -221,6 +225,9 @@ class MemoryStore(Protocol):
     async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
         """Bounds a type."""
 
+    async def tenants(self) -> Sequence[str]:
+        """All that ever stored something, by name."""
+
     async def ended(self, tenant: str, *, before: datetime, limit: int) -> Sequence[Memory]:
         """Memories that have ended by then."""
 
@@ -252,3 +259,6 @@ class ConversationStore(Protocol):
         self, tenant: str, session_id: str, turns: Sequence[ShortTermTurn], known: Conversation, folded: Conversation
     ) -> bool:
         """Replaces the turns by the new summary, if the old one is still `known`; False when somebody was faster."""
+
+    async def forget(self, tenant: str, session_id: str, receipts: Sequence[Receipt]) -> None:
+        """Deletes turns and summary and keeps the receipts, all or none."""

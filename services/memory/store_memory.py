@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Final
 
@@ -12,6 +12,7 @@ import numpy as np
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.filters import fits
 from services.memory.store import (
+    NEVER,
     WIDTHS,
     Corpus,
     Entry,
@@ -29,7 +30,6 @@ from services.memory.words import bm25, words_of
 from shared.paging import Page
 
 _FIRST: Final = 25  # as the real store does
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class InMemoryStore:
@@ -42,9 +42,13 @@ class InMemoryStore:
         self._receipts: dict[tuple[str, str], Receipt] = {}
         self._used: dict[tuple[str, int], datetime] = {}
 
-    async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
+    async def add(self, tenant: str, entries: Sequence[Entry], *, now: datetime = NEVER) -> Sequence[Memory]:
         check_widths([entry.vector for entry in entries])
         mine = self._tenants.setdefault(tenant, {})
+        wanted = {_identity(entry.memory) for entry in entries}
+        for one in [one.memory for one in mine.values() if not _lives(one.memory, now)]:
+            if _identity(one) in wanted:
+                del mine[one.id]
         known = {_identity(one.memory): one.memory for one in mine.values()}
         stored = []
         for entry in entries:
@@ -60,9 +64,11 @@ class InMemoryStore:
         mine = self._tenants.get(tenant, {})
         if before.id not in mine:
             return None
-        for other in mine.values():
-            if other.memory.id != before.id and _identity(other.memory) == _identity(entry.memory):
-                raise MemoryExists("another memory has this content", memory_id=other.memory.id)
+        for other in [one.memory for one in mine.values() if one.memory.id != before.id]:
+            if _identity(other) == _identity(entry.memory):
+                if _lives(other, entry.memory.updated_at or NEVER):
+                    raise MemoryExists("another memory has this content", memory_id=other.id)
+                del mine[other.id]
         mine[before.id] = Entry(entry.memory, _half(entry.vector))
         return entry.memory
 
@@ -166,10 +172,13 @@ class InMemoryStore:
     async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
         self._bounds[tenant, memory_type] = (max_memories, max_days)
 
+    async def tenants(self) -> Sequence[str]:
+        return sorted(self._tenants)
+
     async def ended(self, tenant: str, *, before: datetime, limit: int) -> Sequence[Memory]:
         mine = (one.memory for one in self._tenants.get(tenant, {}).values())
         ended = [memory for memory in mine if not _lives(memory, before)]
-        return sorted(ended, key=lambda memory: memory.expires_at or _NEVER)[:limit]
+        return sorted(ended, key=lambda memory: memory.expires_at or NEVER)[:limit]
 
     async def least(self, tenant: str, memory_type: MemoryType, *, limit: int) -> Sequence[Memory]:
         def worth(memory: Memory) -> tuple[float, datetime, int]:

@@ -13,6 +13,7 @@ from services.memory.receipts_postgres import add_receipts
 from services.memory.rows import conditions, half, memory_of, queries, width_of
 from services.memory.search_postgres import GRAPHS, PostgresSearch
 from services.memory.store import (
+    NEVER,
     Entry,
     Filter,
     Found,
@@ -42,16 +43,20 @@ class PostgresMemoryStore:
         self._database = database
         self._search = PostgresSearch(database)
 
-    async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
+    async def add(self, tenant: str, entries: Sequence[Entry], *, now: datetime = NEVER) -> Sequence[Memory]:
         width = width_of(entries[0].vector)
         # One order for all writers: two batches with the same contents wait for each other, never in a circle.
         ordered = sorted(entries, key=lambda entry: entry.memory.content_hash)
         async with self._database.tenant(tenant) as connection:
-            places = await _insert(connection, tenant, width, ordered)
+            places, known = await _stored(connection, tenant, width, ordered)
+            if ended := [one for one in known.values() if one.expires_at and one.expires_at <= now]:
+                await _delete(connection, tenant, ended)
+                left = [entry for entry in ordered if entry.memory.id not in places]
+                more, known = await _stored(connection, tenant, width, left)
+                places |= more
             added = [entry for entry in ordered if entry.memory.id in places]
             await _insert_words(connection, tenant, [(places[one.memory.id], one.memory) for one in added])
             await _count(connection, tenant, [one.memory for one in added], sign=1)
-            known = await _same(connection, tenant, [one.memory for one in ordered if one.memory.id not in places])
         return [
             _placed(memory, places[memory.id]) if memory.id in places else known[_identity(memory)]
             for memory in (entry.memory for entry in entries)
@@ -61,10 +66,12 @@ class PostgresMemoryStore:
         async with self._database.tenant(tenant) as connection:
             if not await _delete(connection, tenant, [before]):
                 return None
-            places = await _insert(connection, tenant, width_of(entry.vector), [entry])
-            if not places:
-                (other,) = (await _same(connection, tenant, [entry.memory])).values()
-                raise MemoryExists("another memory has this content", memory_id=other.id)
+            width = width_of(entry.vector)
+            for other in (await _stored(connection, tenant, width, [entry]))[1].values():
+                if not other.expires_at or other.expires_at > (entry.memory.updated_at or NEVER):
+                    raise MemoryExists("another memory has this content", memory_id=other.id)
+                await _delete(connection, tenant, [other])
+                await _insert(connection, tenant, width, [entry])
             await _insert_words(connection, tenant, [(entry.memory.place, entry.memory)])
             await _count(connection, tenant, [entry.memory], sign=1)
         return entry.memory
@@ -160,6 +167,10 @@ class PostgresMemoryStore:
         async with self._database.tenant(tenant) as connection:
             await connection.execute(_SQL["set_retention"], tenant, memory_type.value, max_memories, max_days)
 
+    async def tenants(self) -> Sequence[str]:
+        async with self._database.transaction() as connection:
+            return [row["tenant"] for row in await connection.fetch(_SQL["tenants"])]
+
     async def ended(self, tenant: str, *, before: datetime, limit: int) -> Sequence[Memory]:
         async with self._database.tenant(tenant) as connection:
             return [memory_of(row) for row in await connection.fetch(_SQL["ended"], tenant, before, limit)]
@@ -178,6 +189,14 @@ class PostgresMemoryStore:
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
         async with self._database.tenant(tenant) as connection:
             await connection.execute(_SQL["used"], tenant, sorted(set(places)), now)
+
+
+async def _stored(
+    connection: Connection, tenant: str, width: int, entries: Sequence[Entry]
+) -> tuple[dict[str, int], dict[tuple[str, str, str, bytes], Memory]]:
+    """The places of those that are stored now, by id, and what was there in the place of the others, by identity."""
+    places = await _insert(connection, tenant, width, entries)
+    return places, await _same(connection, tenant, [one.memory for one in entries if one.memory.id not in places])
 
 
 async def _insert(connection: Connection, tenant: str, width: int, entries: Sequence[Entry]) -> dict[str, int]:

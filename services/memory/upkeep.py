@@ -64,11 +64,6 @@ class Limits:
         stored, self._stored = self._stored, set()
         return stored
 
-    @property
-    def tenants(self) -> Sequence[str]:
-        """Those that stored something here of late."""
-        return list(self._counted)
-
     async def pressure(self, tenant: str) -> Pressure:
         return Pressure(await self._store.usage(tenant), self._limit)
 
@@ -108,10 +103,10 @@ class Upkeep:
         self._clock = clock
 
     async def run(self, every: timedelta) -> None:
-        """Prunes the tenants that stored something of late, for ever."""
+        """Prunes all tenants, for ever."""
         while True:
             await asyncio.sleep(every.total_seconds())
-            for tenant in self._limits.tenants:
+            for tenant in await self._store.tenants():
                 pruned = await self.prune(tenant, dry_run=False)
                 if pruned != Pruned(0, 0, 0):
                     log.info("memory.pruned", tenant=tenant, expired=pruned.expired, aged=pruned.aged,

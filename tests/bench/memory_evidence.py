@@ -15,6 +15,7 @@ import asyncio
 import json
 import re
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,9 @@ from services.memory.store_memory import InMemoryStore
 from services.memory.texts import query_words
 from services.memory.tokens import estimate
 from services.memory.words import bm25, counted
+from tests.bench import memory_full_text
 from tests.support.plain_embedder import EmbeddedEmbedder
+from tests.support.postgres import running_cluster
 
 _WEIGHTS = Path(__file__).parents[2] / "services" / "memory" / "weights.json"
 _CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
@@ -72,6 +75,7 @@ class Case:
     corpus: Corpus
     stored: datetime
     full_text: list[str] = field(default_factory=list)
+    """The ids of the turns that Postgres's full text search finds, best first."""
 
 
 def conversations(path: Path) -> list[Conversation]:
@@ -135,6 +139,16 @@ async def cases(found: Sequence[Conversation], embed: Callable[[list[str]], Any]
     return made
 
 
+async def search_full_text(dsn: str, found: Sequence[Conversation], made: Sequence[Case]) -> None:
+    """Asks Postgres too."""
+    for conversation in found:
+        mine = [case for case in made if case.conversation == conversation.name]
+        told = [(turn.turn_id, turn.content) for turn in conversation.turns]
+        known = await memory_full_text.orders(dsn, told, [case.question.text for case in mine])
+        for case in mine:
+            case.full_text = known[case.question.text]
+
+
 async def _case(store: InMemoryStore, conversation: Conversation, question: Question, vector: Any) -> Case:
     now = conversation.turns[-1].created_at
     words = query_words(question.text)
@@ -153,6 +167,11 @@ def by_bm25(case: Case) -> list[Memory]:
     words = query_words(case.question.text)
     scored = [(bm25(counted(memory.content), words, case.corpus), memory) for memory, _ in case.everything]
     return [memory for _, memory in sorted(scored, key=lambda one: (-one[0], one[1].place))]
+
+
+def by_full_text(case: Case) -> list[Memory]:
+    known = {memory.turn_id: memory for memory, _ in case.everything}
+    return [known[turn] for turn in case.full_text]
 
 
 def by_rrf(case: Case) -> list[Memory]:
@@ -183,6 +202,7 @@ def reranked_by(name: str) -> Callable[[Case], list[Memory]]:
 WAYS: dict[str, Callable[[Case], list[Memory]]] = {
     "dense alone": by_dense,
     "BM25": by_bm25,
+    "Postgres full text": by_full_text,
     "plain RRF": by_rrf,
     "ours": by_ours,
 }
@@ -303,6 +323,8 @@ def main() -> None:
     asked = parser.parse_args()
     chosen = conversations(asked.path)[asked.start : asked.end]
     found = asyncio.run(cases(chosen, _embed_all))
+    with tempfile.TemporaryDirectory() as folder, running_cluster(Path(folder)) as cluster:
+        asyncio.run(search_full_text(cluster.dsn("memory"), chosen, found))
     if asked.learn:
         rows = measure(found, {name: way for name, way in WAYS.items() if name != "ours"})
         rows["ours, learned on the others"] = cross_judged(found)

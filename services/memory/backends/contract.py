@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from services.memory.store import Entry, Filter, Found, Memory, Receipt, Vector
+from services.memory.store import NEVER, Entry, Filter, Found, Memory, Receipt, Vector
 from services.memory.store_memory import InMemoryStore, check_widths, comparable
 
 T = TypeVar("T")
@@ -39,21 +39,23 @@ class EngineStore(InMemoryStore):
         self._engine = engine
         self._turn = asyncio.Lock()
 
-    async def add(self, tenant: str, entries: Sequence[Entry]) -> Sequence[Memory]:
-        known = set(self._tenants.get(tenant, {}))
-        stored = await super().add(tenant, entries)
-        fresh = {memory.id for memory in stored} - known
+    async def add(self, tenant: str, entries: Sequence[Entry], *, now: datetime = NEVER) -> Sequence[Memory]:
+        known = dict(self._tenants.get(tenant, {}))
+        stored = await super().add(tenant, entries, now=now)
+        fresh = {memory.id for memory in stored} - known.keys()
         mine = self._tenants[tenant]
+        await self._removed(tenant, [one for key, one in known.items() if key not in mine])
         vectors = [(mine[one].memory.place, mine[one].vector) for one in sorted(fresh)]
         await self._in_turn(self._engine.put, tenant, vectors)
         return stored
 
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
-        old = self._tenants.get(tenant, {}).get(before.id)
+        known = dict(self._tenants.get(tenant, {}))
         changed = await super().change(tenant, entry, before=before)
-        if changed and old:
-            await self._in_turn(self._engine.remove, tenant, [before.place], len(old.vector))
-            vector = self._tenants[tenant][changed.id].vector
+        if changed:
+            mine = self._tenants[tenant]
+            await self._removed(tenant, [one for key, one in known.items() if key == before.id or key not in mine])
+            vector = mine[changed.id].vector
             await self._in_turn(self._engine.put, tenant, [(changed.place, vector)])
         return changed
 
@@ -71,9 +73,7 @@ class EngineStore(InMemoryStore):
         mine = self._tenants.get(tenant, {})
         going = [mine[memory.id] for memory in memories if memory.id in mine]
         gone = await super().forget(tenant, memories, receipts)
-        for width in {len(one.vector) for one in going}:
-            places = [one.memory.place for one in going if len(one.vector) == width]
-            await self._in_turn(self._engine.remove, tenant, places, width)
+        await self._removed(tenant, going)
         return gone
 
     async def nearest(
@@ -89,6 +89,11 @@ class EngineStore(InMemoryStore):
             partial(self._engine.nearest, tenant, vector, mine.keys(), limit=min(limit, len(mine)))
         )
         return [Found(mine[place], cosine) for place, cosine in found]
+
+    async def _removed(self, tenant: str, going: Sequence[Entry]) -> None:
+        for width in {len(one.vector) for one in going}:
+            places = [one.memory.place for one in going if len(one.vector) == width]
+            await self._in_turn(self._engine.remove, tenant, places, width)
 
     async def _in_turn(self, work: Callable[..., T], *given: Any) -> T:
         async with self._turn:

@@ -30,7 +30,7 @@ class Process:
         limits = Limits(store, clock, memories=1_000)
         remembering = Remembering(store, embedder, limits, policy=policy, clock=clock, ids=ids)
         recall = Recall(store, embedder, Used(store, clock), policy=policy, clock=clock)
-        conversations = Conversations(PostgresConversationStore(database), clock)
+        conversations = Conversations(PostgresConversationStore(database), policy=policy, clock=clock, ids=ids)
         self.facts = Facts(PostgresFactStore(database), policy=policy, clock=clock, ids=ids)
         self.contexts = Contexts(conversations, recall, remembering, self.facts, automatic=True)
         self.episodes = Episodes(conversations, remembering, automatic=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.memory.store import Conversation, ShortTermTurn
+from services.memory.store import Conversation, Receipt, ShortTermTurn
 from tests.support.memory import NOW
 
 
@@ -29,3 +29,13 @@ async def test_folding_replaces_turns_by_the_summary_once(conversations: Any, te
     assert [turn.turn_id for turn in await conversations.tail(tenant, "s", limit=9)] == ["t2"]
     assert await conversations.fold(tenant, "s", turns[2:], first, Conversation("all", 3))
     assert await conversations.conversation("another", "s") == Conversation()
+
+
+async def test_a_forgotten_conversation_leaves_neither_turns_nor_summary(conversations: Any, tenant: str) -> None:
+    for session in ("s", "other"):
+        await conversations.append_turn(tenant, session, ShortTermTurn("t", "Athena", "said"), now=NOW)
+        await conversations.fold(tenant, session, [], Conversation(), Conversation("sum", 1))
+    await conversations.forget(tenant, "s", [Receipt("rct_1", "t", b"hash", "ada", NOW)])
+    assert await conversations.tail(tenant, "s", limit=5) == []
+    assert await conversations.conversation(tenant, "s") == Conversation()
+    assert await conversations.conversation(tenant, "other") == Conversation("sum", 1)

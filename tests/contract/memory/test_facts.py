@@ -90,3 +90,34 @@ async def test_lists_of_facts_page_from_the_newest(facts: Any, tenant: str) -> N
     first = await facts.every(tenant, FactFilter("ada"), Page(2))
     rest = await facts.every(tenant, FactFilter("ada"), Page(2, (str(first[1].place),)))
     assert [one.object for one in (*first[:2], *rest)] == ["2", "1", "0"]
+
+
+async def test_what_was_closed_twice_is_told_as_it_was_known_each_time(facts: Any, tenant: str) -> None:
+    times = [NOW - 3 * YEAR, NOW - 2 * YEAR, NOW - YEAR]
+    for place, since, at in zip(("Turin", "Milan", "Oslo"), (-9, -3, -6), times, strict=True):
+        await facts.record(tenant, [fact("ada", "lives_in", place, NOW + since * YEAR, recorded_at=at)])
+
+    async def told(valid: int, known: float | None = None) -> list[str]:
+        as_of = NOW + known * YEAR if known else None
+        return await objects(facts, tenant, FactFilter("ada", valid_at=NOW + valid * YEAR, as_of=as_of))
+
+    assert [await told(valid) for valid in (-8, -5, -1)] == [["Turin"], ["Oslo"], ["Milan"]]
+    assert [await told(valid, -1.5) for valid in (-8, -5, -1)] == [["Turin"], ["Turin"], ["Milan"]]
+    assert [await told(valid, -2.5) for valid in (-8, -5, -1)] == [["Turin"], ["Turin"], ["Turin"]]
+
+
+async def test_an_end_that_was_planned_is_told_as_it_was_planned(facts: Any, tenant: str) -> None:
+    planned = fact("ada", "rents", "a flat", NOW - 3 * YEAR, recorded_at=NOW - 3 * YEAR, valid_to=NOW + YEAR)
+    await facts.record(tenant, [planned])
+    ended = await facts.end(tenant, planned.id, valid_to=NOW - YEAR, now=NOW)
+    later = FactFilter("ada", valid_at=NOW + 2 * YEAR, as_of=NOW - YEAR)
+    assert ended.valid_to == NOW - YEAR
+    assert await objects(facts, tenant, later) == []
+    assert await objects(facts, tenant, FactFilter("ada", valid_at=NOW, as_of=NOW - YEAR)) == ["a flat"]
+    assert await objects(facts, tenant, FactFilter("ada", valid_at=NOW)) == []
+
+
+async def test_to_end_a_fact_never_makes_it_last_longer(facts: Any, tenant: str) -> None:
+    (turin,) = await facts.record(tenant, [fact("ada", "lives_in", "Turin", NOW - YEAR, valid_to=NOW)])
+    again = await facts.end(tenant, turin.fact.id, valid_to=NOW + YEAR, now=NOW + YEAR)
+    assert again == turin.fact

@@ -323,3 +323,27 @@ async def test_search_is_whole_before_while_and_after_memories_join_the_graph(
     assert [one.memory.content for one in found] == ["first 0", "third 0", "second 0", "first 1", "third 1", "second 1"]
     assert len(narrow) == 20
     assert await store.nearest("another", vector(1), Filter(), now=NOW, limit=6) == []
+
+
+async def test_what_has_ended_makes_room_for_the_same_content(store: Any, tenant: str) -> None:
+    hour = timedelta(hours=1)
+    (old, stays) = await store.add(
+        tenant, [entry("code", expires_at=NOW - hour), entry("door", 0, 1, expires_at=NOW + hour)]
+    )
+    again, other, twice = await store.add(tenant, [entry("code"), entry("door", 1, 1), entry("code")], now=NOW)
+    assert again.id == twice.id != old.id
+    assert other == stays
+    assert await store.find(tenant, old.id, now=NOW - 2 * hour) is None
+    found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)
+    assert [one.memory.id for one in found] == [again.id, stays.id]
+    assert [(one.memories, one.characters) for one in await store.usage(tenant)] == [(2, 8)]
+    assert tenant in await store.tenants()
+
+
+async def test_a_change_to_what_has_ended_is_no_clash(store: Any, tenant: str) -> None:
+    ended, mine = await store.add(tenant, [entry("code", expires_at=NOW), entry("door", 0, 1)])
+    changed = mine._replace(content="code", content_hash=ended.content_hash, updated_at=NOW)
+    assert await store.change(tenant, Entry(changed, vector(1)), before=mine) == changed
+    found = await store.nearest(tenant, vector(1), Filter(as_of=NOW - timedelta(days=1)), now=NOW, limit=5)
+    assert [one.memory for one in await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)] == [changed]
+    assert found == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -155,3 +156,17 @@ async def test_a_very_long_turn_becomes_several_episodes(served: Any) -> None:
     answer = await context(served, "new", query="word", max_matches=20)
     lengths = sorted(len(match.memory.content) for match in answer.semantic)
     assert lengths == [100_000 - 3 * 32_768, 32_768, 32_768, 32_768]
+
+
+async def test_a_context_of_then_has_what_was_said_until_then(served: Any) -> None:
+    for number in range(4):
+        await say(served, "s", number, "Athena", f"Point {number}.")
+        served.clock.advance(timedelta(hours=1))
+    answer = await context(served, "s", max_turns=1, options={"as_of": "2026-01-01T01:30:00Z"})
+    assert [turn.content for turn in answer.short_term] == ["Point 1."]
+    assert (
+        answer.assembled.text == "Earlier in this conversation:\nAthena: Point 0.\n\nThe last turns:\nAthena: Point 1."
+    )
+    await compact(served, "s", keep_turns=1)
+    answer = await context(served, "s", options={"as_of": "2026-01-01T01:30:00Z"})
+    assert answer.assembled.text == ""

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from agentnet.client.governance import Memories
 from agentnet.client.memories import MemoryManager
 from agentnet.memory.v1 import memory_pb2
 from services.memory.tokens import estimate
@@ -71,10 +72,35 @@ async def test_what_is_relevant_is_found_by_type_and_the_context_fits(served: An
     episodes = await memory.retrieve_relevant("cat barn", memory_types=[memory_pb2.MEMORY_TYPE_EPISODIC])
     own = await memory.retrieve_relevant("cat", own=True)
     assert list(of_type) == []
-    assert episodes[0].memory.content == "The cat sleeps in the barn."
-    assert [match.memory.agent for match in own] == ["Athena"]
+    assert episodes[0].memory.content == "ada: The cat sleeps in the barn."
+    assert {match.memory.agent for match in own} == {"Athena", ""}
     context = await memory.get_context_for_agent(
         "t", "cat", subjects=["cat"], handoff_from="Apollo", handoff_note="Ask."
     )
     assert "Apollo hands over to you." in context
     assert 0 < estimate(context) <= 120
+
+
+async def test_what_the_user_said_is_known_in_the_same_session_and_in_the_next(served: Any, transport: Any) -> None:
+    memory: Any = MemoryManager(transport, "Athena")
+    prompts: list[str] = []
+
+    async def answer(prompt: str) -> str:
+        prompts.append(prompt)
+        return "All right."
+
+    await memory.interact("monday", "ada", "My boat is called Comet.", answer)
+    await memory.interact("monday", "ada", "What did I just say?", answer)
+    served.clock.advance(timedelta(days=1))
+    await memory.interact("tuesday", "ada", "What is my boat called?", answer)
+    assert "The last turns:\nada: My boat is called Comet.\nAthena: All right." in prompts[1]
+    assert "(2026-01-01) ada: My boat is called Comet." in prompts[2]
+    assert "The last turns" not in prompts[2]
+
+
+async def test_a_deletion_through_the_client_gives_the_receipt(served: Any, transport: Any) -> None:
+    memories = Memories(transport)
+    kept = await memories.remember("The door code is 4711.")
+    receipt = await memories.forget(kept.id)
+    assert (receipt.subject_id, receipt.requested_by) == (kept.id, "ada")
+    assert list(await memories.recall("door code")) == []

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agentnet.memory.v1 import change_pb2
+from agentnet.memory.v1 import change_pb2, fact_service_pb2
+from agentnet.memory.v1 import conversation_service_pb2 as talk
+from agentnet.memory.v1 import memory_service_pb2 as pb
 from services.memory.policy import Held
 from shared.monitors.rules import Target
-from tests.service.memory.calls import recall, record, refused, remember, remember_many
+from tests.service.memory.calls import context, recall, record, refused, remember, remember_many, say
 from tests.service.memory.conftest import Served, serve
 from tests.service.memory.test_sets import add, compare
 from tests.support.identity import make_keys
@@ -109,3 +111,65 @@ async def test_what_is_decided_of_memories_is_told(governed: Served) -> None:
     withheld = [(one.target, one.allowed, one.rules) for one in governed.decided if not one.allowed]
     assert withheld == [(Target.PROMPT, False, ("not_in_prompts",))]
     assert {one.bundles for one in governed.decided} == {("default@1.0.0",)}
+
+
+async def test_tags_notes_and_every_part_of_a_fact_are_judged_too(governed: Served) -> None:
+    kept = await remember(
+        governed, "Ada called.", tags=["123-45-6789", "call"],
+        metadata={"number": "123-45-6789", "deep": {"all": ["123-45-6789", 7]}},
+    )  # fmt: skip
+    assert "123-45" not in str(kept)
+    assert (kept.tags[1], kept.metadata["deep"]["all"][1]) == ("call", 7)
+    assert await refused(remember(governed, "x", metadata={"deep": ["bluebird"]})) == (*BLOCKED, "metadata")
+    assert await refused(remember(governed, "x", tags=["bluebird"])) == (*BLOCKED, "tags")
+    assert await refused(record(governed, ("bluebird", "is", "a name"))) == (*BLOCKED, "facts.subject")
+    assert await refused(record(governed, ("ada", "bluebird", "yes"))) == (*BLOCKED, "facts.relation")
+    request = change_pb2.UpdateMemoryRequest(memory_id=kept.id, update_mask={"paths": ["tags", "metadata"]})
+    request.memory.tags.append("bluebird")
+    call = governed.memories.UpdateMemory(request, metadata=governed.caller())
+    assert await refused(call) == (*BLOCKED, "tags")
+
+
+async def test_a_changed_content_names_the_bundles_that_judged_it(governed: Served) -> None:
+    kept = await remember(governed, "The sky is blue.", policy_version="old@1")
+    request = change_pb2.UpdateMemoryRequest(
+        memory_id=kept.id, memory={"content": "The sky is grey.", "tags": ["sky"]}, update_mask={"paths": ["tags"]}
+    )
+    tagged = (await governed.memories.UpdateMemory(request, metadata=governed.caller())).memory
+    request.update_mask.paths.append("content")
+    changed = (await governed.memories.UpdateMemory(request, metadata=governed.caller())).memory
+    assert (tagged.policy_version, changed.policy_version) == ("old@1", "default@1.0.0")
+
+
+async def test_what_may_not_be_part_of_a_prompt_is_withheld_however_it_is_read(governed: Served) -> None:
+    kept = await remember(governed, "Ada's salary is high.", tags=["pay"])
+    await remember(governed, "Ada likes tea.", tags=["pay"])
+    await record(governed, ("ada", "earns", "a salary"), ("ada", "likes", "tea"), several=True)
+    await say(governed, "s", 1, "Athena", "The salary was paid.")
+    await say(governed, "s", 2, "Athena", "Tea was served.")
+    caller = governed.caller()
+    read = (await governed.memories.GetMemory(pb.GetMemoryRequest(memory_id=kept.id), metadata=caller)).memory
+    listed = (await governed.memories.ListMemories(pb.ListMemoriesRequest(), metadata=caller)).memories
+    facts = (await governed.facts.ListFacts(fact_service_pb2.ListFactsRequest(subject="ada"), metadata=caller)).facts
+    request = fact_service_pb2.ListRelatedFactsRequest(subject="ada")
+    near = (await governed.facts.ListRelatedFacts(request, metadata=caller)).facts
+    assert (read.id, read.content) == (kept.id, "")
+    assert sorted(one.content for one in listed) == ["", "Ada likes tea."]
+    assert sorted(one.object for one in facts) == sorted(one.object for one in near) == ["", "tea"]
+    known = await context(governed, "s", query="Ada", options={"tags": ["pay"], "subjects": ["ada"]})
+    assert [turn.content for turn in known.short_term] == ["Tea was served."]
+    assert "salary" not in known.assembled.text
+    assert "ada likes: tea" in known.assembled.text
+    assert "Ada likes tea." in known.assembled.text
+    asked = talk.GetConversationRequest(session_id="s")
+    said = await governed.conversations.GetConversation(asked, metadata=caller)
+    assert [turn.content for turn in said.turns] == ["Tea was served."]
+
+
+async def test_a_turn_is_judged_before_it_is_kept(governed: Served) -> None:
+    await say(governed, "s", 1, "Athena", "My number is 123-45-6789.", remember=True)
+    assert await refused(say(governed, "s", 2, "Athena", "bluebird")) == (*BLOCKED, "content")
+    known = await context(governed, "s", options={})
+    assert "My number is" in known.assembled.text
+    assert "123-45" not in known.assembled.text
+    assert "bluebird" not in known.assembled.text

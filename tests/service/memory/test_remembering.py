@@ -10,8 +10,9 @@ import pytest
 from google.protobuf import json_format
 
 from agentnet.memory.v1 import bulk_service_pb2, change_pb2, memory_pb2
+from agentnet.memory.v1 import conversation_service_pb2 as talk
 from agentnet.memory.v1 import memory_service_pb2 as pb
-from tests.service.memory.calls import found, recall, refused, remember, remember_many
+from tests.service.memory.calls import found, recall, refused, remember, remember_many, say
 
 
 async def test_a_memory_comes_back_with_where_it_came_from(served: Any) -> None:
@@ -203,3 +204,48 @@ async def test_lists_page_and_filter(served: Any) -> None:
     assert not rest.next_page_token
     bad = served.memories.ListMemories(pb.ListMemoriesRequest(order_by="size"), metadata=served.caller())
     assert await refused(bad) == ("INVALID_ARGUMENT", "FIELD_INVALID", "order_by")
+
+
+async def test_what_has_ended_is_remembered_anew(served: Any) -> None:
+    first = await remember(served, "The code is 4711", expire_time="2026-01-01T01:00:00Z")
+    served.clock.advance(timedelta(hours=2))
+    request = pb.RememberRequest(content="The code is 4711")
+    again = await served.memories.Remember(request, metadata=served.caller())
+    assert (again.created, again.memory.id != first.id) == (True, True)
+    assert await found(served, "code 4711") == ["The code is 4711"]
+
+
+async def test_what_has_ended_is_forgotten_too(served: Any) -> None:
+    one = await remember(served, "The code is 4711", expire_time="2026-01-01T01:00:00Z", session_id="s")
+    await remember(served, "The code was 4710", expire_time="2026-01-01T01:00:00Z", session_id="s")
+    served.clock.advance(timedelta(hours=2))
+    gone = await served.memories.Forget(pb.ForgetRequest(memory_id=one.id), metadata=served.caller())
+    request = bulk_service_pb2.ForgetManyRequest(session_id="s")
+    rest = await served.bulk.ForgetMany(request, metadata=served.caller())
+    assert (gone.receipt.subject_id, len(rest.receipts)) == (one.id, 1)
+    assert await found(served, "code", as_of="2026-01-01T00:30:00Z") == []
+
+
+async def test_a_forgotten_session_is_forgotten_with_all_that_was_said(served: Any) -> None:
+    for number in range(52):
+        await say(served, "s", number, "Athena", f"Turn {number}.", remember=number == 51)
+    by_agent = bulk_service_pb2.ForgetManyRequest(session_id="s", agent="Apollo")
+    assert not (await served.bulk.ForgetMany(by_agent, metadata=served.caller())).receipts
+    request = bulk_service_pb2.ForgetManyRequest(session_id="s")
+    receipts = (await served.bulk.ForgetMany(request, metadata=served.caller())).receipts
+    hashes = {one.subject_id: one.content_sha256 for one in receipts}
+    assert len(receipts) == len(hashes) == 1 + 50 + 1
+    assert hashes["s-51"] == hashlib.sha256(b"Turn 51.").hexdigest()
+    assert "s" in hashes
+    request = talk.GetConversationRequest(session_id="s")
+    left = await served.conversations.GetConversation(request, metadata=served.caller())
+    assert (list(left.turns), left.conversation.summary) == ([], "")
+    again = await served.bulk.ForgetMany(bulk_service_pb2.ForgetManyRequest(session_id="s"), metadata=served.caller())
+    assert list(again.receipts) == []
+
+
+async def test_an_importance_that_is_asked_for_and_absent_is_the_usual_one(served: Any) -> None:
+    kept = await remember(served, "Steady", importance=0.9)
+    request = change_pb2.UpdateMemoryRequest(memory_id=kept.id, update_mask={"paths": ["importance"]})
+    changed = (await served.memories.UpdateMemory(request, metadata=served.caller())).memory
+    assert changed.importance == 0.5

@@ -136,3 +136,14 @@ async def test_a_new_model_is_taken_up_while_everything_goes_on(served: Any) -> 
     answer = await served.memories.ListMemories(memories.ListMemoriesRequest(), metadata=served.caller())
     assert sorted(one.embedding_model for one in answer.memories) == ["", *["wide"] * 5]
     assert len(await found(served, "harbour 3", strategy="SEARCH_STRATEGY_DENSE", limit=10)) == 5
+
+
+async def test_of_a_very_long_session_the_newest_episodes_count(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.memory.consolidate._EPISODES", 3)
+    for number in range(5):
+        await say(served, "s", number, "Athena", f"Module {number} ships.", remember=True)
+        served.clock.advance(timedelta(seconds=1))
+    request = pb.ConsolidateMemoriesRequest(session_id="s")
+    answer = await served.bulk.ConsolidateMemories(request, metadata=served.caller())
+    assert answer.episodes == 3
+    assert answer.memory.content.splitlines() == [f"Athena: Module {number} ships." for number in (2, 3, 4)]

@@ -101,7 +101,8 @@ class HastyConversations(InMemoryConversations):
 
 
 async def test_who_is_always_too_late_folds_nothing() -> None:
-    conversations = Conversations(HastyConversations(), FakeClock())
+    policy = MemoryPolicy(await enforcing(Held.of), strict=True)
+    conversations = Conversations(HastyConversations(), policy=policy, clock=FakeClock(), ids=SequentialIds())
     for number in range(3):
         await conversations.append("t", "s", ShortTermTurn(str(number), "A", "x"))
     assert await conversations.compact("t", "s", keep_turns=1, max_tokens=50) == 0

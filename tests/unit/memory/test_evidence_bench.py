@@ -65,7 +65,7 @@ async def test_every_way_is_judged_and_the_table_has_every_category(path: Path) 
     found = await bench.cases(bench.conversations(path), HashingEmbedder().embed)
     rows = bench.measure(found, bench.WAYS)
     lines = list(bench.table(rows))
-    assert set(rows) == {"dense alone", "BM25", "plain RRF", "ours"}
+    assert set(rows) == {"dense alone", "BM25", "Postgres full text", "plain RRF", "ours"}
     assert all(len(judgements) == 6 for judgements in rows.values())
     assert [line.split(" | ")[0] for line in lines[2:5]] == [
         "| dense alone, all",

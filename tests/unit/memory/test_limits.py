@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 from services.memory.errors import MemoryFull
+from services.memory.store import NEVER, Filter
 from services.memory.store_memory import InMemoryStore
-from services.memory.upkeep import Limits
+from services.memory.upkeep import Limits, Upkeep
 from shared.clock import FakeClock
-from tests.support.memory import entry
+from shared.paging import Page
+from tests.support.memory import NOW, entry
 
 
 async def test_storing_slows_down_from_nine_tenths_on() -> None:
@@ -37,4 +40,13 @@ async def test_the_count_is_taken_anew_after_a_while() -> None:
     await limits.admit("t", 9)
     assert limits.take_stored() == {"t"}
     assert limits.take_stored() == set()
-    assert list(limits.tenants) == ["t"]
+
+
+async def test_a_process_that_begins_anew_prunes_what_was_stored_before_it() -> None:
+    store, clock = InMemoryStore(), FakeClock(NOW)
+    await store.add("t", [entry("ended", expires_at=NOW)])
+    upkeep = Upkeep(store, Limits(store, clock, memories=10), clock)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await upkeep.run(timedelta(milliseconds=5))
+    assert (await store.every("t", Filter(), now=NEVER, newest_first=True, page=Page())) == []

@@ -12,6 +12,7 @@ import pytest
 from agentnet.memory.v1 import fact_service_pb2 as pb
 from services.memory import convert_facts, upkeep
 from services.memory.backends.weaviate_engine import WeaviateEngine
+from services.memory.errors import MemoryFull
 from services.memory.store import Memory, MemoryType
 from services.memory.store_memory import InMemoryStore
 from services.memory.upkeep import Limits, Upkeep
@@ -24,9 +25,12 @@ from tests.support.memory_engines import ENGINES, installed
 async def test_of_too_many_tenants_the_counts_are_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "_TENANTS", 1)
     limits = Limits(InMemoryStore(), FakeClock(), memories=10)
-    await limits.admit("a", 1)
+    await limits.admit("a", 10)
+    with pytest.raises(MemoryFull):
+        await limits.admit("a", 1)
+    await limits.admit("a", 10)
     await limits.admit("b", 1)
-    assert list(limits.tenants) == ["b"]
+    await limits.admit("a", 10)
 
 
 class EmptiedStore(InMemoryStore):

@@ -10,7 +10,7 @@ from google.protobuf import json_format, struct_pb2
 from agentnet.client.calls import stream, unary
 from agentnet.client.transport import Transport
 from agentnet.gateway.v1 import key_service_pb2, key_service_pb2_grpc
-from agentnet.memory.v1 import memory_pb2, memory_service_pb2, memory_service_pb2_grpc
+from agentnet.memory.v1 import change_pb2, memory_pb2, memory_service_pb2, memory_service_pb2_grpc
 from agentnet.policy.v1 import (
     access_service_pb2,
     access_service_pb2_grpc,
@@ -190,9 +190,10 @@ class Memories:
         request = memory_service_pb2.RecallRequest(query=query, limit=limit, agent=agent, min_score=min_score)
         return (await unary(self._stub.Recall(request, **self._call()))).matches
 
-    async def forget(self, memory_id: str) -> None:
-        """Deletes a memory for good."""
-        await unary(self._stub.Forget(memory_service_pb2.ForgetRequest(memory_id=memory_id), **self._call()))
+    async def forget(self, memory_id: str) -> change_pb2.ForgetReceipt:
+        """Deletes a memory for good. The receipt proves it without saying what it was."""
+        request = memory_service_pb2.ForgetRequest(memory_id=memory_id)
+        return (await unary(self._stub.Forget(request, **self._call()))).receipt
 
 
 class Keys:

@@ -64,20 +64,24 @@ class MemoryManager:
     async def store_interaction(
         self, session_id: str, lines: Sequence[tuple[str, str]], *, tags: Sequence[str] = (), importance: float = 0.5
     ) -> Sequence[memory_pb2.Memory]:
-        """Keeps what was said, as (who, what), all or nothing; empty lines are left out."""
-        turn = f"turn_{uuid.uuid4().hex}"
+        """Keeps what was said, as (who, what): as episodes, all or nothing, and as the session's last turns. What
+        others than this agent said is every agent's to know, as `who: what`. Empty lines are left out.
+        """
+        said = [(f"turn_{uuid.uuid4().hex}", who, what) for who, what in lines if what.strip()]
         requests = [
             memory_service_pb2.RememberRequest(
-                content=what, agent=who, session_id=session_id, turn_id=turn, tags=tags, importance=importance,
-                memory_type=EPISODIC,
+                content=what if who == self._agent else f"{who}: {what}", agent=who if who == self._agent else "",
+                session_id=session_id, turn_id=turn, tags=tags, importance=importance, memory_type=EPISODIC,
             )
-            for who, what in lines
-            if what.strip()
+            for turn, who, what in said
         ]  # fmt: skip
         if not requests:
             return []
         request = bulk_service_pb2.RememberManyRequest(memories=requests)
         kept = await unary(self._bulk.RememberMany(request, **self._call()))
+        for turn, who, what in said:
+            spoken = memory_service_pb2.AppendTurnRequest(session_id=session_id, turn_id=turn, agent=who, content=what)
+            await unary(self._memories.AppendTurn(spoken, **self._call()))
         return [one.memory for one in kept.memories]
 
     async def retrieve_relevant(

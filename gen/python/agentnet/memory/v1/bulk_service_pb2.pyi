@@ -114,7 +114,9 @@ class ForgetManyResponse(_message.Message):
     """True when not all were deleted yet: call again."""
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_change_pb2.ForgetReceipt]:
-        """One for each deleted memory, at most 1,000; more is true when there are more to delete."""
+        """One for each deleted memory, at most 1,000, more is true when there are more to delete; then one for each turn of the session,
+        named by its id, and one for its summary, named by the session's.
+        """
 
     def __init__(
         self,

@@ -86,7 +86,8 @@ class BulkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForgetMany(self, request, context):
-        """Deletes for good all memories of a session, an agent or a tag.
+        """Deletes for good all memories of a session, an agent or a tag, also those that have ended and wait for pruning. Of a session that
+        is named alone what was said goes too, turns and summary.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED) when neither is named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -119,8 +120,8 @@ class BulkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConsolidateMemories(self, request, context):
-        """Turns the episodes of a session into one LONG_TERM memory that says the same shorter. Again without new episodes changes
-        nothing.
+        """Turns the episodes of a session, the newest 500, into one LONG_TERM memory that says the same shorter. Again without new
+        episodes changes nothing.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

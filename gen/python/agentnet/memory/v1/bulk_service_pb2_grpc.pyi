@@ -22,7 +22,8 @@ class BulkServiceStub:
     (MEMORY_FULL).
     """
     ForgetMany: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.ForgetManyRequest, _bulk_service_pb2.ForgetManyResponse]
-    """Deletes for good all memories of a session, an agent or a tag.
+    """Deletes for good all memories of a session, an agent or a tag, also those that have ended and wait for pruning. Of a session that
+    is named alone what was said goes too, turns and summary.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED) when neither is named.
     """
     GetMemoryUsage: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.GetMemoryUsageRequest, _bulk_service_pb2.GetMemoryUsageResponse]
@@ -39,8 +40,8 @@ class BulkServiceStub:
     Errors: none but those of every call.
     """
     ConsolidateMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.ConsolidateMemoriesRequest, _bulk_service_pb2.ConsolidateMemoriesResponse]
-    """Turns the episodes of a session into one LONG_TERM memory that says the same shorter. Again without new episodes changes
-    nothing.
+    """Turns the episodes of a session, the newest 500, into one LONG_TERM memory that says the same shorter. Again without new
+    episodes changes nothing.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
     """
     ReembedMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.ReembedMemoriesRequest, _bulk_service_pb2.ReembedMemoriesResponse]
@@ -69,7 +70,8 @@ class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bulk_service_pb2.ForgetManyRequest,
         context: _aio.ServicerContext[_bulk_service_pb2.ForgetManyRequest, _abc.Awaitable[_bulk_service_pb2.ForgetManyResponse]],
     ) -> _abc.Awaitable[_bulk_service_pb2.ForgetManyResponse]:
-        """Deletes for good all memories of a session, an agent or a tag.
+        """Deletes for good all memories of a session, an agent or a tag, also those that have ended and wait for pruning. Of a session that
+        is named alone what was said goes too, turns and summary.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED) when neither is named.
         """
 
@@ -110,8 +112,8 @@ class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bulk_service_pb2.ConsolidateMemoriesRequest,
         context: _aio.ServicerContext[_bulk_service_pb2.ConsolidateMemoriesRequest, _abc.Awaitable[_bulk_service_pb2.ConsolidateMemoriesResponse]],
     ) -> _abc.Awaitable[_bulk_service_pb2.ConsolidateMemoriesResponse]:
-        """Turns the episodes of a session into one LONG_TERM memory that says the same shorter. Again without new episodes changes
-        nothing.
+        """Turns the episodes of a session, the newest 500, into one LONG_TERM memory that says the same shorter. Again without new
+        episodes changes nothing.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
         """
 

@@ -44,7 +44,7 @@ class Fact(_message.Message):
     relation: _builtins.str
     """What relates, for example `lives_in`. At most 128 characters."""
     object: _builtins.str
-    """The entity or value, for example `Turin`. At most 4,096 characters."""
+    """The entity or value, for example `Turin`. At most 4,096 characters; empty where policy withholds it from who reads."""
     superseded_by: _builtins.str
     """The fact that took its place; empty: none."""
     confidence: _builtins.float

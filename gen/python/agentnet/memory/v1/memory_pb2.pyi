@@ -79,7 +79,7 @@ class Memory(_message.Message):
     id: _builtins.str
     """Opaque, for example `mem_01J…`."""
     content: _builtins.str
-    """What is known. At most 32,768 characters."""
+    """What is known. At most 32,768 characters; empty in a list or a read by id where policy withholds it."""
     memory_type: Global___MemoryType.ValueType
     """Which kind of memory it is."""
     agent: _builtins.str
