@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -18,18 +16,15 @@ DEFAULT_UNARY = timedelta(seconds=30)
 _ends_at: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
-@asynccontextmanager
-async def deadline(context: Context, *, streaming: bool) -> AsyncIterator[None]:
-    """Cuts a unary call at its deadline (30 s without one) and a stream only at a deadline of its caller's."""
+def within(context: Context, *, streaming: bool) -> asyncio.Timeout | None:
+    """What cuts a unary call at its deadline (30 s without one) and a stream only at a deadline of its caller's."""
     remaining: float | None = context.time_remaining()
     if remaining is None and not streaming:
         remaining = DEFAULT_UNARY.total_seconds()
     if remaining is None:
-        yield
-        return
+        return None
     _ends_at.set(asyncio.get_running_loop().time() + remaining)
-    async with asyncio.timeout(remaining):
-        yield
+    return asyncio.timeout(remaining)
 
 
 def remaining() -> float | None:

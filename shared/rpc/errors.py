@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
@@ -18,23 +15,18 @@ from shared.rpc.status import from_rpc
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-@asynccontextmanager
-async def errors(method: str, context: Context) -> AsyncIterator[None]:
-    """Ends the call with the error raised inside; a cancelled call stays cancelled."""
-    try:
-        yield
-    except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-        raise
-    except MeshError as error:
+async def answer_with(error: BaseException, method: str, context: Context) -> None:
+    """Ends the call with the error; a cancelled call stays cancelled."""
+    if isinstance(error, MeshError):
         await abort(context, error)
-    except grpc.aio.AioRpcError as error:
+    elif isinstance(error, grpc.aio.AioRpcError):
         await abort(context, from_rpc(error))
-    except DecodeError:
+    elif isinstance(error, DecodeError):
         problem = "the message does not parse; check that the client has this mesh's contract"
         await abort(context, InvalidArgument(problem, field="(message)", reason=Reason.ERROR_REASON_MESSAGE_MALFORMED))
-    except TimeoutError:
+    elif isinstance(error, TimeoutError):
         await abort(context, DeadlineExceeded("the deadline passed before the work was done"))
-    except Exception as error:  # noqa: BLE001 - the last interceptor: nothing unexpected may reach a caller
+    elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):  # nothing unexpected gets out
         reference = secrets.token_hex(8)
         log.error("rpc.fault", method=method, reference=reference, exc_info=error)
         await abort(context, Internal("internal error; quote the reference to an operator", reference=reference))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -35,9 +33,8 @@ _latency = meter.create_histogram(
 )
 
 
-@asynccontextmanager
-async def logged(method: str, context: Context) -> AsyncIterator[None]:
-    """Binds the call's trace, request and session id for all that happens inside, and logs the end."""
+def entered(context: Context) -> float:
+    """Binds the call's trace, request and session id for all that happens from here on; when it was."""
     clear_contextvars()
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     request_id = metadata.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID] or secrets.token_hex(16)
@@ -46,11 +43,18 @@ async def logged(method: str, context: Context) -> AsyncIterator[None]:
     _session_id.set(session_id)
     bind_call(request_id=request_id, session_id=session_id)
     adopt(metadata)
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        _finish(method, _code(context), (time.perf_counter() - start) * 1000)
+    return time.perf_counter()
+
+
+def finished(method: str, context: Context, began: float) -> None:
+    """Logs the end of a call that was entered then."""
+    elapsed_ms, code = (time.perf_counter() - began) * 1000, _code(context)
+    _latency.record(elapsed_ms, {"method": method, "code": code})
+    quiet = method.startswith(_QUIET)
+    if quiet and not _logger.isEnabledFor(logging.DEBUG):
+        return
+    level = log.debug if quiet else log.info
+    level("rpc.finished", method=method, code=code, elapsed_ms=round(elapsed_ms, 2))
 
 
 def request_id() -> str:
@@ -68,15 +72,6 @@ def enter_session(session: str, *, request: str) -> None:
     _session_id.set(session)
     _request_id.set(request)
     bind_call(request_id=request, session_id=session)
-
-
-def _finish(method: str, code: str, elapsed_ms: float) -> None:
-    _latency.record(elapsed_ms, {"method": method, "code": code})
-    quiet = method.startswith(_QUIET)
-    if quiet and not _logger.isEnabledFor(logging.DEBUG):
-        return
-    level = log.debug if quiet else log.info
-    level("rpc.finished", method=method, code=code, elapsed_ms=round(elapsed_ms, 2))
 
 
 def _code(context: Context) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
+from tests.bench.floors import asking
 from tests.bench.streaming import Contender, contenders, cpu_by_process, peers
 
 ALONE = 200
@@ -81,7 +82,7 @@ async def main() -> None:
     rows: list[First] = []
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
-            running, mesh = await contenders(stack, Path(folder), asked)
+            running, mesh = await contenders(stack, Path(folder), asked, asking)
             for contender in running:
                 for _ in range(20):
                     await contender.stream(SHORT)

@@ -37,6 +37,15 @@ from deploy.local.state import State
 from tests.support.valkey import free_port
 
 RESULTS = Path(__file__).with_name("streaming.json")
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_HTTP2 = {
+    "typed_extension_protocol_options": {
+        _OPTIONS: {
+            "@type": f"type.googleapis.com/{_OPTIONS}",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
 MODEL = "gpt-4o-mini"  # a name both price books know
 KEY = "sk-bench"
 
@@ -75,6 +84,9 @@ class Measured:
     first_token_p99_ms: float
     rss_mb: int
 
+
+# More ways to a model at this URL.
+Ways = Callable[[AsyncExitStack, Path, str], Awaitable[Sequence[Contender]]]
 
 LOADS = (
     Load("16 streams, 20 ms a token", 16, 250, 20),
@@ -170,40 +182,44 @@ def over_http(
     return Contender(name, stream, whole, processes)
 
 
+def asked_for(prompt: str) -> pb.GenerateRequest:
+    """What every way over gRPC is asked."""
+    message = message_pb2.Message(role=message_pb2.ROLE_USER, content=[message_pb2.ContentPart(text=prompt)])
+    return pb.GenerateRequest(model=MODEL, messages=[message], max_output_tokens=4096, packing=True, no_fallback=True)
+
+
+async def read(answers: Any) -> tuple[float, int]:
+    """A stream that begins now: seconds to its first token, and how many came."""
+    began, first, count = time.perf_counter(), 0.0, 0
+    async for answer in answers:
+        for event in (answer.event, *answer.more):
+            if event.HasField("text"):
+                first = first or time.perf_counter() - began
+                count += event.text.token_count
+            elif event.HasField("failed"):
+                raise RuntimeError(event.failed.failure.message)
+    return first, count
+
+
 def over_grpc(mesh: EmbeddedMesh, stub: Any, token: str) -> Contender:
     """The mesh's edge."""
     metadata = (("authorization", f"Bearer {token}"),)
 
-    def asked(prompt: str) -> pb.GenerateRequest:
-        message = message_pb2.Message(role=message_pb2.ROLE_USER, content=[message_pb2.ContentPart(text=prompt)])
-        return pb.GenerateRequest(
-            model=MODEL, messages=[message], max_output_tokens=4096, packing=True, no_fallback=True
-        )
-
     async def stream(prompt: str) -> tuple[float, int]:
-        request = asked(prompt)
-        began, first, count = time.perf_counter(), 0.0, 0
-        async for answer in stub.Generate(request, metadata=metadata):
-            for event in (answer.event, *answer.more):
-                if event.HasField("text"):
-                    first = first or time.perf_counter() - began
-                    count += event.text.token_count
-                elif event.HasField("failed"):
-                    raise RuntimeError(event.failed.failure.message)
-        return first, count
+        return await read(stub.Generate(asked_for(prompt), metadata=metadata))
 
     def processes() -> Sequence[int]:
         return [part["pid"] for part in mesh.status()["processes"] if part["name"] in ("inference", "envoy")]
 
     async def whole(prompt: str) -> None:
-        answer = await stub.GenerateText(pb.GenerateTextRequest(generation=asked(prompt)), metadata=metadata)
+        answer = await stub.GenerateText(pb.GenerateTextRequest(generation=asked_for(prompt)), metadata=metadata)
         if "word" not in answer.text:
             raise RuntimeError("agentnet said nothing")
 
     return Contender("agentnet", stream, whole, processes)
 
 
-def envoy_config(port: int, upstream: int) -> dict[str, Any]:
+def envoy_config(port: int, upstream: int, *, http2: bool = False) -> dict[str, Any]:
     """Envoy as a plain reverse proxy: the floor of what a proxy costs."""
 
     def endpoint(at: int) -> dict[str, Any]:
@@ -233,7 +249,7 @@ def envoy_config(port: int, upstream: int) -> dict[str, Any]:
     return {
         "static_resources": {
             "listeners": [{"name": "in", "address": endpoint(port), "filter_chains": [chain]}],
-            "clusters": [{"name": "model", "type": "STATIC", "load_assignment": load}],
+            "clusters": [{"name": "model", "type": "STATIC", "load_assignment": load, **(_HTTP2 if http2 else {})}],
         }
     }
 
@@ -245,7 +261,7 @@ def peers(parser: argparse.ArgumentParser) -> None:
 
 
 async def contenders(
-    stack: AsyncExitStack, folder: Path, asked: argparse.Namespace
+    stack: AsyncExitStack, folder: Path, asked: argparse.Namespace, *more: Ways
 ) -> tuple[list[Contender], EmbeddedMesh]:
     """Every way to one upstream, running for as long as the stack is open, and the mesh that is one of them."""
     upstream = free_port()
@@ -255,6 +271,8 @@ async def contenders(
     session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
     found = [over_http("the model itself", url, session, list)]
     found.append(await plain_envoy(stack, folder, upstream, session))
+    for ways in more:
+        found += await ways(stack, folder, url)
     mesh, way = await mesh_of(stack, folder, upstream)
     found.append(way)
     if asked.litellm:

@@ -19,6 +19,7 @@ import psutil
 import uvloop
 
 from deploy.local.mesh import EmbeddedMesh
+from tests.bench.floors import floors
 from tests.bench.streaming import Contender, contenders, cpu, cpu_by_process, peers
 
 CALLERS = 8
@@ -52,7 +53,7 @@ async def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
-            running, mesh = await contenders(stack, Path(folder), asked)
+            running, mesh = await contenders(stack, Path(folder), asked, floors)
             for contender in running:
                 await caller(contender)
                 parts, before, began = cpu_by_process(mesh), cpu(contender.processes()), time.monotonic()
