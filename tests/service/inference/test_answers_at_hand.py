@@ -38,10 +38,15 @@ def asked(text: str = "Hello?", generation_id: str = "gen_1", **changes: Any) ->
     return request(text, generation_id, **{"cache": EXACT, **changes})
 
 
+async def nothing_is_kept_any_more(served: Replica) -> None:
+    """An answer is kept right after its last event."""
+    await until(lambda: not (served.engine._running or served.engine.admission._keeping))
+
+
 async def test_the_same_request_is_answered_without_the_model_or_money(served: Replica, keys: Keys) -> None:
     served.model.steps = ["A long ", "answer."]
     first = await generated(served, keys, asked())
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     second = await generated(served, keys, asked(generation_id="gen_2"))
     assert text_of(second) == text_of(first) == "A long answer."
     finished = second[-1].finished
@@ -62,7 +67,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 async def test_a_request_that_differs_is_answered_anew(served: Replica, keys: Keys, changes: dict[str, Any]) -> None:
     served.model.steps = served.others["backup"].steps = ["Answer."]
     await generated(served, keys, asked())
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     second = await generated(served, keys, asked(**{"generation_id": "gen_2", **changes}))
     assert second[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
 
@@ -70,7 +75,7 @@ async def test_a_request_that_differs_is_answered_anew(served: Replica, keys: Ke
 async def test_an_answer_never_crosses_tenants(served: Replica, keys: Keys) -> None:
     served.model.steps = ["Answer."]
     await generated(served, keys, asked(cache=SEMANTIC), tenant="acme")
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     for number, cache in enumerate((EXACT, SEMANTIC)):
         other = await generated(served, keys, asked(cache=cache, generation_id=f"gen_{number}"), tenant=f"t{number}")
         assert other[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
@@ -90,7 +95,7 @@ async def test_an_answer_ends_with_its_time(served: Replica, keys: Keys, redis: 
     await generated(
         served, keys, asked(cache=cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_EXACT, ttl=Duration(seconds=60)))
     )
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     (name,) = await redis.keys("answer:*")
     assert 0 < await redis.ttl(name) <= 60
 
@@ -98,7 +103,7 @@ async def test_an_answer_ends_with_its_time(served: Replica, keys: Keys, redis: 
 async def test_an_answer_that_is_older_than_asked_for_is_not_used(served: Replica, keys: Keys) -> None:
     served.model.steps = ["Answer."]
     await generated(served, keys, asked())
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     await asyncio.sleep(0.02)
     fresh = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_SEMANTIC, ttl=Duration(nanos=10_000_000))
     second = await generated(served, keys, asked(generation_id="gen_2", cache=fresh))
@@ -110,7 +115,7 @@ async def test_what_a_stand_in_answered_is_not_kept_under_the_model_s_name(serve
     for _ in range(5):
         await served.engine.breakers.failed("scripted")
     first = await generated(served, keys, asked(model="safe"))
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     await served.engine.breakers.succeeded("scripted")
     second = await generated(served, keys, asked(generation_id="gen_2", model="safe"))
     assert (text_of(first), text_of(second)) == ("A stand-in's.", "Its own.")
@@ -120,10 +125,10 @@ async def test_the_least_used_answer_is_forgotten_first(served: Replica, keys: K
     served.model.steps = ["Answer."]
     for number in range(4):
         await generated(served, keys, asked(f"Question {number}?", f"gen_{number}"))
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     await generated(served, keys, asked("Question 0?", "gen_4"))  # used again
     await generated(served, keys, asked("Question 5?", "gen_5"))  # one too many
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     kept = await generated(served, keys, asked("Question 0?", "gen_6"))
     gone = await generated(served, keys, asked("Question 1?", "gen_7"))
     assert kept[-1].finished.source == generation_pb2.ANSWER_SOURCE_EXACT_CACHE
@@ -141,7 +146,7 @@ async def test_what_did_not_end_well_is_not_kept(served: Replica, keys: Keys) ->
 async def test_only_what_was_shown_is_kept(served: Replica, keys: Keys, redis: Redis) -> None:
     served.model.steps = ["Write to ada@example.org."]
     await generated(served, keys, asked())
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     (name,) = await redis.keys("answer:*")
     assert b"ada@example.org" not in (await redis.get(name) or b"")
 
@@ -149,7 +154,7 @@ async def test_only_what_was_shown_is_kept(served: Replica, keys: Keys, redis: R
 async def test_a_request_that_means_the_same_is_answered_when_that_is_wanted(served: Replica, keys: Keys) -> None:
     served.model.steps = ["Answer."]
     await generated(served, keys, asked("How are you?", cache=SEMANTIC))
-    await until(lambda: not served.engine.admission._keeping)
+    await nothing_is_kept_any_more(served)
     alike = await generated(served, keys, asked("How are ya??", "gen_2", cache=SEMANTIC))
     exact = await generated(served, keys, asked("How are ya??", "gen_3"))
     assert alike[-1].finished.source == generation_pb2.ANSWER_SOURCE_SEMANTIC_CACHE
@@ -267,7 +272,7 @@ async def test_an_answer_ends_with_the_prompt_version_it_was_made_from(served: R
     sources = []
     for number, version in enumerate(("greet@1", "greet@2", "greet@1")):
         events = await generated(served, keys, asked(generation_id=f"gen_{number}", prompt_version=version))
-        await until(lambda: not served.engine.admission._keeping)
+        await nothing_is_kept_any_more(served)
         sources.append(events[-1].finished.source)
     model, kept = generation_pb2.ANSWER_SOURCE_MODEL, generation_pb2.ANSWER_SOURCE_EXACT_CACHE
     assert sources == [model, model, kept]
