@@ -327,16 +327,20 @@ async def test_search_is_whole_before_while_and_after_memories_join_the_graph(
 
 async def test_what_has_ended_makes_room_for_the_same_content(store: Any, tenant: str) -> None:
     hour = timedelta(hours=1)
-    (old, stays) = await store.add(
-        tenant, [entry("code", expires_at=NOW - hour), entry("door", 0, 1, expires_at=NOW + hour)]
-    )
+    (old, stays, _) = await store.add(
+        tenant,
+        [
+            entry("code", expires_at=NOW - hour), entry("door", 0, 1, expires_at=NOW + hour),
+            entry("window", expires_at=NOW - hour),
+        ],
+    )  # fmt: skip
     again, other, twice = await store.add(tenant, [entry("code"), entry("door", 1, 1), entry("code")], now=NOW)
     assert again.id == twice.id != old.id
     assert other == stays
     assert await store.find(tenant, old.id, now=NOW - 2 * hour) is None
     found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)
     assert [one.memory.id for one in found] == [again.id, stays.id]
-    assert [(one.memories, one.characters) for one in await store.usage(tenant)] == [(2, 8)]
+    assert [(one.memories, one.characters) for one in await store.usage(tenant)] == [(3, 14)]
     assert tenant in await store.tenants()
 
 

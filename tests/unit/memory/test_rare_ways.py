@@ -12,14 +12,18 @@ import pytest
 from agentnet.memory.v1 import fact_service_pb2 as pb
 from services.memory import convert_facts, upkeep
 from services.memory.backends.weaviate_engine import WeaviateEngine
-from services.memory.errors import MemoryFull
+from services.memory.errors import MemoryFull, PolicyBlocked
+from services.memory.policy import Held, MemoryPolicy
+from services.memory.remember import Change, NewMemory, Remembering
 from services.memory.store import Memory, MemoryType
 from services.memory.store_memory import InMemoryStore
 from services.memory.upkeep import Limits, Upkeep
 from shared.clock import FakeClock
+from shared.ids import SequentialIds
 from shared.paging import PageTokenInvalid, next_page_token
-from tests.support.memory import NOW, entry, vector
+from tests.support.memory import NOW, HashingEmbedder, entry, vector
 from tests.support.memory_engines import ENGINES, installed
+from tests.support.published import enforcing
 
 
 async def test_of_too_many_tenants_the_counts_are_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +91,20 @@ def test_faiss_finds_nothing_where_nothing_was_put() -> None:
     from services.memory.backends.faiss_engine import FaissEngine
 
     assert FaissEngine().nearest("t", vector(1), [1], limit=1) == []
+
+
+async def test_a_text_of_an_embedding_set_is_kept_read_and_changed_as_it_is() -> None:
+    rule = {
+        "name": "no", "type": "keyword", "severity": "SEVERITY_SEVERE", "action": "RULE_ACTION_BLOCK",
+        "target": "RULE_TARGET_OUTPUT", "keywords": ["bluebird"],
+    }  # fmt: skip
+    policy, store, clock = MemoryPolicy(await enforcing(Held.of, rule), strict=True), InMemoryStore(), FakeClock(NOW)
+    limits = Limits(store, clock, memories=9)
+    remembering = Remembering(store, HashingEmbedder(), limits, policy=policy, clock=clock, ids=SequentialIds())
+    new = NewMemory("the bluebird", MemoryType.SEMANTIC, embedding_set="restricted")
+    kept, _ = await remembering.remember("default", new)
+    await remembering.update("default", kept.id, Change(content="a bluebird", tags=("bluebird",)))
+    read = await remembering.read("default", kept.id)
+    assert (read.content, read.tags) == ("a bluebird", ("bluebird",))
+    with pytest.raises(PolicyBlocked):
+        await remembering.remember("default", NewMemory("the bluebird", MemoryType.SEMANTIC))

@@ -129,8 +129,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AppendTurn(self, request, context):
-        """Appends a finished turn to a session's short-term memory, for programs that run their agents themselves; the mesh does it for
-        its own sessions. The same turn_id again changes nothing.
+        """Appends a finished turn to a session's short-term memory; for its own sessions the mesh does. The same turn_id changes nothing.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

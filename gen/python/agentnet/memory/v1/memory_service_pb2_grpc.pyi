@@ -37,8 +37,7 @@ class MemoryServiceStub:
     Forget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ForgetRequest, _memory_service_pb2.ForgetResponse]
     """Deletes a memory for good, vector and words and all, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
     AppendTurn: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.AppendTurnRequest, _memory_service_pb2.AppendTurnResponse]
-    """Appends a finished turn to a session's short-term memory, for programs that run their agents themselves; the mesh does it for
-    its own sessions. The same turn_id again changes nothing.
+    """Appends a finished turn to a session's short-term memory; for its own sessions the mesh does. The same turn_id changes nothing.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED).
     """
     GetContext: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetContextRequest, _memory_service_pb2.GetContextResponse]
@@ -110,8 +109,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.AppendTurnRequest,
         context: _aio.ServicerContext[_memory_service_pb2.AppendTurnRequest, _abc.Awaitable[_memory_service_pb2.AppendTurnResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.AppendTurnResponse]:
-        """Appends a finished turn to a session's short-term memory, for programs that run their agents themselves; the mesh does it for
-        its own sessions. The same turn_id again changes nothing.
+        """Appends a finished turn to a session's short-term memory; for its own sessions the mesh does. The same turn_id changes nothing.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED).
         """
 
