@@ -40,7 +40,10 @@ _MAX_BUNDLE_NAME: Final = 128
 MAX_OVERRIDE: Final = 4096
 
 
-def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) -> Order:
+def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids, *, whole: bool = False) -> Order:
+    """Of a `whole` answer nobody sees the events; where its id is made here, nobody learns of it before its end."""
+    grace = _duration(request.detach_grace, "detach_grace", _MAX_GRACE)
+    gather = _duration(request.gather, "gather", _MAX_GATHER)
     return Order(
         generation_id=fields.identifier(request.generation_id, "generation_id")
         if request.generation_id
@@ -51,7 +54,7 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         max_output_tokens=int(
             fields.within(request.max_output_tokens or _DEFAULT_OUTPUT, "max_output_tokens", low=1, high=_MAX_OUTPUT)
         ),
-        detach_grace=_duration(request.detach_grace, "detach_grace", _MAX_GRACE),
+        detach_grace=timedelta() if whole else grace,
         session_id=fields.text(request.session_id, "session_id", limit=64),
         agent=fields.text(request.agent, "agent", limit=100),
         tools=prompt.tools(request.tools),
@@ -61,13 +64,14 @@ def order(request: pb.GenerateRequest, messages: tuple[Message, ...], ids: Ids) 
         fallback=_fallback(request),
         no_fallback=request.no_fallback,
         cache=_cache(request.cache),
-        packing=request.packing or request.HasField("gather"),
-        gather=_duration(request.gather, "gather", _MAX_GATHER),
+        packing=not whole and (request.packing or request.HasField("gather")),
+        gather=timedelta() if whole else gather,
         bundles=bundles(request.bundles, "bundles"),
         override_token=fields.text(request.override_token, "override_token", limit=MAX_OVERRIDE),
         team=fields.text(request.team, "team", limit=100),
         sub_agent=fields.text(request.sub_agent, "sub_agent", limit=255),
         fresh=not request.generation_id,
+        attachable=bool(request.generation_id) or not whole,
     )
 
 

@@ -57,10 +57,21 @@ class Engine:
 
         What stands in the way of starting is raised here: no model, no money, a blocked prompt, no room.
         """
-        generation = await (self._admitted if order.fresh else self._started)(principal, order)
+        generation = await self._own(principal, order)
         if generation:
             return generation.read(0, packing=order.packing, gather=order.gather)
         return self._begun_before(principal, order)
+
+    async def whole(self, principal: Principal, order: Order) -> list[bytes]:
+        """As `start`, once it has ended: nobody is woken for what comes in between."""
+        generation = await self._own(principal, order)
+        if generation:
+            return await generation.whole()
+        return [event async for event in self._begun_before(principal, order)]
+
+    async def _own(self, principal: Principal, order: Order) -> Generation | None:
+        """None when somebody has started it before."""
+        return await (self._admitted if order.fresh else self._started)(principal, order)
 
     async def _begun_before(self, principal: Principal, order: Order) -> AsyncGenerator[bytes, None]:
         """The events of what a call before has begun; whose claim was left without a generation, it is begun here."""

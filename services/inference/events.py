@@ -135,7 +135,7 @@ def _cost(summary: Summary) -> usage_pb2.Cost:
 
 def _monitors(summary: Summary) -> list[pb.MonitorTiming]:
     return [
-        pb.MonitorTiming(rule=name, status=status, elapsed=_duration(timedelta(seconds=seconds)))
+        pb.MonitorTiming(rule=name, status=status, elapsed=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9)))
         for name, status, seconds in summary.monitors
     ]
 

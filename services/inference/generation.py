@@ -135,6 +135,12 @@ class Generation:
                 if after == len(self.events):
                     yield heartbeat(self.id, after, self._clock)
 
+    async def whole(self) -> list[bytes]:
+        """All events, once there are no more. Who is cancelled meanwhile is a reader that leaves."""
+        with self._reading():
+            await self._ended.wait()
+        return self.events
+
     async def _ended_within(self, limit: timedelta) -> None:
         """The end or that much time, without waking for what comes meanwhile."""
         with suppress(TimeoutError):

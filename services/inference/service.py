@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -67,9 +66,7 @@ class InferenceService(rpc.InferenceServiceServicer):
                 yield event
 
     async def GenerateText(self, request: pb.GenerateTextRequest, context: Any) -> pb.GenerateTextResponse:
-        asked = await self.order(request.generation)
-        order = replace(asked, detach_grace=timedelta(), packing=False, gather=timedelta(), attachable=not asked.fresh)
-        data = [event async for event in await self._engine.start(current(), order)]
+        data = await self._engine.whole(current(), await self.order(request.generation, whole=True))
         return convert.whole([pb.GenerateResponse.FromString(event).event for event in data])
 
     async def CancelGeneration(self, request: pb.CancelGenerationRequest, context: Any) -> pb.CancelGenerationResponse:
@@ -115,9 +112,11 @@ class InferenceService(rpc.InferenceServiceServicer):
         to_model = downgrade.to_model if downgrade else ""
         return convert.model(found, default=admission.router.default, breaker=breaker, downgraded_to=to_model)
 
-    async def order(self, request: pb.GenerateRequest) -> Order:
-        """What a request of the current caller means. Raises InvalidArgument and PROMPT_NOT_FOUND."""
-        order = convert.order(request, await self._messages(request.messages), self._ids)
+    async def order(self, request: pb.GenerateRequest, *, whole: bool = False) -> Order:
+        """What a request of the current caller means, who may want no stream. Raises InvalidArgument and
+        PROMPT_NOT_FOUND.
+        """
+        order = convert.order(request, await self._messages(request.messages), self._ids, whole=whole)
         if not request.prompt_version:
             return order
         tenant, named = current().tenant_id, reference(request.prompt_version, "prompt_version")

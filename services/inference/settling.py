@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import lru_cache
+from typing import Final
 
 from services.inference.peers import NOTHING_ELSE, Cost, CostPeer, Ending, Leased, Metered, Payer, Settlement
 from services.inference.providers.contract import Usage
@@ -15,6 +17,8 @@ from shared.errors import MeshError
 from shared.identity import CredentialKind, Grant, Principal
 from shared.outbox import Outbox
 from shared.tasks import together
+
+_json: Final = json.JSONEncoder().encode
 
 
 class KeptCost:
@@ -87,7 +91,19 @@ def _key(payer: Payer) -> tuple[str, str]:
 
 
 def _written(settlement: Settlement) -> bytes:
-    payer, principal = settlement.payer, settlement.payer.principal
+    spent = {
+        "usage": _fields(settlement.usage),
+        "outcome": settlement.outcome.value,
+        "metered": _fields(settlement.metered),
+        "ended_at": settlement.ended_at.isoformat() if settlement.ended_at else "",
+    }
+    return f"{_whose(settlement.payer)[:-1]}, {_json(spent)[1:]}".encode()
+
+
+@lru_cache(maxsize=1024)
+def _whose(payer: Payer) -> str:
+    """What stays the same from an attempt's lease to its settlement."""
+    principal = payer.principal
     record = {
         "principal": [principal.tenant_id, principal.subject, sorted(principal.roles), principal.kind.value],
         "grant": principal.grant.claim() if principal.grant else None,
@@ -95,12 +111,8 @@ def _written(settlement: Settlement) -> bytes:
             payer.generation_id, payer.provider, payer.model, payer.session_id, payer.agent, payer.turn_id,
             payer.attempt, payer.team, payer.sub_agent, payer.tier,
         ],
-        "usage": _fields(settlement.usage),
-        "outcome": settlement.outcome.value,
-        "metered": _fields(settlement.metered),
-        "ended_at": settlement.ended_at.isoformat() if settlement.ended_at else "",
     }  # fmt: skip
-    return json.dumps(record).encode()
+    return _json(record)
 
 
 def _fields(numbers: Usage | Metered) -> dict[str, int]:

@@ -7,11 +7,13 @@ the oldest goes, and is counted.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from zlib import crc32
 
@@ -38,6 +40,7 @@ _AT_ONCE: Final = 100
 _CHARACTERS_AT_ONCE: Final = 512 * 1024
 _NAMED: Final = 64
 _TTL: Final = timedelta(minutes=5)
+_SIGNED_SECONDS: Final = _TTL.total_seconds() / 2
 _TARGETS: Final = {
     Target.PROMPT: bundle_pb2.RULE_TARGET_PROMPT,
     Target.OUTPUT: bundle_pb2.RULE_TARGET_OUTPUT,
@@ -259,9 +262,12 @@ def reported(channel: grpc.aio.Channel, signer: Signer, service: str) -> Send:
     """RecordDecisions over the mesh, in the name of a service and in the tenant of those who were judged."""
     stub = SimulationServiceStub(channel)
 
+    @lru_cache(maxsize=1024)
+    def signed(tenant: str, _while: int) -> str:
+        return signer.sign(Principal(tenant, service, frozenset({"operator"}), CredentialKind.SERVICE), _TTL)
+
     async def send(tenant: str, decisions: Sequence[Decided]) -> None:
-        caller = Principal(tenant, service, frozenset({"operator"}), CredentialKind.SERVICE)
-        metadata = ((identity.HEADER, signer.sign(caller, _TTL)),)
+        metadata = ((identity.HEADER, signed(tenant, int(time.monotonic() / _SIGNED_SECONDS))),)
         request = pb.RecordDecisionsRequest(decisions=map(_message, decisions))
         try:
             await stub.RecordDecisions(request, metadata=metadata)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
-import grpc
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from shared import identity
 from shared.errors import Unauthenticated
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 
-def authenticate(context: Context, verifier: identity.Verifier) -> None:
+def authenticate(metadata: Metadata, verifier: identity.Verifier) -> None:
     """Makes the caller of this call the current principal. Raises Unauthenticated without a valid header."""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata:
         if key == identity.HEADER and isinstance(value, str):
             identity.enter(verifier.verify(value), value)
             return

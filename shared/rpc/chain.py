@@ -115,10 +115,11 @@ class _Served:
         self._limit: asyncio.Timeout | None = None
 
     async def __aenter__(self) -> None:
-        self._entered = entered(self._context)
+        metadata = self._context.invocation_metadata() or ()  # made anew by each call of it
+        self._entered = entered(metadata)
         try:
             if self._verifier:
-                authenticate(self._context, self._verifier)
+                authenticate(metadata, self._verifier)
             self._limit = within(self._context, streaming=self._streaming)
             if self._limit:
                 await self._limit.__aenter__()

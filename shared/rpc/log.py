@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -33,10 +34,10 @@ _latency = meter.create_histogram(
 )
 
 
-def entered(context: Context) -> float:
+def entered(given: Iterable[tuple[str, str | bytes]]) -> float:
     """Binds the call's trace, request and session id for all that happens from here on; when it was."""
     clear_contextvars()
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    metadata = {key: value for key, value in given if isinstance(value, str)}
     request_id = metadata.get(REQUEST_ID, "")[:LONGEST_REQUEST_ID] or secrets.token_hex(16)
     session_id = metadata.get(SESSION_ID, "")
     _request_id.set(request_id)

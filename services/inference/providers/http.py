@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -85,10 +86,15 @@ class Endpoint:
 def pooled(connect: timedelta) -> aiohttp.ClientSession:
     """The connections that all providers share. No cookies: one set in answer to a tenant would go out for the next."""
     return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=None, connect=connect.total_seconds()),
+        timeout=_within(connect),
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
+
+
+@lru_cache(maxsize=256)
+def _within(connect: timedelta) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect.total_seconds())
 
 
 class HttpProvider:
@@ -189,7 +195,7 @@ class HttpProvider:
                     self._endpoint.base_url.rstrip("/") + call.path,
                     **({"data": call.form()} if call.form else {"json": call.body}),
                     headers={**self._endpoint.shown, **call.headers},
-                    timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect.total_seconds()),
+                    timeout=_within(timeouts.connect),
                 )
         except aiohttp.ConnectionTimeoutError as error:  # nothing was asked yet, so nothing is paid for
             raise ProviderUnavailable("no connection to the provider in time", provider=self.name) from error

@@ -34,3 +34,16 @@ def test_what_is_named_like_a_secret_is_not_written(capsys: pytest.CaptureFixtur
     log.info("made", api_key="ank.t.k.s", password="hunter2", input_tokens=5)
     event = json.loads(capsys.readouterr().out)
     assert (event["api_key"], event["password"], event["input_tokens"]) == ("[redacted]", "[redacted]", 5)
+
+
+def test_the_last_configuration_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("cost", "INFO")
+    log.info("first")
+    configure("policy", "WARNING")
+    log.info("not shown")
+    log.warning("second")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["service"], line["event"], line["level"]) for line in lines] == [
+        ("cost", "first", "info"),
+        ("policy", "second", "warning"),
+    ]
