@@ -44,6 +44,16 @@ class Page:
         raise PageTokenInvalid
 
     @property
+    def row(self) -> str:
+        """Of a cursor that is the id of the last row seen: it; empty for the first page. Raises PageTokenInvalid."""
+        match self.cursor:
+            case ():
+                return ""
+            case (row_id,) if "\x00" not in row_id:
+                return row_id
+        raise PageTokenInvalid
+
+    @property
     def place(self) -> tuple[datetime | None, str]:
         """Of a cursor that is the time and id of the last row seen: these. Raises PageTokenInvalid."""
         match self.cursor:

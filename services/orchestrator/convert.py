@@ -232,8 +232,9 @@ def list_turns(request: sessions.ListTurnsRequest) -> Listing:
 
 
 def turns_response(found: Sequence[turn_pb2.Turn], asked: Listing) -> sessions.ListTurnsResponse:
-    shown, token = _skipped(found, asked)
-    return sessions.ListTurnsResponse(turns=shown, next_page_token=token)
+    shown = found[: asked.page.size]
+    more = (shown[-1].end_time.ToDatetime(UTC).isoformat(), shown[-1].id) if len(found) > len(shown) else None
+    return sessions.ListTurnsResponse(turns=shown, next_page_token=next_page_token(more, scope=asked.scope))
 
 
 def watch(request: sessions.WatchSessionRequest) -> tuple[str, int]:
@@ -269,6 +270,6 @@ def _varint(value: int) -> bytes:
 def _skipped(found: Sequence[Item], asked: Listing) -> tuple[Sequence[Item], str]:
     """A page whose cursor counts what was skipped."""
     shown = found[: asked.page.size]
-    skipped = int(asked.page.cursor[0]) if asked.page.cursor else 0
+    skipped = asked.page.skip
     more = (str(skipped + len(shown)),) if len(found) > len(shown) else None
     return shown, next_page_token(more, scope=asked.scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Final
 
 from agentnet.orchestrator.v1 import event_pb2, history_pb2, history_service_pb2, session_pb2, turn_pb2
@@ -38,10 +39,11 @@ class Histories:
     max_takeovers: int
 
     async def replay(self, tenant: str, session_id: str) -> history_service_pb2.ReplaySessionResponse:
-        """Raises SessionNotFound and ReplayUnsupported."""
+        """Raises SessionNotFound, ReplayUnsupported and AgentNotFound."""
         session = await self._session(tenant, session_id)
         if session.mode == GRAPH:
             raise ReplayUnsupported("a task graph's log cannot be run again", mode=session.mode)
+        await self.agents.all_there(tenant, session.agents)
         starter = await self.store.starter(tenant, session_id)
         log = await self._log(tenant, session_id)
         return await replay(log, starter, self.agents, max_takeovers=self.max_takeovers)
@@ -110,12 +112,13 @@ class Histories:
 
     async def _turns(self, tenant: str, session_id: str) -> list[turn_pb2.Turn]:
         found: list[turn_pb2.Turn] = []
+        asked = Page(MAX_PAGE_SIZE)
         while True:
-            asked = Page(MAX_PAGE_SIZE, (str(len(found)),))
             page = await self.store.turns(tenant, session_id, agent="", round_number=0, page=asked)
             found += page[:MAX_PAGE_SIZE]
             if len(page) <= MAX_PAGE_SIZE:
                 return found
+            asked = Page(MAX_PAGE_SIZE, (found[-1].end_time.ToDatetime(UTC).isoformat(), found[-1].id))
 
     async def _side(self, tenant: str, session_id: str) -> tuple[session_pb2.Session, Sequence[turn_pb2.Turn], int]:
         session = await self._session(tenant, session_id)

@@ -142,7 +142,7 @@ def _talk(state: SessionState) -> Step:
     session = state.session
     mode = modes.mode(session.mode)
     ending = _ending(state)
-    number = state.rounds_finished + (0 if ending else 1)
+    number = max(state.rounds_finished, 1) if ending else state.rounds_finished + 1
     if session.strategy == modes.ADAPTIVE and not state.strategy:
         return Note((event_pb2.SessionEvent(strategy_chosen=adaptive.choose(session)),))
     if not ending and session.manual_advance and number > 1 + state.advances:
@@ -192,19 +192,33 @@ def _at_work(state: SessionState) -> bool:
 def _ending(state: SessionState) -> Finish | None:
     """Why the session ends after the rounds it has had; None: it goes on."""
     session, number = state.session, state.rounds_finished
-    mode = modes.mode(session.mode)
-    if number:
-        if own := mode.ending(state, number):
-            return Finish(_COMPLETED, own.reason, measure=own.measure)
-        if state.measure:
-            return Finish(_COMPLETED, convergence.measure(state.measure).ends, measure=state.measure)
-        if state.converged:
-            return Finish(_COMPLETED, session_pb2.STOP_REASON_CONVERGED)
+    if number and (enough := _enough(state, number)):
+        return enough
     if number >= session.max_rounds:
         return Finish(_COMPLETED, session_pb2.STOP_REASON_MAX_ROUNDS, measure="max_rounds")
-    if cap := _cap(state):
+    if (cap := _cap(state)) and _more_to_say(state, number + 1):
         return Finish(_COMPLETED, session_pb2.STOP_REASON_LIMIT_REACHED, measure=cap)
     return None
+
+
+def _enough(state: SessionState, number: int) -> Finish | None:
+    """Why there is nothing more to say after a finished round: the mode's reason, a measure's, or that all is done."""
+    mode = modes.mode(state.session.mode)
+    if own := mode.ending(state, number):
+        return Finish(_COMPLETED, own.reason, measure=own.measure)
+    if state.measure:
+        return Finish(_COMPLETED, convergence.measure(state.measure).ends, measure=state.measure)
+    if state.converged:
+        return Finish(_COMPLETED, session_pb2.STOP_REASON_CONVERGED)
+    if mode.rounds and number >= mode.rounds:
+        return Finish(_COMPLETED, session_pb2.STOP_REASON_COMPLETED)
+    return None
+
+
+def _more_to_say(state: SessionState, number: int) -> bool:
+    """Whether turns of a round are still to come: a cap that the last one reaches has cut nothing off."""
+    phases = modes.mode(state.session.mode).phases(state, number)
+    return any(_floor(state, phase, number) for phase in phases)
 
 
 def _cap(state: SessionState) -> str:

@@ -24,6 +24,9 @@ select pg_notify('orchestrator_agents', $1);
 select data from agent
 where ($1::text = '' or name = $1) and ($2::text = '' or $2 = any(capabilities))
   and (($3::int = 0 and state in (1, 2)) or state = $3)
+  and (not $7::bool or not exists (
+    select from agent later where later.tenant_id = agent.tenant_id and later.name = agent.name and later.state = agent.state
+      and string_to_array(later.version, '.')::int[] > string_to_array(agent.version, '.')::int[]))
 order by
   case when $4::text = 'create_time' then created_at end,
   case when $4::text = 'create_time desc' then created_at end desc,
@@ -119,8 +122,9 @@ limit $5;
 -- name: turns
 select data from turn
 where session_id = $1 and ($2::text = '' or agent_name = $2) and ($3::int = 0 or round = $3)
+  and ($4::timestamptz is null or (created_at, id) > ($4, $5))
 order by created_at, id
-offset $4 limit $5;
+limit $6;
 
 -- name: read_logs
 select run, sequence, kind, payload, mac from read_logs($1, $2, $3, $4);

@@ -87,6 +87,12 @@ class RunLog(ABC, Generic[State]):
         self._writing = asyncio.Lock()
         # How many signals there were at the last commit; before the first one nobody knows.
         self.signals_stored: int | None = None
+        self._latest = _EPOCH
+
+    def now(self) -> datetime:
+        """The time, and never before that of an event of the log: clocks of replicas differ."""
+        self._latest = max(self.clock.now(), self._latest)
+        return self._latest
 
     @property
     def signals_due(self) -> bool:
@@ -115,18 +121,21 @@ class RunLog(ABC, Generic[State]):
         """
         tenant, session_id = self.lease.tenant, self.lease.session_id
         if self.lease.begun is not None:
-            self.state = self.fold([Event.FromString(self.lease.begun.first.payload)])
+            first = Event.FromString(self.lease.begun.first.payload)
+            self.state, self._latest = self.fold([first]), first.time.ToDatetime(UTC)
             return
-        more = True
+        more, last = True, Event()
         while more:
             entries = await self.store.read(tenant, session_id, self.state.last_sequence, limit=_PAGE)
-            self.state = self.fold(Event.FromString(entry.payload) for entry in entries)
-            more = len(entries) == _PAGE
+            events = [Event.FromString(entry.payload) for entry in entries]
+            self.state = self.fold(events)
+            more, last = len(entries) == _PAGE, events[-1] if events else last
         # The first owner ever has nobody to shut out and nothing to adopt.
         live = await self.tail.take_over(self.lease, self.state.last_sequence) if self.lease.fence > 1 else ()
         events = [Event.FromString(entry.payload) for entry in live]
         self._uncommitted += [_entry(event, entry.payload) for event, entry in zip(events, live, strict=True)]
         self.state = self.fold(events)
+        self._latest = (events[-1] if events else last).time.ToDatetime(UTC)
 
     def stage(self, events: Sequence[Event]) -> None:
         """Numbers and folds events; they are written with the next that are shown or committed."""
@@ -227,7 +236,7 @@ class RunLog(ABC, Generic[State]):
         """Writes into an event what every event has."""
         event.session_id = self.lease.session_id
         event.sequence = self.state.last_sequence + 1
-        _time(event, self.clock.now())
+        _time(event, self.now())
         event.trace_id = _trace_id()
         event.actor = event.actor or "mesh"
         if event.HasField("session_finished"):

@@ -16,12 +16,13 @@ from shared.paging import Page
 
 @dataclass(frozen=True, slots=True)
 class AgentFilter:
-    """Which agents, in which order. Empty means all."""
+    """Which agents, in which order. Empty means all. `newest`: of each name and state only the highest version."""
 
     name: str = ""
     capability: str = ""
     state: int = 0
     order: str = "name"
+    newest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class SessionStore(Protocol):
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
     ) -> Sequence[turn_pb2.Turn]:
-        """Finished turns, oldest first, at most `page.size` + 1. The cursor is how many to skip."""
+        """Finished turns, oldest first, at most `page.size` + 1. The cursor is (end, id) of the last one seen."""
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
         """Committed events after a sequence, in order."""

@@ -76,11 +76,13 @@ class MemoryAgentStore:
         self._notify(tenant, agent.name)
 
     async def every(self, tenant: str, chosen: AgentFilter, *, page: Page) -> Sequence[agent_pb2.Agent]:
-        skip = int(page.cursor[0]) if page.cursor else 0
+        skip = page.skip
         found = sorted(
             (agent for agent in self._of(tenant) if _fits(agent, chosen)),
             key=lambda agent: (agent.name, [int(part) for part in agent.version.split(".")]),
         )
+        if chosen.newest:
+            found = list({(agent.name, agent.state): agent for agent in found}.values())
         if chosen.order != "name":
             found.sort(key=lambda agent: agent.create_time.ToNanoseconds(), reverse=chosen.order.endswith("desc"))
         return found[skip : skip + page.size + 1]
@@ -169,9 +171,9 @@ class MemorySessionStore:
     async def every_graph(self, tenant: str, *, statuses: Sequence[int], page: Page) -> Sequence[KeptGraph]:
         chosen = [found for found in self._graphs(tenant) if not statuses or found.session.status in statuses]
         chosen.sort(key=lambda found: _started(found.session), reverse=True)
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-            chosen = [found for found in chosen if _started(found.session) < seen]
+        at, last = page.place
+        if at is not None:
+            chosen = [found for found in chosen if _started(found.session) < (at, last)]
         return chosen[: page.size + 1]
 
     def _graphs(self, tenant: str) -> list[KeptGraph]:
@@ -198,30 +200,32 @@ class MemorySessionStore:
         here = [kept.session for kept in of_tenant if chosen.archived in (None, not kept.log)]
         found = [one for one in here if _chosen(one, chosen)]
         found.sort(key=_started, reverse=chosen.newest_first)
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        at, last = page.place
+        if at is not None:
+            seen = (at, last)
             found = [one for one in found if (_started(one) < seen if chosen.newest_first else _started(one) > seen)]
         return found[: page.size + 1]
 
     async def asking(self, tenant: str, *, page: Page) -> Sequence[session_pb2.Session]:
         found = [kept.session for (owner, _), kept in self._kept.items() if owner == tenant and kept.session.inputs]
         found.sort(key=_started)
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-            found = [one for one in found if _started(one) > seen]
+        at, last = page.place
+        if at is not None:
+            found = [one for one in found if _started(one) > (at, last)]
         return found[: page.size + 1]
 
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
     ) -> Sequence[turn_pb2.Turn]:
-        skip = int(page.cursor[0]) if page.cursor else 0
         kept = self._kept.get((tenant, session_id))
         chosen = [
             turn
             for turn in (kept.turns if kept else [])
             if agent in ("", turn.agent.partition("@")[0]) and round_number in (0, turn.round)
         ]
-        return chosen[skip : skip + page.size + 1]
+        _, last = page.place
+        first = next((place for place, turn in enumerate(chosen, 1) if turn.id == last), 0)
+        return chosen[first : first + page.size + 1]
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
         kept = self._kept.get((tenant, session_id))

@@ -77,11 +77,11 @@ class PostgresAgentStore:
             await connection.execute(SQL["notify_agent"], f"{tenant}/{agent.name}")
 
     async def every(self, tenant: str, chosen: AgentFilter, *, page: Page) -> Sequence[agent_pb2.Agent]:
-        skip = int(page.cursor[0]) if page.cursor else 0
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
-                SQL["every_agent"], chosen.name, chosen.capability, chosen.state, chosen.order, skip, page.size + 1
-            )
+                SQL["every_agent"], chosen.name, chosen.capability, chosen.state, chosen.order, page.skip,
+                page.size + 1, chosen.newest,
+            )  # fmt: skip
         return [agent_pb2.Agent.FromString(row["data"]) for row in rows]
 
 
@@ -127,9 +127,7 @@ class PostgresSessionStore:
         return session_pb2.Session.FromString(data) if data else None
 
     async def every(self, tenant: str, chosen: SessionFilter, *, page: Page) -> Sequence[session_pb2.Session]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         query = SQL["newest_sessions" if chosen.newest_first else "oldest_sessions"]
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
@@ -139,9 +137,7 @@ class PostgresSessionStore:
         return [session_pb2.Session.FromString(row["data"]) for row in rows]
 
     async def asking(self, tenant: str, *, page: Page) -> Sequence[session_pb2.Session]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(SQL["asking_sessions"], *seen, page.size + 1)
         return [session_pb2.Session.FromString(row["data"]) for row in rows]
@@ -149,9 +145,8 @@ class PostgresSessionStore:
     async def turns(
         self, tenant: str, session_id: str, *, agent: str, round_number: int, page: Page
     ) -> Sequence[turn_pb2.Turn]:
-        skip = int(page.cursor[0]) if page.cursor else 0
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(SQL["turns"], session_id, agent, round_number, skip, page.size + 1)
+            rows = await connection.fetch(SQL["turns"], session_id, agent, round_number, *page.place, page.size + 1)
         return [turn_pb2.Turn.FromString(row["data"]) for row in rows]
 
     async def read(self, tenant: str, session_id: str, after: int, *, limit: int) -> Sequence[Entry]:
@@ -245,9 +240,7 @@ class PostgresSessionStore:
         return json_format.ParseDict(data, task_graph_pb2.TaskGraph()) if data else None
 
     async def every_graph(self, tenant: str, *, statuses: Sequence[int], page: Page) -> Sequence[KeptGraph]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(SQL["every_graph"], list(statuses), *seen, page.size + 1)
         return [_kept_graph(row) for row in rows]

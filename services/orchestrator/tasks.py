@@ -123,9 +123,8 @@ class Tasks:
 
     async def usable(self, tenant: str) -> list[agent_pb2.Agent]:
         """The agents a plan may use: of each the newest active version."""
-        page = Page(size=MAX_PAGE_SIZE)
-        found = await self.agents.every(tenant, AgentFilter(state=ACTIVE), page=page)
-        return list({agent.name: agent for agent in found}.values())
+        newest = AgentFilter(state=ACTIVE, newest=True)
+        return list(await self.agents.every(tenant, newest, page=Page(size=MAX_PAGE_SIZE)))
 
     @property
     def _hearing(self) -> Hearing:

@@ -208,7 +208,7 @@ class Turns:
         turn.content = speaking.text if form is None else speaking.latest
         turn.style_insights.extend(insights(agent, turn.content))
         confidence.judge(turn, verdicts=speaking.verdicts)
-        turn.end_time.FromDatetime(self.clock.now())
+        turn.end_time.FromDatetime(record.now())
         finish = Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")
         await record.commit([finish])
         return turn

@@ -87,7 +87,7 @@ async def test_a_killed_worker_comes_back_and_ends_what_it_began(mesh: Mesh, cli
     assert ended.status == evaluation_service_pb2.EVALUATION_STATUS_COMPLETED
     assert [score.repetition for score in ended.scores] == list(range(1, 13))
     assert len({score.session_id for score in ended.scores}) == 12
-    assert {score.stop_reason for score in ended.scores} == {"max_rounds"}
+    assert {score.stop_reason for score in ended.scores} == {"completed"}
 
 
 @pytest.mark.usefixtures("examinee")

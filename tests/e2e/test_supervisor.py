@@ -129,10 +129,10 @@ def test_the_cli_says_what_is_wrong_in_one_sentence(mesh: Mesh, folder: Path) ->
 def test_the_cli_runs_and_watches_a_session(mesh: Mesh) -> None:
     told = mesh.cli("run", "Name one risk of a single router", "--agents", "Hermes", "--mode", "single").stdout
     assert "Hermes" in told
-    assert "ended: max rounds after 1 round ·" in told
+    assert "ended: completed after 1 round ·" in told
     assert "$0.0000" in told
     session_id = told.rpartition("agentnet watch ")[2].split()[0]
-    assert "ended: max rounds" in mesh.cli("watch", session_id, "--after", "3").stdout
+    assert "ended: completed" in mesh.cli("watch", session_id, "--after", "3").stdout
     printed = mesh.cli("token", "--tenant", "theirs", "--role", "auditor").stdout.strip()
     claims = jwt.decode(printed, options={"verify_signature": False})
     assert (claims["tenant"], claims["roles"]) == ("theirs", ["auditor"])

@@ -66,8 +66,9 @@ def all_named(entries: Sequence[str], field: str, *, limit: int) -> None:
 
 def _style(agent: agent_pb2.Agent) -> None:
     for trait, weight in json_format.MessageToDict(agent.style).items():
-        if isinstance(weight, int | float) and not isinstance(weight, bool):
-            fields.within(weight, f"agent.style.{trait}", low=0, high=1)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise InvalidArgument(f"agent.style.{trait} must be a weight from 0 to 1", field=f"agent.style.{trait}")
+        fields.within(weight, f"agent.style.{trait}", low=0, high=1)
 
 
 def _rules(agent: agent_pb2.Agent) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, event_pb2, session_pb2, turn_pb2
 from services.orchestrator import narrowing
 from services.orchestrator.agents import conversation
@@ -106,10 +107,11 @@ class Delegations:
             error.facts["delegation_id"] = opened.id
             raise
         except MeshError as error:
-            await self._fail(caller.tenant_id, opened, error)
+            failure = error.failure()
+            await self._end(caller.tenant_id, opened, delegation_pb2.DELEGATION_STATE_FAILED, failure=failure)
             error.facts["delegation_id"] = opened.id
             raise
-        await self._complete(caller.tenant_id, opened, turn)
+        await self._end(caller.tenant_id, opened, delegation_pb2.DELEGATION_STATE_COMPLETED, output=turn.content)
         return opened, turn
 
     async def find(self, tenant: str, delegation_id: str) -> Delegation:
@@ -140,15 +142,17 @@ class Delegations:
     async def hear(self, tenant: str, context: Sequence[event_pb2.SessionEvent]) -> None:
         """A delegation ends with its session, whoever waits for it."""
         last = context[-1]
-        given = last.session_finished.session.delegated
-        if not last.HasField("session_finished") or not given.delegation_id:
-            return
-        one = await self.store.find(tenant, given.delegation_id)
-        if one is None or one.state != RUNNING:
-            return
         session = last.session_finished.session
-        one.state = _ENDS.get(session.status, delegation_pb2.DELEGATION_STATE_FAILED)
+        if not last.HasField("session_finished") or not session.delegated.delegation_id:
+            return
+        one = await self.store.find(tenant, session.delegated.delegation_id)
+        if one is None or one.session_id != session.id:
+            return
         one.cost_micros_usd = session.cost_micros_usd
+        if one.state != RUNNING:
+            await self.store.spent(tenant, one)
+            return
+        one.state = _ENDS.get(session.status, delegation_pb2.DELEGATION_STATE_FAILED)
         one.end_time.CopyFrom(last.time)
         if session.HasField("failure"):
             one.failure.CopyFrom(session.failure)
@@ -158,8 +162,8 @@ class Delegations:
 
     async def active(self, tenant: str) -> list[agent_pb2.Agent]:
         """Of each agent the newest active version."""
-        found = await self.agents.every(tenant, AgentFilter(state=ACTIVE), page=Page(size=MAX_PAGE_SIZE))
-        return list({agent.name: agent for agent in found}.values())
+        newest = AgentFilter(state=ACTIVE, newest=True)
+        return list(await self.agents.every(tenant, newest, page=Page(size=MAX_PAGE_SIZE)))
 
     async def _open(self, caller: Principal, task: Task, request_id: str | None) -> Delegation:
         tenant, now = caller.tenant_id, self.clock.now()
@@ -236,28 +240,21 @@ class Delegations:
         session.delegated.target, session.delegated.reason = opened.target, opened.choice.reason
         return session
 
-    async def _fail(self, tenant: str, opened: Delegation, error: MeshError) -> None:
-        def filled(one: Delegation) -> None:
-            one.failure.CopyFrom(error.failure())
-
-        await self._end(tenant, opened, delegation_pb2.DELEGATION_STATE_FAILED, filled)
-
-    async def _complete(self, tenant: str, opened: Delegation, turn: turn_pb2.Turn) -> None:
-        def filled(one: Delegation) -> None:
-            one.output, one.cost_micros_usd = turn.content, turn.cost.micros_usd
-
-        await self._end(tenant, opened, delegation_pb2.DELEGATION_STATE_COMPLETED, filled)
-
     async def _end(
         self,
         tenant: str,
         opened: Delegation,
         state: delegation_pb2.DelegationState.ValueType,
-        fill: Callable[[Delegation], None],
+        *,
+        output: str = "",
+        failure: failure_pb2.Failure | None = None,
     ) -> None:
-        opened.state = state
+        opened.state, opened.output = state, output
         opened.end_time.FromDatetime(self.clock.now())
-        fill(opened)
+        if failure is not None:
+            opened.failure.CopyFrom(failure)
+        session = await self.sessions.store.find(tenant, opened.session_id)
+        opened.cost_micros_usd = session.cost_micros_usd if session else 0
         if not await self.store.end(tenant, opened):
             # Following the log was faster, or it was revoked meanwhile.
             opened.CopyFrom(await self.find(tenant, opened.id))

@@ -70,9 +70,9 @@ class MemoryHistoryStore:
 
     async def executions(self, tenant: str, wanted: Wanted, *, page: Page) -> Sequence[Execution]:
         found = sorted(self._of(tenant, wanted), key=_place, reverse=True)
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-            found = [one for one in found if _place(one) < seen]
+        at, last = page.place
+        if at is not None:
+            found = [one for one in found if _place(one) < (at, last)]
         return found[: page.size + 1]
 
     async def metrics(

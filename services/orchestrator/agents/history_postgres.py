@@ -66,9 +66,7 @@ class PostgresHistoryStore:
         return True
 
     async def executions(self, tenant: str, wanted: Wanted, *, page: Page) -> Sequence[Execution]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
                 SQL["executions"], wanted.name, wanted.reference, wanted.session_id, wanted.failed_only, *seen,

@@ -48,9 +48,14 @@ def execution(context: Sequence[Event]) -> execution_pb2.AgentExecution | None:
             agent = last.actor.removeprefix("agent:")
             made = _execution(context, broken.turn_id, broken.turn_id, broken.attempt, agent)
             made.failure.CopyFrom(broken.failure)
+            made.usage.CopyFrom(broken.usage)
+            made.cost_micros_usd = broken.cost.micros_usd
         case "task_interrupted":
-            made = _task(context, last.task_interrupted.node_id)
-            made.failure.CopyFrom(last.task_interrupted.failure)
+            task = last.task_interrupted
+            made = _task(context, task.node_id)
+            made.failure.CopyFrom(task.failure)
+            made.usage.CopyFrom(task.usage)
+            made.cost_micros_usd = task.cost_micros_usd
         case "task_finished" if last.task_finished.result.agent:
             made = _finished_task(context, last.task_finished.result)
         case _:
@@ -188,10 +193,16 @@ def _task(context: Sequence[Event], node_id: str) -> execution_pb2.AgentExecutio
 
 
 def _finished_task(context: Sequence[Event], result: task_graph_pb2.TaskResult) -> execution_pb2.AgentExecution:
+    """The last try: what its node spent without what its earlier tries did, which are executions of their own."""
     made = _task(context, result.node_id)
     made.success = result.status == task_graph_pb2.TASK_STATUS_COMPLETED
     made.usage.CopyFrom(result.usage)
     made.cost_micros_usd = result.cost_micros_usd
+    for broken in (event.task_interrupted for event in context if event.HasField("task_interrupted")):
+        if broken.node_id == result.node_id:
+            made.usage.input_tokens -= broken.usage.input_tokens
+            made.usage.output_tokens -= broken.usage.output_tokens
+            made.cost_micros_usd -= broken.cost_micros_usd
     if not made.success:
         made.failure.CopyFrom(result.failure)
     return made

@@ -63,6 +63,15 @@ class Agents:
             raise AgentNotFound(f"no agent {asked}", agent=asked)
         return fitting[0] if version else max(fitting, key=lambda agent: version_key(agent.version))
 
+    async def all_there(self, tenant: str, references: Sequence[str]) -> None:
+        """Raises AgentNotFound unless the tenant has each of these versions: one that took a log in may not."""
+        for reference in references:
+            try:
+                await self.find(tenant, *reference.split("@"))
+            except AgentNotFound:
+                why = f"the turns are those of {reference}, which this tenant does not have; import it first"
+                raise AgentNotFound(why, agent=reference) from None
+
     async def runnable(self, tenant: str, name: str, version: str = "") -> agent_pb2.Agent:
         """Raises AgentNotFound, also for a bare name that only drafts have, and AgentArchived."""
         agent = await self.find(tenant, name, version)

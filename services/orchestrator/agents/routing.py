@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,15 @@ from services.orchestrator.errors import NoAgentAble
 _WEIGHTS: Final = {"relevance": 0.5, "reputation": 0.25, "availability": 0.15, "affinity": 0.1}
 _ROOM: Final = 8
 _SHOWN: Final = 20
-_STEM: Final = 4
 _WORD: Final = re.compile(r"[a-z0-9]{3,}")
+# What words of one kin have in common at their beginning: so many letters, and so much of the shorter one.
+_KIN: Final = 4
+_KIN_SHARE: Final = 0.75
 # A capability named is worth as much as this many words of a description.
 _NAMED: Final = 3
+
+# Words by how they begin.
+_Words = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,8 @@ def choose(
     fitting = [agent for agent in agents if agent.name not in rejected]
     if not fitting:
         raise _nobody(wanted, rejected)
-    found = [_candidate(agent, wanted, reputations, running) for agent in fitting]
+    words = _by_beginning(wanted.words)
+    found = [_candidate(agent, wanted, words, reputations, running) for agent in fitting]
     found.sort(key=lambda one: (-one.score, one.agent))
     best = found[0]
     return delegation_pb2.Choice(
@@ -77,10 +84,9 @@ def _refusal(
 
 
 def _candidate(
-    agent: agent_pb2.Agent, wanted: Wanted, reputations: Mapping[str, float], running: Mapping[str, int]
+    agent: agent_pb2.Agent, wanted: Wanted, words: _Words, reputations: Mapping[str, float], running: Mapping[str, int]
 ) -> delegation_pb2.Candidate:
-    words = _stems(wanted.words)
-    matched = [name for name in agent.capabilities if _stems(name) & words]
+    matched = [name for name in agent.capabilities if _named(name, words)]
     made = delegation_pb2.Candidate(
         agent=f"{agent.name}@{agent.version}",
         relevance=_relevance(agent, wanted, words, len(matched)),
@@ -93,16 +99,32 @@ def _candidate(
     return made
 
 
-def _relevance(agent: agent_pb2.Agent, wanted: Wanted, words: frozenset[str], matched: int) -> float:
+def _relevance(agent: agent_pb2.Agent, wanted: Wanted, words: _Words, matched: int) -> float:
     """Capabilities asked for are there already; beyond them words of the task count that the agent's have, too."""
-    described = len(words & _stems(f"{agent.name} {agent.description}"))
+    described = _named(f"{agent.name} {agent.description}", words)
     points = _NAMED * (matched + len(wanted.capabilities)) + described
     return points / (points + _NAMED) if points else 0.0
 
 
-def _stems(text: str) -> frozenset[str]:
-    """Words by their beginnings, so that "reviewing" names "review"."""
-    return frozenset(word[:_STEM] for word in _WORD.findall(text.lower().replace("_", " ")))
+def _spelt(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower().replace("_", " ")))
+
+
+def _by_beginning(text: str) -> _Words:
+    found: dict[str, list[str]] = {}
+    for word in _spelt(text):
+        found.setdefault(word[:_KIN], []).append(word)
+    return found
+
+
+def _named(text: str, words: _Words) -> int:
+    """How many words of a text are named: "reviewing" names "review", and "archive" does not name "architecture"."""
+    return sum(any(_kin(word, other) for other in words.get(word[:_KIN], ())) for word in _spelt(text))
+
+
+def _kin(one: str, other: str) -> bool:
+    least = max(_KIN, math.ceil(_KIN_SHARE * min(len(one), len(other))))
+    return one[:least] == other[:least]
 
 
 def _reason(best: delegation_pb2.Candidate, others: Sequence[delegation_pb2.Candidate]) -> str:

@@ -67,6 +67,9 @@ class DelegationStore(Protocol):
     async def end(self, tenant: str, delegation: Delegation) -> bool:
         """Writes how one that runs has ended. False when it does not run any more."""
 
+    async def spent(self, tenant: str, delegation: Delegation) -> None:
+        """Writes what one has cost that has ended."""
+
     async def revoke(self, tenant: str, delegation_id: str, *, at: datetime) -> Sequence[Delegation]:
         """Revokes one and all below it that run: those, its own first. Empty when none ran."""
 

@@ -50,6 +50,9 @@ select agent_name, count(*) as running from delegation where state = 1 and expir
 -- name: end_delegation
 update delegation set state = $2, cost_micros_usd = $3, data = $4 where id = $1 and state = 1 returning id;
 
+-- name: delegation_spent
+update delegation set cost_micros_usd = $2, data = $3 where id = $1 and state <> 1;
+
 -- name: delegations_below
 with recursive tree as (
   select id, 0 as depth from delegation where id = $1

@@ -73,9 +73,9 @@ class MemoryDelegationStore:
 
     async def every(self, tenant: str, chosen: DelegationFilter, *, page: Page) -> Sequence[Delegation]:
         found = sorted((one for one in self._of(tenant) if _fits(one, chosen)), key=_place, reverse=True)
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-            found = [one for one in found if _place(one) < seen]
+        at, last = page.place
+        if at is not None:
+            found = [one for one in found if _place(one) < (at, last)]
         return found[: page.size + 1]
 
     async def running(self, tenant: str, *, now: datetime) -> Mapping[str, int]:
@@ -91,6 +91,9 @@ class MemoryDelegationStore:
             return False
         self._kept[tenant, delegation.id] = delegation.SerializeToString()
         return True
+
+    async def spent(self, tenant: str, delegation: Delegation) -> None:
+        self._kept[tenant, delegation.id] = delegation.SerializeToString()
 
     async def revoke(self, tenant: str, delegation_id: str, *, at: datetime) -> Sequence[Delegation]:
         first = await self.find(tenant, delegation_id)

@@ -84,9 +84,7 @@ class PostgresDelegationStore:
         return Delegation.FromString(data) if data is not None else None
 
     async def every(self, tenant: str, chosen: DelegationFilter, *, page: Page) -> Sequence[Delegation]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
                 SQL["every_delegation"], chosen.parent_id, chosen.agent, chosen.conversation_id, chosen.state, *seen,
@@ -103,17 +101,22 @@ class PostgresDelegationStore:
         async with self._database.tenant(tenant) as connection:
             return await _end(connection, delegation)
 
+    async def spent(self, tenant: str, delegation: Delegation) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(
+                SQL["delegation_spent"], delegation.id, delegation.cost_micros_usd, delegation.SerializeToString()
+            )
+
     async def revoke(self, tenant: str, delegation_id: str, *, at: datetime) -> Sequence[Delegation]:
         revoked: list[Delegation] = []
         async with self._database.tenant(tenant) as connection:
-            for row in await connection.fetch(SQL["delegations_below"], delegation_id):
-                one = Delegation.FromString(row["data"])
-                if one.state != RUNNING:
-                    continue
-                one.state = delegation_pb2.DELEGATION_STATE_REVOKED
-                one.end_time.FromDatetime(at)
-                await _end(connection, one)
-                revoked.append(one)
+            # Until there is none: while one was waited for, another may have been made below it.
+            while running := await _running_below(connection, delegation_id):
+                for one in running:
+                    one.state = delegation_pb2.DELEGATION_STATE_REVOKED
+                    one.end_time.FromDatetime(at)
+                    await _end(connection, one)
+                revoked += running
         return revoked
 
 
@@ -153,6 +156,13 @@ async def _parent(connection: Connection, parent_id: str) -> tuple[Delegation | 
     data = await connection.fetchval(SQL["lock_delegation"], parent_id)
     below = await connection.fetchval(SQL["taken_below"], parent_id)
     return (Delegation.FromString(data) if data is not None else None), below
+
+
+async def _running_below(connection: Connection, delegation_id: str) -> list[Delegation]:
+    """Those that run of one and all below it, its own first; nobody changes them until the transaction ends."""
+    rows = await connection.fetch(SQL["delegations_below"], delegation_id)
+    found = [Delegation.FromString(row["data"]) for row in rows]
+    return [one for one in found if one.state == RUNNING]
 
 
 async def _end(connection: Connection, one: Delegation) -> bool:

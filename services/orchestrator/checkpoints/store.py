@@ -47,6 +47,6 @@ class CheckpointStore(Protocol):
 
 def page_of(ids: Sequence[str], page: Page) -> list[str]:
     """The ids of a page, newest first: ids sort by time."""
-    before = page.cursor[0] if page.cursor else ""
+    before = page.row
     chosen = sorted((one for one in ids if not before or one < before), reverse=True)
     return chosen[: page.size + 1]

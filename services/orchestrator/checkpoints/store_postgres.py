@@ -28,7 +28,7 @@ class PostgresCheckpointStore:
         return data
 
     async def every(self, tenant: str, chosen: CheckpointFilter, *, page: Page) -> Sequence[Data]:
-        before = page.cursor[0] if page.cursor else ""
+        before = page.row
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
                 SQL["every_checkpoint"], chosen.agent_name, chosen.run_id, before, page.size + 1

@@ -206,7 +206,7 @@ class _Drive:
         session.topic_final = session.topic_final or session.topic_start
         session.result = modes.mode(session.mode).result(self.record.state)[:_RESULT_CHARACTERS]
         del session.inputs[:]
-        session.end_time.FromDatetime(self.driver.clock.now())
+        session.end_time.FromDatetime(self.record.now())
         if step.failure:
             session.failure.CopyFrom(step.failure)
         finished = event_pb2.SessionFinished(session=session)

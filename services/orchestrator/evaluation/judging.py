@@ -22,7 +22,7 @@ from services.orchestrator.evaluation.suite import (
     StopReason,
 )
 
-_GOOD_ENDS: Final = ("converged", "max_rounds")
+_GOOD_ENDS: Final = ("completed", "converged", "max_rounds")
 _OUTCOME: Final = 32_768
 _DETAIL: Final = 1000
 

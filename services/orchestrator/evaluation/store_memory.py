@@ -86,9 +86,9 @@ class MemoryEvaluationStore:
                 evaluation.cases_finished = len(run.scores)
                 found.append(evaluation)
         found.sort(key=_order, reverse=True)
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
-            found = [evaluation for evaluation in found if _order(evaluation) < seen]
+        at, last = page.place
+        if at is not None:
+            found = [evaluation for evaluation in found if _order(evaluation) < (at, last)]
         return found[: page.size + 1]
 
     async def end(self, tenant: str, evaluation_id: str, close: Close) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 from agentnet.orchestrator.v1 import evaluation_service_pb2 as pb
@@ -53,9 +53,7 @@ class PostgresEvaluationStore:
             return await _with_scores(connection, data) if data else None
 
     async def every(self, tenant: str, *, suite: str, page: Page) -> Sequence[pb.Evaluation]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(SQL["every"], suite, *seen, page.size + 1)
         found = []

@@ -23,7 +23,16 @@ Words = Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]
 Text = Annotated[str, Field(min_length=1, max_length=_LONGEST)]
 Name = Annotated[str, Field(pattern=_NAME)]
 StopReasonName = Literal[
-    "converged", "max_rounds", "cancelled", "turn_failed", "policy_blocked", "budget_exhausted", "poisoned"
+    "completed",
+    "converged",
+    "max_rounds",
+    "stagnated",
+    "limit_reached",
+    "cancelled",
+    "turn_failed",
+    "policy_blocked",
+    "budget_exhausted",
+    "poisoned",
 ]
 
 

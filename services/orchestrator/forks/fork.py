@@ -91,6 +91,7 @@ class Forking:
                 agents.append(f"{agent.name}@{agent.version}")
             else:
                 agents.append(reference)
+        await self.agents.all_there(tenant, agents)
         if len({reference.partition("@")[0] for reference in agents}) < len(agents):
             raise InvalidArgument("each agent takes part once", field="overrides.agents")
         return agents

@@ -58,7 +58,7 @@ class Mode(ABC):
     """How agents work together. What is not overridden is as in a talk of equals without a decision."""
 
     rounds: int = 0
-    """Rounds it has, whatever was asked; 0: as many as were asked for."""
+    """Rounds it has, whatever was asked, after which all is done; 0: as many as were asked for."""
     takes_strategy: bool = True
     least_agents: int = 1
     most_agents: int = 16

@@ -32,6 +32,9 @@ from shared.telemetry import tracer
 
 # What an engine's own fault looks like. Anything else is a fault of ours and ends as one.
 _FAULTS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError, OSError)
+_ENDS: Final = ("finished", "failed")
+# For so long the end of a generation that was called off is waited for.
+_CALLED_OFF: Final = timedelta(seconds=2)
 
 
 class Gate(Protocol):
@@ -102,20 +105,41 @@ class Thinking:
     async def _within(
         self, caller: Principal, generation: tuple[str, str], events: AsyncGenerator[Generated, None], left: timedelta
     ) -> AsyncGenerator[Generated, None]:
-        """The events of a generation that come in time. Raises what the gate says of a caller whose time is over."""
-        ends, (generation_id, session_id) = self.clock.monotonic() + left, generation
-        async with aclosing(events):
+        """The events of a generation that come in time. When its caller's time is over it is called off, and its end
+        says why, and what it spent. Raises why when that end does not come.
+        """
+        ends = self.clock.monotonic() + left
+        refusal: MeshError | None = None
+        coming = asyncio.ensure_future(anext(events, None))
+        try:
             while True:
-                try:
-                    async with asyncio.timeout(max((ends - self.clock.monotonic()).total_seconds(), 0)):
-                        event = await anext(events, None)
-                except TimeoutError:
-                    await self.cancel(caller, generation_id)
-                    await self.gate.admit(caller, session_id=session_id)
-                    raise DelegationEnded("its time is over", delegation_id="", state="EXPIRED") from None
-                if event is None:
-                    return
-                yield event
+                done, _ = await asyncio.wait({coming}, timeout=max((ends - self.clock.monotonic()).total_seconds(), 0))
+                if done:
+                    event = coming.result()
+                    if event is None:
+                        return
+                    if refusal is None or event.WhichOneof("event") in _ENDS:
+                        yield event if refusal is None else _called_off(event, refusal)
+                    coming = asyncio.ensure_future(anext(events, None))
+                elif refusal is None:
+                    refusal = await self._refusal(caller, generation)
+                    ends = self.clock.monotonic() + _CALLED_OFF
+                else:
+                    raise refusal
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+            await events.aclose()
+
+    async def _refusal(self, caller: Principal, generation: tuple[str, str]) -> MeshError:
+        """Calls a generation off; what the gate says of a caller whose time is over."""
+        generation_id, session_id = generation
+        await self.cancel(caller, generation_id)
+        try:
+            await self.gate.admit(caller, session_id=session_id)
+        except MeshError as error:
+            return error
+        return DelegationEnded("its time is over", delegation_id="", state="EXPIRED")
 
     def _prepared(self, utterance: Utterance) -> Utterance:
         """The prompt with the agent's style and skills in its system message."""
@@ -209,6 +233,17 @@ class Thinking:
             why = f"the engine {agent.engine} failed: {type(error).__name__}: {error}"
             raise EngineFailed(why[:500], engine=agent.engine) from error
         return "".join(said), _counted(last, "".join(said), lines)
+
+
+def _called_off(last: Generated, refusal: MeshError) -> Generated:
+    """The end of a generation that was called off, with what it spent."""
+    ended = last.finished if last.HasField("finished") else last.failed
+    failed = generation_pb2.GenerationFailed(
+        failure=refusal.failure(), usage=ended.usage, cost=ended.cost, monitors=ended.monitors
+    )
+    made = Generated(generation_id=last.generation_id, sequence=last.sequence, failed=failed)
+    made.time.CopyFrom(last.time)
+    return made
 
 
 def _counted(last: Generated, text: str, lines: Sequence[Line]) -> Generated:

@@ -69,6 +69,7 @@ class Cassette:
         if self.difference is not None or logged is None or (_kind(logged) == "session_taken_over" != _kind(event)):
             raise self.stop()
         _by_its_clock(event, logged)
+        _by_its_origin(event, logged)
         if canonical(event) != canonical(logged):
             self.replayed.append(event)
             raise self.stop(differ(logged, event))
@@ -192,6 +193,14 @@ def _by_its_clock(event: Message, logged: Message) -> None:
                     ours.CopyFrom(theirs)
                 else:
                     _by_its_clock(ours, theirs)
+
+
+def _by_its_origin(event: Event, logged: Event) -> None:
+    """Where a log that was taken in came from is noted in it, and nothing follows from that."""
+    if event.HasField("turn_finished") and logged.HasField("turn_finished"):
+        event.turn_finished.turn.copied_from = logged.turn_finished.turn.copied_from
+    if logged.session_finished.session.origin.kind == "import" and event.HasField("session_finished"):
+        event.session_finished.session.origin.CopyFrom(logged.session_finished.session.origin)
 
 
 def _both(value: Message, logged: Message, field: FieldDescriptor) -> list[tuple[Message, Message]]:

@@ -59,6 +59,9 @@ class ReplayLog(SessionLog):
         super().__init__(lease, store, tail, clock)
         self._cassette = cassette
 
+    def now(self) -> datetime:
+        return self.clock.now()
+
     @property
     def signals_due(self) -> bool:
         following = self._cassette.following

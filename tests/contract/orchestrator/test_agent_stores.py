@@ -216,3 +216,43 @@ async def test_templates_are_kept_once_and_their_uses_counted(kept: Kept) -> Non
         await kept.templates.used("acme", "t", "1.0.0")
     assert dict(await kept.templates.uses("acme")) == {("t", "1.0.0"): 2}
     assert dict(await kept.templates.uses("other")) == {}
+
+
+async def test_what_has_ended_may_still_be_told_what_it_spent(kept: Kept) -> None:
+    await opened(kept, delegation("d1"), delegation("d2", "d1"))
+    await kept.delegations.revoke("acme", "d2", at=NOON)
+    revoked = await kept.delegations.find("acme", "d2")
+    assert revoked is not None
+    revoked.cost_micros_usd = 9
+    await kept.delegations.spent("acme", revoked)
+    assert await kept.delegations.find("acme", "d2") == revoked
+    seen: list[int] = []
+    await kept.delegations.open(
+        "acme", delegation("d3", "d1"), request_id=None, fits=lambda _parent, below: seen.append(below)
+    )
+    assert seen == [9]
+
+
+async def test_one_made_while_its_parent_is_revoked_is_revoked_too(postgres: Cluster) -> None:
+    admin = await asyncpg.connect(postgres.dsn("postgres"))
+    await admin.execute("truncate orchestrator.delegation")
+    async with open_database(postgres.dsn("orchestrator"), pool=4) as own:
+        delegations = PostgresDelegationStore(own)
+        await delegations.open("acme", delegation("d1"), request_id=None, fits=fitting)
+
+        async def waiting(number: int) -> None:
+            async with asyncio.timeout(10):
+                while await admin.fetchval("select count(*) from pg_locks where not granted") < number:
+                    await asyncio.sleep(0.01)
+
+        async with admin.transaction():
+            await admin.execute("select from orchestrator.delegation where id = 'd1' for update")
+            opening = asyncio.create_task(
+                delegations.open("acme", delegation("d2", "d1"), request_id=None, fits=fitting)
+            )
+            await waiting(1)
+            revoking = asyncio.create_task(delegations.revoke("acme", "d1", at=NOON))
+            await waiting(2)
+        await opening
+        assert [one.id for one in await revoking] == ["d1", "d2"]
+    await admin.close()

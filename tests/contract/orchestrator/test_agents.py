@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from agentnet.orchestrator.v1 import agent_pb2
 from deploy.local.postgres import Cluster
 from services.orchestrator.agents.cache import Versions, listen
 from services.orchestrator.store import AgentFilter
 from services.orchestrator.store_postgres import PostgresAgentStore
 from shared.clock import FakeClock
+from shared.errors import PageTokenInvalid
 from shared.paging import Page
 from shared.postgres import open_database
 from shared.tasks import supervised
@@ -125,3 +128,16 @@ async def test_replicas_are_told_over_postgres_what_changed(postgres: Cluster) -
                 await asyncio.sleep(0.01)
             (found,) = await versions.versions(tenant, "Nyx")
         assert found.state == agent_pb2.AGENT_STATE_ARCHIVED
+
+
+async def test_of_many_versions_only_the_newest_of_a_state_is_listed(stores: Stores) -> None:
+    for version in ("1.9.0", "1.10.0"):
+        await stores.agents.add("acme", agent("Athena", version), request_id=None)
+    await stores.agents.add("acme", agent("Athena", "2.0.0", state=agent_pb2.AGENT_STATE_DRAFT), request_id=None)
+    await stores.agents.add("acme", agent("Hera"), request_id=None)
+    await stores.agents.add("other", agent("Hera", "3.0.0"), request_id=None)
+
+    active = AgentFilter(state=agent_pb2.AGENT_STATE_ACTIVE, newest=True)
+    assert await names(stores, active) == ["Athena@1.10.0", "Hera@1.0.0"]
+    with pytest.raises(PageTokenInvalid):
+        await names(stores, active, Page(size=9, cursor=("many",)))

@@ -10,6 +10,7 @@ import pytest
 from agentnet.orchestrator.v1 import session_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease, SessionFilter, Signal
+from shared.errors import PageTokenInvalid
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
 from tests.contract.orchestrator.conftest import Stores
@@ -126,7 +127,10 @@ async def test_turns_are_filtered_and_paged_in_their_order(stores: Stores) -> No
         return [one.id for one in found]
 
     assert await listed(page=Page(size=1)) == ["trn_1", "trn_2"]
-    assert await listed(page=Page(size=5, cursor=("1",))) == ["trn_2", "trn_3"]
+    first = ((NOON + timedelta(minutes=1)).isoformat(), "trn_1")
+    assert await listed(page=Page(size=5, cursor=first)) == ["trn_2", "trn_3"]
+    with pytest.raises(PageTokenInvalid):
+        await listed(page=Page(size=5, cursor=("1",)))
     assert await listed(agent="Athena", page=Page()) == ["trn_1", "trn_3"]
     assert await listed(number=2, page=Page()) == ["trn_3"]
 

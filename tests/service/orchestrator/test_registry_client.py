@@ -67,6 +67,10 @@ async def test_registering_again_changes_nothing_and_a_change_is_a_version(mesh:
     changed = await registry.register_agent(Agent("SearchAgent", "You search better."))
     assert changed.name == "SearchAgent@1.0.1"
     await registry.archive_agent("SearchAgent")
+    for name in ("SearchAgent", "SearchAgent@1.0.0"):
+        with pytest.raises(AgentNetError) as raised:
+            await (await registry.get_agent(name)).process_message({"query": "zones"})
+        assert raised.value.reason == "AGENT_ARCHIVED"
 
 
 async def test_an_agent_answers_at_once_or_word_by_word(mesh: Mesh, client: AgentNet) -> None:

@@ -209,3 +209,25 @@ async def test_progress_and_the_best_so_far_are_told_after_each_round_but_the_la
     partial = [event.partial_result for event in log if event.HasField("partial_result")]
     assert partial[0].content == "Athena: Athena has one idea about it.\n\nApollo: Apollo has one idea about it."
     assert (await world.find(session_id)).result == partial[-1].content
+
+
+@pytest.mark.parametrize(
+    ("mode", "agents", "spoken", "ended"),
+    [
+        ("single", ["Athena"], 1, session_pb2.STOP_REASON_COMPLETED),
+        ("ensemble", ["Athena", "Apollo"], 2, session_pb2.STOP_REASON_COMPLETED),
+        ("brainstorm", ["Athena", "Apollo"], 2, session_pb2.STOP_REASON_MAX_ROUNDS),
+    ],
+)
+async def test_a_cap_that_the_last_turn_reaches_has_ended_nothing(
+    mode: str, agents: list[str], spoken: int, ended: session_pb2.StopReason.ValueType
+) -> None:
+    world = World()
+    limits = session_pb2.SessionLimits(max_turns=spoken)
+    session_id = await world.start(agents=agents, mode=mode, max_rounds=1, limits=limits)
+
+    await world.drive()
+
+    session = await world.find(session_id)
+    assert (session.stop_reason, session.rounds_executed) == (ended, 1)
+    assert session.decision.content == ("Athena has one idea about it." if mode == "ensemble" else "")

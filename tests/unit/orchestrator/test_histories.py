@@ -8,8 +8,9 @@ import pytest
 from google.protobuf import json_format
 
 from agentnet.inference.v1 import generation_pb2
-from agentnet.orchestrator.v1 import history_pb2, session_pb2
-from services.orchestrator.errors import DocumentInvalid, ReplayUnsupported, SessionNotFound
+from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2
+from services.orchestrator.errors import AgentNotFound, DocumentInvalid, ReplayUnsupported, SessionNotFound
+from services.orchestrator.forks.fork import Fork
 from services.orchestrator.store import Entry
 from shared.errors import Reason, Unavailable
 from tests.support.graphs import node
@@ -178,3 +179,27 @@ async def test_a_graph_is_neither_replayed_nor_is_a_stranger_found() -> None:
         await world.histories.replay(TENANT, graph.session.id)
     with pytest.raises(SessionNotFound):
         await world.histories.audit("other", graph.session.id)
+
+
+async def test_a_tenant_without_the_agents_reads_what_it_took_in_and_is_told_what_replay_and_fork_lack() -> None:
+    world, other = World(), World()
+    maker = agent_pb2.Agent(
+        name="Maker", version="1.0.0", system_prompt="You make.", state=agent_pb2.AGENT_STATE_ACTIVE
+    )
+    await world.agents.create(TENANT, maker)
+    session_id = await world.start(agents=["Maker", "Athena"], max_rounds=1)
+    await world.drive()
+    taken = await other.histories.take_in(ADA, await world.histories.export(TENANT, session_id), request_id=None)
+
+    assert len((await other.histories.audit(TENANT, taken.id)).turns) == 2
+    for lacking in (
+        other.histories.replay(TENANT, taken.id),
+        other.histories.fork(
+            ADA, taken.id, Fork(2, session_pb2.SessionOverrides(), side_effects=False), request_id=None
+        ),
+    ):
+        with pytest.raises(AgentNotFound, match=r"Maker@1\.0\.0, which this tenant does not have"):
+            await lacking
+
+    await other.agents.create(TENANT, maker)
+    assert (await other.histories.replay(TENANT, taken.id)).identical

@@ -243,3 +243,18 @@ async def test_a_second_answer_not_of_its_form_is_a_typed_failure() -> None:
     assert failed == {"form": "vote", "path": "$", "agent": "Hermes@1.0.0"}
     voted = [one for one in world.inference.started if one.agent.name == "Hermes" and one.form]
     assert len(voted) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "agents"),
+    [("single", ["Athena"]), ("workflow", ["Athena", "Apollo"]), ("ensemble", ["Athena", "Apollo"])],
+)
+async def test_a_mode_with_one_round_is_completed_by_it_and_not_out_of_rounds(mode: str, agents: list[str]) -> None:
+    world = World()
+    session_id = await world.start(agents=agents, mode=mode, max_rounds=1)
+
+    await world.drive()
+
+    session = await world.find(session_id)
+    assert (session.stop_reason, session.stop_measure) == (session_pb2.STOP_REASON_COMPLETED, "")
+    assert (session.rounds_executed, session.converged) == (1, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from services.orchestrator.errors import LeaseLost
 from services.orchestrator.record import SessionLog
 from services.orchestrator.store import Entry, Lease
 from services.orchestrator.store_memory import MemorySessionStore
+from shared.clock import FakeClock
 from shared.errors import Reason
 from shared.paging import Page
 from tests.support.mortal import Fate, Killed, Moment, MortalStore, MortalTail
@@ -281,3 +283,28 @@ def tokens(text: str) -> event_pb2.SessionEvent:
 def finished(name: str) -> event_pb2.SessionEvent:
     turn = turn_pb2.Turn(id=name, agent="Athena@1.0.0", round=1, content=name)
     return event_pb2.SessionEvent(turn_finished=event_pb2.TurnFinished(turn=turn))
+
+
+async def test_a_log_never_goes_back_in_time_when_the_next_owners_clock_is_behind() -> None:
+    world = World()
+    world.inference.held_at = 4
+    session_id = await world.start(agents=["Athena", "Apollo"], max_rounds=1)
+    watching = Watching(world, session_id)
+    async with driving(world, "one"):
+        await watching.until(3)
+    world.clock.advance(TTL * 2)
+    lease = (await world.leases.claim("two", ttl=TTL, limit=1))[0]
+    world.inference.release()
+    behind = FakeClock(world.clock.now() - timedelta(hours=1))
+
+    driver = world.driver()
+    turns = replace(driver.turns, clock=behind)
+    await replace(driver, clock=behind, turns=turns).drive(lease, asyncio.Event())
+
+    log = await world.log(session_id)
+    assert [event.time.ToNanoseconds() for event in log] == sorted(event.time.ToNanoseconds() for event in log)
+    found = await world.store.turns(TENANT, session_id, agent="", round_number=0, page=Page())
+    assert [turn.agent for turn in found] == ["Athena@1.0.0", "Apollo@1.0.0"]
+    assert all(turn.end_time.ToNanoseconds() >= turn.start_time.ToNanoseconds() for turn in found)
+    ended = await world.find(session_id)
+    assert ended.end_time.ToNanoseconds() >= found[-1].end_time.ToNanoseconds()

@@ -43,11 +43,11 @@ export function bar(part, whole, words, tone = "plain") {
 }
 
 // Values from 0 to 1 in order, with the line they have to reach.
-export function line(values, threshold, width = 320, height = 90) {
+export function line(what, values, threshold, width = 320, height = 90) {
   const at = (value, index) => [8 + (index * (width - 16)) / Math.max(1, values.length - 1), height - 8 - value * (height - 16)];
   const points = values.map(at);
   const told = values.map((value) => value.toFixed(2)).join(", ");
-  return el("svg:svg", { class: "line", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `similarity by round: ${told}` },
+  return el("svg:svg", { class: "line", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${what} by round: ${told}` },
     threshold !== undefined && el("svg:line", { class: "goal", x1: 8, x2: width - 8, y1: at(threshold, 0)[1], y2: at(threshold, 0)[1] }),
     el("svg:polyline", { points: points.map((point) => point.join(",")).join(" ") }),
     points.map(([x, y], index) => el("svg:circle", { cx: x, cy: y, r: 3.5 }, el("svg:title", {}, `round ${index + 1}: ${values[index].toFixed(2)}`))));

@@ -70,7 +70,7 @@ function table({ sessions }) {
     el("td", {}, session.mode),
     el("td", {}, (session.agents ?? []).map((agent) => agent.split("@")[0]).join(", ")),
     el("td", { class: "number" }, `${session.rounds_executed ?? 0}/${session.max_rounds ?? 0}`),
-    el("td", { class: "spark" }, (session.round_similarities ?? []).length > 1 && line(session.round_similarities, undefined, 90, 26)),
+    el("td", { class: "spark" }, (session.round_similarities ?? []).length > 1 && line("similarity", session.round_similarities, undefined, 90, 26)),
     el("td", { class: "number" }, usd(session.cost_micros_usd)),
     el("td", {}, ago(session.start_time))));
   const head = ["state", "topic", "mode", "agents", "rounds", "alike", "cost", "started"].map((word) => el("th", { class: ["rounds", "cost"].includes(word) ? "number" : undefined }, word));

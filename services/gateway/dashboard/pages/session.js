@@ -26,12 +26,11 @@ export async function session(main, id, signal) {
 
 // The state after these events: pure, so that going back in time is showing fewer of them.
 export function fold(first, events) {
-  const state = { session: first, turns: new Map(), similarities: [], threshold: undefined, verdicts: [], waiting: "" };
+  const state = { session: first, turns: new Map(), measures: new Map(), verdicts: [], waiting: "" };
   const turn = (key) => state.turns.get(key) ?? state.turns.set(key, { text: "", agent: "", notes: [] }).get(key);
   for (const event of events) {
     if (event.session_started) {
       state.session = event.session_started.session;
-      state.threshold = state.session.convergence_policy?.threshold;
     } else if (event.turn_started) {
       Object.assign(turn(event.turn_started.turn_id), { ...event.turn_started, text: "", live: true, time: event.time });
     } else if (event.tokens_produced) {
@@ -51,7 +50,10 @@ export function fold(first, events) {
       turn(event.monitor_verdict.turn_id).notes.push(`${rule} of ${bundle}: ${action} (${severity})`);
       state.verdicts.push(event.monitor_verdict);
     } else if (event.round_finished) {
-      state.similarities.push(event.round_finished.similarity ?? 0);
+      for (const { measure, score, threshold } of event.round_finished.scores ?? []) {
+        const known = state.measures.get(measure) ?? state.measures.set(measure, { scores: [], threshold }).get(measure);
+        known.scores.push(score ?? 0);
+      }
     } else if (event.session_waiting) {
       state.session = { ...state.session, status: event.session_waiting.status };
     } else if (event.session_finished) {
@@ -69,21 +71,22 @@ function frame(first, { at, act }) {
   const place = el("input", { type: "range", min: 1, max: 1, value: 1, "aria-label": "Go to an event", oninput: () => at(Number(place.value)) });
   const live = el("button", { class: "other", onclick: () => at(null) }, "Live");
   const label = el("small", { class: "quiet" });
-  const buttons = ["pause", "resume", "cancel"].map((verb) => el("button", { class: "other", "data-verb": verb, onclick: () => act(verb) }, verb));
+  const buttons = ["advance", "pause", "resume", "cancel"].map((verb) => el("button", { class: "other", "data-verb": verb, onclick: () => act(verb) }, verb));
   const root = el("div", { class: "session" },
     el("div", { class: "top" }, el("div", {}, el("a", { href: "#/" }, "← overview"), title), el("div", { class: "acts" }, buttons)),
     words,
     el("div", { class: "replay card" }, place, live, label),
     el("div", { class: "columns" },
       el("div", {}, talk),
-      el("aside", {}, card("Figures", facts), card("How alike the rounds are", alike), card("Log", log))));
+      el("aside", {}, card("Figures", facts), card("How close it is to its end", alike), card("Log", log))));
   const told = (message) => { words.textContent = message; words.className = "told"; };
 
   function draw(state, events, shown) {
     const now = status(state.session);
     title.replaceChildren(state.session.topic_start || first.id, " ", pill(now));
     const ended = ["completed", "failed", "cancelled"].includes(now) || shown !== null;
-    for (const button of buttons) button.hidden = ended || (button.dataset.verb === "resume") !== (now === "paused") && button.dataset.verb !== "cancel";
+    const fits = { advance: now === "waiting" && state.session.manual_advance, pause: now !== "paused", resume: now === "paused", cancel: true };
+    for (const button of buttons) button.hidden = ended || !fits[button.dataset.verb];
     const turns = [...state.turns.values()];
     const tokens = turns.reduce((sum, one) => sum + Number(one.usage?.output_tokens ?? 0), 0);
     const cost = turns.reduce((sum, one) => sum + Number(one.cost?.micros_usd ?? 0), 0);
@@ -92,7 +95,10 @@ function frame(first, { at, act }) {
       verdicts: count(state.verdicts.length), stopped: plain(state.session.stop_reason, "STOP_REASON_").replace("unspecified", "") || "–",
     }).map(([word, value]) => el("div", {}, el("dt", {}, word), el("dd", {}, value))));
     talk.replaceChildren(...(turns.length ? turns.map(said) : [nothing("Nobody has spoken yet.")]));
-    alike.replaceChildren(state.similarities.length > 1 ? line(state.similarities, state.threshold) : nothing("It takes two rounds to tell."));
+    const told = [...state.measures].filter(([, { scores }]) => scores.length > 1);
+    alike.replaceChildren(...(told.length
+      ? told.flatMap(([measure, { scores, threshold }]) => [el("h3", {}, measure), line(measure, scores, threshold)])
+      : [nothing("It takes two rounds to tell.")]));
     log.replaceChildren(...events.slice(0, shown ?? events.length).filter((event) => !event.tokens_produced).slice(-40).reverse().map(entry));
     place.max = events.length;
     place.value = shown ?? events.length;

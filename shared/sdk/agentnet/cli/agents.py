@@ -12,9 +12,11 @@ from rich.table import Table
 
 from agentnet.cli.work import do
 from agentnet.client import AgentNet, AgentRegistry, HumanMessage
+from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2
 
 out = Console(highlight=False)
 _MICROS: Final = 1_000_000
+_TASK: Final = 60
 Name = Annotated[str, typer.Argument(help="The agent, such as Athena.")]
 
 
@@ -30,6 +32,10 @@ def add_to(agent: typer.Typer) -> None:
         ("reputation", agent_reputation),
         ("join", agent_join),
         ("chain", agent_chain),
+        ("delegations", agent_delegations),
+        ("revoke", agent_revoke),
+        ("activate", agent_activate),
+        ("archive", agent_archive),
     ):
         agent.command(name)(command)
 
@@ -97,6 +103,28 @@ def agent_chain(name: Name, prompt: Annotated[str, typer.Argument(help="What the
     do(_chain(name, prompt), what="agents")
 
 
+def agent_delegations(name: Annotated[str, typer.Argument(help="Only this agent's; all without.")] = "") -> None:
+    """List delegations: who gave work to whom, with what it may spend and has spent."""
+    do(_delegations(name), what="agents")
+
+
+def agent_revoke(
+    delegation_id: Annotated[str, typer.Argument(help="As `agentnet agent delegations` lists it.")],
+) -> None:
+    """Revoke a delegation with all below it."""
+    do(_revoke(delegation_id), what="agents")
+
+
+def agent_activate(name: Annotated[str, typer.Argument(help="A draft, as Athena@1.1.0.")]) -> None:
+    """Let a version answer to its bare name."""
+    do(_activate(name), what="agents")
+
+
+def agent_archive(name: Annotated[str, typer.Argument(help="Athena@1.0.0, or Athena for all its versions.")]) -> None:
+    """Let a version, or an agent, start nothing new."""
+    do(_archive(name), what="agents")
+
+
 async def _import(document: str, *, dry_run: bool) -> None:
     async with AgentNet.connect() as mesh:
         found = await mesh.agents.import_document(document, dry_run=dry_run)
@@ -145,6 +173,35 @@ async def _minions(capability: str) -> None:
             str(one.metrics.calls), str(one.metrics.errors), escape(", ".join(one.capabilities)),
         )  # fmt: skip
     out.print(table)
+
+
+async def _delegations(name: str) -> None:
+    async with AgentNet.connect() as mesh:
+        async for one in mesh.dispatch.delegations(agent=name):
+            state = delegation_pb2.DelegationState.Name(one.state).removeprefix("DELEGATION_STATE_").lower()
+            spent, limit = (micros / _MICROS for micros in (one.cost_micros_usd, one.capability.budget_micros_usd))
+            money = f"${spent:.6f}" + (f" of ${limit:.6f}" if limit else "")
+            task = escape(one.task.replace("\n", " ")[:_TASK])
+            line = f"{one.id} {escape(one.source)} > {one.target} [yellow]{state}[/] {money} {task}"
+            out.print(line, soft_wrap=True)
+
+
+async def _revoke(delegation_id: str) -> None:
+    async with AgentNet.connect() as mesh:
+        revoked = await mesh.dispatch.revoke(delegation_id)
+    out.print("\n".join(f"revoked {one}" for one in revoked) or "it runs no more")
+
+
+async def _activate(name: str) -> None:
+    async with AgentNet.connect() as mesh:
+        found = await mesh.agents.set_state(name, agent_pb2.AGENT_STATE_ACTIVE)
+    out.print(f"{found.name}@{found.version} answers")
+
+
+async def _archive(name: str) -> None:
+    async with AgentNet.connect() as mesh:
+        await AgentRegistry(mesh).archive_agent(name)
+    out.print(f"{escape(name)} starts nothing new")
 
 
 async def _metrics(name: str) -> None:

@@ -23,6 +23,7 @@ from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_
 from agentnet.cli.policies import policy
 from agentnet.cli.projects import init
 from agentnet.cli.show import Story
+from agentnet.cli.steering import steering
 from agentnet.cli.work import do, err
 from agentnet.client import AgentNet, AgentNetError
 from agentnet.orchestrator.v1 import agent_pb2, session_pb2
@@ -37,6 +38,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(cost, name="cost")
 app.add_typer(evaluation, name="eval")
 app.add_typer(history)
+app.add_typer(steering)
 app.command()(init)
 
 out = Console(highlight=False)
@@ -109,11 +111,17 @@ def run(
     judge: Annotated[str, typer.Option(help="Who judges, one of the agents.")] = "",
     moderator: Annotated[str, typer.Option(help="Who names the next speaker, one of the agents.")] = "",
     team: Annotated[str, typer.Option(help="Whose budgets it spends from too.")] = "",
+    manual: Annotated[bool, typer.Option("--manual", help="Wait for `agentnet advance` after each round.")] = False,
 ) -> None:
     """Run a session and watch it think, token by token."""
-    options = session_pb2.SessionOptions(judge=judge, moderator=moderator)
-    work = _run(topic, mode, agents, max_rounds=max_rounds, strategy=strategy, options=options, team=team)
-    do(work, what="session")
+    how = {
+        "options": session_pb2.SessionOptions(judge=judge, moderator=moderator),
+        "max_rounds": max_rounds,
+        "strategy": strategy,
+        "team": team,
+        "manual_advance": manual,
+    }
+    do(_run(topic, mode, agents, **how), what="session")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from agentnet.client.calls import unary
 from agentnet.client.transport import Transport
@@ -46,6 +46,21 @@ class Dispatch:
         """One delegation as it stands."""
         request = dispatch_service_pb2.GetDelegationRequest(delegation_id=delegation_id)
         return (await unary(self._stub.GetDelegation(request, **self._call()))).delegation
+
+    async def delegations(
+        self, *, agent: str = "", parent_id: str = "", conversation_id: str = ""
+    ) -> AsyncIterator[delegation_pb2.Delegation]:
+        """Newest first, page by page: of an agent, directly under another one, of a conversation."""
+        token = ""
+        while True:
+            request = dispatch_service_pb2.ListDelegationsRequest(
+                page_token=token, agent=agent, parent_id=parent_id, conversation_id=conversation_id
+            )
+            page = await unary(self._stub.ListDelegations(request, **self._call()))
+            for delegation in page.delegations:
+                yield delegation
+            if not (token := page.next_page_token):
+                return
 
     async def revoke(self, delegation_id: str) -> Sequence[str]:
         """Revokes a delegation and all below it; which those were."""

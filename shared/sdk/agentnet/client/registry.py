@@ -176,8 +176,13 @@ class AgentRegistry:
         return AgentResponse.of(answer.turn, answer.delegation)
 
     async def archive_agent(self, name: str) -> None:
-        """It starts nothing new."""
-        await self._mesh.agents.set_state(name, agent_pb2.AGENT_STATE_ARCHIVED)
+        """It starts nothing new: a version, or by the bare name all. Raises AgentNetError (AGENT_NOT_FOUND)."""
+        versions = [name]
+        if "@" not in name:
+            known = [f"{found.name}@{found.version}" async for found in self._mesh.agents.list(name=name)]
+            versions = known or versions
+        for version in versions:
+            await self._mesh.agents.set_state(version, agent_pb2.AGENT_STATE_ARCHIVED)
 
 
 class FunctionStore:

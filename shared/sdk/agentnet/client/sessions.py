@@ -44,11 +44,13 @@ class Agents:
         """One version: `Athena` or `Athena@1.0.0`."""
         return (await unary(self._stub.GetAgent(agent_service_pb2.GetAgentRequest(name=name), **self._call()))).agent
 
-    async def list(self, *, capability: str = "", order_by: str = "") -> AsyncIterator[agent_pb2.Agent]:
-        """All versions of all agents, page by page."""
+    async def list(self, *, name: str = "", capability: str = "", order_by: str = "") -> AsyncIterator[agent_pb2.Agent]:
+        """All versions of all agents, or of one by name, that are not archived, page by page."""
         token = ""
         while True:
-            request = agent_service_pb2.ListAgentsRequest(page_token=token, capability=capability, order_by=order_by)
+            request = agent_service_pb2.ListAgentsRequest(
+                page_token=token, name=name, capability=capability, order_by=order_by
+            )
             page = await unary(self._stub.ListAgents(request, **self._call()))
             for agent in page.agents:
                 yield agent
@@ -152,13 +154,30 @@ class Sessions:
         return (await unary(self._stub.GetSession(request, **self._call()))).session
 
     async def list(
-        self, *, mode: str = "", order_by: str = "", archived: bool | None = None
+        self,
+        *,
+        mode: str = "",
+        order_by: str = "",
+        archived: bool | None = None,
+        status: session_pb2.SessionStatus.ValueType = session_pb2.SESSION_STATUS_UNSPECIFIED,
+        stop_reason: session_pb2.StopReason.ValueType = session_pb2.STOP_REASON_UNSPECIFIED,
+        agent: str = "",
+        metadata: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[session_pb2.Session]:
-        """All sessions, newest first, page by page; `archived` ones lie in the archive, or do not."""
+        """All sessions, newest first, page by page; `archived` ones lie in the archive, or do not. `agent` takes part
+        in them, and their metadata holds all of `metadata`.
+        """
         token = ""
         while True:
             request = session_service_pb2.ListSessionsRequest(
-                page_token=token, mode=mode, order_by=order_by, archived=archived
+                page_token=token,
+                mode=mode,
+                order_by=order_by,
+                archived=archived,
+                status=status,
+                stop_reason=stop_reason,
+                agent=agent,
+                metadata=json_format.ParseDict(dict(metadata or {}), struct_pb2.Struct()),
             )
             page = await unary(self._stub.ListSessions(request, **self._call()))
             for session in page.sessions:
@@ -166,11 +185,13 @@ class Sessions:
             if not (token := page.next_page_token):
                 return
 
-    async def turns(self, session_id: str, *, agent: str = "") -> AsyncIterator[turn_pb2.Turn]:
-        """Finished turns, oldest first, page by page."""
+    async def turns(self, session_id: str, *, agent: str = "", round_number: int = 0) -> AsyncIterator[turn_pb2.Turn]:
+        """Finished turns, oldest first, page by page; 0 is every round."""
         token = ""
         while True:
-            request = session_service_pb2.ListTurnsRequest(session_id=session_id, page_token=token, agent=agent)
+            request = session_service_pb2.ListTurnsRequest(
+                session_id=session_id, page_token=token, agent=agent, round=round_number
+            )
             page = await unary(self._stub.ListTurns(request, **self._call()))
             for turn in page.turns:
                 yield turn

@@ -11,15 +11,15 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, session_pb2
+from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, event_pb2, session_pb2
 from services.orchestrator.agents.conversation import Message
 from services.orchestrator.agents.delegations import Task
 from services.orchestrator.errors import DelegationEnded, DelegationTooWide, NoAgentAble
 from services.orchestrator.peers import Utterance
-from shared.errors import DeadlineExceeded, MeshError, PermissionDenied, Reason
+from shared.errors import DeadlineExceeded, MeshError, PermissionDenied, Reason, Unavailable
 from shared.identity import Grant, Principal, Purse
 from tests.support.agents import Surroundings
-from tests.support.orchestrator import ADA, TENANT, World
+from tests.support.orchestrator import ADA, TENANT, Watching, World, driving
 from tests.support.scripted_peers import Generated, ScriptedInference
 
 EVE = Principal(TENANT, "eve", frozenset({"tenant_user"}))
@@ -269,3 +269,58 @@ async def test_only_those_it_concerns_may_use_or_revoke_a_delegation(around: Sur
     agent = Principal(TENANT, "agent:Athena@1.0.1", frozenset({"tenant_user"}))
     below, _ = await delegations.dispatch(agent, wanted, request_id=None, patience=None)
     assert await delegations.revoke(ROOT, opened.id) == [opened.id, below.id]
+
+
+async def test_what_a_delegation_spent_is_told_however_it_ended(around: Surroundings) -> None:
+    model, delegations = around.governed(), around.side.delegations
+    model.failures = [PermissionDenied("no")]
+    asking = asyncio.create_task(delegations.dispatch(ADA, task(), request_id=None, patience=timedelta(seconds=5)))
+    await asyncio.sleep(0.01)
+    await around.world.drive()
+    with pytest.raises(MeshError) as raised:
+        await asking
+    failed = await delegations.find(TENANT, raised.value.facts["delegation_id"])
+    assert (failed.state, failed.cost_micros_usd) == (State.Value("DELEGATION_STATE_FAILED"), 7)
+
+    model.failures = [Unavailable("come again")]
+    asking = asyncio.create_task(delegations.dispatch(ADA, task(), request_id=None, patience=timedelta(seconds=5)))
+    await asyncio.sleep(0.01)
+    await around.world.drive()
+    done, _ = await asking
+    assert (done.state, done.cost_micros_usd) == (State.Value("DELEGATION_STATE_COMPLETED"), 14)
+
+
+async def test_what_a_revoked_delegation_spent_is_told_when_its_session_has_ended(around: Surroundings) -> None:
+    model = around.governed()
+    model.held_at = 3
+    opened = await given(around, task(budget_micros_usd=20))
+    watching = Watching(around.world, opened.session_id)
+    async with driving(around.world, "two"):
+        await watching.until(3)
+        await around.side.delegations.revoke(ADA, opened.id)
+        await watching.end()
+    await around.follow()
+    found = await around.side.delegations.find(TENANT, opened.id)
+    assert (found.state, found.cost_micros_usd) == (State.Value("DELEGATION_STATE_REVOKED"), 3)
+
+
+async def test_a_fork_that_ends_does_not_end_the_delegation_of_its_source(around: Surroundings) -> None:
+    opened = await given(around, task())
+    session = await around.world.find(opened.session_id)
+    fork = session_pb2.Session()
+    fork.CopyFrom(session)
+    fork.id, fork.status = "ses_fork", session_pb2.SESSION_STATUS_COMPLETED
+    ended = event_pb2.SessionEvent(session_finished=event_pb2.SessionFinished(session=fork))
+
+    await around.side.delegations.hear(TENANT, [ended])
+
+    found = await around.side.delegations.find(TENANT, opened.id)
+    assert found.state == State.Value("DELEGATION_STATE_RUNNING")
+
+
+async def test_many_versions_of_one_agent_hide_nobody_from_dispatch(around: Surroundings) -> None:
+    for minor in range(1, 502):
+        made = agent_pb2.Agent(name="Athena", version=f"1.{minor}.0", state=agent_pb2.AGENT_STATE_ACTIVE)
+        await around.world.agents.create(TENANT, made)
+    active = await around.side.delegations.active(TENANT)
+    assert [f"{agent.name}@{agent.version}" for agent in active] == ["Apollo@1.0.0", "Athena@1.501.0", "Hermes@1.0.0"]

@@ -239,3 +239,20 @@ async def test_calls_that_a_breaker_refused_count_as_such_in_the_metrics(around:
     metrics = await around.side.history.metrics(TENANT, wanted, start=NOON, end=NOON + timedelta(hours=1))
     (tally,) = metrics.tools
     assert (tally.calls, tally.failures, tally.breaker_refusals) == (3, 2, 1)
+
+
+async def test_what_a_broken_try_spent_is_its_own_and_counted_once(around: Surroundings) -> None:
+    around.world.inference.failures = [Unavailable("no model")]
+    await around.world.start(agents=["Athena"], mode="single", max_rounds=1)
+    await around.world.drive()
+    around.world.inference.failures = [Unavailable("no model")]
+    await around.world.execute(task_graph_pb2.TaskNode(id="a", agent="Apollo", prompt="Ideas?", max_attempts=2))
+    await around.world.drive()
+    await around.follow()
+
+    for agent in ("Athena", "Apollo"):
+        found = await executions(around, agent)
+        assert [(one.success, one.cost_micros_usd, one.usage.input_tokens) for one in found] == [
+            (True, 7, 10),
+            (False, 7, 10),
+        ]

@@ -146,3 +146,11 @@ def test_what_a_caller_may_give_is_what_its_credential_may() -> None:
 
 def worker(caller: Principal, made: Capability, source: str) -> Principal:
     return principal(caller, delegation_pb2.Delegation(id="del_1", capability=made, source=source), above=Grant())
+
+
+def test_words_that_only_begin_alike_name_nothing() -> None:
+    architect, searcher = agent("Architect", "architecture"), agent("Searcher", "search")
+    choice = chosen(Wanted("Please search the archive"), architect, searcher)
+    assert choice.agent == "Searcher@1.0.0"
+    assert [list(one.matched) for one in choice.candidates] == [["search"], []]
+    assert chosen(Wanted("Searching, analysing"), agent("Thinker", "analysis")).candidates[0].matched == ["analysis"]

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from agentnet.orchestrator.v1 import agent_pb2
+from services.orchestrator.agents.checks import check
 from services.orchestrator.reasoning import styles
 from shared import fields
+from shared.errors import InvalidArgument
 
 
 def agent(**style: object) -> agent_pb2.Agent:
@@ -59,3 +61,10 @@ def test_a_trait_of_ones_own_is_an_entry_point(tmp_path: Path, monkeypatch: pyte
         assert styles.insights(agent(loudness=1), "Two words") == ["loudness 1: 2 words shouted"]
     finally:
         styles.registry.cache_clear()
+
+
+@pytest.mark.parametrize("weight", ["warm", True, [0.5], {"more": 1}])
+def test_a_trait_without_a_weight_is_refused_by_name(weight: object) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check(agent(logic=0.9, tone=weight))
+    assert raised.value.field == "agent.style.tone"

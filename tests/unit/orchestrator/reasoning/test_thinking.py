@@ -245,10 +245,11 @@ async def test_who_attaches_to_a_narrowed_call_is_held_to_its_time() -> None:
     begun = mind.inference.generate(ADA, Utterance("gen_1", "ses_1", agent, "", (), 96))
     await anext(begun)
 
-    heard = []
-    with pytest.raises(DelegationEnded):
-        async with asyncio.timeout(5):
-            heard += [event.sequence async for event in thinking.attach(ADA, "gen_1", after=1)]
+    async with asyncio.timeout(5):
+        heard = [event async for event in thinking.attach(ADA, "gen_1", after=1)]
+    assert [event.WhichOneof("event") for event in heard] == ["text", "failed"]
+    assert heard[-1].failed.failure.reason == Reason.ERROR_REASON_DELEGATION_ENDED
+    assert heard[-1].failed.cost.micros_usd == 3
     with pytest.raises(DelegationEnded):
         await anext(thinking.attach(ADA, "gen_1", after=1))
 

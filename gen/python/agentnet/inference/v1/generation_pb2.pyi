@@ -547,7 +547,7 @@ class MonitorTiming(_message.Message):
     rule: _builtins.str
     """The rule's name."""
     status: _builtins.str
-    """"pass", the worst action it took, or "error": it could not judge."""
+    """"pass", the worst action it took, "excused": an override let pass whatever it finds, or "error": it could not judge."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time spent in it."""

@@ -118,7 +118,7 @@ class Criterion(_message.Message):
     @_builtins.property
     def any_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For stop_reason: how the session may end: names of StopReason in lower case such as "policy_blocked". 1 to 8. Without this
-        criterion only "converged" and "max_rounds" are success.
+        criterion only "completed", "converged" and "max_rounds" are success.
         """
 
     def __init__(

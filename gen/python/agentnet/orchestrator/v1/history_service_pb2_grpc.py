@@ -74,7 +74,8 @@ class HistoryServiceServicer:
     def ReplaySession(self, request, context):
         """Runs a session again from its log alone - answers, memory, clock and ids come from it - and says where it comes out
         otherwise.
-        Errors: NOT_FOUND (SESSION_NOT_FOUND); FAILED_PRECONDITION (REPLAY_UNSUPPORTED): task graphs are not replayed.
+        Errors: NOT_FOUND (SESSION_NOT_FOUND, AGENT_NOT_FOUND: of an imported session, import its agents too);
+        FAILED_PRECONDITION (REPLAY_UNSUPPORTED): task graphs are not replayed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

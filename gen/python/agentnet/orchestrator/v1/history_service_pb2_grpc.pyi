@@ -19,7 +19,8 @@ class HistoryServiceStub:
     ReplaySession: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ReplaySessionRequest, _history_service_pb2.ReplaySessionResponse]
     """Runs a session again from its log alone - answers, memory, clock and ids come from it - and says where it comes out
     otherwise.
-    Errors: NOT_FOUND (SESSION_NOT_FOUND); FAILED_PRECONDITION (REPLAY_UNSUPPORTED): task graphs are not replayed.
+    Errors: NOT_FOUND (SESSION_NOT_FOUND, AGENT_NOT_FOUND: of an imported session, import its agents too);
+    FAILED_PRECONDITION (REPLAY_UNSUPPORTED): task graphs are not replayed.
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ForkSessionRequest, _history_service_pb2.ForkSessionResponse]
     """Starts a session that goes on from any place in another one's log, with other agents, models, prompts or policy.
@@ -54,7 +55,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_history_service_pb2.ReplaySessionResponse]:
         """Runs a session again from its log alone - answers, memory, clock and ids come from it - and says where it comes out
         otherwise.
-        Errors: NOT_FOUND (SESSION_NOT_FOUND); FAILED_PRECONDITION (REPLAY_UNSUPPORTED): task graphs are not replayed.
+        Errors: NOT_FOUND (SESSION_NOT_FOUND, AGENT_NOT_FOUND: of an imported session, import its agents too);
+        FAILED_PRECONDITION (REPLAY_UNSUPPORTED): task graphs are not replayed.
         """
 
     @_abc_1.abstractmethod

@@ -86,7 +86,7 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     STOP_REASON_CONVERGED: _StopReason.ValueType  # 1
     """The agents converged."""
     STOP_REASON_MAX_ROUNDS: _StopReason.ValueType  # 2
-    """The rounds ran out."""
+    """The rounds ran out, in a mode that has as many as were asked for: "brainstorm", "debate", "consensus"."""
     STOP_REASON_CANCELLED: _StopReason.ValueType  # 3
     """A caller cancelled it."""
     STOP_REASON_TURN_FAILED: _StopReason.ValueType  # 4
@@ -103,6 +103,8 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     """Nothing new was said any more."""
     STOP_REASON_LIMIT_REACHED: _StopReason.ValueType  # 10
     """A cap of its own limits was reached; stop_measure names it."""
+    STOP_REASON_COMPLETED: _StopReason.ValueType  # 11
+    """All was done that its mode does: "single", "workflow", "competition", "ensemble" and "planning" end so."""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
     """Why a session stopped."""
@@ -112,7 +114,7 @@ STOP_REASON_UNSPECIFIED: StopReason.ValueType  # 0
 STOP_REASON_CONVERGED: StopReason.ValueType  # 1
 """The agents converged."""
 STOP_REASON_MAX_ROUNDS: StopReason.ValueType  # 2
-"""The rounds ran out."""
+"""The rounds ran out, in a mode that has as many as were asked for: "brainstorm", "debate", "consensus"."""
 STOP_REASON_CANCELLED: StopReason.ValueType  # 3
 """A caller cancelled it."""
 STOP_REASON_TURN_FAILED: StopReason.ValueType  # 4
@@ -129,6 +131,8 @@ STOP_REASON_STAGNATED: StopReason.ValueType  # 9
 """Nothing new was said any more."""
 STOP_REASON_LIMIT_REACHED: StopReason.ValueType  # 10
 """A cap of its own limits was reached; stop_measure names it."""
+STOP_REASON_COMPLETED: StopReason.ValueType  # 11
+"""All was done that its mode does: "single", "workflow", "competition", "ensemble" and "planning" end so."""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 @_typing.final
