@@ -32,6 +32,8 @@ import uvloop
 
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, session_pb2
 from services.orchestrator.agents import ACTIVE, Agents
+from services.orchestrator.agents.cache import Versions
+from services.orchestrator.agents.cache import listen as agents_changed
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.forks.effects import Origins
@@ -222,7 +224,9 @@ async def replica(where: Where, processes: dict[str, int], name: str = "bench") 
     ):
         store, tail = PostgresSessionStore(database, log_key=b"bench"), RedisTail(redis, ttl=timedelta(minutes=5))
         experts = [agent_pb2.Agent(name=f"Expert{place}", version="1.0.0", state=ACTIVE) for place in range(AGENTS)]
-        agents = Agents(PostgresAgentStore(database), experts, clock=clock, ids=ids)
+        agent_store = PostgresAgentStore(database)
+        versions = Versions(agent_store, clock)
+        agents = Agents(agent_store, experts, clock=clock, ids=ids, versions=versions)
         turns = Turns(
             agents=agents, inference=model, memory=Forgetful(), tools=ToolWork(Toolless(), Origins(store), clock),
             clock=clock, ids=ids, limits=Limits(96),
@@ -233,7 +237,8 @@ async def replica(where: Where, processes: dict[str, int], name: str = "bench") 
         sessions = Sessions(store, agents, watcher, clock, ids, timedelta(seconds=10))
         with Renewal(where.driver_dsn, name, ttl=TTL, driven=driver.driven):
             async with draining(driver):
-                work = (driver.claim(), listen(where.driver_dsn, driver), tail.listen())
+                hearing = listen(where.driver_dsn, driver), agents_changed(where.dsn, versions), tail.listen()
+                work = (driver.claim(), *hearing)
                 background = [asyncio.create_task(one) for one in work]
                 try:
                     yield Bench(sessions, counting, model, processes, where.admin_dsn)
