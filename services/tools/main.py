@@ -41,9 +41,10 @@ from shared.clock import SystemClock
 from shared.identity import Signer
 from shared.ids import RandomIds
 from shared.monitors.decisions import NAME as DECISIONS
-from shared.monitors.decisions import reporting
+from shared.monitors.decisions import Decided, reporting
 from shared.monitors.enforced import NAME as POLICY
 from shared.monitors.enforced import Enforced, published
+from shared.monitors.violations import recording
 from shared.objects import objects
 from shared.postgres import open_database
 from shared.redis import open_redis
@@ -76,7 +77,14 @@ def main() -> None:
         decisions = await stack.enter_async_context(
             reporting(enforced.reported, channel, signer, "tools", clock=clock, ids=ids)
         )
-        policy = ArgumentPolicy(enforced, strict=settings.strict, note=decisions.note)
+        violations = await stack.enter_async_context(recording(channel, signer, "tools", clock=clock, ids=ids))
+
+        def note(tenant: str, decided: Decided) -> None:
+            decisions.note(tenant, decided)
+            if decided.verdicts:
+                violations.note(tenant, decided)
+
+        policy = ArgumentPolicy(enforced, strict=settings.strict, note=note)
         inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes
         groups = Groups.delegated(settings.cgroup) if settings.cgroup != "none" else None
         sandbox, programs, modules = [

@@ -53,6 +53,7 @@ class ArgumentPolicy:
             Decided(
                 Target.TOOL_ARGUMENTS, text, not stopped, not stopped, named(verdicts),
                 tuple(bundle.label for bundle in held.bundles), call.agent, call.session_id, call.tool, call.arguments,
+                verdicts=tuple(verdicts),
             ),
         )  # fmt: skip
         if stopping:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from zlib import crc32
 
 import grpc
+from opentelemetry.metrics import Counter
 
 from agentnet.policy.v1 import bundle_pb2
 from agentnet.policy.v1 import simulation_service_pb2 as pb
@@ -69,6 +70,7 @@ class Decided:
     truncated: bool = False
     id: str = ""
     at: datetime | None = None
+    verdicts: tuple[Verdict, ...] = ()
 
     @classmethod
     def by(cls, ruling: Ruling, target: Target, text: str, **more: Any) -> Decided:
@@ -141,9 +143,17 @@ class Decisions:
     """Those of one process. `share` says how much of a tenant's is wanted."""
 
     def __init__(
-        self, share: Callable[[str], float], send: Send, *, clock: Clock, ids: Ids, room: Room | None = None
+        self,
+        share: Callable[[str], float],
+        send: Send,
+        *,
+        clock: Clock,
+        ids: Ids,
+        room: Room | None = None,
+        counter: Counter | None = None,
     ) -> None:
         self._share = share
+        self._told = counter or _told
         self._send = send
         self._clock = clock
         self._ids = ids
@@ -195,7 +205,7 @@ class Decisions:
                 tenant, batch = self._taken()
                 try:
                     await self._send(tenant, batch)
-                    _told.add(len(batch), {"outcome": "reported"})
+                    self._told.add(len(batch), {"outcome": "reported"})
                 except asyncio.CancelledError:
                     self._back(tenant, batch)
                     raise
@@ -231,10 +241,10 @@ class Decisions:
             self._characters -= len(self._waiting.popleft()[1].text)
             dropped += 1
         if dropped:
-            _told.add(dropped, {"outcome": "dropped"})
+            self._told.add(dropped, {"outcome": "dropped"})
 
     def _lost(self, count: int, why: str, *, outcome: str = "dropped") -> None:
-        _told.add(count, {"outcome": outcome})
+        self._told.add(count, {"outcome": outcome})
         log.warning("decisions.not_recorded", decisions=count, why=why)
 
 
@@ -251,9 +261,16 @@ async def reporting(
 ) -> AsyncIterator[Decisions]:
     """A service's decisions, told to policy over the mesh while the block runs; what waits at its end is told then."""
     decisions = Decisions(share, reported(channel, signer, service), clock=clock, ids=ids, room=room)
-    async with supervised("decisions", decisions.run):
+    async with telling("decisions", decisions):
+        yield decisions
+
+
+@asynccontextmanager
+async def telling(what: str, decisions: Decisions) -> AsyncIterator[None]:
+    """Tells while the block runs; what waits at its end is told then."""
+    async with supervised(what, decisions.run):
         try:
-            yield decisions
+            yield
         finally:
             await decisions.flush()
 

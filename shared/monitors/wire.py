@@ -17,6 +17,7 @@ _SEVERITIES: Final = {
     bundle_pb2.SEVERITY_MAJOR: Severity.MAJOR,
     bundle_pb2.SEVERITY_SEVERE: Severity.SEVERE,
 }
+SEVERITIES: Final = {severity: message for message, severity in _SEVERITIES.items()}
 ACTIONS: Final = {
     bundle_pb2.RULE_ACTION_ALLOW: Action.ALLOW,
     bundle_pb2.RULE_ACTION_WARN: Action.WARN,
