@@ -2,8 +2,8 @@
 -- tenant's partition, `:every` what it keeps in all widths, with the cosine to the vector of `sought` where that is of the same model.
 
 -- name: columns
-id, place, agent_name, embedding_model, embedding_set, content, content_hash, memory_type, session_id, turn_id, tags, metadata,
-  importance, policy_version, created_at, updated_at, expires_at
+id, content, content_hash, memory_type, agent_name, session_id, turn_id, tags, metadata, importance, created_at, expires_at, updated_at,
+  policy_version, embedding_model, embedding_set, place
 
 -- name: fits
 tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::text[]) = 0 or agent_name = any($3))
@@ -127,10 +127,11 @@ limit $18;
 
 -- name: searching
 -- Generic plans name one partition each and are made once a connection: planning for every search cost more than searching.
--- Without an iterative scan a filter can leave nothing of what the graph found. A planner without statistics would compare all.
+-- Without an iterative scan a filter can leave nothing of what the graph found; in strict order it drops what a later part of the walk
+-- finds nearer, so all is sorted at the end. A planner without statistics would compare all.
 -- The larger the graph, the wider the walk that finds as much of the exact answer: 100 up to 100,000 memories, 250 at a million.
 select set_config('app.tenant', $1, true), set_config('plan_cache_mode', 'force_generic_plan', true),
-  set_config('hnsw.iterative_scan', 'strict_order', true),
+  set_config('hnsw.iterative_scan', 'relaxed_order', true),
   set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true),
   set_config('hnsw.ef_search', (select least(greatest(150 * log(greatest(sum(memories), 1)) - 650, 100), 400)::integer::text
     from memory_count where tenant_id = $1), true);
@@ -139,17 +140,21 @@ select set_config('app.tenant', $1, true), set_config('plan_cache_mode', 'force_
 -- What a filter leaves is compared by the index that suits the filter.
 select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'on', true);
 
+-- name: searching_once
+select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true);
+
 -- name: partition
 select part from generate_series(0, 15) as part where satisfies_hash_partition('memory_word'::regclass, 16, part, $1::text);
 
 -- name: nearest
--- Who has nothing in the graph does not walk it: others' memories may be all that is there.
+-- Who has nothing in the graph does not walk it: others' memories may be all that is there. Under a filter the walk ends with the last
+-- one wanted, and a few more make up for what lay off its way.
 with known as materialized (
   select exists (select from :table_:part where tenant_id = $1 and in_graph and :wide) as graphed)
 select found.*, (select graphed from known) as graphed from (
   (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part
     where (select graphed from known) and in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
-    order by :near <=> $16 limit $17)
+    order by :near <=> $16 limit greatest($17, 20))
   union all
   (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part
     where not in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
@@ -178,15 +183,22 @@ where place = any(array(select held.place from memory_word_:part as held where h
 order by (:near <=> $16) + 0
 limit $17;
 
--- name: worded
--- How many memories hold each word ($18; counted up to $20 unless $19 knows), and the first $23 that fit of the first $22 by BM25
--- of the rarest words whose entries are at most $21; of a word that alone has more, the newest. The first row tells of the words too,
--- and is there if none fits.
-with sought as materialized (select $16::halfvec as vector, $17::text as model),
+-- name: given
+select :columns, 1 - (:near <=> $16) as cosine, in_graph, true as graphed from :table_:part
+where tenant_id = $1 and place = any($26::bigint[]);
+
+-- name: gather
+-- What is near, what is found by words, and what stands around the first $25 of both ($24 on each side), each memory once. The
+-- first row tells in which lists it is, and is there if nothing is found.
+-- How many memories hold each word ($19; counted up to $21 unless $20 knows), and the first $17 that fit of the first $23 by BM25
+-- of the rarest words whose entries are at most $22; of a word that alone has more, the newest.
+with sought as materialized (select $16::halfvec as vector, $18::text as model),
+  walked as materialized (:walked),
+  near as materialized (select *, row_number() over (order by cosine desc) as nth from walked order by cosine desc limit $17),
   counted as materialized (
     select word, nth, coalesce(known, (select count(*) from (select from memory_word_:part as held
-      where held.tenant_id = $1 and held.word = asked.word limit $20) as first)) as holding
-    from unnest($18::text[], $19::bigint[]) with ordinality as asked (word, known, nth)),
+      where held.tenant_id = $1 and held.word = asked.word limit $21) as first)) as holding
+    from unnest($19::text[], $20::bigint[]) with ordinality as asked (word, known, nth)),
   kept as materialized (
     select coalesce(sum(memories), 0)::bigint as memories, coalesce(sum(words), 0)::bigint as words
     from memory_count where tenant_id = $1),
@@ -200,37 +212,52 @@ with sought as materialized (select $16::halfvec as vector, $17::text as model),
     from affordable,
       -- Each word is looked up by itself, whatever the planner knows of the table.
       lateral (select place, times, length from memory_word_:part as held
-        where held.tenant_id = $1 and held.word = affordable.word order by place desc limit $21) as held
-    where entries <= $21 or nth = 1
-    group by place order by score desc, place limit $22),
+        where held.tenant_id = $1 and held.word = affordable.word order by place desc limit $22) as held
+    where entries <= $22 or nth = 1
+    group by place order by score desc, place limit $23),
   best as materialized (select array(select place from scored) as places),
-  fitting as (
+  worded as materialized (
     select held.*, row_number() over () as nth from (
       select * from :every as every where :fits and place = any((select places from best)::bigint[])
-      order by array_position((select places from best), place) limit $23) as held)
-select fitting.*, kept.memories, kept.words, told.*
-from kept left join fitting on true left join lateral (
-  select array(select holding from counted order by nth) as holding,
-    (select max(entries) from affordable where entries <= $21 or affordable.nth = 1)::bigint as entries) as told
-  on coalesce(fitting.nth, 1) = 1;
-
--- name: around
-with sought as materialized (select $7::halfvec as vector, $8::text as model)
-select chosen.place as beside, side.*
-from unnest($2::bigint[], $3::text[], $4::timestamptz[]) as chosen (place, session_id, created_at),
-  lateral (
-    (select -row_number() over (order by created_at desc, place desc) as distance, earlier.* from (
-      select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
-        and every.session_id <> '' and (every.created_at, every.place) < (chosen.created_at, chosen.place)
-        and (expires_at is null or expires_at > $6)
-      order by created_at desc, every.place desc limit $5) as earlier)
+      order by array_position((select places from best), place) limit $17) as held),
+  chosen as materialized (
+    select place, session_id, created_at, min(nth) as nth from (
+      select place, session_id, created_at, nth from near where nth <= $25
+      union all select place, session_id, created_at, $17 + nth from worded where nth <= $25) as first
+    where session_id <> '' group by place, session_id, created_at),
+  beside as materialized (
+    select chosen.place as beside, chosen.nth, side.*
+    from chosen, lateral (
+      (select -row_number() over (order by created_at desc, place desc) as distance, earlier.* from (
+        select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
+          and every.session_id <> '' and (every.created_at, every.place) < (chosen.created_at, chosen.place)
+          and (expires_at is null or expires_at > $2)
+        order by created_at desc, every.place desc limit $24) as earlier)
+      union all
+      (select row_number() over (order by created_at, place) as distance, later.* from (
+        select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
+          and every.session_id <> '' and (every.created_at, every.place) > (chosen.created_at, chosen.place)
+          and (expires_at is null or expires_at > $2)
+        order by created_at, every.place limit $24) as later)) as side),
+  told as (
+    select array(select place from near order by nth) as near, array(select place from worded order by nth) as worded,
+      (select coalesce(bool_or(graphed), false) from walked) as graphed,
+      (select count(*) from walked where in_graph) as walked,
+      lines.*, kept.memories, kept.words, array(select holding from counted order by nth) as holding,
+      (select max(entries) from affordable where entries <= $22 or affordable.nth = 1)::bigint as entries
+    from kept, (select array_agg(beside order by distance, nth) as besides, array_agg(distance order by distance, nth) as distances,
+      array_agg(place order by distance, nth) as neighbours from beside) as lines)
+select shown.*, told.* from (select true) as always
+left join (
+  select *, row_number() over () as nth from (
+    select :columns, cosine from near
     union all
-    (select row_number() over (order by created_at, place) as distance, later.* from (
-      select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
-        and every.session_id <> '' and (every.created_at, every.place) > (chosen.created_at, chosen.place)
-        and (expires_at is null or expires_at > $6)
-      order by created_at, every.place limit $5) as later)
-  ) as side;
+    select :columns, cosine from worded where not exists (select from near where near.place = worded.place)
+    union all
+    (select distinct on (place) :columns, cosine from beside
+      where not exists (select from near where near.place = beside.place)
+        and not exists (select from worded where worded.place = beside.place) order by place)) as each) as shown on true
+left join told on coalesce(shown.nth, 1) = 1;
 
 -- name: similar_words
 with recursive known as (

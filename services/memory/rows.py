@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
@@ -12,16 +12,17 @@ import numpy as np
 from pgvector import HalfVector
 
 from services.memory.errors import EmbeddingWidthInvalid
-from services.memory.store import WIDTHS, Filter, Memory, MemoryType, Vector
+from services.memory.store import WIDTHS, Filter, Found, Memory, MemoryType, Vector
 from shared.postgres import Queries, load_queries
 
 # Widths with a table of their own. All others share one, whose vectors are cast to the width that is asked for.
 _TYPES: Final = {kind.value: kind for kind in MemoryType}
 _TABLES: Final = {384: "memory_episode_384", 1536: "memory_episode"}
-# Columns in the order of the fields: one search makes two hundred memories.
+# Columns in the order of the fields, as `:columns` has them: one search makes two hundred memories.
 _FIELDS: Final = ["agent_name" if name == "agent" else name for name in Memory._fields]
 _TYPE: Final = _FIELDS.index("memory_type")
 _TAGS: Final = _FIELDS.index("tags")
+_COLUMNS: Final = len(_FIELDS)
 _values: Final = itemgetter(*_FIELDS)
 
 
@@ -30,6 +31,11 @@ def queries() -> Queries:
     found = load_queries(Path(__file__).with_name("queries.sql"))
     shared = {f":{name}": found.pop(name) for name in ("every", "columns", "fits")}
     cosine = found.pop("cosine")
+    gather, given = found.pop("gather"), found.pop("given")
+    found |= {
+        "gather": gather.replace(":walked", found["nearest"].rstrip(";")),
+        "gather_given": gather.replace(":walked", given.rstrip(";")),
+    }
     made = Queries()
     for name, text in found.items():
         if ":table" in text or ":every" in text:
@@ -90,6 +96,15 @@ def width_of(vector: Vector) -> int:
 
 def memory_of(row: Any) -> Memory:
     """A row of the view or of a table."""
-    values = list(_values(row))
-    values[_TYPE], values[_TAGS] = _TYPES[values[_TYPE]], tuple(values[_TAGS])
-    return Memory._make(values)
+    return _memory(_values(row))
+
+
+def found_of(row: Any) -> Found:
+    """A row of a search: the columns in their order, then the cosine."""
+    return Found(_memory(row[:_COLUMNS]), row[_COLUMNS] or 0.0)
+
+
+def _memory(values: Sequence[Any]) -> Memory:
+    made = list(values)
+    made[_TYPE], made[_TAGS] = _TYPES[made[_TYPE]], tuple(made[_TAGS])
+    return Memory._make(made)

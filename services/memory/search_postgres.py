@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
 from services.memory.common import CommonWords
-from services.memory.rows import conditions, half, memory_of, queries, width_of
-from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Memory, Probe, Vector
+from services.memory.rows import conditions, found_of, half, queries, width_of
+from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Probe, Vector
 from services.memory.words import tag_word
 from shared.postgres import Connection, Database
 
@@ -41,43 +42,27 @@ class PostgresSearch:
         self, tenant: str, vector: Vector, chosen: Filter, *, now: datetime, limit: int, model: str
     ) -> Sequence[Found]:
         """By cosine similarity, best first."""
-        width = width_of(vector)
+        given = (*conditions(tenant, chosen, now), half(vector), limit, model)
         async with self._database.transaction() as connection:
-            at = (width, await self._begun(connection, tenant))
-            return await _nearest(connection, at, (*conditions(tenant, chosen, now), half(vector), limit, model))
+            search = _Search(connection, width_of(vector), await self._begun(connection, tenant), given)
+            return [found_of(row) for row in await search.nearest()]
 
     async def gather(self, tenant: str, probe: Probe, chosen: Filter, now: datetime) -> Gathered:
         """The nearest by meaning, the best by words, and what stands around the first of both."""
         width = width_of(probe.vector) if probe.vector else WIDTHS[0]
-        given = (*conditions(tenant, chosen, now), half(probe.vector) if probe.vector else None)
-        async with self._database.transaction() as connection:
-            at = (width, await self._begun(connection, tenant))
-            worded, corpus = await self._worded(connection, at, probe, (*given, probe.model), now)
-            near = await _nearest(connection, at, (*given, probe.limit, probe.model)) if probe.vector else []
-            pool = {one.memory.place: one for one in (*near, *worded)}
-            first = {one.memory.place: one.memory for one in (*near[:_FIRST], *worded[:_FIRST])}
-            beside = await _around(connection, at, probe, list(first.values()), given, pool=pool)
-        return Gathered(list(pool.values()), beside, corpus)
-
-    async def _worded(
-        self, connection: Connection, at: tuple[int, int], probe: Probe, given: tuple[object, ...], now: datetime
-    ) -> tuple[Sequence[Found], Corpus]:
-        """The best by words, and what is known of the words."""
-        tenant: Any = given[0]
+        vector = half(probe.vector) if probe.vector else None
+        given = (*conditions(tenant, chosen, now), vector, probe.limit, probe.model)
         words = list(dict.fromkeys(probe.words))
-        query = _of_part(f"worded_{at[0]}", at[1])
-        sought = (*given, words, self._common.known(tenant, words, now), _HOLDING, _POSTINGS)
-        rows = await connection.fetch(query, *sought, probe.limit * _SPARE, probe.limit)
+        known = self._common.known(tenant, words, now)
+        async with self._database.transaction() as connection:
+            search = _Search(connection, width, await self._begun(connection, tenant), given)
+            rows = await search.gathered(words, known, probe.reach)
         told = rows[0]
-        found = _placed(rows)
-        if len(found) < probe.limit < (told["entries"] or 0) // _SPARE:
-            # The filter left too few of the best: try all that hold a word.
-            found = _placed(await connection.fetch(query, *sought, None, probe.limit))
-        holding = dict(zip(words, told["holding"], strict=True))
-        self._common.note(tenant, holding.items(), now)
-        memories = told["memories"]
-        length = told["words"] / memories if memories else 1.0
-        return found, Corpus(memories, length, holding)
+        corpus = _corpus(told, words)
+        self._common.note(tenant, corpus.holding.items(), now)
+        found = {one.memory.place: one for one in map(found_of, rows)} if told["near"] or told["worded"] else {}
+        pool = [found[place] for place in dict.fromkeys((*told["near"], *told["worded"]))]
+        return Gathered(pool, _lines(told, found), corpus)
 
     async def _begun(self, connection: Connection, tenant: str) -> int:
         """Sets the transaction up and tells the tenant's partition."""
@@ -89,66 +74,93 @@ class PostgresSearch:
         return self._parts[tenant]
 
 
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One search in its transaction. `given` begins all its queries: the filter, the vector, limit, model."""
+
+    connection: Connection
+    width: int
+    part: int
+    given: tuple[Any, ...]
+
+    async def nearest(self) -> Sequence[Any]:
+        """Rows, the nearest first."""
+        rows = await self._compared()
+        if rows is None:
+            rows = await self._fetched("nearest")
+            if not rows or (rows[0]["graphed"] and sum(row["in_graph"] for row in rows) < self._limit):
+                rows = await self._exact()
+        return sorted(rows, key=lambda row: -row["cosine"])[: self._limit]
+
+    async def gathered(self, words: Sequence[str], known: Sequence[int | None], reach: int) -> Sequence[Any]:
+        """What ranking needs, in one statement unless a filter leaves too little; the first row tells of the others."""
+        sought, around = (words, known, _HOLDING, _POSTINGS), (reach, _FIRST)
+        spare = self._limit * _SPARE
+        rows: Sequence[Any] = ()
+        compared = [] if self.given[15] is None else await self._compared()
+        if compared is None:
+            rows = await self._fetched("gather", *sought, spare, *around)
+            told = rows[0]
+            if not told["near"] or (told["graphed"] and told["walked"] < self._limit):
+                compared = await self._exact()
+        if compared is not None:
+            places = [row["place"] for row in compared]
+            await self.connection.execute(_SQL["searching_once"])
+            rows = await self._fetched("gather_given", *sought, spare, *around, places)
+        told = rows[0]
+        if len(told["worded"]) < self._limit < (told["entries"] or 0) // _SPARE:
+            # The filter left too few of the best: try all that hold a word.
+            rows = await self._fetched("gather_given", *sought, None, *around, told["near"])
+        return rows
+
+    @property
+    def _limit(self) -> int:
+        limit: int = self.given[16]
+        return limit
+
+    async def _compared(self) -> Sequence[Any] | None:
+        """What comparing one by one finds; None where a graph is to be walked."""
+        # One session or turn is few memories: the graph would be walked to its end in vain.
+        if self.width not in GRAPHS or self.given[7] or self.given[11]:
+            return await self._exact()
+        tag = await self._rare_tag()
+        return None if tag is None else await self._fetched("tagged", tag)
+
+    async def _exact(self) -> Sequence[Any]:
+        """No graph, a narrow filter, or a walk that ended before enough fitted. Looking at everything is exact."""
+        await self.connection.execute(_SQL["searching_all"])
+        return await self._fetched("exact")
+
+    async def _rare_tag(self) -> str | None:
+        """The tag of the filter that fewest have, as the index has it; None where all of them are common."""
+        tags = self.given[4]
+        if not tags or self.given[14]:
+            return None
+        words = [tag_word(tag) for tag in tags]
+        found: str | None = await self.connection.fetchval(
+            _of_part("rarest_tag", self.part), self.given[0], words, _TAGGED
+        )
+        return found
+
+    async def _fetched(self, name: str, *more: object) -> Sequence[Any]:
+        return await self.connection.fetch(_of_part(f"{name}_{self.width}", self.part), *self.given, *more)
+
+
 @cache
 def _of_part(name: str, part: int) -> str:
     return _SQL[name].replace(":part", str(part))
 
 
-async def _nearest(connection: Connection, at: tuple[int, int], given: tuple[object, ...]) -> Sequence[Found]:
-    width, part = at
-    limit: Any = given[16]
-    # One session or turn is few memories: the graph would be walked to its end in vain.
-    few = given[7] or given[11]
-    if not few and (tag := await _rare_tag(connection, part, given)):
-        return _found(await connection.fetch(_of_part(f"tagged_{width}", part), *given, tag))
-    if width in GRAPHS and not few:
-        rows = await connection.fetch(_of_part(f"nearest_{width}", part), *given)
-        if rows and (not rows[0]["graphed"] or sum(row["in_graph"] for row in rows) >= limit):
-            return _found(sorted(rows, key=lambda row: -row["cosine"])[:limit])
-    # No graph, a narrow filter, or a walk that ended before enough fitted. Looking at everything is exact.
-    await connection.execute(_SQL["searching_all"])
-    return _found(await connection.fetch(_of_part(f"exact_{width}", part), *given))
+def _corpus(told: Any, words: Sequence[str]) -> Corpus:
+    memories = told["memories"]
+    length = told["words"] / memories if memories else 1.0
+    return Corpus(memories, length, dict(zip(words, told["holding"], strict=True)))
 
 
-async def _rare_tag(connection: Connection, part: int, given: tuple[object, ...]) -> str | None:
-    """The tag of the filter that fewest have, as the index has it; None where all of them are common."""
-    tags: Any = given[4]
-    if not tags or given[14]:
-        return None
-    words = [tag_word(tag) for tag in tags]
-    found: str | None = await connection.fetchval(_of_part("rarest_tag", part), given[0], words, _TAGGED)
-    return found
-
-
-async def _around(
-    connection: Connection,
-    at: tuple[int, int],
-    probe: Probe,
-    first: Sequence[Memory],
-    given: tuple[object, ...],
-    *,
-    pool: Mapping[int, Found],
-) -> dict[int, list[tuple[int, Found]]]:
+def _lines(told: Any, found: Mapping[int, Found]) -> dict[int, list[tuple[int, Found]]]:
     """By place: the neighbours, each with its offset, in their order."""
-    asked = [one for one in first if one.session_id]
-    if not asked or not probe.reach:
-        return {}
-    tenant, now = given[:2]
-    rows = await connection.fetch(
-        _of_part(f"around_{at[0]}", at[1]), tenant, [one.place for one in asked], [one.session_id for one in asked],
-        [one.created_at for one in asked], probe.reach, now, given[15], probe.model,
-    )  # fmt: skip
-    others = {row["place"]: row for row in rows if row["place"] not in pool}
-    made = {**pool, **dict(zip(others, _found(others.values()), strict=True))}
     lines: dict[int, list[tuple[int, Found]]] = {}
-    for row in sorted(rows, key=lambda row: row["distance"]):
-        lines.setdefault(row["beside"], []).append((row["distance"], made[row["place"]]))
+    rows = (told["besides"] or (), told["distances"] or (), told["neighbours"] or ())
+    for place, distance, neighbour in zip(*rows, strict=True):
+        lines.setdefault(place, []).append((distance, found[neighbour]))
     return lines
-
-
-def _placed(rows: Sequence[Any]) -> list[Found]:
-    return _found(row for row in rows if row["place"] is not None)
-
-
-def _found(rows: Iterable[Any]) -> list[Found]:
-    return [Found(memory_of(row), row["cosine"] or 0.0) for row in rows]

@@ -60,8 +60,7 @@ class Entry:
     vector: Vector
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A memory and how near it is: 0 when no vector was compared."""
 
     memory: Memory

@@ -8,7 +8,7 @@ rest is grown of them: two sentences in one, with a vector between theirs.
 
 Memories are real sentences: those of the documentation in the installed packages, embedded by the mesh's own model (slow, about
 a hundred a second: `--save` keeps them in a folder and takes them from there the next time). Questions are sentences that were not stored. Everything
-runs as the service does it: its role, row level security, its store, beside fifty small tenants. `--peers` adds FAISS, Chroma and
+runs as the service does it: its role, row level security, its store, its collections of garbage, beside fifty small tenants. `--peers` adds FAISS, Chroma and
 Qdrant in memory where they are installed.
 """
 
@@ -40,6 +40,7 @@ from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.texts import query_words
 from shared.ids import RandomIds
 from shared.postgres import Database, open_database
+from shared.rpc.server import settle
 from tests.bench import memory_bulk, memory_peers
 from tests.support.plain_embedder import EmbeddedEmbedder
 from tests.support.postgres import running_cluster
@@ -221,6 +222,7 @@ async def _searched(
     database: Database, size: int, texts: list[str], vectors: Any, probes: tuple[list[str], Any], near: list[set[int]]
 ) -> list[str]:  # fmt: skip
     questions, asked = probes
+    settle()
     store = PostgresMemoryStore(database)
     embedder = EmbeddedEmbedder()
     at_text = {text: at for at, text in enumerate(texts)}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
+from collections.abc import Sequence
 
 import pytest
 from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
-from services.memory import common, rank, search_postgres
+from services.memory import common, rank, search_postgres, store_postgres
 from services.memory.store import Entry, Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.texts import query_words
@@ -34,7 +36,7 @@ async def test_a_search_is_planned_once_a_connection_and_counts_common_words_onc
             assert found.corpus.holding == {"one": 1}
             await store.add(tenant, [entry("one more", session_id="t")])
         plans = await database.statement(_PLANNED)
-    assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0)] * 3
+    assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0)]
 
 
 @pytest.mark.parametrize(("memories", "walk"), [(0, "100"), (100_000, "100"), (1_000_000, "250"), (10**9, "400")])
@@ -81,6 +83,35 @@ async def test_a_search_by_a_rare_tag_looks_at_what_has_it_and_walks_no_graph(po
     assert walks == []
     assert [row["word"] for row in left] == ["#common", "#late", "#rare"]
     assert both.tags == ("rare", "common")
+
+
+async def test_what_a_later_part_of_the_walk_finds_nearer_is_found_under_a_filter(
+    postgres: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_postgres, "_TAGGED", 0)
+    monkeypatch.setattr(store_postgres, "_FRESH", 0)
+    monkeypatch.setitem(
+        search_postgres._SQL, "searching", search_postgres._SQL["searching"].replace("650, 100)", "650, 10)")
+    )
+    chance = random.Random(1)
+    async with open_database(postgres.dsn("memory"), pool=1, prepare=register_vector, stateless=True) as database:
+        store = PostgresMemoryStore(database)
+        many = [tuple(chance.gauss(0, 1) for _ in range(384)) for _ in range(400)]
+        tags = [("rare",) if at % 25 == 0 else () for at in range(400)]
+        await store.add(tenant, [Entry(memory(str(at), tags=tags[at]), many[at]) for at in range(400)])
+        await store.tend(tenant)
+        shares = []
+        for _ in range(20):
+            asked = tuple(chance.gauss(0, 1) for _ in range(384))
+            found = await store.nearest(tenant, asked, Filter(tags=("rare",)), now=NOW, limit=5)
+            nearest = sorted(range(0, 400, 25), key=lambda at: -_cosine(many[at], asked))[:5]
+            assert [one.cosine for one in found] == sorted((one.cosine for one in found), reverse=True)
+            shares.append(len({one.memory.content for one in found} & {str(at) for at in nearest}) / 5)
+    assert sum(shares) / len(shares) > 0.98
+
+
+def _cosine(first: Sequence[float], second: Sequence[float]) -> float:
+    return sum(one * other for one, other in zip(first, second, strict=True)) / math.hypot(*first) / math.hypot(*second)
 
 
 @pytest.mark.heavy
