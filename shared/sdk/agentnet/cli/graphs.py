@@ -80,7 +80,8 @@ def _read(file: Path) -> TaskGraph:
         found = TaskGraph.from_file(file)
         found.validate()
     except (InvalidGraph, OSError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        why = f"{file}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        err.print(f"[red]error:[/] {escape(why)}", soft_wrap=True)
         raise typer.Exit(1) from None
     return found
 
