@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from services.inference.errors import PolicyBlocked, PolicyUnavailable
+from services.inference.errors import CallApprovalRequired, PolicyBlocked, PolicyUnavailable
 from services.inference.numbers import with_number_rules
 from services.inference.peers import Payer, PolicyPeer
 from services.inference.sentences import SentenceRules, with_sentence_rules
@@ -18,7 +18,7 @@ from shared.monitors.decisions import Decided, Decisions, Heard, named
 from shared.monitors.enforced import Enforced
 from shared.monitors.finished import FinishedMonitor, Status, Tally, with_whole_rules
 from shared.monitors.pipeline import Outcome
-from shared.monitors.rules import EXCUSED, RANK, Bundle, Rule, RuleType, Target, Verdict
+from shared.monitors.rules import EXCUSED, RANK, Action, Bundle, Rule, RuleType, Target, Verdict
 from shared.monitors.stream import CompiledRule, Ruling, StreamMonitor, compile_rules, judge, statuses
 from shared.monitors.windowed import WindowedMonitor
 
@@ -294,6 +294,20 @@ async def report(policy: PolicyPeer, payer: Payer, verdicts: Sequence[Verdict], 
 def blocked(ruling: Ruling, what: str) -> PolicyBlocked:
     """The error that says which rule stopped it."""
     return stopped_by(max(ruling.verdicts, key=lambda one: RANK.index(one.action)), what)
+
+
+def call_blocked(ruling: Ruling, tool: str) -> PolicyBlocked:
+    """The same of the arguments of a tool: where leave would help, how to get it."""
+    verdict = max(ruling.verdicts, key=lambda one: RANK.index(one.action))
+    if verdict.action is not Action.REQUIRE_APPROVAL:
+        return stopped_by(verdict, "a tool's arguments")
+    rule = verdict.rule.name
+    return CallApprovalRequired(
+        f"calling {tool} with these arguments waits for approval, by {rule}: an operator makes an override for "
+        "that with CreateOverride (POST /v1/overrides); make the same generation, under another id, with its token as "
+        "override_token",
+        rule=rule, rules=rule, bundle=verdict.bundle, tool=tool,
+    )  # fmt: skip
 
 
 def stopped_by(verdict: Verdict, what: str) -> PolicyBlocked:

@@ -54,6 +54,12 @@ class PolicyBlocked(FailedPrecondition):
     reason = Reason.ERROR_REASON_POLICY_BLOCKED
 
 
+class CallApprovalRequired(PolicyBlocked):
+    """A rule lets a tool be called with these arguments only with an override for it. The facts name the rule."""
+
+    reason = Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
+
+
 class PolicyUnavailable(Unavailable):
     """No policy was ever received and this mesh is strict."""
 

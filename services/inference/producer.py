@@ -12,7 +12,7 @@ from agentnet.inference.v1.generation_pb2 import ANSWER_SOURCE_RECORDING
 from services.inference import events, structured
 from services.inference.breakers import Breakers
 from services.inference.course import Course, Step
-from services.inference.enforcement import Guard, blocked, report, stopped_by
+from services.inference.enforcement import Guard, blocked, call_blocked, report, stopped_by
 from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancelled, OutputInvalid, ProviderTimeout
 from services.inference.generation import Generation
 from services.inference.numbers import NumberRules
@@ -279,7 +279,7 @@ class Producer:
         for verdict in ruling.verdicts:
             self._judged(verdict)
         if ruling.blocked:
-            raise blocked(ruling, "a tool's arguments")
+            raise call_blocked(ruling, tool.name)
         released = replace(tool, arguments=ruling.text)
         self._transcript.tools_shown.append(released)
         self.generation.append(events.tool_call(index, released))

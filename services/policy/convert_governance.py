@@ -31,6 +31,16 @@ def new_override(request: pb.CreateOverrideRequest) -> dict[str, Any]:
         "session_id": fields.text(request.session_id, "session_id", limit=64),
         "reason": fields.required(request.reason, "reason", limit=500),
         "ttl": ttl,
+        "tool": fields.text(request.tool, "tool", limit=64),
+    }
+
+
+def override_use(request: pb.UseOverrideRequest) -> dict[str, str]:
+    return {
+        "token": fields.required(request.token, "token", limit=4096),
+        "agent": fields.text(request.agent, "agent", limit=100),
+        "session_id": fields.text(request.session_id, "session_id", limit=64),
+        "tool": fields.text(request.tool, "tool", limit=64),
     }
 
 
@@ -51,6 +61,7 @@ def override(one: Override) -> pb.Override:
         expire_time=instant(one.expires_at),
         revoke_time=instant(one.revoked_at) if one.revoked_at else None,
         uses=one.uses,
+        tool=one.tool,
     )
 
 

@@ -30,7 +30,7 @@ class PostgresGovernance:
         async with self._database.tenant(tenant) as connection:
             await connection.execute(
                 _SQL["add_override"], tenant, override.id, list(override.rules), override.agent, override.session_id,
-                override.reason, override.issued_by, override.created_at, override.expires_at,
+                override.reason, override.issued_by, override.created_at, override.expires_at, override.tool,
             )  # fmt: skip
 
     async def override(self, tenant: str, override_id: str) -> Override | None:
@@ -180,6 +180,7 @@ def _override(row: Any) -> Override:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
         uses=row["uses"],
+        tool=row["tool"],
     )
 
 

@@ -90,8 +90,9 @@ class Judge:
         overridden: frozenset[str] = frozenset()
         if question.override_token:
             overridden = await self._overrides.excused(
-                tenant, question.override_token, by=by, agent=question.agent, session_id=question.session_id
-            )
+                tenant, question.override_token, by=by, agent=question.agent, session_id=question.session_id,
+                tool=question.call.tool if question.call else "",
+            )  # fmt: skip
         outcome = await self._under(bundles, tenant, question, overridden)
         if not (question.names or question.sentence):
             await self._remember(tenant, question, outcome)

@@ -1,8 +1,9 @@
-"""Overrides: a signed excuse from some rules, for one tenant, for a time, perhaps for one agent or session only.
+"""Overrides: a signed excuse from some rules, for one tenant, for a time, perhaps for one agent, session or tool only.
 
-For false positives: an operator gives a token out, whoever holds it sends it along, the rules it names let pass what
-they find, and every use is in the audit trail. A token is a JWT signed with this service's Ed25519 key, so that
-enforcement points can check it with the mesh's public keys; taking one back is seen by this service at once.
+For false positives, and for calls of tools that wait for leave: an operator gives a token out, whoever holds it sends
+it along, the rules it names let pass what they find, and every use is in the audit trail. A token is a JWT signed with
+this service's Ed25519 key, so that enforcement points can check it with the mesh's public keys; taking one back is seen
+by this service at once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _CLAIMS: Final = ["exp", "jti", "tenant", "rules"]
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One excuse. Empty agent and session mean any."""
+    """One excuse. Empty agent, session and tool mean any."""
 
     id: str
     rules: tuple[str, ...]
@@ -42,6 +43,7 @@ class Override:
     expires_at: datetime
     revoked_at: datetime | None = None
     uses: int = 0
+    tool: str = ""
 
 
 class OverrideStore(Protocol):
@@ -84,12 +86,13 @@ class Overrides:
         self._ids = ids
 
     async def create(
-        self, tenant: str, by: str, *, rules: Sequence[str], agent: str, session_id: str, reason: str, ttl: timedelta
-    ) -> tuple[Override, str]:
+        self, tenant: str, by: str, *, rules: Sequence[str], agent: str, session_id: str, reason: str, ttl: timedelta,
+        tool: str = "",
+    ) -> tuple[Override, str]:  # fmt: skip
         """A new override and its token, which is told only this once. Raises RuleUnknown."""
         _refuse_unknown(rules, await self._rule_names(tenant))
         now = self._clock.now()
-        made = Override(self._ids.new("ovr"), tuple(rules), agent, session_id, reason, by, now, now + ttl)
+        made = Override(self._ids.new("ovr"), tuple(rules), agent, session_id, reason, by, now, now + ttl, tool=tool)
         await self._store.add_override(tenant, made)
         await self._audit.record(tenant, by, "override.create", made.id, rules=list(rules), reason=reason)
         claims = {
@@ -111,7 +114,9 @@ class Overrides:
     async def every(self, tenant: str) -> Sequence[Override]:
         return await self._store.overrides(tenant)
 
-    async def excused(self, tenant: str, token: str, *, by: str, agent: str, session_id: str) -> frozenset[str]:
+    async def excused(
+        self, tenant: str, token: str, *, by: str, agent: str, session_id: str, tool: str = ""
+    ) -> frozenset[str]:
         """The rules a token excuses here and now; counts and audits it. Raises OverrideInvalid and OverrideExpired."""
         claims = self._claims(tenant, token)
         name = str(claims["jti"])
@@ -120,8 +125,10 @@ class Overrides:
             raise OverrideInvalid("the override was taken back", override_id=name)
         if found.agent not in ("", agent) or found.session_id not in ("", session_id):
             raise OverrideInvalid("the override is for another agent or session", override_id=name)
+        if found.tool not in ("", tool):
+            raise OverrideInvalid(f"the override is for calls of {found.tool} only", override_id=name)
         await self._store.count_use(tenant, name)
-        await self._audit.record(tenant, by, "override.use", name, agent=agent, session_id=session_id)
+        await self._audit.record(tenant, by, "override.use", name, agent=agent, session_id=session_id, tool=tool)
         return frozenset(found.rules)
 
     def _claims(self, tenant: str, token: str) -> dict[str, Any]:

@@ -29,5 +29,10 @@ class OverrideService(rpc.OverrideServiceServicer):
         found = await self._overrides.revoke(caller.tenant_id, caller.subject, fields.identifier(request.id, "id"))
         return pb.RevokeOverrideResponse(override=convert.override(found))
 
+    async def UseOverride(self, request: pb.UseOverrideRequest, context: Any) -> pb.UseOverrideResponse:
+        caller, given = current(), convert.override_use(request)
+        rules = await self._overrides.excused(caller.tenant_id, by=caller.subject, **given)
+        return pb.UseOverrideResponse(rules=sorted(rules))
+
     async def ListOverrides(self, request: pb.ListOverridesRequest, context: Any) -> pb.ListOverridesResponse:
         return convert.overrides_response(request, await self._overrides.every(current().tenant_id))

@@ -178,6 +178,10 @@ def asked(request: pb.InvokeToolRequest, tool: Tool) -> Request:
     )
 
 
+def override_token(request: pb.InvokeToolRequest) -> str:
+    return fields.text(request.override_token, "override_token", limit=4096)
+
+
 def artefact(request: artefact_pb2.GetToolArtefactRequest) -> tuple[str, str]:
     name = fields.matching(request.name, "name", ARTEFACT_NAME, form="the name of an artefact")
     return fields.identifier(request.invocation_id, "invocation_id"), name

@@ -145,6 +145,12 @@ class PolicyBlocked(FailedPrecondition):
     reason = Reason.ERROR_REASON_POLICY_BLOCKED
 
 
+class CallApprovalRequired(FailedPrecondition):
+    """Rules let the call pass only with an override for them. The facts name them and what the override must fit."""
+
+    reason = Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
+
+
 class PolicyUnavailable(Unavailable):
     """No policy has been received yet and this mesh is strict."""
 

@@ -54,8 +54,10 @@ Quarantine = Callable[[Principal, Tool, str], Awaitable[object]]
 
 
 class Policy(Protocol):
-    def check(self, tenant: str, call: Call) -> None:
-        """Raises PolicyBlocked and PolicyUnavailable."""
+    async def check(self, tenant: str, call: Call, *, override: str = "") -> None:
+        """Raises PolicyBlocked, CallApprovalRequired, PolicyUnavailable, and policy's OVERRIDE_INVALID and
+        OVERRIDE_EXPIRED.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,10 @@ class Flow:
     def new_invocation(self) -> str:
         return self._ids.new("inv")
 
-    async def admit(self, caller: Principal, request: Request) -> None:
-        """Everything that can be said before it runs; counts it against the rates. Raises what the contract names."""
+    async def admit(self, caller: Principal, request: Request, *, override: str = "") -> None:
+        """Everything that can be said before it runs; counts it against the rates. `override` is a token that excuses
+        rules. Raises what the contract names.
+        """
         tool = request.tool
         _check_grant(caller, tool)
         permission = self._authorizer.authorize(caller, tool, agent=request.agent)
@@ -134,7 +138,7 @@ class Flow:
         if self._policy:
             roles = tuple(sorted(caller.roles))
             call = Call(tool.name, request.arguments, request.agent, roles, request.session_id)
-            self._policy.check(caller.tenant_id, call)
+            await self._policy.check(caller.tenant_id, call, override=override)
 
     async def run(self, caller: Principal, request: Request, invocation_id: str, printed: Printed) -> Outcome:
         """Runs an admitted request and writes it down, however it ends."""

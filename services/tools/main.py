@@ -22,6 +22,8 @@ from services.tools.http_api import HttpExecutor
 from services.tools.isolation import FUNCTIONS, MODULES, PROGRAMS
 from services.tools.mcp_servers import McpExecutor
 from services.tools.modules import ModuleExecutor
+from services.tools.overrides import NAME as OVERRIDES
+from services.tools.overrides import GrpcOverrides
 from services.tools.permissions import ToolAuthorizer
 from services.tools.policy import ArgumentPolicy, Held
 from services.tools.programs import ProgramExecutor
@@ -67,7 +69,9 @@ def main() -> None:
         database = await stack.enter_async_context(open_database(dsn, pool=settings.postgres_pool))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         channel = await stack.enter_async_context(
-            mesh_channel(settings.mesh_address, services=(POLICY, DECISIONS, MEMORY), tls=settings.tls_folder)
+            mesh_channel(
+                settings.mesh_address, services=(POLICY, OVERRIDES, DECISIONS, MEMORY), tls=settings.tls_folder
+            )
         )
         if settings.identity_private_key is None:
             raise ValueError("tools needs AGENTNET_IDENTITY_PRIVATE_KEY")
@@ -84,7 +88,7 @@ def main() -> None:
             if decided.verdicts:
                 violations.note(tenant, decided)
 
-        policy = ArgumentPolicy(enforced, strict=settings.strict, note=note)
+        policy = ArgumentPolicy(enforced, strict=settings.strict, overrides=GrpcOverrides(channel), note=note)
         inside, most = runtime_isolation(settings.runtime_class), settings.max_sandboxes
         groups = Groups.delegated(settings.cgroup) if settings.cgroup != "none" else None
         sandbox, programs, modules = [

@@ -132,7 +132,7 @@ class ToolService(rpc.ToolServiceServicer):
         name, version = convert.reference(request.name)
         tool = await self._registry.select(current().tenant_id, name, version, agent=request.agent)
         asked = convert.asked(request, tool)
-        await self._flow.admit(current(), asked)
+        await self._flow.admit(current(), asked, override=convert.override_token(request))
         return asked
 
     async def _named(self, name: str) -> Tool:

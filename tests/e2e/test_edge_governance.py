@@ -103,6 +103,33 @@ async def test_a_tool_runs_in_the_sandbox_over_rest(rest: Rest) -> None:
     assert (status, reason_of(error)) == (403, "TOOL_NOT_ALLOWED")
 
 
+async def test_a_call_that_waits_for_leave_is_made_with_an_operators_token_which_nobody_logs(mesh: Mesh) -> None:
+    rule = "{name: big, type: tool_arguments, severity: severe, action: require_approval, params: {when: args.a > 100}}"
+    tool = {"name": "payer", "exec_mode": "python", "allowed_agents": ["*"],
+            "function": {"code": "def payer(a):\n    return a"}}  # fmt: skip
+    rest = Rest(mesh, mesh.token(tenant="careful"))
+    assert (await rest("POST", "/v1/tools", tool))[0] == 200
+    call = {"name": "payer", "arguments": {"a": 101}, "agent": "Athena"}
+    async with AgentNet.connect(mesh.edge, credential=mesh.token(tenant="careful")) as own:
+        await own.policies.create("leave", f"rules:\n  - {rule}", labels=["production"])
+        for _ in range(15):  # a label moves everywhere within a second
+            status, error = await rest("POST", "/v1/tools/invoke", call)
+            if status != 200:
+                break
+            await asyncio.sleep(0.1)
+        assert (status, reason_of(error)) == (400, "CALL_APPROVAL_REQUIRED")
+
+        wanted = {"rules": ["big"], "reason": "the rent", "tool": "payer", "agent": "Athena", "ttl": "60s"}
+        nobody = Rest(mesh, mesh.token(tenant="careful", role="tenant_user"))
+        assert reason_of((await nobody("POST", "/v1/overrides", wanted))[1]) == "ROLE_INSUFFICIENT"
+        status, made = await rest("POST", "/v1/overrides", wanted)
+        assert status == 200
+        done = await own.tools.invoke("payer", {"a": 101}, agent="Athena", override_token=made["token"])
+        assert done.finished.result.number_value == 101
+    assert made["override"]["id"]
+    assert made["token"] not in mesh.logs()
+
+
 async def test_memory_recalls_by_meaning_and_forgets(client: AgentNet) -> None:
     kept = await client.memories.remember("The edge routers are rebooted on Sunday night.", tags=["ops"])
     await client.memories.remember("Bananas are yellow.")

@@ -29,6 +29,8 @@ from shared.rpc.status import from_rpc
 
 Context = ServerRequestContext[Any, Any]
 AGENT: Final = "agent_"
+# Where, in the `_meta` of a call, a token of policy's CreateOverride stands.
+OVERRIDE: Final = "agentnet/override_token"
 _MOST: Final = 500
 _RECENT: Final = 50
 _SESSION: Final = re.compile(r"agentnet://sessions/([A-Za-z0-9_-]{1,64})")
@@ -64,14 +66,17 @@ class Offer:
         ]
         return [*(_tool(newest[name]) for name in sorted(newest)), *asked]
 
-    async def call(self, name: str, arguments: Mapping[str, Any], *, key: str = "") -> types.CallToolResult:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], *, key: str = "", override: str = ""
+    ) -> types.CallToolResult:
         """What the tool or the agent answers; its failure is a result too, as the protocol has it. `key` names the
-        effect: again, it is the first one's outcome; empty: each call is one of its own.
+        effect: again, it is the first one's outcome; empty: each call is one of its own. `override` is a token of
+        policy's for the call of a tool.
         """
         try:
             if names_agent(name):
                 return _said((await whole(self._agents.answer(_asked(name, arguments, key)))).text)
-            return await self.invoke(name, arguments, key=key)
+            return await self.invoke(name, arguments, key=key, override=override)
         except MeshError as error:
             return failed(error)
 
@@ -109,10 +114,14 @@ class Offer:
         text = json.dumps(data, ensure_ascii=False)
         return types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
 
-    async def invoke(self, name: str, arguments: Mapping[str, Any], *, key: str) -> types.CallToolResult:
+    async def invoke(
+        self, name: str, arguments: Mapping[str, Any], *, key: str, override: str = ""
+    ) -> types.CallToolResult:
         """What a tool answers. Raises MeshError."""
         given = json_format.ParseDict(dict(arguments), struct_pb2.Struct())
-        request = tool_service_pb2.InvokeToolRequest(name=name, arguments=given, request_id=key)
+        request = tool_service_pb2.InvokeToolRequest(
+            name=name, arguments=given, request_id=key, override_token=override
+        )
         answer = await _call(self._tools.InvokeTool(request, timeout=60))
         finished = json_format.MessageToDict(answer.finished, preserving_proto_field_name=True)
         result = finished.get("result")
@@ -133,7 +142,7 @@ def server(offer: Offer, prompts: Prompts, tasks: SessionTasks) -> Server[Any]:
     async def call(context: Context, asked: types.CallToolRequestParams) -> HandlerResult:
         given = asked.arguments or {}
         if not (names_agent(asked.name) and mcp_tasks.declared(context)):
-            return await offer.call(asked.name, given)
+            return await offer.call(asked.name, given, override=_override(context))
         try:
             return (await tasks.find(await offer.begin(asked.name, given, key=""))).begun()
         except MeshError as error:
@@ -184,6 +193,15 @@ async def _call(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from error
+
+
+def _override(context: Context) -> str:
+    """The override token that came with a call, beside its arguments: no schema of a tool's knows it."""
+    meta = (context.params or {}).get("_meta")
+    token = meta.get(OVERRIDE, "") if isinstance(meta, Mapping) else ""
+    if not isinstance(token, str):
+        raise InvalidArgument("an override token is a text", field=f"_meta.{OVERRIDE}")
+    return token
 
 
 def names_agent(tool: str) -> bool:

@@ -31,6 +31,7 @@ _CODES: Final[Mapping[str, str]] = {
     "RATE_LIMITED": "rate_limit_exceeded",
     "CONTEXT_TOO_LONG": "context_length_exceeded",
     "POLICY_BLOCKED": "content_policy_violation",
+    "CALL_APPROVAL_REQUIRED": "content_policy_violation",
 }
 _SERVER: Final = frozenset(
     {StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.ABORTED}

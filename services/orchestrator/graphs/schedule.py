@@ -74,6 +74,7 @@ Step = Begin | Settle | Grow | Await | Wait | Finish | Done
 # What no other try would mend.
 FINAL: Final = {
     Reason.ERROR_REASON_POLICY_BLOCKED: session_pb2.STOP_REASON_POLICY_BLOCKED,
+    Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED: session_pb2.STOP_REASON_POLICY_BLOCKED,
     Reason.ERROR_REASON_BUDGET_EXHAUSTED: session_pb2.STOP_REASON_BUDGET_EXHAUSTED,
 }
 

@@ -16,6 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agentnet.inference.v1 import message_pb2, prompt_pb2, prompt_service_pb2, prompt_service_pb2_grpc
 from agentnet.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+from services.gateway.facades.mcp_server import OVERRIDE
 from shared import errors
 from shared.errors import Reason
 from tests.support.conformance_mcp import conformance_server
@@ -28,6 +29,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 class ToolNotFound(errors.NotFound):
     reason = Reason.ERROR_REASON_TOOL_NOT_FOUND
+
+
+class CallApprovalRequired(errors.FailedPrecondition):
+    reason = Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
 
 
 class PromptNotFound(errors.NotFound):
@@ -46,6 +51,8 @@ class Tools(tool_service_pb2_grpc.ToolServiceServicer):
     async def InvokeTool(self, request, context):
         if request.name != "adder":
             raise ToolNotFound(f"no tool {request.name}")
+        if request.arguments["a"] > 100 and request.override_token != "leave":
+            raise CallApprovalRequired("calling adder waits for approval, by big", rule="big")
         result = json_format.ParseDict({"sum": request.arguments["a"] + 1}, struct_pb2.Value())
         return tool_service_pb2.InvokeToolResponse(finished=tool_service_pb2.ToolFinished(result=result))
 
@@ -117,6 +124,15 @@ async def test_both_revisions_in_use_are_spoken(edge: Edge, mode: str) -> None:
         if mode != "2026-07-28":
             assert client.server_info.name == "agentnet"
             assert client.server_capabilities.tools is not None
+
+
+async def test_a_call_that_waits_for_leave_is_made_with_the_token_beside_its_arguments(edge: Edge, mode: str) -> None:
+    async with connected(edge, mode) as session:
+        waits = await session.call_tool("adder", {"a": 101})
+        assert waits.is_error
+        assert waits.content[0].text == "CALL_APPROVAL_REQUIRED: calling adder waits for approval, by big"
+        made = await session.call_tool("adder", {"a": 101}, meta={OVERRIDE: "leave"})
+        assert (made.structured_content, made.is_error) == ({"sum": 102.0}, False)
 
 
 async def test_tools_and_agents_are_listed_and_called(edge: Edge, mode: str) -> None:

@@ -29,7 +29,7 @@ from shared.postgres import open_database
 from shared.tasks import supervised
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-EXCUSE = Override("ovr_1", ("a", "b"), "Athena", "ses_1", "why", "olga", NOON, NOON + timedelta(hours=1))
+EXCUSE = Override("ovr_1", ("a", "b"), "Athena", "ses_1", "why", "olga", NOON, NOON + timedelta(hours=1), tool="payer")
 
 
 @pytest.fixture

@@ -109,6 +109,30 @@ async def test_arguments_of_tools_are_under_policy_before_anyone_sees_them(serve
     assert "shadow" not in str(blocked)
 
 
+async def test_arguments_that_wait_for_leave_say_how_to_get_it_and_pass_with_it(served: Replica, keys: Keys) -> None:
+    rule = Rule(
+        "abroad", RuleType.KEYWORD, Severity.SEVERE, Action.REQUIRE_APPROVAL, target=Target.TOOL_ARGUMENTS,
+        keywords=("Zurich",),
+    )  # fmt: skip
+    served.policy.snapshots.put_nowait(Snapshot(2, {"*": (Bundle("tools", "1.0.0", (rule,)),)}))
+    served.policy.overrides = {"leave": frozenset({"abroad"}), "other": frozenset({"mail"})}
+    await until(lambda: served.engine.enforcement.revision == 2)
+    asks = [Chunk(tools=(ToolDelta(0, "c", "look_up", '{"to": "Zurich"}'),)), Chunk(finish_reason=FinishReason.STOP)]
+    served.model.scripts = [asks, asks, asks]
+
+    for generation, token in (("gen_1", ""), ("gen_2", "other")):
+        waits = await generated(served, keys, request(tools=[LOOK], generation_id=generation, override_token=token))
+        failure = waits[-1].failed.failure
+        assert failure.reason == Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
+        assert "calling look_up with these arguments waits for approval, by abroad" in failure.message
+        assert "CreateOverride" in failure.message
+        assert "tool_call" not in kinds(waits)
+    passed = await generated(served, keys, request(tools=[LOOK], generation_id="gen_3", override_token="leave"))
+
+    shown = next(event.tool_call.tool_call.arguments for event in passed if event.HasField("tool_call"))
+    assert json.loads(shown) == {"to": "Zurich"}
+
+
 async def test_what_a_tool_answered_is_judged_as_the_prompt_is(served: Replica, keys: Keys) -> None:
     asked = request()
     asked.messages.add(role="ROLE_TOOL").content.add(

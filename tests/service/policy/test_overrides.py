@@ -47,6 +47,22 @@ async def test_an_override_holds_for_its_agent_and_session_only(stub: Any, overr
         assert error.reason_name == "OVERRIDE_INVALID"
 
 
+async def test_an_override_for_a_tool_holds_for_its_calls_only(stub: Any, overrides: Any, keys: Keys) -> None:
+    await create(stub, keys, labels=("production",))
+    token = (await given(overrides, keys, tool="payer")).token
+    assert (await check(stub, keys, "", tool="payer", override_token=token)).allowed
+    for text, more in ((TEXT, {}), ("", {"tool": "adder"})):
+        error = await refusal(check(stub, keys, text, override_token=token, **more))
+        assert error.reason_name == "OVERRIDE_INVALID"
+
+    use = pb.UseOverrideRequest(token=token, tool="payer")
+    assert list((await overrides.UseOverride(use, metadata=keys.metadata())).rules) == ["words"]
+    for request in (pb.UseOverrideRequest(token=token), pb.UseOverrideRequest(token=token, tool="adder")):
+        error = await refusal(overrides.UseOverride(request, metadata=keys.metadata()))
+        assert error.reason_name == "OVERRIDE_INVALID"
+    assert (await refusal(overrides.UseOverride(pb.UseOverrideRequest(), metadata=keys.metadata()))).field == "token"
+
+
 async def test_an_expired_override_is_refused_as_expired(
     stub: Any, overrides: Any, keys: Keys, parts: PolicyParts
 ) -> None:

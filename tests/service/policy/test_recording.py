@@ -32,9 +32,9 @@ async def test_a_call_that_rules_stop_is_a_violation_with_its_agent_session_and_
     enforced = await enforcing(Held.of, ATTACKS, BIG)
     async with recording(channel, keys.signer, "tools", clock=FakeClock(), ids=SequentialIds()) as violations:
         policy = ArgumentPolicy(enforced, strict=True, note=violations.note)
-        policy.check("acme", Call("pay", {"amount": 5}, "Athena"))
+        await policy.check("acme", Call("pay", {"amount": 5}, "Athena"))
         with pytest.raises(PolicyBlocked):
-            policy.check("acme", Call("pay", {"amount": 101, "note": "rm -rf / now"}, "Athena", (), "ses_1"))
+            await policy.check("acme", Call("pay", {"amount": 101, "note": "rm -rf / now"}, "Athena", (), "ses_1"))
 
     listed = (await stub.ListViolations(pb.ListViolationsRequest(), metadata=keys.metadata())).violations
     assert {(one.monitor_name, one.violation_type, one.agent, one.session_id) for one in listed} == {

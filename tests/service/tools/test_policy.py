@@ -134,4 +134,4 @@ async def test_a_ruling_that_stops_without_a_verdict_says_that_policy_cannot_jud
     policy = ArgumentPolicy(await enforcing(Held.of, NO_BOMBS), strict=True)
     monkeypatch.setattr(module, "judge", lambda *_: Ruling("", (), blocked=True))
     with pytest.raises(PolicyUnavailable):
-        policy.check("acme", Call("adder", {}, "Athena"))
+        await policy.check("acme", Call("adder", {}, "Athena"))

@@ -109,6 +109,7 @@ def test_a_manual_session_runs_one_round_an_advance(advances: int, expected: Ste
         (Reason.ERROR_REASON_PROVIDER_UNAVAILABLE, True, 3, session_pb2.STOP_REASON_TURN_FAILED),
         (Reason.ERROR_REASON_MODEL_NOT_FOUND, False, 1, session_pb2.STOP_REASON_TURN_FAILED),
         (Reason.ERROR_REASON_POLICY_BLOCKED, False, 1, session_pb2.STOP_REASON_POLICY_BLOCKED),
+        (Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED, False, 1, session_pb2.STOP_REASON_POLICY_BLOCKED),
         (Reason.ERROR_REASON_BUDGET_EXHAUSTED, True, 1, session_pb2.STOP_REASON_BUDGET_EXHAUSTED),
     ],
 )

@@ -53,23 +53,30 @@ class Tools:
         *,
         agent: str = "",
         request_id: str = "",
+        override_token: str = "",
         timeout: float = 60.0,
     ) -> tool_service_pb2.InvokeToolResponse:
-        """Invokes a tool and waits for its result; `timeout` is in seconds. With a `request_id` it is done once."""
+        """Invokes a tool and waits for its result; `timeout` is in seconds. With a `request_id` it is done once; an
+        `override_token` excuses rules, as after CALL_APPROVAL_REQUIRED.
+        """
         request = tool_service_pb2.InvokeToolRequest(
             name=name,
             arguments=json_format.ParseDict(dict(arguments), struct_pb2.Struct()),
             agent=agent,
             request_id=request_id,
+            override_token=override_token,
         )
         return await unary(self._stub.InvokeTool(request, **self._call(timeout=timeout)))
 
     async def stream(
-        self, name: str, arguments: Mapping[str, Any], *, agent: str = ""
+        self, name: str, arguments: Mapping[str, Any], *, agent: str = "", override_token: str = ""
     ) -> AsyncIterator[tool_service_pb2.StreamToolResponse]:
         """Invokes a tool and gives its output as it comes; the last event is `finished`."""
         invocation = tool_service_pb2.InvokeToolRequest(
-            name=name, arguments=json_format.ParseDict(dict(arguments), struct_pb2.Struct()), agent=agent
+            name=name,
+            arguments=json_format.ParseDict(dict(arguments), struct_pb2.Struct()),
+            agent=agent,
+            override_token=override_token,
         )
         request = tool_service_pb2.StreamToolRequest(invocation=invocation)
         async for event in stream(self._stub.StreamTool(request, **self._call(timeout=None))):

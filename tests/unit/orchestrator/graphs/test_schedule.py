@@ -87,6 +87,7 @@ def test_what_is_not_worth_another_try_goes_to_the_fallback_at_once_and_no_furth
     [
         (Reason.ERROR_REASON_BUDGET_EXHAUSTED, session_pb2.STOP_REASON_BUDGET_EXHAUSTED),
         (Reason.ERROR_REASON_POLICY_BLOCKED, session_pb2.STOP_REASON_POLICY_BLOCKED),
+        (Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED, session_pb2.STOP_REASON_POLICY_BLOCKED),
     ],
 )
 def test_an_empty_purse_and_a_policy_are_final(reason: Reason.ValueType, stopped: int) -> None:

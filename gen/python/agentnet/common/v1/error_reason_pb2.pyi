@@ -304,6 +304,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
     ERROR_REASON_EFFECTS_OFF: _ErrorReason.ValueType  # 223
     """The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
+    ERROR_REASON_CALL_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 250
+    """Rules let a tool be called so only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`. Metadata: `rule`, `rules`, `bundle`, `tool`, `agent`, `session_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -593,4 +595,6 @@ ERROR_REASON_DOCUMENT_INVALID: ErrorReason.ValueType  # 222
 """An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
 ERROR_REASON_EFFECTS_OFF: ErrorReason.ValueType  # 223
 """The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
+ERROR_REASON_CALL_APPROVAL_REQUIRED: ErrorReason.ValueType  # 250
+"""Rules let a tool be called so only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`. Metadata: `rule`, `rules`, `bundle`, `tool`, `agent`, `session_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

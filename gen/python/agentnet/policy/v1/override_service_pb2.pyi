@@ -31,12 +31,17 @@ class CreateOverrideRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """Only for this agent; empty: any."""
     session_id: _builtins.str
     """Only in this session; empty: any."""
     reason: _builtins.str
     """Why. Required, at most 500 characters."""
+    tool: _builtins.str
+    """Only for calls of this tool, by its name without a version; empty: for anything. At most 64 characters. With it the token is
+    refused in a generation.
+    """
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The rules to excuse, 1 to 32, each of a bundle of the tenant's or of the built-in one."""
@@ -53,10 +58,11 @@ class CreateOverrideRequest(_message.Message):
         session_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        tool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason", "rules", b"rules", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason", "rules", b"rules", "session_id", b"session_id", "tool", b"tool", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -137,6 +143,64 @@ class RevokeOverrideResponse(_message.Message):
 Global___RevokeOverrideResponse: _TypeAlias = RevokeOverrideResponse  # noqa: Y015
 
 @_typing.final
+class UseOverrideRequest(_message.Message):
+    """What a token came with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token. Required, at most 4,096 characters."""
+    agent: _builtins.str
+    """The agent on whose behalf the call is made; empty: none."""
+    session_id: _builtins.str
+    """The session; empty: none."""
+    tool: _builtins.str
+    """The tool about to be called, by its name without a version; empty: none."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "session_id", b"session_id", "token", b"token", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseOverrideRequest: _TypeAlias = UseOverrideRequest  # noqa: Y015
+
+@_typing.final
+class UseOverrideResponse(_message.Message):
+    """What the token excuses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rules that let pass what they find in this call."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseOverrideResponse: _TypeAlias = UseOverrideResponse  # noqa: Y015
+
+@_typing.final
 class ListOverridesRequest(_message.Message):
     """Asks for a page of overrides."""
 
@@ -206,6 +270,7 @@ class Override(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque."""
     agent: _builtins.str
@@ -218,6 +283,8 @@ class Override(_message.Message):
     """Who made it."""
     uses: _builtins.int
     """How often it was used."""
+    tool: _builtins.str
+    """The tool it is for; empty: anything."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The rules it excuses."""
@@ -247,10 +314,11 @@ class Override(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         uses: _builtins.int = ...,
+        tool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "issued_by", b"issued_by", "reason", b"reason", "revoke_time", b"revoke_time", "rules", b"rules", "session_id", b"session_id", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "issued_by", b"issued_by", "reason", b"reason", "revoke_time", b"revoke_time", "rules", b"rules", "session_id", b"session_id", "tool", b"tool", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

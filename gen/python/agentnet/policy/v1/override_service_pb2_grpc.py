@@ -45,6 +45,11 @@ class OverrideServiceStub:
                 request_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.RevokeOverrideRequest.SerializeToString,
                 response_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.RevokeOverrideResponse.FromString,
                 _registered_method=True)
+        self.UseOverride = channel.unary_unary(
+                '/agentnet.policy.v1.OverrideService/UseOverride',
+                request_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideResponse.FromString,
+                _registered_method=True)
         self.ListOverrides = channel.unary_unary(
                 '/agentnet.policy.v1.OverrideService/ListOverrides',
                 request_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.ListOverridesRequest.SerializeToString,
@@ -72,6 +77,15 @@ class OverrideServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UseOverride(self, request, context):
+        """Tells which rules a token excuses for one call. Each time is a use: counted and audited.
+        Errors: PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask for another one; INVALID_ARGUMENT (FIELD_REQUIRED,
+        FIELD_TOO_LONG).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListOverrides(self, request, context):
         """Lists overrides, newest first, without their tokens.
         Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
@@ -92,6 +106,11 @@ def add_OverrideServiceServicer_to_server(servicer, server):
                     servicer.RevokeOverride,
                     request_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.RevokeOverrideRequest.FromString,
                     response_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.RevokeOverrideResponse.SerializeToString,
+            ),
+            'UseOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseOverride,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideResponse.SerializeToString,
             ),
             'ListOverrides': grpc.unary_unary_rpc_method_handler(
                     servicer.ListOverrides,
@@ -154,6 +173,33 @@ class OverrideService:
             '/agentnet.policy.v1.OverrideService/RevokeOverride',
             agentnet_dot_policy_dot_v1_dot_override__service__pb2.RevokeOverrideRequest.SerializeToString,
             agentnet_dot_policy_dot_v1_dot_override__service__pb2.RevokeOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UseOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.policy.v1.OverrideService/UseOverride',
+            agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,11 @@ class OverrideServiceStub:
     """Takes an override back; its token is refused from now on.
     Errors: NOT_FOUND (OVERRIDE_NOT_FOUND).
     """
+    UseOverride: _aio.UnaryUnaryMultiCallable[_override_service_pb2.UseOverrideRequest, _override_service_pb2.UseOverrideResponse]
+    """Tells which rules a token excuses for one call. Each time is a use: counted and audited.
+    Errors: PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask for another one; INVALID_ARGUMENT (FIELD_REQUIRED,
+    FIELD_TOO_LONG).
+    """
     ListOverrides: _aio.UnaryUnaryMultiCallable[_override_service_pb2.ListOverridesRequest, _override_service_pb2.ListOverridesResponse]
     """Lists overrides, newest first, without their tokens.
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
@@ -50,6 +55,17 @@ class OverrideServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_override_service_pb2.RevokeOverrideResponse]:
         """Takes an override back; its token is refused from now on.
         Errors: NOT_FOUND (OVERRIDE_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def UseOverride(
+        self,
+        request: _override_service_pb2.UseOverrideRequest,
+        context: _aio.ServicerContext[_override_service_pb2.UseOverrideRequest, _abc.Awaitable[_override_service_pb2.UseOverrideResponse]],
+    ) -> _abc.Awaitable[_override_service_pb2.UseOverrideResponse]:
+        """Tells which rules a token excuses for one call. Each time is a use: counted and audited.
+        Errors: PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask for another one; INVALID_ARGUMENT (FIELD_REQUIRED,
+        FIELD_TOO_LONG).
         """
 
     @_abc_1.abstractmethod

@@ -233,6 +233,7 @@ class InvokeToolRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OVERRIDE_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`adder` or `adder@1.0.0`. Required."""
     agent: _builtins.str
@@ -244,6 +245,10 @@ class InvokeToolRequest(_message.Message):
     request_id: _builtins.str
     """Names the effect: the same request again, within 24 hours, gets the first one's outcome and does nothing. Empty:
     every call is a call of its own. At most 64 characters.
+    """
+    override_token: _builtins.str
+    """A token of policy's CreateOverride: rules it names let pass what they find in this call. Each use is audited. At most 4,096
+    characters; empty: none. A secret: it is neither logged nor kept, and is not part of what `request_id` names.
     """
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
@@ -258,10 +263,11 @@ class InvokeToolRequest(_message.Message):
         session_id: _builtins.str = ...,
         turn_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        override_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "name", b"name", "request_id", b"request_id", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "name", b"name", "override_token", b"override_token", "request_id", b"request_id", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
