@@ -35,7 +35,7 @@ MEMORY_BLOAT: Final = "memory_bloat"
 TOOL_INJECTION: Final = "tool_injection"
 CONVERGENCE_STALL: Final = "convergence_stall"
 
-_QUIET: Final = timedelta(seconds=10)
+QUIET: Final = timedelta(seconds=10)
 _NEWS: Final = timedelta(minutes=5)
 _WAITING: Final = 1_000
 _KNOWN: Final = 10_000
@@ -67,11 +67,12 @@ def untold(_tenant: str, _happened: Happened, _about: str) -> None:
 
 
 class RiskEvents:
-    """Those of one process: at most one about the same thing in ten seconds."""
+    """Those of one process: at most one about the same thing in `quiet`."""
 
-    def __init__(self, send: Send, clock: Clock, *, waiting: int = _WAITING) -> None:
+    def __init__(self, send: Send, clock: Clock, *, quiet: timedelta = QUIET, waiting: int = _WAITING) -> None:
         self._send = send
         self._clock = clock
+        self._quiet = quiet
         self._most = waiting
         self._waiting: deque[tuple[timedelta, str, Happened]] = deque()
         self._last: dict[tuple[str, str, str], timedelta] = {}
@@ -82,7 +83,7 @@ class RiskEvents:
         """Takes it; returns at once, whatever becomes of it."""
         now, key = self._clock.monotonic(), (tenant, happened.risk, about)
         last = self._last.get(key)
-        if last is not None and now - last < _QUIET:
+        if last is not None and now - last < self._quiet:
             _told.add(1, {"outcome": "repeated"})
             return
         if len(self._last) >= _KNOWN:
@@ -134,9 +135,11 @@ class RiskEvents:
 
 
 @asynccontextmanager
-async def reporting(channel: grpc.aio.Channel, signer: Signer, service: str, clock: Clock) -> AsyncIterator[RiskEvents]:
+async def reporting(
+    channel: grpc.aio.Channel, signer: Signer, service: str, clock: Clock, *, quiet: timedelta = QUIET
+) -> AsyncIterator[RiskEvents]:
     """A service's events, told to policy over the mesh while the block runs; what waits at its end is told then."""
-    events = RiskEvents(reported(channel, signer, service), clock)
+    events = RiskEvents(reported(channel, signer, service), clock, quiet=quiet)
     async with supervised("risks", events.run):
         try:
             yield events
