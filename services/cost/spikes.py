@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
 from services.cost.report_store import Alert, AlertKind
-from services.cost.store import CostStore, Filter
+from services.cost.store import CostStore, Filter, Summary
 from services.cost.velocity import STEP
 from shared.paging import Page
 from shared.risks import TOKEN_COST_SPIKE, Happened
@@ -26,8 +26,9 @@ async def spikes(store: CostStore, tenant: str, raised: Iterable[Alert], now: da
     detail = {"alert": alerts[0].id, "kind": alerts[0].kind.value}
     recent = Filter(start=now - STEP, end=now + STEP)
     sums = await store.summarize(tenant, recent, group_by=("session", "agent"), page=_DEAREST)
-    return [
-        Happened(TOKEN_COST_SPIKE, tokens, agent, session, detail)
-        for session, agent, tokens in ((*one.group, one.input_tokens + one.output_tokens) for one in sums)
-        if tokens
-    ]
+    return [_happened(one, detail) for one in sums if one.input_tokens + one.output_tokens]
+
+
+def _happened(sums: Summary, detail: Mapping[str, str]) -> Happened:
+    session, agent = sums.group
+    return Happened(TOKEN_COST_SPIKE, sums.input_tokens + sums.output_tokens, agent, session, detail)
