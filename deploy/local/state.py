@@ -30,7 +30,7 @@ DEFAULT_PORTS: Final = {
     "model": 58080,
 }
 _TRIES: Final = 8
-SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy", "memory", "tools")
+SIGNERS: Final = ("gateway", "orchestrator", "inference", "policy", "memory", "tools", "cost")
 
 
 class AlreadyRunning(Exception):

@@ -12,12 +12,14 @@ from services.cost.anomalies import HOUR, Anomaly, Kind, dollars
 from services.cost.budget import Budget, Level, Passed, SoftAction, scope
 from services.cost.report_store import Alert, AlertKind, Pace, ReportStore
 from services.cost.reports import Reports
+from services.cost.spikes import spikes
 from services.cost.store import CostStore, Filter
 from services.cost.velocity import STEP, STEPS, Rule, Speeding, coarse, speeding
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.log import log
 from shared.paging import Page
+from shared.risks import Tell, untold
 
 _FRESH_FOR: Final = timedelta(seconds=5)
 _ALL_BUDGETS: Final = Page(500)
@@ -77,8 +79,10 @@ class Lookout:
         *,
         clock: Clock,
         ids: Ids,
+        tell: Tell = untold,
     ) -> None:
         self._store = store
+        self._tell = tell
         self._reports = reports
         self._series = series
         self._board = board
@@ -99,6 +103,8 @@ class Lookout:
         raised = [alert for alert in seen if await self._reports.raise_alert(tenant, alert)]
         for alert in raised:
             log.warning("cost.alert", tenant=tenant, kind=alert.kind, subject=alert.subject, text=alert.explanation)
+        for happened in await spikes(self._store, tenant, raised, now):
+            self._tell(tenant, happened, f"{happened.session_id} {happened.agent}")
         return raised
 
     async def _unsettled(self, tenant: str, now: datetime) -> list[Alert]:

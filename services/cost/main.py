@@ -29,12 +29,15 @@ from services.cost.service_report import ReportService
 from services.cost.service_till import TillService
 from services.cost.settings import CostSettings
 from services.cost.store_postgres import SQL, PostgresCostStore
-from services.cost.velocity import Rule
+from services.cost.velocity import STEP, Rule
 from services.cost.watch import Watch
-from shared.clock import SystemClock
-from shared.identity import Verifier
+from shared.clock import Clock, SystemClock
+from shared.identity import Signer, Verifier
 from shared.ids import RandomIds
 from shared.postgres import open_database
+from shared.risks import NAME as RISKS
+from shared.risks import Tell, reporting, untold
+from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
 
@@ -59,7 +62,8 @@ def main() -> None:
         budgets = Budgets(store, clock=clock, ids=ids)
         stored = PostgresReportStore(database)
         board, reports = AlertBoard(stored, clock=clock), Reports(store, stored, clock=clock)
-        lookout = Lookout(store, stored, reports, board, watchfulness(settings), clock=clock, ids=ids)
+        tell = await _telling(settings, stack, clock)
+        lookout = Lookout(store, stored, reports, board, watchfulness(settings), clock=clock, ids=ids, tell=tell)
         watch = Watch(lookout, clock=clock, every=settings.watch_every)
         await stack.enter_async_context(supervised("watch", watch.run))
         ledger = Ledger(store, shelf, board, clock=clock, ids=ids, lease_ttl=settings.lease_ttl)
@@ -73,6 +77,19 @@ def main() -> None:
         report_service_pb2_grpc.add_ReportServiceServicer_to_server(report, server)
 
     run("cost", settings, register, service_names=SERVICES)
+
+
+async def _telling(settings: CostSettings, stack: AsyncExitStack, clock: Clock) -> Tell:
+    """Tells policy of risks; nobody where there is no key to sign with. What one session took counts once in the five
+    minutes that alerts look at.
+    """
+    if settings.identity_private_key is None:
+        return untold
+    signer = Signer.from_file("cost", settings.identity_private_key, clock)
+    channel = await stack.enter_async_context(
+        mesh_channel(settings.mesh_address, services=(RISKS,), tls=settings.tls_folder)
+    )
+    return (await stack.enter_async_context(reporting(channel, signer, "cost", clock, quiet=STEP))).tell
 
 
 def watchfulness(settings: CostSettings) -> Watchfulness:

@@ -61,8 +61,8 @@ class Breakers(Protocol):
     async def admits(self, provider: str) -> bool:
         """Whether a call may be made now. In half-open one caller is told yes, and must report."""
 
-    async def failed(self, provider: str) -> None:
-        """A call showed a fault of the provider."""
+    async def failed(self, provider: str) -> bool:
+        """A call showed a fault of the provider. Whether its breaker is open now."""
 
     async def succeeded(self, provider: str) -> None:
         """A call was answered."""
@@ -98,13 +98,14 @@ class LocalBreakers:
             counts.probe_until = now + self.limits.cooldown
         return True
 
-    async def failed(self, provider: str) -> None:
+    async def failed(self, provider: str) -> bool:
         counts, now = self._of(provider), self.clock.now()
         if counts.last_failure and now - counts.last_failure > self.limits.window:
             counts.failures = 0
         counts.failures, counts.last_failure = counts.failures + 1, now
         if counts.failures >= self.limits.failures or counts.tripped:
             counts.open_until, counts.tripped, counts.probe_until = now + self.limits.cooldown, True, None
+        return counts.tripped
 
     async def succeeded(self, provider: str) -> None:
         self._counts.pop(provider, None)
@@ -154,17 +155,18 @@ class RedisBreakers:
         except RedisLost:
             return await self._local.admits(provider)
 
-    async def failed(self, provider: str) -> None:
+    async def failed(self, provider: str) -> bool:
         self._suspect.add(provider)
-        await self._local.failed(provider)
+        open_here = await self._local.failed(provider)
         limits = self._limits
         spans = (limits.window, limits.cooldown, limits.cooldown * _REMEMBERED)
         try:
             opened = await self._failed(keys=_keys(provider), args=[limits.failures, *map(_milliseconds, spans)])
         except RedisLost:
-            return
+            return open_here
         if opened:
             _opened.add(1, {"provider": provider})
+        return bool(opened)
 
     async def succeeded(self, provider: str) -> None:
         if provider not in self._suspect:

@@ -13,10 +13,11 @@ from weakref import WeakValueDictionary
 from services.inference.admission import Admission, Admitted, Order
 from services.inference.breakers import Breakers
 from services.inference.enforcement import Enforcement, report
-from services.inference.errors import GenerationExpired, GenerationNotFound
+from services.inference.errors import GenerationExpired, GenerationNotFound, ProviderUnavailable
 from services.inference.generation import HEARTBEAT, Generation
 from services.inference.measures import Measures
 from services.inference.numbers import NumberRules
+from services.inference.outages import outage
 from services.inference.peers import CostPeer, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
 from services.inference.redacting import sources_of, with_texts
@@ -27,6 +28,7 @@ from shared.clock import Clock
 from shared.errors import ResourceExhausted
 from shared.identity import Principal
 from shared.log import log
+from shared.risks import Tell, untold
 from shared.tasks import together
 
 _KEEP_SECONDS: Final = 60.0
@@ -48,6 +50,7 @@ class Engine:
     measures: Measures
     limit: int
     ended: Callable[[str, Order, Ended], None] = lambda *_: None
+    tell: Tell = untold
     _live: dict[tuple[str, str], Generation] = field(default_factory=dict)
     _running: dict[tuple[str, str], Generation] = field(default_factory=dict)
     _starting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -180,7 +183,7 @@ class Engine:
             principal, order.generation_id, "", model.name, order.session_id, order.agent, order.generation_id,
             team=order.team, sub_agent=order.sub_agent,
         )  # fmt: skip
-        cheaper = await self.measures.admit(payer)
+        cheaper = await self.measures.admit(payer, model.provider)
         token = order.override_token
         excused = await self.enforcement.excused(payer, order.texts, token)
         held = await self.enforcement.held(payer, order.bundles, excused)
@@ -192,7 +195,11 @@ class Engine:
             order = replace(order, messages=with_texts(order.messages, judged.texts))
         sources = sources_of(order.messages) if held.whole else ()
         guard = self.enforcement.guard(held, payer, override=token, sources=sources)
-        admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
+        try:
+            admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
+        except ProviderUnavailable as failure:
+            outage(self.tell, payer, failure.facts["provider"], failure)
+            raise
         if cheaper and not (admitted.before or admitted.course.target.free):
             admitted = await self.admission.cheaper(order, admitted, cheaper) or admitted
         target = admitted.course.target
@@ -207,7 +214,7 @@ class Engine:
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
             numbers=NumberRules(held.numbers, order.messages), judged_before=judged.statuses,
-            prompt_version=order.prompt_version, kept=admitted.kept,
+            prompt_version=order.prompt_version, kept=admitted.kept, tell=self.tell,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip
         self._running[key] = generation

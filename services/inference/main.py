@@ -58,6 +58,7 @@ from shared.monitors.enforced import Enforced, published
 from shared.outbox import Outbox
 from shared.postgres import open_database
 from shared.redis import open_redis
+from shared.risks import reporting as reporting_risks
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
@@ -110,7 +111,8 @@ def main() -> None:
                 exporter.offer(exported(tenant, order, how, at=clock.now()))
 
         cost = await _cost(stack, settings, GrpcCost(channel, signer), clock)
-        measures = Measures(policy, clock)
+        measures = Measures(policy, breakers, clock)
+        risks = await stack.enter_async_context(reporting_risks(channel, signer, "inference", clock))
         engine = Engine(
             ended=ended,
             admission=admission,
@@ -123,6 +125,7 @@ def main() -> None:
             tail=tail,
             clock=clock,
             limit=settings.max_generations,
+            tell=risks.tell,
         )
         await stack.enter_async_context(supervised("policy", enforced.follow))
         await stack.enter_async_context(supervised("generations", engine.tend))
@@ -132,8 +135,7 @@ def main() -> None:
         stack.push_async_callback(engine.drain)
         tokenizers = known_tokenizers(settings.tokenizers)
         purchases = Purchases(cost, policy, enforcement, clock)
-        offline = settings.replay is ReplayMode.STRICT
-        paid = paying(purchases, caller=current, ids=RandomIds(), offline=offline)
+        paid = paying(purchases, caller=current, ids=RandomIds(), offline=settings.replay is ReplayMode.STRICT)
         models = with_remote(
             embedder, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
             tenant=lambda: current().tenant_id,
@@ -150,7 +152,7 @@ def main() -> None:
         if settings.queue_places:
             await stack.enter_async_context(supervised("queue", worker.run))
         studio = Studio(
-            wired.router, wired.makers, purchases, measures, breakers, settings.max_media,
+            wired.router, wired.makers, purchases, measures, breakers, settings.max_media, tell=risks.tell,
             retry_base=settings.retry_base,
         )  # fmt: skip
         media_service_pb2_grpc.add_MediaServiceServicer_to_server(MediaService(studio, RandomIds()), server)

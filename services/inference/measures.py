@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from services.inference.breakers import Breakers, BreakerState
 from services.inference.errors import PolicyBlocked
 from services.inference.peers import Measure, Payer, PolicyPeer
 from shared.clock import Clock
 from shared.errors import MeshError, Reason, ResourceExhausted
 from shared.log import log
+from shared.risks import PROVIDER_OUTAGE
 
 BLOCK: Final = "block"
 THROTTLE: Final = "throttle"
@@ -36,12 +38,15 @@ class Measures:
     """Asks policy about a tenant that calls, once a second. While policy is away the last answer holds."""
 
     policy: PolicyPeer
+    breakers: Breakers
     clock: Clock
     _known: dict[str, _Known] = field(default_factory=dict)
     _started: dict[tuple[str, str, str], timedelta] = field(default_factory=dict)
 
-    async def admit(self, payer: Payer) -> str:
-        """Why the call should go to a cheaper model; empty: it need not. Raises PolicyBlocked and ResourceExhausted."""
+    async def admit(self, payer: Payer, provider: str) -> str:
+        """Why the call, which goes to this provider, should go to a cheaper model; empty: it need not. Raises
+        PolicyBlocked and ResourceExhausted.
+        """
         cheaper, now = "", self.clock.now()
         for measure in await self._of(payer):
             if measure.until <= now or not measure.concerns(payer):
@@ -51,9 +56,13 @@ class Measures:
                 raise PolicyBlocked(f"{why}: it is blocked", rule=measure.rule, until=measure.until.isoformat())
             if measure.action == THROTTLE:
                 self._throttle(payer, measure, why)
-            elif measure.action == DOWNGRADE:
+            elif measure.action == DOWNGRADE and await self._serves(measure, provider):
                 cheaper = why
         return cheaper
+
+    async def _serves(self, measure: Measure, provider: str) -> bool:
+        """An outage is no reason to leave a provider that is well."""
+        return measure.risk != PROVIDER_OUTAGE or await self.breakers.state(provider) is not BreakerState.CLOSED
 
     async def _of(self, payer: Payer) -> Sequence[Measure]:
         """The tenant's, about a second old. Only the first call of a tenant waits for policy, ever or after a while."""

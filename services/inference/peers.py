@@ -76,6 +76,7 @@ class Measure:
     target_kind: str
     target: str
     until: datetime
+    risk: str = ""
 
     def concerns(self, payer: Payer) -> bool:
         """Agents are named without their version."""

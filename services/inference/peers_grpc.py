@@ -122,7 +122,7 @@ class GrpcPolicy(OnBehalf):
         request = risks.ListEnforcementActionsRequest(active=True, page_size=_MEASURES)
         answer = await called(self._risks.ListEnforcementActions(request, metadata=self.metadata(payer.principal)))
         return [
-            Measure(one.rule, one.action, one.target_kind, one.target, one.expire_time.ToDatetime(UTC))
+            Measure(one.rule, one.action, one.target_kind, one.target, one.expire_time.ToDatetime(UTC), one.risk)
             for one in answer.actions
         ]
 

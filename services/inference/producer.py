@@ -16,6 +16,7 @@ from services.inference.enforcement import Guard, blocked, call_blocked, report,
 from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancelled, OutputInvalid, ProviderTimeout
 from services.inference.generation import Generation
 from services.inference.numbers import NumberRules
+from services.inference.outages import outage
 from services.inference.peers import Cost, CostPeer, Ending, Payer, PolicyPeer
 from services.inference.providers.contract import Chunk, ModelCall, Role, ToolCall, Usage, estimate_input, said
 from services.inference.route import Target
@@ -29,6 +30,7 @@ from shared.monitors.finished import Status, Tally
 from shared.monitors.rules import Target as Judged
 from shared.monitors.rules import Verdict
 from shared.monitors.stream import Ruling
+from shared.risks import Tell, untold
 from shared.rpc.deadline import without_deadline
 from shared.telemetry import meter, span
 
@@ -76,6 +78,7 @@ class Producer:
     numbers: NumberRules
     judged_before: Callable[[], list[Status]] = list
     prompt_version: str = ""
+    tell: Tell = untold
     kept: Callable[[Answered], None] = lambda _: None
     ended: Callable[[Ended], None] = lambda _: None
     _transcript: Transcript = field(default_factory=Transcript)
@@ -133,9 +136,9 @@ class Producer:
         self._weigh(Judged.PROMPT)
         try:
             await self._stream(target, call)
-        except PROVIDER_FAULTS:
-            if not target.free:
-                await self.breakers.failed(target.provider.name)
+        except PROVIDER_FAULTS as failure:
+            if not target.free and await self.breakers.failed(target.provider.name):
+                outage(self.tell, self.payer, target.provider.name, failure)
             raise
         if not target.free:
             await self.breakers.succeeded(target.provider.name)
@@ -205,6 +208,8 @@ class Producer:
             return
         step = await self._admitted(self.course.after(failure, shown=transcript.anything_shown))
         if step is None:
+            if isinstance(failure, PROVIDER_FAULTS) and not source.free:
+                outage(self.tell, self.payer, source.provider.name, failure)
             raise failure
         await asyncio.sleep(step.wait.total_seconds())
         if step.target is source and isinstance(failure, REFUSED) and not transcript.begun:

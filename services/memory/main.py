@@ -48,6 +48,9 @@ from shared.monitors.decisions import reporting
 from shared.monitors.enforced import NAME as POLICY
 from shared.monitors.enforced import Enforced, published
 from shared.postgres import open_database
+from shared.risks import NAME as RISKS
+from shared.risks import Tell, untold
+from shared.risks import reporting as reporting_risks
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
@@ -88,9 +91,10 @@ def add_to_server(
     settings: MemorySettings,
     clock: Clock,
     ids: Ids,
+    tell: Tell = untold,
 ) -> Chores:
     """Puts the five services onto the server."""
-    limits = Limits(stores.memories, clock, memories=settings.tenant_memories)
+    limits = Limits(stores.memories, clock, memories=settings.tenant_memories, tell=tell)
     used = Used(stores.memories, clock)
     upkeep = Upkeep(stores.memories, limits, clock)
     remembering = Remembering(stores.memories, embedder, limits, policy=policy, clock=clock, ids=ids)
@@ -127,7 +131,7 @@ def main() -> None:
             open_database(dsn, pool=settings.postgres_pool, prepare=register_vector, stateless=True)
         )
         channel = await stack.enter_async_context(
-            mesh_channel(settings.mesh_address, services=(*PEERS, POLICY, DECISIONS), tls=settings.tls_folder)
+            mesh_channel(settings.mesh_address, services=(*PEERS, POLICY, DECISIONS, RISKS), tls=settings.tls_folder)
         )
         clock = SystemClock()
         if settings.identity_private_key is None:
@@ -138,6 +142,7 @@ def main() -> None:
         decisions = await stack.enter_async_context(
             reporting(enforced.reported, channel, signer, "memory", clock=clock, ids=RandomIds())
         )
+        risks = await stack.enter_async_context(reporting_risks(channel, signer, "memory", clock))
         embedder = CachedEmbedder(
             MeshEmbedder(channel, model=settings.embedding_model),
             clock, size=settings.cached_embeddings, ttl=settings.cached_embeddings_ttl,
@@ -154,6 +159,7 @@ def main() -> None:
             settings=settings,
             clock=clock,
             ids=RandomIds(),
+            tell=risks.tell,
         )
         every = settings.upkeep_interval
         await stack.enter_async_context(supervised("used", lambda: chores.used.run(every / 10)))

@@ -84,7 +84,7 @@ class Remembering:
         Raises EmbeddingUnavailable, MemoryFull and PolicyBlocked.
         """
         memories = [self._memory(self._allowed(tenant, new)) for new in many]
-        await self._limits.admit(tenant, len(many))
+        await self._limits.admit(tenant, len(many), [(new.agent, new.session_id) for new in many])
         vectors = [new.vector for new in many]
         if not all(vectors):
             vectors = await self._embedder.embed([embedded_text(memory) for memory in memories])

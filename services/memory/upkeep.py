@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,6 +13,7 @@ from services.memory.store import Filter, Memory, MemoryStore, MemoryType, Usage
 from shared.clock import Clock
 from shared.log import log
 from shared.paging import Page
+from shared.risks import MEMORY_BLOAT, Happened, Tell, untold
 
 THROTTLED_FROM: Final = 0.9
 _STALE: Final = timedelta(seconds=15)
@@ -21,6 +22,8 @@ _BATCH: Final = 500
 _TENANTS: Final = 10_000
 
 Pause = Callable[[float], Awaitable[None]]
+# An agent and its session, either of them empty.
+Whose = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,14 @@ class Pruned:
 class Limits:
     """How many memories a tenant may keep. The count may be a few seconds old; a tenant can go over by as much."""
 
-    def __init__(self, store: MemoryStore, clock: Clock, *, memories: int, pause: Pause = asyncio.sleep) -> None:
+    def __init__(
+        self, store: MemoryStore, clock: Clock, *, memories: int, pause: Pause = asyncio.sleep, tell: Tell = untold
+    ) -> None:
         self._store = store
         self._clock = clock
         self._limit = memories
         self._pause = pause
+        self._tell = tell
         self._counted: dict[str, tuple[timedelta, int]] = {}
         self._stored: set[str] = set()
 
@@ -67,13 +73,14 @@ class Limits:
     async def pressure(self, tenant: str) -> Pressure:
         return Pressure(await self._store.usage(tenant), self._limit)
 
-    async def admit(self, tenant: str, more: int) -> None:
+    async def admit(self, tenant: str, more: int, by: Collection[Whose] = ()) -> None:
         """Lets storing pass, slower the nearer the limit is. Raises MemoryFull at the limit."""
         self._stored.add(tenant)
         held = await self._held(tenant)
         if held + more > self._limit:
             self._counted.pop(tenant, None)
             log.warning("memory.full", tenant=tenant, held=held, limit=self._limit)
+            self._bloated(tenant, by, held, 1.0)
             raise MemoryFull(
                 f"the tenant keeps {held} memories and may keep {self._limit}", limit=str(self._limit), held=str(held)
             )
@@ -81,7 +88,14 @@ class Limits:
         over = (held / self._limit - THROTTLED_FROM) / (1 - THROTTLED_FROM)
         if over > 0:
             log.warning("memory.throttled", tenant=tenant, held=held, limit=self._limit)
+            self._bloated(tenant, by, held, over)
             await self._pause(over * _SLOWEST.total_seconds())
+
+    def _bloated(self, tenant: str, by: Collection[Whose], held: int, share: float) -> None:
+        """Tells policy of each agent that stores where little room is left: `share` of the last tenth is taken."""
+        detail = {"held": str(held), "limit": str(self._limit)}
+        for agent, session_id in dict(by).items():
+            self._tell(tenant, Happened(MEMORY_BLOAT, min(share, 1.0), agent, session_id, detail), agent)
 
     async def _held(self, tenant: str) -> int:
         counted = self._counted.get(tenant)

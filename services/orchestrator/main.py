@@ -74,6 +74,8 @@ from shared.ids import RandomIds
 from shared.objects import objects
 from shared.postgres import Database, open_database
 from shared.redis import open_redis
+from shared.risks import NAME as RISKS
+from shared.risks import reporting
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
@@ -168,8 +170,9 @@ async def _drive(
         raise ValueError("orchestrator needs AGENTNET_IDENTITY_PRIVATE_KEY")
     signer = Signer.from_file("orchestrator", settings.identity_private_key, clock)
     channel = await stack.enter_async_context(
-        mesh_channel(settings.mesh_address, services=(*PEERS, POLICY), tls=settings.tls_folder)
+        mesh_channel(settings.mesh_address, services=(*PEERS, POLICY, RISKS), tls=settings.tls_folder)
     )
+    risks = await stack.enter_async_context(reporting(channel, signer, "orchestrator", clock))
     driver_dsn = settings.driver_dsn.get_secret_value()
     leases: Database = await stack.enter_async_context(open_database(driver_dsn, pool=2))
     owner = f"orchestrator-{secrets.token_hex(6)}"
@@ -194,6 +197,7 @@ async def _drive(
         limits=Limits(settings.max_output_tokens, settings.prompt_tokens, settings.memory_tokens),
     )
     graphs = GraphDriver(store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, settings.max_takeovers)
-    runs = Runs({"session": SessionDriver(store, tail, turns, clock, settings.max_takeovers), "graph": graphs})
+    driver = SessionDriver(store, tail, turns, clock, settings.max_takeovers, tell=risks.tell)
+    runs = Runs({"session": driver, "graph": graphs})
     await start_driver(settings, stack, runs, PostgresLeaseStore(leases), owner, accepting=store)
     return tasks, tools

@@ -16,6 +16,7 @@ from shared.ids import Ids
 from shared.log import log
 from shared.monitors.rules import RuleType
 
+MITIGATIONS: Final = 100
 DAY: Final = timedelta(hours=24)
 BLOCK, THROTTLE, ALERT, DOWNGRADE = "block", "throttle", "alert", "downgrade"
 ACTIONS: Final = (BLOCK, THROTTLE, ALERT, DOWNGRADE)
@@ -140,7 +141,7 @@ class RiskStore(Protocol):
         """Stores one."""
 
     async def mitigations(self, tenant: str) -> Sequence[Mitigation]:
-        """All, newest first."""
+        """The newest hundred of each risk, newest first."""
 
     async def set_rule(self, tenant: str, rule: EnforcementRule) -> None:
         """Stores one in the place of that name."""
@@ -171,7 +172,7 @@ class Risks:
         self._callbacks = callbacks
 
     async def register(self, tenant: str) -> tuple[Mapping[str, int], Sequence[Mitigation]]:
-        """Events of the last day by risk, and all mitigations."""
+        """Events of the last day by risk, and the newest hundred mitigations of each."""
         counts = await self._store.counts(tenant, since=self._clock.now() - DAY)
         return counts, await self._store.mitigations(tenant)
 
@@ -236,6 +237,12 @@ class Risks:
             tenant, "policy", f"enforcement.{rule.action}", target, rule=rule.name, risk=rule.risk, value=value
         )
         log.warning("risk.enforced", rule=rule.name, action=rule.action, target=target, tenant=tenant)
+        if rule.action != ALERT:
+            until = f"{action.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+            text = f"rule {rule.name}: {rule.action} for the {rule.target.value} {target} until {until}"
+            await self._store.add_mitigation(
+                tenant, Mitigation(self._ids.new("mit"), rule.risk, text, "policy", event.created_at)
+            )
         if rule.action.startswith(CALLBACK):
             await self._callbacks[rule.action.removeprefix(CALLBACK)](tenant, action)
         return action

@@ -14,7 +14,11 @@ select risk, count(*) as events from risk_event where created_at > $1 group by r
 insert into risk_mitigation (tenant_id, id, risk, text, owner, created_at) values ($1, $2, $3, $4, $5, $6);
 
 -- name: mitigations
-select * from risk_mitigation order by created_at desc, id desc;
+select * from (
+  select *, row_number() over (partition by risk order by created_at desc, id desc) as place from risk_mitigation
+) as numbered
+where place <= $1
+order by created_at desc, id desc;
 
 -- name: set_rule
 insert into enforcement_rule

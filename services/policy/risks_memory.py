@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from services.policy.access import ToolPermission
-from services.policy.risks import Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
+from services.policy.risks import MITIGATIONS, Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
 
 
 class MemoryRisks:
@@ -37,7 +37,13 @@ class MemoryRisks:
         self._mitigations.setdefault(tenant, []).append(mitigation)
 
     async def mitigations(self, tenant: str) -> Sequence[Mitigation]:
-        return sorted(self._mitigations.get(tenant, []), key=lambda one: (one.created_at, one.id), reverse=True)
+        newest = sorted(self._mitigations.get(tenant, []), key=lambda one: (one.created_at, one.id), reverse=True)
+        places, kept = Counter[str](), list[Mitigation]()
+        for one in newest:
+            places[one.risk] += 1
+            if places[one.risk] <= MITIGATIONS:
+                kept.append(one)
+        return kept
 
     async def set_rule(self, tenant: str, rule: EnforcementRule) -> None:
         self._rules[tenant, rule.name] = rule

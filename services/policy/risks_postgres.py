@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.policy.access import ToolPermission
-from services.policy.risks import Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
+from services.policy.risks import MITIGATIONS, Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("risks.sql"))
@@ -45,7 +45,7 @@ class PostgresRisks:
 
     async def mitigations(self, tenant: str) -> Sequence[Mitigation]:
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["mitigations"])
+            rows = await connection.fetch(_SQL["mitigations"], MITIGATIONS)
         return [Mitigation(row["id"], row["risk"], row["text"], row["owner"], row["created_at"]) for row in rows]
 
     async def set_rule(self, tenant: str, rule: EnforcementRule) -> None:

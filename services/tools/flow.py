@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
 from services.tools import lifecycle, sanitise, schemas
@@ -29,13 +30,14 @@ from services.tools.permissions import ToolAuthorizer
 from services.tools.rates import Rates
 from services.tools.store import Effect, Invocation, Tool, ToolStore
 from services.tools.telling import Bus, NoBus, tell, telling
-from services.tools.threats import Threats, caller_of
+from services.tools.threats import Threats, attack, caller_of
 from shared.clock import Clock
 from shared.errors import MeshError, ResourceExhausted
 from shared.identity import Principal
 from shared.ids import Ids
 from shared.log import log
 from shared.monitors.arguments import Call
+from shared.risks import Tell, untold
 from shared.rpc.channel import jitter
 from shared.telemetry import meter, tracer
 
@@ -89,6 +91,7 @@ class Flow:
         quarantine: Quarantine | None = None,
         bus: Bus | None = None,
         threat_limit: int = 5,
+        risks: Tell = untold,
         artefacts: Artefacts | None = None,
     ) -> None:
         self._store = store
@@ -103,6 +106,7 @@ class Flow:
         self._bus = bus or NoBus()
         self._artefacts = artefacts
         self._threats = Threats(clock, limit=threat_limit)
+        self._attacked = partial(attack, risks, threat_limit)
         self._effects = Effects(store, clock)
         self._breaker = Breaker(clock)
         self._cache: Cache[Outcome] = Cache(clock)
@@ -181,6 +185,7 @@ class Flow:
             log.error("tool.threat", tool=tool, subject=subject, agent=agent)
             data = {"tool": tool, "subject": subject, "status": outcome.status.value, "message": outcome.message}
             tell(self._bus, work.tenant, "tool.threat", work.context, number=0, data=data)
+            self._attacked(work)
 
     async def _named(self, tenant: str, work: Work, digest: bytes, invocation_id: str, printed: Printed) -> Outcome:
         """With a request_id: once, whoever asks and however often."""

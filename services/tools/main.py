@@ -50,6 +50,8 @@ from shared.monitors.violations import recording
 from shared.objects import objects
 from shared.postgres import open_database
 from shared.redis import open_redis
+from shared.risks import NAME as RISKS
+from shared.risks import reporting as reporting_risks
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import run
 from shared.tasks import supervised
@@ -70,7 +72,7 @@ def main() -> None:
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value()))
         channel = await stack.enter_async_context(
             mesh_channel(
-                settings.mesh_address, services=(POLICY, OVERRIDES, DECISIONS, MEMORY), tls=settings.tls_folder
+                settings.mesh_address, services=(POLICY, OVERRIDES, DECISIONS, MEMORY, RISKS), tls=settings.tls_folder
             )
         )
         if settings.identity_private_key is None:
@@ -82,6 +84,7 @@ def main() -> None:
             reporting(enforced.reported, channel, signer, "tools", clock=clock, ids=ids)
         )
         violations = await stack.enter_async_context(recording(channel, signer, "tools", clock=clock, ids=ids))
+        risks = await stack.enter_async_context(reporting_risks(channel, signer, "tools", clock))
 
         def note(tenant: str, decided: Decided) -> None:
             decisions.note(tenant, decided)
@@ -116,6 +119,7 @@ def main() -> None:
             bus=emitter,
             threat_limit=settings.threat_limit,
             artefacts=artefacts,
+            risks=risks.tell,
         )
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock, artefacts), server)
         # What is here now stays: to look through it after every large answer would hold up everybody's calls.

@@ -10,6 +10,7 @@ from services.tools.answer import Status
 from services.tools.errors import ToolNotAllowed
 from services.tools.executor import Work
 from shared.clock import Clock
+from shared.risks import TOOL_INJECTION, Happened, Tell
 
 _WINDOW: Final = timedelta(minutes=10)
 _CALLERS: Final = 10_000
@@ -55,6 +56,14 @@ class Threats:
         if not found:
             del self._seen[caller]
         return sum(weight for _, weight in found)
+
+
+def attack(tell: Tell, attempts: int, work: Work) -> None:
+    """Tells policy's register of risks of a caller that has become a threat."""
+    tenant, tool, subject, agent = caller_of(work)
+    detail = {"tool": tool, "subject": subject}
+    happened = Happened(TOOL_INJECTION, attempts, agent, work.context.get("session_id", ""), detail)
+    tell(tenant, happened, f"{tool} {subject} {agent}")
 
 
 def caller_of(work: Work) -> Caller:

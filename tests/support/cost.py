@@ -25,6 +25,7 @@ from services.cost.velocity import Rule
 from services.cost.watch import Watch
 from shared.clock import Clock
 from shared.ids import Ids, RandomIds
+from shared.risks import Tell, untold
 
 UNIT = "micro-USD per million tokens"
 
@@ -86,12 +87,13 @@ def cost_replica(
     prices: PriceBook = PRICES,
     ids: Ids | None = None,
     watchfulness: Watchfulness = WATCHFULNESS,
+    tell: Tell = untold,
 ) -> Replica:
     ids = ids or RandomIds()
     stored = report_store(store)
     shelf, reports = PriceShelf(store, prices, clock=clock), Reports(store, stored, clock=clock)
     board = AlertBoard(stored, clock=clock)
-    lookout = Lookout(store, stored, reports, board, watchfulness, clock=clock, ids=ids)
+    lookout = Lookout(store, stored, reports, board, watchfulness, clock=clock, ids=ids, tell=tell)
     return Replica(
         store=store,
         shelf=shelf,

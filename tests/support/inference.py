@@ -31,7 +31,7 @@ from services.inference.embeddings.models import EmbeddingModels
 from services.inference.enforcement import Enforcement, Held
 from services.inference.engine import Engine
 from services.inference.measures import Measures
-from services.inference.peers import NOTHING_ELSE, Cost, Leased, Measure, Metered, Notice, Payer, Settlement
+from services.inference.peers import NOTHING_ELSE, Cost, Leased, Measure, Metered, Notice, Payer, PolicyPeer, Settlement
 from services.inference.producer import Ended
 from services.inference.prompts.registry import PromptRegistry
 from services.inference.prompts.store_memory import MemoryPromptStore
@@ -55,6 +55,7 @@ from shared.monitors.decisions import Decided, Decisions, Room, reported
 from shared.monitors.enforced import Enforced, Snapshot, Watch
 from shared.monitors.pipeline import Outcome
 from shared.monitors.rules import Action, Bundle, Rule, RuleType, Severity, Target, Verdict
+from shared.risks import Tell, untold
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
@@ -238,9 +239,12 @@ async def replica(
     provider: Provider | None = None,
     watch: Watch | None = None,
     told: grpc.aio.Channel | None = None,
+    measured: PolicyPeer | None = None,
+    tell: Tell = untold,
 ) -> AsyncIterator[Replica]:
     """A replica in the block. Those with one Redis and one store are replicas of one service. `provider` takes the
-    place of the scripted model, `watch` of what the scripted policy publishes; `told` is where decisions are recorded.
+    place of the scripted model, `watch` of what the scripted policy publishes; `told` is where decisions are recorded,
+    `measured` who orders measures.
     """
     model, cost, policy = ScriptedModel(), ScriptedCost(), ScriptedPolicy()
     others = {name: ScriptedModel(name=name) for name in ("backup", "continuing", "roomy")}
@@ -262,7 +266,8 @@ async def replica(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
         store=store or MemoryGenerationStore(), clock=SystemClock(),
         tail=tail,
-        measures=Measures(policy, SystemClock()), limit=limit, ended=lambda *how: ended.append(how),
+        measures=Measures(measured or policy, breakers, SystemClock()), limit=limit, tell=tell,
+        ended=lambda *how: ended.append(how),
     )  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 0}

@@ -28,6 +28,7 @@ from services.inference.settings import InferenceSettings
 from shared.clock import SystemClock
 from shared.ids import SequentialIds
 from shared.monitors.enforced import Enforced
+from shared.risks import Happened
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
@@ -67,6 +68,7 @@ class World:
     policy: ScriptedPolicy
     studio: Studio
     keys: Keys
+    told: list[Happened]
 
     async def images(self, **asked: Any) -> list[pb.GenerateImagesResponse]:
         call = self.stub.GenerateImages(pb.GenerateImagesRequest(**asked), metadata=self.keys.metadata("acme"))
@@ -102,9 +104,11 @@ async def world(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         enforced = Enforced(policy.watch, Held.of)
         policy.snapshots.put_nowait(DEFAULT)
         await stack.enter_async_context(supervised("policy", enforced.follow))
+        breakers, told = LocalBreakers(clock), list[Happened]()
         studio = Studio(
             wired.router, wired.makers, Purchases(cost, policy, Enforcement(enforced, policy, strict=True), clock),
-            Measures(policy, clock), LocalBreakers(clock), limit=4, jitter=lambda: 0.0,
+            Measures(policy, breakers, clock), breakers, limit=4, jitter=lambda: 0.0,
+            tell=lambda _tenant, happened, _about: told.append(happened),
         )  # fmt: skip
 
         async def register(server: grpc.aio.Server, _: AsyncExitStack) -> None:
@@ -114,4 +118,4 @@ async def world(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         address = await stack.enter_async_context(serving(mesh, register, service_names=(NAME,)))
         channel = await stack.enter_async_context(mesh_channel(address, services=(NAME,)))
         await until(lambda: enforced.revision)
-        yield World(rpc.MediaServiceStub(channel), server, cost, policy, studio, keys)
+        yield World(rpc.MediaServiceStub(channel), server, cost, policy, studio, keys, told)

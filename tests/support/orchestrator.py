@@ -38,6 +38,7 @@ from services.orchestrator.watch import Watcher
 from shared.clock import FakeClock
 from shared.identity import Principal
 from shared.ids import SequentialIds
+from shared.risks import Tell, untold
 from tests.support.scripted_peers import ScriptedInference, ScriptedMemory, ScriptedTools
 
 TENANT = "acme"
@@ -66,6 +67,7 @@ class World:
     prompt_tokens: int = 6_000
     checkpoint_store: MemoryCheckpointStore = field(default_factory=MemoryCheckpointStore)
     naps: list[float] = field(default_factory=list)
+    tell: Tell = untold
     leases: MemoryLeaseStore = field(init=False)
     store: MemorySessionStore = field(init=False)
 
@@ -101,7 +103,10 @@ class World:
             limits=Limits(96, self.prompt_tokens),
             sleep=self._nap,
         )
-        return SessionDriver(store or self.store, tail or self.tail, turns, self.clock, max_takeovers=5)
+        return SessionDriver(
+            store or self.store, tail or self.tail, turns, self.clock, max_takeovers=5,
+            tell=lambda tenant, happened, about: self.tell(tenant, happened, about),
+        )  # fmt: skip
 
     @property
     def tasks(self) -> Tasks:

@@ -25,11 +25,13 @@ from services.inference.media.contract import (
     Transcript,
     TranscriptionOrder,
 )
+from services.inference.outages import outage
 from services.inference.peers import Payer
 from services.inference.purchase import Purchase, Purchases, Rules, Spent
 from services.inference.route import Model, Router, Target
 from shared.errors import MeshError, ResourceExhausted
 from shared.log import log
+from shared.risks import Tell, untold
 from shared.telemetry import meter
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class Studio:
     measures: Measures
     breakers: Breakers
     limit: int
+    tell: Tell = untold
     retry_base: timedelta = timedelta(milliseconds=200)
     jitter: Callable[[], float] = random.random
     _busy: int = field(default=0)
@@ -139,7 +142,7 @@ class Studio:
 
     async def _admitted(self, payer: Payer, makes: Makes, name: str) -> tuple[Target, ...]:
         chain = self.router.making(makes, name)
-        await self.measures.admit(payer)
+        await self.measures.admit(payer, chain[0].provider.name)
         if self._busy >= self.limit:
             raise ResourceExhausted("this replica is full; try again", retry_after=timedelta(seconds=1))
         return chain
@@ -152,7 +155,7 @@ class Studio:
         attempt, paid = 0, list[Purchase]()
         self._busy += 1
         try:
-            target = await self._healthy(course)
+            target = await self._healthy(course, payer)
             while True:
                 whose = _attempt(payer, target, attempt)
                 try:
@@ -165,7 +168,7 @@ class Studio:
                                     yield piece
                 except MeshError as failure:
                     begun = len(paid) > attempt and paid[attempt].begun
-                    target = await self._next(course, failure, begun=begun)
+                    target = await self._next(course, failure, whose, begun=begun)
                 else:
                     await self.breakers.succeeded(target.provider.name)
                     _made.add(1, {"model": target.model.name, "provider": target.provider.name})
@@ -175,24 +178,27 @@ class Studio:
         finally:
             self._busy -= 1
 
-    async def _healthy(self, course: Course) -> Target:
+    async def _healthy(self, course: Course, payer: Payer) -> Target:
         """The first from here on whose breaker lets calls through. Raises ProviderUnavailable."""
         while not await self.breakers.admits(course.target.provider.name):
             name = course.target.provider.name
             if course.skip() is None:
-                raise ProviderUnavailable("the provider failed too often; it is tried again soon", provider=name)
+                failure = ProviderUnavailable("the provider failed too often; it is tried again soon", provider=name)
+                outage(self.tell, payer, name, failure)
+                raise failure
         return course.target
 
-    async def _next(self, course: Course, failure: MeshError, *, begun: bool) -> Target:
+    async def _next(self, course: Course, failure: MeshError, payer: Payer, *, begun: bool) -> Target:
         """Who is asked after a failure, once it is time. Raises the failure when nobody is."""
-        failed = course.target
-        if isinstance(failure, PROVIDER_FAULTS):
-            await self.breakers.failed(failed.provider.name)
+        failed, fault = course.target, isinstance(failure, PROVIDER_FAULTS)
+        opened = fault and await self.breakers.failed(failed.provider.name)
         step = None if begun else course.after(failure, shown=False)
+        if opened or (fault and step is None):
+            outage(self.tell, payer, failed.provider.name, failure)
         if step is None:
             raise failure
         await asyncio.sleep(step.wait.total_seconds())
-        target = await self._healthy(course)
+        target = await self._healthy(course, payer)
         log.info("media.again", model=failed.model.name, to_model=target.model.name, reason=failure.reason_name)
         return target
 

@@ -12,6 +12,7 @@ from agentnet.orchestrator.v1 import event_pb2, progress_pb2, session_pb2
 from services.orchestrator import modes
 from services.orchestrator.drivers.measuring import ByInference, Measuring
 from services.orchestrator.drivers.runs import begin, drive_on, signals_received
+from services.orchestrator.drivers.stalls import stalled
 from services.orchestrator.peers import Utterance
 from services.orchestrator.plan import Await, Begin, Done, EndRound, Finish, Note, Step, Wait, next_step
 from services.orchestrator.record import SessionLog
@@ -21,6 +22,7 @@ from services.orchestrator.turns import Turns
 from shared.clock import Clock
 from shared.identity import Principal
 from shared.log import log
+from shared.risks import Tell, untold
 from shared.telemetry import meter
 
 _RESULT_CHARACTERS: Final = 32_768
@@ -46,6 +48,7 @@ class SessionDriver:
     max_takeovers: int
     opened: Callable[[Lease, SessionStore, LogTail, Clock], SessionLog] = SessionLog
     measuring: Measuring | None = None
+    tell: Tell = untold
 
     async def drive(self, lease: Lease, signalled: asyncio.Event) -> None:
         """Runs the session as far as it goes. Raises LeaseLost; being cancelled leaves it to the next owner."""
@@ -213,6 +216,8 @@ class _Drive:
         await self.record.commit([Event(session_finished=finished)], release=True)
         labels = {"mode": session.mode, "converged": str(session.converged).lower()}
         _rounds.record(session.rounds_executed, labels)
+        if stall := stalled(session):
+            self.driver.tell(self.caller.tenant_id, stall, session.id)
         log.info("session.finished", reason=session_pb2.StopReason.Name(step.reason), rounds=session.rounds_executed)
 
 

@@ -81,3 +81,12 @@ async def test_mitigations_and_permissions_come_back_as_they_were(store: Store, 
     assert list(await store.permissions(tenant)) == [permission]
     assert not await store.mitigations(f"{tenant}-other")
     assert not await store.permissions(f"{tenant}-other")
+
+
+async def test_of_each_risk_the_newest_hundred_mitigations_are_told(store: Store, tenant: str) -> None:
+    for number in range(103):
+        at = NOON + number * MINUTE
+        await store.add_mitigation(tenant, Mitigation(f"mit_{number:03}", "memory_bloat", f"{number}", "policy", at))
+    await store.add_mitigation(tenant, Mitigation("mit_a", "prompt_leakage", "once", "olga", NOON))
+    told = await store.mitigations(tenant)
+    assert [one.text for one in told] == [*map(str, range(102, 2, -1)), "once"]

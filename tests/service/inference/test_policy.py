@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from agentnet.common.v1 import error_reason_pb2
 from agentnet.inference.v1 import message_pb2
+from services.inference.breakers import LocalBreakers
 from services.inference.errors import PolicyBlocked
 from services.inference.measures import Measures
 from services.inference.peers import Measure, Payer
@@ -170,12 +171,12 @@ async def test_who_is_downgraded_gets_the_cheaper_model_and_a_reason(served: Rep
 async def test_while_policy_is_away_its_last_orders_hold() -> None:
     clock, policy = FakeClock(), ScriptedPolicy()
     policy.orders = [order("block", "tenant", "acme")]
-    measures = Measures(policy, clock)
+    measures = Measures(policy, LocalBreakers(clock), clock)
     payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
     for away in (False, True, True):
         policy.away = away
         with pytest.raises(PolicyBlocked):
-            await measures.admit(payer)
+            await measures.admit(payer, "p")
         clock.advance(timedelta(seconds=2))
         await asyncio.sleep(0)
 
@@ -183,18 +184,18 @@ async def test_while_policy_is_away_its_last_orders_hold() -> None:
 async def test_orders_are_taken_back_within_about_a_second() -> None:
     clock, policy = FakeClock(), ScriptedPolicy()
     policy.orders = [order("block", "tenant", "acme")]
-    measures = Measures(policy, clock)
+    measures = Measures(policy, LocalBreakers(clock), clock)
     payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
     with pytest.raises(PolicyBlocked):
-        await measures.admit(payer)
+        await measures.admit(payer, "p")
     policy.orders = []
     with pytest.raises(PolicyBlocked):
-        await measures.admit(payer)
+        await measures.admit(payer, "p")
     clock.advance(timedelta(seconds=1))
     with pytest.raises(PolicyBlocked):  # this one has policy asked
-        await measures.admit(payer)
+        await measures.admit(payer, "p")
     await asyncio.sleep(0)
-    assert await measures.admit(payer) == ""
+    assert await measures.admit(payer, "p") == ""
 
 
 async def test_an_override_lets_pass_what_its_rules_find_and_nothing_else(keys: Keys, redis: Redis) -> None:
@@ -225,10 +226,10 @@ async def test_an_override_that_does_not_hold_or_cannot_be_checked_starts_nothin
 
 async def test_who_was_blocked_while_a_tenant_said_nothing_is_stopped_at_the_first_call() -> None:
     clock, policy = FakeClock(), ScriptedPolicy()
-    measures = Measures(policy, clock)
+    measures = Measures(policy, LocalBreakers(clock), clock)
     payer = Payer(Principal("acme", "ada", frozenset()), "gen_1", "p", "m", "", "")
-    await measures.admit(payer)
+    await measures.admit(payer, "p")
     policy.orders = [order("block", "tenant", "acme")]
     clock.advance(timedelta(minutes=1))
     with pytest.raises(PolicyBlocked):
-        await measures.admit(payer)
+        await measures.admit(payer, "p")

@@ -29,6 +29,7 @@ from shared.clock import FakeClock
 from shared.ids import SequentialIds
 from shared.monitors.decisions import Decided
 from shared.monitors.enforced import Enforced
+from shared.risks import Tell, untold
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from tests.support.identity import Keys, make_keys
@@ -69,7 +70,11 @@ async def served(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Serv
 
 @asynccontextmanager
 async def serve(
-    keys: Keys, settings: dict[str, Any], *rules: dict[str, Any], enforced: Enforced[Held] | None = None
+    keys: Keys,
+    settings: dict[str, Any],
+    *rules: dict[str, Any],
+    enforced: Enforced[Held] | None = None,
+    tell: Tell = untold,
 ) -> AsyncIterator[Served]:
     """A memory service that trusts these keys and enforces these rules."""
     enforced = enforced or await enforcing(Held.of, *rules)
@@ -96,6 +101,7 @@ async def serve(
                 settings=configured,
                 clock=clock,
                 ids=SequentialIds(),
+                tell=tell,
             )
         )
 

@@ -33,6 +33,7 @@ from services.tools.store_memory import MemoryToolStore
 from shared.clock import FakeClock
 from shared.ids import SequentialIds
 from shared.objects import objects
+from shared.risks import Tell, untold
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from shared.settings import MeshSettings
@@ -124,6 +125,12 @@ class Heard:
 
 
 @pytest.fixture
+def tell() -> Tell:
+    """Who hears of risks."""
+    return untold
+
+
+@pytest.fixture
 def bus() -> Heard:
     return Heard()
 
@@ -138,7 +145,7 @@ def clock_pause(clock: FakeClock) -> Pause:
 @pytest.fixture
 async def channel(
     keys: Keys, clock: FakeClock, store: MemoryToolStore, executors: dict[str, Executor], narrowed: dict[str, Any],
-    policy: ArgumentPolicy, bus: Heard, artefacts: Artefacts,
+    policy: ArgumentPolicy, bus: Heard, artefacts: Artefacts, tell: Tell,
 ) -> AsyncIterator[grpc.aio.Channel]:  # fmt: skip
     settings = MeshSettings.model_validate(
         {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": keys.jwks, "drain_grace": 1}
@@ -150,6 +157,7 @@ async def channel(
         flow = Flow(
             store, executors, authorizer=authorizer, rates=LocalRates(clock), policy=policy, clock=clock, ids=ids,
             pause=clock_pause(clock), quarantine=registry.quarantine, bus=bus, artefacts=artefacts,
+            risks=tell,
         )  # fmt: skip
         rpc.add_ToolServiceServicer_to_server(ToolService(registry, flow, clock, artefacts), server)
 

@@ -83,7 +83,9 @@ class Risk(_message.Message):
     """Events of the last 24 hours."""
     @_builtins.property
     def mitigations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mitigation]:
-        """What was done about it, newest first."""
+        """What was done about it, newest first, at most the newest hundred: by people, and by rules that blocked, throttled or
+        downgraded (owner "policy").
+        """
 
     def __init__(
         self,

@@ -80,7 +80,8 @@ class RiskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordRiskEvent(self, request, context):
-        """Tells of something that happened, and answers with what the rules make of it, at once.
+        """Tells of something that happened, and answers with what the rules make of it, at once. The mesh's own services tell
+        of what they see.
         Errors: NOT_FOUND (RISK_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

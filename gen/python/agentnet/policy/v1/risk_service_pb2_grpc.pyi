@@ -21,7 +21,8 @@ class RiskServiceStub:
     Errors: UNAVAILABLE (DEPENDENCY_UNAVAILABLE): try again.
     """
     RecordRiskEvent: _aio.UnaryUnaryMultiCallable[_risk_service_pb2.RecordRiskEventRequest, _risk_service_pb2.RecordRiskEventResponse]
-    """Tells of something that happened, and answers with what the rules make of it, at once.
+    """Tells of something that happened, and answers with what the rules make of it, at once. The mesh's own services tell
+    of what they see.
     Errors: NOT_FOUND (RISK_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
     """
     RecordMitigation: _aio.UnaryUnaryMultiCallable[_risk_service_pb2.RecordMitigationRequest, _risk_service_pb2.RecordMitigationResponse]
@@ -60,7 +61,8 @@ class RiskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_service_pb2.RecordRiskEventRequest,
         context: _aio.ServicerContext[_risk_service_pb2.RecordRiskEventRequest, _abc.Awaitable[_risk_service_pb2.RecordRiskEventResponse]],
     ) -> _abc.Awaitable[_risk_service_pb2.RecordRiskEventResponse]:
-        """Tells of something that happened, and answers with what the rules make of it, at once.
+        """Tells of something that happened, and answers with what the rules make of it, at once. The mesh's own services tell
+        of what they see.
         Errors: NOT_FOUND (RISK_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
         """
 
