@@ -8,6 +8,7 @@ Matches are leftmost-longest: `a|ab` takes `ab`, lazy repeats take all they can.
 from __future__ import annotations
 
 import re
+import warnings
 from re import _constants as op  # type: ignore[attr-defined] # the parser of `re` itself: private, the same in 3.11 to 3.13
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any, Final
@@ -68,7 +69,9 @@ class Program:
 def read(pattern: str, *, ignore_case: bool = False) -> Program:
     """The pattern's program. Raises PatternInvalid with the reason."""
     try:
-        parsed = parser.parse(pattern, re.IGNORECASE if ignore_case else 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # `[[` is two characters here, in any Python
+            parsed = parser.parse(pattern, re.IGNORECASE if ignore_case else 0)
     except (re.error, OverflowError, RecursionError) as error:
         raise PatternInvalid(str(error)) from None
     program = Program()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.policy.document import Document, read
@@ -51,6 +51,7 @@ def test_a_value_that_yaml_knows_and_json_does_not_is_read_as_text_or_refused_by
 @given(
     place=st.sampled_from(PLACES), value=st.text("!&*?{}[]:,-#|>@`%'\"\\ \n\t019axe_.<=~", max_size=30) | st.text(max_size=40)
 )  # fmt: skip
+@example(place="rules:\n  - name: a\n    type: regex\n    severity: minor\n    pattern: {value}\n", value="0[[]")
 def test_any_text_in_any_place_is_a_bundle_or_a_fault(place: str, value: str) -> None:
     assert_told(outcome(place.format(value=value)))
 
