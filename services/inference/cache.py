@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
@@ -22,6 +23,7 @@ from services.inference.canonical import canonical, digest
 from services.inference.embeddings.contract import Embedder
 from services.inference.providers.contract import ModelCall, Role
 from shared.clock import Clock
+from shared.errors import MeshError
 from shared.redis import RedisLost
 from shared.telemetry import meter
 
@@ -73,7 +75,7 @@ class AnswerCache:
         self._clock = clock
         self._capacity = capacity
         self._keep = redis.register_script(_KEEP)
-        self._computing: set[asyncio.Task[bytes]] = set()
+        self._computing: set[asyncio.Task[None]] = set()
 
     async def find(self, key: CacheKey, *, oldest: timedelta) -> Answer | None:
         """The answer to exactly this request, when it is no older."""
@@ -152,9 +154,13 @@ class AnswerCache:
 
     def _ahead(self, text: str) -> None:
         """Computes while the model answers what is kept after it: the first text of a process waits for a model."""
-        task = asyncio.create_task(self._vector(text), name="embed ahead")
+        task = asyncio.create_task(self._tried(text), name="embed ahead")
         self._computing.add(task)
         task.add_done_callback(self._computing.discard)
+
+    async def _tried(self, text: str) -> None:
+        with suppress(MeshError):  # who keeps the answer is told
+            await self._vector(text)
 
     async def _vector(self, text: str) -> bytes:
         """As it is kept: 32-bit floats."""

@@ -180,7 +180,7 @@ class _Wiring:
 
     async def _provider(self, name: str, entry: ProviderEntry) -> Provider:
         if entry.kind is Kind.SYNTHETIC:
-            return SyntheticProvider(gap=self._settings.synthetic_gap * 0)
+            return SyntheticProvider(gap=timedelta())
         if entry.kind is Kind.PLUGIN:
             return _plugin(name, entry, await self._key(name, entry), self._session)
         if entry.kind is Kind.AZURE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,29 @@ async def test_a_meaning_is_computed_while_the_model_answers(
     served.model.steps = ["One ", gate, "two."]
     call = asyncio.create_task(generated(served, keys, asked("How are you?", cache=SEMANTIC)))
     await until(lambda: embedded == ["How are you?"])
+    gate.set()
+    assert text_of(await call) == "One two."
+
+
+async def test_a_meaning_that_cannot_be_computed_ahead_is_no_fault_of_the_process(
+    served: Replica, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults, tried = list[Any](), asyncio.Event()
+
+    class Away:
+        async def embed(self, texts: Sequence[str]) -> Embedded:
+            tried.set()
+            raise StreamBroken("away")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, fault: faults.append(fault))
+    monkeypatch.setattr(served.engine.admission.cache, "_embedder", Away())
+    gate = asyncio.Event()
+    served.model.steps = ["One ", gate, "two."]
+    call = asyncio.create_task(generated(served, keys, asked(cache=SEMANTIC)))
+    await asyncio.wait_for(tried.wait(), 5)
+    await until(lambda: not served.engine.admission.cache._computing)
+    gc.collect()
+    assert not [fault for fault in faults if "embed ahead" in str(fault)]
     gate.set()
     assert text_of(await call) == "One two."
 
