@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shared.monitors.folding import fold
 
@@ -45,6 +46,12 @@ NOT_NEWLINE = CharSet(literals=frozenset("\n"), negated=True)
 def literal(character: str, *, ignore_case: bool) -> CharSet:
     """One character, and those that look like it."""
     return CharSet(literals=frozenset({character, fold(character)}), ignore_case=ignore_case)
+
+
+@lru_cache(maxsize=16_384)
+def within(charset: CharSet, characters: frozenset[str]) -> frozenset[str]:
+    """Which of the characters the set takes."""
+    return frozenset(one for one in characters if one in charset)
 
 
 def _in_category(form: str, category: str) -> bool:
