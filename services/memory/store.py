@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+from services.memory.bounds import Kept
 from shared.paging import Page
 
 TURNS_HELD: Final = 50
@@ -259,5 +260,18 @@ class ConversationStore(Protocol):
     ) -> bool:
         """Replaces the turns by the new summary, if the old one is still `known`; False when somebody was faster."""
 
-    async def forget(self, tenant: str, session_id: str, receipts: Sequence[Receipt]) -> None:
-        """Deletes turns and summary and keeps the receipts, all or none."""
+    async def forget(
+        self, tenant: str, session_id: str, receipts: Sequence[Receipt], *, newest: str | None = None
+    ) -> bool:
+        """Deletes turns and summary and keeps the receipts, all or none. False when the newest turn is no longer
+        `newest`, where that is given: somebody spoke.
+        """
+
+    async def kept(self, tenant: str) -> Kept:
+        """How many conversations there are."""
+
+    async def silent(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        """Sessions whose last turn is older."""
+
+    async def surplus(self, tenant: str, *, at_most: int, limit: int) -> Sequence[str]:
+        """Sessions beyond so many, the longest silent first."""
