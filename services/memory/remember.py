@@ -194,20 +194,19 @@ class Remembering:
         if new.embedding_set:
             return new
         content, bundles = self._policy.kept(tenant, new.agent, new.content, field="content")
-        kept = replace(new, content=content, policy_version=new.policy_version or bundles)
-        return self._judged(tenant, new.agent, kept)
+        return self._judged(
+            tenant, new.agent, new, content=content, policy_version=new.policy_version or bundles
+        )  # fmt: skip
 
-    def _judged(self, tenant: str, agent: str, given: _Given) -> _Given:
-        """With tags and metadata as policy lets them be kept."""
+    def _judged(self, tenant: str, agent: str, given: _Given, **changed: object) -> _Given:
+        """With tags and metadata as policy lets them be kept, and what else is changed."""
         if given.tags:
-            tags = tuple(self._policy.kept(tenant, agent, tag, field="tags")[0] for tag in given.tags)
-            given = replace(given, tags=tags)
+            changed["tags"] = tuple(self._policy.kept(tenant, agent, tag, field="tags")[0] for tag in given.tags)
         if given.metadata:
-            metadata = {
+            changed["metadata"] = {
                 key: self._policy.noted(tenant, agent, value, field="metadata") for key, value in given.metadata.items()
             }
-            given = replace(given, metadata=metadata)
-        return given
+        return replace(given, **changed) if changed else given  # type: ignore[arg-type] # fields of either kind
 
     def _memory(self, new: NewMemory) -> Memory:
         return Memory(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from services.memory.bounds import Kept
 from shared.paging import Page
@@ -18,7 +19,8 @@ WIDTHS: Final = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096)
 # Before everything: by then nothing has ended.
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
-Vector = tuple[float, ...]
+# What a caller gave comes as an array of 32-bit floats: making tuples of a batch costs more than storing it.
+Vector: TypeAlias = "tuple[float, ...] | array[float]"
 
 
 class MemoryType(StrEnum):
