@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
+from services.memory import gently
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
 from services.memory.policy import MemoryPolicy
@@ -83,7 +84,7 @@ class Remembering:
 
         Raises EmbeddingUnavailable, MemoryFull and PolicyBlocked.
         """
-        memories = [self._memory(self._allowed(tenant, new)) for new in many]
+        memories = await gently.each(lambda new: self._memory(self._allowed(tenant, new)), many)
         await self._limits.admit(tenant, len(many), [(new.agent, new.session_id) for new in many])
         vectors = [new.vector for new in many]
         if not all(vectors):
