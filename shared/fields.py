@@ -66,6 +66,8 @@ def at_most(count: int, field: str, *, limit: int) -> int:
 
 def mapping(value: struct_pb2.Struct, field: str, *, limit: int = 16_384) -> dict[str, object]:
     """A Struct as plain JSON data, which jsonb can hold; whole numbers become ints."""
+    if not value.fields:
+        return {}
     try:
         data: dict[str, object] = json_format.MessageToDict(value)
     except ValueError:
@@ -104,4 +106,6 @@ def _whole(value: object) -> object:
 
 def struct(value: dict[str, object] | None) -> struct_pb2.Struct:
     """Plain JSON data as a Struct."""
-    return json_format.ParseDict(value or {}, struct_pb2.Struct())
+    if not value:
+        return struct_pb2.Struct()
+    return json_format.ParseDict(value, struct_pb2.Struct())

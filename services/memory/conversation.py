@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from services.memory.bounds import Kept
 from services.memory.policy import MemoryPolicy
 from services.memory.store import TURNS_HELD, Conversation, ConversationStore, Filter, Receipt, ShortTermTurn
 from services.memory.summary import summarize
@@ -85,24 +86,49 @@ class Conversations:
         """
         if chosen.agent or chosen.tags:
             return []
-        session = chosen.session
-        known = await self._store.conversation(tenant, session)
-        turns = await self._store.tail(tenant, session, limit=TURNS_HELD + _SLACK)
-        said = [(turn.turn_id, turn.content) for turn in turns] + [(session, known.summary)] * bool(known.summary)
+        turns = await self._all(tenant, chosen.session)
+        receipts = await self._receipts(tenant, chosen.session, turns, requested_by)
+        if receipts:
+            await self._store.forget(tenant, chosen.session, receipts)
+        return receipts
+
+    async def forget_silent(self, tenant: str, session_id: str, *, requested_by: str) -> bool:
+        """Forgets what was said in a session, unless somebody speaks meanwhile. Whether it is gone."""
+        turns = await self._all(tenant, session_id)
+        receipts = await self._receipts(tenant, session_id, turns, requested_by)
+        return await self._store.forget(tenant, session_id, receipts, newest=turns[-1].turn_id) if turns else True
+
+    async def kept(self, tenant: str) -> Kept:
+        """How many there are."""
+        return await self._store.kept(tenant)
+
+    async def silent(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        """Sessions whose last turn is older."""
+        return await self._store.silent(tenant, before=before, limit=limit)
+
+    async def surplus(self, tenant: str, *, at_most: int, limit: int) -> Sequence[str]:
+        """Sessions beyond so many, the longest silent first."""
+        return await self._store.surplus(tenant, at_most=at_most, limit=limit)
+
+    async def _all(self, tenant: str, session_id: str) -> Sequence[ShortTermTurn]:
+        return await self._store.tail(tenant, session_id, limit=TURNS_HELD + _SLACK)
+
+    async def _receipts(
+        self, tenant: str, session_id: str, turns: Sequence[ShortTermTurn], requested_by: str
+    ) -> list[Receipt]:
+        known = await self._store.conversation(tenant, session_id)
+        said = [(turn.turn_id, turn.content) for turn in turns] + [(session_id, known.summary)] * bool(known.summary)
         now = self._clock.now()
-        receipts = [
+        return [
             Receipt(self._ids.new("rct"), subject, hashlib.sha256(text.encode()).digest(), requested_by, now)
             for subject, text in said
         ]
-        if receipts:
-            await self._store.forget(tenant, session, receipts)
-        return receipts
 
     async def compact(self, tenant: str, session_id: str, *, keep_turns: int, max_tokens: int) -> int:
         """Folds all turns but the newest into the summary. Returns how many this call folded."""
         for _ in range(_ATTEMPTS):
             known = await self._store.conversation(tenant, session_id)
-            turns = await self._store.tail(tenant, session_id, limit=TURNS_HELD + _SLACK)
+            turns = await self._all(tenant, session_id)
             older = turns[: max(len(turns) - keep_turns, 0)]
             if not older:
                 return 0

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from services.memory.store import Conversation, Receipt, ShortTermTurn
+from services.memory.bounds import Kept
+from services.memory.store import NEVER, Conversation, Receipt, ShortTermTurn
 
 
 class InMemoryConversations:
@@ -40,7 +41,28 @@ class InMemoryConversations:
         self._turns[tenant, session_id] = [turn for turn in held if turn.turn_id not in gone]
         return True
 
-    async def forget(self, tenant: str, session_id: str, receipts: Sequence[Receipt]) -> None:
+    async def forget(
+        self, tenant: str, session_id: str, receipts: Sequence[Receipt], *, newest: str | None = None
+    ) -> bool:
+        if newest is not None and [turn.turn_id for turn in await self.tail(tenant, session_id, limit=1)] != [newest]:
+            return False
         self._turns.pop((tenant, session_id), None)
         self._folded.pop((tenant, session_id), None)
         self.receipts += receipts
+        return True
+
+    async def kept(self, tenant: str) -> Kept:
+        times = [turn.created_at for turns in self._of(tenant).values() for turn in turns if turn.created_at]
+        return Kept(len(self._of(tenant)), min(times, default=None))
+
+    async def silent(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        last = {session: turns[-1].created_at for session, turns in self._of(tenant).items()}
+        return [session for session, at in last.items() if at and at < before][:limit]
+
+    async def surplus(self, tenant: str, *, at_most: int, limit: int) -> Sequence[str]:
+        mine = self._of(tenant)
+        oldest = sorted(mine, key=lambda session: mine[session][-1].created_at or NEVER)
+        return oldest[: max(len(oldest) - at_most, 0)][:limit]
+
+    def _of(self, tenant: str) -> dict[str, list[ShortTermTurn]]:
+        return {session: turns for (whose, session), turns in self._turns.items() if whose == tenant and turns}

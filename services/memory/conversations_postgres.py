@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from services.memory.bounds import Kept
 from services.memory.receipts_postgres import add_receipts
 from services.memory.store import Conversation, Receipt, ShortTermTurn
 from shared.postgres import Database, load_queries
@@ -48,7 +49,27 @@ class PostgresConversationStore:
                 await connection.execute(_SQL["delete_turns"], tenant, session_id, [turn.turn_id for turn in turns])
         return done is not None
 
-    async def forget(self, tenant: str, session_id: str, receipts: Sequence[Receipt]) -> None:
+    async def forget(
+        self, tenant: str, session_id: str, receipts: Sequence[Receipt], *, newest: str | None = None
+    ) -> bool:
         async with self._database.tenant(tenant) as connection:
+            if newest is not None and await connection.fetchval(_SQL["newest_turn"], tenant, session_id) != newest:
+                return False
             await connection.execute(_SQL["forget_conversation"], tenant, session_id)
             await add_receipts(connection, tenant, receipts)
+        return True
+
+    async def kept(self, tenant: str) -> Kept:
+        async with self._database.tenant(tenant) as connection:
+            (row,) = await connection.fetch(_SQL["count_conversations"], tenant)
+        return Kept(**row)
+
+    async def silent(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["silent_conversations"], tenant, before, limit)
+        return [row["session_id"] for row in rows]
+
+    async def surplus(self, tenant: str, *, at_most: int, limit: int) -> Sequence[str]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["surplus_conversations"], tenant, at_most, limit)
+        return [row["session_id"] for row in rows]

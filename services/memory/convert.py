@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -307,10 +309,11 @@ def vector(values: Sequence[float], field: str) -> Vector:
             width=str(len(values)),
             known=known,
         )
-    size = sum(value * value for value in values) ** 0.5
+    given = np.array(values, np.float64)
+    size = float(given @ given) ** 0.5
     if not 0 < size < float("inf"):
         raise InvalidArgument(f"{field} must have a length and no NaN or Infinity", field=field)
-    return tuple(value / size for value in values)
+    return array("f", (given / size).astype(np.float32).tobytes())
 
 
 def tags(found: Sequence[str], field: str) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ from typing import Final
 from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import memory_service_pb2
 from services.memory import convert
+from services.memory.bounds import Bounds, Kind
 from services.memory.consolidate import Consolidated
 from services.memory.remember import NewMemory
+from services.memory.retention import KindUsage, Outlived
 from services.memory.store import Filter, Memory, MemoryType, Receipt, Usage
 from services.memory.upkeep import Pressure, Pruned
 from shared import fields
@@ -20,15 +22,24 @@ from shared.errors import FieldRequired, InvalidArgument
 _AT_ONCE: Final = 1_000
 _SUMMARY: Final = 256
 _REEMBEDDED: Final = 200
+_KINDS: Final[dict[int, Kind]] = {
+    pb.RETAINED_KIND_CONVERSATION: Kind.CONVERSATION,
+    pb.RETAINED_KIND_FACT: Kind.FACT,
+    pb.RETAINED_KIND_ENDED_FACT: Kind.ENDED_FACT,
+}
+_TO_KIND: Final = {
+    Kind.CONVERSATION: pb.RETAINED_KIND_CONVERSATION,
+    Kind.FACT: pb.RETAINED_KIND_FACT,
+    Kind.ENDED_FACT: pb.RETAINED_KIND_ENDED_FACT,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """A parsed retention."""
+class Wanted:
+    """A parsed retention: of a type of memory or of another kind."""
 
-    memory_type: MemoryType
-    max_memories: int
-    max_days: int
+    of: MemoryType | Kind
+    bounds: Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +89,23 @@ def receipts(found: Sequence[Receipt], *, more: bool) -> pb.ForgetManyResponse:
     return pb.ForgetManyResponse(receipts=[convert.receipt(one) for one in found], more=more)
 
 
-def usage(found: Pressure) -> pb.GetMemoryUsageResponse:
+def usage(found: Pressure, others: Sequence[KindUsage]) -> pb.GetMemoryUsageResponse:
     return pb.GetMemoryUsageResponse(
         types=[_type_usage(one) for one in found.usage],
         pressure=min(found.share, 1.0),
         throttled=found.throttled,
         limit=found.limit,
+        kinds=[_kind_usage(one) for one in others],
+    )
+
+
+def _kind_usage(found: KindUsage) -> pb.KindUsage:
+    return pb.KindUsage(
+        kind=_TO_KIND[found.kind],
+        count=found.kept.count,
+        oldest_time=convert.time(found.kept.oldest) if found.kept.oldest else None,
+        max_count=found.bounds.at_most,
+        max_days=found.bounds.days,
     )
 
 
@@ -98,19 +120,28 @@ def _type_usage(found: Usage) -> pb.TypeUsage:
     )
 
 
-def bounds(request: pb.SetRetentionRequest) -> Bounds:
-    kind = convert.kind_of(request.memory_type, "memory_type")
-    if kind is None:
-        raise FieldRequired("memory_type")
-    return Bounds(
-        memory_type=kind,
-        max_memories=int(fields.within(request.max_memories, "max_memories", low=0, high=10_000_000)),
-        max_days=int(fields.within(request.max_days, "max_days", low=0, high=36_500)),
+def bounds(request: pb.SetRetentionRequest) -> Wanted:
+    kept = Bounds(
+        at_most=int(fields.within(request.max_memories, "max_memories", low=0, high=10_000_000)),
+        days=int(fields.within(request.max_days, "max_days", low=0, high=36_500)),
     )
+    kind = convert.kind_of(request.memory_type, "memory_type")
+    if request.kind == pb.RETAINED_KIND_UNSPECIFIED:
+        if kind is None:
+            raise FieldRequired("memory_type")
+        return Wanted(kind, kept)
+    if request.kind not in _KINDS:
+        raise InvalidArgument("kind must be CONVERSATION, FACT or ENDED_FACT", field="kind")
+    if kind:
+        raise InvalidArgument("either memory_type or kind is bounded, not both at once", field="kind")
+    return Wanted(_KINDS[request.kind], kept)
 
 
-def pruned(found: Pruned) -> pb.PruneMemoriesResponse:
-    return pb.PruneMemoriesResponse(expired=found.expired, aged=found.aged, crowded_out=found.crowded_out)
+def pruned(found: Pruned, others: Outlived) -> pb.PruneMemoriesResponse:
+    return pb.PruneMemoriesResponse(
+        expired=found.expired, aged=found.aged, crowded_out=found.crowded_out,
+        conversations=others.conversations, facts=others.facts,
+    )  # fmt: skip
 
 
 def consolidation(request: pb.ConsolidateMemoriesRequest) -> Consolidation:

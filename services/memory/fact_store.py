@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from services.memory.bounds import Kept
 from services.memory.store import Receipt
 from shared.paging import Page
 
@@ -79,3 +80,14 @@ class FactStore(Protocol):
 
     async def forget(self, tenant: str, facts: Sequence[Fact], receipts: Sequence[Receipt]) -> int:
         """Deletes for good, history included, and keeps the receipts. Returns how many were there."""
+
+    async def kept(self, tenant: str, *, ended_by: datetime | None) -> Kept:
+        """How many facts there are, or only those that no longer hold by then."""
+
+    async def outlived(self, tenant: str, *, before: datetime, ended_by: datetime | None, limit: int) -> Sequence[Fact]:
+        """Facts recorded before; where only ended ones are asked for, those of which that was so and known before."""
+
+    async def surplus(
+        self, tenant: str, *, at_most: int, ended_by: datetime | None, now: datetime, limit: int
+    ) -> Sequence[Fact]:
+        """Facts beyond so many: first those that have ended, the longest ended before others, then the oldest."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import count
 
+from services.memory.bounds import Kept
 from services.memory.fact_store import Fact, FactFilter, Recorded
-from services.memory.store import Receipt
+from services.memory.store import NEVER, Receipt
 from shared.paging import Page
 
 
@@ -18,6 +19,7 @@ class InMemoryFacts:
     def __init__(self) -> None:
         self._places = count(1)
         self._tenants: dict[str, dict[str, Fact]] = {}
+        self.receipts: list[Receipt] = []
 
     async def record(self, tenant: str, facts: Sequence[Fact]) -> Sequence[Recorded]:
         mine = self._tenants.setdefault(tenant, {})
@@ -63,7 +65,34 @@ class InMemoryFacts:
 
     async def forget(self, tenant: str, facts: Sequence[Fact], receipts: Sequence[Receipt]) -> int:
         mine = self._tenants.get(tenant, {})
+        self.receipts += receipts
         return sum(mine.pop(fact.id, None) is not None for fact in facts)
+
+    async def kept(self, tenant: str, *, ended_by: datetime | None) -> Kept:
+        mine = self._mine(tenant, ended_by)
+        return Kept(len(mine), min((fact.recorded_at for fact in mine), default=None))
+
+    async def outlived(self, tenant: str, *, before: datetime, ended_by: datetime | None, limit: int) -> Sequence[Fact]:
+        mine = self._mine(tenant, ended_by)
+        return [fact for fact in mine if (_last_known(fact) if ended_by else fact.recorded_at) < before][:limit]
+
+    async def surplus(
+        self, tenant: str, *, at_most: int, ended_by: datetime | None, now: datetime, limit: int
+    ) -> Sequence[Fact]:
+        def worth(fact: Fact) -> tuple[bool, datetime, int]:
+            over = fact.valid_to is not None and fact.valid_to <= now
+            return not over, _last_known(fact) if over else NEVER, fact.place
+
+        mine = sorted(self._mine(tenant, ended_by), key=worth)
+        return mine[: max(len(mine) - at_most, 0)][:limit]
+
+    def _mine(self, tenant: str, ended_by: datetime | None) -> list[Fact]:
+        mine = sorted(self._tenants.get(tenant, {}).values(), key=lambda fact: fact.place)
+        return [fact for fact in mine if ended_by is None or (fact.valid_to and fact.valid_to <= ended_by)]
+
+
+def _last_known(fact: Fact) -> datetime:
+    return max(filter(None, (fact.valid_to, fact.ended_at, fact.recorded_at)))
 
 
 def _ended(fact: Fact, by: Fact) -> Fact:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from services.memory.bounds import Kept
 from services.memory.fact_store import Fact, FactFilter, Recorded
 from services.memory.receipts_postgres import add_receipts
 from services.memory.store import Receipt
@@ -58,6 +59,23 @@ class PostgresFactStore:
             gone = await connection.fetch(_SQL["forget"], tenant, [fact.id for fact in facts])
             await add_receipts(connection, tenant, receipts)
         return len(gone)
+
+    async def kept(self, tenant: str, *, ended_by: datetime | None) -> Kept:
+        async with self._database.tenant(tenant) as connection:
+            (row,) = await connection.fetch(_SQL["kept"], tenant, ended_by)
+        return Kept(**row)
+
+    async def outlived(self, tenant: str, *, before: datetime, ended_by: datetime | None, limit: int) -> Sequence[Fact]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["outlived"], tenant, before, ended_by, limit)
+        return [_fact(row) for row in rows]
+
+    async def surplus(
+        self, tenant: str, *, at_most: int, ended_by: datetime | None, now: datetime, limit: int
+    ) -> Sequence[Fact]:
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["surplus"], tenant, at_most, ended_by, limit, now)
+        return [_fact(row) for row in rows]
 
 
 async def _record(connection: Connection, tenant: str, fact: Fact) -> Recorded:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from services.memory.bounds import Kept
 from services.memory.errors import FactNotFound
 from services.memory.fact_store import Fact, FactFilter, FactStore, Recorded
 from services.memory.policy import MemoryPolicy
@@ -109,13 +110,30 @@ class Facts:
 
     async def forget(self, tenant: str, subject: str, *, requested_by: str) -> list[Receipt]:
         """The proofs of the deletion of a subject's facts, history included."""
-        now = self._clock.now()
         receipts: list[Receipt] = []
         while found := (await self._store.every(tenant, FactFilter(subject), Page(MAX_PAGE_SIZE)))[:MAX_PAGE_SIZE]:
-            proofs = [Receipt(self._ids.new("rct"), fact.id, _hash(fact), requested_by, now) for fact in found]
-            await self._store.forget(tenant, found, proofs)
-            receipts += proofs
+            receipts += await self.forget_all(tenant, found, requested_by=requested_by)
         return receipts
+
+    async def forget_all(self, tenant: str, facts: Sequence[Fact], *, requested_by: str) -> list[Receipt]:
+        """The proofs of the deletion of these."""
+        now = self._clock.now()
+        receipts = [Receipt(self._ids.new("rct"), fact.id, _hash(fact), requested_by, now) for fact in facts]
+        await self._store.forget(tenant, facts, receipts)
+        return receipts
+
+    async def kept(self, tenant: str, *, ended_by: datetime | None) -> Kept:
+        """How many there are, or only of those that no longer hold by then."""
+        return await self._store.kept(tenant, ended_by=ended_by)
+
+    async def outlived(self, tenant: str, *, before: datetime, ended_by: datetime | None, limit: int) -> Sequence[Fact]:
+        """Those recorded before; where only ended ones are asked for, those of which that was so and known before."""
+        return await self._store.outlived(tenant, before=before, ended_by=ended_by, limit=limit)
+
+    async def surplus(self, tenant: str, *, at_most: int, ended_by: datetime | None, limit: int) -> Sequence[Fact]:
+        """Those beyond so many: the longest ended first, then those recorded first."""
+        now = self._clock.now()
+        return await self._store.surplus(tenant, at_most=at_most, ended_by=ended_by, now=now, limit=limit)
 
 
 def _hash(fact: Fact) -> bytes:

@@ -51,3 +51,20 @@ where tenant_id = $1 and id = $2 and ended_at is null and coalesce(valid_to > gr
 
 -- name: forget
 delete from fact where tenant_id = $1 and id = any($2) returning id;
+
+-- name: kept
+select count(*) as count, min(recorded_at) as oldest from fact where tenant_id = $1 and ($2::timestamptz is null or valid_to <= $2);
+
+-- name: outlived
+-- Recorded before $2; where only those that have ended by $3 are asked for, those of which that was so and known before $2.
+select * from fact
+where tenant_id = $1 and case when $3::timestamptz is null then recorded_at < $2
+  else valid_to <= $3 and greatest(valid_to, ended_at, recorded_at) < $2 end
+order by place limit $4;
+
+-- name: surplus
+-- All but $2 of them: those that have ended by $5 first, the longest ended before the others, then those recorded first.
+select * from fact where tenant_id = $1 and ($3::timestamptz is null or valid_to <= $3)
+order by coalesce(valid_to <= $5, false) desc, case when valid_to <= $5 then greatest(valid_to, ended_at, recorded_at) end, place
+limit least($4, greatest(0,
+  (select count(*) from fact where tenant_id = $1 and ($3::timestamptz is null or valid_to <= $3)) - $2));

@@ -15,6 +15,8 @@ from agentnet.memory.v1 import (
     fact_service_pb2_grpc,
     memory_service_pb2_grpc,
 )
+from services.memory.bounds import Bounds, BoundsStore, Kind
+from services.memory.bounds_postgres import PostgresBounds
 from services.memory.consolidate import Consolidation
 from services.memory.context import Contexts
 from services.memory.conversation import Conversations
@@ -30,6 +32,7 @@ from services.memory.policy import Held, MemoryPolicy
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
 from services.memory.rerank import SecondLook, reranker_named
+from services.memory.retention import Retention
 from services.memory.service import MemoryService
 from services.memory.service_bulk import BulkService
 from services.memory.service_facts import ConversationService, FactService
@@ -71,6 +74,7 @@ class Stores:
     memories: MemoryStore
     conversations: ConversationStore
     facts: FactStore
+    bounds: BoundsStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Chores:
 
     used: Used
     upkeep: Upkeep
+    retention: Retention
 
 
 def add_to_server(
@@ -103,17 +108,24 @@ def add_to_server(
     )  # fmt: skip
     conversations = Conversations(stores.conversations, policy=policy, clock=clock, ids=ids)
     facts = Facts(stores.facts, policy=policy, clock=clock, ids=ids)
+    days = {
+        Kind.CONVERSATION: settings.conversation_days, Kind.FACT: settings.fact_days,
+        Kind.ENDED_FACT: settings.ended_fact_days,
+    }  # fmt: skip
+    bounds = {kind: Bounds(days=many) for kind, many in days.items()}
+    retention = Retention(stores.bounds, conversations, facts, clock, bounds=bounds)
     contexts = Contexts(conversations, recall, remembering, facts, automatic=settings.automatic_context)
     episodes = Episodes(conversations, remembering, automatic=settings.automatic_episodes)
     memories = MemoryService(remembering, recall, contexts, episodes, federation=federation, clock=clock)
-    bulk = BulkService(remembering, upkeep, limits, Consolidation(remembering), conversations, clock=clock)
+    consolidation = Consolidation(remembering)
+    bulk = BulkService(remembering, upkeep, retention, consolidation, conversations, clock=clock)
     memory_service_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
     fact_service_pb2_grpc.add_FactServiceServicer_to_server(FactService(facts, clock), server)
     conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationService(conversations), server)
     sets = EmbeddingSetService(EmbeddingSets(stores.memories, remembering, embedder, clock))
     embedding_set_service_pb2_grpc.add_EmbeddingSetServiceServicer_to_server(sets, server)
-    return Chores(used, upkeep)
+    return Chores(used, upkeep, retention)
 
 
 def _second_look(settings: MemorySettings) -> SecondLook | None:
@@ -147,7 +159,10 @@ def main() -> None:
             MeshEmbedder(channel, model=settings.embedding_model),
             clock, size=settings.cached_embeddings, ttl=settings.cached_embeddings_ttl,
         )  # fmt: skip
-        stores = Stores(PostgresMemoryStore(database), PostgresConversationStore(database), PostgresFactStore(database))
+        stores = Stores(
+            PostgresMemoryStore(database), PostgresConversationStore(database), PostgresFactStore(database),
+            PostgresBounds(database),
+        )  # fmt: skip
         patience = settings.cluster_patience
         federation = await Federation.of(settings.cluster_addresses, stack, patience=patience, tls=settings.tls_folder)
         chores = add_to_server(
@@ -164,6 +179,9 @@ def main() -> None:
         every = settings.upkeep_interval
         await stack.enter_async_context(supervised("used", lambda: chores.used.run(every / 10)))
         await stack.enter_async_context(supervised("upkeep", lambda: chores.upkeep.run(every)))
+        await stack.enter_async_context(
+            supervised("retention", lambda: chores.retention.run(stores.memories.tenants, every))
+        )
         await stack.enter_async_context(supervised("index", lambda: chores.upkeep.run_tending(every / 100)))
 
     run("memory", settings, register, service_names=SERVICES)

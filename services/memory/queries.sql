@@ -272,8 +272,13 @@ select memory_type, coalesce(memories, 0) as memories, coalesce(characters, 0) a
   coalesce(max_memories, 0) as max_memories, coalesce(max_days, 0) as max_days,
   (select min(created_at) from memory where memory.tenant_id = $1 and memory.memory_type = kept.memory_type) as oldest
 from (select * from memory_count where tenant_id = $1) as kept
-full join (select * from memory_retention where tenant_id = $1) as bound using (memory_type)
+full join (select * from memory_retention where tenant_id = $1 and memory_type in ('episodic', 'semantic', 'long_term')) as bound
+  using (memory_type)
 order by memory_type;
+
+-- name: bounds
+select memory_type as kind, max_memories as at_most, max_days as days from memory_retention
+where tenant_id = $1 and memory_type = any($2::text[]);
 
 -- name: set_retention
 insert into memory_retention (tenant_id, memory_type, max_memories, max_days) values ($1, $2, $3, $4)
@@ -349,3 +354,22 @@ select (select count(*) from memory where tenant_id = $1 and embedding_model > '
 -- name: forget_conversation
 with turns as (delete from short_term_turn where tenant_id = $1 and session_id = $2)
 delete from conversation where tenant_id = $1 and session_id = $2;
+
+-- name: count_conversations
+select count(distinct session_id) as count, min(created_at) as oldest from short_term_turn where tenant_id = $1;
+
+-- name: silent_conversations
+-- Those without a turn since $2. An old turn of a session that goes on is one of the fifty its ring holds.
+select distinct session_id from short_term_turn as old
+where tenant_id = $1 and created_at < $2 and not exists (
+  select from short_term_turn as newer where newer.tenant_id = $1 and newer.session_id = old.session_id and newer.created_at >= $2)
+limit $3;
+
+-- name: surplus_conversations
+select session_id from (
+  select session_id, max(place) as last from short_term_turn where tenant_id = $1 group by session_id order by last desc offset $2
+) as surplus
+order by last limit $3;
+
+-- name: newest_turn
+select turn_id from short_term_turn where tenant_id = $1 and session_id = $2 order by place desc limit 1;

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
+from services.memory import gently
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
 from services.memory.policy import MemoryPolicy
@@ -83,7 +84,7 @@ class Remembering:
 
         Raises EmbeddingUnavailable, MemoryFull and PolicyBlocked.
         """
-        memories = [self._memory(self._allowed(tenant, new)) for new in many]
+        memories = await gently.each(lambda new: self._memory(self._allowed(tenant, new)), many)
         await self._limits.admit(tenant, len(many), [(new.agent, new.session_id) for new in many])
         vectors = [new.vector for new in many]
         if not all(vectors):
@@ -194,20 +195,19 @@ class Remembering:
         if new.embedding_set:
             return new
         content, bundles = self._policy.kept(tenant, new.agent, new.content, field="content")
-        kept = replace(new, content=content, policy_version=new.policy_version or bundles)
-        return self._judged(tenant, new.agent, kept)
+        return self._judged(
+            tenant, new.agent, new, content=content, policy_version=new.policy_version or bundles
+        )  # fmt: skip
 
-    def _judged(self, tenant: str, agent: str, given: _Given) -> _Given:
-        """With tags and metadata as policy lets them be kept."""
+    def _judged(self, tenant: str, agent: str, given: _Given, **changed: object) -> _Given:
+        """With tags and metadata as policy lets them be kept, and what else is changed."""
         if given.tags:
-            tags = tuple(self._policy.kept(tenant, agent, tag, field="tags")[0] for tag in given.tags)
-            given = replace(given, tags=tags)
+            changed["tags"] = tuple(self._policy.kept(tenant, agent, tag, field="tags")[0] for tag in given.tags)
         if given.metadata:
-            metadata = {
+            changed["metadata"] = {
                 key: self._policy.noted(tenant, agent, value, field="metadata") for key, value in given.metadata.items()
             }
-            given = replace(given, metadata=metadata)
-        return given
+        return replace(given, **changed) if changed else given  # type: ignore[arg-type] # fields of either kind
 
     def _memory(self, new: NewMemory) -> Memory:
         return Memory(

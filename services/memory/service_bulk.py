@@ -7,10 +7,12 @@ from typing import Any
 from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import bulk_service_pb2_grpc as rpc
 from services.memory import convert_bulk as convert
+from services.memory.bounds import Kind
 from services.memory.consolidate import Consolidation
 from services.memory.conversation import Conversations
 from services.memory.remember import Remembering
-from services.memory.upkeep import Limits, Upkeep
+from services.memory.retention import Retention
+from services.memory.upkeep import Upkeep
 from shared.clock import Clock
 from shared.identity import current
 
@@ -19,13 +21,13 @@ class BulkService(rpc.BulkServiceServicer):
     """Many memories at once."""
 
     def __init__(
-        self, remembering: Remembering, upkeep: Upkeep, limits: Limits, consolidation: Consolidation,
+        self, remembering: Remembering, upkeep: Upkeep, retention: Retention, consolidation: Consolidation,
         conversations: Conversations, *, clock: Clock,
     ) -> None:  # fmt: skip
         self._remembering = remembering
         self._conversations = conversations
+        self._retention = retention
         self._upkeep = upkeep
-        self._limits = limits
         self._consolidation = consolidation
         self._clock = clock
 
@@ -41,17 +43,22 @@ class BulkService(rpc.BulkServiceServicer):
         return convert.receipts([*receipts, *said], more=more)
 
     async def GetMemoryUsage(self, request: pb.GetMemoryUsageRequest, context: Any) -> pb.GetMemoryUsageResponse:
-        return convert.usage(await self._limits.pressure(current().tenant_id))
+        tenant = current().tenant_id
+        return convert.usage(await self._upkeep.pressure(tenant), await self._retention.usage(tenant))
 
     async def SetRetention(self, request: pb.SetRetentionRequest, context: Any) -> pb.SetRetentionResponse:
-        wanted = convert.bounds(request)
-        await self._upkeep.set_retention(
-            current().tenant_id, wanted.memory_type, max_memories=wanted.max_memories, max_days=wanted.max_days
-        )
+        wanted, tenant = convert.bounds(request), current().tenant_id
+        if isinstance(wanted.of, Kind):
+            await self._retention.set_bounds(tenant, wanted.of, wanted.bounds)
+        else:
+            many, days = wanted.bounds.at_most, wanted.bounds.days
+            await self._upkeep.set_retention(tenant, wanted.of, max_memories=many, max_days=days)
         return pb.SetRetentionResponse()
 
     async def PruneMemories(self, request: pb.PruneMemoriesRequest, context: Any) -> pb.PruneMemoriesResponse:
-        return convert.pruned(await self._upkeep.prune(current().tenant_id, dry_run=request.dry_run))
+        tenant, dry_run = current().tenant_id, request.dry_run
+        memories = await self._upkeep.prune(tenant, dry_run=dry_run)
+        return convert.pruned(memories, await self._retention.prune(tenant, dry_run=dry_run))
 
     async def ConsolidateMemories(
         self, request: pb.ConsolidateMemoriesRequest, context: Any

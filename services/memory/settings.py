@@ -32,6 +32,13 @@ class MemorySettings(MeshSettings):
     reranker_patience: timedelta = Field(
         default=timedelta(milliseconds=200), description="how long it is waited for; later, the order stays as it was"
     )
+    conversation_days: int = Field(
+        default=0,
+        ge=0,
+        description="after its last turn a conversation is kept, where a tenant says nothing else; 0: for ever",
+    )
+    fact_days: int = Field(default=0, ge=0, description="after it was recorded a fact is kept, likewise")
+    ended_fact_days: int = Field(default=0, ge=0, description="after it ended a fact is kept, likewise")
     upkeep_interval: timedelta = Field(default=timedelta(minutes=5), description="how often memories are pruned")
 
     @field_validator("clusters")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from services.memory.bounds import Kept
 from shared.paging import Page
 
 TURNS_HELD: Final = 50
@@ -17,7 +19,8 @@ WIDTHS: Final = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096)
 # Before everything: by then nothing has ended.
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
-Vector = tuple[float, ...]
+# What a caller gave comes as an array of 32-bit floats: making tuples of a batch costs more than storing it.
+Vector: TypeAlias = "tuple[float, ...] | array[float]"
 
 
 class MemoryType(StrEnum):
@@ -259,5 +262,18 @@ class ConversationStore(Protocol):
     ) -> bool:
         """Replaces the turns by the new summary, if the old one is still `known`; False when somebody was faster."""
 
-    async def forget(self, tenant: str, session_id: str, receipts: Sequence[Receipt]) -> None:
-        """Deletes turns and summary and keeps the receipts, all or none."""
+    async def forget(
+        self, tenant: str, session_id: str, receipts: Sequence[Receipt], *, newest: str | None = None
+    ) -> bool:
+        """Deletes turns and summary and keeps the receipts, all or none. False when the newest turn is no longer
+        `newest`, where that is given: somebody spoke.
+        """
+
+    async def kept(self, tenant: str) -> Kept:
+        """How many conversations there are."""
+
+    async def silent(self, tenant: str, *, before: datetime, limit: int) -> Sequence[str]:
+        """Sessions whose last turn is older."""
+
+    async def surplus(self, tenant: str, *, at_most: int, limit: int) -> Sequence[str]:
+        """Sessions beyond so many, the longest silent first."""

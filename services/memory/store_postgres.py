@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from services.memory import gently
 from services.memory import words as cutting
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.receipts_postgres import add_receipts
@@ -47,6 +48,8 @@ class PostgresMemoryStore:
         width = width_of(entries[0].vector)
         # One order for all writers: two batches with the same contents wait for each other, never in a circle.
         ordered = sorted(entries, key=lambda entry: entry.memory.content_hash)
+        # Cut once, before the transaction, which holds what others wait for.
+        await gently.each(lambda entry: cutting.words_of(entry.memory), ordered)
         async with self._database.tenant(tenant) as connection:
             places, known = await _stored(connection, tenant, width, ordered)
             if ended := [one for one in known.values() if one.expires_at and one.expires_at <= now]:

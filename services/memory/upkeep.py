@@ -116,6 +116,10 @@ class Upkeep:
         self._limits = limits
         self._clock = clock
 
+    async def pressure(self, tenant: str) -> Pressure:
+        """What a tenant keeps, and how near its limit that is."""
+        return await self._limits.pressure(tenant)
+
     async def run(self, every: timedelta) -> None:
         """Prunes all tenants, for ever."""
         while True:

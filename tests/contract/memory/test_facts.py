@@ -5,10 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from services.memory.bounds import Kept
 from services.memory.fact_store import Fact, FactFilter
+from services.memory.fact_store_postgres import PostgresFactStore
 from services.memory.store import Receipt
+from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
 from shared.paging import Page
+from shared.postgres import Database
 from tests.support.memory import NOW
 
 YEAR = timedelta(days=365)
@@ -121,3 +125,55 @@ async def test_to_end_a_fact_never_makes_it_last_longer(facts: Any, tenant: str)
     (turin,) = await facts.record(tenant, [fact("ada", "lives_in", "Turin", NOW - YEAR, valid_to=NOW)])
     again = await facts.end(tenant, turin.fact.id, valid_to=NOW + YEAR, now=NOW + YEAR)
     assert again == turin.fact
+
+
+async def lives(facts: Any, tenant: str, *homes: tuple[str, int]) -> None:
+    """Each told when it began, so many years ago; the last one holds."""
+    for home, years in homes:
+        told = NOW - years * YEAR
+        await facts.record(tenant, [fact("ada", "lives_in", home, told, recorded_at=told)])
+
+
+async def test_what_is_old_and_what_has_ended_for_long_is_known(facts: Any, tenant: str) -> None:
+    await lives(facts, tenant, ("Turin", 9), ("Milan", 6), ("Oslo", 2))
+
+    async def outlived(years: int, *, ended: bool, limit: int = 9) -> list[str]:
+        ended_by = NOW if ended else None
+        found = await facts.outlived(tenant, before=NOW - years * YEAR, ended_by=ended_by, limit=limit)
+        return [one.object for one in found]
+
+    assert await outlived(5, ended=False) == ["Turin", "Milan"]
+    assert await outlived(1, ended=False, limit=1) == ["Turin"]
+    assert await outlived(5, ended=True) == ["Turin"]
+    assert await outlived(1, ended=True) == ["Turin", "Milan"]
+    assert await facts.kept(tenant, ended_by=None) == Kept(3, NOW - 9 * YEAR)
+    assert await facts.kept(tenant, ended_by=NOW) == Kept(2, NOW - 9 * YEAR)
+    assert await facts.kept("another", ended_by=None) == Kept(0, None)
+
+
+async def test_what_the_mesh_learned_of_late_is_not_long_ended(facts: Any, tenant: str) -> None:
+    told = fact("ada", "lives_in", "Turin", NOW - 9 * YEAR, recorded_at=NOW, valid_to=NOW - 5 * YEAR)
+    await facts.record(tenant, [told])
+    assert await facts.outlived(tenant, before=NOW - YEAR, ended_by=NOW, limit=9) == []
+
+
+async def test_ended_facts_make_room_first(facts: Any, tenant: str) -> None:
+    await facts.record(tenant, [fact("bob", "lives_in", "Lima", NOW - 9 * YEAR, recorded_at=NOW - 9 * YEAR)])
+    await lives(facts, tenant, ("Turin", 7), ("Milan", 6), ("Oslo", 2))
+
+    async def surplus(at_most: int, *, ended: bool = False, limit: int = 9) -> list[str]:
+        ended_by = NOW if ended else None
+        found = await facts.surplus(tenant, at_most=at_most, ended_by=ended_by, now=NOW, limit=limit)
+        return [one.object for one in found]
+
+    assert await surplus(1) == ["Turin", "Milan", "Lima"]
+    assert await surplus(1, limit=2) == ["Turin", "Milan"]
+    assert await surplus(1, ended=True) == ["Turin"]
+    assert await surplus(4) == []
+
+
+async def test_who_only_recorded_facts_is_known_by_name(database: Database, tenant: str) -> None:
+    store = PostgresMemoryStore(database)
+    assert tenant not in await store.tenants()
+    await PostgresFactStore(database).record(tenant, [fact("ada", "knows", "Go")])
+    assert tenant in await store.tenants()

@@ -18,6 +18,7 @@ from agentnet.memory.v1 import (
     fact_service_pb2_grpc,
     memory_service_pb2_grpc,
 )
+from services.memory.bounds_memory import InMemoryBounds
 from services.memory.conversations_memory import InMemoryConversations
 from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.federation import Federation
@@ -52,6 +53,7 @@ class Served:
     chores: list[Chores]
     address: str
     decided: list[Decided]
+    stores: Stores
 
     def caller(self, tenant: str = "acme") -> tuple[tuple[str, str], ...]:
         return self.keys.metadata(tenant)
@@ -87,7 +89,7 @@ async def serve(
     configured = MemorySettings.model_validate(given | settings)
     embedder, clock, chores = HashingEmbedder(), FakeClock(), []
     decided: list[Decided] = []
-    stores = Stores(InMemoryStore(), InMemoryConversations(), InMemoryFacts())
+    stores = Stores(InMemoryStore(), InMemoryConversations(), InMemoryFacts(), InMemoryBounds())
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         patience = configured.cluster_patience
@@ -115,5 +117,5 @@ async def serve(
             fact_service_pb2_grpc.FactServiceStub(channel),
             conversation_service_pb2_grpc.ConversationServiceStub(channel),
             embedding_set_service_pb2_grpc.EmbeddingSetServiceStub(channel),
-            embedder, clock, keys, chores, address, decided,
+            embedder, clock, keys, chores, address, decided, stores,
         )  # fmt: skip

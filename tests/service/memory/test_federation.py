@@ -24,7 +24,7 @@ async def clusters(tmp_path: Path) -> AsyncIterator[dict[str, Served]]:
         eu, us = [await stack.enter_async_context(serve(keys, {})) for _ in range(2)]
         with silent() as gone:
             named = f"eu={eu.address},us={us.address},gone={gone}"
-            home = await stack.enter_async_context(serve(keys, {"clusters": named, "cluster_patience": 0.3}))
+            home = await stack.enter_async_context(serve(keys, {"clusters": named, "cluster_patience": 3}))
             yield {"home": home, "eu": eu, "us": us}
 
 

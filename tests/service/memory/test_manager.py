@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from agentnet.client.governance import Memories
+from agentnet.client.knowledge import Memories
 from agentnet.client.memories import MemoryManager
 from agentnet.memory.v1 import memory_pb2
 from services.memory.tokens import estimate

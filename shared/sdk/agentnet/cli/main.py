@@ -20,6 +20,7 @@ from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
 from agentnet.cli.histories import history
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
+from agentnet.cli.memories import memory
 from agentnet.cli.policies import policy
 from agentnet.cli.projects import init
 from agentnet.cli.show import Story
@@ -37,6 +38,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(policy, name="policy")
 app.add_typer(cost, name="cost")
 app.add_typer(evaluation, name="eval")
+app.add_typer(memory, name="memory")
 app.add_typer(history)
 app.add_typer(steering)
 app.command()(init)

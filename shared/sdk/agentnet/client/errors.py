@@ -158,6 +158,8 @@ _SUGGESTIONS = {
     "CHECKPOINT_NOT_FOUND": "Checkpoints of other tenants are not visible; the id may be wrong.",
     "EVALUATION_NOT_FOUND": "`agentnet eval list` shows the evaluations there are.",
     "EVALUATION_RUNNING": "Wait for it; `agentnet eval show` tells how far it is.",
+    "MEMORY_NOT_FOUND": "`agentnet memory search` finds memories; those of other tenants are not visible.",
+    "MEMORY_FULL": "`agentnet memory stats` shows what is kept; bound it with `agentnet memory retain`.",
     "SEQUENCE_OUT_OF_RANGE": "Watch from an earlier sequence.",
 }
 _BY_CODE = {

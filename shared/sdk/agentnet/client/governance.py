@@ -1,4 +1,4 @@
-"""What governs agents: tools, policies, memory, keys."""
+"""What governs agents: tools, policies, keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from google.protobuf import json_format, struct_pb2
 from agentnet.client.calls import stream, unary
 from agentnet.client.transport import Transport
 from agentnet.gateway.v1 import key_service_pb2, key_service_pb2_grpc
-from agentnet.memory.v1 import change_pb2, memory_pb2, memory_service_pb2, memory_service_pb2_grpc
 from agentnet.policy.v1 import (
     access_service_pb2,
     access_service_pb2_grpc,
@@ -174,33 +173,6 @@ class Policies:
                 yield violation
             if not (token := page.next_page_token):
                 return
-
-
-class Memories:
-    """What agents know."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._stub = memory_service_pb2_grpc.MemoryServiceStub(transport.channel)
-        self._call = transport.options
-
-    async def remember(self, content: str, *, agent: str = "", tags: Sequence[str] = ()) -> memory_pb2.Memory:
-        """Stores a memory; the same content is stored once."""
-        request = memory_service_pb2.RememberRequest(
-            content=content, agent=agent, tags=tags, memory_type=memory_pb2.MEMORY_TYPE_SEMANTIC
-        )
-        return (await unary(self._stub.Remember(request, **self._call()))).memory
-
-    async def recall(
-        self, query: str, *, limit: int = 5, agent: str = "", min_score: float = 0.0
-    ) -> Sequence[memory_service_pb2.ScoredMemory]:
-        """Finds memories by meaning, best first."""
-        request = memory_service_pb2.RecallRequest(query=query, limit=limit, agent=agent, min_score=min_score)
-        return (await unary(self._stub.Recall(request, **self._call()))).matches
-
-    async def forget(self, memory_id: str) -> change_pb2.ForgetReceipt:
-        """Deletes a memory for good. The receipt proves it without saying what it was."""
-        request = memory_service_pb2.ForgetRequest(memory_id=memory_id)
-        return (await unary(self._stub.Forget(request, **self._call()))).receipt
 
 
 class Keys:

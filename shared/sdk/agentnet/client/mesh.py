@@ -10,9 +10,10 @@ from agentnet.client.costs import Costs
 from agentnet.client.credentials import find_target
 from agentnet.client.dispatch import Dispatch, History, Relationships, Templates
 from agentnet.client.evaluations import Evaluations
-from agentnet.client.governance import Keys, Memories, Policies, Tools
+from agentnet.client.governance import Keys, Policies, Tools
 from agentnet.client.histories import Histories
 from agentnet.client.inference import Inference
+from agentnet.client.knowledge import Memories
 from agentnet.client.memories import MemoryManager
 from agentnet.client.sessions import Agents, Sessions
 from agentnet.client.task_graphs import Checkpoints, TaskGraphs

@@ -30,7 +30,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/memory/v1/bulk_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1f\x61gentnet/memory/v1/change.proto\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x13RememberManyRequest\x12?\n\x08memories\x18\x01 \x03(\x0b\x32#.agentnet.memory.v1.RememberRequestR\x08memories\"X\n\x14RememberManyResponse\x12@\n\x08memories\x18\x01 \x03(\x0b\x32$.agentnet.memory.v1.RememberResponseR\x08memories\"\\\n\x11\x46orgetManyRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x12\n\x04tags\x18\x03 \x03(\tR\x04tags\"g\n\x12\x46orgetManyResponse\x12=\n\x08receipts\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x08receipts\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"\x17\n\x15GetMemoryUsageRequest\"\x9d\x01\n\x16GetMemoryUsageResponse\x12\x33\n\x05types\x18\x01 \x03(\x0b\x32\x1d.agentnet.memory.v1.TypeUsageR\x05types\x12\x1a\n\x08pressure\x18\x02 \x01(\x01R\x08pressure\x12\x1c\n\tthrottled\x18\x03 \x01(\x08R\tthrottled\x12\x14\n\x05limit\x18\x04 \x01(\x03R\x05limit\"\x83\x02\n\tTypeUsage\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x1a\n\x08memories\x18\x02 \x01(\x03R\x08memories\x12\x1e\n\ncharacters\x18\x03 \x01(\x03R\ncharacters\x12;\n\x0boldest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\noldestTime\x12!\n\x0cmax_memories\x18\x05 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x06 \x01(\x05R\x07maxDays\"\x94\x01\n\x13SetRetentionRequest\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12!\n\x0cmax_memories\x18\x02 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x03 \x01(\x05R\x07maxDays\"\x16\n\x14SetRetentionResponse\"/\n\x14PruneMemoriesRequest\x12\x17\n\x07\x64ry_run\x18\x01 \x01(\x08R\x06\x64ryRun\"f\n\x15PruneMemoriesResponse\x12\x18\n\x07\x65xpired\x18\x01 \x01(\x03R\x07\x65xpired\x12\x12\n\x04\x61ged\x18\x02 \x01(\x03R\x04\x61ged\x12\x1f\n\x0b\x63rowded_out\x18\x03 \x01(\x03R\ncrowdedOut\"p\n\x1a\x43onsolidateMemoriesRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nmax_tokens\x18\x03 \x01(\x05R\tmaxTokens\"m\n\x1b\x43onsolidateMemoriesResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x1a\n\x08\x65pisodes\x18\x02 \x01(\x05R\x08\x65pisodes\".\n\x16ReembedMemoriesRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\"W\n\x17ReembedMemoriesResponse\x12\x1e\n\nreembedded\x18\x01 \x01(\x05R\nreembedded\x12\x1c\n\tremaining\x18\x02 \x01(\x03R\tremaining2\xf7\x07\n\x0b\x42ulkService\x12\x87\x01\n\x0cRememberMany\x12\'.agentnet.memory.v1.RememberManyRequest\x1a(.agentnet.memory.v1.RememberManyResponse\"$\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:batch:\x01*\x12\x7f\n\nForgetMany\x12%.agentnet.memory.v1.ForgetManyRequest\x1a&.agentnet.memory.v1.ForgetManyResponse\"\"\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\"\x13/v1/memories:forget:\x01*\x12\x8a\x01\n\x0eGetMemoryUsage\x12).agentnet.memory.v1.GetMemoryUsageRequest\x1a*.agentnet.memory.v1.GetMemoryUsageResponse\"!\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/memories:usage\x12\x8b\x01\n\x0cSetRetention\x12\'.agentnet.memory.v1.SetRetentionRequest\x1a(.agentnet.memory.v1.SetRetentionResponse\"(\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/memories:retention:\x01*\x12\x87\x01\n\rPruneMemories\x12(.agentnet.memory.v1.PruneMemoriesRequest\x1a).agentnet.memory.v1.PruneMemoriesResponse\"!\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:prune:\x01*\x12\xa2\x01\n\x13\x43onsolidateMemories\x12..agentnet.memory.v1.ConsolidateMemoriesRequest\x1a/.agentnet.memory.v1.ConsolidateMemoriesResponse\"*\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/memories:consolidate:\x01*\x12\x92\x01\n\x0fReembedMemories\x12*.agentnet.memory.v1.ReembedMemoriesRequest\x1a+.agentnet.memory.v1.ReembedMemoriesResponse\"&\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x19\"\x14/v1/memories:reembed:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%agentnet/memory/v1/bulk_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1f\x61gentnet/memory/v1/change.proto\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x13RememberManyRequest\x12?\n\x08memories\x18\x01 \x03(\x0b\x32#.agentnet.memory.v1.RememberRequestR\x08memories\"X\n\x14RememberManyResponse\x12@\n\x08memories\x18\x01 \x03(\x0b\x32$.agentnet.memory.v1.RememberResponseR\x08memories\"\\\n\x11\x46orgetManyRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x12\n\x04tags\x18\x03 \x03(\tR\x04tags\"g\n\x12\x46orgetManyResponse\x12=\n\x08receipts\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x08receipts\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"\x17\n\x15GetMemoryUsageRequest\"\xd2\x01\n\x16GetMemoryUsageResponse\x12\x33\n\x05types\x18\x01 \x03(\x0b\x32\x1d.agentnet.memory.v1.TypeUsageR\x05types\x12\x1a\n\x08pressure\x18\x02 \x01(\x01R\x08pressure\x12\x1c\n\tthrottled\x18\x03 \x01(\x08R\tthrottled\x12\x14\n\x05limit\x18\x04 \x01(\x03R\x05limit\x12\x33\n\x05kinds\x18\x05 \x03(\x0b\x32\x1d.agentnet.memory.v1.KindUsageR\x05kinds\"\xcc\x01\n\tKindUsage\x12\x34\n\x04kind\x18\x01 \x01(\x0e\x32 .agentnet.memory.v1.RetainedKindR\x04kind\x12\x14\n\x05\x63ount\x18\x02 \x01(\x03R\x05\x63ount\x12;\n\x0boldest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\noldestTime\x12\x1b\n\tmax_count\x18\x04 \x01(\x03R\x08maxCount\x12\x19\n\x08max_days\x18\x05 \x01(\x05R\x07maxDays\"\x83\x02\n\tTypeUsage\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12\x1a\n\x08memories\x18\x02 \x01(\x03R\x08memories\x12\x1e\n\ncharacters\x18\x03 \x01(\x03R\ncharacters\x12;\n\x0boldest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\noldestTime\x12!\n\x0cmax_memories\x18\x05 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x06 \x01(\x05R\x07maxDays\"\xca\x01\n\x13SetRetentionRequest\x12?\n\x0bmemory_type\x18\x01 \x01(\x0e\x32\x1e.agentnet.memory.v1.MemoryTypeR\nmemoryType\x12!\n\x0cmax_memories\x18\x02 \x01(\x03R\x0bmaxMemories\x12\x19\n\x08max_days\x18\x03 \x01(\x05R\x07maxDays\x12\x34\n\x04kind\x18\x04 \x01(\x0e\x32 .agentnet.memory.v1.RetainedKindR\x04kind\"\x16\n\x14SetRetentionResponse\"/\n\x14PruneMemoriesRequest\x12\x17\n\x07\x64ry_run\x18\x01 \x01(\x08R\x06\x64ryRun\"\xa2\x01\n\x15PruneMemoriesResponse\x12\x18\n\x07\x65xpired\x18\x01 \x01(\x03R\x07\x65xpired\x12\x12\n\x04\x61ged\x18\x02 \x01(\x03R\x04\x61ged\x12\x1f\n\x0b\x63rowded_out\x18\x03 \x01(\x03R\ncrowdedOut\x12$\n\rconversations\x18\x04 \x01(\x03R\rconversations\x12\x14\n\x05\x66\x61\x63ts\x18\x05 \x01(\x03R\x05\x66\x61\x63ts\"p\n\x1a\x43onsolidateMemoriesRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nmax_tokens\x18\x03 \x01(\x05R\tmaxTokens\"m\n\x1b\x43onsolidateMemoriesResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12\x1a\n\x08\x65pisodes\x18\x02 \x01(\x05R\x08\x65pisodes\".\n\x16ReembedMemoriesRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\"W\n\x17ReembedMemoriesResponse\x12\x1e\n\nreembedded\x18\x01 \x01(\x05R\nreembedded\x12\x1c\n\tremaining\x18\x02 \x01(\x03R\tremaining*\x83\x01\n\x0cRetainedKind\x12\x1d\n\x19RETAINED_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRETAINED_KIND_CONVERSATION\x10\x01\x12\x16\n\x12RETAINED_KIND_FACT\x10\x02\x12\x1c\n\x18RETAINED_KIND_ENDED_FACT\x10\x03\x32\xf7\x07\n\x0b\x42ulkService\x12\x87\x01\n\x0cRememberMany\x12\'.agentnet.memory.v1.RememberManyRequest\x1a(.agentnet.memory.v1.RememberManyResponse\"$\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:batch:\x01*\x12\x7f\n\nForgetMany\x12%.agentnet.memory.v1.ForgetManyRequest\x1a&.agentnet.memory.v1.ForgetManyResponse\"\"\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\"\x13/v1/memories:forget:\x01*\x12\x8a\x01\n\x0eGetMemoryUsage\x12).agentnet.memory.v1.GetMemoryUsageRequest\x1a*.agentnet.memory.v1.GetMemoryUsageResponse\"!\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/memories:usage\x12\x8b\x01\n\x0cSetRetention\x12\'.agentnet.memory.v1.SetRetentionRequest\x1a(.agentnet.memory.v1.SetRetentionResponse\"(\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/memories:retention:\x01*\x12\x87\x01\n\rPruneMemories\x12(.agentnet.memory.v1.PruneMemoriesRequest\x1a).agentnet.memory.v1.PruneMemoriesResponse\"!\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x17\"\x12/v1/memories:prune:\x01*\x12\xa2\x01\n\x13\x43onsolidateMemories\x12..agentnet.memory.v1.ConsolidateMemoriesRequest\x1a/.agentnet.memory.v1.ConsolidateMemoriesResponse\"*\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/memories:consolidate:\x01*\x12\x92\x01\n\x0fReembedMemories\x12*.agentnet.memory.v1.ReembedMemoriesRequest\x1a+.agentnet.memory.v1.ReembedMemoriesResponse\"&\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x19\"\x14/v1/memories:reembed:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BULKSERVICE'].methods_by_name['ConsolidateMemories']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002\035\"\030/v1/memories:consolidate:\001*'
   _globals['_BULKSERVICE'].methods_by_name['ReembedMemories']._loaded_options = None
   _globals['_BULKSERVICE'].methods_by_name['ReembedMemories']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\031\"\024/v1/memories:reembed:\001*'
+  _globals['_RETAINEDKIND']._serialized_start=2158
+  _globals['_RETAINEDKIND']._serialized_end=2289
   _globals['_REMEMBERMANYREQUEST']._serialized_start=268
   _globals['_REMEMBERMANYREQUEST']._serialized_end=354
   _globals['_REMEMBERMANYRESPONSE']._serialized_start=356
@@ -62,25 +64,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMEMORYUSAGEREQUEST']._serialized_start=645
   _globals['_GETMEMORYUSAGEREQUEST']._serialized_end=668
   _globals['_GETMEMORYUSAGERESPONSE']._serialized_start=671
-  _globals['_GETMEMORYUSAGERESPONSE']._serialized_end=828
-  _globals['_TYPEUSAGE']._serialized_start=831
-  _globals['_TYPEUSAGE']._serialized_end=1090
-  _globals['_SETRETENTIONREQUEST']._serialized_start=1093
-  _globals['_SETRETENTIONREQUEST']._serialized_end=1241
-  _globals['_SETRETENTIONRESPONSE']._serialized_start=1243
-  _globals['_SETRETENTIONRESPONSE']._serialized_end=1265
-  _globals['_PRUNEMEMORIESREQUEST']._serialized_start=1267
-  _globals['_PRUNEMEMORIESREQUEST']._serialized_end=1314
-  _globals['_PRUNEMEMORIESRESPONSE']._serialized_start=1316
-  _globals['_PRUNEMEMORIESRESPONSE']._serialized_end=1418
-  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_start=1420
-  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_end=1532
-  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_start=1534
-  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_end=1643
-  _globals['_REEMBEDMEMORIESREQUEST']._serialized_start=1645
-  _globals['_REEMBEDMEMORIESREQUEST']._serialized_end=1691
-  _globals['_REEMBEDMEMORIESRESPONSE']._serialized_start=1693
-  _globals['_REEMBEDMEMORIESRESPONSE']._serialized_end=1780
-  _globals['_BULKSERVICE']._serialized_start=1783
-  _globals['_BULKSERVICE']._serialized_end=2798
+  _globals['_GETMEMORYUSAGERESPONSE']._serialized_end=881
+  _globals['_KINDUSAGE']._serialized_start=884
+  _globals['_KINDUSAGE']._serialized_end=1088
+  _globals['_TYPEUSAGE']._serialized_start=1091
+  _globals['_TYPEUSAGE']._serialized_end=1350
+  _globals['_SETRETENTIONREQUEST']._serialized_start=1353
+  _globals['_SETRETENTIONREQUEST']._serialized_end=1555
+  _globals['_SETRETENTIONRESPONSE']._serialized_start=1557
+  _globals['_SETRETENTIONRESPONSE']._serialized_end=1579
+  _globals['_PRUNEMEMORIESREQUEST']._serialized_start=1581
+  _globals['_PRUNEMEMORIESREQUEST']._serialized_end=1628
+  _globals['_PRUNEMEMORIESRESPONSE']._serialized_start=1631
+  _globals['_PRUNEMEMORIESRESPONSE']._serialized_end=1793
+  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_start=1795
+  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_end=1907
+  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_start=1909
+  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_end=2018
+  _globals['_REEMBEDMEMORIESREQUEST']._serialized_start=2020
+  _globals['_REEMBEDMEMORIESREQUEST']._serialized_end=2066
+  _globals['_REEMBEDMEMORIESRESPONSE']._serialized_start=2068
+  _globals['_REEMBEDMEMORIESRESPONSE']._serialized_end=2155
+  _globals['_BULKSERVICE']._serialized_start=2292
+  _globals['_BULKSERVICE']._serialized_end=3307
 # @@protoc_insertion_point(module_scope)

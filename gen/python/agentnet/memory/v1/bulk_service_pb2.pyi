@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RetainedKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetainedKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetainedKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETAINED_KIND_UNSPECIFIED: _RetainedKind.ValueType  # 0
+    """Not valid."""
+    RETAINED_KIND_CONVERSATION: _RetainedKind.ValueType  # 1
+    """Conversations, turns and summary together. Days count from the last turn; the longest silent go first."""
+    RETAINED_KIND_FACT: _RetainedKind.ValueType  # 2
+    """Facts, whether they still hold or not. Days count from when they were recorded; ended ones go first, then those recorded first."""
+    RETAINED_KIND_ENDED_FACT: _RetainedKind.ValueType  # 3
+    """Facts that no longer hold. Days count from their end, or from when the mesh knew if that is later; the longest ended go first."""
+
+class RetainedKind(_RetainedKind, metaclass=_RetainedKindEnumTypeWrapper):
+    """What beside memories is kept within bounds."""
+
+RETAINED_KIND_UNSPECIFIED: RetainedKind.ValueType  # 0
+"""Not valid."""
+RETAINED_KIND_CONVERSATION: RetainedKind.ValueType  # 1
+"""Conversations, turns and summary together. Days count from the last turn; the longest silent go first."""
+RETAINED_KIND_FACT: RetainedKind.ValueType  # 2
+"""Facts, whether they still hold or not. Days count from when they were recorded; ended ones go first, then those recorded first."""
+RETAINED_KIND_ENDED_FACT: RetainedKind.ValueType  # 3
+"""Facts that no longer hold. Days count from their end, or from when the mesh knew if that is later; the longest ended go first."""
+Global___RetainedKind: _TypeAlias = RetainedKind  # noqa: Y015
 
 @_typing.final
 class RememberManyRequest(_message.Message):
@@ -159,6 +188,7 @@ class GetMemoryUsageResponse(_message.Message):
     PRESSURE_FIELD_NUMBER: _builtins.int
     THROTTLED_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
     pressure: _builtins.float
     """The share of the tenant's limit that is used, 0 to 1."""
     throttled: _builtins.bool
@@ -169,6 +199,10 @@ class GetMemoryUsageResponse(_message.Message):
     def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeUsage]:
         """By type, without those of which there are none and which have no limit."""
 
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindUsage]:
+        """Conversations and facts, without kinds of which there are none and which have no bound."""
+
     def __init__(
         self,
         *,
@@ -176,14 +210,55 @@ class GetMemoryUsageResponse(_message.Message):
         pressure: _builtins.float = ...,
         throttled: _builtins.bool = ...,
         limit: _builtins.int = ...,
+        kinds: _abc.Iterable[Global___KindUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "pressure", b"pressure", "throttled", b"throttled", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "limit", b"limit", "pressure", b"pressure", "throttled", b"throttled", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetMemoryUsageResponse: _TypeAlias = GetMemoryUsageResponse  # noqa: Y015
+
+@_typing.final
+class KindUsage(_message.Message):
+    """What is kept of one kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    OLDEST_TIME_FIELD_NUMBER: _builtins.int
+    MAX_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_DAYS_FIELD_NUMBER: _builtins.int
+    kind: Global___RetainedKind.ValueType
+    """The kind."""
+    count: _builtins.int
+    """How many."""
+    max_count: _builtins.int
+    """How many are kept at most, by the tenant's bounds or else the mesh's; 0: any number."""
+    max_days: _builtins.int
+    """For how many days; 0: for ever."""
+    @_builtins.property
+    def oldest_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest turn was kept or the oldest fact recorded."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___RetainedKind.ValueType = ...,
+        count: _builtins.int = ...,
+        oldest_time: _timestamp_pb2.Timestamp | None = ...,
+        max_count: _builtins.int = ...,
+        max_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_time", b"oldest_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "max_count", b"max_count", "max_days", b"max_days", "oldest_time", b"oldest_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KindUsage: _TypeAlias = KindUsage  # noqa: Y015
 
 @_typing.final
 class TypeUsage(_message.Message):
@@ -231,29 +306,33 @@ Global___TypeUsage: _TypeAlias = TypeUsage  # noqa: Y015
 
 @_typing.final
 class SetRetentionRequest(_message.Message):
-    """The bounds of a type."""
+    """The bounds of a type of memory or of another kind; one of the two is required."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMORY_TYPE_FIELD_NUMBER: _builtins.int
     MAX_MEMORIES_FIELD_NUMBER: _builtins.int
     MAX_DAYS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     memory_type: _memory_pb2.MemoryType.ValueType
     """The type: EPISODIC, SEMANTIC or LONG_TERM."""
     max_memories: _builtins.int
     """How many to keep; 0: as many as the tenant may. At most 10,000,000."""
     max_days: _builtins.int
     """For how many days; 0: for ever. At most 36,500."""
+    kind: Global___RetainedKind.ValueType
+    """Instead of a type of memory: conversations or facts."""
     def __init__(
         self,
         *,
         memory_type: _memory_pb2.MemoryType.ValueType = ...,
         max_memories: _builtins.int = ...,
         max_days: _builtins.int = ...,
+        kind: Global___RetainedKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_days", b"max_days", "max_memories", b"max_memories", "memory_type", b"memory_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "max_days", b"max_days", "max_memories", b"max_memories", "memory_type", b"memory_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,7 +363,7 @@ class PruneMemoriesRequest(_message.Message):
 
     DRY_RUN_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
-    """Only tell how many would go."""
+    """Only tell how many would go: at most 500 of a kind for a cause are counted."""
     def __init__(
         self,
         *,
@@ -307,22 +386,30 @@ class PruneMemoriesResponse(_message.Message):
     EXPIRED_FIELD_NUMBER: _builtins.int
     AGED_FIELD_NUMBER: _builtins.int
     CROWDED_OUT_FIELD_NUMBER: _builtins.int
+    CONVERSATIONS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     expired: _builtins.int
     """Memories that had ended."""
     aged: _builtins.int
     """Memories older than their type is kept."""
     crowded_out: _builtins.int
     """Memories beyond their type's limit."""
+    conversations: _builtins.int
+    """Conversations beyond their bounds."""
+    facts: _builtins.int
+    """Facts beyond theirs."""
     def __init__(
         self,
         *,
         expired: _builtins.int = ...,
         aged: _builtins.int = ...,
         crowded_out: _builtins.int = ...,
+        conversations: _builtins.int = ...,
+        facts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aged", b"aged", "crowded_out", b"crowded_out", "expired", b"expired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aged", b"aged", "conversations", b"conversations", "crowded_out", b"crowded_out", "expired", b"expired", "facts", b"facts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

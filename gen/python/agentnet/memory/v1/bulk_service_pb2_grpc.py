@@ -103,7 +103,8 @@ class BulkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetRetention(self, request, context):
-        """Sets how much of a type is kept and for how long.
+        """Sets how much of a type of memory, of conversations or of facts is kept and for how long. What a tenant sets for conversations and
+        facts holds in place of the mesh's own bounds (AGENTNET_MEMORY_CONVERSATION_DAYS, FACT_DAYS, ENDED_FACT_DAYS).
         Errors: INVALID_ARGUMENT (FIELD_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,7 +113,8 @@ class BulkServiceServicer:
 
     def PruneMemories(self, request, context):
         """Deletes what has ended, is too old, or is beyond the limit of its type: what matters least and was asked for longest ago
-        goes first. The mesh does the same by itself every few minutes.
+        goes first; and conversations and facts beyond their bounds, each with a receipt requested by `retention`. The mesh does the same by
+        itself every few minutes.
         Errors: none but those of every call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

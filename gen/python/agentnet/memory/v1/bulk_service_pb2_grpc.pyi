@@ -31,12 +31,14 @@ class BulkServiceStub:
     Errors: none but those of every call.
     """
     SetRetention: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.SetRetentionRequest, _bulk_service_pb2.SetRetentionResponse]
-    """Sets how much of a type is kept and for how long.
+    """Sets how much of a type of memory, of conversations or of facts is kept and for how long. What a tenant sets for conversations and
+    facts holds in place of the mesh's own bounds (AGENTNET_MEMORY_CONVERSATION_DAYS, FACT_DAYS, ENDED_FACT_DAYS).
     Errors: INVALID_ARGUMENT (FIELD_INVALID).
     """
     PruneMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.PruneMemoriesRequest, _bulk_service_pb2.PruneMemoriesResponse]
     """Deletes what has ended, is too old, or is beyond the limit of its type: what matters least and was asked for longest ago
-    goes first. The mesh does the same by itself every few minutes.
+    goes first; and conversations and facts beyond their bounds, each with a receipt requested by `retention`. The mesh does the same by
+    itself every few minutes.
     Errors: none but those of every call.
     """
     ConsolidateMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.ConsolidateMemoriesRequest, _bulk_service_pb2.ConsolidateMemoriesResponse]
@@ -91,7 +93,8 @@ class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bulk_service_pb2.SetRetentionRequest,
         context: _aio.ServicerContext[_bulk_service_pb2.SetRetentionRequest, _abc.Awaitable[_bulk_service_pb2.SetRetentionResponse]],
     ) -> _abc.Awaitable[_bulk_service_pb2.SetRetentionResponse]:
-        """Sets how much of a type is kept and for how long.
+        """Sets how much of a type of memory, of conversations or of facts is kept and for how long. What a tenant sets for conversations and
+        facts holds in place of the mesh's own bounds (AGENTNET_MEMORY_CONVERSATION_DAYS, FACT_DAYS, ENDED_FACT_DAYS).
         Errors: INVALID_ARGUMENT (FIELD_INVALID).
         """
 
@@ -102,7 +105,8 @@ class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_bulk_service_pb2.PruneMemoriesRequest, _abc.Awaitable[_bulk_service_pb2.PruneMemoriesResponse]],
     ) -> _abc.Awaitable[_bulk_service_pb2.PruneMemoriesResponse]:
         """Deletes what has ended, is too old, or is beyond the limit of its type: what matters least and was asked for longest ago
-        goes first. The mesh does the same by itself every few minutes.
+        goes first; and conversations and facts beyond their bounds, each with a receipt requested by `retention`. The mesh does the same by
+        itself every few minutes.
         Errors: none but those of every call.
         """
 

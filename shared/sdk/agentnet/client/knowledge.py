@@ -1,0 +1,129 @@
+"""What agents know: memories and facts of a tenant, and how much of them is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+
+from agentnet.client.calls import unary
+from agentnet.client.transport import Transport
+from agentnet.memory.v1 import (
+    bulk_service_pb2,
+    bulk_service_pb2_grpc,
+    change_pb2,
+    fact_pb2,
+    fact_service_pb2,
+    fact_service_pb2_grpc,
+    memory_pb2,
+    memory_service_pb2,
+    memory_service_pb2_grpc,
+)
+
+SEMANTIC = memory_pb2.MEMORY_TYPE_SEMANTIC
+
+
+class Memories:
+    """Stores, finds and forgets. Every method raises AgentNetError."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._stub = memory_service_pb2_grpc.MemoryServiceStub(transport.channel)
+        self._bulk = bulk_service_pb2_grpc.BulkServiceStub(transport.channel)
+        self._facts = fact_service_pb2_grpc.FactServiceStub(transport.channel)
+        self._call = transport.options
+
+    async def remember(
+        self,
+        content: str,
+        *,
+        agent: str = "",
+        tags: Sequence[str] = (),
+        memory_type: memory_pb2.MemoryType.ValueType = SEMANTIC,
+        importance: float = 0.5,
+        session_id: str = "",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> memory_pb2.Memory:
+        """Stores a memory; the same content is stored once."""
+        request = memory_service_pb2.RememberRequest(
+            content=content, agent=agent, tags=tags, memory_type=memory_type, importance=importance,
+            session_id=session_id, metadata=json_format.ParseDict(dict(metadata or {}), struct_pb2.Struct()),
+        )  # fmt: skip
+        return (await unary(self._stub.Remember(request, **self._call()))).memory
+
+    async def recall(
+        self, query: str, *, limit: int = 5, agent: str = "", min_score: float = 0.0
+    ) -> Sequence[memory_service_pb2.ScoredMemory]:
+        """Finds memories by meaning and words, best first."""
+        request = memory_service_pb2.RecallRequest(query=query, limit=limit, agent=agent, min_score=min_score)
+        return (await self.search(request)).matches
+
+    async def search(self, request: memory_service_pb2.RecallRequest) -> memory_service_pb2.RecallResponse:
+        """Finds memories by all that a request may say: filters, strategy, time, explanation."""
+        return await unary(self._stub.Recall(request, **self._call()))
+
+    async def get(self, memory_id: str) -> memory_pb2.Memory:
+        """One memory."""
+        request = memory_service_pb2.GetMemoryRequest(memory_id=memory_id)
+        return (await unary(self._stub.GetMemory(request, **self._call()))).memory
+
+    async def forget(self, memory_id: str) -> change_pb2.ForgetReceipt:
+        """Deletes a memory for good. The receipt proves it without saying what it was."""
+        request = memory_service_pb2.ForgetRequest(memory_id=memory_id)
+        return (await unary(self._stub.Forget(request, **self._call()))).receipt
+
+    async def forget_many(
+        self, *, session_id: str = "", agent: str = "", tags: Sequence[str] = ()
+    ) -> AsyncIterator[change_pb2.ForgetReceipt]:
+        """Deletes for good what fits all that is named, in steps of 1,000, and gives the receipts. Of a session that is
+        named alone what was said goes too.
+        """
+        request = bulk_service_pb2.ForgetManyRequest(session_id=session_id, agent=agent, tags=tags)
+        more = True
+        while more:
+            answer = await unary(self._bulk.ForgetMany(request, **self._call()))
+            for receipt in answer.receipts:
+                yield receipt
+            more = answer.more
+
+    async def facts(
+        self, subject: str = "", *, relation: str = "", history: bool = False, as_of: datetime | None = None
+    ) -> AsyncIterator[fact_pb2.Fact]:
+        """What is so now, those recorded last first; with `history` what has ended too; `as_of`: as known then."""
+        request = fact_service_pb2.ListFactsRequest(subject=subject, relation=relation, history=history)
+        if as_of:
+            request.as_of.FromDatetime(as_of)
+        while True:
+            page = await unary(self._facts.ListFacts(request, **self._call()))
+            for fact in page.facts:
+                yield fact
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def record(
+        self, subject: str, relation: str, value: str, *, several: bool = False
+    ) -> fact_service_pb2.RecordFactsResponse:
+        """Records a fact, and gives those it ended. Unless `several` may hold at once, it ends the one before."""
+        fact = fact_pb2.Fact(subject=subject, relation=relation, object=value)
+        request = fact_service_pb2.RecordFactsRequest(facts=[fact], several=several)
+        return await unary(self._facts.RecordFacts(request, **self._call()))
+
+    async def forget_facts(self, subject: str) -> Sequence[change_pb2.ForgetReceipt]:
+        """Deletes all facts of a subject for good, history included, and gives the receipts."""
+        request = fact_service_pb2.ForgetFactsRequest(subject=subject)
+        return (await unary(self._facts.ForgetFacts(request, **self._call()))).receipts
+
+    async def usage(self) -> bulk_service_pb2.GetMemoryUsageResponse:
+        """What is kept, by type and kind, the bounds of each, and how near the tenant's limit it is."""
+        return await unary(self._bulk.GetMemoryUsage(bulk_service_pb2.GetMemoryUsageRequest(), **self._call()))
+
+    async def retain(self, request: bulk_service_pb2.SetRetentionRequest) -> None:
+        """Bounds a type of memory, conversations or facts."""
+        await unary(self._bulk.SetRetention(request, **self._call()))
+
+    async def prune(self, *, dry_run: bool = False) -> bulk_service_pb2.PruneMemoriesResponse:
+        """Deletes now what is beyond its bounds, or only tells how much that is."""
+        request = bulk_service_pb2.PruneMemoriesRequest(dry_run=dry_run)
+        return await unary(self._bulk.PruneMemories(request, **self._call(timeout=60)))
