@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from google.protobuf import json_format, struct_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from shared.errors import FieldRequired, FieldTooLong, InvalidArgument
 
+_LONGEST_SECONDS: Final = 315_576_000_000  # what a Duration holds by its own rules
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 VERSION: Final = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
@@ -79,6 +83,21 @@ def mapping(value: struct_pb2.Struct, field: str, *, limit: int = 16_384) -> dic
     if size > limit:
         raise FieldTooLong(field, length=size, limit=limit, unit="characters of JSON")
     return whole
+
+
+def instant(value: Timestamp, field: str) -> datetime:
+    """An instant of the years 1 to 9999, in UTC."""
+    try:
+        return value.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(f"{field} must be an instant of the years 1 to 9999", field=field) from None
+
+
+def span(value: Duration, field: str) -> timedelta:
+    """A span of time, of either sign and at most 10,000 years."""
+    if abs(value.seconds) > _LONGEST_SECONDS:
+        raise InvalidArgument(f"{field} must be at most 10,000 years", field=field)
+    return value.ToTimedelta()
 
 
 def _holds_nul(value: object) -> bool:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 from shared.errors import InvalidArgument, PageTokenInvalid
 
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 500
-_DIGITS_OF_SKIP: Final = 18  # what 64 bits hold
+_DIGITS: Final = 18  # what 64 bits hold
 _Row = TypeVar("_Row")
 
 
@@ -31,15 +30,18 @@ class Page:
     """What a store is asked for: at most `size` rows, those after `cursor` in the list's order."""
 
     size: int = DEFAULT_PAGE_SIZE
-    cursor: tuple[str, ...] = ()
+    cursor: tuple[str, ...] = ()  # as it came: tokens can be forged, so stores read it by the properties below alone
 
     @property
     def skip(self) -> int:
-        """Of a cursor that is a number of rows: how many to skip. Raises PageTokenInvalid: tokens can be forged."""
+        """Of a cursor that is a number, of rows to skip or of the last row seen: it; 0 for the first page.
+
+        Raises PageTokenInvalid.
+        """
         match self.cursor:
             case ():
                 return 0
-            case (count,) if count.isdecimal() and len(count) <= _DIGITS_OF_SKIP:
+            case (count,) if _number(count):
                 return int(count)
         raise PageTokenInvalid
 
@@ -49,7 +51,7 @@ class Page:
         match self.cursor:
             case ():
                 return ""
-            case (row_id,) if "\x00" not in row_id:
+            case (row_id,):
                 return row_id
         raise PageTokenInvalid
 
@@ -59,7 +61,7 @@ class Page:
         match self.cursor:
             case ():
                 return None, ""
-            case (at, row_id) if (when := _instant(at)) and "\x00" not in row_id:
+            case (at, row_id) if when := _instant(at):
                 return when, row_id
         raise PageTokenInvalid
 
@@ -92,19 +94,22 @@ def next_page_token(cursor: tuple[str, ...] | None, *, scope: str) -> str:
 
 
 def _after(found: Sequence[_Row], cursor: tuple[str, ...], name: Callable[[_Row], str]) -> int:
-    try:
-        seen, end = cursor[0], int(cursor[1])
-    except (IndexError, ValueError):
-        raise PageTokenInvalid from None
-    return next((place for place, row in enumerate(found, 1) if name(row) == seen), end - 1)
+    match cursor:
+        case (seen, end) if _number(end):
+            return next((place for place, row in enumerate(found, 1) if name(row) == seen), max(int(end) - 1, 0))
+    raise PageTokenInvalid
+
+
+def _number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _DIGITS
 
 
 def _instant(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return found if found.tzinfo else None
 
 
 def _decode(token: str, scope: str) -> tuple[str, ...]:
@@ -112,11 +117,15 @@ def _decode(token: str, scope: str) -> tuple[str, ...]:
         return ()
     try:
         digest, *cursor = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, RecursionError):
         raise PageTokenInvalid from None
-    if digest != _digest(scope) or not all(isinstance(part, str) for part in cursor):
+    if digest != _digest(scope) or not all(isinstance(part, str) and _storable(part) for part in cursor):
         raise PageTokenInvalid
     return tuple(cursor)
+
+
+def _storable(text: str) -> bool:
+    return not any(letter == "\x00" or "\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _digest(scope: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from services.gateway.audit import AuditEntry, AuditFilter
 from shared.paging import Page
@@ -20,9 +21,8 @@ class MemoryAuditStore:
     async def entries(self, tenant: str, wanted: AuditFilter, page: Page) -> Sequence[AuditEntry]:
         found = [entry for entry in self._entries.get(tenant, []) if _fits(entry, wanted)]
         found.sort(key=_place, reverse=True)
-        if page.cursor:
-            found = [entry for entry in found if _place(entry) < (page.cursor[0], page.cursor[1])]
-        return found[: page.size + 1]
+        at, last = page.place
+        return [entry for entry in found if at is None or _place(entry) < (at, last)][: page.size + 1]
 
 
 def _fits(entry: AuditEntry, wanted: AuditFilter) -> bool:
@@ -34,5 +34,5 @@ def _fits(entry: AuditEntry, wanted: AuditFilter) -> bool:
     )
 
 
-def _place(entry: AuditEntry) -> tuple[str, str]:
-    return entry.created_at.isoformat(), entry.id
+def _place(entry: AuditEntry) -> tuple[datetime, str]:
+    return entry.created_at, entry.id

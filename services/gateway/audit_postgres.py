@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from services.gateway.audit import AuditEntry, AuditFilter
@@ -24,9 +23,7 @@ class PostgresAuditStore:
             await connection.executemany(_SQL["add"], rows)
 
     async def entries(self, tenant: str, wanted: AuditFilter, page: Page) -> Sequence[AuditEntry]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
                 _SQL["entries"], wanted.action, wanted.subject, wanted.start, wanted.end, *seen, page.size + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,7 +33,7 @@ def new_key(request: pb.CreateKeyRequest, now: datetime) -> dict[str, Any]:
     if not request.roles:
         raise FieldRequired("roles")
     fields.at_most(len(request.scopes), "scopes", limit=_MOST_SCOPES)
-    expires_at = request.expire_time.ToDatetime(UTC) if request.HasField("expire_time") else None
+    expires_at = fields.instant(request.expire_time, "expire_time") if request.HasField("expire_time") else None
     if expires_at and expires_at <= now:
         raise InvalidArgument("expire_time must be in the future", field="expire_time")
     return {
@@ -47,7 +47,7 @@ def new_key(request: pb.CreateKeyRequest, now: datetime) -> dict[str, Any]:
 
 
 def grace(request: pb.RotateKeyRequest) -> timedelta:
-    given = request.grace.ToTimedelta() if request.HasField("grace") else _GRACE
+    given = fields.span(request.grace, "grace") if request.HasField("grace") else _GRACE
     if not timedelta() <= given <= _LONGEST_GRACE:
         raise InvalidArgument("grace must be from 0 to 30 days", field="grace")
     return given

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentnet.common.v1 import principal_pb2
 from agentnet.gateway.v1 import (
@@ -153,7 +152,7 @@ def role_message(found: Role) -> directory_pb2.Role:
 
 
 def ttl(given: Duration, *, present: bool) -> timedelta:
-    asked = given.ToTimedelta() if present else _TTL
+    asked = fields.span(given, "ttl") if present else _TTL
     if not timedelta() < asked <= _LONGEST_TTL:
         raise InvalidArgument("ttl must be above 0 and at most 1 hour", field="ttl")
     return asked
@@ -184,8 +183,8 @@ def audit_page(request: audit_service_pb2.ListAuditEntriesRequest) -> tuple[Audi
     wanted = AuditFilter(
         action=request.action,
         subject=request.subject,
-        start=_instant(request.start_time) if request.HasField("start_time") else None,
-        end=_instant(request.end_time) if request.HasField("end_time") else None,
+        start=fields.instant(request.start_time, "start_time") if request.HasField("start_time") else None,
+        end=fields.instant(request.end_time, "end_time") if request.HasField("end_time") else None,
     )
     scope = f"audit|{wanted}"
     return wanted, page(request.page_size, request.page_token, scope=scope), scope
@@ -210,7 +209,3 @@ def _entry(found: AuditEntry) -> audit_service_pb2.AuditEntry:
         address=found.address,
         request_id=found.request_id,
     )
-
-
-def _instant(value: Timestamp) -> datetime:
-    return value.ToDatetime(UTC)

@@ -28,7 +28,7 @@ class MemoryDirectoryStore:
     async def tenants(self, platform: str, *, suspended: bool | None, page: Page) -> Sequence[Tenant]:
         found = [tenant for (owner, _), tenant in sorted(self._tenants.items()) if owner == platform]
         fitting = [tenant for tenant in found if suspended is None or tenant.suspended == suspended]
-        return [tenant for tenant in fitting if not page.cursor or tenant.id > page.cursor[0]][: page.size + 1]
+        return [tenant for tenant in fitting if tenant.id > page.row][: page.size + 1]
 
     async def put_user(self, tenant: str, user: User) -> User:
         known = self._users.get((tenant, user.subject), user)
@@ -41,7 +41,7 @@ class MemoryDirectoryStore:
     async def users(self, tenant: str, *, service_accounts: bool | None, page: Page) -> Sequence[User]:
         found = [user for (owner, _), user in sorted(self._users.items()) if owner == tenant]
         fitting = [user for user in found if service_accounts is None or user.service_account == service_accounts]
-        return [user for user in fitting if not page.cursor or user.subject > page.cursor[0]][: page.size + 1]
+        return [user for user in fitting if user.subject > page.row][: page.size + 1]
 
     async def delete_user(self, tenant: str, subject: str) -> bool:
         return self._users.pop((tenant, subject), None) is not None

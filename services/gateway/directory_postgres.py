@@ -34,7 +34,7 @@ class PostgresDirectoryStore:
 
     async def tenants(self, platform: str, *, suspended: bool | None, page: Page) -> Sequence[Tenant]:
         async with self._database.tenant(platform) as connection:
-            rows = await connection.fetch(_SQL["tenants"], suspended, _seen(page), page.size + 1)
+            rows = await connection.fetch(_SQL["tenants"], suspended, page.row, page.size + 1)
         return [_tenant(row) for row in rows]
 
     async def put_user(self, tenant: str, user: User) -> User:
@@ -52,7 +52,7 @@ class PostgresDirectoryStore:
 
     async def users(self, tenant: str, *, service_accounts: bool | None, page: Page) -> Sequence[User]:
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["users"], service_accounts, _seen(page), page.size + 1)
+            rows = await connection.fetch(_SQL["users"], service_accounts, page.row, page.size + 1)
         return [_user(row) for row in rows]
 
     async def delete_user(self, tenant: str, subject: str) -> bool:
@@ -71,10 +71,6 @@ class PostgresDirectoryStore:
     async def delete_role(self, tenant: str, name: str) -> bool:
         async with self._database.tenant(tenant) as connection:
             return await connection.fetchval(_SQL["delete_role"], name) is not None
-
-
-def _seen(page: Page) -> str:
-    return page.cursor[0] if page.cursor else ""
 
 
 def _tenant(row: Any) -> Tenant:

@@ -48,10 +48,9 @@ class MemoryKeyStore:
         mine = [key for (owner, _), key in self._keys.items() if owner == tenant]
         fitting = [key for key in mine if active_at is None or key.works(active_at)]
         fitting.sort(key=_place, reverse=True)
-        if page.cursor:
-            fitting = [key for key in fitting if _place(key) < (page.cursor[0], page.cursor[1])]
-        return fitting[: page.size + 1]
+        at, last = page.place
+        return [key for key in fitting if at is None or _place(key) < (at, last)][: page.size + 1]
 
 
-def _place(key: ApiKey) -> tuple[str, str]:
-    return key.created_at.isoformat(), key.id
+def _place(key: ApiKey) -> tuple[datetime, str]:
+    return key.created_at, key.id

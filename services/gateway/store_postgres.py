@@ -48,9 +48,7 @@ class PostgresKeyStore:
             await connection.execute(_SQL["used"], key_id, at)
 
     async def keys(self, tenant: str, *, active_at: datetime | None, page: Page) -> Sequence[ApiKey]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(_SQL["keys"], active_at, *seen, page.size + 1)
         return [_key(row) for row in rows]

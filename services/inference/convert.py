@@ -133,8 +133,7 @@ def models_page(request: pb.ListModelsRequest, found: Sequence[Model]) -> tuple[
     """The page of models asked for, and the token of the next one."""
     scope = f"models|{request.provider}"
     asked = page(request.page_size, request.page_token, scope=scope)
-    after = asked.cursor[0] if asked.cursor else ""
-    fitting = [model for model in found if model.name > after and request.provider in ("", model.provider)]
+    fitting = [model for model in found if model.name > asked.row and request.provider in ("", model.provider)]
     shown = fitting[: asked.size]
     more = (shown[-1].name,) if len(fitting) > len(shown) else None
     return shown, next_page_token(more, scope=scope)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -270,18 +270,11 @@ def moment(message: object, name: str, field: str) -> datetime | None:
     """An instant, or none where the field is absent."""
     if not message.HasField(name):  # type: ignore[attr-defined] # any message that has the field
         return None
-    try:
-        found: datetime = getattr(message, name).ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(f"{field} is not an instant between the years 1 and 9999", field=field) from None
-    return found
+    return fields.instant(getattr(message, name), field)
 
 
 def half_life(value: Duration, field: str) -> timedelta:
-    try:
-        found = value.ToTimedelta()
-    except (ValueError, OverflowError):
-        found = timedelta()
+    found = fields.span(value, field)
     if found <= timedelta():
         raise InvalidArgument(f"{field} must be longer than nothing", field=field)
     return found

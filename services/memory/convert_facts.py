@@ -13,7 +13,7 @@ from services.memory.fact_store import Fact, FactFilter, Recorded
 from services.memory.facts import NewFact
 from shared import fields
 from shared.clock import Clock
-from shared.errors import FieldRequired, InvalidArgument, PageTokenInvalid
+from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import Page, next_page_token, page
 
 _SUBJECT: Final = 256
@@ -89,10 +89,7 @@ def listing(request: pb.ListFactsRequest, clock: Clock) -> Listing:
     # The present moves on from page to page; what was asked for does not.
     asked = (chosen.subject, chosen.relation, chosen.object, as_of, request.history, request.valid_time.ToJsonString())
     scope = f"facts|{asked}"
-    paging = page(request.page_size, request.page_token, scope=scope)
-    if paging.cursor and not (len(paging.cursor) == 1 and paging.cursor[0].isdecimal()):
-        raise PageTokenInvalid
-    return Listing(chosen, paging, scope)
+    return Listing(chosen, page(request.page_size, request.page_token, scope=scope), scope)
 
 
 def list_response(found: Sequence[Fact], asked: Listing) -> pb.ListFactsResponse:

@@ -46,8 +46,8 @@ class InMemoryFacts:
 
     async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
         mine = sorted(self._tenants.get(tenant, {}).values(), key=lambda fact: -fact.place)
-        after = int(page.cursor[0]) if page.cursor else None
-        return [fact for fact in mine if (after is None or fact.place < after) and _fits(fact, chosen)][: page.size + 1]
+        rest = (fact for fact in mine if not page.skip or fact.place < page.skip)
+        return [fact for fact in rest if _fits(fact, chosen)][: page.size + 1]
 
     async def touching(self, tenant: str, entities: Sequence[str], *, valid_at: datetime, limit: int) -> Sequence[Fact]:
         found = [

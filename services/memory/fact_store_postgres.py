@@ -35,11 +35,10 @@ class PostgresFactStore:
         return _fact(row) if row else None
 
     async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
-        after = int(page.cursor[0]) if page.cursor else None
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
                 _SQL["every"], tenant, chosen.subject, chosen.relation, chosen.object, chosen.valid_at, chosen.as_of,
-                after, page.size + 1,
+                page.skip or None, page.size + 1,
             )  # fmt: skip
         return [_fact(row) for row in rows]
 

@@ -105,8 +105,9 @@ class InMemoryStore:
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
     ) -> Sequence[Memory]:
         mine = sorted((one.memory for one in self._mine(tenant, chosen, now)), key=_time, reverse=newest_first)
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        at, last = page.place
+        if at is not None:
+            seen = (at, last)
             mine = [memory for memory in mine if (_time(memory) < seen if newest_first else _time(memory) > seen)]
         return mine[: page.size + 1]
 

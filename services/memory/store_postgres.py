@@ -114,9 +114,7 @@ class PostgresMemoryStore:
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
     ) -> Sequence[Memory]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         query = _SQL["newest" if newest_first else "oldest"]
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(query, *conditions(tenant, chosen, now), *seen, page.size + 1)

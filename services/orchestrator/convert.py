@@ -163,7 +163,7 @@ def _limits(given: session_pb2.SessionLimits) -> session_pb2.SessionLimits:
         if getattr(given, name) < 0:
             raise InvalidArgument(f"limits.{name} must not be negative", field=f"limits.{name}")
     fields.within(given.max_iterations, "limits.max_iterations", low=0, high=_MAX_ITERATIONS)
-    if given.HasField("max_duration") and given.max_duration.ToTimedelta() <= timedelta():
+    if given.HasField("max_duration") and fields.span(given.max_duration, "limits.max_duration") <= timedelta():
         raise InvalidArgument("limits.max_duration must be above zero", field="limits.max_duration")
     return given
 
@@ -212,11 +212,7 @@ def list_sessions(request: sessions.ListSessionsRequest) -> tuple[SessionFilter,
 def _time(request: sessions.ListSessionsRequest, field: str) -> datetime | None:
     if not request.HasField(field):  # type: ignore[arg-type] # a name from the message itself
         return None
-    try:
-        found: datetime = getattr(request, field).ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(f"{field} is no time", field=field) from None
-    return found
+    return fields.instant(getattr(request, field), field)
 
 
 def sessions_response(found: Sequence[session_pb2.Session], asked: Listing) -> sessions.ListSessionsResponse:

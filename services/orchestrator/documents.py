@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentnet.orchestrator.v1 import event_pb2, history_pb2, session_pb2
 from services.orchestrator.errors import DocumentInvalid
 from services.orchestrator.replays.cassette import log_hash
 from services.orchestrator.state import SessionState, fold
+from shared import fields
+from shared.errors import InvalidArgument
 
 SCHEMA_VERSION: Final = 1
 _ENDED: Final = (
@@ -27,6 +34,7 @@ def checked(document: history_pb2.SessionDocument) -> None:
         raise DocumentInvalid(known, field="document.schema_version")
     if not document.events:
         raise DocumentInvalid("a session has at least one event", field="document.events")
+    _keepable(document)
     _ordered(document.events, document.session.id)
     _ended(document)
     if document.log_hash != log_hash(document.events):
@@ -55,8 +63,42 @@ def _ended(document: history_pb2.SessionDocument) -> None:
         raise DocumentInvalid("only a session that has ended can be taken in", field="document.session.status")
     if document.session.mode == "task_graph":
         raise DocumentInvalid("a task graph cannot be taken in as a session", field="document.session.mode")
-    if "\x00" in document.session.topic_start:
-        raise DocumentInvalid("topic_start must not hold the character U+0000", field="document.session.topic_start")
+
+
+def _keepable(document: history_pb2.SessionDocument) -> None:
+    """Times are times; the summary and turns, which have columns of their own, hold what Postgres can."""
+    for path, value in _leaves(document, "document"):
+        try:
+            if isinstance(value, Timestamp):
+                fields.instant(value, path)
+            elif isinstance(value, Duration):
+                fields.span(value, path)
+        except InvalidArgument as error:
+            raise DocumentInvalid(error.message, field=path) from None
+    turns = ((f"document.events[{at}].turn_finished", event) for at, event in enumerate(document.events))
+    finished = ((path, event.turn_finished) for path, event in turns if event.HasField("turn_finished"))
+    for path, part in (("document.session", document.session), *finished):
+        for leaf, value in _leaves(part, path):
+            if isinstance(value, str) and "\x00" in value:
+                raise DocumentInvalid(f"{leaf} must not hold the character U+0000", field=leaf)
+            if isinstance(value, float) and not isfinite(value):
+                raise DocumentInvalid(f"{leaf} must be a number", field=leaf)
+
+
+def _leaves(message: Message, path: str) -> Iterator[tuple[str, object]]:
+    """Every value in a message with its path; times are values."""
+    for field, value in message.ListFields():
+        name = f"{path}.{field.name}"
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            values = [(f"{name}.{key}", one) for key, one in value.items()]
+            yield from ((name, key) for key in value)
+        else:
+            values = [(f"{name}[{at}]", one) for at, one in enumerate(value)] if field.is_repeated else [(name, value)]
+        for at, one in values:
+            if isinstance(one, Message) and not isinstance(one, Timestamp | Duration):
+                yield from _leaves(one, at)
+            else:
+                yield at, one
 
 
 def _tells_its_log(document: history_pb2.SessionDocument) -> None:

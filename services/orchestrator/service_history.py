@@ -113,4 +113,4 @@ def _wanted(name: str, *, session_id: str = "", failed_only: bool = False) -> Wa
 
 def _time(request: Any, field: str) -> datetime | None:
     found: timestamp_pb2.Timestamp = getattr(request, field)
-    return found.ToDatetime(UTC) if request.HasField(field) else None
+    return fields.instant(found, field) if request.HasField(field) else None

@@ -51,7 +51,7 @@ class RelationshipService(relationship_service_pb2_grpc.RelationshipServiceServi
 
     async def RunChain(self, request: pb.RunChainRequest, context: Any) -> pb.RunChainResponse:
         name, version = convert.reference(request.name, "name")
-        timeout = request.timeout.ToTimedelta()
+        timeout = fields.span(request.timeout, "timeout")
         fields.within(timeout.total_seconds(), "timeout", low=0, high=86_400)
         asked = Asked(
             name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -106,9 +106,9 @@ def listed(request: pb.ListBundlesRequest, found: Sequence[StoredBundle]) -> pb.
     scope = f"bundles|{request.name}|{request.order_by}"
     asked = page(request.page_size, request.page_token, scope=scope)
     ordered = list(found) if request.order_by == "create_time desc" else sorted(found, key=lambda one: one.name)
-    skip = int(asked.cursor[0]) if asked.cursor else 0
-    shown = ordered[skip : skip + asked.size]
-    more = (str(skip + len(shown)),) if skip + len(shown) < len(ordered) else None
+    shown = ordered[asked.skip : asked.skip + asked.size]
+    end = asked.skip + len(shown)
+    more = (str(end),) if end < len(ordered) else None
     token = next_page_token(more, scope=scope)
     return pb.ListBundlesResponse(bundles=[bundle(one) for one in shown], next_page_token=token)
 
@@ -178,8 +178,8 @@ def list_violations(request: pb.ListViolationsRequest) -> Listing:
         session_id=request.session_id,
         severity=_FROM_SEVERITY.get(request.severity),
         monitor_name=request.monitor_name,
-        start=request.start_time.ToDatetime(UTC) if request.HasField("start_time") else None,
-        end=request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None,
+        start=fields.instant(request.start_time, "start_time") if request.HasField("start_time") else None,
+        end=fields.instant(request.end_time, "end_time") if request.HasField("end_time") else None,
         shadow=request.shadow,
     )
     scope = f"violations|{chosen}|{request.order_by}"
@@ -285,7 +285,7 @@ def _read(message: violation_pb2.Violation) -> Violation:
         violation_type=message.violation_type,
         rationale=fields.text(message.rationale, "violations.rationale", limit=1000),
         meta=fields.mapping(message.meta, "violations.meta"),
-        created_at=message.create_time.ToDatetime(UTC),
+        created_at=fields.instant(message.create_time, "violations.create_time"),
     )
 
 

@@ -22,7 +22,7 @@ def new_override(request: pb.CreateOverrideRequest) -> dict[str, Any]:
     if not request.rules:
         raise FieldRequired("rules")
     fields.at_most(len(request.rules), "rules", limit=_MAX_RULES)
-    ttl = request.ttl.ToTimedelta() if request.HasField("ttl") else _HOUR
+    ttl = fields.span(request.ttl, "ttl") if request.HasField("ttl") else _HOUR
     if not timedelta() < ttl <= LONGEST:
         raise InvalidArgument("ttl must be more than nothing and at most 24 hours", field="ttl")
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -147,8 +147,8 @@ def trail(request: access_pb.ListAuditEntriesRequest) -> tuple[AuditFilter, Page
     chosen = AuditFilter(
         actor=request.actor,
         act=request.act,
-        start=request.start_time.ToDatetime(UTC) if request.HasField("start_time") else None,
-        end=request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None,
+        start=fields.instant(request.start_time, "start_time") if request.HasField("start_time") else None,
+        end=fields.instant(request.end_time, "end_time") if request.HasField("end_time") else None,
         archived=request.archived,
     )
     scope = f"audit|{chosen}"
@@ -164,8 +164,8 @@ def trail_response(found: Sequence[AuditEntry], asked_for: Page, scope: str) -> 
 
 
 def export_span(request: access_pb.ExportComplianceRequest, now: datetime) -> tuple[datetime, datetime]:
-    start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else now - HOT
-    end = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now
+    start = fields.instant(request.start_time, "start_time") if request.HasField("start_time") else now - HOT
+    end = fields.instant(request.end_time, "end_time") if request.HasField("end_time") else now
     if start >= end:
         raise InvalidArgument("start_time must be before end_time", field="start_time")
     return start, end
@@ -200,7 +200,7 @@ _SHORTEST: Final = timedelta(seconds=1)
 
 
 def _span(given: Duration, field: str) -> timedelta:
-    span = given.ToTimedelta()
+    span = fields.span(given, field)
     if not _SHORTEST <= span <= DAY:
         raise InvalidArgument(f"{field} must be from a second to 24 hours", field=field)
     return span

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from agentnet.policy.v1 import simulation_service_pb2 as pb
@@ -50,8 +50,8 @@ def simulate(request: pb.SimulateBundleRequest, now: datetime) -> Wanted:
         name=name,
         version=version,
         document=fields.text(request.document, "document", limit=MAX_DOCUMENT),
-        start=request.start_time.ToDatetime(UTC) if request.HasField("start_time") else now - _DAY,
-        end=request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now,
+        start=fields.instant(request.start_time, "start_time") if request.HasField("start_time") else now - _DAY,
+        end=fields.instant(request.end_time, "end_time") if request.HasField("end_time") else now,
         limit=int(fields.within(request.limit, "limit", low=0, high=_MOST)) or _LIMIT,
     )
 
@@ -108,7 +108,7 @@ def _read(one: pb.DecisionInput, now: datetime) -> tuple[Decision, Input]:
         session_id=fields.text(one.session_id, "decisions.session_id", limit=64),
         allowed=one.allowed,
         unchanged=one.unchanged,
-        created_at=one.create_time.ToDatetime(UTC) if one.HasField("create_time") else now,
+        created_at=fields.instant(one.create_time, "decisions.create_time") if one.HasField("create_time") else now,
         truncated=one.truncated,
         bundles=_names(one.bundles, "decisions.bundles"),
         rules=_names(one.rules, "decisions.rules"),

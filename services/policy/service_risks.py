@@ -90,8 +90,7 @@ class AccessService(access_rpc.AccessServiceServicer):
         self, request: access_pb.ListAuditEntriesRequest, context: Any
     ) -> access_pb.ListAuditEntriesResponse:
         chosen, asked, scope = convert.trail(request)
-        after = int(asked.cursor[0]) if asked.cursor else 0
-        found = await self._access.audit.entries(current().tenant_id, chosen, after=after, limit=asked.size + 1)
+        found = await self._access.audit.entries(current().tenant_id, chosen, after=asked.skip, limit=asked.size + 1)
         return convert.trail_response(found, asked, scope)
 
     async def VerifyAudit(self, request: access_pb.VerifyAuditRequest, context: Any) -> access_pb.VerifyAuditResponse:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from services.policy.store import EVERY_TENANT, Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared.paging import Page
@@ -104,8 +104,9 @@ class MemoryPolicyStore:
     ) -> Sequence[Violation]:
         mine = [found for (owner, _), found in self._violations.items() if owner == tenant and _fits(found, chosen)]
         mine.sort(key=_place, reverse=newest_first)
-        if page.cursor:
-            seen = (page.cursor[0], page.cursor[1])
+        at, last = page.place
+        if at is not None:
+            seen = (at, last)
             mine = [found for found in mine if (_place(found) < seen if newest_first else _place(found) > seen)]
         return mine[: page.size + 1]
 
@@ -124,8 +125,8 @@ class MemoryPolicyStore:
         return replace(self._bundles[key], labels=tuple(sorted(labels)))
 
 
-def _place(violation: Violation) -> tuple[str, str]:
-    return violation.created_at.isoformat(), violation.id
+def _place(violation: Violation) -> tuple[datetime, str]:
+    return violation.created_at, violation.id
 
 
 def _fits(violation: Violation, chosen: ViolationFilter) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -133,9 +133,7 @@ class PostgresPolicyStore:
     async def violations(
         self, tenant: str, chosen: ViolationFilter, *, newest_first: bool, page: Page
     ) -> Sequence[Violation]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         severity = chosen.severity.value if chosen.severity else ""
         query = _SQL["newest_violations" if newest_first else "oldest_violations"]
         async with self._database.tenant(tenant) as connection:

@@ -24,7 +24,7 @@ from services.tools.registry import Wanted
 from services.tools.store import Function, Quota, Tool
 from services.tools.validation import DEFAULT_IMPORTS
 from shared import fields
-from shared.errors import FieldRequired, InvalidArgument, MeshError, PageTokenInvalid
+from shared.errors import FieldRequired, InvalidArgument, MeshError
 from shared.paging import next_page_token, page
 
 PYTHON: Final = "python"
@@ -108,7 +108,7 @@ def _tags(found: Sequence[str]) -> tuple[str, ...]:
 
 
 def _cache_ttl(found: tool_pb2.Tool) -> timedelta:
-    ttl = found.cache_ttl.ToTimedelta()
+    ttl = fields.span(found.cache_ttl, "tool.cache_ttl")
     if not timedelta() <= ttl <= _MAX_CACHE_TTL:
         raise InvalidArgument("cache_ttl must be from 0 to a day", field="tool.cache_ttl")
     if ttl and not found.idempotent:
@@ -135,7 +135,7 @@ def _names(found: Sequence[str], field: str) -> tuple[str, ...]:
 
 
 def _function(found: tool_pb2.Function, tool: str) -> Function:
-    timeout = found.timeout.ToTimedelta() if found.HasField("timeout") else _DEFAULT_TIMEOUT
+    timeout = fields.span(found.timeout, "tool.function.timeout") if found.HasField("timeout") else _DEFAULT_TIMEOUT
     if not timedelta() < timeout <= _MAX_TIMEOUT:
         raise InvalidArgument("timeout must be above 0 and at most 10 minutes", field="tool.function.timeout")
     memory = found.memory_limit_mib or _DEFAULT_MEMORY_MIB
@@ -205,11 +205,9 @@ def list_response(request: pb.ListToolsRequest, found: Sequence[Tool]) -> pb.Lis
     asked = page(request.page_size, request.page_token, scope=scope)
     newest = request.order_by == "create_time desc"
     ordered = sorted(found, key=lambda one: one.created_at, reverse=True) if newest else list(found)
-    if asked.cursor and not asked.cursor[0].isdecimal():
-        raise PageTokenInvalid
-    skip = int(asked.cursor[0]) if asked.cursor else 0
-    shown = ordered[skip : skip + asked.size]
-    more = (str(skip + len(shown)),) if skip + len(shown) < len(ordered) else None
+    shown = ordered[asked.skip : asked.skip + asked.size]
+    end = asked.skip + len(shown)
+    more = (str(end),) if end < len(ordered) else None
     token = next_page_token(more, scope=scope)
     return pb.ListToolsResponse(tools=[tool(one) for one in shown], next_page_token=token)
 

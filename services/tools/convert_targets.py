@@ -130,7 +130,7 @@ def _url(value: str, field: str) -> str:
 
 def _timeout(message: Any, found: Duration, field: str, *, most: timedelta) -> float:
     """Seconds, as stored."""
-    timeout = found.ToTimedelta() if message.HasField("timeout") else _DEFAULT_TIMEOUT
+    timeout = fields.span(found, field) if message.HasField("timeout") else _DEFAULT_TIMEOUT
     if not timedelta() < timeout <= most:
         raise InvalidArgument(f"timeout must be above 0 and at most {most}", field=field)
     return timeout.total_seconds()

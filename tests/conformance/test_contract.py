@@ -63,6 +63,20 @@ def test_every_list_comes_by_pages_but_those_that_are_named_here() -> None:
     assert paged > 30
 
 
+def test_no_service_reads_a_cursor_as_it_came() -> None:
+    """Tokens can be forged; the properties of `shared.paging.Page` parse and refuse."""
+    raw = re.compile(r"\b(?:page|paging|asked|listing)(?:\.page)?\.cursor\b")
+    found = [file.name for file in (ROOT / "services").rglob("*.py") if raw.search(file.read_text())]
+    assert not found
+
+
+def test_times_that_callers_give_are_read_where_bad_ones_are_refused() -> None:
+    """A Timestamp or Duration beyond its limits raises in Python; `shared.fields` says which field it was."""
+    raw = re.compile(r"request\.\w+\.(?:ToDatetime|ToTimedelta)\(")
+    found = [file.name for file in (ROOT / "services").rglob("*.py") if raw.search(file.read_text())]
+    assert not found
+
+
 def test_every_rpc_comment_ends_with_its_errors() -> None:
     silent = []
     for file in (ROOT / "protos").rglob("*_service.proto"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from services.gateway.a2a.store import Record, Sought
 from shared.paging import Page
@@ -24,9 +25,8 @@ class MemoryA2aStore:
     async def search(self, tenant: str, sought: Sought, page: Page) -> tuple[Sequence[Record], int]:
         mine = [record for (owner, _), record in self._tasks.items() if owner == tenant and _fits(record, sought)]
         found = sorted(mine, key=_place, reverse=True)
-        if page.cursor:
-            found = [record for record in found if _place(record) < page.cursor]
-        return found[: page.size + 1], len(mine)
+        at, last = page.place
+        return [record for record in found if at is None or _place(record) < (at, last)][: page.size + 1], len(mine)
 
     async def put_address(self, tenant: str, task_id: str, address_id: str, config: bytes) -> None:
         self._addresses[tenant, task_id, address_id] = config
@@ -47,5 +47,5 @@ def _fits(record: Record, sought: Sought) -> bool:
     )
 
 
-def _place(record: Record) -> tuple[str, ...]:
-    return record.updated_at.isoformat(timespec="microseconds"), record.id
+def _place(record: Record) -> tuple[datetime, str]:
+    return record.updated_at, record.id

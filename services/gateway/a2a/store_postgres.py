@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,7 @@ class PostgresA2aStore:
 
     async def search(self, tenant: str, sought: Sought, page: Page) -> tuple[Sequence[Record], int]:
         narrow = (sought.agent, sought.context_id, sought.state, sought.changed_since)
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(_SQL["search"], *narrow, *seen, page.size + 1)
             total = await connection.fetchval(_SQL["count"], *narrow)

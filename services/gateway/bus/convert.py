@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentnet.gateway.v1 import agent_event_pb2, event_service_pb2, webhook_pb2, webhook_service_pb2
 from services.gateway import convert
@@ -14,7 +12,7 @@ from services.gateway.bus.bus import Heard
 from services.gateway.bus.event import NAME, PATTERN, Event, Wanted
 from services.gateway.bus.store import Delivery, Format, Status, Webhook
 from shared import fields
-from shared.errors import FieldRequired, InvalidArgument, PageTokenInvalid
+from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import Page, next_page_token, page
 
 _MOST_EVENTS: Final = 100
@@ -58,7 +56,7 @@ def _read(message: agent_event_pb2.AgentEvent, place: str, source: str, now: dat
     return Event(
         id=fields.text(message.id, f"{place}.id", limit=100),
         name=fields.matching(name, f"{place}.name", NAME, form=form),
-        occurred_at=message.time.ToDatetime(UTC) if message.HasField("time") else now,
+        occurred_at=fields.instant(message.time, f"{place}.time") if message.HasField("time") else now,
         source=source,
         subject=fields.text(message.subject, f"{place}.subject", limit=255),
         session_id=fields.text(message.session_id, f"{place}.session_id", limit=64),
@@ -106,14 +104,12 @@ def event_page(request: event_service_pb2.ListEventsRequest) -> tuple[Wanted, in
     asked = Wanted(
         base.names,
         base.session_id,
-        start=_instant(request.start_time) if request.HasField("start_time") else None,
-        end=_instant(request.end_time) if request.HasField("end_time") else None,
+        start=fields.instant(request.start_time, "start_time") if request.HasField("start_time") else None,
+        end=fields.instant(request.end_time, "end_time") if request.HasField("end_time") else None,
     )
     scope = f"events|{asked}"
     paging = page(request.page_size, request.page_token, scope=scope)
-    if paging.cursor and not paging.cursor[0].isdigit():
-        raise PageTokenInvalid
-    return asked, int(paging.cursor[0]) if paging.cursor else 0, paging.size, scope
+    return asked, paging.skip, paging.size, scope
 
 
 def events_response(found: Sequence[Event], size: int, scope: str) -> event_service_pb2.ListEventsResponse:
@@ -187,7 +183,3 @@ def delivery_message(found: Delivery) -> webhook_pb2.Delivery:
     if found.next_attempt_at:
         message.next_attempt_time.CopyFrom(convert.time(found.next_attempt_at))
     return message
-
-
-def _instant(value: Timestamp) -> datetime:
-    return value.ToDatetime(UTC)

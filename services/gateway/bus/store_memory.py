@@ -92,9 +92,8 @@ class MemoryWebhookStore:
             if owner == tenant and delivery.webhook_id == webhook_id and status in {None, delivery.status}
         ]
         found.sort(key=_place, reverse=True)
-        if page.cursor:
-            found = [delivery for delivery in found if _place(delivery) < (page.cursor[0], page.cursor[1])]
-        return found[: page.size + 1]
+        at, last = page.place
+        return [delivery for delivery in found if at is None or _place(delivery) < (at, last)][: page.size + 1]
 
     def _keep(self, tenant: str, delivery: Delivery) -> None:
         self._deliveries[tenant, delivery.id] = delivery
@@ -103,5 +102,5 @@ class MemoryWebhookStore:
             self._due[tenant, delivery.id] = delivery.next_attempt_at
 
 
-def _place(delivery: Delivery) -> tuple[str, str]:
-    return delivery.created_at.isoformat(), delivery.id
+def _place(delivery: Delivery) -> tuple[datetime, str]:
+    return delivery.created_at, delivery.id

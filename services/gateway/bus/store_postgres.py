@@ -106,9 +106,7 @@ class PostgresWebhookStore:
     async def deliveries(
         self, tenant: str, webhook_id: str, *, status: Status | None, page: Page
     ) -> Sequence[Delivery]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(
                 _SQL["deliveries"], webhook_id, status.value if status else "", *seen, page.size + 1

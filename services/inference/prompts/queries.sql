@@ -21,7 +21,7 @@ select v.*, array(
   select l.label from prompt_label l where (l.tenant_id, l.name, l.digest) = (v.tenant_id, v.name, v.digest) order by 1
 ) as labels
 from prompt_version v
-where v.name = $1 and ($2::int = 0 or v.number < $2)
+where v.name = $1 and ($2::bigint = 0 or v.number < $2)
 order by v.number desc
 limit $3;
 

@@ -55,7 +55,7 @@ class PromptRegistry:
     async def versions(self, tenant: str, name: str, page: Page) -> Sequence[PromptVersion]:
         """Newest first. Raises PromptNotFound when there is no such prompt."""
         found = await self._store.versions(tenant, name, page)
-        if not found and not page.cursor:
+        if not found and not page.skip:
             raise _absent(Reference(name))
         return found
 

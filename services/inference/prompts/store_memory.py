@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from services.inference.prompts.resolution import Selector, Target
 from services.inference.prompts.store import PromptGeneration, PromptVersion
@@ -35,12 +36,11 @@ class MemoryPromptStore:
 
     async def versions(self, tenant: str, name: str, page: Page) -> Sequence[PromptVersion]:
         known = reversed(self._versions.get((tenant, name), []))
-        older = [one for one in known if not page.cursor or one.number < int(page.cursor[0])]
+        older = [one for one in known if not page.skip or one.number < page.skip]
         return [self._labelled(tenant, one) for one in older[: page.size + 1]]
 
     async def newest(self, tenant: str, page: Page) -> Sequence[PromptVersion]:
-        after = page.cursor[0] if page.cursor else ""
-        mine = sorted(name for owner, name in self._versions if owner == tenant and name > after)
+        mine = sorted(name for owner, name in self._versions if owner == tenant and name > page.row)
         return [self._labelled(tenant, self._versions[tenant, name][-1]) for name in mine[: page.size + 1]]
 
     async def labels(self, tenant: str, name: str) -> Mapping[str, Sequence[Target]]:
@@ -65,9 +65,8 @@ class MemoryPromptStore:
             if owner == tenant and tied.name == name and digest in ("", tied.digest)
         ]  # fmt: skip
         mine.sort(key=_place, reverse=True)
-        if page.cursor:
-            mine = [tied for tied in mine if _place(tied) < (page.cursor[0], page.cursor[1])]
-        return mine[: page.size + 1]
+        at, last = page.place
+        return [tied for tied in mine if at is None or _place(tied) < (at, last)][: page.size + 1]
 
     def _labelled(self, tenant: str, version: PromptVersion) -> PromptVersion:
         labels = self._labels.get((tenant, version.name), {})
@@ -79,5 +78,5 @@ def _fits(version: PromptVersion, selector: Selector) -> bool:
     return version.digest.startswith(selector.digest) and selector.number in (0, version.number)
 
 
-def _place(tied: PromptGeneration) -> tuple[str, str]:
-    return tied.created_at.isoformat(), tied.generation_id
+def _place(tied: PromptGeneration) -> tuple[datetime, str]:
+    return tied.created_at, tied.generation_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,12 @@ class PostgresPromptStore:
         return None if row is None else _version(row)
 
     async def versions(self, tenant: str, name: str, page: Page) -> Sequence[PromptVersion]:
-        before = int(page.cursor[0]) if page.cursor else 0
         async with self._database.tenant(tenant) as connection:
-            return [_version(row) for row in await connection.fetch(_SQL["versions"], name, before, page.size + 1)]
+            return [_version(row) for row in await connection.fetch(_SQL["versions"], name, page.skip, page.size + 1)]
 
     async def newest(self, tenant: str, page: Page) -> Sequence[PromptVersion]:
-        after = page.cursor[0] if page.cursor else ""
         async with self._database.tenant(tenant) as connection:
-            return [_version(row) for row in await connection.fetch(_SQL["newest"], after, page.size + 1)]
+            return [_version(row) for row in await connection.fetch(_SQL["newest"], page.row, page.size + 1)]
 
     async def labels(self, tenant: str, name: str) -> Mapping[str, Sequence[Target]]:
         found: dict[str, list[Target]] = {}
@@ -74,9 +71,7 @@ class PostgresPromptStore:
         return None if row is None else _tied(row)
 
     async def generations(self, tenant: str, name: str, *, digest: str, page: Page) -> Sequence[PromptGeneration]:
-        seen: tuple[datetime | None, str] = (None, "")
-        if page.cursor:
-            seen = (datetime.fromisoformat(page.cursor[0]), page.cursor[1])
+        seen = page.place
         async with self._database.tenant(tenant) as connection:
             rows = await connection.fetch(_SQL["generations"], name, digest, *seen, page.size + 1)
         return [_tied(row) for row in rows]

@@ -51,8 +51,9 @@ class MemoryQueueStore:
             for (owner, _), entry in self._entries.items()
             if owner == tenant and not (still_open and entry.submitted.ended_at)
         ]
-        mine.sort(key=lambda one: one.place, reverse=True)
-        return [one for one in mine if not page.cursor or one.place < page.cursor][: page.size + 1]
+        mine.sort(key=lambda one: (one.created_at, one.id), reverse=True)
+        at, last = page.place
+        return [one for one in mine if at is None or (one.created_at, one.id) < (at, last)][: page.size + 1]
 
     async def depth(self) -> Depth:
         now, todo = self._clock.now(), [one for one in self._entries.values() if not one.submitted.ended_at]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,9 +37,8 @@ class PostgresQueueStore:
         return None if row is None else _submitted(row)
 
     async def list(self, tenant: str, page: Page, *, still_open: bool) -> Sequence[Submitted]:
-        before = (datetime.fromisoformat(page.cursor[0]), page.cursor[1]) if page.cursor else (None, "")
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["list"], tenant, still_open, *before, page.size + 1)
+            rows = await connection.fetch(_SQL["list"], tenant, still_open, *page.place, page.size + 1)
         return [_submitted(row) for row in rows]
 
     async def depth(self) -> Depth:

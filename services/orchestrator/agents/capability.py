@@ -8,6 +8,7 @@ from typing import Final
 
 from agentnet.orchestrator.v1 import delegation_pb2
 from services.orchestrator.errors import DelegationEnded, DelegationTooWide
+from shared import fields
 from shared.identity import Grant, Principal, Purse
 
 Capability = delegation_pb2.Capability
@@ -109,7 +110,7 @@ def _budget(bounds: Bounds, asked: Capability) -> int:
 def _ends(bounds: Bounds, asked: Capability, now: datetime) -> datetime:
     if not asked.HasField("expire_time"):
         return min(bounds.ends, now + _LASTS)
-    ends = asked.expire_time.ToDatetime(UTC)
+    ends = fields.instant(asked.expire_time, "capability.expire_time")
     if ends > bounds.ends:
         raise _wide("expire_time", bounds.ends.isoformat())
     if ends <= now:

@@ -81,7 +81,8 @@ def _rules(agent: agent_pb2.Agent) -> None:
 
 def _chain_limits(limits: agent_pb2.ChainLimits) -> None:
     field = "agent.chain_limits"
-    fields.within(limits.timeout.ToTimedelta().total_seconds(), f"{field}.timeout", low=0, high=86_400)
+    timeout = fields.span(limits.timeout, f"{field}.timeout")
+    fields.within(timeout.total_seconds(), f"{field}.timeout", low=0, high=86_400)
     fields.within(limits.cost_micros_usd, f"{field}.cost_micros_usd", low=0, high=1_000_000_000_000)
     fields.within(limits.max_runs, f"{field}.max_runs", low=0, high=256)
 

@@ -162,8 +162,13 @@ class Delegations:
 
     async def active(self, tenant: str) -> list[agent_pb2.Agent]:
         """Of each agent the newest active version."""
-        newest = AgentFilter(state=ACTIVE, newest=True)
-        return list(await self.agents.every(tenant, newest, page=Page(size=MAX_PAGE_SIZE)))
+        newest, found = AgentFilter(state=ACTIVE, newest=True), list[agent_pb2.Agent]()
+        while True:
+            page = Page(MAX_PAGE_SIZE, (str(len(found)),))
+            more = await self.agents.every(tenant, newest, page=page)
+            found += more[: page.size]
+            if len(more) <= page.size:
+                return found
 
     async def _open(self, caller: Principal, task: Task, request_id: str | None) -> Delegation:
         tenant, now = caller.tenant_id, self.clock.now()

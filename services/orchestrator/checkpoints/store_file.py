@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ class FileCheckpointStore:
         """Reads no more files than the page needs."""
         names = [path.name.removesuffix(_SUFFIX) for path in (self._folder / tenant).glob(f"*{_SUFFIX}")]
         found: list[Data] = []
-        for name in page_of(names, Page(size=len(names), cursor=page.cursor)):
+        for name in page_of(names, replace(page, size=len(names))):
             data = _read(self._path(tenant, name))
             if data is not None and chosen.fits(data):
                 found.append(data)

@@ -29,7 +29,11 @@ class Named(Generic[Thing]):
         if (found := self.own.get(name) or self._loaded.get(name)) is not None:
             return found
         for point in entry_points(group=self.group, name=name):
-            self._loaded[name] = point.load()()
+            try:
+                self._loaded[name] = point.load()()
+            except (ImportError, AttributeError, TypeError) as error:
+                broken = f"the {self.kind} {name} does not load: {error}"
+                raise NameUnknown(broken[:500], field=field or self.kind, known=", ".join(self.own)) from None
             return self._loaded[name]
         known = ", ".join(self.names())
         raise NameUnknown(f"no {self.kind} {name}; this mesh has {known}", field=field or self.kind, known=known)

@@ -8,10 +8,11 @@ a StyleTransformer. Traits nobody knows are told to the model by name and weight
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from operator import methodcaller
 from typing import Final, Protocol
 
 from google.protobuf import json_format
@@ -20,6 +21,7 @@ from agentnet.orchestrator.v1 import agent_pb2
 from shared.log import log
 
 GROUP: Final = "agentnet.style_transformers"
+_FAULTS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError, OSError)
 _STRONG: Final = 0.66
 _WEAK: Final = 0.34
 _WORD: Final = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -191,10 +193,19 @@ def insights(agent: agent_pb2.Agent, content: str) -> Sequence[str]:
     if not weights:
         return ()
     text = Text.of(content)
-    seen = {name: known[name].insight(weight, text) for name, weight in weights.items()}
+    seen = {name: _said(name, known[name], methodcaller("insight", weight, text)) for name, weight in weights.items()}
     return [f"{name} {weights[name]:g}: {found}" for name, found in seen.items() if found]
 
 
 def _told(name: str, weight: float) -> str:
     transformer = registry().get(name)
-    return transformer.directive(weight) if transformer else f"{name}: {weight:g} of 1."
+    return _said(name, transformer, methodcaller("directive", weight)) if transformer else f"{name}: {weight:g} of 1."
+
+
+def _said(name: str, transformer: StyleTransformer, asked: Callable[[StyleTransformer], str]) -> str:
+    """What a transformer says. One of one's own that breaks says nothing: the turn is worth more than its style."""
+    try:
+        return asked(transformer)
+    except _FAULTS as error:
+        log.warning("style.failed", trait=name, error=f"{type(error).__name__}: {error}"[:300])
+        return ""

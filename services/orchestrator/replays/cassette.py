@@ -148,7 +148,8 @@ def differ(logged: Event | None, replayed: Event | None) -> history_pb2.Differen
     )
     if logged is None or replayed is None or found.logged != found.replayed:
         return found
-    field, before, after = next(_differing(logged, replayed, ""))
+    # Fields of a later version of the contract are in the bytes and have no name here.
+    field, before, after = next(_differing(logged, replayed, ""), ("", str(logged), str(replayed)))
     found.field, found.logged_value, found.replayed_value = field, before[:_VALUE], after[:_VALUE]
     found.diff = text_diff(before, after)
     return found
@@ -170,8 +171,9 @@ def _differing(left: Message, right: Message, path: str) -> Iterator[tuple[str, 
         name = f"{path}.{field.name}" if path else field.name
         ours, others = getattr(left, field.name), getattr(right, field.name)
         if ours == others:
-            continue
-        if field.message_type and not field.is_repeated and field.message_type.full_name not in _CLOCKS:
+            if field.has_presence and (there := left.HasField(field.name)) != right.HasField(field.name):
+                yield name, "{}" if there else "", "" if there else "{}"
+        elif field.message_type and not field.is_repeated and field.message_type.full_name not in _CLOCKS:
             yield from _differing(ours, others, name)
         else:
             yield name, str(ours), str(others)

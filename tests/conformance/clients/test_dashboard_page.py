@@ -23,6 +23,17 @@ pytestmark = [
 ]
 
 
+_PAUSED = "{ turn_started: { turn_id: 't' } }, { session_waiting: { status: 'SESSION_STATUS_PAUSED' } }"
+# What the page of a session says of logs in which it waited.
+WAITED = {
+    f"[{_PAUSED}]": "PAUSED",
+    f"[{_PAUSED}, {{ message_injected: {{}} }}]": "PAUSED",
+    f"[{_PAUSED}, {{ signal_received: {{ signal: 'resume' }} }}]": "RUNNING",
+    f"[{_PAUSED}, {{ input_given: {{ input_id: 'i' }} }}]": "RUNNING",
+    f"[{_PAUSED}, {{ turn_started: {{ turn_id: 'u' }} }}]": "RUNNING",
+}
+
+
 class Tab:
     """One page of a browser, by its DevTools protocol; what it complains of is kept."""
 
@@ -95,6 +106,9 @@ async def test_a_person_signs_in_looks_and_signs_out(tmp_path: Path) -> None:
                 await tab.until("document.getElementById('caller')?.innerText.startsWith('ada')")
                 await tab.until("document.querySelectorAll('main section').length === 5")
                 assert await tab.until("document.cookie === ''"), "no script reads the cookie"
+                for log, status in WAITED.items():
+                    folded = f"import('/dashboard/session.js').then(({{ fold }}) => fold({{}}, {log}).session.status)"
+                    assert await tab.until(folded) == f"SESSION_STATUS_{status}"
                 await tab.until("document.getElementById('out').click(); true")
                 # By way of the issuer, where the user agrees at once: the code comes back, and PKCE with it.
                 button = "document.querySelector('#issuers button')"

@@ -15,6 +15,7 @@ from services.gateway.a2a.store_memory import MemoryA2aStore
 from services.gateway.a2a.store_postgres import PostgresA2aStore
 from shared.paging import Page
 from shared.postgres import open_database
+from tests.support.forged import PLACES, refused
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TASK = Record("task_1", "ctx_1", "Athena", "ses_1", 2, NOON, b"\x00\xff")
@@ -56,6 +57,7 @@ async def test_tasks_are_found_latest_first_by_page_and_counted(store: Any, tena
         (Sought(changed_since=NOON + timedelta(seconds=1)), 3),
     ):  # fmt: skip
         assert (await store.search(tenant, sought, Page(9)))[1] == count
+    await refused(lambda page: store.search(tenant, Sought(), page), PLACES)
 
 
 async def test_a_tasks_addresses_are_added_replaced_and_forgotten(store: Any, tenant: str) -> None:

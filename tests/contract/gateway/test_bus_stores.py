@@ -31,6 +31,7 @@ from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.settings import MeshSettings
 from shared.tasks import supervised
+from tests.support.forged import PLACES, refused
 from tests.support.kafka import Broker, install
 from tests.support.nats import running_nats
 
@@ -163,6 +164,7 @@ async def test_a_try_is_recorded_and_only_what_is_pending_is_due_again(stores: A
     ]
     pending = await webhooks.deliveries(tenant, "whk_1", status=Status.DELIVERED, page=Page())
     assert [one.id for one in pending] == ["dlv_0"]
+    await refused(lambda page: webhooks.deliveries(tenant, "whk_1", status=None, page=page), PLACES)
 
 
 async def test_a_deleted_webhook_takes_its_deliveries_along(stores: Any, tenant: str) -> None:

@@ -22,6 +22,7 @@ from services.gateway.store_memory import MemoryKeyStore
 from services.gateway.store_postgres import PostgresKeyStore
 from shared.paging import Page
 from shared.postgres import open_database
+from tests.support import forged
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = ApiKey(
@@ -114,6 +115,7 @@ async def test_keys_are_listed_newest_first_by_pages(keys: Any, tenant: str) -> 
     assert [key.id for key in first] == ["key_2", "key_0"]
     seen = (first[0].created_at.isoformat(), first[0].id)
     assert [key.id for key in await keys.keys(tenant, active_at=None, page=Page(2, seen))] == ["key_1", "key_0"]
+    await forged.refused(lambda page: keys.keys(tenant, active_at=None, page=page), forged.PLACES)
 
 
 async def test_records_are_replaced_and_keep_their_first_time(directory: Any, tenant: str) -> None:
@@ -140,6 +142,8 @@ async def test_records_are_listed_in_order_by_pages_and_kind(directory: Any, ten
     ]
     assert [user.subject for user in await directory.users(tenant, service_accounts=True, page=Page())] == ["c"]
     assert [one.id for one in await directory.tenants(tenant, suspended=False, page=Page())] == ["b", "c", "z"]
+    await forged.refused(lambda page: directory.users(tenant, service_accounts=None, page=page), forged.ROWS)
+    await forged.refused(lambda page: directory.tenants(tenant, suspended=None, page=page), forged.ROWS)
 
 
 async def test_what_is_deleted_is_gone_and_was_there_once(directory: Any, tenant: str) -> None:
@@ -165,6 +169,7 @@ async def test_the_audit_is_read_newest_first_and_filtered(audit: Any, tenant: s
     assert list(await audit.entries(tenant, AuditFilter(end=later), Page())) == [ENTRY]
     assert list(await audit.entries(tenant, AuditFilter(), Page(1, (later.isoformat(), "aud_2")))) == [ENTRY]
     assert not await audit.entries(f"{tenant}-other", AuditFilter(), Page())
+    await forged.refused(lambda page: audit.entries(tenant, AuditFilter(), page), forged.PLACES)
 
 
 @pytest.mark.parametrize("statement", ["update audit_entry set reason = ''", "delete from audit_entry"])

@@ -18,6 +18,7 @@ from services.inference.prompts.store_postgres import PostgresPromptStore
 from services.inference.providers.contract import Role
 from shared.paging import Page
 from shared.postgres import open_database
+from tests.support.forged import NUMBERS, PLACES, ROWS, refused
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NEWEST = Selector()
@@ -98,6 +99,10 @@ async def test_versions_are_listed_newest_first_a_page_at_a_time(store: PromptSt
     rest = await store.versions(tenant, "greeting", Page(9, ("4",)))
     assert [one.number for one in first] == [5, 4, 3]  # one more than asked tells that there is more
     assert [one.number for one in rest] == [3, 2, 1]
+    assert list(await store.versions(tenant, "greeting", Page(9, ("9" * 18,)))) == list(
+        await store.versions(tenant, "greeting", Page(9))
+    )
+    await refused(lambda page: store.versions(tenant, "greeting", page), NUMBERS)
 
 
 async def test_prompts_are_listed_by_name_each_as_its_newest(store: PromptStore, tenant: str) -> None:
@@ -106,6 +111,7 @@ async def test_prompts_are_listed_by_name_each_as_its_newest(store: PromptStore,
     found = await store.newest(tenant, Page(2))
     assert [(one.name, one.number) for one in found] == [("A", 1), ("a", 2), ("b", 1)]
     assert [one.name for one in await store.newest(tenant, Page(2, ("a",)))] == ["b"]
+    await refused(lambda page: store.newest(tenant, page), ROWS)
 
 
 async def test_a_label_moves_splits_and_goes_away(store: PromptStore, tenant: str) -> None:
@@ -143,6 +149,7 @@ async def test_generations_are_listed_by_version_newest_first(store: PromptStore
     cursor = (every[1].created_at.isoformat(), every[1].generation_id)
     rest = await store.generations(tenant, "greeting", digest="", page=Page(1, cursor))
     assert [tied.generation_id for tied in rest] == ["gen_2", "gen_1"]
+    await refused(lambda page: store.generations(tenant, "greeting", digest="", page=page), PLACES)
 
 
 async def test_tenants_do_not_see_each_other(store: PromptStore, tenant: str) -> None:

@@ -17,6 +17,7 @@ from shared.clock import SystemClock
 from shared.identity import CredentialKind, Principal
 from shared.paging import Page
 from shared.postgres import open_database
+from tests.support.forged import PLACES, refused
 
 LONG, SHORT, AT_ONCE = timedelta(seconds=30), timedelta(milliseconds=60), timedelta()
 
@@ -158,6 +159,7 @@ async def test_lists_are_the_newest_first_by_pages_and_of_one_tenant(store: Queu
     rest = await store.list(ada.tenant_id, Page(2, first[1].place), still_open=False)
     assert [one.id for one in rest] == ["gen_1"]
     assert [one.id for one in await store.list(ada.tenant_id, Page(), still_open=True)] == ["gen_3", "gen_1"]
+    await refused(lambda page: store.list(ada.tenant_id, page, still_open=False), PLACES)
 
 
 async def test_depth_counts_what_waits_and_what_is_run_of_all_tenants(store: QueueStore) -> None:

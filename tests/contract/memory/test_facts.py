@@ -13,6 +13,7 @@ from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
 from shared.paging import Page
 from shared.postgres import Database
+from tests.support.forged import NUMBERS, refused
 from tests.support.memory import NOW
 
 YEAR = timedelta(days=365)
@@ -94,6 +95,7 @@ async def test_lists_of_facts_page_from_the_newest(facts: Any, tenant: str) -> N
     first = await facts.every(tenant, FactFilter("ada"), Page(2))
     rest = await facts.every(tenant, FactFilter("ada"), Page(2, (str(first[1].place),)))
     assert [one.object for one in (*first[:2], *rest)] == ["2", "1", "0"]
+    await refused(lambda page: facts.every(tenant, FactFilter("ada"), page), NUMBERS)
 
 
 async def test_what_was_closed_twice_is_told_as_it_was_known_each_time(facts: Any, tenant: str) -> None:

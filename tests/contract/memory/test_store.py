@@ -12,6 +12,7 @@ from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.store import Entry, Filter, MemoryType, Probe, Receipt
 from services.memory.texts import query_words
 from shared.paging import Page
+from tests.support.forged import PLACES, refused
 from tests.support.memory import NOW, entry, memory, vector
 
 
@@ -198,6 +199,7 @@ async def test_lists_page_by_time(store: Any, tenant: str) -> None:
     cursor = (found[1].created_at.isoformat(), found[1].id)
     rest = await store.every(tenant, Filter(), now=NOW, newest_first=True, page=Page(2, cursor))
     assert [one.content for one in rest] == ["m0"]
+    await refused(lambda page: store.every(tenant, Filter(), now=NOW, newest_first=True, page=page), PLACES)
 
 
 async def test_usage_counts_by_type_and_shows_the_bounds(store: Any, tenant: str) -> None:

@@ -6,11 +6,13 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from services.policy.document import read
 from services.policy.store import Attachment, PolicyStore, StoredBundle, Violation, ViolationFilter
 from shared.monitors.rules import Severity
 from shared.paging import Page
+from tests.support.forged import PLACES, refused
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TEXT = "rules: [{name: words, type: keyword, severity: severe, keywords: [mesh]}]\n"
@@ -104,6 +106,9 @@ async def test_a_violation_is_stored_once_and_comes_back_as_it_was(store: Policy
     found = await store.violations(tenant, ViolationFilter(), newest_first=True, page=Page())
     assert list(found) == [replace(SEEN, id="v-2"), SEEN]
     assert not await store.violations(f"{tenant}-other", ViolationFilter(), newest_first=True, page=Page())
+    every = partial(store.violations, tenant, ViolationFilter())
+    await refused(lambda page: every(newest_first=True, page=page), PLACES)
+    await refused(lambda page: every(newest_first=False, page=page), PLACES)
 
 
 async def test_violations_are_found_by_session_severity_monitor_and_time(store: PolicyStore, tenant: str) -> None:

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from services.gateway.bus import delivery
 from tests.support.edge import Edge, running_edge
+from tests.support.forged import NUMBERS, forged
 from tests.support.receiver import Got, Receiver, running_receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -72,6 +73,10 @@ async def test_events_are_numbered_typed_and_read_again(edge: Edge) -> None:
     page = await edge.ok("GET", "/v1/events?page_size=2", token)
     rest = await edge.ok("GET", f"/v1/events?page_size=2&page_token={page['next_page_token']}", token)
     assert page["events"] + rest["events"] == made
+    for cursor in NUMBERS:
+        wrong = forged(page["next_page_token"], cursor)
+        error = await edge.bearer("GET", f"/v1/events?page_token={wrong}", token)
+        assert (error.status, error.reason) == (400, "PAGE_TOKEN_INVALID")
     assert (await edge.ok("GET", "/v1/events?names=factory.*", token))["events"] == [made[2]]
     assert (await edge.ok("GET", "/v1/events?session_id=ses_1", token))["events"] == [made[2]]
     assert (await edge.ok("GET", "/v1/events", edge.token(tenant="stranger")))["events"] == []

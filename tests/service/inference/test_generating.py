@@ -19,6 +19,7 @@ from shared.errors import Reason, ResourceExhausted, Unavailable
 from shared.monitors.enforced import Snapshot
 from shared.monitors.rules import Action
 from tests.service.inference.calls import Code, generated, refusal, said, until
+from tests.support.forged import ROWS, forged
 from tests.support.identity import Keys
 from tests.support.inference import Replica, kinds, replica, request, text_of
 
@@ -305,5 +306,7 @@ async def test_models_are_listed_by_name_a_page_at_a_time(served: Replica, keys:
 
 
 async def test_a_page_token_of_another_list_is_refused(served: Replica, keys: Keys) -> None:
-    call = served.stub.ListModels(pb.ListModelsRequest(page_token="nonsense"), metadata=keys.metadata())
-    assert said(await refusal(call)) == (Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
+    first = await served.stub.ListModels(pb.ListModelsRequest(page_size=1), metadata=keys.metadata())
+    for token in ("nonsense", *(forged(first.next_page_token, cursor) for cursor in ROWS)):
+        call = served.stub.ListModels(pb.ListModelsRequest(page_token=token), metadata=keys.metadata())
+        assert said(await refusal(call)) == (Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")

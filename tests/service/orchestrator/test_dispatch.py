@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from agentnet.orchestrator.v1 import (
@@ -100,6 +101,9 @@ async def test_nobody_able_is_said_with_who_lacks_what(mesh: Mesh, dispatch: Any
         (pb.DispatchRequest(messages=[ASKED], agents=["Athena@1.0.0"]), "agents[0]", "FIELD_INVALID"),
         (pb.DispatchRequest(messages=[ASKED], capability=delegation_pb2.Capability(no_tools=True, tools=["a"])),
          "capability.no_tools", "FIELD_INVALID"),
+        (pb.DispatchRequest(
+            messages=[ASKED], capability=delegation_pb2.Capability(expire_time=Timestamp(seconds=1 << 62))
+        ), "capability.expire_time", "FIELD_INVALID"),
     ],
 )  # fmt: skip
 async def test_a_bad_dispatch_names_its_field(

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from agentnet.orchestrator.v1 import session_pb2
@@ -113,6 +114,15 @@ async def test_a_repeated_start_starts_one_session(mesh: Mesh) -> None:
             pb.StartSessionRequest(topic="x" * 32_769, agents=["Athena"]),
             StatusCode.INVALID_ARGUMENT,
             "FIELD_TOO_LONG",
+        ),
+        (
+            pb.StartSessionRequest(
+                topic="x",
+                agents=["Athena"],
+                limits=session_pb2.SessionLimits(max_duration=Duration(seconds=1 << 62)),
+            ),
+            StatusCode.INVALID_ARGUMENT,
+            "FIELD_INVALID",
         ),
     ],
 )

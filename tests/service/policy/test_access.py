@@ -10,6 +10,7 @@ import pytest
 from agentnet.policy.v1 import access_service_pb2 as pb
 from services.policy.access import PLATFORM
 from tests.service.policy.calls import check, create, refusal
+from tests.support.forged import NUMBERS, forged
 from tests.support.identity import Keys
 from tests.support.policy import PolicyParts
 
@@ -90,6 +91,10 @@ async def test_what_matters_to_security_is_in_the_trail_in_order(stub: Any, acce
     first = await access.ListAuditEntries(pb.ListAuditEntriesRequest(page_size=1), metadata=keys.metadata())
     rest = pb.ListAuditEntriesRequest(page_size=1, page_token=first.next_page_token)
     assert [one.sequence for one in (await access.ListAuditEntries(rest, metadata=keys.metadata())).entries] == [2]
+    for cursor in NUMBERS:
+        wrong = pb.ListAuditEntriesRequest(page_token=forged(first.next_page_token, cursor))
+        error = await refusal(access.ListAuditEntries(wrong, metadata=keys.metadata()))
+        assert (error.reason_name, error.field) == ("PAGE_TOKEN_INVALID", "page_token")
     other = await access.ListAuditEntries(pb.ListAuditEntriesRequest(), metadata=keys.metadata("globex"))
     assert not other.entries
 

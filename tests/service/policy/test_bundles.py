@@ -13,6 +13,7 @@ from agentnet.policy.v1 import attachment_pb2, bundle_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
 from services.policy.signing import is_signed, signed_text
 from tests.service.policy.calls import WORDS, check, create, refusal
+from tests.support.forged import NUMBERS, forged
 from tests.support.identity import Keys
 
 BAD = sorted((Path(__file__).parent / "bad_bundles").glob("*.yaml"))
@@ -56,6 +57,10 @@ async def test_ten_megabytes_are_refused(stub: Any, keys: Keys) -> None:
 async def test_a_version_is_made_once_and_the_next_counts_on(stub: Any, keys: Keys) -> None:
     assert (await create(stub, keys)).version == "1.0.0"
     assert (await create(stub, keys)).version == "1.0.1"
+    first = await stub.ListBundles(pb.ListBundlesRequest(page_size=1), metadata=keys.metadata())
+    for cursor in NUMBERS:
+        wrong = pb.ListBundlesRequest(page_token=forged(first.next_page_token, cursor))
+        assert (await refusal(stub.ListBundles(wrong, metadata=keys.metadata()))).field == "page_token"
     error = await refusal(create(stub, keys, version="1.0.0"))
     assert (error.code, error.reason_name) == (grpc.StatusCode.ALREADY_EXISTS, "BUNDLE_VERSION_EXISTS")
 

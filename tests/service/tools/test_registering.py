@@ -12,6 +12,7 @@ from agentnet.tools.v1 import tool_pb2
 from agentnet.tools.v1 import tool_service_pb2 as pb
 from shared.clock import FakeClock
 from tests.service.tools.calls import ADDER, Code, invocation, refusal, register, said, tool
+from tests.support.forged import NUMBERS, forged
 from tests.support.identity import Keys
 
 SEED = {
@@ -144,6 +145,10 @@ async def test_a_page_token_of_another_list_is_refused(stub: Any, keys: Keys) ->
         Code.INVALID_ARGUMENT,
         "PAGE_TOKEN_INVALID",
     )
+    for cursor in NUMBERS:
+        wrong = pb.ListToolsRequest(page_token=forged(first.next_page_token, cursor))
+        error = await refusal(stub.ListTools(wrong, metadata=keys.metadata()))
+        assert (*said(error), error.field) == (Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "page_token")
 
 
 async def test_an_order_that_is_none_is_refused(stub: Any, keys: Keys) -> None:

@@ -59,6 +59,18 @@ def test_a_failover_is_never_a_silent_splice(restarted: bool, then: str) -> None
     assert lines[2] == ("Athena answer" if restarted else "answer")
 
 
+def test_what_a_model_or_a_bundle_named_is_no_markup() -> None:
+    call = {"tool": "[/search]", "arguments": "{}"}
+    text = told(
+        {"tool_started": {"tool": "[/search]", "call": call}},
+        {"tool_finished": {"call": call, "outcome": {"result": "no such tool"}}},
+        {"monitor_verdict": {"action": "redact", "rule": "[/pii]", "bundle": "[b]basics"}},
+    )
+    assert "  [/search] {}" in text
+    assert "  [/search] → no such tool" in text
+    assert "redact: [/pii] ([b]basics)" in text
+
+
 def test_a_topic_and_a_failure_are_texts_and_no_markup() -> None:
     session = {"topic_start": "why [/] and [b]?", "rounds_executed": 1, "status": "SESSION_STATUS_FAILED"}
     ended = {**session, "failure": {"message": "no [/]"}}

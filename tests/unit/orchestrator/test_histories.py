@@ -144,6 +144,27 @@ def _summary(document: Document) -> None:
     document.session.cost_micros_usd = 1
 
 
+def _turn(document: Document) -> int:
+    """Where the first turn ends."""
+    return next(at for at, event in enumerate(document.events) if event.HasField("turn_finished"))
+
+
+def _beyond_the_calendar(document: Document) -> None:
+    document.events[2].time.seconds = 1 << 60
+
+
+def _no_number(document: Document) -> None:
+    document.events[_turn(document)].turn_finished.turn.confidence = float("nan")
+
+
+def _not_text(document: Document) -> None:
+    document.events[_turn(document)].turn_finished.turn.agent = "Athena\x00"
+
+
+def _not_text_in_metadata(document: Document) -> None:
+    document.session.metadata.update({"x": "\x00"})
+
+
 @pytest.mark.parametrize(
     ("spoil", "field"),
     [
@@ -156,6 +177,10 @@ def _summary(document: Document) -> None:
         (_unfinished, "document.events[{last}]"),
         (_edited, "document.log_hash"),
         (_summary, "document.session.cost_micros_usd"),
+        (_beyond_the_calendar, "document.events[2].time"),
+        (_no_number, "document.events[{turn}].turn_finished.turn.confidence"),
+        (_not_text, "document.events[{turn}].turn_finished.turn.agent"),
+        (_not_text_in_metadata, "document.session.metadata.fields.x.string_value"),
     ],
 )
 async def test_a_broken_document_is_refused_with_the_field_at_fault(
@@ -163,13 +188,13 @@ async def test_a_broken_document_is_refused_with_the_field_at_fault(
 ) -> None:
     world = World()
     document = await world.histories.export(TENANT, await told(world))
-    last = len(document.events) - 2
+    last, turn = len(document.events) - 2, _turn(document)
     spoil(document)
 
     with pytest.raises(DocumentInvalid) as raised:
         await world.histories.take_in(ADA, document, request_id=None)
 
-    assert raised.value.field == field.format(last=last)
+    assert raised.value.field == field.format(last=last, turn=turn)
 
 
 async def test_a_graph_is_neither_replayed_nor_is_a_stranger_found() -> None:

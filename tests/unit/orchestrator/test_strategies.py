@@ -11,7 +11,7 @@ import pytest
 
 from agentnet.orchestrator.v1 import event_pb2, session_pb2
 from services.orchestrator import modes
-from services.orchestrator.errors import OptionsContradict
+from services.orchestrator.errors import NameUnknown, OptionsContradict
 from services.orchestrator.modes import adaptive, named
 from services.orchestrator.modes.contract import Part, Table
 from tests.support.modes import THREE, asked, events, order, scripted
@@ -74,6 +74,15 @@ async def test_a_strategy_comes_from_a_plug_in(monkeypatch: pytest.MonkeyPatch) 
     await world.drive()
 
     assert [name for name, _ in await order(world, session_id)] == ["Hermes", "Apollo", "Athena"]
+
+
+async def test_a_plug_in_that_does_not_load_is_refused_where_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint(name, f"{__name__}:{name}", "agentnet.strategies") for name in ("Gone", "Table")]
+    monkeypatch.setattr(named, "entry_points", lambda **chosen: EntryPoints(points).select(**chosen))
+    for name in ("Gone", "Table"):
+        with pytest.raises(NameUnknown, match=f"strategy {name} does not load") as raised:
+            modes.strategy(name)
+        assert raised.value.field == "strategy"
 
 
 async def test_adaptive_chooses_once_and_explains_itself() -> None:

@@ -29,6 +29,7 @@ export function fold(first, events) {
   const state = { session: first, turns: new Map(), measures: new Map(), verdicts: [], waiting: "" };
   const turn = (key) => state.turns.get(key) ?? state.turns.set(key, { text: "", agent: "", notes: [] }).get(key);
   for (const event of events) {
+    if (goesOn(event)) state.session = { ...state.session, status: "SESSION_STATUS_RUNNING" };
     if (event.session_started) {
       state.session = event.session_started.session;
     } else if (event.turn_started) {
@@ -45,6 +46,8 @@ export function fold(first, events) {
       if (event.failed_over.restarted) turn(event.failed_over.turn_id).text = "";
     } else if (event.tool_started) {
       turn(event.tool_started.turn_id).notes.push(`calls ${event.tool_started.tool}`);
+    } else if (event.input_requested) {
+      turn(event.input_requested.input.turn_id).notes.push(`asks: ${event.input_requested.question}`);
     } else if (event.monitor_verdict) {
       const { rule, action, severity, bundle } = event.monitor_verdict;
       turn(event.monitor_verdict.turn_id).notes.push(`${rule} of ${bundle}: ${action} (${severity})`);
@@ -63,6 +66,9 @@ export function fold(first, events) {
   if (events.length && status(state.session) === "pending") state.session = { ...state.session, status: "SESSION_STATUS_RUNNING" };
   return state;
 }
+
+// What ends a waiting: who advances or resumes it, an answer, a turn.
+const goesOn = (event) => event.turn_started || event.input_given || ["advance", "resume"].includes(event.signal_received?.signal);
 
 function frame(first, { at, act }) {
   const [title, facts, talk, alike, log, words] = ["h1", "dl", "div", "div", "ol", "p"].map((name) => el(name));

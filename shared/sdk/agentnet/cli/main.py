@@ -173,13 +173,13 @@ def version() -> None:
 @agent.command("list")
 def agent_list() -> None:
     """List agents, one line a version."""
-    do(_list_agents(), what="session")
+    do(_list_agents(), what="agents")
 
 
 @agent.command("show")
 def agent_show(name: Annotated[str, typer.Argument(help="Athena or Athena@1.0.0.")]) -> None:
     """Show one version."""
-    do(_show_agent(name), what="session")
+    do(_show_agent(name), what="agents")
 
 
 @agent.command("create")
@@ -198,7 +198,7 @@ def agent_create(
         system_prompt=prompt,
         capabilities=capability or [],
     )
-    do(_create_agent(made), what="session")
+    do(_create_agent(made), what="agents")
 
 
 def main() -> None:
@@ -279,7 +279,8 @@ async def _list_agents() -> None:
     async with AgentNet.connect() as mesh:
         async for found in mesh.agents.list():
             state = agent_pb2.AgentState.Name(found.state).removeprefix("AGENT_STATE_").lower()
-            table.add_row(f"{found.name}@{found.version}", state, ", ".join(found.capabilities), found.description)
+            told = escape(", ".join(found.capabilities)), escape(found.description)
+            table.add_row(f"{found.name}@{found.version}", state, *told)
     out.print(table)
 
 

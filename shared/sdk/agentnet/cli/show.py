@@ -69,7 +69,9 @@ class Story:
         """Tools, people, choices."""
         match event.WhichOneof("payload"):
             case "tool_started":
-                self._line(f"[dim]  {event.tool_started.tool} {escape(event.tool_started.call.arguments[:200])}[/]")
+                self._line(
+                    f"[dim]  {escape(f'{event.tool_started.tool} {event.tool_started.call.arguments[:200]}')}[/]"
+                )
             case "tool_finished":
                 self._tool_finished(event.tool_finished)
             case "input_requested":
@@ -106,7 +108,8 @@ class Story:
 
     def _verdict(self, verdict: event_pb2.MonitorVerdict) -> None:
         self._hush()
-        self._console.print(f"[black on yellow] {verdict.action}: {verdict.rule} ({verdict.bundle}) [/]", end="")
+        told = escape(f"{verdict.action}: {verdict.rule} ({verdict.bundle})")
+        self._console.print(f"[black on yellow] {told} [/]", end="")
 
     def _turn_finished(self, turn: turn_pb2.Turn) -> None:
         self._hush()
@@ -129,7 +132,7 @@ class Story:
 
     def _tool_finished(self, finished: event_pb2.ToolFinished) -> None:
         colour = "red" if finished.HasField("failure") else "dim"
-        self._line(f"[{colour}]  {finished.call.tool} → {escape(finished.outcome.result[:200])}[/]")
+        self._line(f"[{colour}]  {escape(f'{finished.call.tool} → {finished.outcome.result[:200]}')}[/]")
 
     def _asked(self, asked: event_pb2.InputRequested) -> None:
         session_id = asked.input.session_id

@@ -324,3 +324,16 @@ async def test_many_versions_of_one_agent_hide_nobody_from_dispatch(around: Surr
         await around.world.agents.create(TENANT, made)
     active = await around.side.delegations.active(TENANT)
     assert [f"{agent.name}@{agent.version}" for agent in active] == ["Apollo@1.0.0", "Athena@1.501.0", "Hermes@1.0.0"]
+
+
+async def test_work_finds_its_agent_among_any_number(around: Surroundings) -> None:
+    named = [*(f"A{number:04}" for number in range(1100)), "Zephyr"]
+    made = [
+        agent_pb2.Agent(name=name, version="1.0.0", state=agent_pb2.AGENT_STATE_ACTIVE, capabilities=[name])
+        for name in named
+    ]
+    await around.world.agents.import_all(TENANT, made, dry_run=False)
+    active = await around.side.delegations.active(TENANT)
+    assert [agent.name for agent in active] == sorted([*named, "Apollo", "Athena", "Hermes"])
+    found = await around.side.delegations.route(ADA, task("Go", agents=("Zephyr",)))
+    assert found.agent == "Zephyr@1.0.0"

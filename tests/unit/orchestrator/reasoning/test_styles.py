@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,23 +45,41 @@ class Loud:
         return f"{len(text.words)} words shouted"
 
 
-loud = Loud()
+class Broken:
+    def directive(self, weight):
+        return {}[weight]
+
+    insight = None
+
+
+loud, broken = Loud(), Broken()
 """
 
 
-def test_a_trait_of_ones_own_is_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "loud_trait.py").write_text(LOUD)
     info = tmp_path / "loud_trait-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: loud-trait\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[agentnet.style_transformers]\nloudness = loud_trait:loud\n")
+    points = "[agentnet.style_transformers]\nloudness = loud_trait:loud\nwarmth = loud_trait:broken\n"
+    (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(tmp_path))
     styles.registry.cache_clear()
-    try:
-        assert styles.directive(agent(loudness=1)) == "Your style: SHOUT."
-        assert styles.insights(agent(loudness=1), "Two words") == ["loudness 1: 2 words shouted"]
-    finally:
-        styles.registry.cache_clear()
+    yield
+    styles.registry.cache_clear()
+
+
+@pytest.mark.usefixtures("of_ones_own")
+def test_a_trait_of_ones_own_is_an_entry_point() -> None:
+    assert styles.directive(agent(loudness=1)) == "Your style: SHOUT."
+    assert styles.insights(agent(loudness=1), "Two words") == ["loudness 1: 2 words shouted"]
+
+
+@pytest.mark.usefixtures("of_ones_own")
+def test_a_trait_of_ones_own_that_breaks_says_nothing_and_ends_no_turn() -> None:
+    assert styles.directive(agent(loudness=1, warmth=1)) == "Your style: SHOUT."
+    assert styles.insights(agent(loudness=1, warmth=1), "Two words") == ["loudness 1: 2 words shouted"]
 
 
 @pytest.mark.parametrize("weight", ["warm", True, [0.5], {"more": 1}])

@@ -154,6 +154,19 @@ async def test_a_miss_shows_the_event_the_field_and_both_texts() -> None:
     assert found.events == difference.sequence - 1
 
 
+async def test_a_part_that_is_there_but_empty_and_one_of_a_later_version_are_misses_too() -> None:
+    world = World()
+    log = await world.log(await calm(world))
+    place = next(place for place, event in enumerate(log) if event.HasField("round_finished"))
+    turn = next(event for event in log if event.HasField("turn_finished")).turn_finished.turn
+    turn.failure.SetInParent()
+    assert (await replayed(world, log)).difference.field == "turn_finished.turn.failure"
+    turn.ClearField("failure")
+    log[place].MergeFromString(b"\xfa\x7f\x01x")
+    difference = (await replayed(world, log)).difference
+    assert (difference.logged, difference.field) == ("round_finished", "")
+
+
 async def test_an_event_the_session_would_never_have_is_named() -> None:
     world = World()
     log = await world.log(await calm(world))
