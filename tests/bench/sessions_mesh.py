@@ -1,8 +1,9 @@
 """Sessions with a model behind HTTP: the whole mesh beside LangGraph and langchain-openai, on one model server, in one run.
 
 `python -m tests.bench.sessions_mesh [--langgraph PYTHON]`: 500 sessions of 4 agents and 4 rounds begun over gRPC at the edge,
-32 tokens a turn at 20 ms a token from `tests/bench/upstream.py`. agentnet runs as `agentnet up` has it, policy, money, log and
-memory included; LangGraph in one process and in two, each with a pool of connections to a Postgres with the same settings. That
+32 tokens a turn at 20 ms a token from `tests/bench/upstream.py`. agentnet runs as `agentnet up` has it, policy, money and log
+included; what it does beyond, searching memory before a turn and keeping an episode after it, is off unless `--memory`. LangGraph
+runs in one process and in two, each with a pool of connections to a Postgres with the same settings. That
 venv has langgraph, langgraph-checkpoint-postgres, langchain-openai, openai[aiohttp], psycopg[binary,pool], uvloop. Tokens are
 counted on both sides, and one that is lost fails the run. `--seconds 240` has agentnet alone keep that many sessions running
 and fails when memory grows.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -44,6 +46,7 @@ CONNECTIONS: Final = 4
 POLL_SECONDS: Final = 0.1
 SAMPLES_SECONDS: Final = 1.0
 _SAMPLES: Final = 24
+_REST_SECONDS: Final = 5.0
 FLAT: Final = 1.05
 # What has no part in a session, and what all share.
 _APART: Final = ("model", "forkserver", "evaluation", "tools")
@@ -83,10 +86,11 @@ class Load:
 
 @dataclass(slots=True)
 class Result:
-    """What a load showed of one side: processor seconds and megabytes by process."""
+    """What a load showed of one side: processor seconds and megabytes by process; what it would have cost to do nothing."""
 
     seconds: float
     cpu: dict[str, float]
+    idle: float = 0.0
     rss: dict[str, list[int]] = field(default_factory=dict)
 
 
@@ -98,6 +102,15 @@ class Mesh:
     stubs: Sequence[Any]
     metadata: tuple[tuple[str, str], ...]
     database: asyncpg.Connection[Any]
+    idle: float = 0.0
+
+    async def rest(self) -> None:
+        """Sees what the mesh costs a second while nothing is asked of it."""
+        before, began = spent_by_part(self.mesh), time.perf_counter()
+        await asyncio.sleep(_REST_SECONDS)
+        after = spent_by_part(self.mesh)
+        used = sum(after[name] - before[name] for name in after if name not in _APART)
+        self.idle = used / (time.perf_counter() - began)
 
     async def run(self, load: Load) -> Result:
         """From the first session's start to the last one's end."""
@@ -115,7 +128,8 @@ class Mesh:
         if not load.read:
             heard = await asyncio.gather(*(self.tokens(one, place) for place, one in enumerate(started)))
         expect(heard, load)
-        return Result(seconds, {name: after[name] - before[name] for name in after}, memory)
+        used = {name: after[name] - before[name] for name in after}
+        return Result(seconds, used, self.idle * seconds, memory)
 
     async def one_after_another(self, load: Load, place: int, *, until: float) -> int:
         """A caller that has a session running all the time; how many there were."""
@@ -185,6 +199,7 @@ async def meshed(upstream: int) -> AsyncIterator[Mesh]:
         stack.push_async_callback(database.close)
         found = Mesh(mesh, stubs, metadata, database)
         await found.run(Load(4, 2, 0.0, read=True))
+        await found.rest()
         yield found
 
 
@@ -214,12 +229,12 @@ async def langgraph(python: str, load: Load, url: str, *, number: int) -> Result
             used = spent(postgres) - before
     memory = {f"process {place}": one["rss_mb"] for place, one in enumerate(found)}
     cpu = {"langgraph": sum(one["cpu"] for one in found), "postgres": used}
-    return Result(max(one["seconds"] for one in found), cpu, memory)
+    return Result(max(one["seconds"] for one in found), cpu, rss=memory)
 
 
 def head() -> None:
     sys.stdout.write(
-        "| load | side | seconds | over model time | sessions/s | CPU ms a turn, model aside | RSS MB first, most |\n"
+        "| load | side | seconds | over model time | sessions/s | CPU ms a turn, model server aside | RSS MB first, most |\n"
         "|---|---|---|---|---|---|---|\n"
     )
 
@@ -232,7 +247,7 @@ def show(side: str, load: Load, found: Result) -> None:
     what = f"{load.sessions} x {load.tokens} tokens, {load.gap * 1000:.0f} ms, {'read' if load.read else 'unread'}"
     sys.stdout.write(
         f"| {what} | {side} | {found.seconds:.2f} | {over} | {load.sessions / found.seconds:.2f} "
-        f"| {sum(each.values()):.2f}: {split} | {held[0]}, {max(held)} |\n"
+        f"| {sum(each.values()):.2f}, idle {found.idle / load.turns * 1000:.2f}: {split} | {held[0]}, {max(held)} |\n"
     )
     sys.stdout.flush()
 
@@ -282,7 +297,10 @@ async def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=1, help="of each load, in turns")
     parser.add_argument("--seconds", type=float, default=0, help="how long to keep the sessions running, alone")
+    parser.add_argument("--memory", action="store_true", help="with what agentnet searches and keeps by itself")
     asked = parser.parse_args()
+    automatic = str(asked.memory).lower()
+    os.environ |= {f"AGENTNET_MEMORY_AUTOMATIC_{name}": automatic for name in ("CONTEXT", "EPISODES")}
     upstream = free_port()
     async with process(sys.executable, "-m", "tests.bench.upstream", str(upstream), port=upstream):
         await (soak if asked.seconds else side_by_side)(asked, upstream)
