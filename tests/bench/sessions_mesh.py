@@ -206,8 +206,8 @@ async def meshed(upstream: int) -> AsyncIterator[Mesh]:
 async def langgraph(python: str, load: Load, url: str, *, number: int) -> Result:
     """So many processes, each with its part of the sessions and a database of its own; what took longest counts.
 
-    Read, tokens reach the caller by stream mode "custom", which costs less than "messages"; unread, the model is asked without
-    a stream and the caller waits for the end.
+    Read, tokens reach the caller as its nodes write them (stream mode "custom"); unread, the model is asked without a stream and
+    the caller waits for the end.
     """
     given: dict[str, Any] = {
         "sessions": load.sessions // number,
