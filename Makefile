@@ -88,6 +88,9 @@ bench-replay: setup ## Recordings beside the embedded model
 bench-sessions: setup ## 500 sessions at once; LANGGRAPH=python of a venv with LangGraph adds it, PROCESSES=2 is two of each side
 	@python -m tests.bench.sessions --processes $(or $(PROCESSES),1) $(if $(LANGGRAPH),--langgraph $(LANGGRAPH))
 
+bench-sessions-mesh: setup ## The same through the whole mesh with a model behind HTTP; LANGGRAPH adds it with langchain-openai, SOAK=240 has agentnet alone keep them running and fails when memory grows
+	@python -m tests.bench.sessions_mesh $(if $(LANGGRAPH),--langgraph $(LANGGRAPH)) $(if $(SOAK),--seconds $(SOAK))
+
 bench-graphs: setup ## What a step of a graph costs; LANGGRAPH, DBOS, TEMPORAL=python of a venv each add it
 	@python -m tests.bench.graphs --rounds $(or $(ROUNDS),1) --sessions 500 $(if $(LANGGRAPH),--langgraph $(LANGGRAPH)) $(if $(DBOS),--dbos $(DBOS)) $(if $(TEMPORAL),--temporal $(TEMPORAL))
 

@@ -22,6 +22,7 @@ HEADER: Final = "x-agentnet-identity"
 _AUDIENCE: Final = "agentnet-mesh"
 _ALGORITHM: Final = "EdDSA"
 _CACHE: Final = 1024
+_REUSED: Final = 30
 
 
 class CredentialKind(StrEnum):
@@ -128,14 +129,27 @@ class Signer:
         self._key = key
         self._key_id = key_id
         self._clock = clock
+        self._signed: OrderedDict[tuple[Principal, timedelta], tuple[datetime, str]] = OrderedDict()
 
     @classmethod
     def from_file(cls, key_id: str, path: Path, clock: Clock) -> Signer:
         return cls(key_id, path.read_bytes(), clock)
 
     def sign(self, principal: Principal, ttl: timedelta) -> str:
-        """A header that vouches for the principal for at most `ttl`, and not beyond its credential's end."""
-        now = self._clock.now()
+        """A header that vouches for the principal for at most `ttl`, and not beyond its credential's end.
+
+        It is the same one again for a thirtieth of that time, by which it may fall short of `ttl`.
+        """
+        now, key = self._clock.now(), (principal, ttl)
+        if (found := self._signed.get(key)) and found[0] > now:
+            return found[1]
+        header = self._fresh(principal, now, ttl)
+        self._signed[key] = (now + ttl / _REUSED, header)
+        if len(self._signed) > _CACHE:
+            self._signed.popitem(last=False)
+        return header
+
+    def _fresh(self, principal: Principal, now: datetime, ttl: timedelta) -> str:
         end = min(now + ttl, principal.expires_at) if principal.expires_at else now + ttl
         claims: dict[str, Any] = {
             "iss": self._key_id,

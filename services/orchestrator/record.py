@@ -210,7 +210,8 @@ class RunLog(ABC, Generic[State]):
                 self._live = self.lease.fence > 1
             else:
                 self._unshown = [entry for entry in self._unshown if entry.sequence > entries[-1].sequence]
-                self.tail.wake(self.lease, entries)
+                if release or not self.quiet:  # who begins to read is woken when it is heard of here
+                    self.tail.wake(self.lease, entries)
 
     async def _tail(self, *, keep_from: int = 0) -> int | None:
         entries, self._unshown = self._unshown, []

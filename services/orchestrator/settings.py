@@ -25,7 +25,7 @@ class OrchestratorSettings(MeshSettings):
     lease_ttl: timedelta = Field(
         default=timedelta(seconds=3), description="an owner that cannot renew for this long lost"
     )
-    max_sessions: int = Field(default=200, ge=1, description="driven by this replica at once")
+    max_sessions: int = Field(default=500, ge=1, description="driven by this replica at once")
     max_takeovers: int = Field(default=5, ge=1, description="more set a session aside as poisoned")
     poll: timedelta = Field(default=timedelta(milliseconds=500), description="the safety net under notifications")
     heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchSession")

@@ -270,7 +270,7 @@ class LogTail(Protocol):
 
     def reader_came(self, tenant: str, session_id: str) -> asyncio.Event:
         """An event that is set when somebody, anywhere, begins to read the log; for its writer, for as long as it holds
-        it. The writer clears it.
+        it. The writer clears it. Who begins to read is woken after that, so a writer need not wake while nobody reads.
         """
 
     def woken(self, tenant: str, session_id: str) -> AbstractContextManager[asyncio.Event]:

@@ -227,6 +227,10 @@ class RedisTail:
         if key in self._read_here:
             self._read_here[key].wrote(lease.fence, committed)
             self._read_here[key].wake()
+        self._tell(key)
+
+    def _tell(self, key: str) -> None:
+        """Readers elsewhere that a log has grown."""
         self._grown.add(key)
         if not self._waking:
             self._waking = True
@@ -327,9 +331,14 @@ class RedisTail:
                 self._change(self._redis.publish(_CAME, key))
 
     def _heard(self, channel: str, told: bytes) -> None:
-        """A log grew, or somebody begins to read one. What this replica itself wrote its readers have."""
+        """A log grew, or somebody begins to read one. What this replica itself wrote its readers have.
+
+        Who begins to read is told once that the log grew, since its writer was silent while nobody read.
+        """
         if channel == _CAME:
-            self._told(told.decode())
+            self._told(key := told.decode())
+            if key in self._came:
+                self._tell(key)
         elif told != self._name and channel in self._read_here:
             self._read_here[channel].written.clear()
             self._read_here[channel].wake()

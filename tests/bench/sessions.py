@@ -52,6 +52,7 @@ from shared.ids import RandomIds
 from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.rpc.server import settle
+from tests.bench.processes import spent
 from tests.bench.sessions_model import AGENTS, ROUNDS, Forgetful, Load, Model, Toolless, model_alone
 from tests.support.postgres import running_cluster
 from tests.support.valkey import free_port, running_valkey
@@ -160,14 +161,7 @@ class Bench:
 
 def cpu(processes: dict[str, int]) -> dict[str, float]:
     """Seconds of processor time so far, by part, children included."""
-    spent = {}
-    for name, pid in processes.items():
-        process = psutil.Process(pid)
-        own = [process] if name == "orchestrator" else [process, *process.children(recursive=True)]
-        times = [one.cpu_times() for one in own]
-        ended = process.cpu_times().children_user + process.cpu_times().children_system if name == "postgres" else 0.0
-        spent[name] = sum(one.user + one.system for one in times) + ended
-    return spent
+    return {name: spent(pid, alone=name == "orchestrator") for name, pid in processes.items()}
 
 
 async def sample(memory: list[int]) -> None:
@@ -251,9 +245,11 @@ async def replica(where: Where, processes: dict[str, int], name: str = "bench") 
 def theirs(python: str, dsns: Sequence[str], load: Load, postgres: int) -> Result:
     """Each process has its part of the sessions, in a database of its own; what took longest counts."""
     script = str(ROOT / "tests/bench/sessions_langgraph.py")
-    given = tuple(map(str, (load.sessions // len(dsns), AGENTS, ROUNDS, load.tokens, load.gap)))
+    given: dict[str, Any] = {"sessions": load.sessions // len(dsns), "agents": AGENTS, "rounds": ROUNDS}
+    given |= {"tokens": load.tokens, "gap": load.gap}
     before = cpu({"postgres": postgres})
-    working = [subprocess.Popen((python, script, dsn, *given), stdout=subprocess.PIPE, text=True) for dsn in dsns]
+    told = [json.dumps(given | {"dsn": dsn}) for dsn in dsns]
+    working = [subprocess.Popen((python, script, one), stdout=subprocess.PIPE, text=True) for one in told]
     found = [json.loads(one.communicate()[0]) for one in working]
     spent = cpu({"postgres": postgres})["postgres"] - before["postgres"]
     seconds, own = max(one["seconds"] for one in found), sum(one["cpu"] for one in found)

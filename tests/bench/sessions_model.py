@@ -52,13 +52,13 @@ async def words(load: Load, began: float, after: int = 0) -> AsyncGenerator[int,
 def _token(place: int) -> generation_pb2.GenerationEvent:
     """One token of any generation."""
     text = generation_pb2.TextProduced(text=_WORD, token_count=1)
-    return generation_pb2.GenerationEvent(sequence=place + 1, text=text)
+    return generation_pb2.GenerationEvent(sequence=place + 2, text=text)
 
 
 @dataclass(slots=True)
 class Model:
-    """Speaks at its pace and notes when each token left it, by session and turn's place in it. It keeps text back for
-    whom nobody waits behind, as inference does. Each token is taken at its time all the same, and made once for all.
+    """Speaks at its pace and notes when each token left it, by session and turn's place in it. It keeps text back from
+    the start on for whom nobody waits behind, as inference does. Each token is taken at its time all the same, and made once for all.
     """
 
     load: Load
@@ -79,11 +79,13 @@ class Model:
         session_id, began = self.began[generation_id]
         watched = session_id in self.watched
         kept: list[generation_pb2.GenerationEvent] = []
-        due = 0.0
-        async for place in words(self.load, began, after):
+        if not after:
+            yield generation_pb2.GenerationEvent(sequence=1, started=generation_pb2.GenerationStarted())
+        due = began + gather
+        async for place in words(self.load, began, max(after - 1, 0)):
             now = time.perf_counter()
             if watched and not gather:
-                self.left_at[generation_id, place + 1] = now
+                self.left_at[generation_id, place + 2] = now
             kept.append(_token(place))
             if now < due:
                 continue
@@ -95,7 +97,7 @@ class Model:
         del self.began[generation_id]
         finished = generation_pb2.GenerationFinished()
         finished.usage.output_tokens = self.load.tokens
-        yield generation_pb2.GenerationEvent(sequence=self.load.tokens + 1, finished=finished)
+        yield generation_pb2.GenerationEvent(sequence=self.load.tokens + 2, finished=finished)
 
     async def cancel(self, caller: Principal, generation_id: str) -> None:
         return None

@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import sys
+import time
 
 import uvloop
 
@@ -74,14 +75,21 @@ class Model(asyncio.Protocol):
         if re.search(rb'"stream": ?true', body):
             self.work = asyncio.create_task(self.answer(int(tokens), int(gap) / 1000))
         else:
-            self.transport.write(whole(int(tokens)))
+            self.work = asyncio.create_task(self.answer_whole(int(tokens), int(gap) / 1000))
+
+    async def answer_whole(self, tokens: int, gap: float) -> None:
+        """Takes as long as the stream of it."""
+        if gap:
+            await asyncio.sleep((tokens - 1) * gap)
+        self.transport.write(whole(tokens))
 
     async def answer(self, tokens: int, gap: float) -> None:
         self.transport.write(HEAD + chunked(DELTAS[0]))
-        left = tokens - 1
+        left, due = tokens - 1, time.perf_counter()
         while left:
-            if gap:
-                await asyncio.sleep(gap)
+            due += gap
+            if gap and (early := due - time.perf_counter()) > 0:  # a token that is late is followed at once
+                await asyncio.sleep(early)
             batch = 1 if gap else min(left, BATCH)
             await self.room.wait()
             self.transport.write(chunked(b"".join(DELTAS[(left - at) % 2] for at in range(batch))))

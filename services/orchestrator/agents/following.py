@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.agents import outcome
-from services.orchestrator.agents.history_store import Happening, HappeningStore, HistoryStore
+from services.orchestrator.agents.history_store import CONTEXT, Happening, HappeningStore, HistoryStore
 from services.orchestrator.agents.outcome import News
 from services.orchestrator.agents.reputation import of_execution
 from services.orchestrator.reasoning.tree import generate_reasoning_tree
@@ -21,6 +21,8 @@ from shared.log import log
 from shared.telemetry import meter
 
 _BATCH: Final = 200
+# Of a tenant, whose logs are looked at together: a few hundred events each.
+_TOGETHER: Final = 32
 _calls = meter.create_counter("agent_calls", description="executions of agents, by agent and whether they completed")
 _seconds = meter.create_histogram("agent_seconds", unit="s", description="how long executions took, by agent")
 _handoffs = meter.create_counter("agent_handoffs", description="work handed on, by who gave and who took it")
@@ -49,47 +51,58 @@ class Follower:
     hears: Sequence[Hears] = field(default_factory=tuple)
 
     async def run(self) -> None:
-        """For as long as the service runs."""
+        """For as long as the service runs. What happens meanwhile is followed together."""
         while True:
-            if not await self.follow():
+            if await self.follow() < _BATCH:
                 await asyncio.sleep(self.poll.total_seconds())
 
     async def follow(self) -> int:
         """Follows what waits, at most a batch; how many that was. Raises Unavailable: then they come again."""
         async with self.happenings.taken(limit=_BATCH) as found:
-            for one in found:
-                await self._follow(one)
+            for tenant in dict.fromkeys(one.tenant for one in found):
+                theirs = [one for one in found if one.tenant == tenant]
+                for start in range(0, len(theirs), _TOGETHER):
+                    await self._follow(tenant, theirs[start : start + _TOGETHER])
         return len(found)
 
-    async def _follow(self, one: Happening) -> None:
-        entries = await self.happenings.context(one.tenant, one.session_id, one.sequence)
-        context = [Event.FromString(entry.payload) for entry in entries]
-        if not context or context[-1].sequence != one.sequence:
-            log.warning("follow.event_gone", session_id=one.session_id, sequence=one.sequence)
-            return
-        if not one.copied:
-            await self._count(one.tenant, context)
-        if context[-1].HasField("turn_finished"):
-            turn = context[-1].turn_finished.turn
-            await self.history.keep_tree(one.tenant, generate_reasoning_tree(turn, context))
-        if one.copied:
-            return
-        for hear in self.hears:
-            await hear(one.tenant, context)
-        if news := outcome.news(context):
-            await self.herald.tell(one.tenant, news)
+    async def _follow(self, tenant: str, found: Sequence[Happening]) -> None:
+        """Some of a tenant, in order: all that counts, then the trees, then who hears of it, then the bus."""
+        contexts = await self._contexts(tenant, found)
+        own = [context for one, context in contexts if not one.copied]
+        await self._count(tenant, own)
+        ended = [context for _, context in contexts if context[-1].HasField("turn_finished")]
+        if trees := [generate_reasoning_tree(context[-1].turn_finished.turn, context) for context in ended]:
+            await self.history.keep_trees(tenant, trees)
+        for context in own:
+            for hear in self.hears:
+                await hear(tenant, context)
+        if news := [told for context in own for told in outcome.news(context)]:
+            await self.herald.tell(tenant, news)
             for handoff in (told.data for told in news if told.name == "agent.handoff"):
                 _handoffs.add(1, {"source": _kind(handoff["source"]), "target": _kind(handoff["target"])})
 
-    async def _count(self, tenant: str, context: Sequence[Event]) -> None:
-        execution = outcome.execution(context)
-        if execution is None:
-            return
-        ended = execution.end_time.ToDatetime(UTC)
-        if await self.history.keep(tenant, execution, of_execution(execution, ended)):
-            labels = {"agent": execution.agent.partition("@")[0], "success": str(execution.success).lower()}
-            _calls.add(1, labels)
-            _seconds.record((ended - execution.start_time.ToDatetime(UTC)).total_seconds(), labels)
+    async def _contexts(self, tenant: str, found: Sequence[Happening]) -> list[tuple[Happening, Sequence[Event]]]:
+        """Each happening's event with what came before it. Without those whose event is gone."""
+        logs = await self.happenings.contexts(tenant, [(one.session_id, one.sequence) for one in found])
+        read = {name: [Event.FromString(entry.payload) for entry in log] for name, log in logs.items()}
+        contexts: list[tuple[Happening, Sequence[Event]]] = []
+        for one in found:
+            context = [event for event in read[one.session_id] if event.sequence <= one.sequence][-CONTEXT:]
+            if context and context[-1].sequence == one.sequence:
+                contexts.append((one, context))
+            else:
+                log.warning("follow.event_gone", session_id=one.session_id, sequence=one.sequence)
+        return contexts
+
+    async def _count(self, tenant: str, contexts: Sequence[Sequence[Event]]) -> None:
+        executions = [made for context in contexts if (made := outcome.execution(context)) is not None]
+        done = [(made, of_execution(made, made.end_time.ToDatetime(UTC))) for made in executions]
+        for made, new in zip(executions, await self.history.keep(tenant, done) if done else (), strict=True):
+            if new:
+                labels = {"agent": made.agent.partition("@")[0], "success": str(made.success).lower()}
+                _calls.add(1, labels)
+                took = made.end_time.ToDatetime(UTC) - made.start_time.ToDatetime(UTC)
+                _seconds.record(took.total_seconds(), labels)
 
 
 def _kind(who: str) -> str:

@@ -14,10 +14,21 @@ select sequence, kind, payload from (
   order by sequence desc limit $3
 ) last order by sequence;
 
--- name: keep_execution
+-- name: contexts
+select r.session as session_id, e.sequence, e.kind, e.payload
+from unnest($1::text[], $2::bigint[], $3::bigint[]) as r(session, first, last)
+cross join lateral (
+  select sequence, kind, payload from event
+  where session_id = r.session and sequence <= r.last and kind <> 'tokens_produced'
+  order by sequence desc limit $4 + r.last - r.first
+) e
+order by r.session, e.sequence;
+
+-- name: keep_executions
 insert into agent_execution (tenant_id, id, agent_name, agent, session_id, success, reason, ended_at, latency_seconds,
   input_tokens, output_tokens, cost_micros_usd, uses_tools, data)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+select $1, r.* from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::timestamptz[],
+  $9::float8[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bool[], $14::bytea[]) as r
 on conflict do nothing
 returning id;
 
@@ -48,16 +59,17 @@ order by ended_at desc
 limit 5000;
 
 -- name: evidence_to_change
-select positive, negative, count, updated_at from agent_evidence where agent_name = $1 and source = $2 for update;
+select agent_name, source, positive, negative, count, updated_at from agent_evidence
+where agent_name = any($1::text[]) for update;
 
 -- name: set_evidence
 insert into agent_evidence (tenant_id, agent_name, source, positive, negative, count, updated_at)
-values ($1, $2, $3, $4, $5, $6, $7)
+select $1, r.* from unnest($2::text[], $3::text[], $4::float8[], $5::float8[], $6::bigint[], $7::timestamptz[]) as r
 on conflict (tenant_id, agent_name, source) do update
 set positive = excluded.positive, negative = excluded.negative, count = excluded.count, updated_at = excluded.updated_at;
 
 -- name: lock_evidence
-select pg_advisory_xact_lock(hashtextextended('evidence/' || $1 || '/' || $2, 0));
+select pg_advisory_xact_lock(hashtextextended('evidence/' || $1 || '/' || agent, 0)) from unnest($2::text[]) as agent;
 
 -- name: evidence
 select agent_name, source, positive, negative, count, updated_at from agent_evidence where agent_name = any($1::text[]);
@@ -68,8 +80,9 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 on conflict do nothing
 returning id;
 
--- name: keep_tree
-insert into reasoning_tree (tenant_id, turn_id, session_id, ended_at, data) values ($1, $2, $3, $4, $5)
+-- name: keep_trees
+insert into reasoning_tree (tenant_id, turn_id, session_id, ended_at, data)
+select $1, r.* from unnest($2::text[], $3::text[], $4::timestamptz[], $5::bytea[]) as r
 on conflict do nothing;
 
 -- name: trees

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from agentnet.orchestrator.v1 import execution_pb2, reasoning_service_pb2
-from services.orchestrator.agents.history_store import CONTEXT, FOLLOWED, Happening, Rating, Wanted
+from services.orchestrator.agents.history_store import CONTEXT, FOLLOWED, Done, Happening, Rating, Wanted
 from services.orchestrator.agents.outcome import summed, usage_of
 from services.orchestrator.agents.reputation import Evidence, Sums, nothing
 from services.orchestrator.store import Entry
@@ -42,6 +42,13 @@ class MemoryHappeningStore:
         seen = [entry for entry in log if entry.sequence <= sequence and entry.kind != "tokens_produced"]
         return seen[-CONTEXT:]
 
+    async def contexts(self, tenant: str, places: Sequence[tuple[str, int]]) -> Mapping[str, Sequence[Entry]]:
+        found: dict[str, dict[int, Entry]] = {}
+        for session_id, sequence in places:
+            known = found.setdefault(session_id, {})
+            known.update({entry.sequence: entry for entry in await self.context(tenant, session_id, sequence)})
+        return {session_id: [known[sequence] for sequence in sorted(known)] for session_id, known in found.items()}
+
     def _waiting(self) -> list[Happening]:
         return [
             Happening(*place, entry.sequence, entry.kind, self._sessions.copied(place, entry.sequence))
@@ -60,7 +67,10 @@ class MemoryHistoryStore:
         self._ratings: dict[tuple[str, str], Rating] = {}
         self._trees: dict[tuple[str, str], reasoning_service_pb2.ReasoningTree] = {}
 
-    async def keep(self, tenant: str, execution: Execution, evidence: Sequence[Evidence]) -> bool:
+    async def keep(self, tenant: str, done: Sequence[Done]) -> Sequence[bool]:
+        return [self._keep(tenant, execution, evidence) for execution, evidence in done]
+
+    def _keep(self, tenant: str, execution: Execution, evidence: Sequence[Evidence]) -> bool:
         if (tenant, execution.id) in self._executions:
             return False
         self._executions[tenant, execution.id] = Execution.FromString(execution.SerializeToString())
@@ -109,9 +119,10 @@ class MemoryHistoryStore:
             for agent in agents
         }
 
-    async def keep_tree(self, tenant: str, tree: reasoning_service_pb2.ReasoningTree) -> None:
-        kept = reasoning_service_pb2.ReasoningTree.FromString(tree.SerializeToString())
-        self._trees.setdefault((tenant, tree.turn_id), kept)
+    async def keep_trees(self, tenant: str, trees: Sequence[reasoning_service_pb2.ReasoningTree]) -> None:
+        for tree in trees:
+            kept = reasoning_service_pb2.ReasoningTree.FromString(tree.SerializeToString())
+            self._trees.setdefault((tenant, tree.turn_id), kept)
 
     async def trees(self, tenant: str, session_id: str, *, limit: int) -> Sequence[reasoning_service_pb2.ReasoningTree]:
         found = [tree for (owner, _), tree in self._trees.items() if owner == tenant and tree.session_id == session_id]

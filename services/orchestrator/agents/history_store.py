@@ -23,6 +23,10 @@ FOLLOWED: Final = frozenset(
 )  # fmt: skip
 
 
+# An execution and what it says of its agent.
+Done = tuple[execution_pb2.AgentExecution, Sequence[Evidence]]
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
     """An event that was committed and not followed up yet. Copied: it happened in another session and counted there."""
@@ -67,12 +71,15 @@ class HappeningStore(Protocol):
     async def context(self, tenant: str, session_id: str, sequence: int) -> Sequence[Entry]:
         """The event of this sequence and what came before it, without tokens, in order, at most CONTEXT."""
 
+    async def contexts(self, tenant: str, places: Sequence[tuple[str, int]]) -> Mapping[str, Sequence[Entry]]:
+        """Of each session, in order and without tokens, at least what `context` says of each of its sequences."""
+
 
 class HistoryStore(Protocol):
     """What agents did."""
 
-    async def keep(self, tenant: str, execution: execution_pb2.AgentExecution, evidence: Sequence[Evidence]) -> bool:
-        """Stores an execution and counts its evidence, once. False when it was there."""
+    async def keep(self, tenant: str, done: Sequence[Done]) -> Sequence[bool]:
+        """Stores executions and counts their evidence, once. Of each False when it was there."""
 
     async def executions(self, tenant: str, wanted: Wanted, *, page: Page) -> Sequence[execution_pb2.AgentExecution]:
         """Newest first, at most `page.size` + 1. The cursor is (time, id) of the last one seen."""
@@ -88,8 +95,8 @@ class HistoryStore(Protocol):
     async def evidence(self, tenant: str, agents: Sequence[str]) -> Mapping[str, Mapping[str, Sums]]:
         """What is known of these agents, by name and source."""
 
-    async def keep_tree(self, tenant: str, tree: reasoning_service_pb2.ReasoningTree) -> None:
-        """Stores a turn's tree, once."""
+    async def keep_trees(self, tenant: str, trees: Sequence[reasoning_service_pb2.ReasoningTree]) -> None:
+        """Stores turns' trees, each once."""
 
     async def trees(self, tenant: str, session_id: str, *, limit: int) -> Sequence[reasoning_service_pb2.ReasoningTree]:
         """A session's last trees, oldest first."""

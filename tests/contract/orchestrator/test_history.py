@@ -128,8 +128,8 @@ async def test_the_context_of_an_event_is_of_its_tenant(kept: Kept) -> None:
 
 async def test_an_execution_counts_once(kept: Kept) -> None:
     evidence = [Evidence("executions", 1, 1, NOON), Evidence("violations", 0, 0.5, NOON)]
-    assert await kept.history.keep("acme", execution("e1"), evidence)
-    assert not await kept.history.keep("acme", execution("e1"), evidence)
+    assert await kept.history.keep("acme", [(execution("e1"), evidence)]) == [True]
+    assert await kept.history.keep("acme", [(execution("e1"), evidence)]) == [False]
     known = await kept.history.evidence("acme", ["Athena", "Zeus"])
     assert {source: (s.positive, s.negative, s.count) for source, s in known["Athena"].items()} == {
         "executions": (1, 0, 1),
@@ -141,14 +141,14 @@ async def test_an_execution_counts_once(kept: Kept) -> None:
 
 async def test_evidence_counted_at_once_is_not_lost(kept: Kept) -> None:
     found = [Evidence("executions", 1, 1, NOON)]
-    await asyncio.gather(*(kept.history.keep("acme", execution(f"e{n}"), found) for n in range(8)))
+    await asyncio.gather(*(kept.history.keep("acme", [(execution(f"e{n}"), found)]) for n in range(8)))
     sums = (await kept.history.evidence("acme", ["Athena"]))["Athena"]["executions"]
     assert (sums.positive, sums.count) == (8, 8)
 
 
 async def test_executions_are_listed_newest_first_and_filtered(kept: Kept) -> None:
     for minute, reason in enumerate((0, Reason.ERROR_REASON_OUTPUT_INVALID, 0)):
-        await kept.history.keep("acme", execution(f"e{minute}", reason=reason, minute=minute), [])
+        await kept.history.keep("acme", [(execution(f"e{minute}", reason=reason, minute=minute), [])])
     wanted = Wanted("Athena")
     first = await kept.history.executions("acme", wanted, page=Page(size=1))
     assert [one.id for one in first] == ["e2", "e1"]
@@ -164,9 +164,9 @@ async def test_executions_are_listed_newest_first_and_filtered(kept: Kept) -> No
 
 async def test_metrics_are_sums_and_percentiles_of_a_time(kept: Kept) -> None:
     for number in range(1, 5):
-        await kept.history.keep("acme", execution(f"e{number}", seconds=number), [])
-    await kept.history.keep("acme", execution("bad", seconds=5, reason=Reason.ERROR_REASON_OUTPUT_INVALID), [])
-    await kept.history.keep("acme", execution("late", minute=99), [])
+        await kept.history.keep("acme", [(execution(f"e{number}", seconds=number), [])])
+    await kept.history.keep("acme", [(execution("bad", seconds=5, reason=Reason.ERROR_REASON_OUTPUT_INVALID), [])])
+    await kept.history.keep("acme", [(execution("late", minute=99), [])])
     found = await kept.history.metrics("acme", Wanted("Athena"), start=NOON, end=NOON + timedelta(minutes=1))
     took = [
         getattr(found, name).ToTimedelta().total_seconds() for name in ("latency_p50", "latency_p95", "latency_p99")
@@ -192,9 +192,9 @@ async def test_trees_come_back_oldest_first_and_once(kept: Kept) -> None:
     for place, turn in enumerate(("b", "a", "c")):
         tree = reasoning_service_pb2.ReasoningTree(turn_id=turn, session_id="ses_1", confidence=0.5)
         tree.time.FromDatetime(NOON + timedelta(minutes=place))
-        await kept.history.keep_tree("acme", tree)
+        await kept.history.keep_trees("acme", [tree])
         tree.confidence = 0.9
-        await kept.history.keep_tree("acme", tree)
+        await kept.history.keep_trees("acme", [tree])
     found = await kept.history.trees("acme", "ses_1", limit=2)
     assert [(tree.turn_id, tree.confidence) for tree in found] == [("a", 0.5), ("c", 0.5)]
     assert not await kept.history.trees("other", "ses_1", limit=2)

@@ -105,6 +105,20 @@ async def test_readers_in_redis_are_woken_by_any_writer(redis: Redis) -> None:
         await asyncio.gather(listening, return_exceptions=True)
 
 
+async def test_who_begins_to_read_elsewhere_is_woken_though_the_writer_says_nothing(redis: Redis) -> None:
+    reader, writer = (RedisTail(redis, ttl=timedelta(minutes=1)) for _ in range(2))
+    listening = [asyncio.create_task(one.listen()) for one in (reader, writer)]
+    try:
+        await _subscribed(redis, "log:came", 2)
+        came = writer.reader_came("acme", "ses_1")
+        with reader.woken("acme", "ses_1") as woken:
+            await asyncio.wait_for(asyncio.gather(came.wait(), woken.wait()), 2)
+    finally:
+        for one in listening:
+            one.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+
+
 async def test_it_tells_whether_somebody_reads_here_or_elsewhere(redis: Redis) -> None:
     reader, writer = (RedisTail(redis, ttl=timedelta(minutes=1)) for _ in range(2))
     listening = asyncio.create_task(reader.listen())

@@ -12,6 +12,7 @@ from agentnet.orchestrator.v1 import event_pb2
 from services.orchestrator.peers import Utterance
 from services.orchestrator.store import Entry, Lease
 from services.orchestrator.store_memory import MemorySessionStore
+from services.orchestrator.tail_memory import MemoryTail
 from shared.identity import Principal
 from tests.support.orchestrator import TENANT, ScriptedInference, Watching, World, driving
 
@@ -51,6 +52,35 @@ class CommittedLate(MemorySessionStore):
         if any(entry.kind == "turn_finished" for entry in entries):
             await self.allowed.wait()
         return await super().append(lease, entries, **given)
+
+
+class AtOnce(ScriptedInference):
+    """Answers whole, as inference does whom nobody waits behind."""
+
+    async def generate(
+        self, caller: Principal, utterance: Utterance
+    ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
+        for event in [event async for event in ScriptedInference.generate(self, caller, utterance)]:
+            yield event
+
+
+class Waking(MemoryTail):
+    """Notes the commits that readers are woken for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: list[list[str]] = []
+
+    def wake(self, lease: Lease, committed: Sequence[Entry]) -> None:
+        self.commits += [[entry.kind for entry in committed]] if committed else []
+        super().wake(lease, committed)
+
+
+async def test_once_it_is_known_that_nobody_reads_nobody_is_woken_before_the_end() -> None:
+    world = World(inference=AtOnce(), tail=(tail := Waking()))
+    await world.start(**ONE)
+    await world.drive()
+    assert [kinds[-1] for kinds in tail.commits] == ["turn_started", "session_finished"]
 
 
 async def test_text_nobody_reads_is_asked_for_in_pieces() -> None:

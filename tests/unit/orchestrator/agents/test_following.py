@@ -234,7 +234,7 @@ async def test_calls_that_a_breaker_refused_count_as_such_in_the_metrics(around:
         event.time.FromDatetime(NOON + timedelta(seconds=place))
     found = outcome.execution(events)
     assert found is not None
-    await around.side.history.store.keep(TENANT, found, [])
+    await around.side.history.store.keep(TENANT, [(found, [])])
     wanted = Wanted("Athena")
     metrics = await around.side.history.metrics(TENANT, wanted, start=NOON, end=NOON + timedelta(hours=1))
     (tally,) = metrics.tools
