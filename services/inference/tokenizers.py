@@ -9,24 +9,22 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from services.inference.vocabularies import (
-    ChatTemplate,
-    TokenizerUnknown,
-    Vocabulary,
-    cl100k_base,
-    from_gguf,
-    from_tokenizer_json,
-    o200k_base,
-)
+if TYPE_CHECKING:
+    from services.inference.vocabularies import ChatTemplate
 
 _A_MESSAGE: Final = 3
 _A_NAME: Final = 1
 _THE_ANSWER: Final = 3
 _SIGNS: Final = re.compile(r"[!-@\[-`{-~\n]+")
 _WIDE: Final = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+")
+
+
+class TokenizerUnknown(Exception):
+    """The file's tokenizer is damaged or of a kind that is not read here. A tokenizer.json of the model will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,8 @@ def known_tokenizers(files: Mapping[str, Path]) -> Tokenizers:
 
 def load_file(path: Path) -> ModelTokens:
     """The tokenizer in a file; messages are exact when the file has their chat template. Raises TokenizerUnknown."""
-    vocabulary, template = from_gguf(path) if path.suffix == ".gguf" else from_tokenizer_json(path)
+    found = _vocabularies()
+    vocabulary, template = (found.from_gguf if path.suffix == ".gguf" else found.from_tokenizer_json)(path)
     return ModelTokens(vocabulary, template, exact_messages=template is not None)
 
 
@@ -167,23 +166,28 @@ def _framed(tokenizer: Tokenizer, messages: Sequence[Spoken]) -> int:
     )
 
 
-def _openai(vocabulary: Callable[[], Vocabulary], *, documented: bool) -> Load:
+def _vocabularies() -> Any:
+    """Imported with the first: a replica that counts nothing does without their libraries."""
+    return import_module("services.inference.vocabularies")
+
+
+def _openai(vocabulary: str, *, documented: bool) -> Load:
     """OpenAI documents the framing of its older models; the newer ones are counted alike and marked estimated."""
-    return lambda: ModelTokens(vocabulary(), exact_messages=documented)
+    return lambda: ModelTokens(getattr(_vocabularies(), vocabulary)(), exact_messages=documented)
 
 
 _OPENAI: Final[Mapping[str, Load]] = {
-    "gpt-3.5-turbo": _openai(cl100k_base, documented=True),
-    "gpt-4": _openai(cl100k_base, documented=True),
-    "gpt-4o": _openai(o200k_base, documented=True),
-    "gpt-4.1": _openai(o200k_base, documented=False),
-    "gpt-5": _openai(o200k_base, documented=False),
-    "o1": _openai(o200k_base, documented=False),
-    "o3": _openai(o200k_base, documented=False),
-    "o4-mini": _openai(o200k_base, documented=False),
-    "text-embedding-ada-002": _openai(cl100k_base, documented=False),
-    "text-embedding-3-small": _openai(cl100k_base, documented=False),
-    "text-embedding-3-large": _openai(cl100k_base, documented=False),
+    "gpt-3.5-turbo": _openai("cl100k_base", documented=True),
+    "gpt-4": _openai("cl100k_base", documented=True),
+    "gpt-4o": _openai("o200k_base", documented=True),
+    "gpt-4.1": _openai("o200k_base", documented=False),
+    "gpt-5": _openai("o200k_base", documented=False),
+    "o1": _openai("o200k_base", documented=False),
+    "o3": _openai("o200k_base", documented=False),
+    "o4-mini": _openai("o200k_base", documented=False),
+    "text-embedding-ada-002": _openai("cl100k_base", documented=False),
+    "text-embedding-3-small": _openai("cl100k_base", documented=False),
+    "text-embedding-3-large": _openai("cl100k_base", documented=False),
 }
 
 __all__ = (

