@@ -8,6 +8,8 @@ from datetime import UTC
 from itertools import accumulate
 from typing import Final
 
+from google.protobuf import json_format
+
 from agentnet.orchestrator.v1 import session_pb2, turn_pb2
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.store import Entry, Lease
@@ -106,9 +108,10 @@ def _write(append: Append) -> tuple[object, ...]:
 
 
 def turn_columns(turn: turn_pb2.Turn) -> tuple[object, ...]:
-    """What of a turn stands in columns, in the order of append_logs and add_turn; `raw` stays empty."""
+    """What of a turn stands in columns, in the order of append_logs and add_turn."""
+    raw = json_format.MessageToDict(turn, preserving_proto_field_name=True)
     confidence = turn.confidence if turn.HasField("confidence") else None
     return (
-        turn.id, turn.round, turn.agent.partition("@")[0], turn.prompt, turn.content, confidence, None,
+        turn.id, turn.round, turn.agent.partition("@")[0], turn.prompt, turn.content, confidence, raw,
         turn.SerializeToString(), turn.end_time.ToDatetime(UTC),
     )  # fmt: skip
