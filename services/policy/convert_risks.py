@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,8 +23,8 @@ from shared.paging import Page, next_page_token, page, paged
 
 
 def happened(request: pb.RecordRiskEventRequest) -> dict[str, Any]:
-    if request.value < 0:
-        raise InvalidArgument("value must not be negative", field="value")
+    if not 0 <= request.value < math.inf:
+        raise InvalidArgument("value must be a finite number, 0 or more", field="value")
     return {
         "risk": fields.required(request.risk, "risk", limit=64),
         "value": request.value or 1.0,
@@ -40,8 +41,8 @@ def rule(request: pb.SetEnforcementRuleRequest) -> EnforcementRule:
         raise InvalidArgument(f"rule.action is {', '.join(ACTIONS)} or callback:<name>", field="rule.action")
     if given.target not in set(TargetKind):
         raise InvalidArgument(f"rule.target is {', '.join(TargetKind)}", field="rule.target")
-    if given.threshold <= 0:
-        raise InvalidArgument("rule.threshold must be above 0", field="rule.threshold")
+    if not 0 < given.threshold < math.inf:
+        raise InvalidArgument("rule.threshold must be a finite number above 0", field="rule.threshold")
     window = _span(given.window, "rule.window")
     return EnforcementRule(
         name=fields.identifier(given.name, "rule.name"),

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from services.policy.errors import BundleInvalid
+from services.policy.params import Flaw
 from services.policy.plain_yaml import PlainLoader, paired
 from services.policy.schema import DocumentEntry
 from shared.monitors.ambiguity import refuse_ambiguous
@@ -22,6 +23,7 @@ from shared.monitors.rules import Mode, Profile, Rule, RuleType
 from shared.monitors.stream import compile_pattern
 
 Path = tuple[str | int, ...]
+
 _MAX_DEPTH = 16
 _NO_YAML = "the document is not YAML or JSON"
 _PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:str")  # the marks of quoted texts among them
@@ -50,9 +52,9 @@ def parse(document: str) -> tuple[Rule, ...]:
     return read(document).rules
 
 
-def read(document: str, *, has_model: Callable[[str], bool] | None = None) -> Document:
-    """All the document says. Raises BundleInvalid with the line and the path of the first fault; where `has_model` is
-    given, that there is no such classifier is one.
+def read(document: str, *, flaw_of: Callable[[Rule], Flaw | None] = lambda _: None) -> Document:
+    """All the document says. Raises BundleInvalid with the line and the path of the first fault, and what `flaw_of`
+    finds in a rule is one: documents that were taken once are read again without it.
     """
     tree, value = _tree(document)
     lines: dict[Path, int] = _lines(tree) if tree else {(): 1}
@@ -63,9 +65,8 @@ def read(document: str, *, has_model: Callable[[str], bool] | None = None) -> Do
         raise _invalid(first["msg"].removeprefix("Value error, "), lines, first["loc"]) from None
     rules = _rules(parsed, lines)
     for place, rule in enumerate(rules):
-        if rule.type is RuleType.ONNX_CLASSIFIER and has_model and not has_model(str(rule.params["model"])):
-            problem = f"there is no classifier {rule.params['model']} where policy runs"
-            raise _invalid(problem, lines, ("rules", place, "params", "model"))
+        if flaw := flaw_of(rule):
+            raise _invalid(flaw.problem, lines, ("rules", place, "params", flaw.param))
     return Document(
         rules=rules,
         mode=parsed.mode,
@@ -139,22 +140,28 @@ def _profiles(parsed: DocumentEntry, lines: dict[Path, int], rules: set[str]) ->
             raise _invalid(f"the profile {name} names the rule {unknown}, which is not here", lines, ("profiles", name))
         for unknown in sorted(set(entry.extends) - set(parsed.profiles)):
             raise _invalid(f"the profile {name} extends {unknown}, which is not here", lines, ("profiles", name))
+    known: dict[str, tuple[str, ...]] = {}
+    for name in sorted(parsed.profiles):
+        _resolve(name, parsed, lines, known)
     return tuple(
-        Profile(name, _resolved(parsed, lines, (name,)), tuple(entry.extends), entry.mode)
-        for name, entry in sorted(parsed.profiles.items())
+        Profile(name, known[name], tuple(entry.extends), entry.mode) for name, entry in sorted(parsed.profiles.items())
     )
 
 
-def _resolved(parsed: DocumentEntry, lines: dict[Path, int], path: tuple[str, ...]) -> tuple[str, ...]:
-    """The profile's rules, those of what it extends first. Raises BundleInvalid on a cycle."""
-    entry = parsed.profiles[path[-1]]
-    found: dict[str, None] = {}
-    for base in entry.extends:
-        if base in path:
-            cycle = " -> ".join((*path, base))
+def _resolve(name: str, parsed: DocumentEntry, lines: dict[Path, int], known: dict[str, tuple[str, ...]]) -> None:
+    """Makes known the profile's rules, those of what it extends first. Raises BundleInvalid on a cycle."""
+    path = [name]
+    while path:
+        entry = parsed.profiles[path[-1]]
+        base = next((one for one in entry.extends if one not in known), None)
+        if base is None:
+            rules = [rule for one in dict.fromkeys(entry.extends) for rule in known[one]]
+            known[path.pop()] = tuple(dict.fromkeys([*rules, *entry.rules]))
+        elif base in path:
+            cycle = " -> ".join((*path[path.index(base) :], base))
             raise _invalid(f"profiles extend each other in a cycle: {cycle}", lines, ("profiles", path[-1]))
-        found |= dict.fromkeys(_resolved(parsed, lines, (*path, base)))
-    return tuple(found | dict.fromkeys(entry.rules))
+        else:
+            path.append(base)
 
 
 def _agents(parsed: DocumentEntry, lines: dict[Path, int]) -> dict[str, str]:

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from services.policy.document import Document, read
 from services.policy.errors import BundleNotFound, BundleVersionExists
+from services.policy.params import flaw_of
 from services.policy.signing import BundleSigner
 from services.policy.store import Attachment, Enforced, PolicyStore, StoredBundle, Violation, ViolationFilter
 from shared.clock import Clock
@@ -34,7 +36,7 @@ class Library:
         clock: Clock,
         poll: timedelta,
         signer: BundleSigner | None,
-        has_model: Callable[[str], bool] | None = None,
+        has_model: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -46,8 +48,8 @@ class Library:
         self._enforced = Enforced(0, {})
 
     async def read(self, document: str) -> Document:
-        """What a document says. Raises BundleInvalid, also for a classifier that is not there."""
-        return await asyncio.to_thread(read, document, has_model=self._has_model)
+        """What a new document says. Raises BundleInvalid, also for what its rules name and is not here."""
+        return await asyncio.to_thread(read, document, flaw_of=partial(flaw_of, has_model=self._has_model))
 
     async def add(
         self, tenant: str, *, name: str, version: str, document: str, labels: tuple[str, ...]

@@ -82,7 +82,9 @@ def main() -> None:
         archive = (
             None if settings.audit_archive == "postgres" else objects(settings.audit_archive, what="the audit archive")
         )
-        audit = AuditLog(governance, clock, seal_keys(vault, settings.audit_key_file), archive)
+        audit = AuditLog(
+            governance, clock, seal_keys(vault, settings.audit_key_file), archive, hot=settings.audit_archive_after
+        )  # fmt: skip
         overrides = Overrides(
             governance, audit, signer.key, rule_names=library.rule_names, clock=clock, ids=ids
         )  # fmt: skip

@@ -73,6 +73,16 @@ async def test_a_shadow_bundle_changes_nothing_and_its_matches_are_told_apart(st
     assert (await listed(shadow=True), await listed(shadow=False)) == (["stop"], [])
 
 
+async def test_a_shadow_bundle_is_tried_as_the_agent_s_profile_has_it(stub: Any, keys: Keys) -> None:
+    more = "\nprofiles: {none: {rules: []}}\nagents: [{name: Athena, profile: none}]"
+    await create(stub, keys, BLOCKS + more, labels=("shadow",))
+    for agent in ("Athena", "Apollo"):
+        await check(stub, keys, "the mesh", target=OUTPUT, agent=agent)
+    request = policy_service_pb2.ListViolationsRequest(shadow=True)
+    listed = (await stub.ListViolations(request, metadata=keys.metadata())).violations
+    assert [one.agent for one in listed] == ["Apollo"]
+
+
 async def test_what_is_kept_does_not_lie_open(stub: Any, keys: Keys, parts: PolicyParts) -> None:
     await check(stub, keys, "a very private sentence", target=PROMPT)
     (kept,) = await parts.governance.decisions("acme", start=None, end=None, limit=10)

@@ -84,3 +84,25 @@ def test_the_example_of_the_docs_loads() -> None:
 
 def test_the_digest_is_of_the_rules_and_not_of_the_text() -> None:
     assert read(SEED).digest == read(SEED + "\n# a comment\n").digest
+
+
+def test_profiles_that_meet_again_are_resolved_once_each() -> None:
+    steps = 40
+    levels = [f"  {side}{n}: {{extends: [a{n + 1}, b{n + 1}]}}\n" for n in range(steps) for side in "ab"]
+    ends = f"  a{steps}: {{rules: [x]}}\n  b{steps}: {{rules: [y]}}\n"
+    rules = [f"  - {{name: {name}, type: keyword, severity: minor, keywords: [{name}]}}\n" for name in "xy"]
+    loaded = read(f"rules:\n{''.join(rules)}profiles:\n{''.join(levels)}{ends}")
+    assert {profile.name: profile.rules for profile in loaded.profiles}["a0"] == ("x", "y")
+
+
+def test_a_long_chain_of_profiles_is_followed_and_too_many_are_refused() -> None:
+    rule = "rules: [{name: x, type: keyword, severity: minor, keywords: [x]}]\nprofiles:\n"
+    chain = [f"  p{n}: {{extends: [p{n + 1}]}}\n" for n in range(255)]
+    assert read(f"{rule}{''.join(chain)}  p255: {{rules: [x]}}\n").profiles[0].rules == ("x",)
+    with pytest.raises(BundleInvalid, match=r"line 3: .* at most 256"):
+        read(f"{rule}{''.join(chain)}  p255: {{rules: [x]}}\n  p256: {{}}\n")
+
+
+def test_a_stored_document_is_read_again_where_its_plug_in_is_gone() -> None:
+    rule = "{name: loud, type: custom, severity: major, params: {plugin: nowhere}}"
+    assert read(f"rules: [{rule}]").rules[0].params["plugin"] == "nowhere"
