@@ -28,6 +28,7 @@ _MAX_DEPTH = 16
 _NO_YAML = "the document is not YAML or JSON"
 _PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:str")  # the marks of quoted texts among them
 _MAX_STATES = 100_000
+_MAX_RESOLVED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,9 @@ def _resolve(name: str, parsed: DocumentEntry, lines: dict[Path, int], known: di
         if base is None:
             rules = [rule for one in dict.fromkeys(entry.extends) for rule in known[one]]
             known[path.pop()] = tuple(dict.fromkeys([*rules, *entry.rules]))
+            if sum(map(len, known.values())) > _MAX_RESOLVED:
+                problem = f"the profiles up to here add up to more than {_MAX_RESOLVED} rules"
+                raise _invalid(problem, lines, ("profiles", name))
         elif base in path:
             cycle = " -> ".join((*path[path.index(base) :], base))
             raise _invalid(f"profiles extend each other in a cycle: {cycle}", lines, ("profiles", path[-1]))

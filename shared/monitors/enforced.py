@@ -116,17 +116,20 @@ def published(channel: grpc.aio.Channel, signer: Signer, service: str) -> Watch:
 
     async def watch(after: int) -> AsyncIterator[Snapshot]:
         metadata = ((identity.HEADER, signer.sign(caller, _TTL)),)
+        tenants: list[pb.TenantBundles] = []
         try:
             async for answer in stub.WatchBundles(pb.WatchBundlesRequest(after_revision=after), metadata=metadata):
-                if not answer.heartbeat:
-                    yield snapshot_of(answer)
+                tenants += answer.tenants
+                if not (answer.heartbeat or answer.continued):
+                    yield snapshot_of(answer.revision, tenants)
+                    tenants = []
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
 
     return watch
 
 
-def snapshot_of(answer: pb.WatchBundlesResponse) -> Snapshot:
-    tenants = {one.tenant_id: tuple(bundle(found) for found in one.bundles) for one in answer.tenants}
-    reported = {one.tenant_id: one.reported for one in answer.tenants}
-    return Snapshot(answer.revision, tenants, lambda tenant, agent: in_force(answer.tenants, tenant, agent), reported)
+def snapshot_of(revision: int, told: Sequence[pb.TenantBundles]) -> Snapshot:
+    tenants = {one.tenant_id: tuple(bundle(found) for found in one.bundles) for one in told}
+    reported = {one.tenant_id: one.reported for one in told}
+    return Snapshot(revision, tenants, lambda tenant, agent: in_force(told, tenant, agent), reported)

@@ -29,7 +29,7 @@ async def enforcing(
         given["attachments"] = [{"bundle": "own@2.0.0", "agent": agent}]
 
     async def watch(_after: int) -> AsyncIterator[Snapshot]:
-        yield snapshot_of(json_format.ParseDict({"revision": 1, "tenants": [given]}, pb.WatchBundlesResponse()))
+        yield snapshot_of(1, [json_format.ParseDict(given, pb.TenantBundles())])
 
     enforced = Enforced(watch, hold)
     await enforced.follow()

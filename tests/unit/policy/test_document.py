@@ -103,6 +103,14 @@ def test_a_long_chain_of_profiles_is_followed_and_too_many_are_refused() -> None
         read(f"{rule}{''.join(chain)}  p255: {{rules: [x]}}\n  p256: {{}}\n")
 
 
+def test_profiles_that_add_up_to_too_much_are_refused() -> None:
+    rules = [f"  - {{name: r{n}, type: keyword, severity: minor, keywords: [k{n}]}}\n" for n in range(100)]
+    names = ", ".join(f"r{n}" for n in range(100))
+    heirs = [f"  p{n:03}: {{extends: [base]}}\n" for n in range(201)]
+    with pytest.raises(BundleInvalid, match=r"line 30\d: the profiles up to here add up to more than 20000 rules"):
+        read(f"rules:\n{''.join(rules)}profiles:\n  base: {{rules: [{names}]}}\n{''.join(heirs)}")
+
+
 def test_a_stored_document_is_read_again_where_its_plug_in_is_gone() -> None:
     rule = "{name: loud, type: custom, severity: major, params: {plugin: nowhere}}"
     assert read(f"rules: [{rule}]").rules[0].params["plugin"] == "nowhere"

@@ -456,10 +456,15 @@ class WatchBundlesResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     TENANTS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    CONTINUED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Rises with every change; the same for all replicas."""
     heartbeat: _builtins.bool
     """True when nothing changed and `tenants` is empty on purpose."""
+    continued: _builtins.bool
+    """True when this is not all of the snapshot: the next message has further tenants of it. What is enforced changes with
+    the message that has it false.
+    """
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantBundles]:
         """Bundles by tenant. The tenant "*" is the built-in default for all others."""
@@ -475,10 +480,11 @@ class WatchBundlesResponse(_message.Message):
         heartbeat: _builtins.bool = ...,
         tenants: _abc.Iterable[Global___TenantBundles] | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        continued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "revision", b"revision", "tenants", b"tenants", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continued", b"continued", "heartbeat", b"heartbeat", "revision", b"revision", "tenants", b"tenants", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
