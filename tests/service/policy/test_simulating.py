@@ -42,6 +42,16 @@ async def test_a_simulation_counts_flips_and_whom_they_touch(
     assert opened.newly_allowed == 1
 
 
+async def test_a_simulation_names_the_rules_it_cannot_try(stub: Any, simulation: Any, keys: Keys) -> None:
+    more = """
+  - {name: long, type: output_validation, severity: severe, action: block, params: {max_characters: 1}}
+  - {name: who, type: custom, severity: severe, params: {plugin: names}}
+"""
+    await history(stub, keys)
+    request = pb.SimulateBundleRequest(document=WORDS + more)
+    assert list((await simulation.SimulateBundle(request, metadata=keys.metadata())).left_out) == ["long", "who"]
+
+
 async def test_precision_is_measured_on_labelled_decisions_and_a_label_promotes(
     stub: Any, simulation: Any, keys: Keys, parts: PolicyParts
 ) -> None:

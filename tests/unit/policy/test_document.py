@@ -11,6 +11,7 @@ import pytest
 from services.policy import document
 from services.policy.document import parse, read
 from services.policy.errors import BundleInvalid
+from shared.monitors import factories
 
 SEED = """
 rules:
@@ -80,6 +81,18 @@ def test_the_example_of_the_docs_loads() -> None:
     assert [rule.name for rule in loaded.rules] == ["personal", "big_payments"]
     assert {profile.name: profile.rules for profile in loaded.profiles}["finance"] == ("personal", "big_payments")
     assert loaded.agents == {"Athena": "base"}
+
+
+@pytest.mark.parametrize("name", factories.SETS)
+def test_guardrails_ready_made_are_written_as_a_document(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert factories.main([name]) == 0
+    loaded, made = read(capsys.readouterr().out), factories.SETS[name]()
+    assert (loaded.rules, loaded.mode) == (made.rules, made.mode)
+
+
+def test_guardrails_of_another_name_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert factories.main(["none"]) == 2
+    assert "minimal|standard|strict|permissive" in capsys.readouterr().err
 
 
 def test_the_digest_is_of_the_rules_and_not_of_the_text() -> None:
