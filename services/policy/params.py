@@ -12,6 +12,7 @@ from shared.monitors.pattern import PatternInvalid, read
 from shared.monitors.rules import Rule, RuleType
 
 _TAKES: Final = {
+    RuleType.PII: ("pseudonyms",),
     RuleType.SEMANTIC_SIMILARITY: ("embedding_set", "max_similarity"),
     RuleType.LLM_CLASSIFIER: ("model", "threshold", "question"),
     RuleType.ONNX_CLASSIFIER: ("model", "threshold"),
@@ -91,6 +92,7 @@ _TEXT: Final = (_is_text, "a text")
 _BOOL: Final = (_is_bool, "true or false")
 _VALIDATION: Final = RuleType.OUTPUT_VALIDATION
 _FORMS: Final[Mapping[tuple[RuleType, str], tuple[Callable[[Any], bool], str]]] = {
+    (RuleType.PII, "pseudonyms"): _BOOL,
     (RuleType.RESOURCE, "warn_at"): _SHARE,
     (RuleType.CUSTOM, "threshold"): _SHARE,
     (RuleType.TOOL_ARGUMENTS, "tool"): _TEXT,
