@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentnet.policy.v1 import attachment_pb2, bundle_pb2, monitor_pb2, violation_pb2
+from agentnet.policy.v1 import access_service_pb2, attachment_pb2, bundle_pb2, monitor_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
 from services.policy.judging import Question
 from services.policy.library import EVERYONE
@@ -227,6 +227,10 @@ def _tenant(name: str, enforced: Enforced, reported: float) -> pb.TenantBundles:
         attachments=[_attachment(one) for one, _ in attached],
         attached=[bundle(one) for one in more.values()],
         reported=1.0 if name in enforced.trying else reported,
+        tool_permissions=[
+            access_service_pb2.ToolPermission(tool=one.tool, roles=one.roles, agents=one.agents)
+            for one in enforced.permissions.get(name, ())
+        ],
     )
 
 

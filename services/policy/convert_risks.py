@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentnet.policy.v1 import access_service_pb2 as access_pb
 from agentnet.policy.v1 import risk_service_pb2 as pb
-from services.policy.access import TOOL_ROLES, ToolPermission
+from services.policy.access import TOOL_ROLES
 from services.policy.audit import HOT, AuditFilter, Integrity
 from services.policy.audit_entry import AuditEntry
 from services.policy.compliance import Evidence
@@ -20,6 +20,7 @@ from services.policy.risks import ACTIONS, CALLBACK, DAY, REGISTER, Enforced, En
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import Page, next_page_token, page, paged
+from shared.tool_permissions import ToolPermission
 
 
 def happened(request: pb.RecordRiskEventRequest) -> dict[str, Any]:

@@ -171,7 +171,10 @@ class Library:
 
     def with_default(self, enforced: Enforced) -> Enforced:
         """With the built-in bundle for every tenant that has none of its own, also where something is attached."""
-        default = {tenant: [self._default] for tenant in (*enforced.attached, *enforced.trying, EVERYONE)}
+        default = {
+            tenant: [self._default]
+            for tenant in (*enforced.attached, *enforced.trying, *enforced.permissions, EVERYONE)
+        }
         return replace(enforced, tenants={**default, **enforced.tenants})
 
     async def _refuse_too_much(self, tenant: str, more: StoredBundle, *, agent: str = "") -> None:

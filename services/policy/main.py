@@ -101,7 +101,7 @@ def main() -> None:
             clock=clock, heartbeat=settings.heartbeat, reported=settings.reported_decisions,
         )  # fmt: skip
         risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
-        access = AccessService(Access(tables, audit), store, clock)
+        access = AccessService(Access(store, audit), store, clock)
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)

@@ -148,7 +148,7 @@ class PolicyParts:
             clock=self.clock, heartbeat=timedelta(seconds=10), reported=self.reported,
         )  # fmt: skip
         risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
-        access = AccessService(Access(self.risks, self.audit), self.store, self.clock)
+        access = AccessService(Access(self.store, self.audit), self.store, self.clock)
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)

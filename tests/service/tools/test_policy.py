@@ -68,6 +68,32 @@ class TestRules:
         assert (await call(stub, keys, "Apollo", amount=1)).finished.result.string_value == "done"
 
 
+class TestPermissions:
+    """Who may call a tool, as policy publishes it for the tenant."""
+
+    @pytest.fixture
+    async def policy(self) -> ArgumentPolicy:
+        permissions = [{"tool": "add*", "agents": ["Midas"]}, {"tool": "other", "roles": ["viewer"]}]
+        return ArgumentPolicy(await enforcing(Held.of, tenant="acme", permissions=permissions), strict=True)
+
+    async def test_others_are_refused_and_told_why(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        error = await refusal(call(stub, keys, "Athena"))
+        assert said(error) == (Code.PERMISSION_DENIED, "TOOL_NOT_ALLOWED")
+        assert error.message == "add* is not for the agent Athena"
+        assert (await call(stub, keys, "Midas")).finished.result.string_value == "done"
+
+    async def test_roles_narrow_and_tools_of_other_names_stay_open(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO.replace("adder", "other"), name="other", allowed_agents=["*"]))
+        await register(stub, keys, tool(ECHO.replace("adder", "free"), name="free", allowed_agents=["*"]))
+        for name, allowed in (("other", False), ("free", True)):
+            made = stub.InvokeTool(invocation(name, {}, agent="Midas"), metadata=keys.metadata())
+            if allowed:
+                assert (await made).finished.result.string_value == "done"
+            else:
+                assert (await refusal(made)).message == "other is for viewer only"
+
+
 class TestNoPolicyYet:
     @pytest.fixture
     def policy(self) -> ArgumentPolicy:
