@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from services.policy.errors import BundleInvalid
 from services.policy.params import Flaw
@@ -63,7 +64,7 @@ def read(document: str, *, flaw_of: Callable[[Rule], Flaw | None] = lambda _: No
         parsed = DocumentEntry.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _invalid(first["msg"].removeprefix("Value error, "), lines, first["loc"]) from None
+        raise _invalid(_said(first), lines, first["loc"]) from None
     rules = _rules(parsed, lines)
     for place, rule in enumerate(rules):
         if flaw := flaw_of(rule):
@@ -75,6 +76,15 @@ def read(document: str, *, flaw_of: Callable[[Rule], Flaw | None] = lambda _: No
         agents=_agents(parsed, lines),
         embedding_sets={name: tuple(texts) for name, texts in parsed.embedding_sets.items()},
     )
+
+
+def _said(fault: ErrorDetails) -> str:
+    """What is wrong, without names of our classes."""
+    if fault["type"] == "extra_forbidden":
+        return f"{fault['loc'][-1]} is not known here"
+    if fault["type"] in ("model_type", "dict_type"):
+        return "there is a mapping expected here"
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def _tree(document: str) -> tuple[yaml.Node | None, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.tools import policy as module
-from services.tools.errors import PolicyUnavailable
+from services.tools.errors import PolicyUnavailable, ToolNotAllowed
 from services.tools.policy import ArgumentPolicy, Held
 from shared.monitors.arguments import Call
 from shared.monitors.decisions import Decided
@@ -92,6 +92,16 @@ class TestPermissions:
                 assert (await made).finished.result.string_value == "done"
             else:
                 assert (await refusal(made)).message == "other is for viewer only"
+
+
+async def test_a_permission_of_policy_s_holds_for_its_tenant_and_every_version_of_an_agent() -> None:
+    permissions = [{"tool": "pay*", "roles": ["agent"], "agents": ["Midas"]}]
+    policy = ArgumentPolicy(await enforcing(Held.of, tenant="acme", permissions=permissions), strict=True)
+    policy.permit("acme", "pay_bill", agent="Midas@2.0.0", roles=frozenset({"agent"}))
+    policy.permit("globex", "pay_bill", agent="Athena", roles=frozenset({"agent"}))
+    for agent, role in (("Athena", "agent"), ("Midas", "admin"), ("", "agent")):
+        with pytest.raises(ToolNotAllowed):
+            policy.permit("acme", "pay_bill", agent=agent, roles=frozenset({role}))
 
 
 class TestNoPolicyYet:

@@ -66,6 +66,17 @@ def test_a_fault_is_named_by_line_and_path(document: str, line: int, path: str) 
     assert (raised.value.facts["line"], raised.value.facts["path"]) == (str(line), path)
 
 
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [("hello", "line 1: there is a mapping expected here"), ("rules: [{name: a, type: keyword, severity: minor, keywords: [x], colour: red}]", "line 1: colour is not known here"),
+     ("rules: [{name: a, type: keyword, severity: minor, keywords: [x]}]\nprofiles: 3", "line 2: there is a mapping expected here")],
+)  # fmt: skip
+def test_a_fault_of_form_is_told_in_words_of_the_document(document: str, says: str) -> None:
+    with pytest.raises(BundleInvalid) as raised:
+        parse(document)
+    assert raised.value.message == says
+
+
 def test_patterns_that_are_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "_MAX_STATES", 500)
     rules = "".join(f"  - {{name: r{n}, type: regex, severity: minor, pattern: 'a{{100}}x{n}'}}\n" for n in range(8))
