@@ -215,7 +215,7 @@ class Enforcement:
         """What rules say of a prompt. Raises PolicyUnavailable."""
         monitors, tally = [StreamMonitor(held.prompt, Target.PROMPT) for _ in texts], Tally()
         rulings = [monitor.finish(text) for monitor, text in zip(monitors, texts, strict=True)]
-        left = [ruling.text for ruling in rulings]
+        left = [await self._masked(held, payer, *pair) for pair in zip(texts, rulings, strict=True)]
         if held.prompt_sentences and not any(ruling.blocked for ruling in rulings):
             slow = SentenceRules(self._policy, payer, held.prompt_sentences, Target.PROMPT, override)
             outcomes = [await slow.judge(text) if text else Outcome(text) for text in left]
@@ -230,6 +230,18 @@ class Enforcement:
         refusals = [blocked(ruling, "the prompt") for ruling in rulings if ruling.blocked]
         verdicts = [verdict for ruling in rulings for verdict in ruling.verdicts]
         return JudgedPrompt(left, verdicts, refusals[0] if refusals else None, monitors, tally)
+
+    async def _masked(self, held: Held, payer: Payer, text: str, ruling: Ruling) -> str:
+        """What rules leave of a text, with pseudonyms where a rule wants them; with its marks where policy is away."""
+        kinds = sorted({one.kind for one in ruling.verdicts if _pseudonymous(one)})
+        if ruling.blocked or not kinds:
+            return ruling.text
+        try:
+            masked = await self._policy.pseudonymized(payer, text, kinds)
+        except MeshError as error:
+            log.warning("pseudonyms.not_made", generation_id=payer.generation_id, error=error.message)
+            return ruling.text
+        return StreamMonitor(held.prompt, Target.PROMPT).finish(masked).text
 
     def guard(self, held: Held, payer: Payer, *, override: str = "", sources: Sequence[str] = ()) -> Guard:
         """Fresh monitors for one generation; `sources` are what its answer may draw on."""
@@ -255,6 +267,10 @@ class Enforcement:
     def revision(self) -> int:
         """Which policy is enforced: another one may judge the same answer otherwise."""
         return self._enforced.revision
+
+
+def _pseudonymous(verdict: Verdict) -> bool:
+    return verdict.action is Action.REDACT and verdict.rule.params.get("pseudonyms") is True
 
 
 def _watches(rule: Rule) -> bool:

@@ -162,6 +162,9 @@ class PolicyPeer(Protocol):
         OVERRIDE_EXPIRED. Counts and audits the use.
         """
 
+    async def pseudonymized(self, payer: Payer, text: str, kinds: Sequence[str]) -> str:
+        """The text with pseudonyms in the place of personal data of these kinds, which policy keeps."""
+
     async def check(
         self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""
     ) -> Outcome:

@@ -15,6 +15,8 @@ import jwt
 from agentnet.policy.v1 import bundle_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as policy
 from agentnet.policy.v1 import policy_service_pb2_grpc as policy_rpc
+from agentnet.policy.v1 import privacy_service_pb2 as privacy
+from agentnet.policy.v1 import privacy_service_pb2_grpc as privacy_rpc
 from agentnet.policy.v1 import risk_service_pb2 as risks
 from agentnet.policy.v1 import risk_service_pb2_grpc as risks_rpc
 from services.inference.peers import Measure, Payer
@@ -28,10 +30,12 @@ from shared.rpc.status import from_rpc
 SERVICES: Final = (
     "agentnet.policy.v1.PolicyService",
     "agentnet.policy.v1.RiskService",
+    "agentnet.policy.v1.PrivacyService",
 )
 _MEASURES: Final = 500
 _TTL: Final = timedelta(minutes=5)
 _REMEMBERED: Final = 1024
+_SOON: Final = 5.0  # seconds; there are marks in the place of pseudonyms then
 _SENTENCE_SECONDS: Final = 95.0  # a rule may ask a model that was never asked; what takes long is policy's to cut
 MESH: Final = Principal("mesh", "inference", frozenset({"operator"}), CredentialKind.SERVICE)
 _SEVERITIES: Final = {
@@ -76,6 +80,7 @@ class GrpcPolicy(OnBehalf):
     def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
         super().__init__(signer)
         self._stub = policy_rpc.PolicyServiceStub(channel)
+        self._privacy = privacy_rpc.PrivacyServiceStub(channel)
         self._risks = risks_rpc.RiskServiceStub(channel)
 
     async def bundle(self, payer: Payer, name: str) -> Bundle:
@@ -94,6 +99,13 @@ class GrpcPolicy(OnBehalf):
         await called(self._stub.Check(request, metadata=self.metadata(payer.principal)))
         # Policy found the token good; what it excuses stands in it.
         return frozenset(jwt.decode(token, options={"verify_signature": False})["rules"])
+
+    async def pseudonymized(self, payer: Payer, text: str, kinds: Sequence[str]) -> str:
+        request = privacy.PseudonymizeRequest(text=text, kinds=kinds)
+        answer = await called(
+            self._privacy.Pseudonymize(request, metadata=self.metadata(payer.principal), timeout=_SOON)
+        )
+        return str(answer.text)
 
     async def check(
         self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final, Protocol
 
 from services.policy.audit import AuditLog
+from shared.tool_permissions import ToolPermission, refused
 
 _READS: Final = frozenset(
     {"agents.read", "sessions.read", "policies.read", "tools.read", "cost.read", "memory.read", "models.read"}
@@ -27,15 +27,6 @@ PLATFORM: Final = {
 }
 TOOL_ROLES: Final = frozenset({"viewer", "agent", "admin", "batch_processor"})
 _CALLING: Final = frozenset({"agent", "admin"})
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPermission:
-    """Who may call the tools a pattern names. Empty means no further limit."""
-
-    tool: str
-    roles: tuple[str, ...] = ()
-    agents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +62,8 @@ def on_tool(
     calling = [role for role in roles if role in _CALLING or (role == "batch_processor" and idempotent)]
     if not calling:
         return Decided(allowed=False, rationale=f"none of the roles {', '.join(sorted(roles)) or '(none)'} may call it")
-    for permission in permissions:
-        if not fnmatchcase(tool, permission.tool):
-            continue
-        if permission.roles and not set(calling) & set(permission.roles):
-            return Decided(allowed=False, rationale=f"{permission.tool} is for {', '.join(permission.roles)} only")
-        if permission.agents and agent not in permission.agents:
-            return Decided(allowed=False, rationale=f"{permission.tool} is not for the agent {agent or '(none)'}")
+    if why := refused(permissions, tool, roles=calling, agent=agent):
+        return Decided(allowed=False, rationale=why)
     return Decided(allowed=True, rationale=f"the role {calling[0]} may call {tool}")
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentnet.policy.v1 import attachment_pb2, bundle_pb2, monitor_pb2, violation_pb2
+from agentnet.policy.v1 import access_service_pb2, attachment_pb2, bundle_pb2, monitor_pb2, violation_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
 from services.policy.judging import Question
 from services.policy.library import EVERYONE
@@ -28,6 +28,7 @@ _AGENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}|\*")
 _LABEL: Final = re.compile(r"[a-z0-9-]{1,32}")
 _MAX_DOCUMENT: Final = 1024 * 1024
 _MAX_TEXT: Final = 1_048_576
+_MAX_SNAPSHOT: Final = 4 * 1024 * 1024
 _MAX_SOURCES: Final = 64
 _MAX_VIOLATIONS: Final = 100
 _SEVERITIES: Final = {
@@ -196,14 +197,24 @@ def violations_response(found: Sequence[Violation], asked: Listing) -> pb.ListVi
 
 def snapshot(
     enforced: Enforced | None, *, seen_by: str | None, reported: float, now: datetime
-) -> pb.WatchBundlesResponse:
-    """What one watcher may see: everything for a service of the mesh, a tenant's own and the default for others."""
+) -> Iterator[pb.WatchBundlesResponse]:
+    """What one watcher may see: everything for a service of the mesh, a tenant's own and the default for others; in as
+    many messages as keep each small enough to be sent.
+    """
     if enforced is None:
-        return pb.WatchBundlesResponse(heartbeat=True, time=_time(now))
-    shown = [name for name in enforced.tenants if seen_by in (None, name) or name == EVERYONE]
-    return pb.WatchBundlesResponse(
-        revision=enforced.revision, time=_time(now), tenants=[_tenant(name, enforced, reported) for name in shown]
-    )
+        yield pb.WatchBundlesResponse(heartbeat=True, time=_time(now))
+        return
+    sent = pb.WatchBundlesResponse(revision=enforced.revision, time=_time(now))
+    for name in enforced.tenants:
+        if seen_by not in (None, name) and name != EVERYONE:
+            continue
+        told = _tenant(name, enforced, reported)
+        if sent.tenants and sent.ByteSize() + told.ByteSize() > _MAX_SNAPSHOT:
+            sent.continued = True
+            yield sent
+            sent = pb.WatchBundlesResponse(revision=enforced.revision, time=_time(now))
+        sent.tenants.append(told)
+    yield sent
 
 
 def _tenant(name: str, enforced: Enforced, reported: float) -> pb.TenantBundles:
@@ -216,6 +227,10 @@ def _tenant(name: str, enforced: Enforced, reported: float) -> pb.TenantBundles:
         attachments=[_attachment(one) for one, _ in attached],
         attached=[bundle(one) for one in more.values()],
         reported=1.0 if name in enforced.trying else reported,
+        tool_permissions=[
+            access_service_pb2.ToolPermission(tool=one.tool, roles=one.roles, agents=one.agents)
+            for one in enforced.permissions.get(name, ())
+        ],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentnet.policy.v1 import access_service_pb2 as access_pb
 from agentnet.policy.v1 import risk_service_pb2 as pb
-from services.policy.access import TOOL_ROLES, ToolPermission
+from services.policy.access import TOOL_ROLES
 from services.policy.audit import HOT, AuditFilter, Integrity
 from services.policy.audit_entry import AuditEntry
 from services.policy.compliance import Evidence
@@ -19,11 +20,12 @@ from services.policy.risks import ACTIONS, CALLBACK, DAY, REGISTER, Enforced, En
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import Page, next_page_token, page, paged
+from shared.tool_permissions import ToolPermission
 
 
 def happened(request: pb.RecordRiskEventRequest) -> dict[str, Any]:
-    if request.value < 0:
-        raise InvalidArgument("value must not be negative", field="value")
+    if not 0 <= request.value < math.inf:
+        raise InvalidArgument("value must be a finite number, 0 or more", field="value")
     return {
         "risk": fields.required(request.risk, "risk", limit=64),
         "value": request.value or 1.0,
@@ -40,8 +42,8 @@ def rule(request: pb.SetEnforcementRuleRequest) -> EnforcementRule:
         raise InvalidArgument(f"rule.action is {', '.join(ACTIONS)} or callback:<name>", field="rule.action")
     if given.target not in set(TargetKind):
         raise InvalidArgument(f"rule.target is {', '.join(TargetKind)}", field="rule.target")
-    if given.threshold <= 0:
-        raise InvalidArgument("rule.threshold must be above 0", field="rule.threshold")
+    if not 0 < given.threshold < math.inf:
+        raise InvalidArgument("rule.threshold must be a finite number above 0", field="rule.threshold")
     window = _span(given.window, "rule.window")
     return EnforcementRule(
         name=fields.identifier(given.name, "rule.name"),

@@ -70,6 +70,7 @@ def simulated(found: Simulation) -> pb.SimulateBundleResponse:
         recall=found.recall,
         labelled=found.labelled,
         examples=found.examples,
+        left_out=found.left_out,
     )
 
 

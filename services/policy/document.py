@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from services.policy.errors import BundleInvalid
+from services.policy.params import Flaw
 from services.policy.plain_yaml import PlainLoader, paired
 from services.policy.schema import DocumentEntry
 from shared.monitors.ambiguity import refuse_ambiguous
@@ -22,10 +24,12 @@ from shared.monitors.rules import Mode, Profile, Rule, RuleType
 from shared.monitors.stream import compile_pattern
 
 Path = tuple[str | int, ...]
+
 _MAX_DEPTH = 16
 _NO_YAML = "the document is not YAML or JSON"
 _PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:str")  # the marks of quoted texts among them
 _MAX_STATES = 100_000
+_MAX_RESOLVED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,9 @@ def parse(document: str) -> tuple[Rule, ...]:
     return read(document).rules
 
 
-def read(document: str, *, has_model: Callable[[str], bool] | None = None) -> Document:
-    """All the document says. Raises BundleInvalid with the line and the path of the first fault; where `has_model` is
-    given, that there is no such classifier is one.
+def read(document: str, *, flaw_of: Callable[[Rule], Flaw | None] = lambda _: None) -> Document:
+    """All the document says. Raises BundleInvalid with the line and the path of the first fault, and what `flaw_of`
+    finds in a rule is one: documents that were taken once are read again without it.
     """
     tree, value = _tree(document)
     lines: dict[Path, int] = _lines(tree) if tree else {(): 1}
@@ -60,12 +64,11 @@ def read(document: str, *, has_model: Callable[[str], bool] | None = None) -> Do
         parsed = DocumentEntry.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _invalid(first["msg"].removeprefix("Value error, "), lines, first["loc"]) from None
+        raise _invalid(_said(first), lines, first["loc"]) from None
     rules = _rules(parsed, lines)
     for place, rule in enumerate(rules):
-        if rule.type is RuleType.ONNX_CLASSIFIER and has_model and not has_model(str(rule.params["model"])):
-            problem = f"there is no classifier {rule.params['model']} where policy runs"
-            raise _invalid(problem, lines, ("rules", place, "params", "model"))
+        if flaw := flaw_of(rule):
+            raise _invalid(flaw.problem, lines, ("rules", place, "params", flaw.param))
     return Document(
         rules=rules,
         mode=parsed.mode,
@@ -73,6 +76,15 @@ def read(document: str, *, has_model: Callable[[str], bool] | None = None) -> Do
         agents=_agents(parsed, lines),
         embedding_sets={name: tuple(texts) for name, texts in parsed.embedding_sets.items()},
     )
+
+
+def _said(fault: ErrorDetails) -> str:
+    """What is wrong, without names of our classes."""
+    if fault["type"] == "extra_forbidden":
+        return f"{fault['loc'][-1]} is not known here"
+    if fault["type"] in ("model_type", "dict_type"):
+        return "there is a mapping expected here"
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def _tree(document: str) -> tuple[yaml.Node | None, Any]:
@@ -139,22 +151,31 @@ def _profiles(parsed: DocumentEntry, lines: dict[Path, int], rules: set[str]) ->
             raise _invalid(f"the profile {name} names the rule {unknown}, which is not here", lines, ("profiles", name))
         for unknown in sorted(set(entry.extends) - set(parsed.profiles)):
             raise _invalid(f"the profile {name} extends {unknown}, which is not here", lines, ("profiles", name))
+    known: dict[str, tuple[str, ...]] = {}
+    for name in sorted(parsed.profiles):
+        _resolve(name, parsed, lines, known)
     return tuple(
-        Profile(name, _resolved(parsed, lines, (name,)), tuple(entry.extends), entry.mode)
-        for name, entry in sorted(parsed.profiles.items())
+        Profile(name, known[name], tuple(entry.extends), entry.mode) for name, entry in sorted(parsed.profiles.items())
     )
 
 
-def _resolved(parsed: DocumentEntry, lines: dict[Path, int], path: tuple[str, ...]) -> tuple[str, ...]:
-    """The profile's rules, those of what it extends first. Raises BundleInvalid on a cycle."""
-    entry = parsed.profiles[path[-1]]
-    found: dict[str, None] = {}
-    for base in entry.extends:
-        if base in path:
-            cycle = " -> ".join((*path, base))
+def _resolve(name: str, parsed: DocumentEntry, lines: dict[Path, int], known: dict[str, tuple[str, ...]]) -> None:
+    """Makes known the profile's rules, those of what it extends first. Raises BundleInvalid on a cycle."""
+    path = [name]
+    while path:
+        entry = parsed.profiles[path[-1]]
+        base = next((one for one in entry.extends if one not in known), None)
+        if base is None:
+            rules = [rule for one in dict.fromkeys(entry.extends) for rule in known[one]]
+            known[path.pop()] = tuple(dict.fromkeys([*rules, *entry.rules]))
+            if sum(map(len, known.values())) > _MAX_RESOLVED:
+                problem = f"the profiles up to here add up to more than {_MAX_RESOLVED} rules"
+                raise _invalid(problem, lines, ("profiles", name))
+        elif base in path:
+            cycle = " -> ".join((*path[path.index(base) :], base))
             raise _invalid(f"profiles extend each other in a cycle: {cycle}", lines, ("profiles", path[-1]))
-        found |= dict.fromkeys(_resolved(parsed, lines, (*path, base)))
-    return tuple(found | dict.fromkeys(entry.rules))
+        else:
+            path.append(base)
 
 
 def _agents(parsed: DocumentEntry, lines: dict[Path, int]) -> dict[str, str]:

@@ -110,7 +110,8 @@ class Judge:
         await self._simulator.keep(tenant, [(decision, given)])
         shadows = await self._library.labelled(tenant, "shadow")
         if shadows:
-            tried = await self._under(shadows, tenant, question, frozenset())
+            trying = [bundle.for_agent(question.agent) for bundle in shadows]
+            tried = await self._under(trying, tenant, question, frozenset())
             await self._library.record(tenant, _shadows(decision, tried))
 
     async def reported(self, tenant: str, decisions: Sequence[tuple[Decision, Input]]) -> int:

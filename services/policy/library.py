@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from services.policy.document import Document, read
 from services.policy.errors import BundleNotFound, BundleVersionExists
+from services.policy.params import flaw_of
 from services.policy.signing import BundleSigner
 from services.policy.store import Attachment, Enforced, PolicyStore, StoredBundle, Violation, ViolationFilter
 from shared.clock import Clock
@@ -19,7 +21,9 @@ from shared.paging import Page
 from shared.telemetry import meter
 
 EVERYONE: Final = "*"
+PRODUCTION: Final = "production"
 _FIRST_VERSION: Final = "1.0.0"
+_IN_FORCE: Final = 4 * 1024 * 1024  # characters, of one tenant
 _violations = meter.create_counter("violations_total", description="by severity and rule_name")
 
 
@@ -34,7 +38,7 @@ class Library:
         clock: Clock,
         poll: timedelta,
         signer: BundleSigner | None,
-        has_model: Callable[[str], bool] | None = None,
+        has_model: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -46,8 +50,8 @@ class Library:
         self._enforced = Enforced(0, {})
 
     async def read(self, document: str) -> Document:
-        """What a document says. Raises BundleInvalid, also for a classifier that is not there."""
-        return await asyncio.to_thread(read, document, has_model=self._has_model)
+        """What a new document says. Raises BundleInvalid, also for what its rules name and is not here."""
+        return await asyncio.to_thread(read, document, flaw_of=partial(flaw_of, has_model=self._has_model))
 
     async def add(
         self, tenant: str, *, name: str, version: str, document: str, labels: tuple[str, ...]
@@ -65,6 +69,8 @@ class Library:
             labels=labels,
         )
         bundle = self._signed(tenant, made)
+        if PRODUCTION in labels:
+            await self._refuse_too_much(tenant, bundle)
         if not await self._store.add(tenant, bundle):
             raise BundleVersionExists(f"{name}@{bundle.version} exists; versions never change", bundle=name)
         return bundle
@@ -90,6 +96,8 @@ class Library:
     async def label(self, tenant: str, name: str, version: str, *, label: str, remove: bool) -> StoredBundle:
         """Moves a label. Raises BundleNotFound."""
         found = await self.find(tenant, name, version)
+        if label == PRODUCTION and not remove:
+            await self._refuse_too_much(tenant, found)
         if not await self._store.label(tenant, name, found.version, label=label, remove=remove):
             raise BundleNotFound(f"{name}@{found.version} is built in; make a bundle of your own to label", bundle=name)
         return await self.find(tenant, name, found.version)
@@ -102,6 +110,7 @@ class Library:
         found = await self.find(tenant, attachment.name, attachment.version)
         if attachment.profile and attachment.profile not in {one.name for one in found.content.profiles}:
             raise InvalidArgument(f"{found.label} has no profile {attachment.profile}", field="profile")
+        await self._refuse_too_much(tenant, found, agent=attachment.agent)
         if not await self._store.attach(tenant, replace(attachment, version=found.version)):
             raise BundleNotFound(f"{found.label} is built in; make a bundle of your own", bundle=found.name)
         return await self._store.attachments(tenant)
@@ -162,8 +171,23 @@ class Library:
 
     def with_default(self, enforced: Enforced) -> Enforced:
         """With the built-in bundle for every tenant that has none of its own, also where something is attached."""
-        default = {tenant: [self._default] for tenant in (*enforced.attached, *enforced.trying, EVERYONE)}
+        default = {
+            tenant: [self._default]
+            for tenant in (*enforced.attached, *enforced.trying, *enforced.permissions, EVERYONE)
+        }
         return replace(enforced, tenants={**default, **enforced.tenants})
+
+    async def _refuse_too_much(self, tenant: str, more: StoredBundle, *, agent: str = "") -> None:
+        """Every enforcement point holds what is in force for every tenant. Raises InvalidArgument."""
+        enforced = await self._store.enforced(tenant)
+        common = [one for one in enforced.tenants.get(tenant, ()) if agent or one.name != more.name]
+        attached = [
+            stored for one, stored in enforced.attached.get(tenant, ()) if (one.agent, one.name) != (agent, more.name)
+        ]
+        sizes = {one.label: len(one.document) for one in (*common, *attached, more)}
+        if sum(sizes.values()) > _IN_FORCE:
+            message = f"with {more.label} the documents in force would have more than {_IN_FORCE} characters"
+            raise InvalidArgument(f"{message}; take a label or an attachment off first", field="name")
 
     def _signed(self, tenant: str, bundle: StoredBundle) -> StoredBundle:
         if self._signer is None:

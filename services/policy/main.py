@@ -82,7 +82,9 @@ def main() -> None:
         archive = (
             None if settings.audit_archive == "postgres" else objects(settings.audit_archive, what="the audit archive")
         )
-        audit = AuditLog(governance, clock, seal_keys(vault, settings.audit_key_file), archive)
+        audit = AuditLog(
+            governance, clock, seal_keys(vault, settings.audit_key_file), archive, hot=settings.audit_archive_after
+        )  # fmt: skip
         overrides = Overrides(
             governance, audit, signer.key, rule_names=library.rule_names, clock=clock, ids=ids
         )  # fmt: skip
@@ -99,7 +101,7 @@ def main() -> None:
             clock=clock, heartbeat=settings.heartbeat, reported=settings.reported_decisions,
         )  # fmt: skip
         risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
-        access = AccessService(Access(tables, audit), store, clock)
+        access = AccessService(Access(store, audit), store, clock)
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)

@@ -74,3 +74,10 @@ where ($1::text = '' or session_id = $1) and ($2::text = '' or severity = $2) an
   and ($6::timestamptz is null or (created_at, id) > ($6, $7))
 order by created_at, id
 limit $8;
+
+-- name: set_permission
+insert into tool_permission (tenant_id, tool, roles, agents) values ($1, $2, $3, $4)
+on conflict (tenant_id, tool) do update set roles = excluded.roles, agents = excluded.agents;
+
+-- name: permissions
+select * from tool_permission order by tenant_id, tool;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ DAY: Final = timedelta(hours=24)
 BLOCK, THROTTLE, ALERT, DOWNGRADE = "block", "throttle", "alert", "downgrade"
 ACTIONS: Final = (BLOCK, THROTTLE, ALERT, DOWNGRADE)
 CALLBACK: Final = "callback:"
+_CALLBACK_TIME: Final = timedelta(seconds=5)
 
 
 class TargetKind(StrEnum):
@@ -244,8 +246,20 @@ class Risks:
                 tenant, Mitigation(self._ids.new("mit"), rule.risk, text, "policy", event.created_at)
             )
         if rule.action.startswith(CALLBACK):
-            await self._callbacks[rule.action.removeprefix(CALLBACK)](tenant, action)
+            await self._call_back(tenant, action)
         return action
+
+    async def _call_back(self, tenant: str, action: Enforced) -> None:
+        """A callback that fails or takes too long stops neither the event nor other rules, and is in the trail."""
+        try:
+            async with asyncio.timeout(_CALLBACK_TIME.total_seconds()):
+                await self._callbacks[action.action.removeprefix(CALLBACK)](tenant, action)
+        except Exception as error:  # noqa: BLE001 - somebody else's code
+            what = type(error).__name__
+            log.error("callback.fault", callback=action.action, rule=action.rule, tenant=tenant, error=what)
+            await self._audit.record(
+                tenant, "policy", "enforcement.callback_failed", action.target, rule=action.rule, error=what
+            )
 
 
 def _known(risk: str) -> None:

@@ -48,10 +48,3 @@ select * from enforcement_action
 where ($1::timestamptz is null or expires_at > $1) and ($2::text = '' or target = $2)
 order by created_at desc, id desc
 limit 10000;
-
--- name: set_permission
-insert into tool_permission (tenant_id, tool, roles, agents) values ($1, $2, $3, $4)
-on conflict (tenant_id, tool) do update set roles = excluded.roles, agents = excluded.agents;
-
--- name: permissions
-select * from tool_permission order by tool;

@@ -1,4 +1,4 @@
-"""The honest fake of risks and tool permissions."""
+"""The honest fake of risks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from services.policy.access import ToolPermission
 from services.policy.risks import MITIGATIONS, Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
 
 
@@ -18,7 +17,6 @@ class MemoryRisks:
         self._mitigations: dict[str, list[Mitigation]] = {}
         self._rules: dict[tuple[str, str], EnforcementRule] = {}
         self._actions: dict[str, list[Enforced]] = {}
-        self._permissions: dict[tuple[str, str], ToolPermission] = {}
 
     async def add_event(self, tenant: str, event: RiskEvent) -> None:
         self._events.setdefault(tenant, []).append(event)
@@ -68,9 +66,3 @@ class MemoryRisks:
             if target in ("", one.target) and (active_at is None or one.expires_at > active_at)
         ]
         return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)
-
-    async def set_permission(self, tenant: str, permission: ToolPermission) -> None:
-        self._permissions[tenant, permission.tool] = permission
-
-    async def permissions(self, tenant: str) -> Sequence[ToolPermission]:
-        return [one for (owner, _), one in sorted(self._permissions.items()) if owner == tenant]

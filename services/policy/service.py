@@ -91,7 +91,8 @@ class PolicyService(rpc.PolicyServiceServicer):
         seen_by = None if caller.kind is CredentialKind.SERVICE else caller.tenant_id
         async for enforced in self._library.watch(request.after_revision, heartbeat=self._heartbeat):
             full = self._library.with_default(enforced) if enforced else None
-            yield convert.snapshot(full, seen_by=seen_by, reported=self._reported, now=self._clock.now())
+            for part in convert.snapshot(full, seen_by=seen_by, reported=self._reported, now=self._clock.now()):
+                yield part
 
     async def RecordViolations(self, request: pb.RecordViolationsRequest, context: Any) -> pb.RecordViolationsResponse:
         tenant, reported = current().tenant_id, convert.violations(request)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from services.policy.audit import HOT
 from shared.settings import MeshSettings, settings_for
 
 
@@ -28,6 +29,9 @@ class PolicySettings(MeshSettings):
         default=0.1, ge=0, le=1,
         description="share of sessions whose decisions enforcement points report; all of tenants with a shadow bundle",
     )  # fmt: skip
+    audit_archive_after: timedelta = Field(
+        default=HOT, ge=timedelta(seconds=1), description="entries of the audit trail this old are moved to the archive"
+    )
     archive_every: timedelta = Field(default=timedelta(hours=6), description="how often old audit entries are moved")
     audit_key_file: Path | None = Field(
         default=None, description="32 bytes or more that seal the audit trail; without it the service's own key does"

@@ -22,7 +22,7 @@ from shared.monitors.pipeline import (
     Outcome,
     StreamedGuardrail,
 )
-from shared.monitors.rules import Action, Bundle, Target
+from shared.monitors.rules import WHOLE, WINDOWED, Action, Bundle, Target
 
 EXAMPLES = 20
 _PURPOSE = "decision"
@@ -97,6 +97,7 @@ class Simulation:
     precision: float | None
     recall: float | None
     examples: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -137,7 +138,8 @@ class Simulator:
             given = Input(**json.loads(self._vault.open(tenant, _PURPOSE, decision.sealed)))
             tally.add(decision, given, await self.again([bundle], decision, given))
             await asyncio.sleep(0)  # a long simulation leaves the loop to others
-        return tally.result()
+        left_out = tuple(rule.name for rule in bundle.rules if rule.type in WINDOWED | WHOLE)
+        return replace(tally.result(), left_out=left_out)
 
     async def again(self, bundles: Sequence[Bundle], decision: Decision, given: Input) -> Outcome:
         """What the bundles would have made of it."""

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from services.policy.document import Document
 from shared.monitors.rules import Bundle, Rule, Severity
 from shared.paging import Page
+from shared.tool_permissions import ToolPermission
 
 EVERY_TENANT: Final = "*"
 
@@ -100,6 +101,8 @@ class Enforced:
     attached: Mapping[str, Sequence[tuple[Attachment, StoredBundle]]] = field(default_factory=dict)
     trying: frozenset[str] = frozenset()
     """Tenants with a bundle labelled "shadow"; only known of all at once."""
+    permissions: Mapping[str, Sequence[ToolPermission]] = field(default_factory=dict)
+    """Who may call the tools of tenants; only known of all at once."""
 
 
 class PolicyStore(Protocol):
@@ -131,6 +134,12 @@ class PolicyStore(Protocol):
 
     async def labelled(self, tenant: str, label: str) -> Sequence[StoredBundle]:
         """The tenant's bundles with a label, by name."""
+
+    async def set_permission(self, tenant: str, permission: ToolPermission) -> None:
+        """Stores one in the place of that tool."""
+
+    async def permissions(self, tenant: str) -> Sequence[ToolPermission]:
+        """All, by tool."""
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         """Stores those whose id is new; returns how many."""

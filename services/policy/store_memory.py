@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from services.policy.store import EVERY_TENANT, Attachment, Enforced, StoredBundle, Violation, ViolationFilter
 from shared.paging import Page
+from shared.tool_permissions import ToolPermission
 
 PRODUCTION = "production"
 
@@ -22,6 +23,7 @@ class MemoryPolicyStore:
         self._labels: dict[tuple[str, str, str], str] = {}
         self._violations: dict[tuple[str, str], Violation] = {}
         self._attachments: dict[tuple[str, str, str], Attachment] = {}
+        self._permissions: dict[tuple[str, str], ToolPermission] = {}
         self._revision = 1
         self._changed = asyncio.Condition()
 
@@ -92,7 +94,15 @@ class MemoryPolicyStore:
             stored = self._labelled((key[0], found.name, found.version))
             attached.setdefault(key[0], []).append((found, stored))
         trying = {owner for owner, _, label in self._labels if label == "shadow" and tenant == EVERY_TENANT}
-        return Enforced(self._revision, tenants, attached, frozenset(trying))
+        permissions = {owner: await self.permissions(owner) for owner, _ in self._permissions if tenant == EVERY_TENANT}
+        return Enforced(self._revision, tenants, attached, frozenset(trying), permissions)
+
+    async def set_permission(self, tenant: str, permission: ToolPermission) -> None:
+        self._permissions[tenant, permission.tool] = permission
+        await self._bump()
+
+    async def permissions(self, tenant: str) -> Sequence[ToolPermission]:
+        return [one for (owner, _), one in sorted(self._permissions.items()) if owner == tenant]
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         new = [violation for violation in violations if (tenant, violation.id) not in self._violations]

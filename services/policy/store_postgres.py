@@ -18,6 +18,7 @@ from shared.errors import Unavailable
 from shared.monitors.rules import Severity
 from shared.paging import Page
 from shared.postgres import Database, load_queries
+from shared.tool_permissions import ToolPermission
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _CHANNEL: Final = "policy_enforced"
@@ -117,7 +118,22 @@ class PostgresPolicyStore:
             for row in await connection.fetch(_SQL["attached"]):
                 attached.setdefault(row["tenant_id"], []).append((_attachment(row), _bundle(row)))
             trying = await connection.fetch(_SQL["trying"]) if tenant == EVERY_TENANT else ()
-        return Enforced(revision, tenants, attached, frozenset(row["tenant_id"] for row in trying))
+            rows = await connection.fetch(_SQL["permissions"]) if tenant == EVERY_TENANT else ()
+        permissions: dict[str, list[ToolPermission]] = {}
+        for row in rows:
+            permissions.setdefault(row["tenant_id"], []).append(_permission(row))
+        return Enforced(revision, tenants, attached, frozenset(row["tenant_id"] for row in trying), permissions)
+
+    async def set_permission(self, tenant: str, permission: ToolPermission) -> None:
+        async with self._database.tenant(tenant) as connection:
+            await connection.execute(
+                _SQL["set_permission"], tenant, permission.tool, list(permission.roles), list(permission.agents)
+            )
+            await connection.fetchval(_SQL["bump_revision"])
+
+    async def permissions(self, tenant: str) -> Sequence[ToolPermission]:
+        async with self._database.tenant(tenant) as connection:
+            return [_permission(row) for row in await connection.fetch(_SQL["permissions"])]
 
     async def record(self, tenant: str, violations: Sequence[Violation]) -> int:
         async with self._database.tenant(tenant) as connection:
@@ -167,6 +183,10 @@ def _bundle(row: Any) -> StoredBundle:
 
 def _attachment(row: Any) -> Attachment:
     return Attachment(row["agent_name"], row["name"], row["version"], row["profile"])
+
+
+def _permission(row: Any) -> ToolPermission:
+    return ToolPermission(row["tool"], tuple(row["roles"]), tuple(row["agents"]))
 
 
 def _violation(row: Any) -> Violation:

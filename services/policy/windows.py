@@ -121,7 +121,7 @@ class WindowedGuardrail:
             case RuleType.ONNX_CLASSIFIER:
                 return await self._rated(rule, sentence)
             case _:
-                found = await plugin.load(str(rule.params["plugin"]), rule.params).judge(sentence)
+                found = await plugin.judge(str(rule.params["plugin"]), rule.params, sentence)
                 least = float(str(rule.params.get("threshold", _THRESHOLD)))
                 return found if found and found.score >= least else None
 

@@ -26,7 +26,7 @@ from services.tools.errors import (
     ToolSchemaChanged,
 )
 from services.tools.executor import Executor, Work, check_isolation, reaches_out, repeatable
-from services.tools.permissions import ToolAuthorizer
+from services.tools.permissions import ToolAuthorizer, roles_of
 from services.tools.rates import Rates
 from services.tools.store import Effect, Invocation, Tool, ToolStore
 from services.tools.telling import Bus, NoBus, tell, telling
@@ -56,6 +56,9 @@ Quarantine = Callable[[Principal, Tool, str], Awaitable[object]]
 
 
 class Policy(Protocol):
+    def permit(self, tenant: str, tool: str, *, agent: str, roles: frozenset[str]) -> None:
+        """By who may call the tool at all. Raises ToolNotAllowed."""
+
     async def check(self, tenant: str, call: Call, *, override: str = "") -> None:
         """Raises PolicyBlocked, CallApprovalRequired, PolicyUnavailable, and policy's OVERRIDE_INVALID and
         OVERRIDE_EXPIRED.
@@ -121,6 +124,9 @@ class Flow:
         tool = request.tool
         _check_grant(caller, tool)
         permission = self._authorizer.authorize(caller, tool, agent=request.agent)
+        if self._policy:
+            roles = frozenset[str](roles_of(caller, request.agent))
+            self._policy.permit(caller.tenant_id, tool.name, agent=request.agent, roles=roles)
         lifecycle.check_callable(tool, agent=request.agent)
         self._threats.check((caller.tenant_id, tool.reference, caller.subject, request.agent))
         executor = self._executor(tool)
@@ -140,8 +146,8 @@ class Flow:
             )  # fmt: skip
         await _check_arguments(tool, request.arguments)
         if self._policy:
-            roles = tuple(sorted(caller.roles))
-            call = Call(tool.name, request.arguments, request.agent, roles, request.session_id)
+            held = tuple(sorted(caller.roles))
+            call = Call(tool.name, request.arguments, request.agent, held, request.session_id)
             await self._policy.check(caller.tenant_id, call, override=override)
 
     async def run(self, caller: Principal, request: Request, invocation_id: str, printed: Printed) -> Outcome:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from services.tools.errors import CallApprovalRequired, PolicyBlocked, PolicyUnavailable
+from services.tools.errors import CallApprovalRequired, PolicyBlocked, PolicyUnavailable, ToolNotAllowed
 from shared.monitors.arguments import Call, judge_arguments
 from shared.monitors.decisions import Decided, Note, named, unnoted
 from shared.monitors.enforced import Enforced
 from shared.monitors.rules import Action, Bundle, Target, Verdict
 from shared.monitors.stream import CompiledRules, compile_rules, judge
+from shared.tool_permissions import refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class ArgumentPolicy:
         self._overrides = overrides
         self._note = note
         self._strict = strict
+
+    def permit(self, tenant: str, tool: str, *, agent: str, roles: frozenset[str]) -> None:
+        """By who may call the tool at all, as policy was told. Raises ToolNotAllowed."""
+        if why := refused(self._enforced.permissions(tenant), tool, roles=roles, agent=agent):
+            raise ToolNotAllowed(why, agent=agent, tool=tool, roles=",".join(sorted(roles)))
 
     async def check(self, tenant: str, call: Call, *, override: str = "") -> None:
         """By what the call says and by conditions over its arguments, but for the rules that a token excuses. Raises

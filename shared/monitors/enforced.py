@@ -17,6 +17,7 @@ from shared.log import log
 from shared.monitors.rules import Bundle, Rule
 from shared.monitors.wire import EVERYONE, bundle, in_force
 from shared.rpc.status import from_rpc
+from shared.tool_permissions import ToolPermission
 
 NAME: Final = "agentnet.policy.v1.PolicyService"
 _TTL: Final = timedelta(minutes=5)
@@ -35,6 +36,7 @@ class Snapshot:
     tenants: Mapping[str, Sequence[Bundle]]
     chosen: Callable[[str, str], Sequence[Bundle]] | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
+    permissions: Mapping[str, Sequence[ToolPermission]] = field(default_factory=dict)
 
     def in_force(self, tenant: str, agent: str) -> Sequence[Bundle]:
         """What holds for an agent of a tenant; an empty name stands for calls without one."""
@@ -74,6 +76,10 @@ class Enforced(Generic[Held]):
         """Which share of the tenant's sessions policy wants to hear the decisions of, 0 to 1."""
         wanted = self._snapshot.reported if self._snapshot else {}
         return wanted.get(tenant, wanted.get(EVERYONE, 0.0))
+
+    def permissions(self, tenant: str) -> Sequence[ToolPermission]:
+        """Who may call the tenant's tools."""
+        return self._snapshot.permissions.get(tenant, ()) if self._snapshot else ()
 
     def held(self, tenant: str, agent: str) -> Held | None:
         """What holds for an agent, looked up once a snapshot: to hash a thousand rules takes longer than to judge by
@@ -116,17 +122,24 @@ def published(channel: grpc.aio.Channel, signer: Signer, service: str) -> Watch:
 
     async def watch(after: int) -> AsyncIterator[Snapshot]:
         metadata = ((identity.HEADER, signer.sign(caller, _TTL)),)
+        tenants: list[pb.TenantBundles] = []
         try:
             async for answer in stub.WatchBundles(pb.WatchBundlesRequest(after_revision=after), metadata=metadata):
-                if not answer.heartbeat:
-                    yield snapshot_of(answer)
+                tenants += answer.tenants
+                if not (answer.heartbeat or answer.continued):
+                    yield snapshot_of(answer.revision, tenants)
+                    tenants = []
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
 
     return watch
 
 
-def snapshot_of(answer: pb.WatchBundlesResponse) -> Snapshot:
-    tenants = {one.tenant_id: tuple(bundle(found) for found in one.bundles) for one in answer.tenants}
-    reported = {one.tenant_id: one.reported for one in answer.tenants}
-    return Snapshot(answer.revision, tenants, lambda tenant, agent: in_force(answer.tenants, tenant, agent), reported)
+def snapshot_of(revision: int, told: Sequence[pb.TenantBundles]) -> Snapshot:
+    tenants = {one.tenant_id: tuple(bundle(found) for found in one.bundles) for one in told}
+    reported = {one.tenant_id: one.reported for one in told}
+    permissions = {
+        one.tenant_id: [ToolPermission(it.tool, tuple(it.roles), tuple(it.agents)) for it in one.tool_permissions]
+        for one in told
+    }
+    return Snapshot(revision, tenants, lambda tenant, agent: in_force(told, tenant, agent), reported, permissions)

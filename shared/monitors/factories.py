@@ -1,7 +1,12 @@
-"""Guardrails ready made: the six every mesh needs, and sets of them for common needs."""
+"""Guardrails ready made: the six every mesh needs, and sets of them for common needs.
+
+`python -m shared.monitors.factories standard` writes a set as a document to upload.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from datetime import timedelta
 from typing import Final
 
@@ -71,6 +76,38 @@ def permissive_guardrails() -> Bundle:
     return Bundle("permissive", VERSION, standard.rules, mode=Mode.PERMISSIVE)
 
 
+SETS: Final = {
+    "minimal": minimal_guardrails,
+    "standard": standard_guardrails,
+    "strict": strict_guardrails,
+    "permissive": permissive_guardrails,
+}
+
+
+def document(bundle: Bundle) -> str:
+    """A bundle of these guardrails as JSON that can be uploaded."""
+    rules = [
+        {"name": rule.name, "type": rule.type, "severity": rule.severity}
+        | ({"action": rule.action} if rule.action else {})
+        | ({"params": dict(rule.params)} if rule.params else {})
+        for rule in bundle.rules
+    ]
+    return json.dumps({"mode": bundle.mode, "rules": rules}, indent=1)
+
+
+def main(names: list[str]) -> int:
+    """Writes the set that is named; 2 when there is none of that name."""
+    if len(names) == 1 and names[0] in SETS:
+        sys.stdout.write(f"{document(SETS[names[0]]())}\n")
+        return 0
+    sys.stderr.write(f"usage: python -m shared.monitors.factories {'|'.join(SETS)}\n")
+    return 2
+
+
 def _resource(name: str, resource: str, limit: float, action: Action) -> Rule:
     params = {"resource": resource, "limit": limit}
     return Rule(name, RuleType.RESOURCE, Severity.MAJOR, action=action, params=params)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,14 +5,17 @@ The entry point is a function that takes the rule's params and returns a Monitor
 
 from __future__ import annotations
 
+import json
 import re
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol
 
-from shared.errors import FailedPrecondition, Reason
+from shared.errors import FailedPrecondition, MeshError, Reason
+from shared.log import log
 
 GROUP: Final = "agentnet.monitors"
 _NEAR: Final = re.compile(r"[\s,]{1,3}")
@@ -38,24 +41,46 @@ class Monitor(Protocol):
 
 
 class PluginUnavailable(FailedPrecondition):
-    """The rule names a plug-in that is not installed or does not load. Install it where policy runs."""
+    """The rule names a plug-in that is not installed, does not load or fails. Install or mend it where policy runs."""
 
     reason = Reason.ERROR_REASON_PLUGIN_UNAVAILABLE
 
 
-def installed(name: str) -> bool:
-    """Whether this process has such a plug-in; it may still lack a package or refuse its params."""
-    return name in _plugins()
-
-
 def load(name: str, params: Mapping[str, Any]) -> Monitor:
-    """The plug-in's monitor with these params. Raises PluginUnavailable."""
+    """The plug-in's monitor with these params, made once in a process. Raises PluginUnavailable."""
+    return _monitor(name, json.dumps(dict(params), sort_keys=True))
+
+
+async def judge(name: str, params: Mapping[str, Any], sentence: str) -> Suspicion | None:
+    """What the plug-in says of a sentence. Raises PluginUnavailable whatever its code raises; the log says where, and
+    neither tells anything of the sentence.
+    """
+    monitor = load(name, params)
+    try:
+        found: object = await monitor.judge(sentence)
+    except MeshError:
+        raise
+    except Exception as error:  # noqa: BLE001 - somebody else's code
+        what = type(error).__name__
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        log.error("plugin.fault", plugin=name, error=what, file=frame.filename, line=frame.lineno)
+        raise PluginUnavailable(f"the monitor plug-in {name} failed: {what}", plugin=name) from None
+    if found is None or isinstance(found, Suspicion):
+        return found
+    what = type(found).__name__
+    raise PluginUnavailable(f"the monitor plug-in {name} gave a {what}, not a Suspicion or None", plugin=name)
+
+
+@lru_cache(maxsize=128)
+def _monitor(name: str, params: str) -> Monitor:
     factory = _factory(name)
     try:
-        monitor: Monitor = factory(dict(params))
+        monitor: Monitor = factory(json.loads(params))
     except ImportError as error:
         raise PluginUnavailable(f"the monitor plug-in {name} lacks a package: {error}", plugin=name) from None
-    except (TypeError, ValueError, KeyError) as error:
+    except KeyError as error:
+        raise PluginUnavailable(f"the monitor plug-in {name} misses {error} in its params", plugin=name) from None
+    except Exception as error:  # noqa: BLE001 - somebody else's code
         raise PluginUnavailable(f"the monitor plug-in {name} refuses its params: {error}", plugin=name) from None
     return monitor
 
@@ -72,7 +97,7 @@ def _factory(name: str) -> Any:
         raise PluginUnavailable(f"no monitor plug-in {name} is installed", plugin=name)
     try:
         return _plugins()[name].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - somebody else's code
         raise PluginUnavailable(f"the monitor plug-in {name} does not load: {error}", plugin=name) from None
 
 

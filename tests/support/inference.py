@@ -121,6 +121,7 @@ class ScriptedPolicy:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     orders: list[Measure] = field(default_factory=list)
     overrides: dict[str, frozenset[str]] = field(default_factory=dict)
+    pseudonyms: dict[str, tuple[str, str]] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
     checked: list[tuple[str, Target, tuple[str, ...]]] = field(default_factory=list)
 
@@ -139,6 +140,13 @@ class ScriptedPolicy:
         if token not in self.overrides:
             raise PermissionDenied("the override was taken back", reason=Reason.ERROR_REASON_OVERRIDE_INVALID)
         return self.overrides[token]
+
+    async def pseudonymized(self, payer: Payer, text: str, kinds: Sequence[str]) -> str:
+        if self.away:
+            raise Unavailable("policy is away")
+        for value, (kind, pseudonym) in self.pseudonyms.items():
+            text = text.replace(value, pseudonym) if kind in kinds else text
+        return text
 
     async def check(
         self, payer: Payer, text: str, target: Target, bundles: Sequence[Bundle], *, override: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -99,6 +100,7 @@ class PolicyParts:
     reported: float = 0.0
     warming: bool = False
     called_back: list[tuple[str, Enforced]] = field(default_factory=list)
+    trouble: Exception | str = ""
 
     @property
     def audit(self) -> AuditLog:
@@ -106,6 +108,10 @@ class PolicyParts:
         return AuditLog(self.governance, self.clock, seal_keys(Vault(key), None))
 
     async def _called_back(self, tenant: str, action: Enforced) -> None:
+        if isinstance(self.trouble, Exception):
+            raise self.trouble
+        if self.trouble:
+            await asyncio.Event().wait()
         self.called_back.append((tenant, action))
 
     async def register(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
@@ -142,7 +148,7 @@ class PolicyParts:
             clock=self.clock, heartbeat=timedelta(seconds=10), reported=self.reported,
         )  # fmt: skip
         risk_service_pb2_grpc.add_RiskServiceServicer_to_server(RiskService(risks), server)
-        access = AccessService(Access(self.risks, self.audit), self.store, self.clock)
+        access = AccessService(Access(self.store, self.audit), self.store, self.clock)
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
         override_service_pb2_grpc.add_OverrideServiceServicer_to_server(OverrideService(overrides), server)

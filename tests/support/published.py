@@ -20,16 +20,17 @@ async def enforcing(
     tenant: str = "*",
     attached: Sequence[dict[str, Any]] = (),
     agent: str = "*",
+    permissions: Sequence[dict[str, Any]] = (),
 ) -> Enforced[Held]:
-    """A bundle `default@1.0.0` of these rules in force, and one of `attached` for an agent."""
+    """A bundle `default@1.0.0` of these rules in force, one of `attached` for an agent, and who may call tools."""
     bundles = [{"name": "default", "version": "1.0.0", "rules": list(rules)}]
-    given: dict[str, Any] = {"tenantId": tenant, "bundles": bundles}
+    given: dict[str, Any] = {"tenantId": tenant, "bundles": bundles, "toolPermissions": list(permissions)}
     if attached:
         given["attached"] = [{"name": "own", "version": "2.0.0", "rules": list(attached)}]
         given["attachments"] = [{"bundle": "own@2.0.0", "agent": agent}]
 
     async def watch(_after: int) -> AsyncIterator[Snapshot]:
-        yield snapshot_of(json_format.ParseDict({"revision": 1, "tenants": [given]}, pb.WatchBundlesResponse()))
+        yield snapshot_of(1, [json_format.ParseDict(given, pb.TenantBundles())])
 
     enforced = Enforced(watch, hold)
     await enforced.follow()

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.policy.access import ToolPermission
 from services.policy.risks import Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
 from services.policy.risks_memory import MemoryRisks
 from services.policy.risks_postgres import PostgresRisks
@@ -71,16 +70,11 @@ async def test_one_action_holds_for_a_target_however_many_try_at_once(store: Sto
     assert [one.target for one in await store.actions(tenant, active_at=None, target="Apollo")] == ["Apollo"]
 
 
-async def test_mitigations_and_permissions_come_back_as_they_were(store: Store, tenant: str) -> None:
+async def test_mitigations_come_back_as_they_were(store: Store, tenant: str) -> None:
     made = Mitigation("mit_1", "memory_bloat", "pruned", "olga", NOON)
     await store.add_mitigation(tenant, made)
     assert list(await store.mitigations(tenant)) == [made]
-    permission = ToolPermission("db_*", ("agent",), ("Athena",))
-    await store.set_permission(tenant, replace(permission, agents=()))
-    await store.set_permission(tenant, permission)
-    assert list(await store.permissions(tenant)) == [permission]
     assert not await store.mitigations(f"{tenant}-other")
-    assert not await store.permissions(f"{tenant}-other")
 
 
 async def test_of_each_risk_the_newest_hundred_mitigations_are_told(store: Store, tenant: str) -> None:

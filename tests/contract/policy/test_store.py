@@ -12,6 +12,7 @@ from services.policy.document import read
 from services.policy.store import Attachment, PolicyStore, StoredBundle, Violation, ViolationFilter
 from shared.monitors.rules import Severity
 from shared.paging import Page
+from shared.tool_permissions import ToolPermission
 from tests.support.forged import PLACES, refused
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -127,3 +128,17 @@ async def test_violations_are_found_by_session_severity_monitor_and_time(store: 
     assert await found(monitor_name="pii") == ["v-4"]
     assert await found(start=later) == ["v-2"]
     assert await found(end=later) == ["v-1", "v-3", "v-4"]
+
+
+async def test_who_may_call_a_tool_is_replaced_by_its_name_and_known_of_every_tenant_at_once(
+    store: PolicyStore, tenant: str
+) -> None:
+    permission, before = ToolPermission("db_*", ("agent",), ("Athena",)), (await store.enforced()).revision
+    await store.set_permission(tenant, replace(permission, agents=()))
+    await store.set_permission(tenant, permission)
+    await store.set_permission(f"{tenant}-other", replace(permission, tool="pay"))
+    assert list(await store.permissions(tenant)) == [permission]
+    enforced = await store.enforced()
+    assert enforced.revision > before
+    assert list(enforced.permissions[tenant]) == [permission]
+    assert [one.tool for one in enforced.permissions[f"{tenant}-other"]] == ["pay"]

@@ -46,6 +46,27 @@ async def test_sentences_wait_for_policy_and_are_shown_as_it_says(keys: Keys, re
         assert {event.verdict.rule for event in events if event.HasField("verdict")} == {"tone", "mail"}
 
 
+@pytest.mark.parametrize(
+    ("away", "sent"),
+    [(False, "Write to [EMAIL_5f0c9a3be172], not to [REDACTED:key]."),
+     (True, "Write to [REDACTED:persons], not to [REDACTED:key].")],
+)  # fmt: skip
+async def test_what_goes_to_the_model_has_pseudonyms_where_a_rule_wants_them_and_marks_without_policy(
+    keys: Keys, redis: Redis, away: bool, sent: str
+) -> None:
+    persons = Rule("persons", RuleType.PII, Severity.SEVERE, action=Action.REDACT, params={"pseudonyms": True})
+    key = Rule("key", RuleType.KEYWORD, Severity.SEVERE, action=Action.REDACT, keywords=("k-17",))
+    async with replica(keys, redis, snapshot=Snapshot(1, {"*": (Bundle("p", "1.0.0", (persons, key)),)})) as served:
+        served.policy.pseudonyms = {"ada@b.org": ("email", "[EMAIL_5f0c9a3be172]")}
+        served.policy.away = away
+        served.model.steps = ["Done for [EMAIL_5f0c9a3be172]."]
+        events = await generated(served, keys, request("Write to ada@b.org, not to k-17."))
+        assert texts_of(served.model.calls[0].messages)[-1] == sent
+        assert text_of(events) == "Done for [EMAIL_5f0c9a3be172]."
+        recorded = {rule for _, rule, _ in served.policy.recorded}
+        assert recorded == (set() if away else {"persons", "key"})
+
+
 async def test_a_sentence_that_is_blocked_is_not_shown_and_ends_the_stream(keys: Keys, redis: Redis) -> None:
     async with replica(keys, redis, snapshot=Snapshot(1, {"*": (SLOW,)})) as served:
         served.model.steps = ["All is well. ", "You fool. ", "Never said."]

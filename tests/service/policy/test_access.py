@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentnet.policy.v1 import access_service_pb2 as pb
+from agentnet.policy.v1 import policy_service_pb2
 from services.policy.access import PLATFORM
 from tests.service.policy.calls import check, create, refusal
 from tests.support.forged import NUMBERS, forged
@@ -129,3 +130,12 @@ async def test_the_trail_verifies_until_someone_edits_it(access: Any, keys: Keys
 
     assert (whole.entries, whole.broken_at) == (2, 0)
     assert (broken.entries, broken.broken_at) == (1, 2)
+
+
+async def test_who_may_call_a_tool_is_published_to_enforcement_points(access: Any, stub: Any, keys: Keys) -> None:
+    permission = pb.ToolPermission(tool="pay", agents=["Midas"])
+    await access.SetToolPermission(pb.SetToolPermissionRequest(permission=permission), metadata=keys.metadata())
+    call = stub.WatchBundles(policy_service_pb2.WatchBundlesRequest(), metadata=keys.metadata(kind="service"))
+    snapshot = await anext(aiter(call))
+    mine = next(one for one in snapshot.tenants if one.tenant_id == "acme")
+    assert ([one.name for one in mine.bundles], list(mine.tool_permissions)) == (["default"], [permission])

@@ -11,6 +11,7 @@ import pytest
 
 from agentnet.policy.v1 import attachment_pb2, bundle_pb2
 from agentnet.policy.v1 import policy_service_pb2 as pb
+from services.policy import library
 from services.policy.signing import is_signed, signed_text
 from tests.service.policy.calls import WORDS, check, create, refusal
 from tests.support.forged import NUMBERS, forged
@@ -52,6 +53,26 @@ async def test_a_bad_upload_never_replaces_a_good_bundle(stub: Any, keys: Keys) 
 async def test_ten_megabytes_are_refused(stub: Any, keys: Keys) -> None:
     error = await refusal(create(stub, keys, WORDS + "#" * 10_000_000))
     assert (error.reason_name, error.field) == ("FIELD_TOO_LONG", "document")
+
+
+async def test_what_is_in_force_for_a_tenant_has_a_size(stub: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_IN_FORCE", 2 * len(WORDS) + 10)
+    for name in ("one", "two"):
+        await create(stub, keys, name=name, labels=("production",))
+    await create(stub, keys, name="two", labels=("production",))
+    stored = await create(stub, keys, name="three")
+    label = pb.LabelBundleRequest(name="three", label="production")
+    attach = attachment_pb2.AttachBundleRequest(name="three", agent="Athena")
+    for call in (
+        stub.LabelBundle(label, metadata=keys.metadata()),
+        stub.AttachBundle(attach, metadata=keys.metadata()),
+        create(stub, keys, name="four", labels=("production",)),
+    ):
+        error = await refusal(call)
+        assert (error.reason_name, error.field) == ("FIELD_INVALID", "name")
+    await stub.LabelBundle(pb.LabelBundleRequest(name="one", label="production", remove=True), metadata=keys.metadata())
+    answer = await stub.LabelBundle(label, metadata=keys.metadata())
+    assert (answer.bundle.version, list(answer.bundle.labels)) == (stored.version, ["production"])
 
 
 async def test_a_version_is_made_once_and_the_next_counts_on(stub: Any, keys: Keys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def forget_plugins() -> None:
     """They are looked for anew, as by a process that starts."""
     plugin._plugins.cache_clear()
     plugin._factory.cache_clear()
+    plugin._monitor.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -222,23 +224,33 @@ class Shouting:
 """
 
 
-async def test_a_plug_in_of_a_strangers_judges_after_three_steps(
-    stub: Any, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "shouting.py").write_text(PLUGIN)
-    info = tmp_path / "shouting-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Name: shouting\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[agentnet.monitors]\nshouting = shouting:Shouting\n")
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Installs a plug-in from its source, for the time of a test."""
+
+    def install(name: str, source: str) -> None:
+        (tmp_path / f"{name}.py").write_text(source)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[agentnet.monitors]\n{name} = {name}:{name.title()}\n")
+        forget_plugins()
+
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield install
     forget_plugins()
+
+
+async def test_a_plug_in_of_a_strangers_judges_after_three_steps(
+    stub: Any, keys: Keys, installed: Callable[[str, str], None]
+) -> None:
+    installed("shouting", PLUGIN)
     await enforce(
         stub, keys,
         "- {name: loud, type: custom, severity: major, params: {plugin: shouting, share: 0.4, threshold: 0.5}}",
     )  # fmt: skip
     judged = await check(stub, keys, "Quiet words. LOUD WORDS! Quiet", target=OUTPUT)
     assert judged.text == "Quiet words. [REDACTED:loud] Quiet"
-    forget_plugins()
 
 
 POINTING = """
@@ -255,20 +267,13 @@ class Pointing:
 
 
 async def test_a_plug_in_may_point_at_stretches_of_a_sentence(
-    stub: Any, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stub: Any, keys: Keys, installed: Callable[[str, str], None]
 ) -> None:
-    (tmp_path / "pointing.py").write_text(POINTING)
-    info = tmp_path / "pointing-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Name: pointing\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[agentnet.monitors]\npointing = pointing:Pointing\n")
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    forget_plugins()
+    installed("pointing", POINTING)
     await enforce(stub, keys, "- {name: names, type: custom, severity: major, params: {plugin: pointing, word: Ada}}")
     judged = await check(stub, keys, "Hello there. I met Ada today. Fine.", target=OUTPUT)
     assert judged.text == "Hello there. I met [REDACTED:names] today. Fine."
     assert [(found.span_start, found.span_end) for found in judged.findings] == [(19, 22)]
-    forget_plugins()
 
 
 async def test_what_a_sentence_hides_stays_hidden_where_another_rule_hides_a_part_of_it(stub: Any, keys: Keys) -> None:
@@ -290,8 +295,12 @@ async def test_names_are_looked_for_only_where_the_extra_is_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
     presidio._analyzer.cache_clear()
-    await enforce(stub, keys, "- {name: names, type: custom, severity: severe, params: {plugin: presidio}}")
-    assert not (await check(stub, keys, "I am Ada.", target=OUTPUT)).allowed
+    forget_plugins()
+    refused = await refusal(
+        enforce(stub, keys, "- {name: names, type: custom, severity: severe, params: {plugin: presidio}}")
+    )
+    assert refused.reason_name == "BUNDLE_INVALID"
+    assert "the monitor plug-in presidio lacks a package" in refused.message
 
 
 async def test_a_plug_in_that_is_not_there_is_refused_with_its_line(stub: Any, keys: Keys) -> None:
@@ -310,6 +319,46 @@ async def test_a_plug_in_that_went_away_blocks_in_strict_mode(
     monkeypatch.setattr(plugin, "entry_points", lambda **_: ())
     assert not (await check(stub, keys, "x", target=OUTPUT)).allowed
     forget_plugins()
+
+
+FAILING = """
+from shared.monitors.plugin import Suspicion
+
+class Failing:
+    def __init__(self, params):
+        self.how = params["how"]
+
+    async def judge(self, sentence):
+        return {"raise": lambda: 1 / 0, "bool": lambda: True, "fine": lambda: None}[self.how]()
+"""
+
+
+@pytest.mark.parametrize(("mode", "allowed"), [("strict", False), ("permissive", True)])
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("raise", "the monitor plug-in failing failed: ZeroDivisionError"),
+     ("bool", "the monitor plug-in failing gave a bool, not a Suspicion or None")],
+)  # fmt: skip
+async def test_a_plug_in_that_fails_is_named_and_blocks_in_strict_mode_only(
+    stub: Any, keys: Keys, installed: Callable[[str, str], None], mode: str, allowed: bool, how: str, says: str
+) -> None:
+    installed("failing", FAILING)
+    rule = f"- {{name: own, type: custom, severity: major, params: {{plugin: failing, how: {how}}}}}"
+    await enforce(stub, keys, rule, f"mode: {mode}")
+    judged = await check(stub, keys, "A private sentence.", target=OUTPUT)
+    assert judged.allowed is allowed
+    assert {one.name: (one.status, one.problem) for one in judged.monitors}["own"] == ("error", says)
+
+
+async def test_a_plug_in_that_misses_a_param_is_refused_with_its_line(
+    stub: Any, keys: Keys, installed: Callable[[str, str], None]
+) -> None:
+    installed("failing", FAILING)
+    refused = await refusal(
+        enforce(stub, keys, "- {name: own, type: custom, severity: major, params: {plugin: failing}}")
+    )
+    assert (refused.reason_name, refused.facts["line"]) == ("BUNDLE_INVALID", "2")
+    assert "the monitor plug-in failing misses 'how' in its params" in refused.message
 
 
 async def test_every_monitor_says_its_status_and_its_time(stub: Any, keys: Keys) -> None:

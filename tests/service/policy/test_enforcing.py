@@ -10,8 +10,10 @@ import grpc
 import pytest
 
 from agentnet.policy.v1 import attachment_pb2, policy_service_pb2, policy_service_pb2_grpc
+from services.policy import convert
 from services.policy.main import SERVICES
 from shared.monitors import wire
+from shared.monitors.enforced import published
 from shared.monitors.rules import Bundle, Mode, RuleType, Target
 from shared.monitors.stream import StreamMonitor, compile_rules
 from shared.rpc.channel import mesh_channel
@@ -58,6 +60,31 @@ async def test_what_is_published_is_what_was_uploaded(stub: Any, keys: Keys) -> 
     (default,) = wire.in_force(tenants, "globex", "Athena")
     assert default.name == "default"
     assert wire.in_force([], "acme", "Athena") == []
+
+
+async def test_a_snapshot_of_many_tenants_comes_in_parts_and_is_taken_whole(
+    keys: Keys, parts: PolicyParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert, "_MAX_SNAPSHOT", 500)
+    tenants = [f"tenant-{n}" for n in range(12)]
+    async with served(parts) as channel:
+        stub = policy_service_pb2_grpc.PolicyServiceStub(channel)
+        for tenant in tenants:
+            request = policy_service_pb2.CreateBundleRequest(name=tenant, document=RULES, labels=["production"])
+            await stub.CreateBundle(request, metadata=keys.metadata(tenant))
+        call = stub.WatchBundles(policy_service_pb2.WatchBundlesRequest(), metadata=keys.metadata(kind="service"))
+        messages = aiter(call)
+        told = [await anext(messages)]
+        while told[-1].continued:
+            told.append(await anext(messages))
+        call.cancel()
+        taken = await anext(aiter(published(channel, keys.signer, "tools")(0)))
+    assert len(told) > len(tenants) // 2
+    assert len({one.revision for one in told}) == 1
+    assert sorted(one.tenant_id for message in told for one in message.tenants) == ["*", *sorted(tenants)]
+    assert {tenant: [one.name for one in taken.in_force(tenant, "Athena")] for tenant in (*tenants, "new")} == {
+        **{tenant: [tenant] for tenant in tenants}, "new": ["default"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("killed_at", range(0, len(TEXT) * 3, 17))

@@ -119,6 +119,26 @@ async def test_a_callback_is_called_with_the_action(risks: Any, keys: Keys, part
     assert (tenant, action.rule, action.target) == ("acme", "page_me", "Athena")
 
 
+@pytest.mark.parametrize("trouble", [RuntimeError("down"), "slow"])
+async def test_a_callback_that_fails_or_hangs_stops_neither_the_event_nor_other_rules(
+    risks: Any, keys: Keys, parts: PolicyParts, monkeypatch: pytest.MonkeyPatch, trouble: Exception | str
+) -> None:
+    monkeypatch.setattr("services.policy.risks._CALLBACK_TIME", timedelta(milliseconds=20))
+    parts.trouble = trouble
+    await rule(risks, keys, name="a_page", threshold=1, action="callback:page", risk="prompt_leakage")
+    await rule(risks, keys, name="b_block", threshold=1, action="block", risk="prompt_leakage")
+    done = await happened(risks, keys, "prompt_leakage", agent="Athena")
+    assert done == ["callback:page Athena", "block Athena"]
+    (failed,) = await parts.governance.entries("acme", AuditFilter(act="enforcement.callback_failed"), after=0, limit=9)
+    error = "TimeoutError" if trouble == "slow" else "RuntimeError"
+    assert (failed.subject, failed.detail) == ("Athena", {"rule": "a_page", "error": error})
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+async def test_the_value_of_an_event_is_a_finite_amount(risks: Any, keys: Keys, value: float) -> None:
+    assert (await refusal(happened(risks, keys, "memory_bloat", value, agent="Athena"))).field == "value"
+
+
 async def test_a_tenants_rule_takes_the_place_of_a_default_and_may_switch_it_off(risks: Any, keys: Keys) -> None:
     await rule(risks, keys, name="memory_bloat_throttles", enabled=False)
     assert await happened(risks, keys, "memory_bloat", agent="Athena") == []
@@ -137,7 +157,7 @@ async def test_a_tenants_rule_takes_the_place_of_a_default_and_may_switch_it_off
 @pytest.mark.parametrize(
     ("more", "field"),
     [({"action": "dance"}, "rule.action"), ({"action": "callback:none"}, "rule.action"), ({"target": "planet"}, "rule.target"),
-     ({"threshold": 0}, "rule.threshold"), ({"window": timedelta(days=2)}, "rule.window")],
+     ({"threshold": 0}, "rule.threshold"), ({"threshold": float("nan")}, "rule.threshold"), ({"window": timedelta(days=2)}, "rule.window")],
 )  # fmt: skip
 async def test_a_rule_that_makes_no_sense_names_the_field(
     risks: Any, keys: Keys, more: dict[str, Any], field: str

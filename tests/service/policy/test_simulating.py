@@ -42,6 +42,16 @@ async def test_a_simulation_counts_flips_and_whom_they_touch(
     assert opened.newly_allowed == 1
 
 
+async def test_a_simulation_names_the_rules_it_cannot_try(stub: Any, simulation: Any, keys: Keys) -> None:
+    more = """
+  - {name: long, type: output_validation, severity: severe, action: block, params: {max_characters: 1}}
+  - {name: who, type: custom, severity: severe, params: {plugin: names}}
+"""
+    await history(stub, keys)
+    request = pb.SimulateBundleRequest(document=WORDS + more)
+    assert list((await simulation.SimulateBundle(request, metadata=keys.metadata())).left_out) == ["long", "who"]
+
+
 async def test_precision_is_measured_on_labelled_decisions_and_a_label_promotes(
     stub: Any, simulation: Any, keys: Keys, parts: PolicyParts
 ) -> None:
@@ -71,6 +81,16 @@ async def test_a_shadow_bundle_changes_nothing_and_its_matches_are_told_apart(st
         return [one.monitor_name for one in (await stub.ListViolations(request, metadata=keys.metadata())).violations]
 
     assert (await listed(shadow=True), await listed(shadow=False)) == (["stop"], [])
+
+
+async def test_a_shadow_bundle_is_tried_as_the_agent_s_profile_has_it(stub: Any, keys: Keys) -> None:
+    more = "\nprofiles: {none: {rules: []}}\nagents: [{name: Athena, profile: none}]"
+    await create(stub, keys, BLOCKS + more, labels=("shadow",))
+    for agent in ("Athena", "Apollo"):
+        await check(stub, keys, "the mesh", target=OUTPUT, agent=agent)
+    request = policy_service_pb2.ListViolationsRequest(shadow=True)
+    listed = (await stub.ListViolations(request, metadata=keys.metadata())).violations
+    assert [one.agent for one in listed] == ["Apollo"]
 
 
 async def test_what_is_kept_does_not_lie_open(stub: Any, keys: Keys, parts: PolicyParts) -> None:

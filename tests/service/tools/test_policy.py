@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.tools import policy as module
-from services.tools.errors import PolicyUnavailable
+from services.tools.errors import PolicyUnavailable, ToolNotAllowed
 from services.tools.policy import ArgumentPolicy, Held
 from shared.monitors.arguments import Call
 from shared.monitors.decisions import Decided
@@ -66,6 +66,42 @@ class TestRules:
         await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
         assert await blocked(stub, keys, "Athena", amount=1) == "athena_pays_nothing"
         assert (await call(stub, keys, "Apollo", amount=1)).finished.result.string_value == "done"
+
+
+class TestPermissions:
+    """Who may call a tool, as policy publishes it for the tenant."""
+
+    @pytest.fixture
+    async def policy(self) -> ArgumentPolicy:
+        permissions = [{"tool": "add*", "agents": ["Midas"]}, {"tool": "other", "roles": ["viewer"]}]
+        return ArgumentPolicy(await enforcing(Held.of, tenant="acme", permissions=permissions), strict=True)
+
+    async def test_others_are_refused_and_told_why(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO, allowed_agents=["*"]))
+        error = await refusal(call(stub, keys, "Athena"))
+        assert said(error) == (Code.PERMISSION_DENIED, "TOOL_NOT_ALLOWED")
+        assert error.message == "add* is not for the agent Athena"
+        assert (await call(stub, keys, "Midas")).finished.result.string_value == "done"
+
+    async def test_roles_narrow_and_tools_of_other_names_stay_open(self, stub: Any, keys: Keys) -> None:
+        await register(stub, keys, tool(ECHO.replace("adder", "other"), name="other", allowed_agents=["*"]))
+        await register(stub, keys, tool(ECHO.replace("adder", "free"), name="free", allowed_agents=["*"]))
+        for name, allowed in (("other", False), ("free", True)):
+            made = stub.InvokeTool(invocation(name, {}, agent="Midas"), metadata=keys.metadata())
+            if allowed:
+                assert (await made).finished.result.string_value == "done"
+            else:
+                assert (await refusal(made)).message == "other is for viewer only"
+
+
+async def test_a_permission_of_policy_s_holds_for_its_tenant_and_every_version_of_an_agent() -> None:
+    permissions = [{"tool": "pay*", "roles": ["agent"], "agents": ["Midas"]}]
+    policy = ArgumentPolicy(await enforcing(Held.of, tenant="acme", permissions=permissions), strict=True)
+    policy.permit("acme", "pay_bill", agent="Midas@2.0.0", roles=frozenset({"agent"}))
+    policy.permit("globex", "pay_bill", agent="Athena", roles=frozenset({"agent"}))
+    for agent, role in (("Athena", "agent"), ("Midas", "admin"), ("", "agent")):
+        with pytest.raises(ToolNotAllowed):
+            policy.permit("acme", "pay_bill", agent=agent, roles=frozenset({role}))
 
 
 class TestNoPolicyYet:

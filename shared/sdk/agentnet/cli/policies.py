@@ -135,9 +135,10 @@ def _read(file: Path) -> str:
 
 
 def _tried(found: simulation_service_pb2.SimulateBundleResponse) -> str:
+    left_out = f"; not tried: {', '.join(found.left_out)}" if found.left_out else ""
     return (
         f"of {found.decisions} recorded decisions it would newly stop {found.newly_blocked}, "
-        f"newly let through {found.newly_allowed}, change {found.newly_changed}"
+        f"newly let through {found.newly_allowed}, change {found.newly_changed}{left_out}"
     )
 
 

@@ -80,8 +80,8 @@ class AccessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetToolPermission(self, request, context):
-        """Sets who may call a tool, new or in the place of the one with its name. A tool without any is open to the roles' own
-        rights.
+        """Sets who may call a tool, new or in the place of the one with its name: tools refuse others within a second. A tool
+        without any is open to the roles' own rights.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -21,8 +21,8 @@ class AccessServiceStub:
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED).
     """
     SetToolPermission: _aio.UnaryUnaryMultiCallable[_access_service_pb2.SetToolPermissionRequest, _access_service_pb2.SetToolPermissionResponse]
-    """Sets who may call a tool, new or in the place of the one with its name. A tool without any is open to the roles' own
-    rights.
+    """Sets who may call a tool, new or in the place of the one with its name: tools refuse others within a second. A tool
+    without any is open to the roles' own rights.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
     """
     ListToolPermissions: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListToolPermissionsRequest, _access_service_pb2.ListToolPermissionsResponse]
@@ -62,8 +62,8 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.SetToolPermissionRequest,
         context: _aio.ServicerContext[_access_service_pb2.SetToolPermissionRequest, _abc.Awaitable[_access_service_pb2.SetToolPermissionResponse]],
     ) -> _abc.Awaitable[_access_service_pb2.SetToolPermissionResponse]:
-        """Sets who may call a tool, new or in the place of the one with its name. A tool without any is open to the roles' own
-        rights.
+        """Sets who may call a tool, new or in the place of the one with its name: tools refuse others within a second. A tool
+        without any is open to the roles' own rights.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
         """
 

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_permission__pb2
+from agentnet.policy.v1 import access_service_pb2 as agentnet_dot_policy_dot_v1_dot_access__service__pb2
 from agentnet.policy.v1 import attachment_pb2 as agentnet_dot_policy_dot_v1_dot_attachment__pb2
 from agentnet.policy.v1 import bundle_pb2 as agentnet_dot_policy_dot_v1_dot_bundle__pb2
 from agentnet.policy.v1 import monitor_pb2 as agentnet_dot_policy_dot_v1_dot_monitor__pb2
@@ -32,7 +33,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/policy/v1/policy_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a#agentnet/policy/v1/attachment.proto\x1a\x1f\x61gentnet/policy/v1/bundle.proto\x1a agentnet/policy/v1/monitor.proto\x1a\"agentnet/policy/v1/violation.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x13\x43reateBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x1a\n\x08\x64ocument\x18\x03 \x01(\tR\x08\x64ocument\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\"J\n\x14\x43reateBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"&\n\x10GetBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"G\n\x11GetBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"\x7f\n\x12ListBundlesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\"s\n\x13ListBundlesResponse\x12\x34\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"V\n\x12LabelBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12\x16\n\x06remove\x18\x03 \x01(\x08R\x06remove\"I\n\x13LabelBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"\xce\x03\n\x0c\x43heckRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x18\n\x07\x62undles\x18\x03 \x03(\tR\x07\x62undles\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x41\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32+.agentnet.policy.v1.CheckRequest.FactsEntryR\x05\x66\x61\x63ts\x12\x18\n\x07sources\x18\x06 \x03(\tR\x07sources\x12%\n\x0eoverride_token\x18\x07 \x01(\tR\roverrideToken\x12\x12\n\x04tool\x18\x08 \x01(\tR\x04tool\x12\x35\n\targuments\x18\t \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\x1d\n\nsession_id\x18\n \x01(\tR\tsessionId\x12\x1a\n\x08sentence\x18\x0b \x01(\x08R\x08sentence\x1a\x38\n\nFactsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"\xb5\x01\n\rCheckResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x37\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x1b.agentnet.policy.v1.FindingR\x08\x66indings\x12=\n\x08monitors\x18\x04 \x03(\x0b\x32!.agentnet.policy.v1.MonitorReportR\x08monitors\"\x93\x02\n\x07\x46inding\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x02 \x01(\tR\x06\x62undle\x12\x38\n\x08severity\x18\x03 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12\x36\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleActionR\x06\x61\x63tion\x12\x1d\n\nspan_start\x18\x05 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x06 \x01(\x05R\x07spanEnd\x12\x12\n\x04kind\x18\x07 \x01(\tR\x04kind\x12\x1c\n\trationale\x18\x08 \x01(\tR\trationale\"<\n\x13WatchBundlesRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03R\rafterRevision\"\xbd\x01\n\x14WatchBundlesResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x1c\n\theartbeat\x18\x02 \x01(\x08R\theartbeat\x12;\n\x07tenants\x18\x03 \x03(\x0b\x32!.agentnet.policy.v1.TenantBundlesR\x07tenants\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xf8\x01\n\rTenantBundles\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x34\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\x12@\n\x0b\x61ttachments\x18\x03 \x03(\x0b\x32\x1e.agentnet.policy.v1.AttachmentR\x0b\x61ttachments\x12\x36\n\x08\x61ttached\x18\x04 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x08\x61ttached\x12\x1a\n\x08reported\x18\x05 \x01(\x01R\x08reported\"X\n\x17RecordViolationsRequest\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\"6\n\x18RecordViolationsResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\"\xf4\x02\n\x15ListViolationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x38\n\x08severity\x18\x04 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12!\n\x0cmonitor_name\x18\x05 \x01(\tR\x0bmonitorName\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x19\n\x08order_by\x18\x08 \x01(\tR\x07orderBy\x12\x16\n\x06shadow\x18\t \x01(\x08R\x06shadow\"\x7f\n\x16ListViolationsResponse\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8d\t\n\rPolicyService\x12~\n\x0c\x43reateBundle\x12\'.agentnet.policy.v1.CreateBundleRequest\x1a(.agentnet.policy.v1.CreateBundleResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/policies:\x01*\x12|\n\tGetBundle\x12$.agentnet.policy.v1.GetBundleRequest\x1a%.agentnet.policy.v1.GetBundleResponse\"\"\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/policies/{name}\x12{\n\x0bListBundles\x12&.agentnet.policy.v1.ListBundlesRequest\x1a\'.agentnet.policy.v1.ListBundlesResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/policies\x12\x8b\x01\n\x0bLabelBundle\x12&.agentnet.policy.v1.LabelBundleRequest\x1a\'.agentnet.policy.v1.LabelBundleResponse\"+\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/policies/{name}/label:\x01*\x12\x8f\x01\n\x0c\x41ttachBundle\x12\'.agentnet.policy.v1.AttachBundleRequest\x1a(.agentnet.policy.v1.AttachBundleResponse\",\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/policies/{name}/attach:\x01*\x12r\n\x05\x43heck\x12 .agentnet.policy.v1.CheckRequest\x1a!.agentnet.policy.v1.CheckResponse\"$\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/policies:check:\x01*\x12l\n\x0cWatchBundles\x12\'.agentnet.policy.v1.WatchBundlesRequest\x1a(.agentnet.policy.v1.WatchBundlesResponse\"\x07\x90\x02\x01\xa0\xbb\x18\x05\x30\x01\x12v\n\x10RecordViolations\x12+.agentnet.policy.v1.RecordViolationsRequest\x1a,.agentnet.policy.v1.RecordViolationsResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12\x86\x01\n\x0eListViolations\x12).agentnet.policy.v1.ListViolationsRequest\x1a*.agentnet.policy.v1.ListViolationsResponse\"\x1d\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/violationsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentnet/policy/v1/policy_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a\'agentnet/policy/v1/access_service.proto\x1a#agentnet/policy/v1/attachment.proto\x1a\x1f\x61gentnet/policy/v1/bundle.proto\x1a agentnet/policy/v1/monitor.proto\x1a\"agentnet/policy/v1/violation.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x13\x43reateBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x1a\n\x08\x64ocument\x18\x03 \x01(\tR\x08\x64ocument\x12\x16\n\x06labels\x18\x04 \x03(\tR\x06labels\"J\n\x14\x43reateBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"&\n\x10GetBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"G\n\x11GetBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"\x7f\n\x12ListBundlesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\"s\n\x13ListBundlesResponse\x12\x34\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"V\n\x12LabelBundleRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12\x16\n\x06remove\x18\x03 \x01(\x08R\x06remove\"I\n\x13LabelBundleResponse\x12\x32\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x06\x62undle\"\xce\x03\n\x0c\x43heckRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x36\n\x06target\x18\x02 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleTargetR\x06target\x12\x18\n\x07\x62undles\x18\x03 \x03(\tR\x07\x62undles\x12\x14\n\x05\x61gent\x18\x04 \x01(\tR\x05\x61gent\x12\x41\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32+.agentnet.policy.v1.CheckRequest.FactsEntryR\x05\x66\x61\x63ts\x12\x18\n\x07sources\x18\x06 \x03(\tR\x07sources\x12%\n\x0eoverride_token\x18\x07 \x01(\tR\roverrideToken\x12\x12\n\x04tool\x18\x08 \x01(\tR\x04tool\x12\x35\n\targuments\x18\t \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\x1d\n\nsession_id\x18\n \x01(\tR\tsessionId\x12\x1a\n\x08sentence\x18\x0b \x01(\x08R\x08sentence\x1a\x38\n\nFactsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"\xb5\x01\n\rCheckResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x37\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x1b.agentnet.policy.v1.FindingR\x08\x66indings\x12=\n\x08monitors\x18\x04 \x03(\x0b\x32!.agentnet.policy.v1.MonitorReportR\x08monitors\"\x93\x02\n\x07\x46inding\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62undle\x18\x02 \x01(\tR\x06\x62undle\x12\x38\n\x08severity\x18\x03 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12\x36\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1e.agentnet.policy.v1.RuleActionR\x06\x61\x63tion\x12\x1d\n\nspan_start\x18\x05 \x01(\x05R\tspanStart\x12\x19\n\x08span_end\x18\x06 \x01(\x05R\x07spanEnd\x12\x12\n\x04kind\x18\x07 \x01(\tR\x04kind\x12\x1c\n\trationale\x18\x08 \x01(\tR\trationale\"<\n\x13WatchBundlesRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03R\rafterRevision\"\xdb\x01\n\x14WatchBundlesResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x1c\n\theartbeat\x18\x02 \x01(\x08R\theartbeat\x12;\n\x07tenants\x18\x03 \x03(\x0b\x32!.agentnet.policy.v1.TenantBundlesR\x07tenants\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x1c\n\tcontinued\x18\x05 \x01(\x08R\tcontinued\"\xc7\x02\n\rTenantBundles\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x34\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x07\x62undles\x12@\n\x0b\x61ttachments\x18\x03 \x03(\x0b\x32\x1e.agentnet.policy.v1.AttachmentR\x0b\x61ttachments\x12\x36\n\x08\x61ttached\x18\x04 \x03(\x0b\x32\x1a.agentnet.policy.v1.BundleR\x08\x61ttached\x12\x1a\n\x08reported\x18\x05 \x01(\x01R\x08reported\x12M\n\x10tool_permissions\x18\x06 \x03(\x0b\x32\".agentnet.policy.v1.ToolPermissionR\x0ftoolPermissions\"X\n\x17RecordViolationsRequest\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\"6\n\x18RecordViolationsResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\"\xf4\x02\n\x15ListViolationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x38\n\x08severity\x18\x04 \x01(\x0e\x32\x1c.agentnet.policy.v1.SeverityR\x08severity\x12!\n\x0cmonitor_name\x18\x05 \x01(\tR\x0bmonitorName\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x19\n\x08order_by\x18\x08 \x01(\tR\x07orderBy\x12\x16\n\x06shadow\x18\t \x01(\x08R\x06shadow\"\x7f\n\x16ListViolationsResponse\x12=\n\nviolations\x18\x01 \x03(\x0b\x32\x1d.agentnet.policy.v1.ViolationR\nviolations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8d\t\n\rPolicyService\x12~\n\x0c\x43reateBundle\x12\'.agentnet.policy.v1.CreateBundleRequest\x1a(.agentnet.policy.v1.CreateBundleResponse\"\x1b\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/policies:\x01*\x12|\n\tGetBundle\x12$.agentnet.policy.v1.GetBundleRequest\x1a%.agentnet.policy.v1.GetBundleResponse\"\"\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/policies/{name}\x12{\n\x0bListBundles\x12&.agentnet.policy.v1.ListBundlesRequest\x1a\'.agentnet.policy.v1.ListBundlesResponse\"\x1b\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/policies\x12\x8b\x01\n\x0bLabelBundle\x12&.agentnet.policy.v1.LabelBundleRequest\x1a\'.agentnet.policy.v1.LabelBundleResponse\"+\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/policies/{name}/label:\x01*\x12\x8f\x01\n\x0c\x41ttachBundle\x12\'.agentnet.policy.v1.AttachBundleRequest\x1a(.agentnet.policy.v1.AttachBundleResponse\",\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/policies/{name}/attach:\x01*\x12r\n\x05\x43heck\x12 .agentnet.policy.v1.CheckRequest\x1a!.agentnet.policy.v1.CheckResponse\"$\x90\x02\x01\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/policies:check:\x01*\x12l\n\x0cWatchBundles\x12\'.agentnet.policy.v1.WatchBundlesRequest\x1a(.agentnet.policy.v1.WatchBundlesResponse\"\x07\x90\x02\x01\xa0\xbb\x18\x05\x30\x01\x12v\n\x10RecordViolations\x12+.agentnet.policy.v1.RecordViolationsRequest\x1a,.agentnet.policy.v1.RecordViolationsResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x12\x86\x01\n\x0eListViolations\x12).agentnet.policy.v1.ListViolationsRequest\x1a*.agentnet.policy.v1.ListViolationsResponse\"\x1d\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/violationsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,44 +60,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYSERVICE'].methods_by_name['RecordViolations']._serialized_options = b'\220\002\002\240\273\030\007'
   _globals['_POLICYSERVICE'].methods_by_name['ListViolations']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['ListViolations']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\020\022\016/v1/violations'
-  _globals['_CREATEBUNDLEREQUEST']._serialized_start=333
-  _globals['_CREATEBUNDLEREQUEST']._serialized_end=452
-  _globals['_CREATEBUNDLERESPONSE']._serialized_start=454
-  _globals['_CREATEBUNDLERESPONSE']._serialized_end=528
-  _globals['_GETBUNDLEREQUEST']._serialized_start=530
-  _globals['_GETBUNDLEREQUEST']._serialized_end=568
-  _globals['_GETBUNDLERESPONSE']._serialized_start=570
-  _globals['_GETBUNDLERESPONSE']._serialized_end=641
-  _globals['_LISTBUNDLESREQUEST']._serialized_start=643
-  _globals['_LISTBUNDLESREQUEST']._serialized_end=770
-  _globals['_LISTBUNDLESRESPONSE']._serialized_start=772
-  _globals['_LISTBUNDLESRESPONSE']._serialized_end=887
-  _globals['_LABELBUNDLEREQUEST']._serialized_start=889
-  _globals['_LABELBUNDLEREQUEST']._serialized_end=975
-  _globals['_LABELBUNDLERESPONSE']._serialized_start=977
-  _globals['_LABELBUNDLERESPONSE']._serialized_end=1050
-  _globals['_CHECKREQUEST']._serialized_start=1053
-  _globals['_CHECKREQUEST']._serialized_end=1515
-  _globals['_CHECKREQUEST_FACTSENTRY']._serialized_start=1459
-  _globals['_CHECKREQUEST_FACTSENTRY']._serialized_end=1515
-  _globals['_CHECKRESPONSE']._serialized_start=1518
-  _globals['_CHECKRESPONSE']._serialized_end=1699
-  _globals['_FINDING']._serialized_start=1702
-  _globals['_FINDING']._serialized_end=1977
-  _globals['_WATCHBUNDLESREQUEST']._serialized_start=1979
-  _globals['_WATCHBUNDLESREQUEST']._serialized_end=2039
-  _globals['_WATCHBUNDLESRESPONSE']._serialized_start=2042
-  _globals['_WATCHBUNDLESRESPONSE']._serialized_end=2231
-  _globals['_TENANTBUNDLES']._serialized_start=2234
-  _globals['_TENANTBUNDLES']._serialized_end=2482
-  _globals['_RECORDVIOLATIONSREQUEST']._serialized_start=2484
-  _globals['_RECORDVIOLATIONSREQUEST']._serialized_end=2572
-  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_start=2574
-  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_end=2628
-  _globals['_LISTVIOLATIONSREQUEST']._serialized_start=2631
-  _globals['_LISTVIOLATIONSREQUEST']._serialized_end=3003
-  _globals['_LISTVIOLATIONSRESPONSE']._serialized_start=3005
-  _globals['_LISTVIOLATIONSRESPONSE']._serialized_end=3132
-  _globals['_POLICYSERVICE']._serialized_start=3135
-  _globals['_POLICYSERVICE']._serialized_end=4300
+  _globals['_CREATEBUNDLEREQUEST']._serialized_start=374
+  _globals['_CREATEBUNDLEREQUEST']._serialized_end=493
+  _globals['_CREATEBUNDLERESPONSE']._serialized_start=495
+  _globals['_CREATEBUNDLERESPONSE']._serialized_end=569
+  _globals['_GETBUNDLEREQUEST']._serialized_start=571
+  _globals['_GETBUNDLEREQUEST']._serialized_end=609
+  _globals['_GETBUNDLERESPONSE']._serialized_start=611
+  _globals['_GETBUNDLERESPONSE']._serialized_end=682
+  _globals['_LISTBUNDLESREQUEST']._serialized_start=684
+  _globals['_LISTBUNDLESREQUEST']._serialized_end=811
+  _globals['_LISTBUNDLESRESPONSE']._serialized_start=813
+  _globals['_LISTBUNDLESRESPONSE']._serialized_end=928
+  _globals['_LABELBUNDLEREQUEST']._serialized_start=930
+  _globals['_LABELBUNDLEREQUEST']._serialized_end=1016
+  _globals['_LABELBUNDLERESPONSE']._serialized_start=1018
+  _globals['_LABELBUNDLERESPONSE']._serialized_end=1091
+  _globals['_CHECKREQUEST']._serialized_start=1094
+  _globals['_CHECKREQUEST']._serialized_end=1556
+  _globals['_CHECKREQUEST_FACTSENTRY']._serialized_start=1500
+  _globals['_CHECKREQUEST_FACTSENTRY']._serialized_end=1556
+  _globals['_CHECKRESPONSE']._serialized_start=1559
+  _globals['_CHECKRESPONSE']._serialized_end=1740
+  _globals['_FINDING']._serialized_start=1743
+  _globals['_FINDING']._serialized_end=2018
+  _globals['_WATCHBUNDLESREQUEST']._serialized_start=2020
+  _globals['_WATCHBUNDLESREQUEST']._serialized_end=2080
+  _globals['_WATCHBUNDLESRESPONSE']._serialized_start=2083
+  _globals['_WATCHBUNDLESRESPONSE']._serialized_end=2302
+  _globals['_TENANTBUNDLES']._serialized_start=2305
+  _globals['_TENANTBUNDLES']._serialized_end=2632
+  _globals['_RECORDVIOLATIONSREQUEST']._serialized_start=2634
+  _globals['_RECORDVIOLATIONSREQUEST']._serialized_end=2722
+  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_start=2724
+  _globals['_RECORDVIOLATIONSRESPONSE']._serialized_end=2778
+  _globals['_LISTVIOLATIONSREQUEST']._serialized_start=2781
+  _globals['_LISTVIOLATIONSREQUEST']._serialized_end=3153
+  _globals['_LISTVIOLATIONSRESPONSE']._serialized_start=3155
+  _globals['_LISTVIOLATIONSRESPONSE']._serialized_end=3282
+  _globals['_POLICYSERVICE']._serialized_start=3285
+  _globals['_POLICYSERVICE']._serialized_end=4450
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 May it? Bundles, decisions, violations."""
 
+from agentnet.policy.v1 import access_service_pb2 as _access_service_pb2
 from agentnet.policy.v1 import attachment_pb2 as _attachment_pb2
 from agentnet.policy.v1 import bundle_pb2 as _bundle_pb2
 from agentnet.policy.v1 import monitor_pb2 as _monitor_pb2
@@ -456,10 +457,15 @@ class WatchBundlesResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     TENANTS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    CONTINUED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Rises with every change; the same for all replicas."""
     heartbeat: _builtins.bool
     """True when nothing changed and `tenants` is empty on purpose."""
+    continued: _builtins.bool
+    """True when this is not all of the snapshot: the next message has further tenants of it. What is enforced changes with
+    the message that has it false.
+    """
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantBundles]:
         """Bundles by tenant. The tenant "*" is the built-in default for all others."""
@@ -475,10 +481,11 @@ class WatchBundlesResponse(_message.Message):
         heartbeat: _builtins.bool = ...,
         tenants: _abc.Iterable[Global___TenantBundles] | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        continued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "revision", b"revision", "tenants", b"tenants", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continued", b"continued", "heartbeat", b"heartbeat", "revision", b"revision", "tenants", b"tenants", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,6 +502,7 @@ class TenantBundles(_message.Message):
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
     REPORTED_FIELD_NUMBER: _builtins.int
+    TOOL_PERMISSIONS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant, or "*"."""
     reported: _builtins.float
@@ -511,6 +519,10 @@ class TenantBundles(_message.Message):
     def attached(self) -> _containers.RepeatedCompositeFieldContainer[_bundle_pb2.Bundle]:
         """The bundles that attachments name and `bundles` does not hold."""
 
+    @_builtins.property
+    def tool_permissions(self) -> _containers.RepeatedCompositeFieldContainer[_access_service_pb2.ToolPermission]:
+        """Who may call its tools, beyond what the tools themselves and their roles say."""
+
     def __init__(
         self,
         *,
@@ -519,10 +531,11 @@ class TenantBundles(_message.Message):
         attachments: _abc.Iterable[_attachment_pb2.Attachment] | None = ...,
         attached: _abc.Iterable[_bundle_pb2.Bundle] | None = ...,
         reported: _builtins.float = ...,
+        tool_permissions: _abc.Iterable[_access_service_pb2.ToolPermission] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attachments", b"attachments", "bundles", b"bundles", "reported", b"reported", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attachments", b"attachments", "bundles", b"bundles", "reported", b"reported", "tenant_id", b"tenant_id", "tool_permissions", b"tool_permissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

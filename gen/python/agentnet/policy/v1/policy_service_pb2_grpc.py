@@ -89,7 +89,8 @@ class PolicyServiceServicer:
 
     def CreateBundle(self, request, context):
         """Stores a version of a bundle.
-        Errors: INVALID_ARGUMENT (BUNDLE_INVALID): metadata has the line and the path; ALREADY_EXISTS (BUNDLE_VERSION_EXISTS).
+        Errors: INVALID_ARGUMENT (BUNDLE_INVALID): metadata has the line and the path; INVALID_ARGUMENT (FIELD_INVALID): the
+        documents in force would have more than 4 Mi characters; ALREADY_EXISTS (BUNDLE_VERSION_EXISTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +114,8 @@ class PolicyServiceServicer:
 
     def LabelBundle(self, request, context):
         """Points a label at a version. Moving "production" changes what is enforced, everywhere within a second.
-        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID), also when the documents in force would have
+        more than 4 Mi characters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +123,8 @@ class PolicyServiceServicer:
 
     def AttachBundle(self, request, context):
         """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
-        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile, or
+        more than 4 Mi characters in force.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,7 +19,8 @@ class PolicyServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBundle: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CreateBundleRequest, _policy_service_pb2.CreateBundleResponse]
     """Stores a version of a bundle.
-    Errors: INVALID_ARGUMENT (BUNDLE_INVALID): metadata has the line and the path; ALREADY_EXISTS (BUNDLE_VERSION_EXISTS).
+    Errors: INVALID_ARGUMENT (BUNDLE_INVALID): metadata has the line and the path; INVALID_ARGUMENT (FIELD_INVALID): the
+    documents in force would have more than 4 Mi characters; ALREADY_EXISTS (BUNDLE_VERSION_EXISTS).
     """
     GetBundle: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetBundleRequest, _policy_service_pb2.GetBundleResponse]
     """Reads one version.
@@ -31,11 +32,13 @@ class PolicyServiceStub:
     """
     LabelBundle: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.LabelBundleRequest, _policy_service_pb2.LabelBundleResponse]
     """Points a label at a version. Moving "production" changes what is enforced, everywhere within a second.
-    Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
+    Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID), also when the documents in force would have
+    more than 4 Mi characters.
     """
     AttachBundle: _aio.UnaryUnaryMultiCallable[_attachment_pb2.AttachBundleRequest, _attachment_pb2.AttachBundleResponse]
     """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
-    Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
+    Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile, or
+    more than 4 Mi characters in force.
     """
     Check: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CheckRequest, _policy_service_pb2.CheckResponse]
     """Judges one text, its numbers, or a tool call by the tenant's bundles: all types of rules, also those that are too slow
@@ -67,7 +70,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_policy_service_pb2.CreateBundleRequest, _abc.Awaitable[_policy_service_pb2.CreateBundleResponse]],
     ) -> _abc.Awaitable[_policy_service_pb2.CreateBundleResponse]:
         """Stores a version of a bundle.
-        Errors: INVALID_ARGUMENT (BUNDLE_INVALID): metadata has the line and the path; ALREADY_EXISTS (BUNDLE_VERSION_EXISTS).
+        Errors: INVALID_ARGUMENT (BUNDLE_INVALID): metadata has the line and the path; INVALID_ARGUMENT (FIELD_INVALID): the
+        documents in force would have more than 4 Mi characters; ALREADY_EXISTS (BUNDLE_VERSION_EXISTS).
         """
 
     @_abc_1.abstractmethod
@@ -97,7 +101,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_policy_service_pb2.LabelBundleRequest, _abc.Awaitable[_policy_service_pb2.LabelBundleResponse]],
     ) -> _abc.Awaitable[_policy_service_pb2.LabelBundleResponse]:
         """Points a label at a version. Moving "production" changes what is enforced, everywhere within a second.
-        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID).
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID), also when the documents in force would have
+        more than 4 Mi characters.
         """
 
     @_abc_1.abstractmethod
@@ -107,7 +112,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_attachment_pb2.AttachBundleRequest, _abc.Awaitable[_attachment_pb2.AttachBundleResponse]],
     ) -> _abc.Awaitable[_attachment_pb2.AttachBundleResponse]:
         """Gives an agent a bundle of its own beside the tenant's, whole or one profile of it. Enforced within a second.
-        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile.
+        Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_INVALID): no such profile, or
+        more than 4 Mi characters in force.
         """
 
     @_abc_1.abstractmethod

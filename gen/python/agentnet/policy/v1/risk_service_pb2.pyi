@@ -284,7 +284,7 @@ class EnforcementRule(_message.Message):
     target: _builtins.str
     """Events are counted for each of these apart: "agent", "session" or "tenant". Required."""
     enabled: _builtins.bool
-    """False switches the rule off."""
+    """True for a rule that is to act. False, also where it is left out, switches it off, and a default of that name with it."""
     built_in: _builtins.bool
     """True for the rules every tenant starts with."""
     @_builtins.property

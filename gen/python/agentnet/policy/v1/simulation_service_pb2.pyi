@@ -451,6 +451,7 @@ class SimulateBundleResponse(_message.Message):
     RECALL_FIELD_NUMBER: _builtins.int
     LABELLED_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     decisions: _builtins.int
     """How many decisions were judged again."""
     newly_blocked: _builtins.int
@@ -477,6 +478,12 @@ class SimulateBundleResponse(_message.Message):
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 20 decisions that would have been different."""
 
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The bundle's rules that were not tried, by name: those for sentences (models, plug-ins, likeness, words of attacks) and
+        output_validation. What they alone stopped counts as newly allowed.
+        """
+
     def __init__(
         self,
         *,
@@ -490,10 +497,11 @@ class SimulateBundleResponse(_message.Message):
         recall: _builtins.float | None = ...,
         labelled: _builtins.int = ...,
         examples: _abc.Iterable[_builtins.str] | None = ...,
+        left_out: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "_recall", b"_recall", "blast_radius", b"blast_radius", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "_recall", b"_recall", "blast_radius", b"blast_radius", "decisions", b"decisions", "examples", b"examples", "labelled", b"labelled", "newly_allowed", b"newly_allowed", "newly_blocked", b"newly_blocked", "newly_changed", b"newly_changed", "precision", b"precision", "recall", b"recall", "rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "_recall", b"_recall", "blast_radius", b"blast_radius", "decisions", b"decisions", "examples", b"examples", "labelled", b"labelled", "left_out", b"left_out", "newly_allowed", b"newly_allowed", "newly_blocked", b"newly_blocked", "newly_changed", b"newly_changed", "precision", b"precision", "recall", b"recall", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__precision: _TypeAlias = _typing.Literal["precision"]  # noqa: Y015
     _WhichOneofArgType__precision: _TypeAlias = _typing.Literal["_precision", b"_precision"]  # noqa: Y015

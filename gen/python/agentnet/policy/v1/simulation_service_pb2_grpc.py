@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class SimulationServiceStub:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    it happens, and on what enforcement points report once it is here, then without rules for sentences and finished answers: its matches are
     violations marked `shadow` and change nothing.
     """
 
@@ -66,7 +66,7 @@ class SimulationServiceStub:
 
 class SimulationServiceServicer:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    it happens, and on what enforcement points report once it is here, then without rules for sentences and finished answers: its matches are
     violations marked `shadow` and change nothing.
     """
 
@@ -103,8 +103,8 @@ class SimulationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SimulateBundle(self, request, context):
-        """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules that ask a model or a
-        plug-in are left out. Promote the bundle with LabelBundle.
+        """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules for sentences and for
+        finished answers are left out, and named. Promote the bundle with LabelBundle.
         Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, BUNDLE_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -149,7 +149,7 @@ def add_SimulationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SimulationService:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    it happens, and on what enforcement points report once it is here, then without rules for sentences and finished answers: its matches are
     violations marked `shadow` and change nothing.
     """
 

@@ -14,7 +14,7 @@ GRPC_VERSION: str
 
 class SimulationServiceStub:
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    it happens, and on what enforcement points report once it is here, then without rules for sentences and finished answers: its matches are
     violations marked `shadow` and change nothing.
     """
 
@@ -36,14 +36,14 @@ class SimulationServiceStub:
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG, BUNDLE_INVALID): metadata has the line and the path.
     """
     SimulateBundle: _aio.UnaryUnaryMultiCallable[_simulation_service_pb2.SimulateBundleRequest, _simulation_service_pb2.SimulateBundleResponse]
-    """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules that ask a model or a
-    plug-in are left out. Promote the bundle with LabelBundle.
+    """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules for sentences and for
+    finished answers are left out, and named. Promote the bundle with LabelBundle.
     Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, BUNDLE_INVALID).
     """
 
 class SimulationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps what was judged, sealed, and judges it again by other rules. A bundle labelled "shadow" is tried on every Check as
-    it happens, and on what enforcement points report once it is here, then without models and plug-ins: its matches are
+    it happens, and on what enforcement points report once it is here, then without rules for sentences and finished answers: its matches are
     violations marked `shadow` and change nothing.
     """
 
@@ -93,8 +93,8 @@ class SimulationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _simulation_service_pb2.SimulateBundleRequest,
         context: _aio.ServicerContext[_simulation_service_pb2.SimulateBundleRequest, _abc.Awaitable[_simulation_service_pb2.SimulateBundleResponse]],
     ) -> _abc.Awaitable[_simulation_service_pb2.SimulateBundleResponse]:
-        """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules that ask a model or a
-        plug-in are left out. Promote the bundle with LabelBundle.
+        """Judges the kept inputs of a time by a bundle and tells what would have been different. Rules for sentences and for
+        finished answers are left out, and named. Promote the bundle with LabelBundle.
         Errors: NOT_FOUND (BUNDLE_NOT_FOUND); INVALID_ARGUMENT (FIELD_REQUIRED, BUNDLE_INVALID).
         """
 
