@@ -56,7 +56,7 @@ Quarantine = Callable[[Principal, Tool, str], Awaitable[object]]
 
 
 class Policy(Protocol):
-    async def check(self, tenant: str, call: Call, *, override: str = "") -> None:
+    async def check(self, tenant: str, call: Call, *, override: str = "", request_id: str = "") -> None:
         """Raises PolicyBlocked, CallApprovalRequired, PolicyUnavailable, and policy's OVERRIDE_INVALID and
         OVERRIDE_EXPIRED.
         """
@@ -142,7 +142,7 @@ class Flow:
         if self._policy:
             roles = tuple(sorted(caller.roles))
             call = Call(tool.name, request.arguments, request.agent, roles, request.session_id)
-            await self._policy.check(caller.tenant_id, call, override=override)
+            await self._policy.check(caller.tenant_id, call, override=override, request_id=request.request_id)
 
     async def run(self, caller: Principal, request: Request, invocation_id: str, printed: Printed) -> Outcome:
         """Runs an admitted request and writes it down, however it ends."""
