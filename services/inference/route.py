@@ -101,7 +101,8 @@ class Router:
         """The cheaper model, then its cheaper one, and so on; each once."""
         found: dict[str, Model] = {}
         while model.cheaper and model.cheaper not in found:
-            model = found[model.cheaper] = self._models[model.cheaper]
+            model = self._models[model.cheaper]
+            found[model.name] = model
         return tuple(found.values())
 
     def no_dearer(self, chain: Sequence[Target], *, than: Model, asked: Model) -> tuple[Target, ...]:

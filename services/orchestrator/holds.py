@@ -94,12 +94,14 @@ def refusal(given: event_pb2.InputGiven, rules: tuple[str, ...]) -> ApprovalRefu
 
 def refused_turn(broken: Interrupted) -> failure_pb2.Failure:
     """Why a session ends whose turn nobody let go on."""
-    given = broken.answer or event_pb2.InputGiven()
+    given, facts = broken.answer or event_pb2.InputGiven(), dict(broken.failure.metadata)
     said = f": {given.answer}" if given.answer else ""
     why = "nobody gave leave in time" if given.expired else f"a person refused{said}"
-    facts = {**broken.failure.metadata, "expired": str(given.expired).lower()}
+    held_by = _of(facts.get("bundles", ""), facts.get("rules", ""))
     return failure_pb2.Failure(
-        reason=Reason.ERROR_REASON_APPROVAL_REFUSED, message=f"{why}; {broken.failure.message}"[:1000], metadata=facts
+        reason=Reason.ERROR_REASON_APPROVAL_REFUSED,
+        message=f"{held_by} holds what {broken.agent} says, and {why}"[:1000],
+        metadata={**facts, "expired": str(given.expired).lower()},
     )
 
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from agentnet.orchestrator.v1 import input_pb2, session_pb2
+from services.orchestrator.archives import Tenants
 from services.orchestrator.errors import InputNotFound, SessionEnded
 from services.orchestrator.holds import Leave
 from services.orchestrator.sessions import ENDED, Sessions
@@ -73,13 +74,6 @@ class Inputs:
             status = session_pb2.SessionStatus.Name(session.status).removeprefix("SESSION_STATUS_")
             raise SessionEnded("the session has ended", session_id=session_id, status=status)
         return session
-
-
-class Tenants(Protocol):
-    """Who has sessions."""
-
-    async def tenants(self) -> Sequence[str]:
-        """Every tenant."""
 
 
 @dataclass(frozen=True, slots=True)

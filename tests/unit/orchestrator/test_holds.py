@@ -249,7 +249,9 @@ async def test_a_turn_that_is_not_let_go_on_ends_the_session() -> None:
         session_pb2.SESSION_STATUS_FAILED, session_pb2.STOP_REASON_POLICY_BLOCKED,
     )  # fmt: skip
     assert ended.failure.reason == Reason.ERROR_REASON_APPROVAL_REFUSED
-    assert ended.failure.message.startswith("a person refused: Ask legal first.; ")
+    assert ended.failure.message == (
+        "deals of sales@2.0.0 holds what Clio@1.0.0 says, and a person refused: Ask legal first."
+    )
     assert (ended.failure.metadata["agent"], ended.failure.metadata["rules"]) == ("Clio@1.0.0", "deals")
     await replays(world, session_id)
 
