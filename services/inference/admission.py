@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -159,10 +159,26 @@ class Admission:
     async def admit(self, tenant: str, order: Order, asked: Model, *, revision: int) -> Admitted:
         """Raises ModelNotFound, ModelUnable, and ProviderUnavailable when all breakers of the chain are open."""
         downgrade = await self.downgrades.of(tenant, asked.name)
+        try:
+            return await self._admitted(tenant, order, asked, downgrade, revision=revision)
+        except ProviderUnavailable:
+            if downgrade is None:
+                raise
+            model = self.router.resolve(downgrade.to_model)
+            other = await self.cheaper(order, model, downgrade.reason, [_downgraded(asked, model, downgrade)])
+            if other is None:
+                raise
+            return other
+
+    async def _admitted(
+        self, tenant: str, order: Order, asked: Model, downgrade: Downgrade | None, *, revision: int
+    ) -> Admitted:
         model = self.router.resolve(downgrade.to_model) if downgrade else asked
         before = [_downgraded(asked, model, downgrade)] if downgrade else []
         call = order.call(model)
         chain = self.router.chain(model, call, fallback=order.fallback)
+        if downgrade:
+            chain = self.router.no_dearer(chain, than=model, asked=asked)
         if order.cache is None:
             return Admitted(call, await self._course(chain, order, before), before)
         key = key_of(tenant, call, revision=revision, prompt_version=order.prompt_version, bundles=order.bundles)
@@ -182,21 +198,30 @@ class Admission:
     def _along(self, chain: tuple[Target, ...], order: Order) -> Course:
         return Course(chain, pinned=order.no_fallback, base=self.retry_base, jitter=self.jitter)
 
-    async def cheaper(self, order: Order, dear: Admitted, reason: str) -> Admitted | None:
-        """The same call for the cheaper model that the catalogue names; None when there is none that can do it, or the
-        caller insists on the model.
+    async def cheaper(self, order: Order, dear: Model, reason: str, before: Sequence[events.Event]) -> Admitted | None:
+        """The same call for a cheaper model, the first of those the catalogue names in turn that can do it and whose
+        breaker lets calls through; never for a dearer one again. None when none can do it, or the caller insists on the
+        model. Raises ProviderUnavailable when all that can are away.
         """
-        model = dear.course.target.model
-        if order.no_fallback or not model.cheaper:
-            return None
-        taken, before = self.router.resolve(model.cheaper), list(dear.before)
-        call = order.call(taken)
-        try:
-            chain = self.router.chain(taken, call, fallback=order.fallback)
-        except ModelUnable:
-            return None
-        before.append(_downgraded(model, taken, Downgrade(taken.name, reason)))
-        return replace(dear, call=call, course=await self._course(chain, order, before), before=before, leads=None)
+        away: ProviderUnavailable | None = None
+        for taken in () if order.no_fallback else self.router.cheaper(dear):
+            call, told = order.call(taken), [*before, _downgraded(dear, taken, Downgrade(taken.name, reason))]
+            try:
+                chain = self.router.chain(taken, call, fallback=order.fallback)
+                course = await self._course(self.router.no_dearer(chain, than=taken, asked=dear), order, told)
+            except ModelUnable:
+                continue
+            except ProviderUnavailable as failure:
+                away = failure
+                continue
+            return Admitted(call, course, told)
+        if away:
+            raise ProviderUnavailable(
+                f"{reason}, so calls for {dear.name} go to a cheaper model, and none of those answers now; they are "
+                "tried again soon",
+                provider=away.facts["provider"], model=dear.name, retry_after=_PROBE_AFTER,
+            )  # fmt: skip
+        return None
 
     async def _course(self, chain: tuple[Target, ...], order: Order, before: list[events.Event]) -> Course:
         """The course from the first target whose breaker lets calls through."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from services.inference.errors import CallApprovalRequired, PolicyBlocked, PolicyUnavailable
+from services.inference.errors import ApprovalRequired, PolicyBlocked, PolicyUnavailable
 from services.inference.numbers import with_number_rules
 from services.inference.peers import Payer, PolicyPeer
 from services.inference.sentences import SentenceRules, with_sentence_rules
@@ -313,22 +313,19 @@ def blocked(ruling: Ruling, what: str) -> PolicyBlocked:
 
 
 def call_blocked(ruling: Ruling, tool: str) -> PolicyBlocked:
-    """The same of the arguments of a tool: where leave would help, how to get it."""
+    """The same of the arguments of a tool."""
     verdict = max(ruling.verdicts, key=lambda one: RANK.index(one.action))
+    return stopped_by(verdict, f"calling {tool} with these arguments", tool)
+
+
+def stopped_by(verdict: Verdict, what: str, tool: str = "") -> PolicyBlocked:
+    """The error of a rule that stops something; where leave would help, how to get it."""
+    rule, bundle = verdict.rule.name, verdict.bundle
     if verdict.action is not Action.REQUIRE_APPROVAL:
-        return stopped_by(verdict, "a tool's arguments")
-    rule = verdict.rule.name
-    return CallApprovalRequired(
-        f"calling {tool} with these arguments waits for approval, by {rule}: an operator makes an override for "
-        "that with CreateOverride (POST /v1/overrides); make the same generation, under another id, with its token as "
+        return PolicyBlocked(f"{what} is blocked by policy: rule {rule} of {bundle}", rule=rule, bundle=bundle)
+    return ApprovalRequired(
+        f"{what} waits for approval, by rule {rule} of {bundle}: an operator makes an override for that with "
+        "CreateOverride (POST /v1/overrides); make the same generation, under another id, with its token as "
         "override_token",
-        rule=rule, rules=rule, bundle=verdict.bundle, tool=tool,
+        rule=rule, rules=rule, bundle=bundle, bundles=bundle, tool=tool,
     )  # fmt: skip
-
-
-def stopped_by(verdict: Verdict, what: str) -> PolicyBlocked:
-    return PolicyBlocked(
-        f"{what} is blocked by policy: rule {verdict.rule.name} of {verdict.bundle}",
-        rule=verdict.rule.name,
-        bundle=verdict.bundle,
-    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
+from services.inference import events
 from services.inference.admission import Admission, Admitted, Order
 from services.inference.breakers import Breakers
 from services.inference.enforcement import Enforcement, report
@@ -18,9 +19,11 @@ from services.inference.generation import HEARTBEAT, Generation
 from services.inference.measures import Measures
 from services.inference.numbers import NumberRules
 from services.inference.outages import outage
-from services.inference.peers import CostPeer, Payer, PolicyPeer
+from services.inference.peers import CostPeer, Ending, Payer, PolicyPeer
 from services.inference.producer import Ended, Producer
+from services.inference.providers.contract import Usage
 from services.inference.redacting import sources_of, with_texts
+from services.inference.route import Model
 from services.inference.store import GenerationStore
 from services.inference.tab import Tab
 from services.inference.tail import GenerationTail
@@ -195,13 +198,7 @@ class Engine:
             order = replace(order, messages=with_texts(order.messages, judged.texts))
         sources = sources_of(order.messages) if held.whole else ()
         guard = self.enforcement.guard(held, payer, override=token, sources=sources)
-        try:
-            admitted = await self.admission.admit(tenant, order, model, revision=self.enforcement.revision)
-        except ProviderUnavailable as failure:
-            outage(self.tell, payer, failure.facts["provider"], failure)
-            raise
-        if cheaper and not (admitted.before or admitted.course.target.free):
-            admitted = await self.admission.cheaper(order, admitted, cheaper) or admitted
+        admitted = await self._routed(payer, order, model, cheaper)
         target = admitted.course.target
         tab = None if target.free else Tab(self.cost, admitted.paid_by(payer), admitted.call)
         if tab:
@@ -227,11 +224,44 @@ class Engine:
         generation.task.add_done_callback(lambda task: self._keep_for_a_while(key, task))
         return generation
 
+    async def _routed(self, payer: Payer, order: Order, model: Model, cheaper: str) -> Admitted:
+        """By which way the call goes; to a cheaper model where policy ordered that, for the reason `cheaper`."""
+        tenant, revision = payer.principal.tenant_id, self.enforcement.revision
+        try:
+            admitted = await self.admission.admit(tenant, order, model, revision=revision)
+        except ProviderUnavailable as failure:
+            outage(self.tell, payer, failure.facts["provider"], failure)
+            if cheaper and (other := await self._cheaper(payer, order, model, cheaper)):
+                return other
+            raise
+        if not cheaper or admitted.before or admitted.course.target.free:
+            return admitted
+        return await self._cheaper(payer, order, admitted.course.target.model, cheaper) or admitted
+
+    async def _cheaper(
+        self, payer: Payer, order: Order, dear: Model, reason: str, before: Sequence[events.Event] = ()
+    ) -> Admitted | None:
+        try:
+            return await self.admission.cheaper(order, dear, reason, before)
+        except ProviderUnavailable as failure:
+            outage(self.tell, payer, failure.facts["provider"], failure)
+            raise
+
     async def _leased(self, tab: Tab, order: Order, admitted: Admitted) -> Admitted:
-        """With money set aside; for a cheaper model when cost asks for one, under the lease of the dearer."""
+        """With money set aside; for a cheaper model when cost asks for one, under the lease of the dearer. Where no
+        cheaper one answers the money goes back.
+        """
+        dear, before = admitted.course.target.model, admitted.before
         for notice in await tab.open():
             log.info("generation.notice", generation_id=order.generation_id, notice=notice.explanation)
-            if notice.cheaper and (other := await self.admission.cheaper(order, admitted, notice.explanation)):
+            if not notice.cheaper:
+                continue
+            try:
+                other = await self._cheaper(tab.payer, order, dear, notice.explanation, before)
+            except ProviderUnavailable:
+                await tab.settle(Usage(0, 0), Ending.CUT, ended_at=self.clock.now())
+                raise
+            if other:
                 tab.payer = other.paid_by(tab.payer)
                 return other
         return admitted

@@ -54,8 +54,8 @@ class PolicyBlocked(FailedPrecondition):
     reason = Reason.ERROR_REASON_POLICY_BLOCKED
 
 
-class CallApprovalRequired(PolicyBlocked):
-    """A rule lets a tool be called with these arguments only with an override for it. The facts name the rule."""
+class ApprovalRequired(PolicyBlocked):
+    """A rule lets it pass only with an override for it. The facts name the rule."""
 
     reason = Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
 

@@ -11,7 +11,7 @@ from shared.monitors.facts import judge_facts
 from shared.monitors.finished import Status
 from shared.monitors.rules import MEASURED, PASS, Action, Bundle, Target, Verdict
 
-_STOPS: Final = (Action.BLOCK, Action.REQUIRE_APPROVAL)  # nobody can approve in mid-stream
+_STOPS: Final = (Action.BLOCK, Action.REQUIRE_APPROVAL)
 
 
 def with_number_rules(bundles: Sequence[Bundle]) -> tuple[Bundle, ...]:

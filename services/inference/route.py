@@ -97,6 +97,19 @@ class Router:
         distinct = {one.name: one for one in (model, *able)}
         return tuple(Target(one, self._provider(one, call)) for one in distinct.values())
 
+    def cheaper(self, model: Model) -> Sequence[Model]:
+        """The cheaper model, then its cheaper one, and so on; each once."""
+        found: dict[str, Model] = {}
+        while model.cheaper and model.cheaper not in found:
+            model = self._models[model.cheaper]
+            found[model.name] = model
+        return tuple(found.values())
+
+    def no_dearer(self, chain: Sequence[Target], *, than: Model, asked: Model) -> tuple[Target, ...]:
+        """The chain of a model that calls for `asked` were ordered to, without those they are to be kept from."""
+        dearer = {one.name for one in self._models.values() if than in self.cheaper(one)} | {asked.name}
+        return tuple(target for target in chain if target.model.name not in dearer - {than.name})
+
     def _provider(self, model: Model, call: ModelCall) -> Provider:
         provider = self._providers[model.provider]
         own = Ability.TOOLS in model.abilities or not _speaks_of_tools(call)

@@ -160,6 +160,12 @@ class IterationsExhausted(FailedPrecondition):
     reason = Reason.ERROR_REASON_ITERATIONS_EXHAUSTED
 
 
+class ApprovalRefused(PermissionDenied):
+    """A person refused what rules of policy hold, or nobody answered in time."""
+
+    reason = Reason.ERROR_REASON_APPROVAL_REFUSED
+
+
 class SuiteInvalid(InvalidArgument):
     """The suite does not parse or breaks its shape. The metadata name the line and the path."""
 

@@ -55,6 +55,10 @@ class MemoryLeaseStore:
         row = self._rows[place]
         return self._take(place, row, owner, until=self._clock.now() + ttl) if row.ready else None
 
+    async def tenants(self) -> Sequence[str]:
+        """Everybody who ever had a run."""
+        return sorted({tenant for tenant, _ in self._rows})
+
     def _fair(self, now: datetime) -> list[tuple[Place, _Row]]:
         """What is free, tenants in turn, of each what waits longest first."""
         free = [(place, row) for place, row in self._rows.items() if row.ready and row.expires_at < now]

@@ -39,10 +39,13 @@ from services.orchestrator.evaluation.service import EVALUATIONS, EvaluationServ
 from services.orchestrator.evaluation.store_postgres import PostgresEvaluationStore
 from services.orchestrator.forks.effects import Origins
 from services.orchestrator.histories import Histories
-from services.orchestrator.inputs import Inputs
+from services.orchestrator.holds import Holds
+from services.orchestrator.inputs import Expiry, Inputs
 from services.orchestrator.leases_postgres import PostgresLeaseStore
 from services.orchestrator.peers_grpc import SERVICES as PEERS
 from services.orchestrator.peers_grpc import GrpcInference, GrpcMemory
+from services.orchestrator.peers_leave import SERVICE as OVERRIDES
+from services.orchestrator.peers_leave import GrpcLeave
 from services.orchestrator.peers_tools import GrpcTools
 from services.orchestrator.planner import Planner
 from services.orchestrator.preparing import Limits
@@ -117,12 +120,12 @@ def main() -> None:
         checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
         delegations = PostgresDelegationStore(database)
         gate = DelegationGate(delegations, sessions, clock)
-        tasks, tools = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate)
+        tasks, tools, leave = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate)
         graphs = TaskGraphs(store, tail, agents, tools, checkpoints, clock, ids)
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
         add_to_server(SessionService(sessions, clock), server)
-        inputs = Inputs(sessions, store, ids)
+        inputs = Inputs(sessions, store, ids, leave, clock)
         input_service_pb2_grpc.add_InputServiceServicer_to_server(InputService(inputs), server)
         turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(sessions), server)
         histories = Histories(store, agents, clock, ids, settings.max_takeovers)
@@ -133,6 +136,8 @@ def main() -> None:
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(EvaluationService(evaluations), server)
         follow_dsn = settings.driver_dsn.get_secret_value()
         following = await stack.enter_async_context(open_database(follow_dsn, pool=1))
+        expiry = Expiry(store, PostgresLeaseStore(following), clock, settings.approval_every)
+        await stack.enter_async_context(supervised("expiry", expiry.run))
         if archive is not None:
             archivist = Archivist(
                 store, archive, PostgresLeaseStore(following), clock, settings.archive_after, settings.archive_every
@@ -163,14 +168,14 @@ async def _drive(
     *,
     checkpoints: Checkpoints,
     gate: DelegationGate,
-) -> tuple[Tasks, GrpcTools]:
+) -> tuple[Tasks, GrpcTools, GrpcLeave]:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
     if settings.identity_private_key is None:
         raise ValueError("orchestrator needs AGENTNET_IDENTITY_PRIVATE_KEY")
     signer = Signer.from_file("orchestrator", settings.identity_private_key, clock)
     channel = await stack.enter_async_context(
-        mesh_channel(settings.mesh_address, services=(*PEERS, POLICY, RISKS), tls=settings.tls_folder)
+        mesh_channel(settings.mesh_address, services=(*PEERS, POLICY, OVERRIDES, RISKS), tls=settings.tls_folder)
     )
     risks = await stack.enter_async_context(reporting(channel, signer, "orchestrator", clock))
     driver_dsn = settings.driver_dsn.get_secret_value()
@@ -186,12 +191,12 @@ async def _drive(
         gate,
     )
     tasks = Tasks(agents, inference, clock, settings.max_output_tokens)
-    tools = GrpcTools(channel, signer)
+    tools, leave = GrpcTools(channel, signer), GrpcLeave(channel, signer)
     turns = Turns(
         agents=agents,
         inference=inference,
         memory=memory,
-        tools=ToolWork(tools, Origins(store), clock),
+        tools=ToolWork(tools, Origins(store), clock, Holds(leave, settings.approval_wait)),
         clock=clock,
         ids=RandomIds(),
         limits=Limits(settings.max_output_tokens, settings.prompt_tokens, settings.memory_tokens),
@@ -200,4 +205,4 @@ async def _drive(
     driver = SessionDriver(store, tail, turns, clock, settings.max_takeovers, tell=risks.tell)
     runs = Runs({"session": driver, "graph": graphs})
     await start_driver(settings, stack, runs, PostgresLeaseStore(leases), owner, accepting=store)
-    return tasks, tools
+    return tasks, tools, leave

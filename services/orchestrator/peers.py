@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
@@ -28,7 +28,8 @@ class Utterance:
     """One call of a model for one turn. `tools` are those it may ask for; after the last iteration it may not.
 
     It spends from the budgets of `team` and `sub_agent` too, where they are named. Its events may come together for
-    `gather` seconds, and then in one piece; the first and the last come at once.
+    `gather` seconds, and then in one piece; the first and the last come at once. `override_token` excuses it from
+    rules of policy.
     """
 
     generation_id: str
@@ -44,6 +45,7 @@ class Utterance:
     team: str = ""
     sub_agent: str = ""
     gather: float = 0.0
+    override_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,11 @@ class ToolsPeer(Protocol):
         """Has the effect of a call, once for its request_id. Raises the service's MeshError."""
 
     def stream(
-        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str
     ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
-        """As invoke: what the tool shows while it runs, then its answer. Closing it earlier stops the tool."""
+        """As invoke: what the tool shows while it runs, then its answer. Closing it earlier stops the tool. The token
+        excuses the call from rules of policy; empty: from none.
+        """
 
 
 class Recorded(Protocol):

@@ -180,6 +180,7 @@ def _request(utterance: Utterance) -> inference.GenerateRequest:
         team=utterance.team,
         sub_agent=utterance.sub_agent,
         packing=True,
+        override_token=utterance.override_token,
         gather=Duration(nanos=round(utterance.gather * 1e9) % 10**9, seconds=int(utterance.gather)),
     )
 

@@ -58,9 +58,10 @@ class GrpcTools:
         return _answer(answer.finished, answer.stdout, answer.invocation_id, replayed=answer.replayed)
 
     async def stream(
-        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str = ""
     ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
         invocation = _request(call, agent=agent, session_id=session_id, turn_id=turn_id)
+        invocation.override_token = override_token
         request = tools.StreamToolRequest(invocation=invocation)
         streamed = self._stub.StreamTool(request, metadata=signed(self._signer, caller), timeout=_CALL_SECONDS)
         printed: list[str] = []

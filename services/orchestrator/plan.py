@@ -8,7 +8,7 @@ from typing import Final
 
 from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import event_pb2, session_pb2
-from services.orchestrator import convergence, modes
+from services.orchestrator import convergence, holds, modes
 from services.orchestrator.modes import adaptive
 from services.orchestrator.modes.contract import FLOOR, Order, Part, Phase, Table
 from services.orchestrator.modes.parallel import Parallel
@@ -96,10 +96,13 @@ def next_step(state: SessionState, *, max_takeovers: int) -> Step:
         return Done()
     if stop := _stop(state, max_takeovers):
         return stop
-    if state.interrupted and not (state.paused and _asking(state)):
-        return Begin(tuple(_again(broken) for broken in state.interrupted))
+    ready = [broken for broken in state.interrupted if not broken.waits]
+    if ready and not (state.paused and _asking(state)):
+        return Begin(tuple(_again(broken) for broken in ready))
     if state.paused:
         return Await() if _at_work(state) else Wait(session_pb2.SESSION_STATUS_PAUSED)
+    if state.interrupted:
+        return Await() if _at_work(state) else Wait(session_pb2.SESSION_STATUS_AWAITING_INPUT)
     return _talk(state)
 
 
@@ -110,16 +113,16 @@ def _stop(state: SessionState, max_takeovers: int) -> Finish | None:
     if state.takeovers > max_takeovers:
         return _poisoned()
     for broken in state.interrupted:
-        if not worth_another_try(broken.failure, broken.attempt):
+        if not (broken.waits or broken.allowed or worth_another_try(broken.failure, broken.attempt)):
             reason = _STOPS.get(broken.failure.reason, session_pb2.STOP_REASON_TURN_FAILED)
             return Finish(session_pb2.SESSION_STATUS_FAILED, reason, _whose(broken))
     return None
 
 
 def _whose(broken: Interrupted) -> failure_pb2.Failure:
-    """A turn's failure as its session's: of many agents it says which."""
+    """A turn's failure as its session's: of many agents it says which, and who did not let it go on."""
     failure = failure_pb2.Failure()
-    failure.CopyFrom(broken.failure)
+    failure.CopyFrom(holds.refused_turn(broken) if broken.answer else broken.failure)
     failure.metadata.update(agent=broken.agent, turn_id=broken.turn_id)
     return failure
 

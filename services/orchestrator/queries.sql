@@ -80,7 +80,13 @@ select archived_at is not null from session where id = $1;
 select let_go($1);
 
 -- name: tenants
-select distinct tenant_id from session_lease;
+with recursive known as (
+  (select tenant_id from session_lease order by tenant_id limit 1)
+  union all
+  select (select l.tenant_id from session_lease l where l.tenant_id > k.tenant_id order by l.tenant_id limit 1)
+  from known k where k.tenant_id is not null
+)
+select tenant_id from known where tenant_id is not null;
 
 -- name: read_chain
 select sequence, kind, payload, mac from event where session_id = $1 order by sequence;
@@ -130,8 +136,8 @@ limit $6;
 select run, sequence, kind, payload, mac from read_logs($1, $2, $3, $4);
 
 -- name: add_signal
-insert into signal (tenant_id, id, session_id, kind, sender, request_id, target, content, approved)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+insert into signal (tenant_id, id, session_id, kind, sender, request_id, target, content, approved, override_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 on conflict do nothing
 returning id;
 
@@ -145,7 +151,7 @@ select pg_notify('orchestrator_wake', $1);
 select exists (select from signal where session_id = $1 and request_id = $2);
 
 -- name: signals
-select run, id, kind, sender, target, content, approved from runs_signals($1, $2);
+select run, id, kind, sender, target, content, approved, override_id from runs_signals($1, $2);
 
 -- name: claim
 with waiting as (

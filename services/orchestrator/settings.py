@@ -42,6 +42,13 @@ class OrchestratorSettings(MeshSettings):
         default=timedelta(days=90), description="of a session's end; logs are hot until then"
     )
     archive_every: timedelta = Field(default=timedelta(hours=1), description="looked for logs that are due")
+    approval_wait: timedelta = Field(
+        default=timedelta(hours=24), gt=timedelta(),
+        description="for a person's leave for what rules of policy hold; then it is refused",
+    )  # fmt: skip
+    approval_every: timedelta = Field(
+        default=timedelta(seconds=10), gt=timedelta(), description="looked for people who did not answer in time"
+    )
     plan_max_output_tokens: int = Field(default=1024, ge=64, description="of a plan whose planner does not say")
     prompt_tokens: int = Field(default=6_000, ge=200, description="of a prompt; what is over it is summarised")
     memory_tokens: int = Field(default=600, ge=0, description="of a prompt, for what memory found")

@@ -46,7 +46,9 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a tool. `result` is None until it ended; `input_id` is the person's answer it waits for."""
+    """A call of a tool. `result` is None until it ended; `input_id` is the person's answer it waits for, the last of
+    `asks`; `rules` of policy hold it until then.
+    """
 
     request_id: str
     call_id: str
@@ -58,6 +60,8 @@ class Call:
     failed: bool = False
     input_id: str = ""
     answer: event_pb2.InputGiven | None = None
+    asks: int = 0
+    rules: tuple[str, ...] = ()
 
     @property
     def waits(self) -> bool:
@@ -67,7 +71,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A turn whose last try broke off, with the text of that try."""
+    """A turn whose last try broke off, with the text of that try. `input_id` is the person's answer it waits for,
+    where rules of policy held it; `override_id` excuses it from some.
+    """
 
     turn_id: str
     round: int
@@ -76,6 +82,19 @@ class Interrupted:
     failure: failure_pb2.Failure
     phase: str = ""
     text: str = ""
+    input_id: str = ""
+    answer: event_pb2.InputGiven | None = None
+    override_id: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether only a person can move it on."""
+        return bool(self.input_id) and self.answer is None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a person let it go on."""
+        return self.answer is not None and self.answer.approved
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,7 @@ class Speaking:
     output_tokens: int = 0
     cost_micros_usd: int = 0
     verdicts: int = 0
+    override_id: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -161,14 +181,21 @@ class Speaking:
         return self._changed(finished.call.request_id, lambda call: replace(call, result=result, failed=failed))
 
     def asked(self, asked: input_pb2.HumanInput) -> Speaking:
-        return self._changed(asked.request_id, lambda call: replace(call, input_id=asked.id))
+        rules = tuple(asked.rules)
+        return self._changed(
+            asked.request_id,
+            lambda call: replace(call, input_id=asked.id, answer=None, asks=call.asks + 1, rules=rules),
+        )
 
     def told(self, given: event_pb2.InputGiven) -> Speaking:
         calls = tuple(replace(call, answer=given) if call.input_id == given.input_id else call for call in self.calls)
         return changed(self, calls=calls)
 
     def broken(self, failure: failure_pb2.Failure) -> Interrupted:
-        return Interrupted(self.turn_id, self.round, self.agent, self.attempt, failure, self.phase, self.latest)
+        return Interrupted(
+            self.turn_id, self.round, self.agent, self.attempt, failure, self.phase, self.latest,
+            override_id=self.override_id,
+        )  # fmt: skip
 
     def _changed(self, request_id: str, change: Callable[[Call], Call]) -> Speaking:
         calls = tuple(change(call) if call.request_id == request_id else call for call in self.calls)

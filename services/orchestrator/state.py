@@ -6,7 +6,7 @@ The log's event is the contract's own message; the state speaks of it directly a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from typing import Final
 
@@ -118,6 +118,7 @@ def _turn_started(state: SessionState, event: Event) -> SessionState:
         phase=started.phase,
         messages=tuple((message.role, message.text) for message in started.messages),
         max_iterations=max(started.max_iterations, 1),
+        override_id=next((one.override_id for one in state.interrupted if one.turn_id == started.turn_id), ""),
     )
     others = tuple(broken for broken in state.interrupted if broken.turn_id != started.turn_id)
     return changed(state, speaking={**state.speaking, started.turn_id: speaking}, interrupted=others, waiting=False)
@@ -149,6 +150,7 @@ def _tool_finished(state: SessionState, event: Event) -> SessionState:
 def _input_requested(state: SessionState, event: Event) -> SessionState:
     asked = event.input_requested.input
     state = changed(state, inputs={**state.inputs, asked.id: asked})
+    state = _broken(state, asked.turn_id, lambda one: replace(one, input_id=asked.id, answer=None))
     return _speech(state, asked.turn_id, lambda one: one.asked(asked))
 
 
@@ -157,8 +159,9 @@ def _input_given(state: SessionState, event: Event) -> SessionState:
     if given.input_id not in state.inputs:
         return state
     asked = state.inputs[given.input_id]
-    left = {name: one for name, one in state.inputs.items() if name != given.input_id}
-    return _speech(changed(state, inputs=left), asked.turn_id, lambda one: one.told(given))
+    state = changed(state, inputs={name: one for name, one in state.inputs.items() if name != given.input_id})
+    state = _broken(state, asked.turn_id, lambda one: replace(one, answer=given, override_id=given.override_id))
+    return _speech(state, asked.turn_id, lambda one: one.told(given))
 
 
 def _speech(state: SessionState, turn_id: str, change: Callable[[Speaking], Speaking]) -> SessionState:
@@ -166,6 +169,12 @@ def _speech(state: SessionState, turn_id: str, change: Callable[[Speaking], Spea
     if turn_id not in state.speaking:
         return state
     return changed(state, speaking={**state.speaking, turn_id: change(state.speaking[turn_id])})
+
+
+def _broken(state: SessionState, turn_id: str, change: Callable[[Interrupted], Interrupted]) -> SessionState:
+    """The state with one turn that broke off changed, if it did."""
+    interrupted = tuple(change(one) if one.turn_id == turn_id else one for one in state.interrupted)
+    return changed(state, interrupted=interrupted)
 
 
 def _turn_finished(state: SessionState, event: Event) -> SessionState:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from agentnet.orchestrator.v1 import agent_pb2, history_pb2, session_pb2, task_graph_pb2, turn_pb2
 from shared.identity import Principal
@@ -95,9 +95,14 @@ class Taker(Protocol):
         """Drives those of the reserved that were accepted."""
 
 
+EXPIRE: Final = "expire"
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What a caller asks of a run, or of the part that `target` names; for "input" and "message", what was said."""
+    """What a caller asks of a run, or of the part that `target` names; for "input" and "message", what was said. Nobody
+    sends EXPIRE: the mesh says so that nobody answered in time.
+    """
 
     id: str
     kind: str
@@ -105,6 +110,7 @@ class Signal:
     target: str = ""
     content: str = ""
     approved: bool = False
+    override_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,7 +305,7 @@ class MemorySessionStore:
 
     async def signal(self, tenant: str, session_id: str, signal: Signal, *, request_id: str | None) -> None:
         kept = self._kept[tenant, session_id]
-        if request_id in kept.signalled:
+        if request_id in kept.signalled or any(one.id == signal.id for one in kept.signals):
             return
         if request_id:
             kept.signalled.add(request_id)

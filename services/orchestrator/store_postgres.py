@@ -278,6 +278,7 @@ class PostgresSessionStore:
                 signal.target,
                 signal.content,
                 signal.approved,
+                signal.override_id,
             )
             if added:
                 await connection.execute(SQL["make_ready"], session_id)

@@ -23,7 +23,9 @@ from grpc import StatusCode
 
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, input_pb2, progress_pb2, session_pb2, turn_pb2
+from services.orchestrator import holds
 from services.orchestrator.errors import EffectsOff
+from services.orchestrator.holds import Holds
 from services.orchestrator.peers import Recorded, ToolAnswer, ToolsPeer
 from services.orchestrator.record import SessionLog
 from services.orchestrator.speech import Call, Speaking
@@ -55,6 +57,7 @@ class ToolWork:
     tools: ToolsPeer
     recorded: Recorded
     clock: Clock
+    holds: Holds
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def offered(self, caller: Principal, agent: agent_pb2.Agent) -> tuple[message_pb2.ToolDefinition, ...]:
@@ -93,12 +96,23 @@ class ToolWork:
             try:
                 answer = await self._outcome(record, speaking, call, caller, agent)
             except MeshError as refused:
+                if holds.held(refused):
+                    _calls.add(1, {"tool": call.tool, "outcome": "held"})
+                    await record.commit([await self._held(record, speaking, call, caller, refused)])
+                    return
                 error = refused
                 answer = ToolAnswer(f"{refused.reason_name}: {refused.message}")
             span.set_attribute("failed", error is not None)
         _calls.add(1, {"tool": call.tool, "outcome": error.reason_name if error else "ok"})
         finished = _finished(speaking, call, answer, error, took=self.clock.now() - began)
         await record.commit([Event(tool_finished=finished, actor="mesh")])
+
+    async def _held(
+        self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, refused: MeshError
+    ) -> Event:
+        log.info("tool.held", tool=call.tool, rules=refused.facts.get("rules", ""), turn_id=speaking.turn_id)
+        session_id, now = record.lease.session_id, self.clock.now()
+        return await self.holds.call(caller, speaking, call, refused, session_id=session_id, now=now)
 
     async def _outcome(
         self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, agent: agent_pb2.Agent
@@ -115,6 +129,8 @@ class ToolWork:
         if call.tool == ASK_HUMAN:
             return ToolAnswer(call.answer.answer if call.answer else "")
         if call.answer is not None and not call.answer.approved:
+            if call.rules:
+                raise holds.refusal(call.answer, call.rules)
             said = f": {call.answer.answer}" if call.answer.answer else ""
             raise PermissionDenied(f"a person refused the call{said}", reason=Reason.ERROR_REASON_TOOL_NOT_ALLOWED)
         rule = agent.stop_tools_when.get(call.tool) or agent.stop_tools_when.get(_ANY, "")
@@ -136,9 +152,11 @@ class ToolWork:
     ) -> ToolAnswer:
         """The answer, or what was shown when the agent's rule has seen enough; all that is shown goes to the log."""
         heard = ToolOutput(rule)
+        token = await self.holds.leave.token(caller, call.answer.override_id if call.answer else "")
         parts = self.tools.stream(
-            caller, call, agent=speaking.agent, session_id=record.lease.session_id, turn_id=speaking.turn_id
-        )
+            caller, call, agent=speaking.agent, session_id=record.lease.session_id, turn_id=speaking.turn_id,
+            override_token=token,
+        )  # fmt: skip
         async with aclosing(parts):
             async for part in parts:
                 if isinstance(part, ToolAnswer):

@@ -16,6 +16,7 @@ from services.orchestrator.agents import Agents
 from services.orchestrator.errors import IterationsExhausted, LeaseLost
 from services.orchestrator.forms import Form
 from services.orchestrator.hearing import Events, Hearing, Speech, ToolCalls
+from services.orchestrator.holds import held
 from services.orchestrator.modes.contract import Part
 from services.orchestrator.peers import Exchange, InferencePeer, MemoryPeer, Utterance
 from services.orchestrator.plan import worth_another_try
@@ -164,7 +165,8 @@ class Turns:
             after = 0 if speaking.messages else speaking.heard
             return self.inference.attach(caller, speaking.generation_id, after=after)
         utterance = utterance or await self._again(record, speaking, caller)
-        return self.inference.generate(caller, replace(utterance, gather=gather))
+        token = await self.tools.holds.leave.token(caller, speaking.override_id)
+        return self.inference.generate(caller, replace(utterance, gather=gather, override_token=token))
 
     async def _again(self, record: SessionLog, speaking: Speaking, caller: Principal) -> Utterance:
         """The call of the model that the log asks for: the prompt, then what was said between it and its tools."""
@@ -220,7 +222,11 @@ class Turns:
         broken = event_pb2.TurnInterrupted(turn_id=turn_id, attempt=speaking.attempt, failure=error.failure())
         _add_up(broken.usage, broken.cost, speaking, spent)
         log.warning("turn.interrupted", turn_id=turn_id, attempt=speaking.attempt, reason=error.reason_name)
-        await record.commit([Event(turn_interrupted=broken, actor=f"agent:{speaking.agent}")])
+        events = [Event(turn_interrupted=broken, actor=f"agent:{speaking.agent}")]
+        if held(broken.failure):
+            session_id, now = record.lease.session_id, self.clock.now()
+            events.append(self.tools.holds.turn(speaking, broken.failure, session_id=session_id, now=now))
+        await record.commit(events)
         at_once = error.reason == Reason.ERROR_REASON_TURN_OUTPUT_INVALID
         if not at_once and worth_another_try(broken.failure, speaking.attempt):
             pause = error.retry_after or timedelta(milliseconds=250 * 2**speaking.attempt)

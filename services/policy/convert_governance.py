@@ -9,7 +9,7 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentnet.policy.v1 import override_service_pb2 as pb
-from services.policy.overrides import LONGEST, Override
+from services.policy.overrides import LONGEST, Hold, Override
 from shared import fields
 from shared.errors import FieldRequired, InvalidArgument
 from shared.paging import paged
@@ -19,20 +19,43 @@ _HOUR: Final = timedelta(hours=1)
 
 
 def new_override(request: pb.CreateOverrideRequest) -> dict[str, Any]:
-    if not request.rules:
-        raise FieldRequired("rules")
-    fields.at_most(len(request.rules), "rules", limit=_MAX_RULES)
-    ttl = fields.span(request.ttl, "ttl") if request.HasField("ttl") else _HOUR
-    if not timedelta() < ttl <= LONGEST:
-        raise InvalidArgument("ttl must be more than nothing and at most 24 hours", field="ttl")
     return {
-        "rules": [fields.identifier(rule, "rules") for rule in request.rules],
+        "rules": _rules(request),
         "agent": fields.text(request.agent, "agent", limit=64),
         "session_id": fields.text(request.session_id, "session_id", limit=64),
         "reason": fields.required(request.reason, "reason", limit=500),
-        "ttl": ttl,
+        "ttl": _ttl(request),
         "tool": fields.text(request.tool, "tool", limit=64),
     }
+
+
+def hold(request: pb.DecideHoldRequest) -> Hold:
+    return Hold(
+        rules=tuple(_rules(request)),
+        agent=fields.required(request.agent, "agent", limit=64),
+        session_id=fields.identifier(request.session_id, "session_id"),
+        tool=fields.text(request.tool, "tool", limit=64),
+        request_id=fields.text(request.request_id, "request_id", limit=64),
+    )
+
+
+def word(request: pb.DecideHoldRequest) -> dict[str, Any]:
+    reason = fields.text(request.reason, "reason", limit=500)
+    return {"approved": request.approved, "reason": reason, "ttl": _ttl(request)}
+
+
+def _rules(request: pb.CreateOverrideRequest | pb.DecideHoldRequest) -> list[str]:
+    if not request.rules:
+        raise FieldRequired("rules")
+    fields.at_most(len(request.rules), "rules", limit=_MAX_RULES)
+    return [fields.identifier(rule, "rules") for rule in request.rules]
+
+
+def _ttl(request: pb.CreateOverrideRequest | pb.DecideHoldRequest) -> timedelta:
+    ttl = fields.span(request.ttl, "ttl") if request.HasField("ttl") else _HOUR
+    if not timedelta() < ttl <= LONGEST:
+        raise InvalidArgument("ttl must be more than nothing and at most 24 hours", field="ttl")
+    return ttl
 
 
 def override_use(request: pb.UseOverrideRequest) -> dict[str, str]:
@@ -41,6 +64,7 @@ def override_use(request: pb.UseOverrideRequest) -> dict[str, str]:
         "agent": fields.text(request.agent, "agent", limit=100),
         "session_id": fields.text(request.session_id, "session_id", limit=64),
         "tool": fields.text(request.tool, "tool", limit=64),
+        "request_id": fields.text(request.request_id, "request_id", limit=64),
     }
 
 
@@ -62,6 +86,7 @@ def override(one: Override) -> pb.Override:
         revoke_time=instant(one.revoked_at) if one.revoked_at else None,
         uses=one.uses,
         tool=one.tool,
+        request_id=one.request_id,
     )
 
 

@@ -47,6 +47,18 @@ class OverrideExpired(PermissionDenied):
     reason = Reason.ERROR_REASON_OVERRIDE_EXPIRED
 
 
+class NotEntitled(PermissionDenied):
+    """Only operators and admins decide what rules hold."""
+
+    reason = Reason.ERROR_REASON_ROLE_INSUFFICIENT
+
+
+class OverrideOutOfScope(PermissionDenied):
+    """The credential is narrowed so that it gives out no overrides, or was delegated."""
+
+    reason = Reason.ERROR_REASON_SCOPE_INSUFFICIENT
+
+
 class OverrideNotFound(NotFound):
     """No such override."""
 

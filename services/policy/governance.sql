@@ -1,6 +1,6 @@
 -- name: add_override
-insert into override (tenant_id, id, rules, agent_name, session_id, reason, issued_by, created_at, expires_at, tool)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+insert into override (tenant_id, id, rules, agent_name, session_id, reason, issued_by, created_at, expires_at, tool, request_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: override
 select * from override where id = $1;

@@ -31,6 +31,7 @@ class PostgresGovernance:
             await connection.execute(
                 _SQL["add_override"], tenant, override.id, list(override.rules), override.agent, override.session_id,
                 override.reason, override.issued_by, override.created_at, override.expires_at, override.tool,
+                override.request_id,
             )  # fmt: skip
 
     async def override(self, tenant: str, override_id: str) -> Override | None:
@@ -181,6 +182,7 @@ def _override(row: Any) -> Override:
         revoked_at=row["revoked_at"],
         uses=row["uses"],
         tool=row["tool"],
+        request_id=row["request_id"],
     )
 
 

@@ -27,6 +27,7 @@ from services.policy.overrides import Overrides
 from services.policy.peers_grpc import SERVICES as PEERS
 from services.policy.peers_grpc import GrpcModels
 from services.policy.privacy import Privacy
+from services.policy.risk_archive import RiskArchivist
 from services.policy.risks import Risks
 from services.policy.risks_postgres import PostgresRisks
 from services.policy.service import PolicyService
@@ -94,6 +95,8 @@ def main() -> None:
         await stack.enter_async_context(supervised("warm", judge.keep_warm))
         await stack.enter_async_context(supervised("archive", lambda: audit.keep_archiving(settings.archive_every)))
         tables = PostgresRisks(database)
+        archivist = RiskArchivist(tables, clock, archive, settings.risks_hot)
+        await stack.enter_async_context(supervised("archive risks", lambda: archivist.run(settings.archive_every)))
         risks = Risks(tables, audit, clock=clock, ids=ids, callbacks=load_callbacks())
         watchtower = Watchtower(risks)
         policy = PolicyService(

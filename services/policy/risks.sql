@@ -48,3 +48,29 @@ select * from enforcement_action
 where ($1::timestamptz is null or expires_at > $1) and ($2::text = '' or target = $2)
 order by created_at desc, id desc
 limit 10000;
+
+-- name: risk_tenants
+select risk_tenants() as tenant;
+
+-- name: old_events
+select id, created_at, to_jsonb(risk_event) - 'tenant_id' as data from risk_event
+where created_at < $1 order by created_at, id limit $2;
+
+-- name: old_actions
+select id, created_at, to_jsonb(enforcement_action) - 'tenant_id' as data from enforcement_action
+where created_at < $1 and expires_at < $1 order by created_at, id limit $2;
+
+-- name: old_mitigations
+select id, created_at, to_jsonb(numbered) - 'tenant_id' - 'place' as data from (
+  select *, row_number() over (partition by risk order by created_at desc, id desc) as place from risk_mitigation
+) as numbered
+where created_at < $1 and place > $3 order by created_at, id limit $2;
+
+-- name: keep_old_risk
+insert into risk_archive (tenant_id, kind, id, data, created_at) values ($1, $2, $3, $4, $5) on conflict do nothing;
+
+-- name: forget_risks
+select forget_risks($1, $2);
+
+-- name: archived_risks
+select kind, id, data, created_at from risk_archive where kind = $1 order by created_at, id;

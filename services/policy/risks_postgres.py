@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from services.policy.risk_archive import Kind, OldRow
 from services.policy.risks import MITIGATIONS, Enforced, EnforcementRule, Mitigation, RiskEvent, TargetKind
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("risks.sql"))
+_OLD: Final = {Kind.EVENT: "old_events", Kind.ACTION: "old_actions", Kind.MITIGATION: "old_mitigations"}
 
 
 class PostgresRisks:
@@ -70,6 +72,27 @@ class PostgresRisks:
     async def actions(self, tenant: str, *, active_at: datetime | None, target: str) -> Sequence[Enforced]:
         async with self._database.tenant(tenant) as connection:
             return [_action(row) for row in await connection.fetch(_SQL["actions"], active_at, target)]
+
+    async def tenants(self) -> Sequence[str]:
+        return [row["tenant"] for row in await self._database.statement(_SQL["risk_tenants"])]
+
+    async def old(self, tenant: str, kind: Kind, *, before: datetime, limit: int) -> Sequence[OldRow]:
+        shown = (MITIGATIONS,) if kind is Kind.MITIGATION else ()
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL[_OLD[kind]], before, limit, *shown)
+        return [OldRow(kind, row["id"], row["created_at"], row["data"]) for row in rows]
+
+    async def let_go(self, tenant: str, rows: Sequence[OldRow], *, keep: bool) -> None:
+        kept = [(tenant, row.kind.value, row.id, dict(row.data), row.created_at) for row in rows if keep]
+        async with self._database.tenant(tenant) as connection:
+            await connection.executemany(_SQL["keep_old_risk"], kept)
+            await connection.execute(_SQL["forget_risks"], rows[0].kind.value, [row.id for row in rows])
+
+    async def archived(self, tenant: str, kind: Kind) -> Sequence[OldRow]:
+        """What is in the table of old rows, oldest first."""
+        async with self._database.tenant(tenant) as connection:
+            rows = await connection.fetch(_SQL["archived_risks"], kind.value)
+        return [OldRow(kind, row["id"], row["created_at"], row["data"]) for row in rows]
 
 
 def _rule(row: Any) -> EnforcementRule:

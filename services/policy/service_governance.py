@@ -34,5 +34,13 @@ class OverrideService(rpc.OverrideServiceServicer):
         rules = await self._overrides.excused(caller.tenant_id, by=caller.subject, **given)
         return pb.UseOverrideResponse(rules=sorted(rules))
 
+    async def DecideHold(self, request: pb.DecideHoldRequest, context: Any) -> pb.DecideHoldResponse:
+        made = await self._overrides.decide(current(), convert.hold(request), **convert.word(request))
+        return pb.DecideHoldResponse(override=convert.override(made) if made else None)
+
+    async def SignOverride(self, request: pb.SignOverrideRequest, context: Any) -> pb.SignOverrideResponse:
+        override_id = fields.identifier(request.id, "id")
+        return pb.SignOverrideResponse(token=await self._overrides.signed(current().tenant_id, override_id))
+
     async def ListOverrides(self, request: pb.ListOverridesRequest, context: Any) -> pb.ListOverridesResponse:
         return convert.overrides_response(request, await self._overrides.every(current().tenant_id))

@@ -32,11 +32,18 @@ class PolicySettings(MeshSettings):
     audit_archive_after: timedelta = Field(
         default=HOT, ge=timedelta(seconds=1), description="entries of the audit trail this old are moved to the archive"
     )
-    archive_every: timedelta = Field(default=timedelta(hours=6), description="how often old audit entries are moved")
+    risks_hot: timedelta = Field(
+        default=timedelta(days=90), ge=timedelta(days=1),
+        description="events, actions and old mitigations of risks older than this are moved to the archive",
+    )  # fmt: skip
+    archive_every: timedelta = Field(
+        default=timedelta(hours=6), description="how often old audit entries and rows of risks are moved"
+    )
     audit_key_file: Path | None = Field(
         default=None, description="32 bytes or more that seal the audit trail; without it the service's own key does"
     )
     audit_archive: str = Field(
-        default="postgres", description="postgres, file:///folder, or s3://bucket/prefix?endpoint=http://host:port"
+        default="postgres",
+        description="of the audit trail and of risks: postgres, file:///folder, or s3://bucket/prefix?endpoint=http://host:port",
     )
     heartbeat: timedelta = Field(default=timedelta(seconds=10), description="of an idle WatchBundles")

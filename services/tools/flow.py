@@ -59,7 +59,7 @@ class Policy(Protocol):
     def permit(self, tenant: str, tool: str, *, agent: str, roles: frozenset[str]) -> None:
         """By who may call the tool at all. Raises ToolNotAllowed."""
 
-    async def check(self, tenant: str, call: Call, *, override: str = "") -> None:
+    async def check(self, tenant: str, call: Call, *, override: str = "", request_id: str = "") -> None:
         """Raises PolicyBlocked, CallApprovalRequired, PolicyUnavailable, and policy's OVERRIDE_INVALID and
         OVERRIDE_EXPIRED.
         """
@@ -148,7 +148,7 @@ class Flow:
         if self._policy:
             held = tuple(sorted(caller.roles))
             call = Call(tool.name, request.arguments, request.agent, held, request.session_id)
-            await self._policy.check(caller.tenant_id, call, override=override)
+            await self._policy.check(caller.tenant_id, call, override=override, request_id=request.request_id)
 
     async def run(self, caller: Principal, request: Request, invocation_id: str, printed: Printed) -> Outcome:
         """Runs an admitted request and writes it down, however it ends."""

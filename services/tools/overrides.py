@@ -22,9 +22,11 @@ class GrpcOverrides:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = rpc.OverrideServiceStub(channel)
 
-    async def rules(self, call: Call, token: str) -> frozenset[str]:
+    async def rules(self, call: Call, token: str, *, request_id: str) -> frozenset[str]:
         """See Overrides."""
-        request = pb.UseOverrideRequest(token=token, agent=call.agent, session_id=call.session_id, tool=call.tool)
+        request = pb.UseOverrideRequest(
+            token=token, agent=call.agent, session_id=call.session_id, tool=call.tool, request_id=request_id
+        )
         try:
             answer = await self._stub.UseOverride(request)
         except grpc.aio.AioRpcError as error:

@@ -31,7 +31,7 @@ class Held:
 class Overrides(Protocol):
     """Tells what tokens excuse."""
 
-    async def rules(self, call: Call, token: str) -> frozenset[str]:
+    async def rules(self, call: Call, token: str, *, request_id: str) -> frozenset[str]:
         """The rules it excuses for this call of the caller's. Raises PolicyUnavailable, and policy's
         OVERRIDE_INVALID and OVERRIDE_EXPIRED.
         """
@@ -53,12 +53,12 @@ class ArgumentPolicy:
         if why := refused(self._enforced.permissions(tenant), tool, roles=roles, agent=agent):
             raise ToolNotAllowed(why, agent=agent, tool=tool, roles=",".join(sorted(roles)))
 
-    async def check(self, tenant: str, call: Call, *, override: str = "") -> None:
+    async def check(self, tenant: str, call: Call, *, override: str = "", request_id: str = "") -> None:
         """By what the call says and by conditions over its arguments, but for the rules that a token excuses. Raises
         PolicyBlocked, CallApprovalRequired, what Overrides raises, and PolicyUnavailable when a strict mesh has no
         policy yet.
         """
-        excused = await self._excused(call, override)
+        excused = await self._excused(call, override, request_id)
         held = self._enforced.held(tenant, call.agent)
         if held is None:
             if self._strict:
@@ -82,12 +82,12 @@ class ArgumentPolicy:
         if stopped:
             raise PolicyUnavailable("a rule could not be judged and the policy is strict", dependency="policy")
 
-    async def _excused(self, call: Call, token: str) -> frozenset[str]:
+    async def _excused(self, call: Call, token: str, request_id: str) -> frozenset[str]:
         if not token:
             return frozenset()
         if self._overrides is None:
             raise PolicyUnavailable("the override cannot be checked", dependency="policy")
-        return await self._overrides.rules(call, token)
+        return await self._overrides.rules(call, token, request_id=request_id)
 
 
 # Arguments cannot be shown with a part taken out: what would redact them stops the call.
@@ -105,10 +105,10 @@ def _refusal(stopping: Sequence[Verdict], call: Call) -> PolicyBlocked | CallApp
         rule, bundle = final[0].rule.name, final[0].bundle
         message = f"rule {rule} blocks calling {call.tool} with these arguments"
         return PolicyBlocked(message, rule=rule, bundle=bundle, tool=call.tool)
-    rules = ", ".join(named(stopping))
+    rules, bundles = ", ".join(named(stopping)), ", ".join(sorted({verdict.bundle for verdict in stopping}))
     return CallApprovalRequired(
         f"calling {call.tool} with these arguments waits for approval, by {rules}: an operator makes an override for "
         "that with CreateOverride (POST /v1/overrides); make the same call with its token as override_token",
-        rule=stopping[0].rule.name, rules=rules, bundle=stopping[0].bundle, tool=call.tool, agent=call.agent,
-        session_id=call.session_id,
+        rule=stopping[0].rule.name, rules=rules, bundle=stopping[0].bundle, bundles=bundles, tool=call.tool,
+        agent=call.agent, session_id=call.session_id,
     )  # fmt: skip

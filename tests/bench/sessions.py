@@ -37,6 +37,7 @@ from services.orchestrator.agents.cache import listen as agents_changed
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.forks.effects import Origins
+from services.orchestrator.holds import Holds
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.preparing import Limits
 from services.orchestrator.sessions import Sessions
@@ -53,7 +54,7 @@ from shared.postgres import open_database
 from shared.redis import open_redis
 from shared.rpc.server import settle
 from tests.bench.processes import spent
-from tests.bench.sessions_model import AGENTS, ROUNDS, Forgetful, Load, Model, Toolless, model_alone
+from tests.bench.sessions_model import AGENTS, ROUNDS, Forgetful, Load, Model, Toolless, Unheld, model_alone
 from tests.support.postgres import running_cluster
 from tests.support.valkey import free_port, running_valkey
 
@@ -221,8 +222,9 @@ async def replica(where: Where, processes: dict[str, int], name: str = "bench") 
         agent_store = PostgresAgentStore(database)
         versions = Versions(agent_store, clock)
         agents = Agents(agent_store, experts, clock=clock, ids=ids, versions=versions)
+        tools = ToolWork(Toolless(), Origins(store), clock, Holds(Unheld()))
         turns = Turns(
-            agents=agents, inference=model, memory=Forgetful(), tools=ToolWork(Toolless(), Origins(store), clock),
+            agents=agents, inference=model, memory=Forgetful(), tools=tools,
             clock=clock, ids=ids, limits=Limits(96),
         )  # fmt: skip
         counting = Counting(SessionDriver(store, tail, turns, clock, max_takeovers=5))

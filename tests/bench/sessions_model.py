@@ -122,6 +122,19 @@ class Toolless:
         yield await self.invoke(caller, call)
 
 
+class Unheld:
+    """A policy that holds nothing."""
+
+    async def shown(self, caller: Principal, arguments: str, **_: Any) -> str:
+        return arguments
+
+    async def decide(self, person: Principal, asked: object, **_: Any) -> str:
+        return ""
+
+    async def token(self, caller: Principal, override_id: str) -> str:
+        return ""
+
+
 class Forgetful:
     """A memory that knows nothing."""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
+from typing import Any
 
 import grpc
 import pytest
 
 from agentnet.client import AgentNet, AgentNetError
 from agentnet.inference.v1 import inference_service_pb2, message_pb2
-from tests.e2e.conftest import Mesh, Rest, field_of, reason_of
+from tests.e2e.conftest import Mesh, Rest, field_of, reason_of, wait_until
 
 
 async def test_policy_redacts_inside_the_stream_and_records_the_violation(client: AgentNet, mesh: Mesh) -> None:
@@ -128,6 +131,54 @@ async def test_a_call_that_waits_for_leave_is_made_with_an_operators_token_which
         assert done.finished.result.number_value == 101
     assert made["override"]["id"]
     assert made["token"] not in mesh.logs()
+
+
+async def test_what_a_rule_holds_in_a_session_waits_for_an_operator_through_a_kill(mesh: Mesh) -> None:
+    rule = "{name: deals, type: keyword, severity: severe, action: require_approval, keywords: [handshake], target: output}"
+    olga, ned = (Rest(mesh, mesh.token(tenant="asked", role=role)) for role in ("operator", "tenant_user"))
+    async with AgentNet.connect(mesh.edge, credential=mesh.token(tenant="asked")) as own:
+        await own.policies.create("deals", f"rules:\n  - {rule}", labels=["production"])
+    broker = {"name": "Broker", "version": "1.0.0", "system_prompt": "You trade.", "model": "synthetic"}
+    assert (await olga("POST", "/v1/agents", broker))[0] == 200
+    wanted = await _held(ned)
+    assert (wanted["rules"], wanted["bundles"]) == (["deals"], ["deals@1.0.0"])
+    session = f"/v1/sessions/{wanted['session_id']}"
+    old = mesh.process("orchestrator")
+    os.kill(old["pid"], signal.SIGKILL)
+    wait_until(
+        lambda: (
+            mesh.process("orchestrator")["health"] == "serving" and mesh.process("orchestrator")["pid"] != old["pid"]
+        ),
+        seconds=30,
+    )
+
+    status, error = await ned("POST", f"{session}/inputs/{wanted['id']}", {"approved": True})
+    assert (status, reason_of(error)) == (403, "ROLE_INSUFFICIENT")
+    status, _ = await olga("POST", f"{session}/inputs/{wanted['id']}", {"approved": True, "answer": "signed"})
+    assert status == 200
+    for _ in range(100):
+        found = (await ned("GET", session))[1]["session"]
+        if found["status"] == "SESSION_STATUS_COMPLETED":
+            break
+        await asyncio.sleep(0.2)
+    assert found["result"] == "A handshake on it."
+    (made,) = (await olga("GET", "/v1/overrides"))[1]["overrides"]
+    assert (made["rules"], made["session_id"], made["reason"]) == (["deals"], found["id"], "signed")
+
+
+async def _held(ned: Rest) -> dict[str, Any]:
+    """What a session asks; a label moves everywhere within a second, until then nothing holds it."""
+    start = {"topic": "say: A handshake on it.", "agents": ["Broker"], "mode": "single"}
+    for _ in range(15):
+        session = (await ned("POST", "/v1/sessions", start))[1]["session"]["id"]
+        for _ in range(50):
+            status = (await ned("GET", f"/v1/sessions/{session}"))[1]["session"]["status"]
+            if inputs := (await ned("GET", f"/v1/sessions/{session}/inputs"))[1]["inputs"]:
+                return dict(inputs[0])
+            if status == "SESSION_STATUS_COMPLETED":
+                break
+            await asyncio.sleep(0.1)
+    raise AssertionError("no rule held it")
 
 
 async def test_memory_recalls_by_meaning_and_forgets(client: AgentNet) -> None:

@@ -21,7 +21,8 @@ from services.orchestrator.drivers.session import SessionDriver
 from services.orchestrator.forks.effects import Origins
 from services.orchestrator.graphs import shapes
 from services.orchestrator.histories import Histories
-from services.orchestrator.inputs import Inputs
+from services.orchestrator.holds import Holds
+from services.orchestrator.inputs import Expiry, Inputs
 from services.orchestrator.leases_memory import MemoryLeaseStore
 from services.orchestrator.planner import Planner
 from services.orchestrator.preparing import Limits
@@ -39,6 +40,7 @@ from shared.clock import FakeClock
 from shared.identity import Principal
 from shared.ids import SequentialIds
 from shared.risks import Tell, untold
+from tests.support.scripted_leave import ScriptedLeave
 from tests.support.scripted_peers import ScriptedInference, ScriptedMemory, ScriptedTools
 
 TENANT = "acme"
@@ -64,6 +66,7 @@ class World:
     inference: ScriptedInference = field(default_factory=ScriptedInference)
     memory: ScriptedMemory = field(default_factory=ScriptedMemory)
     tools: ScriptedTools = field(default_factory=ScriptedTools)
+    leave: ScriptedLeave = field(default_factory=ScriptedLeave)
     prompt_tokens: int = 6_000
     checkpoint_store: MemoryCheckpointStore = field(default_factory=MemoryCheckpointStore)
     naps: list[float] = field(default_factory=list)
@@ -90,14 +93,18 @@ class World:
 
     @property
     def inputs(self) -> Inputs:
-        return Inputs(self.sessions, self.store, self.ids)
+        return Inputs(self.sessions, self.store, self.ids, self.leave, self.clock)
+
+    @property
+    def expiry(self) -> Expiry:
+        return Expiry(self.store, self.leases, self.clock, timedelta(seconds=10))
 
     def driver(self, *, store: SessionStore | None = None, tail: LogTail | None = None) -> SessionDriver:
         turns = Turns(
             agents=self.agents,
             inference=self.inference,
             memory=self.memory,
-            tools=ToolWork(self.tools, Origins(self.store), self.clock, self._nap),
+            tools=ToolWork(self.tools, Origins(self.store), self.clock, Holds(self.leave), self._nap),
             clock=self.clock,
             ids=self.ids,
             limits=Limits(96, self.prompt_tokens),

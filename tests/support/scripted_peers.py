@@ -17,7 +17,7 @@ from agentnet.tools.v1 import tool_pb2
 from services.orchestrator.peers import ToolAnswer, ToolShown, TurnMemory, Utterance
 from services.orchestrator.prompts import Known
 from services.orchestrator.speech import Call
-from shared.errors import Aborted, Cancelled, MeshError, NotFound, Reason
+from shared.errors import Aborted, Cancelled, FailedPrecondition, MeshError, NotFound, Reason
 from shared.identity import Principal
 from tests.support.mortal import Killed
 
@@ -170,6 +170,7 @@ class ScriptedTools:
     """Has each effect once, as the real service does. `refusals` meet calls of a tool; `done` are effects in order.
 
     `crashes` kills the caller after the effect and before the answer, once for a tool. `held` holds every answer back.
+    `rules` of policy hold calls of a tool that come without a token; `tokens` are those that came.
     """
 
     names: tuple[str, ...] = ("search", "book")
@@ -183,6 +184,8 @@ class ScriptedTools:
     schemas: dict[str, struct_pb2.Struct] = field(default_factory=dict)
     shows: dict[str, Sequence[ToolShown]] = field(default_factory=dict)
     leaves: dict[str, Sequence[turn_pb2.LeftArtefact]] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=list)
     _effects: dict[str, str] = field(default_factory=dict)
 
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
@@ -212,8 +215,16 @@ class ScriptedTools:
         left = tuple(self.leaves.get(call.tool, ()))
         return ToolAnswer(self._effects[call.request_id], f"inv_{len(self._effects)}", replayed, artefacts=left)
 
-    async def stream(self, caller: Principal, call: Call, **given: Any) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
+    async def stream(
+        self, caller: Principal, call: Call, *, override_token: str = "", **given: Any
+    ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
         """`shows` come first; a tool that is not let end has no effect."""
+        self.tokens += filter(None, [override_token])
+        if call.tool in self.rules and not override_token:
+            raise FailedPrecondition(
+                "it waits for approval", reason=Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED,
+                rules=self.rules[call.tool], bundles="default@1.0.0", tool=call.tool,
+            )  # fmt: skip
         for shown in self.shows.get(call.tool, ()):
             yield shown
             await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from agentnet.orchestrator.v1 import event_pb2, input_pb2
 from services.orchestrator.narrowing import acting
 from services.orchestrator.record import RunLog, State
-from services.orchestrator.store import Lease, Signal
+from services.orchestrator.store import EXPIRE, Lease, Signal
 from shared.identity import Principal
 from shared.log import log
 from shared.rpc.log import enter_session
@@ -112,11 +112,14 @@ async def signals_received(record: RunLog[State]) -> list[Event]:
 
 def _events(signal: Signal) -> list[Event]:
     """A signal as the log has it; what a person says also as an event of its own."""
-    actor = f"user:{signal.sender}"
+    actor = "mesh" if signal.kind == EXPIRE else f"user:{signal.sender}"
     received = event_pb2.SignalReceived(signal=signal.kind, signal_id=signal.id, target=signal.target)
     events = [Event(signal_received=received, actor=actor)]
-    if signal.kind == "input":
-        given = event_pb2.InputGiven(input_id=signal.target, answer=signal.content, approved=signal.approved)
+    if signal.kind in ("input", EXPIRE):
+        given = event_pb2.InputGiven(
+            input_id=signal.target, answer=signal.content, approved=signal.approved, override_id=signal.override_id,
+            expired=signal.kind == EXPIRE,
+        )  # fmt: skip
         events.append(Event(input_given=given, actor=actor))
     elif signal.kind == "message":
         said = input_pb2.MessageInjected(message_id=signal.id, sender=signal.sender, content=signal.content)

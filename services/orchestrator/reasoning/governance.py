@@ -20,6 +20,8 @@ from shared.rpc.status import from_rpc
 SERVICE: Final = "agentnet.policy.v1.PolicyService"
 PROMPT, OUTPUT = "prompt", "output"
 _TARGETS: Final = {PROMPT: bundle_pb2.RULE_TARGET_PROMPT, OUTPUT: bundle_pb2.RULE_TARGET_OUTPUT}
+_APPROVAL: Final = "require_approval"
+_STOPPING: Final = ("block", _APPROVAL)
 _SECONDS: Final = 5.0
 _TTL: Final = timedelta(minutes=5)
 
@@ -36,10 +38,11 @@ class PolicyPeer(Protocol):
     """policy, on behalf of who started the session."""
 
     async def judge(
-        self, caller: Principal, text: str, *, target: str, agent: str, bundles: Sequence[str], session_id: str
-    ) -> Judged:
-        """The text with its redactions. Raises FailedPrecondition (POLICY_BLOCKED), and Unavailable: then nothing is
-        said.
+        self, caller: Principal, text: str, *, target: str, agent: str, bundles: Sequence[str], session_id: str,
+        override_token: str = "",
+    ) -> Judged:  # fmt: skip
+        """The text with its redactions. Raises FailedPrecondition (POLICY_BLOCKED, CALL_APPROVAL_REQUIRED), and
+        Unavailable: then nothing is said.
         """
 
 
@@ -51,11 +54,13 @@ class GrpcPolicy:
         self._signer = signer
 
     async def judge(
-        self, caller: Principal, text: str, *, target: str, agent: str, bundles: Sequence[str], session_id: str
-    ) -> Judged:
+        self, caller: Principal, text: str, *, target: str, agent: str, bundles: Sequence[str], session_id: str,
+        override_token: str = "",
+    ) -> Judged:  # fmt: skip
         request = policy_service_pb2.CheckRequest(
-            text=text, target=_TARGETS[target], agent=agent, bundles=bundles, session_id=session_id
-        )
+            text=text, target=_TARGETS[target], agent=agent, bundles=bundles, session_id=session_id,
+            override_token=override_token,
+        )  # fmt: skip
         metadata = ((identity.HEADER, self._signer.sign(caller, _TTL)),)
         try:
             found = await self._stub.Check(request, metadata=metadata, timeout=_SECONDS)
@@ -63,12 +68,24 @@ class GrpcPolicy:
             raise from_rpc(error) from None
         verdicts = tuple(_verdict(finding, target) for finding in found.findings)
         if not found.allowed:
-            blocked = (found.verdict for found in verdicts if found.verdict.action == "block")
-            rule, bundle = next(((one.rule, one.bundle) for one in blocked), ("", ""))
-            raise FailedPrecondition(
-                f"the rule {rule} blocks this", reason=Reason.ERROR_REASON_POLICY_BLOCKED, rule=rule, bundle=bundle
-            )
+            raise _refusal([found.verdict for found in verdicts])
         return Judged(found.text, verdicts)
+
+
+def _refusal(verdicts: Sequence[generation_pb2.PolicyVerdict]) -> FailedPrecondition:
+    """Leave helps only where no rule is against it whatever anybody says."""
+    stops = next((one for action in _STOPPING for one in verdicts if one.action == action), None)
+    found = stops or generation_pb2.PolicyVerdict()
+    if found.action == _APPROVAL:
+        return FailedPrecondition(
+            f"it waits for approval, by rule {found.rule} of {found.bundle}",
+            reason=Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED, rule=found.rule, rules=found.rule, bundle=found.bundle,
+            bundles=found.bundle,
+        )  # fmt: skip
+    return FailedPrecondition(
+        f"the rule {found.rule} blocks this", reason=Reason.ERROR_REASON_POLICY_BLOCKED, rule=found.rule,
+        bundle=found.bundle,
+    )  # fmt: skip
 
 
 def _verdict(finding: policy_service_pb2.Finding, target: str) -> Generated:

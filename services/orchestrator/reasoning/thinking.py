@@ -199,6 +199,7 @@ class Thinking:
             agent=f"{utterance.agent.name}@{utterance.agent.version}",
             bundles=utterance.agent.monitors,
             session_id=utterance.session_id,
+            override_token=utterance.override_token,
         )
 
     async def _answer(self, caller: Principal, utterance: Utterance, lines: Sequence[Line]) -> tuple[str, Generated]:

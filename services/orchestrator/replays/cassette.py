@@ -114,10 +114,8 @@ def writer(event: Event) -> str:
     other have different ones.
     """
     match event.WhichOneof("payload"):
-        case "tool_finished":
-            return event.tool_finished.call.request_id
-        case "tool_progressed":
-            return event.tool_progressed.request_id
+        case "tool_finished" | "tool_progressed" | "input_requested":
+            return _caller(event)
         case "progressed":
             return event.progressed.turn_id
         case "turn_finished":
@@ -126,6 +124,13 @@ def writer(event: Event) -> str:
             return str(getattr(event, kind).turn_id)
         case _:
             return ""
+
+
+def _caller(event: Event) -> str:
+    """The call of a tool that an event is of; one that rules of policy hold asks people by itself."""
+    asked = event.input_requested.input
+    held = asked.request_id if asked.rules and asked.tool else ""
+    return event.tool_finished.call.request_id or event.tool_progressed.request_id or held
 
 
 def canonical(event: Event) -> bytes:

@@ -9,7 +9,7 @@ from typing import Final
 
 from agentnet.common.v1 import usage_pb2
 from agentnet.inference.v1 import generation_pb2, message_pb2
-from agentnet.orchestrator.v1 import agent_pb2, event_pb2, progress_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import agent_pb2, event_pb2, input_pb2, progress_pb2, session_pb2, turn_pb2
 from services.orchestrator import convergence, prompts
 from services.orchestrator.peers import ToolAnswer, ToolShown, TurnMemory, Utterance
 from services.orchestrator.prompts import Brief, Known, Line, Prompt, Reduction
@@ -17,6 +17,7 @@ from services.orchestrator.replays.cassette import Cassette, writer
 from services.orchestrator.speech import Call
 from services.orchestrator.state import SessionState
 from services.orchestrator.toolwork import ToolWork, answered
+from shared.errors import FailedPrecondition, Reason
 from shared.identity import Principal
 
 # What the log does not show was not made shorter, whatever the limits were.
@@ -92,13 +93,15 @@ class ReplayTools:
         return answered(await self._finished(turn_id, call))
 
     async def stream(
-        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str = ""
     ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
         while True:
             logged = await self.cassette.until(lambda event: writer(event) == call.request_id)
             if logged.HasField("tool_finished"):
                 yield answered(logged.tool_finished)
                 return
+            if logged.HasField("input_requested"):
+                raise _held(logged.input_requested.input)
             place, shown = self.cassette.position, logged.tool_progressed
             yield ToolShown(shown.kind, shown.text, shown.invocation_id)
             while self.cassette.position == place:
@@ -115,6 +118,24 @@ class ReplayTools:
             lambda event: (event.tool_finished.turn_id, writer(event)) == (turn_id, call.request_id)
         )
         return logged.tool_finished
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayLeave:
+    """What people saw of arguments is in their question; nobody needs a token, for nothing is done."""
+
+    cassette: Cassette
+
+    async def shown(self, caller: Principal, arguments: str, *, agent: str, session_id: str) -> str:
+        logged = self.cassette.following
+        return logged.input_requested.input.arguments if logged else ""
+
+    async def decide(self, person: Principal, asked: input_pb2.HumanInput, *, approved: bool, reason: str) -> str:
+        """Answers are signals of the log."""
+        raise self.cassette.stop()
+
+    async def token(self, caller: Principal, override_id: str) -> str:
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +200,13 @@ class ReplayInference:
                     return
             while self.cassette.position == place:
                 await self.cassette.moved()
+
+
+def _held(asked: input_pb2.HumanInput) -> FailedPrecondition:
+    """What tools said of a call before people were asked about it."""
+    rules, bundles = ", ".join(asked.rules), ", ".join(asked.bundles)
+    reason = Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
+    return FailedPrecondition("the call waits for approval", reason=reason, rules=rules, bundles=bundles)
 
 
 def _starts(cassette: Cassette) -> Iterator[event_pb2.TurnStarted]:

@@ -9,10 +9,12 @@ from functools import partial
 from agentnet.orchestrator.v1 import event_pb2, history_service_pb2
 from services.orchestrator.agents import Agents
 from services.orchestrator.drivers.session import SessionDriver
+from services.orchestrator.holds import Holds
 from services.orchestrator.preparing import Limits
 from services.orchestrator.replays.cassette import Cassette, ReplayStopped, differ, log_hash
 from services.orchestrator.replays.peers import (
     ReplayInference,
+    ReplayLeave,
     ReplayMeasuring,
     ReplayMemory,
     ReplayPrompts,
@@ -53,12 +55,12 @@ async def replay(
 
 async def _drive(cassette: Cassette, starter: Principal, agents: Agents, *, fence: int, max_takeovers: int) -> None:
     """One owner's part: until it ends, waits, or the log says that it died."""
-    clock, tools = ReplayClock(cassette), ReplayTools(cassette)
+    clock, tools, holds = ReplayClock(cassette), ReplayTools(cassette), Holds(ReplayLeave(cassette))
     turns = Turns(
         agents=agents,
         inference=ReplayInference(cassette),
         memory=ReplayMemory(cassette),
-        tools=ReplayToolWork(tools=tools, recorded=tools, clock=clock, sleep=_at_once, cassette=cassette),
+        tools=ReplayToolWork(tools=tools, recorded=tools, clock=clock, holds=holds, sleep=_at_once, cassette=cassette),
         clock=clock,
         ids=ReplayIds(cassette),
         limits=Limits(output=1),

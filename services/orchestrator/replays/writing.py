@@ -138,6 +138,7 @@ def _signal(event: Event, said: Event) -> Signal:
         received.target,
         said.input_given.answer or said.message_injected.content,
         said.input_given.approved,
+        said.input_given.override_id,
     )
 
 

@@ -306,7 +306,7 @@ async def test_signals_come_in_order_and_a_request_once(stores: Stores) -> None:
 
 async def test_what_a_person_said_is_kept_with_its_signal(stores: Stores) -> None:
     await start(stores)
-    said = Signal("sig_1", "input", "ada", "inp_1", "Rome, of course", approved=True)
+    said = Signal("sig_1", "input", "ada", "inp_1", "Rome, of course", approved=True, override_id="ovr_1")
 
     await stores.sessions.signal("acme", "ses_1", said, request_id="once")
     await stores.sessions.signal("acme", "ses_1", Signal("sig_2", "input", "ada", "inp_1", "Oslo"), request_id="once")
@@ -369,3 +369,21 @@ async def test_sessions_that_wait_for_people_are_found_until_they_do_not(stores:
     await stores.sessions.append(lease["ses_1"], [Entry(3, "input_given", b"x")], session=session("ses_1"))
     assert await asking_now() == ["ses_2", "ses_3"]
     assert not await stores.sessions.asking("other", page=Page())
+
+
+async def test_a_signal_of_one_id_is_kept_once(stores: Stores) -> None:
+    """However many replicas tell a session that nobody answered in time."""
+    await start(stores)
+    late = Signal("sig_late_inp_1", "expire", "mesh", "inp_1")
+    for _ in range(3):
+        await stores.sessions.signal("acme", "ses_1", late, request_id=None)
+    assert await stores.sessions.signals("acme", "ses_1") == [late]
+
+
+async def test_everybody_who_has_a_run_is_named_once(stores: Stores) -> None:
+    for number, tenant in enumerate(("acme", "globex", "acme")):
+        first = Entry(1, "session_started", b"one")
+        await stores.sessions.start(tenant, session(f"ses_{number}"), ADA, first, request_id=None)
+    found = list(await stores.leases.tenants())
+    assert sorted(found) == sorted(set(found))
+    assert {"acme", "globex"} <= set(found)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import grpc
+import pytest
 from redis.asyncio import Redis
 
 from services.inference.downgrades import Downgrade, Downgrades
 from services.inference.errors import StreamBroken
-from services.inference.peers import Ending, Notice
+from services.inference.peers import Ending, Measure, Notice
+from services.inference.route import Model, Router
+from shared.errors import MeshError
+from shared.rpc.status import from_rpc
 from shared.tasks import stopped
 from tests.service.inference.calls import generated
 from tests.support.identity import Keys
@@ -105,3 +111,73 @@ async def test_each_attempt_is_settled_with_its_turn_its_number_and_how_it_ended
     await generated(served, keys, request(model="safe"))
     found = [(one.payer.turn_id, one.payer.attempt, one.outcome) for one in served.cost.settlements]
     assert found == [("gen_1", 0, Ending.FAILED_OVER), ("gen_1", 1, Ending.COMPLETED)]
+
+
+CHEAP = "the soft limit of agent:Athena is passed"
+
+
+async def away(served: Replica, *providers: str) -> None:
+    """Opens the breakers of these providers."""
+    for provider in providers:
+        for _ in range(5):
+            await served.engine.breakers.failed(provider)
+
+
+async def refused(served: Replica, keys: Keys, **changes: Any) -> MeshError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await generated(served, keys, request(agent="Athena", **changes))
+    return from_rpc(raised.value)
+
+
+async def test_a_cheaper_model_that_is_away_is_not_replaced_by_a_dearer_one(served: Replica, keys: Keys) -> None:
+    served.cost.notices = [Notice(CHEAP, cheaper=True)]
+    await away(served, "backup")
+
+    for changes in ({}, {"fallback_models": ["scripted"]}):
+        error = await refused(served, keys, **changes)
+        assert (error.reason_name, error.code) == ("PROVIDER_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE)
+        assert error.message.startswith(f"{CHEAP}, so calls for scripted go to a cheaper model")
+        assert error.facts["model"] == "scripted"
+        assert error.retry_after == timedelta(seconds=10)
+    assert served.model.calls == []
+
+
+async def test_the_money_of_a_call_that_no_cheaper_model_answers_goes_back(served: Replica, keys: Keys) -> None:
+    served.cost.notices = [Notice(CHEAP, cheaper=True)]
+    await away(served, "backup")
+    await refused(served, keys)
+
+    (settlement,) = served.cost.settlements
+    assert (settlement.usage.input_tokens, settlement.usage.output_tokens, settlement.outcome) == (0, 0, Ending.CUT)
+
+
+async def test_the_next_cheaper_model_is_taken_when_the_first_is_away(served: Replica, keys: Keys) -> None:
+    served.cost.notices = [Notice(CHEAP, cheaper=True)]
+    served.others["roomy"].steps = ["Cheapest."]
+    models = [Model("scripted", "scripted", cheaper="backup"), Model("backup", "backup", cheaper="roomy")]
+    models.append(Model("roomy", "roomy", fallback=("backup", "scripted")))
+    providers = {"scripted": served.model, **served.others}
+    served.engine.admission.router = Router(models, providers, default="scripted")
+    await away(served, "backup")
+
+    events = await generated(served, keys, request(agent="Athena"))
+    assert (events[1].downgraded.from_model, events[1].downgraded.to_model) == ("scripted", "roomy")
+    assert served.cost.settlements[0].payer.model == "roomy"
+
+
+async def test_a_model_ordered_to_a_cheaper_one_that_is_away_is_refused(served: Replica, keys: Keys) -> None:
+    await served.engine.admission.downgrades.order("acme", "scripted", CHEAPER, lasts=LONG)
+    await away(served, "backup")
+    error = await refused(served, keys, fallback_models=["scripted"])
+    assert (error.reason_name, error.retry_after) == ("PROVIDER_UNAVAILABLE", timedelta(seconds=10))
+    assert served.model.calls == []
+
+
+async def test_policy_moves_calls_off_a_provider_whose_breaker_is_open(served: Replica, keys: Keys) -> None:
+    until = datetime(3000, 1, 1, tzinfo=UTC)
+    served.policy.orders = [Measure("provider_outage_falls_back", "downgrade", "session", "ses_1", until)]
+    served.others["backup"].steps = ["Cheap."]
+    await away(served, "scripted")
+    events = await generated(served, keys, request(session_id="ses_1"))
+    assert kinds(events) == ["started", "downgraded", "text", "finished"]
+    assert events[1].downgraded.to_model == "backup"

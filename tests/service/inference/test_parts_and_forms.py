@@ -124,7 +124,9 @@ async def test_arguments_that_wait_for_leave_say_how_to_get_it_and_pass_with_it(
         waits = await generated(served, keys, request(tools=[LOOK], generation_id=generation, override_token=token))
         failure = waits[-1].failed.failure
         assert failure.reason == Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
-        assert "calling look_up with these arguments waits for approval, by abroad" in failure.message
+        assert (
+            "calling look_up with these arguments waits for approval, by rule abroad of tools@1.0.0" in failure.message
+        )
         assert "CreateOverride" in failure.message
         assert "tool_call" not in kinds(waits)
     passed = await generated(served, keys, request(tools=[LOOK], generation_id="gen_3", override_token="leave"))

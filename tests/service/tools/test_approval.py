@@ -109,8 +109,8 @@ async def test_a_call_that_waits_for_leave_says_by_which_rule_and_how_to_get_it(
     error = await waits(stub, keys, session_id="ses_1")
 
     assert error.facts == {
-        "rule": "big_payments", "rules": "big_payments", "bundle": "default@1.0.0", "tool": "adder", "agent": "Athena",
-        "session_id": "ses_1",
+        "rule": "big_payments", "rules": "big_payments", "bundle": "default@1.0.0",
+        "bundles": "default@1.0.0", "tool": "adder", "agent": "Athena", "session_id": "ses_1",
     }  # fmt: skip
     assert "CreateOverride" in error.message
     assert "override_token" in error.message

@@ -33,6 +33,8 @@ def told(*events: dict[str, Any]) -> str:
         ({"signal_received": {"signal": "pause"}, "actor": "user:ann"}, "pause, by user:ann"),
         ({"input_given": {"answer": "Rome [/b]"}}, "answered: Rome [/b]"),
         ({"input_given": {"approved": True}}, "answered: approved"),
+        ({"input_given": {"approved": True, "answer": "the rent"}}, "answered: the rent (approved)"),
+        ({"input_given": {"expired": True}}, "nobody answered in time: refused"),
         ({"handed_off": {"source": "A", "target": "B", "reason": "asked"}}, "A hands over to B: asked"),
         ({"plan_made": {"planner": "P@1.0.0", "nodes": [{"id": "a"}, {"id": "b"}]}}, "P@1.0.0 plans: a, b"),
         ({"points_contested": {"round": 1, "points": ["price", "time"]}}, "contested: price; time"),

@@ -44,7 +44,7 @@ class Steps(ToolAuthorizer):
         self.taken.append(f"rate {limits['acme/adder']}")
         return None
 
-    async def check(self, tenant: str, call: Call, *, override: str = "") -> None:
+    async def check(self, tenant: str, call: Call, *, override: str = "", request_id: str = "") -> None:
         self.taken.append(f"policy {dict(call.arguments)}")
 
     def check_room(self) -> None: ...

@@ -27,7 +27,11 @@ def _signal(event: event_pb2.SessionEvent) -> str:
 
 def _answer(event: event_pb2.SessionEvent) -> str:
     given = event.input_given
-    return f"answered: {given.answer or ('approved' if given.approved else 'refused')}"
+    if given.expired:
+        return "nobody answered in time: refused"
+    allowed = "approved" if given.approved else "refused"
+    said = f"{given.answer} (approved)" if given.answer and given.approved else given.answer
+    return f"answered: {said or allowed}"
 
 
 def _handed(event: event_pb2.SessionEvent) -> str:

@@ -43,7 +43,15 @@ class ScriptedPolicy:
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     async def judge(
-        self, caller: Principal, text: str, *, target: str, agent: str, bundles: Sequence[str], session_id: str
+        self,
+        caller: Principal,
+        text: str,
+        *,
+        target: str,
+        agent: str,
+        bundles: Sequence[str],
+        session_id: str,
+        override_token: str = "",
     ) -> Judged:
         self.asked.append((target, text))
         if "forbidden" in text:

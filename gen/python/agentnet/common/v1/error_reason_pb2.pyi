@@ -304,8 +304,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
     ERROR_REASON_EFFECTS_OFF: _ErrorReason.ValueType  # 223
     """The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
+    ERROR_REASON_APPROVAL_REFUSED: _ErrorReason.ValueType  # 227
+    """A person refused what rules of policy held in a session, or nobody answered in time (PERMISSION_DENIED). Metadata: `rules`, `by`, `expired`."""
     ERROR_REASON_CALL_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 250
-    """Rules let a tool be called so only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`. Metadata: `rule`, `rules`, `bundle`, `tool`, `agent`, `session_id`."""
+    """Rules let this pass only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`; a session asks people itself. Metadata: `rule`, `rules`, `bundle`, `bundles`, `tool`, `agent`, `session_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
@@ -595,6 +597,8 @@ ERROR_REASON_DOCUMENT_INVALID: ErrorReason.ValueType  # 222
 """An imported session's document is not one (INVALID_ARGUMENT). BadRequest names the field at fault."""
 ERROR_REASON_EFFECTS_OFF: ErrorReason.ValueType  # 223
 """The session is a fork whose tools do not act, and its origin's log has no answer to this call (FAILED_PRECONDITION)."""
+ERROR_REASON_APPROVAL_REFUSED: ErrorReason.ValueType  # 227
+"""A person refused what rules of policy held in a session, or nobody answered in time (PERMISSION_DENIED). Metadata: `rules`, `by`, `expired`."""
 ERROR_REASON_CALL_APPROVAL_REQUIRED: ErrorReason.ValueType  # 250
-"""Rules let a tool be called so only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`. Metadata: `rule`, `rules`, `bundle`, `tool`, `agent`, `session_id`."""
+"""Rules let this pass only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`; a session asks people itself. Metadata: `rule`, `rules`, `bundle`, `bundles`, `tool`, `agent`, `session_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -614,11 +614,11 @@ class SignalReceived(_message.Message):
     SIGNAL_ID_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     signal: _builtins.str
-    """"pause", "resume", "advance", "cancel", "cancel_task", "input" or "message". The last two are followed by their own event."""
+    """"pause", "resume", "advance", "cancel", "cancel_task", "input", "expire" or "message". The last three are followed by their own event."""
     signal_id: _builtins.str
     """The signal's id, so that none acts twice."""
     target: _builtins.str
-    """For "cancel_task": the node. For "input": the input's id."""
+    """For "cancel_task": the node. For "input" and "expire": the input's id."""
     def __init__(
         self,
         *,
@@ -893,22 +893,30 @@ class InputGiven(_message.Message):
     INPUT_ID_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ID_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """The question's id."""
     answer: _builtins.str
     """The answer."""
     approved: _builtins.bool
     """For an approval: whether it may be done."""
+    override_id: _builtins.str
+    """For a yes to what rules of policy hold: the override it made, see OverrideService."""
+    expired: _builtins.bool
+    """Nobody answered in time."""
     def __init__(
         self,
         *,
         input_id: _builtins.str = ...,
         answer: _builtins.str = ...,
         approved: _builtins.bool = ...,
+        override_id: _builtins.str = ...,
+        expired: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "approved", b"approved", "input_id", b"input_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "approved", b"approved", "expired", b"expired", "input_id", b"input_id", "override_id", b"override_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/orchestrator/v1/input.proto\x12\x18\x61gentnet.orchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"b\n\x0fMessageInjected\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12\x16\n\x06sender\x18\x02 \x01(\tR\x06sender\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent\"\xcf\x02\n\nHumanInput\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x37\n\x04kind\x18\x03 \x01(\x0e\x32#.agentnet.orchestrator.v1.InputKindR\x04kind\x12\x1a\n\x08question\x18\x04 \x01(\tR\x08question\x12\x14\n\x05\x61gent\x18\x05 \x01(\tR\x05\x61gent\x12\x17\n\x07turn_id\x18\x06 \x01(\tR\x06turnId\x12\x12\n\x04tool\x18\x07 \x01(\tR\x04tool\x12\x1c\n\targuments\x18\x08 \x01(\tR\targuments\x12=\n\x0crequest_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestTime\x12\x1d\n\nrequest_id\x18\n \x01(\tR\trequestId*Y\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13INPUT_KIND_QUESTION\x10\x01\x12\x17\n\x13INPUT_KIND_APPROVAL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentnet/orchestrator/v1/input.proto\x12\x18\x61gentnet.orchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"b\n\x0fMessageInjected\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12\x16\n\x06sender\x18\x02 \x01(\tR\x06sender\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent\"\xbc\x03\n\nHumanInput\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x37\n\x04kind\x18\x03 \x01(\x0e\x32#.agentnet.orchestrator.v1.InputKindR\x04kind\x12\x1a\n\x08question\x18\x04 \x01(\tR\x08question\x12\x14\n\x05\x61gent\x18\x05 \x01(\tR\x05\x61gent\x12\x17\n\x07turn_id\x18\x06 \x01(\tR\x06turnId\x12\x12\n\x04tool\x18\x07 \x01(\tR\x04tool\x12\x1c\n\targuments\x18\x08 \x01(\tR\targuments\x12=\n\x0crequest_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestTime\x12\x1d\n\nrequest_id\x18\n \x01(\tR\trequestId\x12\x14\n\x05rules\x18\x0b \x03(\tR\x05rules\x12\x18\n\x07\x62undles\x18\x0c \x03(\tR\x07\x62undles\x12;\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime*Y\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13INPUT_KIND_QUESTION\x10\x01\x12\x17\n\x13INPUT_KIND_APPROVAL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentnet.orchestrator.v1.input_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INPUTKIND']._serialized_start=537
-  _globals['_INPUTKIND']._serialized_end=626
+  _globals['_INPUTKIND']._serialized_start=646
+  _globals['_INPUTKIND']._serialized_end=735
   _globals['_MESSAGEINJECTED']._serialized_start=99
   _globals['_MESSAGEINJECTED']._serialized_end=197
   _globals['_HUMANINPUT']._serialized_start=200
-  _globals['_HUMANINPUT']._serialized_end=535
+  _globals['_HUMANINPUT']._serialized_end=644
 # @@protoc_insertion_point(module_scope)

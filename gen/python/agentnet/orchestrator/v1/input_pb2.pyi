@@ -3,9 +3,11 @@
 isort:skip_file
 Asking people: questions to them, answers and messages from them."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -29,7 +31,7 @@ class _InputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputKind.V
     INPUT_KIND_QUESTION: _InputKind.ValueType  # 1
     """An answer in words, by the function `ask_human`."""
     INPUT_KIND_APPROVAL: _InputKind.ValueType  # 2
-    """Leave to call a tool, by `require_approval`."""
+    """Leave to call a tool, by `require_approval` of the session; with `rules`, leave that rules of policy demand."""
 
 class InputKind(_InputKind, metaclass=_InputKindEnumTypeWrapper):
     """What a person is asked for."""
@@ -39,7 +41,7 @@ INPUT_KIND_UNSPECIFIED: InputKind.ValueType  # 0
 INPUT_KIND_QUESTION: InputKind.ValueType  # 1
 """An answer in words, by the function `ask_human`."""
 INPUT_KIND_APPROVAL: InputKind.ValueType  # 2
-"""Leave to call a tool, by `require_approval`."""
+"""Leave to call a tool, by `require_approval` of the session; with `rules`, leave that rules of policy demand."""
 Global___InputKind: _TypeAlias = InputKind  # noqa: Y015
 
 @_typing.final
@@ -88,6 +90,9 @@ class HumanInput(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     REQUEST_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    BUNDLES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """To answer by."""
     session_id: _builtins.str
@@ -101,14 +106,26 @@ class HumanInput(_message.Message):
     turn_id: _builtins.str
     """The turn that asks."""
     tool: _builtins.str
-    """For an approval: the tool."""
+    """For an approval: the tool. Empty where rules hold what the agent says."""
     arguments: _builtins.str
-    """For an approval: its arguments, JSON."""
+    """For an approval: its arguments, JSON; with `rules`, as policy lets people see them, empty where it shows nothing."""
     request_id: _builtins.str
-    """The effect that waits, as in ToolCallMade."""
+    """The effect that waits, as in ToolCallMade; where rules hold what the agent says, the generation."""
     @_builtins.property
     def request_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it is waited for."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rules of policy that hold it. An operator or admin answers; a yes excuses these rules for just that."""
+
+    @_builtins.property
+    def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The bundles they are of, as `default@1.0.0`."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When nobody can answer any more: then it is refused. Absent: never."""
 
     def __init__(
         self,
@@ -123,10 +140,13 @@ class HumanInput(_message.Message):
         arguments: _builtins.str = ...,
         request_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+        bundles: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request_time", b"request_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "id", b"id", "kind", b"kind", "question", b"question", "request_id", b"request_id", "request_time", b"request_time", "session_id", b"session_id", "tool", b"tool", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments", b"arguments", "bundles", b"bundles", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "question", b"question", "request_id", b"request_id", "request_time", b"request_time", "rules", b"rules", "session_id", b"session_id", "tool", b"tool", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,7 +64,9 @@ class InputServiceServicer:
     def GiveInput(self, request, context):
         """Answers what a session waits for; it goes on within a second. The first answer counts.
         Errors: NOT_FOUND (SESSION_NOT_FOUND, INPUT_NOT_FOUND): list the inputs; it may be answered already.
-        FAILED_PRECONDITION (SESSION_ENDED). INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG).
+        FAILED_PRECONDITION (SESSION_ENDED). INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG). What rules of policy hold only
+        operators and admins answer, yes or no: PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_INSUFFICIENT).
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE): nothing was decided; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,7 +19,9 @@ class InputServiceStub:
     GiveInput: _aio.UnaryUnaryMultiCallable[_input_service_pb2.GiveInputRequest, _input_service_pb2.GiveInputResponse]
     """Answers what a session waits for; it goes on within a second. The first answer counts.
     Errors: NOT_FOUND (SESSION_NOT_FOUND, INPUT_NOT_FOUND): list the inputs; it may be answered already.
-    FAILED_PRECONDITION (SESSION_ENDED). INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG).
+    FAILED_PRECONDITION (SESSION_ENDED). INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG). What rules of policy hold only
+    operators and admins answer, yes or no: PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_INSUFFICIENT).
+    UNAVAILABLE (DEPENDENCY_UNAVAILABLE): nothing was decided; try again.
     """
     ListInputs: _aio.UnaryUnaryMultiCallable[_input_service_pb2.ListInputsRequest, _input_service_pb2.ListInputsResponse]
     """Lists what one session waits for.
@@ -45,7 +47,9 @@ class InputServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_input_service_pb2.GiveInputResponse]:
         """Answers what a session waits for; it goes on within a second. The first answer counts.
         Errors: NOT_FOUND (SESSION_NOT_FOUND, INPUT_NOT_FOUND): list the inputs; it may be answered already.
-        FAILED_PRECONDITION (SESSION_ENDED). INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG).
+        FAILED_PRECONDITION (SESSION_ENDED). INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG). What rules of policy hold only
+        operators and admins answer, yes or no: PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_INSUFFICIENT).
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE): nothing was decided; try again.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/policy/v1/override_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x01\n\x15\x43reateOverrideRequest\x12\x14\n\x05rules\x18\x01 \x03(\tR\x05rules\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12+\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12\x12\n\x04tool\x18\x06 \x01(\tR\x04tool\"h\n\x16\x43reateOverrideResponse\x12\x38\n\x08override\x18\x01 \x01(\x0b\x32\x1c.agentnet.policy.v1.OverrideR\x08override\x12\x14\n\x05token\x18\x02 \x01(\tR\x05token\"\'\n\x15RevokeOverrideRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\"R\n\x16RevokeOverrideResponse\x12\x38\n\x08override\x18\x01 \x01(\x0b\x32\x1c.agentnet.policy.v1.OverrideR\x08override\"s\n\x12UseOverrideRequest\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x12\n\x04tool\x18\x04 \x01(\tR\x04tool\"+\n\x13UseOverrideResponse\x12\x14\n\x05rules\x18\x01 \x03(\tR\x05rules\"R\n\x14ListOverridesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"{\n\x15ListOverridesResponse\x12:\n\toverrides\x18\x01 \x03(\x0b\x32\x1c.agentnet.policy.v1.OverrideR\toverrides\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf9\x02\n\x08Override\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05rules\x18\x02 \x03(\tR\x05rules\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1b\n\tissued_by\x18\x06 \x01(\tR\x08issuedBy\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\x12\x12\n\x04uses\x18\n \x01(\x03R\x04uses\x12\x12\n\x04tool\x18\x0b \x01(\tR\x04tool2\x9b\x04\n\x0fOverrideService\x12\x85\x01\n\x0e\x43reateOverride\x12).agentnet.policy.v1.CreateOverrideRequest\x1a*.agentnet.policy.v1.CreateOverrideResponse\"\x1c\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x12\"\r/v1/overrides:\x01*\x12\x94\x01\n\x0eRevokeOverride\x12).agentnet.policy.v1.RevokeOverrideRequest\x1a*.agentnet.policy.v1.RevokeOverrideResponse\"+\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/overrides/{id}/revoke:\x01*\x12\x64\n\x0bUseOverride\x12&.agentnet.policy.v1.UseOverrideRequest\x1a\'.agentnet.policy.v1.UseOverrideResponse\"\x04\xa0\xbb\x18\x07\x12\x82\x01\n\rListOverrides\x12(.agentnet.policy.v1.ListOverridesRequest\x1a).agentnet.policy.v1.ListOverridesResponse\"\x1c\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/overridesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)agentnet/policy/v1/override_service.proto\x12\x12\x61gentnet.policy.v1\x1a#agentnet/common/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x01\n\x15\x43reateOverrideRequest\x12\x14\n\x05rules\x18\x01 \x03(\tR\x05rules\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12+\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12\x12\n\x04tool\x18\x06 \x01(\tR\x04tool\"h\n\x16\x43reateOverrideResponse\x12\x38\n\x08override\x18\x01 \x01(\x0b\x32\x1c.agentnet.policy.v1.OverrideR\x08override\x12\x14\n\x05token\x18\x02 \x01(\tR\x05token\"\'\n\x15RevokeOverrideRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\"R\n\x16RevokeOverrideResponse\x12\x38\n\x08override\x18\x01 \x01(\x0b\x32\x1c.agentnet.policy.v1.OverrideR\x08override\"\x92\x01\n\x12UseOverrideRequest\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x12\n\x04tool\x18\x04 \x01(\tR\x04tool\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\"+\n\x13UseOverrideResponse\x12\x14\n\x05rules\x18\x01 \x03(\tR\x05rules\"\xf2\x01\n\x11\x44\x65\x63ideHoldRequest\x12\x14\n\x05rules\x18\x01 \x03(\tR\x05rules\x12\x14\n\x05\x61gent\x18\x02 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x12\n\x04tool\x18\x04 \x01(\tR\x04tool\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12\x1a\n\x08\x61pproved\x18\x06 \x01(\x08R\x08\x61pproved\x12\x16\n\x06reason\x18\x07 \x01(\tR\x06reason\x12+\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\"N\n\x12\x44\x65\x63ideHoldResponse\x12\x38\n\x08override\x18\x01 \x01(\x0b\x32\x1c.agentnet.policy.v1.OverrideR\x08override\"%\n\x13SignOverrideRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\",\n\x14SignOverrideResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\"R\n\x14ListOverridesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"{\n\x15ListOverridesResponse\x12:\n\toverrides\x18\x01 \x03(\x0b\x32\x1c.agentnet.policy.v1.OverrideR\toverrides\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x98\x03\n\x08Override\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05rules\x18\x02 \x03(\tR\x05rules\x12\x14\n\x05\x61gent\x18\x03 \x01(\tR\x05\x61gent\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1b\n\tissued_by\x18\x06 \x01(\tR\x08issuedBy\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\x12\x12\n\x04uses\x18\n \x01(\x03R\x04uses\x12\x12\n\x04tool\x18\x0b \x01(\tR\x04tool\x12\x1d\n\nrequest_id\x18\x0c \x01(\tR\trequestId2\xea\x05\n\x0fOverrideService\x12\x85\x01\n\x0e\x43reateOverride\x12).agentnet.policy.v1.CreateOverrideRequest\x1a*.agentnet.policy.v1.CreateOverrideResponse\"\x1c\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x12\"\r/v1/overrides:\x01*\x12\x94\x01\n\x0eRevokeOverride\x12).agentnet.policy.v1.RevokeOverrideRequest\x1a*.agentnet.policy.v1.RevokeOverrideResponse\"+\x90\x02\x02\xa0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/overrides/{id}/revoke:\x01*\x12\x64\n\x0bUseOverride\x12&.agentnet.policy.v1.UseOverrideRequest\x1a\'.agentnet.policy.v1.UseOverrideResponse\"\x04\xa0\xbb\x18\x07\x12\x61\n\nDecideHold\x12%.agentnet.policy.v1.DecideHoldRequest\x1a&.agentnet.policy.v1.DecideHoldResponse\"\x04\xa0\xbb\x18\x07\x12j\n\x0cSignOverride\x12\'.agentnet.policy.v1.SignOverrideRequest\x1a(.agentnet.policy.v1.SignOverrideResponse\"\x07\x90\x02\x01\xa0\xbb\x18\x07\x12\x82\x01\n\rListOverrides\x12(.agentnet.policy.v1.ListOverridesRequest\x1a).agentnet.policy.v1.ListOverridesResponse\"\x1c\x90\x02\x01\xa0\xbb\x18\x05\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/overridesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OVERRIDESERVICE'].methods_by_name['RevokeOverride']._serialized_options = b'\220\002\002\240\273\030\004\202\323\344\223\002\036\"\031/v1/overrides/{id}/revoke:\001*'
   _globals['_OVERRIDESERVICE'].methods_by_name['UseOverride']._loaded_options = None
   _globals['_OVERRIDESERVICE'].methods_by_name['UseOverride']._serialized_options = b'\240\273\030\007'
+  _globals['_OVERRIDESERVICE'].methods_by_name['DecideHold']._loaded_options = None
+  _globals['_OVERRIDESERVICE'].methods_by_name['DecideHold']._serialized_options = b'\240\273\030\007'
+  _globals['_OVERRIDESERVICE'].methods_by_name['SignOverride']._loaded_options = None
+  _globals['_OVERRIDESERVICE'].methods_by_name['SignOverride']._serialized_options = b'\220\002\001\240\273\030\007'
   _globals['_OVERRIDESERVICE'].methods_by_name['ListOverrides']._loaded_options = None
   _globals['_OVERRIDESERVICE'].methods_by_name['ListOverrides']._serialized_options = b'\220\002\001\240\273\030\005\202\323\344\223\002\017\022\r/v1/overrides'
   _globals['_CREATEOVERRIDEREQUEST']._serialized_start=198
@@ -51,16 +55,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEOVERRIDEREQUEST']._serialized_end=532
   _globals['_REVOKEOVERRIDERESPONSE']._serialized_start=534
   _globals['_REVOKEOVERRIDERESPONSE']._serialized_end=616
-  _globals['_USEOVERRIDEREQUEST']._serialized_start=618
-  _globals['_USEOVERRIDEREQUEST']._serialized_end=733
-  _globals['_USEOVERRIDERESPONSE']._serialized_start=735
-  _globals['_USEOVERRIDERESPONSE']._serialized_end=778
-  _globals['_LISTOVERRIDESREQUEST']._serialized_start=780
-  _globals['_LISTOVERRIDESREQUEST']._serialized_end=862
-  _globals['_LISTOVERRIDESRESPONSE']._serialized_start=864
-  _globals['_LISTOVERRIDESRESPONSE']._serialized_end=987
-  _globals['_OVERRIDE']._serialized_start=990
-  _globals['_OVERRIDE']._serialized_end=1367
-  _globals['_OVERRIDESERVICE']._serialized_start=1370
-  _globals['_OVERRIDESERVICE']._serialized_end=1909
+  _globals['_USEOVERRIDEREQUEST']._serialized_start=619
+  _globals['_USEOVERRIDEREQUEST']._serialized_end=765
+  _globals['_USEOVERRIDERESPONSE']._serialized_start=767
+  _globals['_USEOVERRIDERESPONSE']._serialized_end=810
+  _globals['_DECIDEHOLDREQUEST']._serialized_start=813
+  _globals['_DECIDEHOLDREQUEST']._serialized_end=1055
+  _globals['_DECIDEHOLDRESPONSE']._serialized_start=1057
+  _globals['_DECIDEHOLDRESPONSE']._serialized_end=1135
+  _globals['_SIGNOVERRIDEREQUEST']._serialized_start=1137
+  _globals['_SIGNOVERRIDEREQUEST']._serialized_end=1174
+  _globals['_SIGNOVERRIDERESPONSE']._serialized_start=1176
+  _globals['_SIGNOVERRIDERESPONSE']._serialized_end=1220
+  _globals['_LISTOVERRIDESREQUEST']._serialized_start=1222
+  _globals['_LISTOVERRIDESREQUEST']._serialized_end=1304
+  _globals['_LISTOVERRIDESRESPONSE']._serialized_start=1306
+  _globals['_LISTOVERRIDESRESPONSE']._serialized_end=1429
+  _globals['_OVERRIDE']._serialized_start=1432
+  _globals['_OVERRIDE']._serialized_end=1840
+  _globals['_OVERRIDESERVICE']._serialized_start=1843
+  _globals['_OVERRIDESERVICE']._serialized_end=2589
 # @@protoc_insertion_point(module_scope)

@@ -152,6 +152,7 @@ class UseOverrideRequest(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token. Required, at most 4,096 characters."""
     agent: _builtins.str
@@ -160,6 +161,8 @@ class UseOverrideRequest(_message.Message):
     """The session; empty: none."""
     tool: _builtins.str
     """The tool about to be called, by its name without a version; empty: none."""
+    request_id: _builtins.str
+    """The `request_id` of that call; empty: none."""
     def __init__(
         self,
         *,
@@ -167,10 +170,11 @@ class UseOverrideRequest(_message.Message):
         agent: _builtins.str = ...,
         session_id: _builtins.str = ...,
         tool: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "session_id", b"session_id", "token", b"token", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "request_id", b"request_id", "session_id", b"session_id", "token", b"token", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,6 +203,128 @@ class UseOverrideResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UseOverrideResponse: _TypeAlias = UseOverrideResponse  # noqa: Y015
+
+@_typing.final
+class DecideHoldRequest(_message.Message):
+    """What was held, and the word on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """The agent that is held. Required."""
+    session_id: _builtins.str
+    """Its session. Required."""
+    tool: _builtins.str
+    """The tool that is to be called; empty: it is the text of a generation. At most 64 characters."""
+    request_id: _builtins.str
+    """The `request_id` of that call, which alone the override is for. At most 64 characters; empty: any within the rest."""
+    approved: _builtins.bool
+    """Whether it may go on."""
+    reason: _builtins.str
+    """Why. At most 500 characters."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rules that hold it, 1 to 32."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long a yes holds: absent means an hour, at most 24 hours."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+        agent: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "approved", b"approved", "reason", b"reason", "request_id", b"request_id", "rules", b"rules", "session_id", b"session_id", "tool", b"tool", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideHoldRequest: _TypeAlias = DecideHoldRequest  # noqa: Y015
+
+@_typing.final
+class DecideHoldResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERRIDE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def override(self) -> Global___Override:
+        """The override of a yes; absent for a no."""
+
+    def __init__(
+        self,
+        *,
+        override: Global___Override | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideHoldResponse: _TypeAlias = DecideHoldResponse  # noqa: Y015
+
+@_typing.final
+class SignOverrideRequest(_message.Message):
+    """Names an override."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The override. Required."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignOverrideRequest: _TypeAlias = SignOverrideRequest  # noqa: Y015
+
+@_typing.final
+class SignOverrideResponse(_message.Message):
+    """Its token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """To be sent as `override_token`. A secret: it is not stored."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignOverrideResponse: _TypeAlias = SignOverrideResponse  # noqa: Y015
 
 @_typing.final
 class ListOverridesRequest(_message.Message):
@@ -271,6 +397,7 @@ class Override(_message.Message):
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque."""
     agent: _builtins.str
@@ -285,6 +412,8 @@ class Override(_message.Message):
     """How often it was used."""
     tool: _builtins.str
     """The tool it is for; empty: anything."""
+    request_id: _builtins.str
+    """The call it is for, by its `request_id`; empty: any."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The rules it excuses."""
@@ -315,10 +444,11 @@ class Override(_message.Message):
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         uses: _builtins.int = ...,
         tool: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "issued_by", b"issued_by", "reason", b"reason", "revoke_time", b"revoke_time", "rules", b"rules", "session_id", b"session_id", "tool", b"tool", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "issued_by", b"issued_by", "reason", b"reason", "request_id", b"request_id", "revoke_time", b"revoke_time", "rules", b"rules", "session_id", b"session_id", "tool", b"tool", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

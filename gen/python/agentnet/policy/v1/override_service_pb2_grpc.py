@@ -50,6 +50,16 @@ class OverrideServiceStub:
                 request_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideRequest.SerializeToString,
                 response_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideResponse.FromString,
                 _registered_method=True)
+        self.DecideHold = channel.unary_unary(
+                '/agentnet.policy.v1.OverrideService/DecideHold',
+                request_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.DecideHoldRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.DecideHoldResponse.FromString,
+                _registered_method=True)
+        self.SignOverride = channel.unary_unary(
+                '/agentnet.policy.v1.OverrideService/SignOverride',
+                request_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.SignOverrideRequest.SerializeToString,
+                response_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.SignOverrideResponse.FromString,
+                _registered_method=True)
         self.ListOverrides = channel.unary_unary(
                 '/agentnet.policy.v1.OverrideService/ListOverrides',
                 request_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.ListOverridesRequest.SerializeToString,
@@ -86,6 +96,24 @@ class OverrideServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecideHold(self, request, context):
+        """A person's word on what rules with require_approval hold in a session: a yes makes an override for just that, a no is only
+        audited. Whoever decides must be an operator or admin, and no credential that was delegated.
+        Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_INSUFFICIENT): somebody else must decide; INVALID_ARGUMENT
+        (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignOverride(self, request, context):
+        """Tells the token of an override that was made for one session, to the service that acts under it.
+        Errors: NOT_FOUND (OVERRIDE_NOT_FOUND); PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask a person again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListOverrides(self, request, context):
         """Lists overrides, newest first, without their tokens.
         Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
@@ -111,6 +139,16 @@ def add_OverrideServiceServicer_to_server(servicer, server):
                     servicer.UseOverride,
                     request_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideRequest.FromString,
                     response_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideResponse.SerializeToString,
+            ),
+            'DecideHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideHold,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.DecideHoldRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.DecideHoldResponse.SerializeToString,
+            ),
+            'SignOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignOverride,
+                    request_deserializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.SignOverrideRequest.FromString,
+                    response_serializer=agentnet_dot_policy_dot_v1_dot_override__service__pb2.SignOverrideResponse.SerializeToString,
             ),
             'ListOverrides': grpc.unary_unary_rpc_method_handler(
                     servicer.ListOverrides,
@@ -200,6 +238,60 @@ class OverrideService:
             '/agentnet.policy.v1.OverrideService/UseOverride',
             agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideRequest.SerializeToString,
             agentnet_dot_policy_dot_v1_dot_override__service__pb2.UseOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.policy.v1.OverrideService/DecideHold',
+            agentnet_dot_policy_dot_v1_dot_override__service__pb2.DecideHoldRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_override__service__pb2.DecideHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.policy.v1.OverrideService/SignOverride',
+            agentnet_dot_policy_dot_v1_dot_override__service__pb2.SignOverrideRequest.SerializeToString,
+            agentnet_dot_policy_dot_v1_dot_override__service__pb2.SignOverrideResponse.FromString,
             options,
             channel_credentials,
             insecure,

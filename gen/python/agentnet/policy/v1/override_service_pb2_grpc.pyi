@@ -29,6 +29,16 @@ class OverrideServiceStub:
     Errors: PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask for another one; INVALID_ARGUMENT (FIELD_REQUIRED,
     FIELD_TOO_LONG).
     """
+    DecideHold: _aio.UnaryUnaryMultiCallable[_override_service_pb2.DecideHoldRequest, _override_service_pb2.DecideHoldResponse]
+    """A person's word on what rules with require_approval hold in a session: a yes makes an override for just that, a no is only
+    audited. Whoever decides must be an operator or admin, and no credential that was delegated.
+    Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_INSUFFICIENT): somebody else must decide; INVALID_ARGUMENT
+    (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN).
+    """
+    SignOverride: _aio.UnaryUnaryMultiCallable[_override_service_pb2.SignOverrideRequest, _override_service_pb2.SignOverrideResponse]
+    """Tells the token of an override that was made for one session, to the service that acts under it.
+    Errors: NOT_FOUND (OVERRIDE_NOT_FOUND); PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask a person again.
+    """
     ListOverrides: _aio.UnaryUnaryMultiCallable[_override_service_pb2.ListOverridesRequest, _override_service_pb2.ListOverridesResponse]
     """Lists overrides, newest first, without their tokens.
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID).
@@ -66,6 +76,28 @@ class OverrideServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells which rules a token excuses for one call. Each time is a use: counted and audited.
         Errors: PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask for another one; INVALID_ARGUMENT (FIELD_REQUIRED,
         FIELD_TOO_LONG).
+        """
+
+    @_abc_1.abstractmethod
+    def DecideHold(
+        self,
+        request: _override_service_pb2.DecideHoldRequest,
+        context: _aio.ServicerContext[_override_service_pb2.DecideHoldRequest, _abc.Awaitable[_override_service_pb2.DecideHoldResponse]],
+    ) -> _abc.Awaitable[_override_service_pb2.DecideHoldResponse]:
+        """A person's word on what rules with require_approval hold in a session: a yes makes an override for just that, a no is only
+        audited. Whoever decides must be an operator or admin, and no credential that was delegated.
+        Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_INSUFFICIENT): somebody else must decide; INVALID_ARGUMENT
+        (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, NAME_UNKNOWN).
+        """
+
+    @_abc_1.abstractmethod
+    def SignOverride(
+        self,
+        request: _override_service_pb2.SignOverrideRequest,
+        context: _aio.ServicerContext[_override_service_pb2.SignOverrideRequest, _abc.Awaitable[_override_service_pb2.SignOverrideResponse]],
+    ) -> _abc.Awaitable[_override_service_pb2.SignOverrideResponse]:
+        """Tells the token of an override that was made for one session, to the service that acts under it.
+        Errors: NOT_FOUND (OVERRIDE_NOT_FOUND); PERMISSION_DENIED (OVERRIDE_INVALID, OVERRIDE_EXPIRED): ask a person again.
         """
 
     @_abc_1.abstractmethod
