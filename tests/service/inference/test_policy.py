@@ -168,6 +168,17 @@ async def test_who_is_downgraded_gets_the_cheaper_model_and_a_reason(served: Rep
     assert "leaking_session_blocks" in events[1].downgraded.reason
 
 
+async def test_who_is_downgraded_keeps_the_model_when_the_cheaper_one_is_left_alone(
+    served: Replica, keys: Keys
+) -> None:
+    served.policy.orders, served.model.steps = [order("downgrade", "session", "ses_1")], ["Hello."]
+    for _ in range(5):
+        await served.engine.breakers.failed("backup")
+    events = await generated(served, keys, request(session_id="ses_1"))
+    assert kinds(events) == ["started", "text", "finished"]
+    assert events[-1].finished.cost.model == "scripted"
+
+
 async def test_while_policy_is_away_its_last_orders_hold() -> None:
     clock, policy = FakeClock(), ScriptedPolicy()
     policy.orders = [order("block", "tenant", "acme")]
