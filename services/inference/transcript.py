@@ -18,7 +18,6 @@ from services.inference.providers.contract import (
 from shared.clock import Clock
 
 _ALL: Final = "surrogatepass"  # half a pair that a model wrote is no error here
-_BYTES_A_TOKEN: Final = 5  # prose has four to five: who sends a token at a time is not counted dearer than that
 _MARGIN: Final = 256
 
 
@@ -36,7 +35,6 @@ class Transcript:
     _raw: bytearray = field(default_factory=bytearray)  # a list of pieces would be ten times the text
     _shown: bytearray = field(default_factory=bytearray)
     _counted: int = 0
-    _written: int = 0
     _usage: Usage | None = None
     _tools: ToolCalls = field(default_factory=ToolCalls)
     _spent: list[Usage] = field(default_factory=list)
@@ -62,8 +60,8 @@ class Transcript:
 
     @property
     def counted(self) -> int:
-        """Output tokens of this attempt: one a piece, or what its bytes come to where pieces are of several."""
-        return max(self._counted, self._written // _BYTES_A_TOKEN)
+        """Output tokens of this attempt."""
+        return self._counted
 
     def over(self, most: int) -> bool:
         """Whether the provider keeps to no limit of output tokens: it is left, and that is the limit. Pieces of less
@@ -81,7 +79,7 @@ class Transcript:
 
     def begin(self, call: ModelCall, *, restarted: bool) -> None:
         """A new attempt; a restarted one voids what was shown."""
-        self._call, self._counted, self._written, self._usage, self.recorded = call, 0, 0, None, False
+        self._call, self._counted, self._usage, self.recorded = call, 0, None, False
         self._tools = ToolCalls()
         if restarted:
             self.reasoning_shown, self.tools_shown = False, []
@@ -91,14 +89,10 @@ class Transcript:
         if chunk.token_count and self.first_token_at is None:
             self.first_token_at = clock.now()
         if chunk.text:
-            text = chunk.text.encode(errors=_ALL)
-            self._raw += text
-            self._written += len(text)
+            self._raw += chunk.text.encode(errors=_ALL)
         if chunk.tools:
             self._tools.feed(chunk.tools)
-            self._written += sum(len(tool.arguments) for tool in chunk.tools)
         self._counted += chunk.token_count
-        self._written += len(chunk.reasoning)
         self.recorded |= chunk.recorded
         self._usage = chunk.usage or self._usage
         self.finish = chunk.finish_reason or self.finish
@@ -111,7 +105,7 @@ class Transcript:
         usage = self._usage or Usage(0, 0)
         if self._usage is None and not (free and not self._counted):
             asked = estimate_input(self._call) if self._call else 0
-            usage = Usage(asked, self.counted, estimated=True)
+            usage = Usage(asked, self._counted, estimated=True)
         self._spent.append(usage)
         return usage
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from services.inference.providers.contract import Chunk, ModelCall, Role, Sampling, ToolDelta, Usage, said
+from services.inference.providers.contract import Chunk, ModelCall, Role, Sampling, said
 from services.inference.transcript import Transcript
 from shared.clock import SystemClock
 
@@ -32,17 +32,3 @@ def test_half_a_pair_comes_out_as_it_went_in_and_a_restart_voids_what_was_said()
     assert (transcript.shown, transcript.anything_shown, transcript.begun) == ("\ud83d\ude00", True, True)
     transcript.begin(ModelCall("m", (said(Role.USER, "?"),), Sampling(), 8), restarted=True)
     assert (transcript.raw, transcript.shown, transcript.anything_shown) == ("", "", False)
-
-
-def test_pieces_of_many_tokens_are_counted_by_their_bytes() -> None:
-    clock = SystemClock()
-    for chunk in (
-        Chunk("word " * 200_000, token_count=1),
-        Chunk(reasoning="word " * 200_000, token_count=1),
-        Chunk(tools=(ToolDelta(0, "call_1", "f", "word " * 200_000),), token_count=1),
-    ):
-        transcript = Transcript()
-        transcript.begin(ModelCall("m", (said(Role.USER, "?"),), Sampling(), 8), restarted=True)
-        transcript.take(chunk, clock)
-        assert transcript.counted == 200_000
-        assert transcript.end(free=False) == Usage(5, 200_000, estimated=True)
