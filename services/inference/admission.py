@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ from services.inference.downgrades import Downgrade, Downgrades
 from services.inference.errors import ModelUnable, ProviderUnavailable
 from services.inference.generation import Generation
 from services.inference.peers import Payer
-from services.inference.producer import Answered
+from services.inference.producer import Answered, not_kept
 from services.inference.prompts.store import PromptVersion
 from services.inference.providers.contract import (
     Message,
@@ -37,6 +37,7 @@ from services.inference.providers.contract import (
 from services.inference.redacting import texts_of
 from services.inference.route import Model, Router, Target
 from services.inference.tail import GenerationTail
+from shared.log import log
 
 _PROBE_AFTER: Final = timedelta(seconds=10)
 
@@ -112,7 +113,7 @@ class Admitted:
     call: ModelCall
     course: Course
     before: list[events.Event]
-    kept: Callable[[Answered], None] = lambda _: None
+    kept: Callable[[Answered | None], Awaitable[None]] = not_kept
     leads: Callable[[Generation], None] | None = None
     """Lets all replicas know that this generation answers its request; None where it answers its caller alone."""
 
@@ -132,6 +133,8 @@ class Admission:
     tail: GenerationTail
     retry_base: timedelta = timedelta(milliseconds=200)
     jitter: Callable[[], float] = random.random
+    kept_within: timedelta = timedelta(milliseconds=250)
+    """How long an end is held back at most until its answer is kept."""
     _leading: dict[tuple[str, str], Generation] = field(default_factory=dict)
     _to_lead: dict[tuple[str, str], str] = field(default_factory=dict)
     _turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -158,7 +161,7 @@ class Admission:
 
     async def admit(self, tenant: str, order: Order, asked: Model, *, revision: int) -> Admitted:
         """Raises ModelNotFound, ModelUnable, and ProviderUnavailable when all breakers of the chain are open."""
-        downgrade = await self.downgrades.of(tenant, asked.name)
+        downgrade = None if order.no_fallback else await self.downgrades.of(tenant, asked.name)
         try:
             return await self._admitted(tenant, order, asked, downgrade, revision=revision)
         except ProviderUnavailable:
@@ -191,7 +194,7 @@ class Admission:
         policy = order.cache
         return Admitted(
             call, course, before,
-            kept=lambda outcome: self._keep(key, policy, model, outcome),
+            kept=lambda outcome: self._over(key, order.generation_id, policy, model, outcome),
             leads=lambda generation: self._lead(key, generation),
         )  # fmt: skip
 
@@ -252,6 +255,8 @@ class Admission:
         if elsewhere := await self.tail.lead(key.tenant, key.exact, order.generation_id):
             return _shared(target, lambda: self.tail.read(key.tenant, elsewhere, 0))
         self._to_lead[key.tenant, order.generation_id] = key.exact
+        if answer := await self.cache.look(key, oldest=policy.ttl):  # who led until now has just kept it
+            return _instead(target, KeptAnswer(target.provider.name, answer), pb.ANSWER_SOURCE_EXACT_CACHE)
         return None
 
     def _lead(self, key: CacheKey, generation: Generation) -> None:
@@ -259,23 +264,46 @@ class Admission:
         place = (key.tenant, key.exact)
         del self._to_lead[key.tenant, generation.id]
         self._leading[place], generation.answers = generation, key.exact
-        generation.when_done(lambda: self._led(place))
+        generation.when_done(lambda: self._leading.pop(place, None))
 
-    def _led(self, place: tuple[str, str]) -> None:
-        self._leading.pop(place, None)
-        self._spawn(self.tail.leads_no_more(*place))
+    async def _over(
+        self, key: CacheKey, generation_id: str, policy: CachePolicy, asked: Model, outcome: Answered | None
+    ) -> None:
+        """Whoever has read the end finds the answer kept, and shares the generation no more; unless that takes so long
+        that the end is told before.
+        """
+        leader = self._leading.get((key.tenant, key.exact))
+        leads = leader is not None and leader.id == generation_id
+        ending = self._spawn(self._ended(key, policy, asked, outcome, leads=leads))
+        await asyncio.wait({ending}, timeout=self.kept_within.total_seconds())
 
-    def _keep(self, key: CacheKey, policy: CachePolicy, asked: Model, outcome: Answered) -> None:
+    async def _ended(
+        self, key: CacheKey, policy: CachePolicy, asked: Model, outcome: Answered | None, *, leads: bool
+    ) -> None:
         """Keeps what the model asked for answered; a stand-in's answer is not kept under its name."""
-        if outcome.target.free or outcome.attempts > 1 or outcome.target.model is not asked:
-            return
-        answer = Answer.of(outcome.transcript)
-        self._spawn(self.cache.keep(key, answer, ttl=policy.ttl, semantic=policy.similarity is not None))
+        own = outcome and not (outcome.target.free or outcome.attempts > 1) and outcome.target.model is asked
+        if outcome and own:
+            answer = Answer.of(outcome.transcript)
+            await self.cache.keep(key, answer, ttl=policy.ttl, semantic=policy.similarity is not None)
+        if leads:
+            await self.tail.leads_no_more(key.tenant, key.exact)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def drain(self) -> None:
+        """Returns when everything is kept that was to be."""
+        if self._keeping:
+            await asyncio.wait(self._keeping)
+        await self.cache.drain()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name="keep an answer")
         self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
+        task.add_done_callback(self._kept)
+        return task
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._keeping.discard(task)
+        if not task.cancelled() and (fault := task.exception()):
+            log.error("response_cache.fault", exc_info=fault)
 
 
 def _shared(target: Target, leader: Callable[[], AsyncGenerator[bytes, None]]) -> Target:

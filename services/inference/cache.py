@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
@@ -24,6 +23,7 @@ from services.inference.embeddings.contract import Embedder
 from services.inference.providers.contract import ModelCall, Role
 from shared.clock import Clock
 from shared.errors import MeshError
+from shared.log import log
 from shared.redis import RedisLost
 from shared.telemetry import meter
 
@@ -41,6 +41,11 @@ local over = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[5])
 if over > 0 then
   for _, member in ipairs(redis.call('ZPOPMIN', KEYS[2], over)) do redis.call('DEL', ARGV[6] .. member) end
 end
+"""
+_KEEP_MEANING: Final = """
+if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 """
 
 
@@ -75,13 +80,18 @@ class AnswerCache:
         self._clock = clock
         self._capacity = capacity
         self._keep = redis.register_script(_KEEP)
-        self._computing: set[asyncio.Task[None]] = set()
+        self._meant = redis.register_script(_KEEP_MEANING)
+        self._computing: set[asyncio.Task[bytes | None]] = set()
 
     async def find(self, key: CacheKey, *, oldest: timedelta) -> Answer | None:
         """The answer to exactly this request, when it is no older."""
-        answer = await self._load(key.tenant, key.exact, oldest)
+        answer = await self.look(key, oldest=oldest)
         _asked.add(1, {"found": "exact" if answer else "none"})
         return answer
+
+    async def look(self, key: CacheKey, *, oldest: timedelta) -> Answer | None:
+        """As `find`, uncounted: once more before the model is asked."""
+        return await self._load(key.tenant, key.exact, oldest)
 
     async def find_alike(self, key: CacheKey, *, similarity: float, oldest: timedelta) -> Answer | None:
         """The answer to the request nearest in meaning, if it is near enough."""
@@ -94,7 +104,10 @@ class AnswerCache:
         if not entries:
             self._ahead(key.last)
             return None
-        nearest, score = _nearest(entries, await self._vector(key.last))
+        vector = await self._vector(key.last)
+        if vector is None:
+            return None
+        nearest, score = _nearest(entries, vector)
         if score < similarity:
             return None
         answer = await self._load(key.tenant, nearest.decode(), oldest)
@@ -106,31 +119,29 @@ class AnswerCache:
 
     async def keep(self, key: CacheKey, answer: Answer, *, ttl: timedelta, semantic: bool) -> None:
         """Keeps an answer; nothing is promised."""
-        used = self._clock.now().timestamp()
+        used, lasts = self._clock.now().timestamp(), max(1, int(ttl / timedelta(milliseconds=1)))
         prefix = _answer(key.tenant, "")
         try:
             await self._keep(
                 keys=[prefix + key.exact, _used(key.tenant)],
                 args=[
                     answer.model_copy(update={"kept_at": used}).model_dump_json(),
-                    int(ttl.total_seconds() * 1000),
+                    lasts,
                     used,
                     key.exact,
                     self._capacity,
                     prefix,
                 ],
             )
-            if semantic and key.last:
-                await self._keep_meaning(key, ttl)
+            if semantic and key.last and (vector := await self._vector(key.last)):
+                await self._meant(keys=[_meanings(key)], args=[key.exact, vector, _SEMANTIC_PER_TENANT, lasts])
         except RedisLost:
             return
 
-    async def _keep_meaning(self, key: CacheKey, ttl: timedelta) -> None:
-        name = _meanings(key)
-        if await self._redis.hlen(name) >= _SEMANTIC_PER_TENANT:
-            await self._redis.delete(name)
-        await self._redis.hset(name, key.exact, await self._vector(key.last))
-        await self._redis.expire(name, ttl)
+    async def drain(self) -> None:
+        """Returns when nothing is being computed any more."""
+        if self._computing:
+            await asyncio.wait(self._computing)
 
     async def _load(self, tenant: str, exact: str, oldest: timedelta) -> Answer | None:
         now = self._clock.now().timestamp()
@@ -154,17 +165,17 @@ class AnswerCache:
 
     def _ahead(self, text: str) -> None:
         """Computes while the model answers what is kept after it: the first text of a process waits for a model."""
-        task = asyncio.create_task(self._tried(text), name="embed ahead")
+        task = asyncio.create_task(self._vector(text), name="embed ahead")
         self._computing.add(task)
         task.add_done_callback(self._computing.discard)
 
-    async def _tried(self, text: str) -> None:
-        with suppress(MeshError):  # who keeps the answer is told
-            await self._vector(text)
-
-    async def _vector(self, text: str) -> bytes:
-        """As it is kept: 32-bit floats."""
-        return array("f", (await self._embedder.embed([text])).vectors[0]).tobytes()
+    async def _vector(self, text: str) -> bytes | None:
+        """As it is kept: 32-bit floats; none when there is no embedding it: then nothing is alike."""
+        try:
+            return array("f", (await self._embedder.embed([text])).vectors[0]).tobytes()
+        except MeshError as error:
+            log.warning("response_cache.no_meaning", reason=error.reason_name, error=error.message)
+            return None
 
 
 def _nearest(entries: Mapping[bytes, bytes], vector: bytes) -> tuple[bytes, float]:

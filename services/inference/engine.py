@@ -149,6 +149,7 @@ class Engine:
         for found in running:
             found.cancel()
         await asyncio.gather(*(found.task for found in running if found.task), return_exceptions=True)
+        await self.admission.drain()
         await self.tail.flush()
 
     async def _started(self, principal: Principal, order: Order) -> Generation | None:

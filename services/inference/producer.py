@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -48,6 +48,10 @@ class Answered:
     attempts: int
 
 
+async def not_kept(_: Answered | None) -> None:
+    """It answers its caller alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a generation ended, well or badly."""
@@ -79,7 +83,8 @@ class Producer:
     judged_before: Callable[[], list[Status]] = list
     prompt_version: str = ""
     tell: Tell = untold
-    kept: Callable[[Answered], None] = lambda _: None
+    kept: Callable[[Answered | None], Awaitable[None]] = not_kept
+    """Told what it said when it ended well, before its last event."""
     ended: Callable[[Ended], None] = lambda _: None
     _transcript: Transcript = field(default_factory=Transcript)
     _verdicts: list[Verdict] = field(default_factory=list)
@@ -168,6 +173,8 @@ class Producer:
                     self._weigh(Judged.OUTPUT)
                     if self.tab:
                         await self.tab.cover(self._transcript.counted)
+                    if self._transcript.over(call.max_output_tokens):
+                        break
         except TimeoutError as error:
             raise ProviderTimeout("the model's time is up", provider=target.provider.name) from error
 
@@ -309,12 +316,12 @@ class Producer:
             self.guard.ended(facts=self._facts, stopped=self._outgrown)
             await report(self.policy, self.payer, self._verdicts, at=self.clock.now())
             await self._record(outcome, started_at)
+            well = Answered(self._transcript, self.course.target, self._attempts) if failure is None else None
+            await self.kept(well)
         finally:  # whatever happens, readers are not left waiting
             self.generation.append(self._last(failure, started_at), last=True)
         failed, micros = failure is not None, sum(cost.micros_usd for cost in self._costs)
         self.ended(Ended(self._transcript, self.course.target, outcome, failed, micros, started_at))
-        if failure is None:
-            self.kept(Answered(self._transcript, self.course.target, self._attempts))
         tokens = self._transcript.spent().output_tokens
         log.info("generation.ended", generation_id=self.generation.id, outcome=outcome, output_tokens=tokens)
 

@@ -120,9 +120,7 @@ class InferenceService(rpc.InferenceServiceServicer):
         if not request.prompt_version:
             return order
         tenant, named = current().tenant_id, reference(request.prompt_version, "prompt_version")
-        version = await self._prompts.resolve(tenant, named, key=order.generation_id)
-        await self._prompts.tie(tenant, order.generation_id, version)
-        return replace(order, prompt=version)
+        return replace(order, prompt=await self._prompts.of(tenant, named, order.generation_id))
 
     async def _messages(self, found: Sequence[message_pb2.Message]) -> tuple[Message, ...]:
         texts = {document.place: await self._text(document) for document in prompt.documents(found)}

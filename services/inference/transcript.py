@@ -18,6 +18,7 @@ from services.inference.providers.contract import (
 from shared.clock import Clock
 
 _ALL: Final = "surrogatepass"  # half a pair that a model wrote is no error here
+_MARGIN: Final = 256
 
 
 @dataclass(slots=True)
@@ -61,6 +62,15 @@ class Transcript:
     def counted(self) -> int:
         """Output tokens of this attempt."""
         return self._counted
+
+    def over(self, most: int) -> bool:
+        """Whether the provider keeps to no limit of output tokens: it is left, and that is the limit. Pieces of less
+        than a token are no fault, so it may say twice as much.
+        """
+        if self.counted <= 2 * most + _MARGIN or self._usage:
+            return False
+        self.finish = FinishReason.LENGTH
+        return True
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -268,7 +268,7 @@ async def replica(
     admission = Admission(
         router=_router(provider or model, others), breakers=breakers, downgrades=Downgrades(redis),
         cache=AnswerCache(redis, LengthEmbedder(), clock=SystemClock(), capacity=4), tail=tail,
-        retry_base=timedelta(milliseconds=1), jitter=lambda: 0.0,
+        retry_base=timedelta(milliseconds=1), jitter=lambda: 0.0, kept_within=timedelta(seconds=5),
     )  # fmt: skip
     engine = Engine(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,

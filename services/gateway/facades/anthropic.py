@@ -26,6 +26,7 @@ from services.gateway.facades.ask import (
     Used,
     whole,
 )
+from services.gateway.facades.openai_chat import schema_of
 from services.gateway.facades.reading import Object
 from shared.errors import FieldRequired
 
@@ -35,6 +36,7 @@ _REASONS: Final = {
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 _UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
     "thinking": ({"type": "disabled"},), "mcp_servers": ([],), "container": (), "top_k": (),
+    "output_format": (),
 }  # fmt: skip
 
 Event = tuple[str, Mapping[str, Any]]
@@ -57,6 +59,7 @@ def read(data: Object) -> MessageRequest:
     messages = [one for several in reading.entries(data, "messages", content) for one in several]
     if not messages:
         raise FieldRequired("messages")
+    output = reading.inner(data, "output_config")
     ask = Ask(
         model=reading.text(data, "model"),
         messages=(*_system(data), *messages),
@@ -66,6 +69,8 @@ def read(data: Object) -> MessageRequest:
         stop=reading.stops(data, "stop_sequences"),
         tools=reading.entries(data, "tools", _tool),
         tool_choice=_choice(reading.inner(data, "tool_choice")),
+        schema=schema_of(reading.inner(output, "format"), "output_config.format"),
+        effort=reading.text(output, "effort", default=""),
     )
     return MessageRequest(ask, reading.flag(data, "stream"))
 

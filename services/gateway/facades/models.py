@@ -43,7 +43,8 @@ class Models:
         tenant = current().tenant_id
         await self._limits.use_model(tenant, ask.model)
         events = self._generate(generation(ask))
-        async with aclosing(pieces(settled(events) if ask.whole else events)) as found:
+        held = ask.whole or ask.schema is not None  # what does not fit is asked for again, and none of it is shown
+        async with aclosing(pieces(settled(events) if held else events)) as found:
             async for piece in found:
                 yield piece
                 if isinstance(piece, Ended):
@@ -105,14 +106,19 @@ class Models:
 
 
 async def settled(events: Events) -> Events:
-    """A generation's events when it is over, without what a new start made void."""
+    """A generation's beginning, and the rest when it is over, without what a new start or a failure made void."""
     held: list[generation_pb2.GenerationEvent] = []
     async with aclosing(events):
         async for event in events:
-            if event.failover.restarted:
-                held = [one for one in held if one.HasField("started")]
-            else:
-                held.append(event)
+            match event.WhichOneof("event"):
+                case "started":
+                    yield event
+                case "failed":
+                    held = [event]
+                case "failover" if event.failover.restarted:
+                    held = []
+                case _:
+                    held.append(event)
     for event in held:
         yield event
 

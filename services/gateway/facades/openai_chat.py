@@ -201,17 +201,17 @@ def _part(data: Object, place: str) -> Part:
             found = image(reading.text(reading.inner(data, "video_url"), "url"))
             return Clip("video", found.media_type, found.data, found.url)
         case "file":
-            return _file(reading.inner(data, "file"), place)
+            return document(reading.inner(data, "file"), f"{place}.file")
         case other:
             raise Unsupported(place, f"of type {other} is not supported by this mesh")
 
 
-def _file(data: Object, place: str) -> Clip:
-    """A document by its data; those uploaded before are not kept here."""
-    reading.refuse(data, {"file_id": ()})
+def document(data: Object, place: str) -> Clip:
+    """A document by its data; those uploaded before are not kept here, and none is fetched."""
+    reading.refuse(data, {"file_id": (), "file_url": ()})
     found = image(reading.text(data, "file_data"))
     if found.url:
-        raise InvalidArgument(f"{place}.file.file_data must be a data: URL", field=f"{place}.file.file_data")
+        raise InvalidArgument(f"{place}.file_data must be a data: URL", field=f"{place}.file_data")
     return Clip("document", found.media_type, found.data, name=reading.text(data, "filename", default=""))
 
 

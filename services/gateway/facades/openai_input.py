@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from services.gateway.facades import openai_chat, reading
-from services.gateway.facades.ask import Ask, Image, Message, Role, Tool, ToolUse, Unsupported
+from services.gateway.facades.ask import Ask, Message, Part, Role, Tool, ToolUse, Unsupported
 from services.gateway.facades.reading import Object
 from shared.errors import FieldRequired, InvalidArgument
 
@@ -191,7 +191,7 @@ def _said(data: Object, place: str) -> Message:
     return Message(role, _parts(data, "content"))
 
 
-def _parts(data: Object, name: str) -> tuple[str | Image, ...]:
+def _parts(data: Object, name: str) -> tuple[Part, ...]:
     given = data.get(name)
     return (given,) if isinstance(given, str) else reading.entries(data, name, _part)
 
@@ -262,9 +262,13 @@ def _tool_choice(data: Object) -> str:
     return choice if choice in {"none", "required"} else "auto"
 
 
-def _part(data: Object, place: str) -> str | Image:
-    if data.get("type") in _TEXTS:
-        return reading.text(data, "text")
-    if data.get("type") == "input_image":
-        return openai_chat.image(reading.text(data, "image_url"))
-    raise Unsupported(place, f"of type {data.get('type')} is not supported by this mesh")
+def _part(data: Object, place: str) -> Part:
+    match data.get("type"):
+        case kind if kind in _TEXTS:
+            return reading.text(data, "text")
+        case "input_image":
+            return openai_chat.image(reading.text(data, "image_url"))
+        case "input_file":
+            return openai_chat.document(data, place)
+        case other:
+            raise Unsupported(place, f"of type {other} is not supported by this mesh")

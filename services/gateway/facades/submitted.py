@@ -13,7 +13,7 @@ from grpc import StatusCode
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import queue_service_pb2 as queue
 from services.gateway.facades.ask import AnswerUndone, Began, Ended, Piece, Pieces, Said, Used
-from services.gateway.facades.models import Models, ended, pieces
+from services.gateway.facades.models import Models, ended, pieces, settled
 from shared.errors import MeshError, from_failure
 
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.5)
@@ -27,6 +27,8 @@ class Submitted:
 
     models: Models
     id: str
+    held: bool = False
+    """Read when it is over: what does not fit a form is asked for again."""
     running: str = ""
     """The run that is read."""
     seen: int = 0
@@ -91,7 +93,8 @@ class Submitted:
         return await self.models.submitted(self.id)
 
     async def _run(self) -> AsyncGenerator[Piece, None]:
-        async with aclosing(pieces(self._events())) as found:
+        events = self._events()
+        async with aclosing(pieces(settled(events) if self.held else events)) as found:
             async for piece in found:
                 if isinstance(piece, Began) and self.began:
                     continue
@@ -100,7 +103,8 @@ class Submitted:
                 yield piece
 
     async def _events(self) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
-        async with aclosing(self.models.attach(self.running, after=self.seen)) as found:
+        after = 0 if self.held and not self.said else self.seen
+        async with aclosing(self.models.attach(self.running, after=after)) as found:
             async for event in found:
                 self.seen, self.broken = event.sequence, event.HasField("failed")
                 yield event

@@ -140,7 +140,9 @@ class Driven:
         while await self._submitted(ask.generation_id) is None:
             await self.check(record)
             await asyncio.sleep(next(pauses, _PAUSES[-1]))
-        async for piece in Submitted(self.answerers.models, ask.generation_id, said=shown).pieces():
+        async for piece in Submitted(
+            self.answerers.models, ask.generation_id, ask.schema is not None, said=shown
+        ).pieces():
             yield piece
 
 

@@ -14,7 +14,7 @@ from agentnet.inference.v1 import queue_service_pb2 as queue
 from services.gateway.facades import openai_input, openai_responses
 from services.gateway.facades.agents import PREFIX as AGENT
 from services.gateway.facades.ask import AnswerUndone, Ask, Pieces
-from services.gateway.facades.models import pieces
+from services.gateway.facades.models import pieces, settled
 from services.gateway.facades.openai_input import ResponseRequest
 from services.gateway.facades.openai_responses import PREFIX, Response
 from services.gateway.facades.openai_rounds import Rounds, Within, within
@@ -196,8 +196,9 @@ class Responses:
         if _is_driven(record):
             return self.driven.follow(record, shown=shown)
         if record.background:
-            return Submitted(self.answerers.models, record.work_id, said=shown).pieces()
-        return pieces(self.answerers.models.attach(record.work_id))
+            return Submitted(self.answerers.models, record.work_id, _formal(record), said=shown).pieces()
+        events = self.answerers.models.attach(record.work_id)
+        return pieces(settled(events) if _formal(record) else events)
 
     async def _find(self, response_id: str) -> Record:
         chain = await self.store.chain(current().tenant_id, response_id)
@@ -286,6 +287,12 @@ def response_of(record: Record, tools: Within | None = None) -> Response:
 def _repeated(record: Record) -> Mapping[str, Any]:
     found: Mapping[str, Any] = json.loads(record.asked)["repeated"]
     return found
+
+
+def _formal(record: Record) -> bool:
+    """Whether the answer must fit a form."""
+    form: Mapping[str, Any] = _repeated(record)["text"].get("format") or {}
+    return bool(form.get("type", "text") != "text")
 
 
 def _answer(record: Record) -> Mapping[str, Any]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from services.inference.embeddings.contract import Embedded, TokenIds, Tokenised, Vector, VectorModel
-from shared.errors import ResourceExhausted
+from shared.errors import Internal, MeshError, ResourceExhausted
+from shared.log import log
 from shared.tasks import supervised
 from shared.telemetry import meter
 
 _RETRY: Final = timedelta(seconds=1)
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 _sizes = meter.create_histogram("embedding_batch_size", description="texts in one run of an embedding model")
 
 
@@ -81,14 +84,15 @@ class BatchingEmbedder:
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="embed")
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """One vector a text. Cancelled, its texts leave the queue. Raises ResourceExhausted when too many wait."""
+        """One vector a text. Cancelled, its texts leave the queue. Raises ResourceExhausted when too many wait and
+        Internal when the model fails.
+        """
         if len(self._waiting) + len(texts) > self._limits.pending:
             raise ResourceExhausted(
                 "too many texts wait to be embedded", retry_after=_RETRY, limit=str(self._limits.pending)
             )
-        loop = asyncio.get_running_loop()
-        tokenised = await loop.run_in_executor(self._tokenising, self._model.tokenise, texts)
-        request = _Request(loop.create_future(), len(texts))
+        tokenised = await self._in(self._tokenising, self._model.tokenise, texts)
+        request = _Request(asyncio.get_running_loop().create_future(), len(texts))
         self._add(request, tokenised)
         try:
             await request.done
@@ -137,22 +141,30 @@ class BatchingEmbedder:
             return
 
     async def _compute(self, batch: Sequence[Waiting]) -> None:
-        """Runs one batch and hands out what came of it: vectors, or the model's error to every caller in it."""
+        """Runs one batch and hands out what came of it: vectors, or its failure to every caller in it."""
         taken = set(batch)
         self._waiting = [text for text in self._waiting if text not in taken]
-        loop = asyncio.get_running_loop()
-        ids = [text.ids for text in batch]
-        run = loop.run_in_executor(self._computing, self._model.vectors, ids)
-        await asyncio.wait({run})
+        try:
+            vectors = await self._in(self._computing, self._model.vectors, [text.ids for text in batch])
+        except Internal as failure:
+            for text in batch:
+                _fail(text.request, failure)
+        else:
+            for text, vector in zip(batch, vectors, strict=True):
+                _hand_out(text, vector)
         self._runs += 1
         self._company = len({id(text.request) for text in batch}) > 1
         _sizes.record(len(batch), {"model": self._model.name})
+
+    async def _in(self, thread: Executor, work: Callable[[Given], Made], given: Given) -> Made:
+        """What the model makes of it. Raises Internal, with the model's own error as the cause."""
+        run = asyncio.get_running_loop().run_in_executor(thread, work, given)
+        run.add_done_callback(_heard)
+        await asyncio.wait({run})
         if error := run.exception():
-            for text in batch:
-                _fail(text.request, error)
-            return
-        for text, vector in zip(batch, run.result(), strict=True):
-            _hand_out(text, vector)
+            log.error("embedding.failed", model=self._model.name, exc_info=error)
+            raise Internal("the embedding model failed", model=self._model.name) from error
+        return run.result()
 
 
 @asynccontextmanager
@@ -166,6 +178,12 @@ async def batching(model: VectorModel, limits: Limits) -> AsyncIterator[Batching
         embedder.close()
 
 
+def _heard(run: asyncio.Future[Made]) -> None:
+    """Its caller may have left."""
+    if not run.cancelled():
+        run.exception()
+
+
 def _hand_out(text: Waiting, vector: Vector) -> None:
     request = text.request
     request.vectors[text.place] = vector
@@ -174,6 +192,6 @@ def _hand_out(text: Waiting, vector: Vector) -> None:
         request.done.set_result(None)
 
 
-def _fail(request: _Request, error: BaseException) -> None:
+def _fail(request: _Request, error: MeshError) -> None:
     if not request.done.done():
         request.done.set_exception(error)

@@ -93,6 +93,17 @@ class PromptRegistry:
             await self.tie(tenant, generation_id, version, label=label)
         return Rendered(version, messages)
 
+    async def of(self, tenant: str, reference: Reference, generation_id: str) -> PromptVersion:
+        """The version a generation is made from, tied to it for good: a label goes on meaning what it meant when it was
+        tied. Raises PromptNotFound, and InvalidArgument when it is tied to another.
+        """
+        tied = await self._store.tied(tenant, generation_id)
+        if tied and tied.name == reference.name and selector(reference.version) is None:
+            return await self._version(tenant, reference, Selector(digest=tied.digest))
+        version, label = await self._resolve(tenant, reference, generation_id)
+        await self.tie(tenant, generation_id, version, label=label)
+        return version
+
     async def tie(self, tenant: str, generation_id: str, version: PromptVersion, *, label: str = "") -> None:
         """Ties a generation to a version for good. Raises InvalidArgument when it is tied to another one."""
         wanted = PromptGeneration(generation_id, version.name, version.digest, label, self._clock.now())

@@ -116,7 +116,9 @@ class HttpProvider:
         reader, events, begun, timeouts = self._dialect.reader(self.name), EventStream(), False, call.timeouts
         async with self.answer(self._dialect.request(call), timeouts) as answer:
             while not reader.ended:
-                received = await answer.read(timeouts.idle if begun else None)
+                received = await self._next(answer, reader, timeouts.idle if begun else None)
+                if received is None:
+                    break
                 if begun and self._turns.crowded:  # who has heard nothing yet does not wait
                     await self._its_turn(answer.response)
                 if chunk := self._understood(reader, events, received or _FLUSH):
@@ -127,6 +129,15 @@ class HttpProvider:
             answer.said = reader.ended
         if not (reader.ended or reader.whole):
             raise StreamBroken("the provider's stream ended in the middle", provider=self.name)
+
+    async def _next(self, answer: Answer, reader: Reader, limit: timedelta | None) -> bytes | None:
+        """What came; None when it broke after a whole answer: that is no fault of the answer."""
+        try:
+            return await answer.read(limit)
+        except (aiohttp.ClientError, ProviderTimeout):
+            if not reader.whole:
+                raise
+        return None
 
     async def _its_turn(self, answer: aiohttp.ClientResponse) -> None:
         """Waits, and leaves unread meanwhile what comes, so that it comes at once."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 
 import anthropic
 import pytest
 import pytest_asyncio
 
+from agentnet.inference.v1 import message_pb2
 from tests.support.edge import Edge
 from tests.support.scripted_inference import WORDS, ScriptedInference
 
@@ -120,3 +122,37 @@ async def test_tool_uses_stream_as_blocks_of_json(client: anthropic.AsyncAnthrop
         final = await stream.get_final_message()
     assert [block.type for block in final.content] == ["text", "tool_use", "tool_use"]
     assert [block.input for block in final.content[1:]] == [{"city": "Oslo"}, {"city": "Rome"}]  # type: ignore[union-attr]
+
+
+async def test_what_must_fit_a_form_is_asked_for_by_its_schema_and_streamed_when_it_does(
+    client: anthropic.AsyncAnthropic, inference: ScriptedInference
+) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    form = {"format": {"type": "json_schema", "schema": schema}, "effort": "low"}
+    found = await client.messages.create(model="anew", max_tokens=64, messages=ASK, extra_body={"output_config": form})
+    assert [block.text for block in found.content if block.type == "text"] == [TEXT]
+    asked = inference.asked[-1]
+    assert asked.response_format.json_schema["properties"]["city"]["type"] == "string"
+    assert asked.reasoning_effort == message_pb2.REASONING_EFFORT_LOW
+    told = client.messages.stream(model="anew", max_tokens=64, messages=ASK, extra_body={"output_config": form})
+    async with told as stream:
+        assert "".join([text async for text in stream.text_stream]) == TEXT
+    with pytest.raises(anthropic.BadRequestError, match=r"output_config\.format"):
+        await client.messages.create(
+            model="words", max_tokens=64, messages=ASK, extra_body={"output_config": {"format": {"type": "xml"}}}
+        )
+
+
+async def test_documents_are_parts_of_a_message(client: anthropic.AsyncAnthropic, inference: ScriptedInference) -> None:
+    data = base64.b64encode(b"bytes").decode()
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": data}
+    plain = {"type": "text", "media_type": "text/plain", "data": "Grüße"}
+    blocks = [{"type": "document", "title": "a.pdf", "source": pdf}, {"type": "document", "source": plain}]
+    await client.messages.create(model="words", max_tokens=64, messages=[{"role": "user", "content": blocks}])
+    first, second = (part.document for part in inference.asked[-1].messages[0].content)
+    assert (first.name, first.media_type, first.data) == ("a.pdf", "application/pdf", b"bytes")
+    assert (second.media_type, second.data.decode()) == ("text/plain", "Grüße")
+    for wrong in ({"source": {"type": "url", "url": "https://example.org"}}, {"citations": {"enabled": True}}):
+        content = [{**blocks[0], **wrong}]
+        with pytest.raises(anthropic.BadRequestError, match=next(iter(wrong))):
+            await client.messages.create(model="words", max_tokens=64, messages=[{"role": "user", "content": content}])

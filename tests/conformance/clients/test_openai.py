@@ -189,6 +189,21 @@ async def test_what_a_model_began_anew_comes_whole_and_cannot_be_streamed(client
         [chunk async for chunk in stream]
 
 
+async def test_what_must_fit_a_form_is_streamed_when_it_does(client: openai.AsyncOpenAI) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "string"}}}
+    stream = await client.chat.completions.create(model="anew", messages=ASK, response_format=form, stream=True)
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == TEXT
+    text = {"format": {"type": "json_schema", "name": "a", "schema": {"type": "string"}}}
+    for background in (False, True):
+        events = await client.responses.create(
+            model="anew", input="Say hello.", text=text, stream=True, background=background
+        )
+        *_, last = [event async for event in events]
+        assert (last.type, last.response.output_text) == ("response.completed", TEXT)
+        again = await client.responses.retrieve(last.response.id, stream=True)
+        assert [event.delta async for event in again if event.type == "response.output_text.delta"] == list(WORDS)
+
+
 async def test_a_client_that_leaves_ends_the_generation(
     client: openai.AsyncOpenAI, inference: ScriptedInference
 ) -> None:

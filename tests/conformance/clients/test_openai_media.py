@@ -120,3 +120,14 @@ async def test_sounds_films_and_documents_are_parts_of_a_chat(
     assert (film.video.media_type, film.video.data) == ("video/mp4", b"bytes")
     assert (linked.video.media_type, linked.video.url) == ("video/webm", "https://example.org/a.webm")
     assert (document.document.name, document.document.media_type) == ("a.pdf", "application/pdf")
+
+
+async def test_a_document_is_a_part_of_a_response(client: openai.AsyncOpenAI, inference: ScriptedInference) -> None:
+    data = f"data:application/pdf;base64,{base64.b64encode(b'bytes').decode()}"
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": data}
+    await client.responses.create(model="words", input=[{"role": "user", "content": [file]}])
+    (part,) = inference.asked[-1].messages[0].content
+    assert (part.document.name, part.document.media_type, part.document.data) == ("a.pdf", "application/pdf", b"bytes")
+    for wrong in ({"file_id": "file-1"}, {"file_url": "https://example.org/a.pdf"}):
+        with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
+            await client.responses.create(model="words", input=[{"role": "user", "content": [{**file, **wrong}]}])

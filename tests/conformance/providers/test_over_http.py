@@ -24,6 +24,7 @@ from services.inference.providers.contract import (
     said,
 )
 from services.inference.providers.http import Endpoint, HttpProvider
+from services.inference.providers.sse import EventStream
 from services.inference.turns import Turns
 from shared.errors import MeshError
 from tests.conformance.providers.conftest import Spoken
@@ -264,3 +265,18 @@ async def test_a_connection_whose_last_bytes_come_late_serves_the_next_call(spok
         await asyncio.sleep(0.05)
     first, second = spoken.server.callers
     assert first == second
+
+
+@pytest.mark.parametrize("end", [Act.CUT, Act.HANG])
+async def test_a_whole_answer_stays_whole_however_its_stream_ends(spoken: Spoken, end: Act) -> None:
+    reader, events, sent = spoken.wire.dialect.reader("any"), EventStream(), list[Step]()
+    for event in spoken.wire.text(WORDS):
+        sent += [event, timedelta(milliseconds=1)]
+        for found in events.feed(event):
+            reader.read(found)
+        if reader.whole:
+            break
+    spoken.server.answers = [Answer([*sent, b'data: {"half', end])]
+    async with asyncio.timeout(2):
+        whole = await infer(spoken.provider, replace(CALL, timeouts=replace(PATIENT, idle=SHORT)))
+    assert (whole.text, whole.finish_reason) == ("".join(WORDS), FinishReason.STOP)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 from redis.asyncio import Redis
 
+from services.inference import wiring
 from services.inference.breakers import BreakerLimits, LocalBreakers
 from services.inference.providers.http import Endpoint, HttpProvider
+from services.inference.settings import InferenceSettings
 from shared.clock import SystemClock
 from shared.errors import Reason
 from tests.service.inference.calls import generated
 from tests.support.identity import Keys
-from tests.support.inference import kinds, replica, request
+from tests.support.inference import kinds, replica, request, text_of
 from tests.support.openai_server import Act, Answer, openai_server
 from tests.support.wire import WIRES, Wire
 
@@ -63,3 +68,40 @@ async def test_cut_after_every_chunk_a_caller_has_all_or_one_failure_and_each_at
             settled = Counter(generation_id for generation_id, _ in served.cost.settled)
             assert settled == Counter(served.cost.reserved)
             assert set(settled.values()) == {1}
+
+
+async def test_the_chain_of_the_seeds_goes_from_provider_to_stub_and_pays_what_was_said(
+    keys: Keys, redis: Redis, tmp_path: Path
+) -> None:
+    wire = WIRES["openai"]
+    async with openai_server(wire.path) as cloud, openai_server(wire.path) as here:
+        cloud.answers = [Answer(status=500)] * 3 + [Answer(status=429, headers={"retry-after": "60"})]
+        here.answers = [Answer([*wire.text(WORDS)[:3], timedelta(milliseconds=1), Act.CUT])]
+        chain = ["gpt-4o-mini", "local", "synthetic"]
+        catalog = {
+            "providers": {
+                "openai": {"kind": "openai", "base_url": cloud.root},
+                "vllm": {"kind": "openai_compatible", "base_url": here.root},
+            },
+            "models": {
+                "gpt-4o": {"provider": "openai", "fallback": chain},
+                "gpt-4o-mini": {"provider": "openai"},
+                "local": {"provider": "vllm"},
+            },
+        }
+        path = tmp_path / "catalog.yaml"
+        path.write_text(yaml.safe_dump(catalog))
+        given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": "none"}
+        settings = InferenceSettings.model_validate(
+            {**given, "catalog": path, "openai_api_key": "", "embedded_url": ""}
+        )
+        async with aiohttp.ClientSession() as session, replica(keys, redis) as served:
+            served.engine.admission.router = await wiring.router(settings, session)
+            events = await generated(served, keys, request("say: Well.", model="gpt-4o"))
+    moves = [event.failover for event in events if event.HasField("failover")]
+    assert [(move.from_model, move.to_model) for move in moves] == list(pairwise(["gpt-4o", *chain]))
+    assert [move.restarted for move in moves] == [True] * 3
+    assert (kinds(events)[-1], text_of(events)) == ("finished", "One two Well.")
+    assert events[-1].finished.cost.model == "synthetic"
+    paid = {name: usage.output_tokens for name, usage in served.cost.settled}
+    assert paid == {"gen_1": 0, "gen_1-try4": 0, "gen_1-try5": 2, "gen_1-try6": 1}

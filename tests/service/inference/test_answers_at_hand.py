@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from services.inference.prompts.content import Role as ContentRole
 from services.inference.providers.contract import Usage
 from services.inference.replay import Cassette, ReplayingProvider, ReplayMode, TextRecording
 from shared.clock import SystemClock
-from shared.errors import Reason
+from shared.errors import Internal, Reason
 from shared.paging import Page
 from tests.service.inference.calls import Code, generated, refusal, said, until
 from tests.support.identity import Keys
@@ -39,15 +40,9 @@ def asked(text: str = "Hello?", generation_id: str = "gen_1", **changes: Any) ->
     return request(text, generation_id, **{"cache": EXACT, **changes})
 
 
-async def nothing_is_kept_any_more(served: Replica) -> None:
-    """An answer is kept right after its last event."""
-    await until(lambda: not (served.engine._running or served.engine.admission._keeping))
-
-
 async def test_the_same_request_is_answered_without_the_model_or_money(served: Replica, keys: Keys) -> None:
     served.model.steps = ["A long ", "answer."]
     first = await generated(served, keys, asked())
-    await nothing_is_kept_any_more(served)
     second = await generated(served, keys, asked(generation_id="gen_2"))
     assert text_of(second) == text_of(first) == "A long answer."
     finished = second[-1].finished
@@ -68,7 +63,6 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 async def test_a_request_that_differs_is_answered_anew(served: Replica, keys: Keys, changes: dict[str, Any]) -> None:
     served.model.steps = served.others["backup"].steps = ["Answer."]
     await generated(served, keys, asked())
-    await nothing_is_kept_any_more(served)
     second = await generated(served, keys, asked(**{"generation_id": "gen_2", **changes}))
     assert second[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
 
@@ -76,7 +70,6 @@ async def test_a_request_that_differs_is_answered_anew(served: Replica, keys: Ke
 async def test_an_answer_never_crosses_tenants(served: Replica, keys: Keys) -> None:
     served.model.steps = ["Answer."]
     await generated(served, keys, asked(cache=SEMANTIC), tenant="acme")
-    await nothing_is_kept_any_more(served)
     for number, cache in enumerate((EXACT, SEMANTIC)):
         other = await generated(served, keys, asked(cache=cache, generation_id=f"gen_{number}"), tenant=f"t{number}")
         assert other[-1].finished.source == generation_pb2.ANSWER_SOURCE_MODEL
@@ -96,7 +89,6 @@ async def test_an_answer_ends_with_its_time(served: Replica, keys: Keys, redis: 
     await generated(
         served, keys, asked(cache=cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_EXACT, ttl=Duration(seconds=60)))
     )
-    await nothing_is_kept_any_more(served)
     (name,) = await redis.keys("answer:*")
     assert 0 < await redis.ttl(name) <= 60
 
@@ -104,7 +96,6 @@ async def test_an_answer_ends_with_its_time(served: Replica, keys: Keys, redis: 
 async def test_an_answer_that_is_older_than_asked_for_is_not_used(served: Replica, keys: Keys) -> None:
     served.model.steps = ["Answer."]
     await generated(served, keys, asked())
-    await nothing_is_kept_any_more(served)
     await asyncio.sleep(0.02)
     fresh = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_SEMANTIC, ttl=Duration(nanos=10_000_000))
     second = await generated(served, keys, asked(generation_id="gen_2", cache=fresh))
@@ -116,7 +107,6 @@ async def test_what_a_stand_in_answered_is_not_kept_under_the_model_s_name(serve
     for _ in range(5):
         await served.engine.breakers.failed("scripted")
     first = await generated(served, keys, asked(model="safe"))
-    await nothing_is_kept_any_more(served)
     await served.engine.breakers.succeeded("scripted")
     second = await generated(served, keys, asked(generation_id="gen_2", model="safe"))
     assert (text_of(first), text_of(second)) == ("A stand-in's.", "Its own.")
@@ -126,10 +116,8 @@ async def test_the_least_used_answer_is_forgotten_first(served: Replica, keys: K
     served.model.steps = ["Answer."]
     for number in range(4):
         await generated(served, keys, asked(f"Question {number}?", f"gen_{number}"))
-    await nothing_is_kept_any_more(served)
     await generated(served, keys, asked("Question 0?", "gen_4"))  # used again
     await generated(served, keys, asked("Question 5?", "gen_5"))  # one too many
-    await nothing_is_kept_any_more(served)
     kept = await generated(served, keys, asked("Question 0?", "gen_6"))
     gone = await generated(served, keys, asked("Question 1?", "gen_7"))
     assert kept[-1].finished.source == generation_pb2.ANSWER_SOURCE_EXACT_CACHE
@@ -147,7 +135,6 @@ async def test_what_did_not_end_well_is_not_kept(served: Replica, keys: Keys) ->
 async def test_only_what_was_shown_is_kept(served: Replica, keys: Keys, redis: Redis) -> None:
     served.model.steps = ["Write to ada@example.org."]
     await generated(served, keys, asked())
-    await nothing_is_kept_any_more(served)
     (name,) = await redis.keys("answer:*")
     assert b"ada@example.org" not in (await redis.get(name) or b"")
 
@@ -155,7 +142,6 @@ async def test_only_what_was_shown_is_kept(served: Replica, keys: Keys, redis: R
 async def test_a_request_that_means_the_same_is_answered_when_that_is_wanted(served: Replica, keys: Keys) -> None:
     served.model.steps = ["Answer."]
     await generated(served, keys, asked("How are you?", cache=SEMANTIC))
-    await nothing_is_kept_any_more(served)
     alike = await generated(served, keys, asked("How are ya??", "gen_2", cache=SEMANTIC))
     exact = await generated(served, keys, asked("How are ya??", "gen_3"))
     assert alike[-1].finished.source == generation_pb2.ANSWER_SOURCE_SEMANTIC_CACHE
@@ -181,27 +167,77 @@ async def test_a_meaning_is_computed_while_the_model_answers(
     assert text_of(await call) == "One two."
 
 
-async def test_a_meaning_that_cannot_be_computed_ahead_is_no_fault_of_the_process(
+class Away:
+    """An embedding model that fails."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        self.asked += 1
+        raise Internal("the embedding model failed")
+
+
+async def test_a_meaning_that_cannot_be_computed_is_no_fault_of_the_process_or_the_answer(
     served: Replica, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults, tried = list[Any](), asyncio.Event()
-
-    class Away:
-        async def embed(self, texts: Sequence[str]) -> Embedded:
-            tried.set()
-            raise StreamBroken("away")
-
+    faults, away = list[Any](), Away()
     asyncio.get_running_loop().set_exception_handler(lambda _loop, fault: faults.append(fault))
-    monkeypatch.setattr(served.engine.admission.cache, "_embedder", Away())
+    served.model.steps = ["One ", "two."]
+    await generated(served, keys, asked("How are you?", cache=SEMANTIC))
+    await served.engine.admission.drain()
+    monkeypatch.setattr(served.engine.admission.cache, "_embedder", away)
+    known = await generated(served, keys, asked("How are ya??", "gen_2", cache=SEMANTIC))  # others to compare it with
+    ahead = await generated(served, keys, asked("Alone?", "gen_3", cache=SEMANTIC, max_output_tokens=9))
+    exact = await generated(served, keys, asked("Alone?", "gen_4", cache=SEMANTIC, max_output_tokens=9))
+    await served.engine.admission.drain()
+    gc.collect()  # a task tells of the fault that nobody heard when it is let go
+    assert [text_of(events) for events in (known, ahead, exact)] == ["One two."] * 3
+    assert exact[-1].finished.source == generation_pb2.ANSWER_SOURCE_EXACT_CACHE
+    assert (away.asked, faults) == (4, [])
+
+
+async def test_the_end_is_told_to_whom_a_slow_meaning_would_hold_up(
+    served: Replica, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = asyncio.Event()
-    served.model.steps = ["One ", gate, "two."]
-    call = asyncio.create_task(generated(served, keys, asked(cache=SEMANTIC)))
-    await asyncio.wait_for(tried.wait(), 5)
-    await until(lambda: not served.engine.admission.cache._computing)
-    gc.collect()
-    assert not [fault for fault in faults if "embed ahead" in str(fault)]
+
+    class Slow(LengthEmbedder):
+        async def embed(self, texts: Sequence[str]) -> Embedded:
+            await gate.wait()
+            return await LengthEmbedder.embed(self, texts)
+
+    monkeypatch.setattr(served.engine.admission, "kept_within", timedelta(milliseconds=50))
+    monkeypatch.setattr(served.engine.admission.cache, "_embedder", Slow())
+    served.model.steps = ["Answer."]
+    first = await generated(served, keys, asked("How are you?", cache=SEMANTIC))
     gate.set()
-    assert text_of(await call) == "One two."
+    await served.engine.admission.drain()
+    second = await generated(served, keys, asked("How are ya??", "gen_2", cache=SEMANTIC))
+    sources = [events[-1].finished.source for events in (first, second)]
+    assert sources == [generation_pb2.ANSWER_SOURCE_MODEL, generation_pb2.ANSWER_SOURCE_SEMANTIC_CACHE]
+
+
+async def test_who_has_read_the_end_finds_the_answer_at_any_replica(keys: Keys, redis: Redis) -> None:
+    async with replica(keys, redis) as one, replica(keys, redis) as other:
+        one.model.steps = ["Answer."]
+        await generated(one, keys, asked("How are you?", cache=SEMANTIC))
+        alike = await generated(other, keys, asked("How are ya??", "gen_2", cache=SEMANTIC))
+        same = await generated(other, keys, asked("How are you?", "gen_3"))
+        assert alike[-1].finished.source == generation_pb2.ANSWER_SOURCE_SEMANTIC_CACHE
+        assert same[-1].finished.source == generation_pb2.ANSWER_SOURCE_EXACT_CACHE
+
+
+async def test_an_answer_for_a_moment_does_not_end_the_meanings_beside_it(
+    served: Replica, keys: Keys, redis: Redis
+) -> None:
+    served.model.steps = ["Answer."]
+    await generated(served, keys, asked("How are you?", cache=SEMANTIC))
+    brief = cache_pb2.CachePolicy(mode=cache_pb2.CACHE_MODE_SEMANTIC, similarity=0.999, ttl=Duration(nanos=1000))
+    await generated(served, keys, asked("Where were you when the lights went out?", "gen_2", cache=brief))
+    (meanings,) = await redis.keys("answers-meaning:*")
+    assert await redis.pttl(meanings) > 3_590_000
+    assert await redis.hlen(meanings) == 2
 
 
 async def test_identical_requests_at_once_share_one_call(served: Replica, keys: Keys) -> None:
@@ -251,6 +287,9 @@ async def test_a_downgrade_moves_calls_and_says_so(served: Replica, keys: Keys) 
     assert (downgraded.from_model, downgraded.to_model) == ("scripted", "backup")
     assert downgraded.reason == "80 % of the budget is spent"
     assert events[-1].finished.cost.model == "backup"
+    served.model.steps = ["Dear."]
+    kept_to = await generated(served, keys, request(generation_id="gen_2", no_fallback=True))
+    assert text_of(kept_to) == "Dear."
     listed = await served.stub.ListModels(pb.ListModelsRequest(), metadata=keys.metadata())
     assert {model.name: model.downgraded_to for model in listed.models}["scripted"] == "backup"
 
@@ -296,7 +335,6 @@ async def test_an_answer_ends_with_the_prompt_version_it_was_made_from(served: R
     sources = []
     for number, version in enumerate(("greet@1", "greet@2", "greet@1")):
         events = await generated(served, keys, asked(generation_id=f"gen_{number}", prompt_version=version))
-        await nothing_is_kept_any_more(served)
         sources.append(events[-1].finished.source)
     model, kept = generation_pb2.ANSWER_SOURCE_MODEL, generation_pb2.ANSWER_SOURCE_EXACT_CACHE
     assert sources == [model, model, kept]
@@ -308,13 +346,26 @@ async def test_a_generation_is_tied_to_its_prompt_version_and_exported_with_it(s
     version, _ = await served.prompts.add("acme", "greet", content, comment="", author="ada", labels=("production",))
     await generated(served, keys, request(prompt_version="greet@production"))
     (tied,) = await served.prompts.generations("acme", "greet", "", Page())
-    assert (tied.generation_id, tied.digest) == ("gen_1", version.digest)
+    assert (tied.generation_id, tied.digest, tied.label) == ("gen_1", version.digest, "production")
     ((tenant, order, how),) = served.ended
     found = exported(tenant, order, how, at=SystemClock().now())
     assert (found.tenant_id, found.id, found.prompt) == ("acme", "gen_1", version)
     assert (found.output, found.outcome, found.failed) == ("Write to [REDACTED:mail].", "STOP", False)
     assert found.spent.micros_usd == 2
     assert [said.text for said in found.messages] == ["Hello?"]
+
+
+async def test_a_generation_that_is_asked_for_again_keeps_its_prompt_version(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["Well."]
+    for text in ("Be kind.", "Be brief."):
+        content = Content((Template(ContentRole.USER, text),))
+        await served.prompts.add("acme", "greet", content, comment="", author="ada", labels=("production",))
+        again = await generated(served, keys, request(prompt_version="greet@production"))
+        assert text_of(again) == "Well."
+    (tied,) = await served.prompts.generations("acme", "greet", "1", Page())
+    assert tied.generation_id == "gen_1"
+    error = await refusal(served.stub.Generate(request(prompt_version="greet@2"), metadata=keys.metadata()).read())
+    assert (said(error), error.field) == ((Code.INVALID_ARGUMENT, "FIELD_INVALID"), "generation_id")
 
 
 async def test_an_unknown_prompt_version_is_refused(served: Replica, keys: Keys) -> None:

@@ -124,8 +124,8 @@ async def test_in_mid_stream_the_next_model_starts_anew_and_says_so(served: Repl
 
 
 async def test_each_attempt_is_paid_once_under_an_id_of_its_own(served: Replica, keys: Keys) -> None:
-    served.model.steps = ["Half of ", "an answ", StreamBroken("cut")]
-    served.others["backup"].steps = ["A whole ", "answer.", " Yes."]
+    served.model.steps = ["Half ", "an ", StreamBroken("cut")]
+    served.others["backup"].steps = ["A ", "whole ", "one."]
     events = await generated(served, keys, request(model="safe"))
     assert [(name, usage.output_tokens) for name, usage in served.cost.settled] == [("gen_1", 2), ("gen_1-try2", 3)]
     assert events[-1].finished.usage.output_tokens == 5

@@ -310,3 +310,13 @@ async def test_a_page_token_of_another_list_is_refused(served: Replica, keys: Ke
     for token in ("nonsense", *(forged(first.next_page_token, cursor) for cursor in ROWS)):
         call = served.stub.ListModels(pb.ListModelsRequest(page_token=token), metadata=keys.metadata())
         assert said(await refusal(call)) == (Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
+
+
+async def test_a_provider_that_keeps_to_no_limit_is_left_and_what_it_said_is_paid(served: Replica, keys: Keys) -> None:
+    served.model.steps = ["word "] * 5000
+    events = await generated(served, keys, request(max_output_tokens=10))
+    words = text_of(events).split()
+    assert 10 < len(words) <= 2 * 10 + 256 + 1
+    assert events[-1].finished.finish_reason == generation_pb2.FINISH_REASON_LENGTH
+    assert served.model.closed.is_set()
+    assert served.cost.settled == [("gen_1", Usage(6, len(words), estimated=True))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
@@ -32,6 +33,21 @@ async def test_text_before_a_new_start_is_left_out_and_text_that_is_gone_on_with
     found = [event async for event in settled(told(*events))]
     assert [event.WhichOneof("event") for event in found] == ["started", "text", "failover", "text"]
     assert [event.text.text for event in found if event.HasField("text")] == ["b", "c"]
+
+
+async def test_what_a_failure_made_void_is_left_out_and_the_beginning_is_told_at_once() -> None:
+    gone_on = asyncio.Event()
+
+    async def failing() -> AsyncGenerator[gen.GenerationEvent, None]:
+        yield gen.GenerationEvent(started=gen.GenerationStarted(model="m"))
+        await gone_on.wait()
+        yield text("a")
+        yield gen.GenerationEvent(failed=gen.GenerationFailed())
+
+    events = settled(failing())
+    assert (await anext(events)).HasField("started")
+    gone_on.set()
+    assert [event.WhichOneof("event") async for event in events] == ["failed"]
 
 
 def tokens(turn: str, said: str) -> log.SessionEvent:

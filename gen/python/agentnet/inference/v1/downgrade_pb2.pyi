@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DowngradeModelRequest(_message.Message):
-    """Which calls go where, and until when."""
+    """Which calls go where, and until when. Calls with no_fallback keep to their model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
