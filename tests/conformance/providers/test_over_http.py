@@ -13,6 +13,7 @@ from datetime import timedelta
 import pytest
 
 from services.inference.errors import ProviderAuthFailed, ProviderUnavailable
+from services.inference.providers import http
 from services.inference.providers.contract import (
     FinishReason,
     ModelCall,
@@ -268,7 +269,10 @@ async def test_a_connection_whose_last_bytes_come_late_serves_the_next_call(spok
 
 
 @pytest.mark.parametrize("end", [Act.CUT, Act.HANG])
-async def test_a_whole_answer_stays_whole_however_its_stream_ends(spoken: Spoken, end: Act) -> None:
+async def test_a_whole_answer_stays_whole_however_its_stream_ends(
+    spoken: Spoken, end: Act, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_LINGER_SECONDS", 0.0)
     reader, events, sent = spoken.wire.dialect.reader("any"), EventStream(), list[Step]()
     for event in spoken.wire.text(WORDS):
         sent += [event, timedelta(milliseconds=1)]
@@ -280,3 +284,4 @@ async def test_a_whole_answer_stays_whole_however_its_stream_ends(spoken: Spoken
     async with asyncio.timeout(2):
         whole = await infer(spoken.provider, replace(CALL, timeouts=replace(PATIENT, idle=SHORT)))
     assert (whole.text, whole.finish_reason) == ("".join(WORDS), FinishReason.STOP)
+    await asyncio.sleep(0.01)

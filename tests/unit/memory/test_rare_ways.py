@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agentnet.memory.v1 import fact_service_pb2 as pb
-from services.memory import convert_facts, upkeep
+from services.memory import upkeep
 from services.memory.backends.weaviate_engine import WeaviateEngine
 from services.memory.errors import MemoryFull, PolicyBlocked
 from services.memory.policy import Held, MemoryPolicy
@@ -20,7 +19,6 @@ from services.memory.store_memory import InMemoryStore
 from services.memory.upkeep import Limits, Upkeep
 from shared.clock import FakeClock
 from shared.ids import SequentialIds
-from shared.paging import PageTokenInvalid, next_page_token
 from tests.support.memory import NOW, HashingEmbedder, entry, vector
 from tests.support.memory_engines import ENGINES, installed
 from tests.support.published import enforcing
@@ -51,14 +49,6 @@ async def test_who_finds_nothing_to_crowd_out_stops() -> None:
     await chores.set_retention("t", MemoryType.SEMANTIC, max_memories=1, max_days=0)
     assert (await chores.prune("t", dry_run=True)).crowded_out == 1
     assert (await chores.prune("t", dry_run=False)).crowded_out == 0
-
-
-def test_a_page_of_facts_begins_at_a_fact() -> None:
-    clock = FakeClock(NOW)
-    scope = convert_facts.listing(pb.ListFactsRequest(subject="ada"), clock).scope
-    token = next_page_token(("no place",), scope=scope)
-    with pytest.raises(PageTokenInvalid):
-        convert_facts.listing(pb.ListFactsRequest(subject="ada", page_token=token), clock)
 
 
 def test_what_weaviate_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ class Steps(ToolAuthorizer):
         self.taken.append(f"authorise {tool.version}")
         return super().authorize(caller, tool, agent=agent)
 
+    def permit(self, tenant: str, tool: str, *, agent: str, roles: frozenset[str]) -> None:
+        self.taken.append(f"permit {agent}")
+
     async def take(self, limits: Mapping[str, int]) -> timedelta | None:
         self.taken.append(f"rate {limits['acme/adder']}")
         return None
@@ -66,8 +69,8 @@ async def test_a_call_is_selected_validated_executed_and_cached_in_this_order() 
         request = Request(tool, {"a": 1}, agent="Athena")
         await flow.admit(ADA, request)
         outcomes.append(await flow.run(ADA, request, flow.new_invocation(), lambda *_: None))
-    checked = ["authorise 1.1.0", "rate 5", "policy {'a': 1}"]
+    checked = ["authorise 1.1.0", "permit Athena", "rate 5", "policy {'a': 1}"]
     assert steps.taken == [*checked, "execute", *checked]
-    assert [outcome.result for outcome in outcomes] == [4, 4]
+    assert [outcome.result for outcome in outcomes] == [5, 5]
     assert [outcome.cached for outcome in outcomes] == [False, True]
     assert [one.status for one in await store.invocations("acme", "adder@1.1.0")] == ["CACHED", "OK"]
