@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,12 +27,17 @@ class Part:
 
 
 def packed(tenant: str, entries: Sequence[AuditEntry]) -> tuple[Part, bytes]:
-    """One line of JSON an entry; the same entries make the same bytes."""
-    lines = [json.dumps(_line(one), sort_keys=True, separators=(",", ":")) for one in entries]
-    data = gzip.compress("\n".join(lines).encode(), mtime=0)
+    """A part of the archive, and its bytes."""
+    data = zipped(map(_line, entries))
     first, last = entries[0].sequence, entries[-1].sequence
     name = f"audit/{quote(tenant, safe='')}/{first:012d}-{last:012d}.jsonl.gz"
     return Part(first, last, name, hashlib.sha256(data).hexdigest()), data
+
+
+def zipped(rows: Iterable[Mapping[str, object]]) -> bytes:
+    """One line of JSON a row; the same rows make the same bytes."""
+    lines = (json.dumps(row, sort_keys=True, separators=(",", ":")) for row in rows)
+    return gzip.compress("\n".join(lines).encode(), mtime=0)
 
 
 async def unpacked(objects: Objects, part: Part) -> list[AuditEntry]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +11,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 from urllib.parse import quote
 
+from services.policy.archive import zipped
 from shared.clock import Clock
 from shared.errors import MeshError
 from shared.log import log
@@ -88,9 +87,8 @@ class RiskArchivist:
 
 
 def _packed(tenant: str, kind: Kind, rows: Sequence[OldRow]) -> tuple[str, bytes]:
-    """Name and bytes of a part: one line of JSON a row; the same rows make the same part."""
-    lines = [json.dumps(dict(row.data), sort_keys=True, separators=(",", ":")) for row in rows]
-    data = gzip.compress("\n".join(lines).encode(), mtime=0)
+    """Name and bytes of a part; the same rows make the same part."""
+    data = zipped(dict(row.data) for row in rows)
     first = rows[0].created_at.astimezone(UTC)
     name = f"risks/{quote(tenant, safe='')}/{kind}/{first:%Y%m%dT%H%M%S}-{hashlib.sha256(data).hexdigest()[:16]}"
     return f"{name}.jsonl.gz", data

@@ -6,14 +6,13 @@ could be anything.
 
 from __future__ import annotations
 
-import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Final
 
-from shared.monitors.charset import Assertion, within
+from shared.monitors.charset import Assertion, in_brackets, within
 from shared.monitors.pattern import Program
 
 _DEPTH: Final = 3
@@ -72,7 +71,7 @@ class _Programs:
     def written(self, first: dict[str, _Places], depth: int) -> str:
         """Alternatives by their first characters."""
         return "|".join(
-            f"[{_escaped(characters)}]{self._following(places, depth - 1)}"
+            f"[{in_brackets(characters)}]{self._following(places, depth - 1)}"
             for places, characters in _alike(first).items()
         )
 
@@ -93,8 +92,8 @@ class _Programs:
         after = self.after(places, self._plain)
         if all(self._decided(one, depth - 1) for one in after.values()):
             others = self._plain.difference(after)
-            return f"(?![{_escaped(others)}])" if others else ""
-        return f"(?:{self.written(after, depth)}|(?![{_escaped(self._plain)}]))"
+            return f"(?![{in_brackets(others)}])" if others else ""
+        return f"(?:{self.written(after, depth)}|(?![{in_brackets(self._plain)}]))"
 
     def _decided(self, places: _Places, depth: int) -> bool:
         """Whether nothing more is asked: far enough, or a match may have ended."""
@@ -146,7 +145,3 @@ def _alike(first: dict[str, _Places]) -> dict[_Places, list[str]]:
     for one, places in first.items():
         found.setdefault(places, []).append(one)
     return found
-
-
-def _escaped(characters: Iterable[str]) -> str:
-    return "".join(map(re.escape, sorted(characters)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -52,6 +54,11 @@ def literal(character: str, *, ignore_case: bool) -> CharSet:
 def within(charset: CharSet, characters: frozenset[str]) -> frozenset[str]:
     """Which of the characters the set takes."""
     return frozenset(one for one in characters if one in charset)
+
+
+def in_brackets(characters: Iterable[str]) -> str:
+    """The characters as they stand between the brackets of an expression of `re`."""
+    return "".join(map(re.escape, sorted(characters)))
 
 
 def _in_category(form: str, category: str) -> bool:

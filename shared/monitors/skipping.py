@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from shared.monitors.beginnings import Beginnings
-from shared.monitors.charset import within
+from shared.monitors.charset import in_brackets, within
 from shared.monitors.folding import invisible
 from shared.monitors.pattern import Program
 
@@ -45,8 +45,8 @@ def _skipper(programs: Sequence[Program], common: frozenset[str]) -> re.Pattern[
         else:
             taken |= before
     if not wordy:
-        words = f"[{_escaped(taken)}]*+" if taken else ""
-        return re.compile(f"(?:{words}[{_escaped(common - taken)}]++)*+")
+        words = f"[{in_brackets(taken)}]*+" if taken else ""
+        return re.compile(f"(?:{words}[{in_brackets(common - taken)}]++)*+")
     first = Beginnings(wordy, common)
     return None if first.many else re.compile(_among_words(first, taken, common))
 
@@ -56,15 +56,15 @@ def _among_words(first: Beginnings, taken: set[str], common: frozenset[str]) -> 
     letters = frozenset(one for one in common if one.isalpha())
     word = first.of_words() + _run(letters, first)
     kept, apart = frozenset(taken) - letters, common - taken - letters
-    more = f"(?:{first.anywhere(kept)}[{_escaped(kept)}]{word})*+" if kept else ""
-    return f"(?:{word}{more}(?=[{_escaped(apart)}]){_run(apart, first)})*+"
+    more = f"(?:{first.anywhere(kept)}[{in_brackets(kept)}]{word})*+" if kept else ""
+    return f"(?:{word}{more}(?=[{in_brackets(apart)}]){_run(apart, first)})*+"
 
 
 def _run(characters: frozenset[str], first: Beginnings) -> str:
     """As many of these characters as there are before one that a match may begin with wherever it stands."""
     asked = characters & first.anywhere_with
-    sure = f"[{_escaped(characters - asked)}]*+" if characters - asked else ""
-    return f"{sure}(?:{first.anywhere(asked)}[{_escaped(asked)}]{sure})*+" if asked else sure
+    sure = f"[{in_brackets(characters - asked)}]*+" if characters - asked else ""
+    return f"{sure}(?:{first.anywhere(asked)}[{in_brackets(asked)}]{sure})*+" if asked else sure
 
 
 def _taken_before_the_rare(program: Program, common: frozenset[str]) -> set[str] | None:
@@ -82,7 +82,3 @@ def _taken_before_the_rare(program: Program, common: frozenset[str]) -> set[str]
         seen.update(new)
         waiting += new
     return None if program.end in seen else taken
-
-
-def _escaped(characters: Iterable[str]) -> str:
-    return "".join(map(re.escape, sorted(characters)))
