@@ -15,6 +15,9 @@ from services.policy.peers_grpc import GrpcModels
 from shared.errors import MeshError
 from tests.support.identity import Keys
 from tests.support.inference import Replica, replica
+from tests.support.valkey import valkey_url
+
+__all__ = ("valkey_url",)
 
 
 @pytest.fixture
