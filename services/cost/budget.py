@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -76,10 +77,11 @@ class Path:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The keys of all budgets that a call on this path spends from."""
-        named = zip(_NAMED, (self.team, self.user, self.agent, self.session_id, self.sub_agent), strict=True)
-        purses = [_CREDENTIAL + purse.id for purse in self.purses]
-        return (_TENANT, *[level + name for level, name in named if name], *purses)
+        """The keys of all budgets that a call on this path spends from: of an agent, those of its version and of all versions."""
+        versions = dict.fromkeys((self.agent, self.agent.partition("@")[0]))
+        parts = ((self.team,), (self.user,), versions, (self.session_id,), (self.sub_agent,))
+        named = [level + name for level, names in zip(_NAMED, parts, strict=True) for name in names if name]
+        return (_TENANT, *named, *[_CREDENTIAL + purse.id for purse in self.purses])
 
 
 NOBODY: Final = Path()
@@ -93,6 +95,14 @@ def scope(level: Level, name: str) -> str:
 def each(scope_key: str) -> str:
     """The key of the budget that each part of this level has."""
     return scope_key[: scope_key.index(":") + 1] + EACH
+
+
+def counted_each(scopes: Iterable[str]) -> dict[str, str]:
+    """By the key of the budget that each part of a level has: the part that a call counts for. Of an agent, its version."""
+    found: dict[str, str] = {}
+    for key in scopes:
+        found.setdefault(each(key), key)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

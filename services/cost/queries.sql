@@ -152,9 +152,11 @@ with mine as (
 insert into budget_counter (tenant_id, budget_id, scope, period_start, settled_micros_usd)
 select current_setting('app.tenant'), id, scope, began, coalesce(case
   when level in ('tenant', 'agent') and period = 'hour' then (
-    select sum(cost_micros_usd) from hour_sums where hour >= began and (level = 'tenant' or agent_name = name))
+    select sum(cost_micros_usd) from hour_sums
+    where hour >= began and (level = 'tenant' or name in (agent_name, split_part(agent_name, '@', 1))))
   when level in ('tenant', 'agent') then (
-    select sum(cost_micros_usd) from day_sums where day >= began and (level = 'tenant' or agent_name = name))
+    select sum(cost_micros_usd) from day_sums
+    where day >= began and (level = 'tenant' or name in (agent_name, split_part(agent_name, '@', 1))))
   when level in ('team', 'user') and period = 'hour' then (
     select sum(cost_micros_usd) from hour_parts
     where personal and hour >= began and case level when 'team' then team else user_id end = name)

@@ -6,8 +6,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import product
 
-from services.cost.budget import PURSES_LAST, Budget, Level, Limits, Passed, SoftAction, Window, each, scope
+from services.cost.budget import (
+    PURSES_LAST,
+    Budget,
+    Level,
+    Limits,
+    Passed,
+    SoftAction,
+    Window,
+    counted_each,
+    each,
+    scope,
+)
 from services.cost.prices import rounded_up
 from services.cost.store import Ask, CostEvent, Extension, Filter, Lease, Settled, StoredBook, Summary, Taken
 from shared.identity import Purse
@@ -68,11 +80,12 @@ class _Tenant:
         return sum(held.micros_usd for held in others if held.counts(scope_key, window, now=now))
 
     def on_path(self, scopes: Sequence[str]) -> Iterator[tuple[str, _Budget]]:
+        parts = counted_each(scopes)
         for key in scopes:
-            for name in (key, each(key)):
-                for window in Window:
-                    if found := self.budgets.get((name, window)):
-                        yield key, found
+            names = (key, each(key)) if parts[each(key)] == key else (key,)
+            for name, window in product(names, Window):
+                if found := self.budgets.get((name, window)):
+                    yield key, found
 
 
 class MemoryCostStore:
@@ -221,8 +234,8 @@ class MemoryCostStore:
         began = max(found.limits.window.bounds(now)[0], found.set_at)
         spent = (event.call.path.scopes for event in mine.events.values() if event.created_at >= began)
         asked = (held.ask.scopes for held in mine.leases.values() if held.taken_at >= began)
-        keys = {key for scopes in (*spent, *asked) for key in scopes if each(key) == own}
-        return sorted(keys) or (own,)
+        keys = {counted_each(scopes).get(own) for scopes in (*spent, *asked)}
+        return sorted(key for key in keys if key) or (own,)
 
     def chosen(self, tenant: str, chosen: Filter) -> list[CostEvent]:
         """The entries a filter lets through."""

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
 
-from shared.expressions import cel
+from shared.expressions import compiled
 from shared.monitors.pattern import PatternInvalid
 from shared.monitors.rules import Bundle, Rule, RuleType, Target, Verdict
 from shared.monitors.stream import eased
@@ -81,4 +81,4 @@ def _matches(rule: Rule, call: Call) -> bool:
 
 # Names that a macro gives to the elements of a list or the keys of a mapping.
 _BOUND: Final = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*([A-Za-z_]\w*)\s*,")
-_program = lru_cache(maxsize=1024)(cel.compile)
+_program = lru_cache(maxsize=1024)(compiled)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agentnet.orchestrator.v1 import task_graph_pb2
 from services.orchestrator.errors import ConditionFailed
-from shared.expressions import cel
+from shared.expressions import compiled
 
 LIMIT: Final = 2_000
 _WORDS: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -95,4 +95,4 @@ def _value(expression: str, seen: dict[str, Any], node_id: str) -> Any:
 def _compiled(expression: str) -> Any:
     if len(expression) > LIMIT:
         raise ValueError(f"it is longer than {LIMIT} characters")
-    return cel.compile(expression)
+    return compiled(expression)

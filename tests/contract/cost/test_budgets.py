@@ -149,6 +149,26 @@ async def test_a_budget_for_each_counts_each_apart(replica: Replica, tenant: str
     assert [(one.name, one.settled, one.leased) for one in found] == [("one", 50, 0), ("two", 0, 20)]
 
 
+async def test_an_agents_budget_without_a_version_counts_all_of_its_versions(replica: Replica, tenant: str) -> None:
+    await settle(replica, tenant, call(agent="A@1"), 5)
+    await replica.limit(tenant, 60, level=Level.AGENT, name="A")
+    await settle(replica, tenant, call(agent="A@2"), 10)
+    assert await replica.reserve(tenant, call(agent="AB@1"), 100) == 200
+    with pytest.raises(BudgetExhausted) as raised:
+        await replica.reserve(tenant, call(agent="A@3"), 16)
+    assert raised.value.facts["scope"] == "agent:A"
+    await replica.reserve(tenant, call(agent="A@1"), 5)
+    assert await replica.spent(tenant, Level.AGENT, "A") == (30, 10)
+
+
+async def test_a_budget_for_each_agent_counts_each_version_once(replica: Replica, tenant: str) -> None:
+    await replica.limit(tenant, 50, level=Level.AGENT, name=EACH)
+    await settle(replica, tenant, call(agent="A@1"), 25)
+    await replica.reserve(tenant, call(agent="A@2"), 25)
+    found = await replica.budgets.list(tenant, Page())
+    assert [(one.name, one.settled, one.leased) for one in found] == [("A@1", 50, 0), ("A@2", 0, 50)]
+
+
 @pytest.mark.parametrize("level", NAMES)
 async def test_what_was_spent_before_a_budget_was_set_counts(replica: Replica, tenant: str, level: Level) -> None:
     await settle(replica, tenant, call(**PATH), 20)

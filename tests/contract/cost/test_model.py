@@ -76,15 +76,21 @@ class Life:
 
     def path(self) -> Path:
         pick = self.chance.choice
-        return Path(pick(("", "red")), pick(("ada", "bob")), pick(("A@1", "B@1")), pick(("", "s1", "s2")))
+        return Path(pick(("", "red")), pick(("ada", "bob")), pick(("A@1", "A@2", "B@1")), pick(("", "s1", "s2")))
 
     def limits(self) -> Limits:
         level = self.chance.choice(list(Level)[:5])
-        names = {Level.TENANT: "", Level.TEAM: "red", Level.USER: "ada", Level.AGENT: "A@1", Level.SESSION: "s1"}
+        names = {
+            Level.TENANT: ("",),
+            Level.TEAM: ("red",),
+            Level.USER: ("ada",),
+            Level.AGENT: ("A@1", "A", EACH),
+            Level.SESSION: ("s1", EACH),
+        }
         limit = self.chance.randrange(2000)
         return Limits(
-            limit, level, names[level] if level is not Level.SESSION else self.chance.choice(("s1", EACH)),
-            self.chance.choice(list(Window)), self.chance.choice((0, limit // 2)), self.chance.choice(list(SoftAction)),
+            limit, level, self.chance.choice(names[level]), self.chance.choice(list(Window)),
+            self.chance.choice((0, limit // 2)), self.chance.choice(list(SoftAction)),
         )  # fmt: skip
 
     async def step(self) -> None:

@@ -77,6 +77,12 @@ def test_a_fault_of_form_is_told_in_words_of_the_document(document: str, says: s
     assert raised.value.message == says
 
 
+def test_a_condition_that_calls_an_unknown_function_is_no_bundle() -> None:
+    rule = "rules:\n- {name: a, type: tool_arguments, severity: minor, params: {when: 'siz(args.x) > 1'}}"
+    with pytest.raises(BundleInvalid, match="the expression does not compile: there is no function siz; there are"):
+        parse(rule)
+
+
 def test_patterns_that_are_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "_MAX_STATES", 500)
     rules = "".join(f"  - {{name: r{n}, type: regex, severity: minor, pattern: 'a{{100}}x{n}'}}\n" for n in range(8))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.orchestrator.errors import EngineFailed
 from services.orchestrator.graphs.conditions import parsed
 from services.orchestrator.reasoning.engines.contract import Generated, Question, text
-from shared.expressions import cel
+from shared.expressions import compiled
 
 _TROUBLE: Final = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError)
 _SLOT: Final = re.compile(r"\{\{\s*(json|asked)((?:\.[A-Za-z0-9_]+)*)\s*\}\}")
@@ -67,7 +67,7 @@ class Rules:
 
 def _compiled(place: int, expression: str) -> Any:
     try:
-        return cel.compile(expression)
+        return compiled(expression)
     except _TROUBLE as error:
         why = str(error).splitlines()[0][:200]
         raise ValueError(f"rules[{place}].when does not compile: {why}") from None

@@ -392,7 +392,9 @@ class Budget(_message.Message):
     level: Global___BudgetLevel.ValueType
     """Whose budget it is."""
     name: _builtins.str
-    """Which one of the level, for example `Athena@1.0.0`; empty for the tenant; `*`: each of the level has this limit of its own."""
+    """Which one of the level, for example `Athena@1.0.0`, or `Athena` for all of its versions together; empty for the tenant;
+    `*`: each of the level has this limit of its own, of agents each version.
+    """
     window: Global___BudgetWindow.ValueType
     """When what is spent counts anew."""
     soft_limit_micros_usd: _builtins.int
