@@ -77,7 +77,7 @@ class Path:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The keys of all budgets that a call on this path spends from: of an agent, those of its version and of all versions."""
+        """The keys of all budgets a call on this path spends from; of an agent, its version's and that of all versions."""
         versions = dict.fromkeys((self.agent, self.agent.partition("@")[0]))
         parts = ((self.team,), (self.user,), versions, (self.session_id,), (self.sub_agent,))
         named = [level + name for level, names in zip(_NAMED, parts, strict=True) for name in names if name]
@@ -98,7 +98,7 @@ def each(scope_key: str) -> str:
 
 
 def counted_each(scopes: Iterable[str]) -> dict[str, str]:
-    """By the key of the budget that each part of a level has: the part that a call counts for. Of an agent, its version."""
+    """By the key of the budget that each of a level has: the part that a call counts for. Of an agent, its version."""
     found: dict[str, str] = {}
     for key in scopes:
         found.setdefault(each(key), key)
