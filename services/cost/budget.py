@@ -77,7 +77,7 @@ class Path:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The keys of all budgets a call on this path spends from; of an agent, its version's and that of all versions."""
+        """The keys of all budgets this spends from; of an agent, its version's and that of all versions."""
         versions = dict.fromkeys((self.agent, self.agent.partition("@")[0]))
         parts = ((self.team,), (self.user,), versions, (self.session_id,), (self.sub_agent,))
         named = [level + name for level, names in zip(_NAMED, parts, strict=True) for name in names if name]

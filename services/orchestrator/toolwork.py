@@ -45,6 +45,8 @@ _ARGUMENT_CHARACTERS: Final = 65_536
 _PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 # A function may run for ten minutes.
 _ASKED_WHILE_RUNNING: Final = 80
+# A model may make names up without end.
+_NOT_OFFERED: Final = "not offered"
 _calls = meter.create_counter("turn_tool_calls", description="tool calls of turns, by tool and outcome")
 
 Event = event_pb2.SessionEvent
@@ -90,6 +92,7 @@ class ToolWork:
     ) -> None:
         began = self.clock.now()
         labels = {"tool": call.tool, "agent": speaking.agent, "session_id": record.lease.session_id}
+        counted = call.tool if call.tool in offers(agent) else _NOT_OFFERED
         error: MeshError | None = None
         answer = ToolAnswer("")
         with tracer.start_as_current_span("tool.invoke", attributes=labels) as span:
@@ -97,13 +100,13 @@ class ToolWork:
                 answer = await self._outcome(record, speaking, call, caller, agent)
             except MeshError as refused:
                 if holds.held(refused):
-                    _calls.add(1, {"tool": call.tool, "outcome": "held"})
+                    _calls.add(1, {"tool": counted, "outcome": "held"})
                     await record.commit([await self._held(record, speaking, call, caller, refused)])
                     return
                 error = refused
                 answer = ToolAnswer(f"{refused.reason_name}: {refused.message}")
             span.set_attribute("failed", error is not None)
-        _calls.add(1, {"tool": call.tool, "outcome": error.reason_name if error else "ok"})
+        _calls.add(1, {"tool": counted, "outcome": error.reason_name if error else "ok"})
         finished = _finished(speaking, call, answer, error, took=self.clock.now() - began)
         await record.commit([Event(tool_finished=finished, actor="mesh")])
 

@@ -10,9 +10,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from agentnet.orchestrator.v1 import session_pb2, task_graph_pb2
+from services.orchestrator import toolwork
 from services.orchestrator.drivers import graph, session
 from tests.support.graphs import node
 from tests.support.orchestrator import World
+from tests.support.toolwork import asked, call
 
 
 async def test_rounds_are_told_by_mode_and_by_whether_the_session_converged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +52,16 @@ async def test_the_time_of_each_node_is_told_by_agent_and_node_type(monkeypatch:
         ("Athena@1.0.0", "worker", 1),
         ("Apollo@1.0.0", "aggregator", 1),
     }
+
+
+async def test_names_of_tools_that_a_model_makes_up_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider(metric_readers=[reader]).get_meter("test")
+    monkeypatch.setattr(toolwork, "_calls", meter.create_counter(vars(toolwork._calls)["_name"]))
+    world, _ = await asked([call("search", q="raft"), call("rm_rf"), call("rm_rf_2")], "Sorry.")
+    await world.drive()
+
+    data: Any = reader.get_metrics_data()
+    (metric,) = data.resource_metrics[0].scope_metrics[0].metrics
+    told = {(one.attributes["tool"], one.attributes["outcome"], one.value) for one in metric.data.data_points}
+    assert told == {("search", "ok", 1), ("not offered", "TOOL_NOT_FOUND", 2)}
