@@ -1,4 +1,4 @@
-"""What rules of policy with require_approval hold in a session: a person is asked, policy makes a yes an override.
+"""What rules of policy with require_approval hold in a run: a person is asked, policy makes a yes an override.
 
 The log has the question and the answer with the override's id; its token is asked of policy whenever it is needed, and
 is kept nowhere. So whoever takes a session over goes on from the log alone.
@@ -6,6 +6,7 @@ is kept nowhere. So whoever takes a session over goes on from the log alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -13,7 +14,7 @@ from typing import Final, Protocol
 from agentnet.common.v1 import failure_pb2
 from agentnet.orchestrator.v1 import event_pb2, input_pb2
 from services.orchestrator.errors import ApprovalRefused
-from services.orchestrator.speech import Call, Interrupted, Speaking
+from services.orchestrator.speech import Call
 from shared.errors import MeshError, Reason
 from shared.identity import Principal
 
@@ -22,6 +23,30 @@ _SHOWN: Final = 1000
 _OWN: Final = Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED
 
 Event = event_pb2.SessionEvent
+
+
+class Asker(Protocol):
+    """A try of a turn or of a node."""
+
+    @property
+    def turn_id(self) -> str: ...
+    @property
+    def agent(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def generation_id(self) -> str: ...
+
+
+class Refused(Protocol):
+    """A turn or a node that broke off, and what a person said to that."""
+
+    @property
+    def agent(self) -> str: ...
+    @property
+    def failure(self) -> failure_pb2.Failure: ...
+    @property
+    def answer(self) -> event_pb2.InputGiven | None: ...
 
 
 class Leave(Protocol):
@@ -45,31 +70,29 @@ class Holds:
     wait: timedelta = WAIT
 
     async def call(
-        self, caller: Principal, speaking: Speaking, call: Call, refused: MeshError, *, session_id: str, now: datetime
+        self, caller: Principal, asker: Asker, call: Call, facts: Mapping[str, str], *, session_id: str, now: datetime
     ) -> Event:
         """The question about a call that rules hold. While policy is away nothing of the arguments is shown."""
-        agent = speaking.agent.partition("@")[0]
+        agent = asker.agent.partition("@")[0]
         try:
             arguments = await self.leave.shown(caller, call.arguments, agent=agent, session_id=session_id)
         except MeshError:
             arguments = ""
-        rules = _of(refused.facts.get("bundles", ""), refused.facts.get("rules", ""))
         told = arguments[:_SHOWN] or "arguments that policy does not show"
-        question = f"{rules} holds a call. May {speaking.agent} call {call.tool} with {told}?"
-        asked = _input(speaking, session_id, question, refused.facts)
+        question = f"{_rules(facts)} holds a call. May {asker.agent or 'the graph'} call {call.tool} with {told}?"
+        asked = _input(asker, session_id, question, facts)
         name = call.request_id.replace("eff_", "inp_")
         asked.id = f"{name}_{call.asks + 1}" if call.asks else name
         asked.tool, asked.arguments, asked.request_id = call.tool, arguments, call.request_id
         return self._event(asked, now)
 
-    def turn(self, speaking: Speaking, failure: failure_pb2.Failure, *, session_id: str, now: datetime) -> Event:
+    def turn(self, asker: Asker, failure: failure_pb2.Failure, *, session_id: str, now: datetime) -> Event:
         """The question about what an agent was going to say. What is held is shown to nobody."""
-        facts = dict(failure.metadata)
-        rules = _of(facts.get("bundles", ""), facts.get("rules", ""))
-        what = f"a call of {facts['tool']} by {speaking.agent}" if facts.get("tool") else f"what {speaking.agent} says"
-        asked = _input(speaking, session_id, f"{rules} holds {what}. May the turn go on without that rule?", facts)
-        asked.id = f"inp_{speaking.turn_id.removeprefix('trn_')}_{speaking.attempt}"
-        asked.request_id = speaking.generation_id
+        facts = failure.metadata
+        question = f"{_rules(facts)} holds {_what(asker.agent, facts)}. May the turn go on without that rule?"
+        asked = _input(asker, session_id, question, facts)
+        asked.id = f"inp_{asker.turn_id.removeprefix('trn_')}_{asker.attempt}"
+        asked.request_id = asker.generation_id
         return self._event(asked, now)
 
     def _event(self, asked: input_pb2.HumanInput, now: datetime) -> Event:
@@ -92,33 +115,38 @@ def refusal(given: event_pb2.InputGiven, rules: tuple[str, ...]) -> ApprovalRefu
     return ApprovalRefused(message, rules=", ".join(rules), expired=str(given.expired).lower())
 
 
-def refused_turn(broken: Interrupted) -> failure_pb2.Failure:
-    """Why a session ends whose turn nobody let go on."""
-    given, facts = broken.answer or event_pb2.InputGiven(), dict(broken.failure.metadata)
+def refused_turn(broken: Refused) -> failure_pb2.Failure:
+    """Why a session, or a node, ends that nobody let go on."""
+    given, facts = broken.answer or event_pb2.InputGiven(), broken.failure.metadata
     said = f": {given.answer}" if given.answer else ""
     why = "nobody gave leave in time" if given.expired else f"a person refused{said}"
-    held_by = _of(facts.get("bundles", ""), facts.get("rules", ""))
     return failure_pb2.Failure(
         reason=Reason.ERROR_REASON_APPROVAL_REFUSED,
-        message=f"{held_by} holds what {broken.agent} says, and {why}"[:1000],
+        message=f"{_rules(facts)} holds {_what(broken.agent, facts)}, and {why}"[:1000],
         metadata={**facts, "expired": str(given.expired).lower()},
     )
 
 
-def _input(speaking: Speaking, session_id: str, question: str, facts: dict[str, str]) -> input_pb2.HumanInput:
+def _input(asker: Asker, session_id: str, question: str, facts: Mapping[str, str]) -> input_pb2.HumanInput:
     return input_pb2.HumanInput(
         session_id=session_id,
         kind=input_pb2.INPUT_KIND_APPROVAL,
         question=question,
-        agent=speaking.agent,
-        turn_id=speaking.turn_id,
+        agent=asker.agent,
+        turn_id=asker.turn_id,
         rules=_names(facts.get("rules", "")),
         bundles=_names(facts.get("bundles", "")),
     )
 
 
-def _of(bundles: str, rules: str) -> str:
+def _rules(facts: Mapping[str, str]) -> str:
+    rules, bundles = facts.get("rules", ""), facts.get("bundles", "")
     return f"{rules} of {bundles}" if bundles else rules
+
+
+def _what(agent: str, facts: Mapping[str, str]) -> str:
+    by = f" by {agent}" if agent else ""
+    return f"a call of {facts['tool']}{by}" if facts.get("tool") else f"what {agent} says"
 
 
 def _names(listed: str) -> list[str]:

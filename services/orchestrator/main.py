@@ -190,18 +190,19 @@ async def _drive(
         Skills(settings.skills),
         gate,
     )
-    tasks = Tasks(agents, inference, clock, settings.max_output_tokens)
     tools, leave = GrpcTools(channel, signer), GrpcLeave(channel, signer)
+    holds = Holds(leave, settings.approval_wait)
+    tasks = Tasks(agents, inference, leave, clock, settings.max_output_tokens)
     turns = Turns(
         agents=agents,
         inference=inference,
         memory=memory,
-        tools=ToolWork(tools, Origins(store), clock, Holds(leave, settings.approval_wait)),
+        tools=ToolWork(tools, Origins(store), clock, holds),
         clock=clock,
         ids=RandomIds(),
         limits=Limits(settings.max_output_tokens, settings.prompt_tokens, settings.memory_tokens),
     )
-    graphs = GraphDriver(store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, settings.max_takeovers)
+    graphs = GraphDriver(store, tail, tasks, ToolTasks(tools, holds, clock), checkpoints, clock, settings.max_takeovers)
     driver = SessionDriver(store, tail, turns, clock, settings.max_takeovers, tell=risks.tell)
     runs = Runs({"session": driver, "graph": graphs})
     await start_driver(settings, stack, runs, PostgresLeaseStore(leases), owner, accepting=store)

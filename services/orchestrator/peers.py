@@ -123,15 +123,17 @@ class ToolsPeer(Protocol):
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
         """The tools of these names that exist, as a model is told of them. Raises the service's MeshError."""
 
-    async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
-        """Has the effect of a call, once for its request_id. Raises the service's MeshError."""
+    async def invoke(
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str
+    ) -> ToolAnswer:
+        """Has the effect of a call, once for its request_id. The token excuses the call from rules of policy; empty:
+        from none. Raises the service's MeshError.
+        """
 
     def stream(
         self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str
     ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
-        """As invoke: what the tool shows while it runs, then its answer. Closing it earlier stops the tool. The token
-        excuses the call from rules of policy; empty: from none.
-        """
+        """As invoke: what the tool shows while it runs, then its answer. Closing it earlier stops the tool."""
 
 
 class Recorded(Protocol):

@@ -51,7 +51,7 @@ class GrpcLeave:
             rules=asked.rules,
             agent=asked.agent.partition("@")[0],
             session_id=asked.session_id,
-            tool=asked.tool,
+            tool=asked.tool.partition("@")[0],
             request_id=asked.request_id if asked.tool else "",
             approved=approved,
             reason=reason[:_REASON],

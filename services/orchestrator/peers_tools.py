@@ -51,8 +51,10 @@ class GrpcTools:
         )
         return found.tool
 
-    async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
-        request = _request(call, agent=agent, session_id=session_id, turn_id=turn_id)
+    async def invoke(
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str = ""
+    ) -> ToolAnswer:
+        request = _request(call, agent, session_id, turn_id, override_token)
         metadata = signed(self._signer, caller)
         answer = await called(self._stub.InvokeTool(request, metadata=metadata, timeout=_CALL_SECONDS))
         return _answer(answer.finished, answer.stdout, answer.invocation_id, replayed=answer.replayed)
@@ -60,8 +62,7 @@ class GrpcTools:
     async def stream(
         self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str = ""
     ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
-        invocation = _request(call, agent=agent, session_id=session_id, turn_id=turn_id)
-        invocation.override_token = override_token
+        invocation = _request(call, agent, session_id, turn_id, override_token)
         request = tools.StreamToolRequest(invocation=invocation)
         streamed = self._stub.StreamTool(request, metadata=signed(self._signer, caller), timeout=_CALL_SECONDS)
         printed: list[str] = []
@@ -98,7 +99,7 @@ def _told(tool: tool_pb2.Tool) -> message_pb2.ToolDefinition:
     return message_pb2.ToolDefinition(name=tool.name, description=tool.description, input_schema=tool.input_schema)
 
 
-def _request(call: Call, *, agent: str, session_id: str, turn_id: str) -> tools.InvokeToolRequest:
+def _request(call: Call, agent: str, session_id: str, turn_id: str, override_token: str) -> tools.InvokeToolRequest:
     return tools.InvokeToolRequest(
         name=call.tool,
         arguments=json_format.Parse(call.arguments or "{}", struct_pb2.Struct()),
@@ -106,6 +107,7 @@ def _request(call: Call, *, agent: str, session_id: str, turn_id: str) -> tools.
         session_id=session_id,
         turn_id=turn_id,
         request_id=call.request_id,
+        override_token=override_token,
     )
 
 

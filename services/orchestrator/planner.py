@@ -46,7 +46,7 @@ class Planner:
 
         Raises AgentNotFound, PlanInvalid and whatever inference refuses with.
         """
-        usable = await self._usable(caller.tenant_id, agents)
+        usable = await self._usable(caller, goal, agents)
         speaker = await self._planner(caller.tenant_id, planner)
         names = [agent.name for agent in usable]
         asked = planning.instructions(goal, usable, max_nodes=max_nodes)
@@ -66,15 +66,15 @@ class Planner:
                 path=fault.facts["path"],
             ) from None
 
-    async def _usable(self, tenant: str, names: Sequence[str]) -> list[agent_pb2.Agent]:
+    async def _usable(self, caller: Principal, goal: str, names: Sequence[str]) -> list[agent_pb2.Agent]:
         if not names:
-            return await self.tasks.usable(tenant)
-        return [await self.tasks.agents.runnable(tenant, *_reference(name)) for name in names]
+            return await self.tasks.usable(caller, goal)
+        return [await self.tasks.agents.runnable(caller.tenant_id, *_reference(name)) for name in names]
 
     async def _planner(self, tenant: str, planner: str) -> agent_pb2.Agent:
         if planner:
             return await self.tasks.agents.runnable(tenant, *_reference(planner))
-        able = [agent for agent in await self.tasks.usable(tenant) if _CAPABILITY in agent.capabilities]
+        able = [agent for agent in await self.tasks.agents.active(tenant) if _CAPABILITY in agent.capabilities]
         if not able:
             raise AgentNotFound(f'no active agent has the capability "{_CAPABILITY}"; name a planner', agent="")
         return min(able, key=lambda agent: agent.name)

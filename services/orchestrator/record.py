@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from opentelemetry import trace
 
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import event_pb2, input_pb2, session_pb2, turn_pb2
 from services.orchestrator import state as sessions
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import state as graphs
@@ -233,6 +233,14 @@ class RunLog(ABC, Generic[State]):
         self.sum_up(session)
         return session
 
+    @staticmethod
+    def asking(session: session_pb2.Session, inputs: Mapping[str, input_pb2.HumanInput]) -> None:
+        """Writes into a summary what people are asked."""
+        del session.inputs[:]
+        session.inputs.extend(inputs.values())
+        if session.inputs and session.status == session_pb2.SESSION_STATUS_WAITING:
+            session.status = session_pb2.SESSION_STATUS_AWAITING_INPUT
+
     def stamp(self, event: Event) -> None:
         """Writes into an event what every event has."""
         event.session_id = self.lease.session_id
@@ -270,10 +278,7 @@ class SessionLog(RunLog[SessionState]):
         session.result = self.state.result
         if self.state.decisions:
             session.decision.CopyFrom(self.state.decisions[-1])
-        del session.inputs[:]
-        session.inputs.extend(self.state.inputs.values())
-        if session.inputs and session.status == session_pb2.SESSION_STATUS_WAITING:
-            session.status = session_pb2.SESSION_STATUS_AWAITING_INPUT
+        self.asking(session, self.state.inputs)
 
 
 class GraphLog(RunLog[GraphState]):
@@ -287,7 +292,7 @@ class GraphLog(RunLog[GraphState]):
         return graphs.fold(self.state, events)
 
     def sum_up(self, session: session_pb2.Session) -> None:
-        """A graph has no rounds."""
+        self.asking(session, self.state.inputs)
 
 
 def _entry(event: Event, payload: bytes) -> Entry:

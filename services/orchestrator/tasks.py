@@ -17,28 +17,29 @@ from typing import Final
 from agentnet.common.v1 import failure_pb2
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2, event_pb2, task_event_pb2, task_graph_pb2
-from services.orchestrator.agents import ACTIVE, Agents
+from services.orchestrator.agents import Agents
 from services.orchestrator.agents.lineage import sub_agent
+from services.orchestrator.agents.routing import closest
 from services.orchestrator.errors import TaskTimedOut
 from services.orchestrator.forms import Form
 from services.orchestrator.graphs import asking, outcome, planning
 from services.orchestrator.graphs.schedule import Begin
-from services.orchestrator.graphs.state import Trying
+from services.orchestrator.graphs.state import GraphState, Trying
 from services.orchestrator.hearing import Events, Hearing, Speech
+from services.orchestrator.holds import Leave
 from services.orchestrator.peers import InferencePeer, Utterance
 from services.orchestrator.record import GraphLog
-from services.orchestrator.store import AgentFilter
 from shared.clock import Clock
 from shared.errors import MeshError
 from shared.identity import Principal
 from shared.log import log
-from shared.paging import MAX_PAGE_SIZE, Page
 from shared.telemetry import span
 
 RETRY_AFTER: Final = "retry_after_seconds"
 _FIRST_PAUSE: Final = timedelta(milliseconds=250)
 _LONGEST_PAUSE: Final = timedelta(minutes=1)
 _PLANNED_AT_MOST: Final = 20
+_OFFERED_AT_MOST: Final = 100
 _CALLED_OFF_SECONDS: Final = 2.0
 
 Event = event_pb2.SessionEvent
@@ -50,6 +51,7 @@ class Tasks:
 
     agents: Agents
     inference: InferencePeer
+    leave: Leave
     clock: Clock
     max_output_tokens: int
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -61,11 +63,14 @@ class Tasks:
         state, node = record.state, record.state.nodes[step.node_id]
         asked = asking.question(state, node)
         if planning.plans(node):
-            asked = planning.instructions(asked, await self.usable(caller.tenant_id), max_nodes=_PLANNED_AT_MOST)
+            asked = planning.instructions(asked, await self.usable(caller, asked), max_nodes=_PLANNED_AT_MOST)
+        broken = state.broken.get(node.id)
+        leave = broken.answer.override_id if broken and broken.answer else ""
         key = asking.effect_key(
-            state.graph.id, node.id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, asked=asked
-        )
-        if step.attempt == 1 and not step.fallback:
+            state.graph.id, node.id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, asked=asked,
+            leave=leave,
+        )  # fmt: skip
+        if step.attempt == 1 and not step.fallback and not leave:
             key = state.keys.get(node.id, key)
         began = task_event_pb2.TaskStarted(
             node_id=node.id, agent=step.agent, attempt=step.attempt, fallback=step.fallback, turn_id=key, prompt=asked
@@ -118,13 +123,12 @@ class Tasks:
 
     async def planners_agents(self, node: task_graph_pb2.TaskNode, caller: Principal) -> dict[str, str]:
         """Whom the answer of a node may name, each with its version: for a plan all that are usable, else nobody."""
-        usable = await self.usable(caller.tenant_id) if planning.plans(node) else []
+        usable = await self.agents.active(caller.tenant_id) if planning.plans(node) else []
         return {agent.name: f"{agent.name}@{agent.version}" for agent in usable}
 
-    async def usable(self, tenant: str) -> list[agent_pb2.Agent]:
-        """The agents a plan may use: of each the newest active version."""
-        newest = AgentFilter(state=ACTIVE, newest=True)
-        return list(await self.agents.every(tenant, newest, page=Page(size=MAX_PAGE_SIZE)))
+    async def usable(self, caller: Principal, asked: str) -> list[agent_pb2.Agent]:
+        """The agents a planner is told of: of all active ones those that fit what is asked best."""
+        return closest(await self.agents.active(caller.tenant_id), asked, limit=_OFFERED_AT_MOST)
 
     @property
     def _hearing(self) -> Hearing:
@@ -146,16 +150,20 @@ class Tasks:
                 asked=trying.prompt,
             ),
             max_output_tokens=agent.sampling.max_output_tokens or self.max_output_tokens,
-            form=await self._form(record.state.nodes[node_id], caller),
+            form=await self._form(record.state, node_id, caller),
             team=record.state.session.team,
             sub_agent=sub_agent(record.state.session, record.state.nodes, node_id, trying.agent),
             gather=record.quiet,
+            override_token=await self.leave.token(caller, trying.override_id),
         )
         return self.inference.generate(caller, utterance)
 
-    async def _form(self, node: task_graph_pb2.TaskNode, caller: Principal) -> Form | None:
-        names = await self.planners_agents(node, caller)
-        return planning.form(list(names), max_nodes=_PLANNED_AT_MOST) if names else None
+    async def _form(self, state: GraphState, node_id: str, caller: Principal) -> Form | None:
+        node = state.nodes[node_id]
+        if not planning.plans(node):
+            return None
+        usable = await self.usable(caller, asking.question(state, node))
+        return planning.form([agent.name for agent in usable], max_nodes=_PLANNED_AT_MOST) if usable else None
 
     async def agent(self, tenant: str, reference: str) -> agent_pb2.Agent:
         """A pinned version. Raises AgentNotFound."""

@@ -20,7 +20,8 @@ from agentnet.orchestrator.v1 import event_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.errors import EffectUnknown, TaskTimedOut
 from services.orchestrator.graphs import effects, outcome
 from services.orchestrator.graphs.schedule import Begin
-from services.orchestrator.graphs.state import Trying
+from services.orchestrator.graphs.state import Broken, Trying
+from services.orchestrator.holds import Holds, held
 from services.orchestrator.peers import ToolAnswer, ToolsPeer
 from services.orchestrator.record import GraphLog
 from services.orchestrator.speech import Call
@@ -28,6 +29,7 @@ from services.orchestrator.tasks import time_left
 from shared.clock import Clock
 from shared.errors import MeshError, Reason
 from shared.identity import Principal
+from shared.log import log
 from shared.telemetry import meter, span
 
 # Tools forgets a key after 24 hours; nobody may ask when it could have been forgotten.
@@ -44,6 +46,7 @@ class ToolTasks:
     """Makes the calls of all graphs of this replica."""
 
     tools: ToolsPeer
+    holds: Holds
     clock: Clock
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -74,11 +77,22 @@ class ToolTasks:
                 raise TaskTimedOut(f"the try took longer than {limit}", node_id=node_id, timeout=str(limit)) from None
             except MeshError as error:
                 _calls.add(1, {"tool": node.tool, "outcome": error.reason_name})
-                if again and error.reason not in effects.ANSWERED:
+                if again and held(error):
+                    error.facts[effects.IN_DOUBT] = "true"
+                elif again and error.reason not in effects.ANSWERED:
                     raise EffectUnknown(error.message, cause=error.reason_name) from None
                 raise
         _calls.add(1, {"tool": node.tool, "outcome": "ok"})
         return answer
+
+    async def held(self, record: GraphLog, broken: Broken, caller: Principal) -> Event:
+        """The question about what rules of policy held: a call, or what an agent says."""
+        session_id, now, last = record.lease.session_id, self.clock.now(), broken.last
+        log.info("task.held", rules=broken.failure.metadata.get("rules", ""), turn_id=last.turn_id)
+        if last.effect is None:
+            return self.holds.turn(last, broken.failure, session_id=session_id, now=now)
+        call, facts = _call(last.effect, last), broken.failure.metadata
+        return await self.holds.call(caller, last, call, facts, session_id=session_id, now=now)
 
     def answered(self, record: GraphLog, node_id: str, answer: ToolAnswer) -> Event:
         """The event of a node whose tool has answered."""
@@ -86,14 +100,16 @@ class ToolTasks:
 
     async def _asked(self, record: GraphLog, trying: Trying, effect: Effect, caller: Principal) -> ToolAnswer:
         """Asks again, under the same key, while tools is away for a moment or a call of the key still runs."""
-        call, reserved = _call(effect), effect.reserve_time.ToDatetime(UTC)
+        call, reserved = _call(effect, trying), effect.reserve_time.ToDatetime(UTC)
         for number in count():
             if self.clock.now() - reserved > REMEMBERED:
                 raise EffectUnknown("the call is so old that tools may have forgotten it", cause="FORGOTTEN")
             try:
+                token = await self.holds.leave.token(caller, trying.override_id)
                 return await self.tools.invoke(
-                    caller, call, agent=trying.agent, session_id=record.lease.session_id, turn_id=trying.turn_id
-                )
+                    caller, call, agent=trying.agent, session_id=record.lease.session_id, turn_id=trying.turn_id,
+                    override_token=token,
+                )  # fmt: skip
             except MeshError as error:
                 if not _passes(error) or (error.reason != _RUNNING and number >= len(_PAUSES)):
                     raise
@@ -110,7 +126,7 @@ def _passes(error: MeshError) -> bool:
     return away or error.reason == _RUNNING
 
 
-def _call(effect: task_graph_pb2.ToolEffect) -> Call:
+def _call(effect: task_graph_pb2.ToolEffect, trying: Trying) -> Call:
     return Call(
         request_id=effect.request_id,
         call_id=effect.request_id,
@@ -118,4 +134,5 @@ def _call(effect: task_graph_pb2.ToolEffect) -> Call:
         arguments=effect.arguments,
         digest=effect.arguments_digest,
         iteration=1,
+        asks=trying.asks,
     )

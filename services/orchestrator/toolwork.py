@@ -115,7 +115,7 @@ class ToolWork:
     ) -> Event:
         log.info("tool.held", tool=call.tool, rules=refused.facts.get("rules", ""), turn_id=speaking.turn_id)
         session_id, now = record.lease.session_id, self.clock.now()
-        return await self.holds.call(caller, speaking, call, refused, session_id=session_id, now=now)
+        return await self.holds.call(caller, speaking, call, refused.facts, session_id=session_id, now=now)
 
     async def _outcome(
         self, record: SessionLog, speaking: Speaking, call: Call, caller: Principal, agent: agent_pb2.Agent

@@ -30,9 +30,10 @@ def new_override(request: pb.CreateOverrideRequest) -> dict[str, Any]:
 
 
 def hold(request: pb.DecideHoldRequest) -> Hold:
+    named = fields.text if request.tool and request.request_id else fields.required
     return Hold(
         rules=tuple(_rules(request)),
-        agent=fields.required(request.agent, "agent", limit=64),
+        agent=named(request.agent, "agent", limit=64),
         session_id=fields.identifier(request.session_id, "session_id"),
         tool=fields.text(request.tool, "tool", limit=64),
         request_id=fields.text(request.request_id, "request_id", limit=64),

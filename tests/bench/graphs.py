@@ -37,6 +37,7 @@ from services.orchestrator.checkpoints.store_postgres import PostgresCheckpointS
 from services.orchestrator.drivers.graph import GraphDriver
 from services.orchestrator.drivers.postgres import PostgresDriver, draining, listen
 from services.orchestrator.graphs import shapes
+from services.orchestrator.holds import Holds
 from services.orchestrator.leases_postgres import PostgresLeaseStore, Renewal
 from services.orchestrator.peers import Utterance
 from services.orchestrator.store import Lease
@@ -53,6 +54,7 @@ from shared.redis import open_redis
 from shared.rpc.server import settle
 from tests.support.orchestrator import ScriptedTools
 from tests.support.postgres import running_cluster
+from tests.support.scripted_leave import ScriptedLeave
 from tests.support.valkey import free_port, running_valkey
 
 ADA = Principal("bench", "ada", frozenset({"tenant_user"}))
@@ -131,10 +133,10 @@ async def replica(dsn: str, driver_dsn: str, redis_url: str) -> AsyncIterator[Be
         agent_store = PostgresAgentStore(database)
         agents = Agents(agent_store, defaults, clock=clock, ids=ids, versions=Versions(agent_store, clock))
         checkpoints = Checkpoints(PostgresCheckpointStore(database), clock, ids)
-        tasks, tools = Tasks(agents, inference, clock, 96), ScriptedTools()
-        counting = Counting(
-            GraphDriver(store, tail, tasks, ToolTasks(tools, clock), checkpoints, clock, max_takeovers=5)
-        )
+        leave, tools = ScriptedLeave(), ScriptedTools()
+        tasks = Tasks(agents, inference, leave, clock, 96)
+        tool_tasks = ToolTasks(tools, Holds(leave), clock)
+        counting = Counting(GraphDriver(store, tail, tasks, tool_tasks, checkpoints, clock, max_takeovers=5))
         driver = PostgresDriver(PostgresLeaseStore(leases), counting, "bench", TTL, timedelta(milliseconds=500), 500)
         store.driven_by(driver)
         graphs = TaskGraphs(store, tail, agents, tools, checkpoints, clock, ids)

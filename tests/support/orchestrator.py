@@ -117,11 +117,11 @@ class World:
 
     @property
     def tasks(self) -> Tasks:
-        return Tasks(self.agents, self.inference, self.clock, 96, self._nap)
+        return Tasks(self.agents, self.inference, self.leave, self.clock, 96, self._nap)
 
     @property
     def tool_tasks(self) -> ToolTasks:
-        return ToolTasks(self.tools, self.clock, self._nap)
+        return ToolTasks(self.tools, Holds(self.leave), self.clock, self._nap)
 
     @property
     def graphs(self) -> TaskGraphs:

@@ -198,7 +198,10 @@ class ScriptedTools:
             raise NotFound(f"no tool {reference}", reason=Reason.ERROR_REASON_TOOL_NOT_FOUND)
         return tool_pb2.Tool(name=name, version=version or "1.0.0", input_schema=self.schemas.get(name))
 
-    async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
+    async def invoke(
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str = ""
+    ) -> ToolAnswer:
+        self._judge(call, override_token)
         if self.refusals.get(call.tool):
             raise self.refusals[call.tool].pop(0)
         replayed = call.request_id in self._effects
@@ -219,16 +222,22 @@ class ScriptedTools:
         self, caller: Principal, call: Call, *, override_token: str = "", **given: Any
     ) -> AsyncGenerator[ToolShown | ToolAnswer, None]:
         """`shows` come first; a tool that is not let end has no effect."""
-        self.tokens += filter(None, [override_token])
-        if call.tool in self.rules and not override_token:
+        self._judge(call, override_token)
+        for shown in self.shows.get(call.tool, ()):
+            yield shown
+            await asyncio.sleep(0)
+        yield await self.invoke(caller, call, override_token=override_token, **given)
+
+    def _judge(self, call: Call, override_token: str) -> None:
+        if call.tool not in self.rules:
+            return
+        if not override_token:
             raise FailedPrecondition(
                 "it waits for approval", reason=Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED,
                 rules=self.rules[call.tool], bundles="default@1.0.0", tool=call.tool,
             )  # fmt: skip
-        for shown in self.shows.get(call.tool, ()):
-            yield shown
-            await asyncio.sleep(0)
-        yield await self.invoke(caller, call, **given)
+        if override_token not in self.tokens:
+            self.tokens.append(override_token)
 
 
 @dataclass(slots=True)

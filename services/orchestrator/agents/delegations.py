@@ -8,26 +8,25 @@ from datetime import timedelta
 from typing import Final
 
 from agentnet.common.v1 import failure_pb2
-from agentnet.orchestrator.v1 import agent_pb2, delegation_pb2, event_pb2, session_pb2, turn_pb2
+from agentnet.orchestrator.v1 import delegation_pb2, event_pb2, session_pb2, turn_pb2
 from services.orchestrator import narrowing
 from services.orchestrator.agents import conversation
 from services.orchestrator.agents.capability import Bounds, attenuated, principal
 from services.orchestrator.agents.conversation import Message
 from services.orchestrator.agents.history import History
 from services.orchestrator.agents.lineage import KEY
-from services.orchestrator.agents.registry import ACTIVE, Agents
+from services.orchestrator.agents.registry import Agents
 from services.orchestrator.agents.relationships import Relationships
 from services.orchestrator.agents.routing import Wanted, choose
 from services.orchestrator.agents.stores import Delegation, DelegationFilter, DelegationStore
 from services.orchestrator.errors import ChainLimitReached, DelegationEnded, DelegationNotFound, SessionEnded
 from services.orchestrator.sessions import Sessions
-from services.orchestrator.store import AgentFilter
 from shared.clock import Clock
 from shared.errors import DeadlineExceeded, MeshError, PermissionDenied
 from shared.identity import Grant, Principal
 from shared.ids import Ids
 from shared.log import log
-from shared.paging import MAX_PAGE_SIZE, Page
+from shared.paging import Page
 
 RUNNING: Final = delegation_pb2.DELEGATION_STATE_RUNNING
 _OVERSEE: Final = frozenset({"admin", "operator"})
@@ -68,7 +67,7 @@ class Delegations:
     async def route(self, caller: Principal, task: Task, *, parent: Delegation | None = None) -> delegation_pb2.Choice:
         """Who would be chosen. Raises NoAgentAble and, for one that is named, AgentNotFound."""
         tenant = caller.tenant_id
-        agents = await self.active(tenant)
+        agents = await self.agents.active(tenant)
         for name in task.agents:
             await self.agents.runnable(tenant, name)
         known = DelegationFilter(conversation_id=task.conversation_id)
@@ -159,16 +158,6 @@ class Delegations:
         turns = [event.turn_finished.turn for event in context if event.HasField("turn_finished")]
         one.output = turns[-1].content if turns else ""
         await self.store.end(tenant, one)
-
-    async def active(self, tenant: str) -> list[agent_pb2.Agent]:
-        """Of each agent the newest active version."""
-        newest, found = AgentFilter(state=ACTIVE, newest=True), list[agent_pb2.Agent]()
-        while True:
-            page = Page(MAX_PAGE_SIZE, (str(len(found)),))
-            more = await self.agents.every(tenant, newest, page=page)
-            found += more[: page.size]
-            if len(more) <= page.size:
-                return found
 
     async def _open(self, caller: Principal, task: Task, request_id: str | None) -> Delegation:
         tenant, now = caller.tenant_id, self.clock.now()

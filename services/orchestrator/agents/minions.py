@@ -23,7 +23,7 @@ class Minions:
 
     async def able(self, tenant: str, *, capability: str) -> Sequence[agent_pb2.Agent]:
         """Who has the capability, or all, by name."""
-        active = await self.delegations.active(tenant)
+        active = await self.delegations.agents.active(tenant)
         able = (agent for agent in active if not capability or capability in agent.capabilities)
         return sorted(able, key=lambda agent: agent.name)
 

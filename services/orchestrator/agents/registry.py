@@ -11,7 +11,7 @@ from services.orchestrator.errors import AgentArchived, AgentNotFound, AgentVers
 from services.orchestrator.store import AgentFilter, AgentStore
 from shared.clock import Clock
 from shared.ids import Ids
-from shared.paging import Page
+from shared.paging import MAX_PAGE_SIZE, Page
 
 ACTIVE: Final = agent_pb2.AGENT_STATE_ACTIVE
 ARCHIVED: Final = agent_pb2.AGENT_STATE_ARCHIVED
@@ -141,6 +141,16 @@ class Agents:
         """Versions in the order asked for, at most `page.size` + 1."""
         await self.welcome(tenant)
         return await self._store.every(tenant, chosen, page=page)
+
+    async def active(self, tenant: str) -> list[agent_pb2.Agent]:
+        """Of each agent the newest active version."""
+        newest, found = AgentFilter(state=ACTIVE, newest=True), list[agent_pb2.Agent]()
+        while True:
+            page = Page(MAX_PAGE_SIZE, (str(len(found)),))
+            more = await self.every(tenant, newest, page=page)
+            found += more[: page.size]
+            if len(more) <= page.size:
+                return found
 
     async def welcome(self, tenant: str) -> None:
         """Gives a tenant the default agents, once."""

@@ -63,6 +63,15 @@ def choose(
     )
 
 
+def closest(agents: Sequence[agent_pb2.Agent], words: str, *, limit: int) -> list[agent_pb2.Agent]:
+    """At most so many of the agents: those whose capabilities and descriptions words of a task name most, by name."""
+    if len(agents) <= limit:
+        return list(agents)
+    wanted, spelt = Wanted(words), _by_beginning(words)
+    ranked = sorted(agents, key=lambda agent: (-_relevance(agent, wanted, spelt, _matched(agent, spelt)), agent.name))
+    return sorted(ranked[:limit], key=lambda agent: agent.name)
+
+
 def room(agent: agent_pb2.Agent) -> int:
     """How many tasks it takes at once."""
     return agent.max_concurrent_tasks or _ROOM
@@ -86,10 +95,10 @@ def _refusal(
 def _candidate(
     agent: agent_pb2.Agent, wanted: Wanted, words: _Words, reputations: Mapping[str, float], running: Mapping[str, int]
 ) -> delegation_pb2.Candidate:
-    matched = [name for name in agent.capabilities if _named(name, words)]
+    matched = _matched(agent, words)
     made = delegation_pb2.Candidate(
         agent=f"{agent.name}@{agent.version}",
-        relevance=_relevance(agent, wanted, words, len(matched)),
+        relevance=_relevance(agent, wanted, words, matched),
         reputation=reputations.get(agent.name, 0.5),
         availability=1 - running.get(agent.name, 0) / room(agent),
         affinity=float(agent.name in wanted.known),
@@ -99,10 +108,14 @@ def _candidate(
     return made
 
 
-def _relevance(agent: agent_pb2.Agent, wanted: Wanted, words: _Words, matched: int) -> float:
+def _matched(agent: agent_pb2.Agent, words: _Words) -> list[str]:
+    return [name for name in agent.capabilities if _named(name, words)]
+
+
+def _relevance(agent: agent_pb2.Agent, wanted: Wanted, words: _Words, matched: Sequence[str]) -> float:
     """Capabilities asked for are there already; beyond them words of the task count that the agent's have, too."""
     described = _named(f"{agent.name} {agent.description}", words)
-    points = _NAMED * (matched + len(wanted.capabilities)) + described
+    points = _NAMED * (len(matched) + len(wanted.capabilities)) + described
     return points / (points + _NAMED) if points else 0.0
 
 

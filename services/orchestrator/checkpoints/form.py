@@ -210,7 +210,7 @@ def _grown(state: GraphState) -> TaskGraph:
 
 def _open_effects(state: GraphState) -> dict[str, task_graph_pb2.ToolEffect]:
     """Calls of tools that a later run has to ask for again: at work, between two tries, or of unknown outcome."""
-    at_work = {**{name: broken.last for name, broken in state.broken.items()}, **state.trying}
+    at_work = {**{name: broken.last for name, broken in state.interrupted.items()}, **state.trying}
     begun = {name: trying.effect for name, trying in at_work.items() if trying.effect is not None}
     waiting = {name: effect for name, effect in state.effects.items() if name not in state.results}
     return {**waiting, **effects.open_in(state.results), **begun}

@@ -33,7 +33,7 @@ def due(state: GraphState, last: Mark) -> bool:
         case task_graph_pb2.CHECKPOINT_FREQUENCY_STEP:
             return len(state.results) > last.ended
         case task_graph_pb2.CHECKPOINT_FREQUENCY_ITERATION:
-            return len(state.results) > last.ended and not state.trying and not state.broken
+            return len(state.results) > last.ended and not state.trying and not state.interrupted
         case task_graph_pb2.CHECKPOINT_FREQUENCY_TOOL_CALL:
             return state.calls > last.calls
         case _:

@@ -21,7 +21,7 @@ from services.orchestrator.checkpoints.saving import Saving
 from services.orchestrator.drivers.runs import begin, drive_on, signals_received
 from services.orchestrator.errors import LeaseLost
 from services.orchestrator.graphs import outcome, planning
-from services.orchestrator.graphs.schedule import Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
+from services.orchestrator.graphs.schedule import Ask, Await, Begin, Done, Finish, Grow, Settle, Step, Wait, next_step
 from services.orchestrator.peers import ToolAnswer
 from services.orchestrator.record import GraphLog
 from services.orchestrator.store import Lease, LogTail, SessionStore
@@ -197,6 +197,10 @@ class _Drive:
                 case Settle():
                     now, spent = self.driver.clock.now(), self.spent.pop(step.node_id, None)
                     self._ended(outcome.settled(self.record.state, step, now=now, spent=spent))
+                case Ask(name):
+                    held = self.record.state.broken[name]
+                    self.record.stage([await self.driver.tool_tasks.held(self.record, held, self.caller)])
+                    self._firm = True
                 case Grow():
                     self.record.stage([Event(graph_grown=step.grown)])
                 case _:

@@ -34,7 +34,9 @@ def lines(node: task_graph_pb2.TaskNode, *, goal: str, system_prompt: str, asked
     return tuple(Line(role, text) for role, text in (("system", system), ("user", asked)) if text)
 
 
-def effect_key(graph_id: str, node_id: str, *, agent: str, attempt: int, fallback: bool, asked: str) -> str:
-    """The key a try's effect happens under once: a digest of the run, the call and its arguments."""
-    parts = "\x00".join((graph_id, node_id, agent, "fallback" if fallback else "", str(attempt), asked))
+def effect_key(
+    graph_id: str, node_id: str, *, agent: str, attempt: int, fallback: bool, asked: str, leave: str = ""
+) -> str:
+    """The key a try's effect happens under once: a digest of the run, the call, its arguments, and by whose `leave`."""
+    parts = "\x00".join((graph_id, node_id, agent, "fallback" if fallback else "", str(attempt), leave + asked))
     return f"tsk_{hashlib.blake2b(parts.encode(), digest_size=20).hexdigest()}"

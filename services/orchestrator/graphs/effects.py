@@ -22,6 +22,8 @@ FAILED: Final = task_graph_pb2.EFFECT_OUTCOME_FAILED
 UNKNOWN: Final = task_graph_pb2.EFFECT_OUTCOME_UNKNOWN
 
 ToolEffect = task_graph_pb2.ToolEffect
+# Of a refusal that says nothing of whether somebody else had made the call.
+IN_DOUBT: Final = "in_doubt"
 # What the tool itself said of this call, whatever was said before.
 ANSWERED: Final = (Reason.ERROR_REASON_TOOL_FAILED, Reason.ERROR_REASON_FUNCTION_FAILED)
 # A call that was not even tried.
@@ -60,6 +62,15 @@ def after(effect: task_graph_pb2.ToolEffect, failure: failure_pb2.Failure | None
     return known
 
 
+def renewed(effect: task_graph_pb2.ToolEffect) -> task_graph_pb2.ToolEffect:
+    """The effect of a call that a person let go on; one that cannot have been made is as old as that."""
+    known = ToolEffect()
+    known.CopyFrom(effect)
+    if known.outcome != UNKNOWN:
+        known.ClearField("reserve_time")
+    return known
+
+
 def unknown(effect: task_graph_pb2.ToolEffect, last: failure_pb2.Failure) -> failure_pb2.Failure:
     """The failure of a node whose effect may have happened."""
     failure = failure_pb2.Failure(
@@ -78,7 +89,7 @@ def open_in(results: Mapping[str, task_graph_pb2.TaskResult]) -> dict[str, task_
 
 
 def _in_doubt(effect: task_graph_pb2.ToolEffect, failure: failure_pb2.Failure | None) -> bool:
-    if failure is None or failure.reason in _DOUBTFUL:
+    if failure is None or failure.reason in _DOUBTFUL or IN_DOUBT in failure.metadata:
         return True
     if failure.reason in ANSWERED:
         return False

@@ -79,7 +79,7 @@ def broke_off(node_id: str, trying: Trying, failure: failure_pb2.Failure, *, spe
 
 def settled(state: GraphState, step: Settle, *, now: datetime, spent: Ended | None = None) -> Event:
     """The event of a node that ended without an agent's answer, and what its last try spent all the same."""
-    broken = state.broken.get(step.node_id)
+    broken = state.interrupted.get(step.node_id)
     last = broken.last if broken else state.trying.get(step.node_id)
     result = _result(step.node_id, last, now) if last else task_graph_pb2.TaskResult(node_id=step.node_id)
     result.status = step.status
@@ -103,7 +103,7 @@ def with_progress(state: GraphState, event: Event) -> Event:
         progress = state.progress
         progress.ended += 1
         progress.failed += result.status == FAILED
-        progress.running -= result.node_id in state.trying or result.node_id in state.broken
+        progress.running -= result.node_id in state.trying or result.node_id in state.interrupted
         event.task_finished.progress.CopyFrom(progress)
     return event
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentnet.common.v1 import failure_pb2
-from agentnet.orchestrator.v1 import session_pb2, task_event_pb2, task_graph_pb2
+from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_event_pb2, task_graph_pb2
+from services.orchestrator import holds
 from services.orchestrator.errors import ConditionFailed
 from services.orchestrator.graphs import aggregate, conditions, effects
 from services.orchestrator.graphs.state import CANCELLED, COMPLETED, FAILED, SKIPPED, Broken, GraphState
@@ -24,6 +25,13 @@ class Begin:
     fallback: bool = False
     after: failure_pb2.Failure | None = None
     effect: task_graph_pb2.ToolEffect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A person is asked for leave of what rules of policy held."""
+
+    node_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +77,13 @@ class Done:
     """It has ended."""
 
 
-Step = Begin | Settle | Grow | Await | Wait | Finish | Done
+Step = Begin | Ask | Settle | Grow | Await | Wait | Finish | Done
 
 # What no other try would mend.
 FINAL: Final = {
     Reason.ERROR_REASON_POLICY_BLOCKED: session_pb2.STOP_REASON_POLICY_BLOCKED,
     Reason.ERROR_REASON_CALL_APPROVAL_REQUIRED: session_pb2.STOP_REASON_POLICY_BLOCKED,
+    Reason.ERROR_REASON_APPROVAL_REFUSED: session_pb2.STOP_REASON_POLICY_BLOCKED,
     Reason.ERROR_REASON_BUDGET_EXHAUSTED: session_pb2.STOP_REASON_BUDGET_EXHAUSTED,
 }
 
@@ -94,18 +103,27 @@ def _among_nodes(state: GraphState) -> Step:
     if state.doomed:
         return Settle(next(iter(state.doomed)), CANCELLED)
     if state.broken:
-        return _try_again(state, *next(iter(state.broken.items())))
+        return _go_on(state, *next(iter(state.broken.items())))
     if state.ready:
         return _start(state, next(iter(state.ready)))
     if state.trying:
         return Await()
-    return _end(state)
+    return Wait(session_pb2.SESSION_STATUS_AWAITING_INPUT) if state.held else _end(state)
 
 
 def _cancel(state: GraphState) -> Step:
     for name in state.blocked:
         return Settle(name, CANCELLED)
     return Finish(session_pb2.SESSION_STATUS_CANCELLED, session_pb2.STOP_REASON_CANCELLED)
+
+
+def _go_on(state: GraphState, name: str, broken: Broken) -> Step:
+    """What becomes of a node whose try broke off."""
+    if broken.answer is not None:
+        return _answered(state, name, broken, broken.answer)
+    if holds.held(broken.failure):
+        return Ask(name)
+    return _try_again(state, name, broken)
 
 
 def _try_again(state: GraphState, name: str, broken: Broken) -> Step:
@@ -121,6 +139,17 @@ def _try_again(state: GraphState, name: str, broken: Broken) -> Step:
     if last.effect is not None and last.effect.outcome == effects.UNKNOWN:
         return Settle(name, FAILED, failure=effects.unknown(last.effect, broken.failure))
     return Settle(name, FAILED, failure=broken.failure)
+
+
+def _answered(state: GraphState, name: str, broken: Broken, answer: event_pb2.InputGiven) -> Step:
+    """The same try again, excused, or none."""
+    last = broken.last
+    if not answer.approved:
+        return Settle(name, FAILED, failure=holds.refused_turn(broken))
+    if state.paused:
+        return Await() if state.trying else Wait(session_pb2.SESSION_STATUS_PAUSED)
+    effect = effects.renewed(last.effect) if last.effect is not None else None
+    return Begin(name, last.agent, last.attempt, fallback=last.fallback, effect=effect)
 
 
 def _worth_another(broken: Broken) -> bool:

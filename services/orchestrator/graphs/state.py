@@ -7,12 +7,12 @@ nodes costs what one of ten does. Whoever wants an earlier state folds a shorter
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from agentnet.common.v1 import failure_pb2, usage_pb2
-from agentnet.orchestrator.v1 import event_pb2, session_pb2, task_event_pb2, task_graph_pb2
+from agentnet.orchestrator.v1 import event_pb2, input_pb2, session_pb2, task_event_pb2, task_graph_pb2
 from services.orchestrator.graphs import effects
 
 COMPLETED: Final = task_graph_pb2.TASK_STATUS_COMPLETED
@@ -43,17 +43,31 @@ class Trying:
     text: str = ""
     heard: int = 0
     effect: task_graph_pb2.ToolEffect | None = None
+    # What a person's leave excuses it from rules by, and how often people were asked before.
+    override_id: str = ""
+    asks: int = 0
     # What the tries before it spent; with its own, once it broke off.
     usage: usage_pb2.Usage = field(default_factory=usage_pb2.Usage)
     cost_micros_usd: int = 0
 
+    @property
+    def generation_id(self) -> str:
+        """What inference knows it by."""
+        return self.turn_id
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A node whose last try broke off."""
+    """A node whose last try broke off; `answer` is what a person said to that, if anybody was asked."""
 
     last: Trying
     failure: failure_pb2.Failure
+    answer: event_pb2.InputGiven | None = None
+
+    @property
+    def agent(self) -> str:
+        """Whose try it was."""
+        return self.last.agent
 
 
 @dataclass(slots=True)
@@ -73,6 +87,9 @@ class GraphState:
     doomed: Queue = field(default_factory=dict)
     trying: dict[str, Trying] = field(default_factory=dict)
     broken: dict[str, Broken] = field(default_factory=dict)
+    # Those that broke off and wait for a person, and what people are asked.
+    held: dict[str, Broken] = field(default_factory=dict)
+    inputs: dict[str, input_pb2.HumanInput] = field(default_factory=dict)
     results: dict[str, task_graph_pb2.TaskResult] = field(default_factory=dict)
     started: Queue = field(default_factory=dict)
     failed: int = 0
@@ -96,7 +113,7 @@ class GraphState:
 
     @property
     def progress(self) -> task_graph_pb2.GraphProgress:
-        running = len(self.trying) + len(self.broken)
+        running = len(self.trying) + len(self.broken) + len(self.held)
         return task_graph_pb2.GraphProgress(
             total=len(self.nodes), running=running, ended=len(self.results), failed=self.failed
         )
@@ -104,6 +121,11 @@ class GraphState:
     def node_of(self, turn_id: str) -> str:
         """The node a try belongs to; empty when it is not at work."""
         return self._speaking.get(turn_id, "")
+
+    @property
+    def interrupted(self) -> dict[str, Broken]:
+        """Every node between two tries."""
+        return {**self.broken, **self.held}
 
     def began(self, name: str, trying: Trying) -> None:
         """A node is at work."""
@@ -180,7 +202,7 @@ def _joined(
         for name, wanted in depends_on.items()
         if name not in state.results
     }
-    begun = state.trying.keys() | state.broken.keys()
+    begun = state.trying.keys() | state.interrupted.keys()
     state.nodes = {**state.nodes, **{node.id: node for node in nodes}}
     state.dependents = {name: tuple(after) for name, after in dependents.items()}
     state.ready = {name: None for name, count in state.blocked.items() if not count and name not in begun}
@@ -203,6 +225,9 @@ def _task_started(state: GraphState, event: Event) -> None:
     )
     if before is not None:
         trying.usage, trying.cost_micros_usd = before.last.usage, before.last.cost_micros_usd
+        trying.asks = before.last.asks
+        if before.answer is not None:
+            trying.override_id, trying.asks = before.answer.override_id, before.last.asks + 1
     state.began(began.node_id, trying)
     state.waiting = False
 
@@ -242,11 +267,26 @@ def _task_interrupted(state: GraphState, event: Event) -> None:
         state.calls += 1
 
 
+def _input_requested(state: GraphState, event: Event) -> None:
+    asked = event.input_requested.input
+    state.inputs[asked.id] = asked
+    for name in [name for name, one in state.broken.items() if one.last.turn_id == asked.turn_id]:
+        state.held[name] = state.broken.pop(name)
+
+
+def _input_given(state: GraphState, event: Event) -> None:
+    asked = state.inputs.pop(event.input_given.input_id, None)
+    for name in [name for name, one in state.held.items() if asked and one.last.turn_id == asked.turn_id]:
+        state.broken[name] = replace(state.held.pop(name), answer=event.input_given)
+
+
 def _task_finished(state: GraphState, event: Event) -> None:
     result = event.task_finished.result
     name = result.node_id
     for queue in (state.blocked, state.ready, state.broken, state.doomed):
         queue.pop(name, None)
+    if held := state.held.pop(name, None):
+        state.inputs = {key: one for key, one in state.inputs.items() if one.turn_id != held.last.turn_id}
     state.results[name] = result
     state.started[name] = None
     state.calls += state.stopped(name) is not None
@@ -307,6 +347,8 @@ _CHANGES: Final[dict[str, Callable[[GraphState, Event], None]]] = {
     "monitor_verdict": _monitor_verdict,
     "failed_over": _failed_over,
     "task_interrupted": _task_interrupted,
+    "input_requested": _input_requested,
+    "input_given": _input_given,
     "task_finished": _task_finished,
     "graph_grown": _graph_grown,
     "signal_received": _signal_received,

@@ -32,6 +32,7 @@ _SENTENCE: Final = re.compile(r"[^.!?\n]+[.!?\n]*")
 class Text:
     """A finished text, counted once."""
 
+    content: str
     words: tuple[str, ...]
     sentences: int
     numbers: int
@@ -41,7 +42,7 @@ class Text:
         words = tuple(word.lower() for word in _WORD.findall(content))
         sentences = sum(1 for part in _SENTENCE.findall(content) if _WORD.search(part))
         numbers = sum(1 for word in words if not word.isalpha() and any(sign.isdigit() for sign in word))
-        return cls(words, max(sentences, 1), numbers)
+        return cls(content, words, max(sentences, 1), numbers)
 
     def count(self, marks: frozenset[str]) -> int:
         return sum(1 for word in self.words if word in marks)
@@ -164,8 +165,9 @@ def registry() -> Mapping[str, StyleTransformer]:
     found: dict[str, StyleTransformer] = dict(_SHIPPED)
     for point in entry_points(group=GROUP):
         try:
-            found[point.name] = point.load()
-        except (ImportError, AttributeError) as error:
+            made = point.load()
+            found[point.name] = made() if isinstance(made, type) else made
+        except (ImportError, AttributeError, TypeError) as error:
             log.warning("style.not_loaded", trait=point.name, error=str(error))
     return found
 

@@ -89,7 +89,9 @@ class ReplayTools:
     async def describe(self, caller: Principal, names: Sequence[str]) -> tuple[message_pb2.ToolDefinition, ...]:
         return tuple(message_pb2.ToolDefinition(name=name) for name in names)
 
-    async def invoke(self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str) -> ToolAnswer:
+    async def invoke(
+        self, caller: Principal, call: Call, *, agent: str, session_id: str, turn_id: str, override_token: str
+    ) -> ToolAnswer:
         return answered(await self._finished(turn_id, call))
 
     async def stream(

@@ -32,6 +32,20 @@ WAITED = {
     f"[{_PAUSED}, {{ input_given: {{ input_id: 'i' }} }}]": "RUNNING",
     f"[{_PAUSED}, {{ turn_started: {{ turn_id: 'u' }} }}]": "RUNNING",
 }
+_QUESTION = "{ input_requested: { question: 'Why?', input: { id: 'i', turn_id: 't' } } }"
+# What a log still asks people.
+ASKED = {
+    f"[{_QUESTION}]": "1",
+    f"[{_QUESTION}, {{ input_given: {{ input_id: 'i' }} }}]": "0",
+    f"[{_QUESTION}, {{ session_finished: {{ session: {{}} }} }}]": "0",
+}
+# A question, which takes an answer, and an approval, which takes a yes or a no.
+ASKS = """
+const asking = questions();
+asking.show(new Map([["q", { id: "q", question: "<b>Why?</b>" }], ["a", { id: "a", kind: "INPUT_KIND_APPROVAL" }]]));
+document.querySelector("main").append(asking.root);
+return true;
+"""
 
 
 class Tab:
@@ -104,11 +118,18 @@ async def test_a_person_signs_in_looks_and_signs_out(tmp_path: Path) -> None:
                 fill = f"document.getElementById('credential').value = {json.dumps(edge.token())}"
                 await tab.until(f"{fill}; document.getElementById('form').requestSubmit(); true")
                 await tab.until("document.getElementById('caller')?.innerText.startsWith('ada')")
-                await tab.until("document.querySelectorAll('main section').length === 5")
+                await tab.until("document.querySelectorAll('main section').length === 6")
                 assert await tab.until("document.cookie === ''"), "no script reads the cookie"
                 for log, status in WAITED.items():
                     folded = f"import('/dashboard/session.js').then(({{ fold }}) => fold({{}}, {log}).session.status)"
                     assert await tab.until(folded) == f"SESSION_STATUS_{status}"
+                for log, left in ASKED.items():
+                    folded = (
+                        f"import('/dashboard/session.js').then(({{ fold }}) => String(fold({{}}, {log}).inputs.size))"
+                    )
+                    assert await tab.until(folded) == left
+                await tab.until(f"import('/dashboard/asking.js').then(({{ questions }}) => {{ {ASKS} }})")
+                assert await tab.until("document.querySelectorAll('form.ask button').length") == 3
                 await tab.until("document.getElementById('out').click(); true")
                 # By way of the issuer, where the user agrees at once: the code comes back, and PKCE with it.
                 button = "document.querySelector('#issuers button')"

@@ -1,4 +1,4 @@
-"""Memories stored before the partitions are moved into them and found again."""
+"""What was stored before a migration is there after it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ insert into memory_episode_384 (tenant_id, id, agent_name, embedding, content, c
   tags, metadata, importance, created_at)
 values ($1, $2, 'Athena', $3, $4, $5, 'episodic', 's', '', '{old}', '{}', 0.5, $6)
 """
+SAID = """
+insert into short_term_turn (tenant_id, session_id, turn_id, agent_name, content, created_at) values ($1, 's', 't', 'Athena', 'Hi', now())
+"""
 
 
 async def test_what_was_stored_before_the_partitions_is_found_after(postgres: Cluster) -> None:
-    admin = await asyncpg.connect(postgres.dsn("postgres"))
-    await admin.execute("create database before_partitions owner agentnet_owner encoding 'UTF8' template template0")
-    await admin.close()
-    setup = await asyncpg.connect(postgres.dsn("postgres", database="before_partitions"))
-    await setup.execute(load_queries(BOOTSTRAP)["schemas"])
-    await setup.close()
+    await _database(postgres, "before_partitions")
     mine = [one for one in migrations() if one.schema == "memory"]
     owner = postgres.dsn("owner", database="before_partitions")
     await migrate(owner, mine[:1])
@@ -64,3 +62,27 @@ async def _store_as_before(postgres: Cluster) -> None:
             await connection.execute("select set_config('app.tenant', $1, true)", tenant)
             await connection.execute(OLD, tenant, name, list(vector(*direction)), content, content.encode(), NOW)
     await connection.close()
+
+
+async def test_tenants_with_conversations_and_facts_alone_are_named_by_the_migration(postgres: Cluster) -> None:
+    await _database(postgres, "before_retention")
+    owner = postgres.dsn("owner", database="before_retention")
+    mine = [one for one in migrations() if one.schema == "memory"]
+    await migrate(owner, [one for one in mine if one.name < "0009"])
+    async with open_database(postgres.dsn("memory", database="before_retention")) as database:
+        async with database.tenant("talks") as talk:
+            await talk.execute(SAID, "talks")
+    await migrate(owner, mine)
+    async with open_database(postgres.dsn("memory", database="before_retention")) as database:
+        async with database.tenant("anyone") as connection:
+            assert await connection.fetchval("select array_agg(name) from memory_tenants() as name") == ["talks"]
+
+
+async def _database(postgres: Cluster, name: str) -> None:
+    """One of its own, with roles and schemas and no table."""
+    admin = await asyncpg.connect(postgres.dsn("postgres"))
+    await admin.execute(f"create database {name} owner agentnet_owner encoding 'UTF8' template template0")
+    await admin.close()
+    setup = await asyncpg.connect(postgres.dsn("postgres", database=name))
+    await setup.execute(load_queries(BOOTSTRAP)["schemas"])
+    await setup.close()

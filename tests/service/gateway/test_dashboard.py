@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PERMISSIONS = permissions(contract.services())
 PAGE = {"x_agentnet_page": "1"}
-FILES = ("", "/app.js", "/api.js", "/draw.js", "/overview.js", "/session.js")
+FILES = ("", "/app.js", "/api.js", "/asking.js", "/draw.js", "/overview.js", "/session.js")
 DATA = ("/v1/caller", "/v1/sessions", "/v1/cost/summary", "/v1/budgets", "/v1/violations", "/v1/audit")
 VERIFIER = "v" * 64
 

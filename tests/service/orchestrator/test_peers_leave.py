@@ -97,3 +97,12 @@ async def test_without_policy_nobody_decides_and_no_token_is_told(keys: Keys) ->
         for asked in (leave.decide(OLGA, CALL, approved=True, reason=""), leave.token(ADA, "ovr_1")):
             with pytest.raises(Unavailable):
                 await asked
+
+
+async def test_a_call_of_a_graph_for_which_no_agent_stands_is_let_go_on_by_its_name(
+    leave: GrpcLeave, keys: Keys
+) -> None:
+    asked = input_pb2.HumanInput(id="inp_1", session_id="ses_1", tool="payer@1.0.0", request_id="eff_1", rules=["big"])
+    made = await leave.decide(OLGA, asked, approved=True, reason="rent")
+    token = await leave.token(ADA, made)
+    assert await used(leave, keys, token, tool="payer", request_id="eff_1") == ["big"]

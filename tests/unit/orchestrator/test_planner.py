@@ -8,6 +8,7 @@ import pytest
 
 from agentnet.inference.v1 import generation_pb2
 from agentnet.orchestrator.v1 import agent_pb2
+from services.orchestrator.agents import ACTIVE
 from services.orchestrator.errors import AgentNotFound
 from shared.errors import Unavailable
 from tests.support.orchestrator import ADA, TENANT, World
@@ -17,7 +18,7 @@ PLAN = {"nodes": [{"id": "think", "prompt": "Think.", "agent": "Athena", "depend
 
 async def test_without_an_agent_that_can_plan_one_is_to_be_named() -> None:
     world = World()
-    for agent in await world.tasks.usable(TENANT):
+    for agent in await world.agents.active(TENANT):
         if "planning" in agent.capabilities:
             await world.agents.set_state(TENANT, agent.name, agent.version, agent_pb2.AGENT_STATE_ARCHIVED)
     with pytest.raises(AgentNotFound, match="name a planner"):
@@ -56,3 +57,15 @@ async def test_a_stream_that_breaks_again_and_again_is_given_up() -> None:
     world.inference.breaks = {place: Unavailable("nothing came") for place in range(1, 8)}
     with pytest.raises(Unavailable, match="nothing came"):
         await world.planner.plan(ADA, "Win", agents=(), planner="", max_nodes=5)
+
+
+async def test_a_planner_is_told_of_those_that_fit_its_goal_among_any_number() -> None:
+    world = World()
+    others = [agent_pb2.Agent(name=f"A{number:04}", version="1.0.0", state=ACTIVE) for number in range(1100)]
+    able = agent_pb2.Agent(name="Zephyr", version="1.0.0", state=ACTIVE, capabilities=["glaciology"])
+    await world.agents.import_all(TENANT, [*others, able], dry_run=False)
+    plan = {"nodes": [PLAN["nodes"][0] | {"agent": "Zephyr"}]}
+    world.inference.reply = lambda _utterance: json.dumps(plan)
+    graph, repaired = await world.planner.plan(ADA, "Start glaciology here", agents=(), planner="Athena", max_nodes=5)
+    assert ([node.agent for node in graph.nodes], repaired) == (["Zephyr"], False)
+    assert world.inference.started[0].lines[-1].text.count("\n- ") == 100

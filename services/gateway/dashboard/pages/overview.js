@@ -1,5 +1,6 @@
 // The overview: what runs, what it costs, what policy caught.
 import { get } from "./api.js";
+import { inbox } from "./asking.js";
 import { ago, bar, card, count, el, limit, line, nothing, pill, plain, status, usd } from "./draw.js";
 
 const HOUR = 3600e3;
@@ -21,18 +22,20 @@ async function part(asked, draw) {
 export async function overview(main) {
   const today = since((time) => time.setHours(0, 0, 0, 0));
   const month = since((time) => (time.setDate(1), time.setHours(0, 0, 0, 0)));
-  const [spend, budgets, sessions, violations, agents] = await Promise.all([
+  const [asked, spend, budgets, sessions, violations, agents] = await Promise.all([
+    part(inbox(), (found) => found),
     part(Promise.all([get("/v1/cost/summary", { start_time: today }), get("/v1/cost/summary", { start_time: month })]), spent),
     part(get("/v1/budgets"), limits),
     part(get("/v1/sessions", { page_size: 30 }), table),
     part(get("/v1/violations", { page_size: 12, start_time: new Date(Date.now() - 7 * 24 * HOUR).toISOString() }), caught),
     part(get("/v1/cost/summary", { start_time: month, group_by: "agent", page_size: 6 }), dearest),
   ]);
-  main.replaceChildren(
+  main.replaceChildren(...[
+    asked && card("Waits for people", asked),
     el("div", { class: "tiles" }, card("Spend", spend), card("Budgets", budgets), card("By agent, this month", agents)),
     card("Sessions", sessions),
     card("Violations, 7 days", violations),
-  );
+  ].filter(Boolean));
 }
 
 function spent([today, month]) {

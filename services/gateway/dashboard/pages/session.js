@@ -1,5 +1,6 @@
 // One session: its log as it is written, or as it was at any event. What is shown is a fold of the events up to there.
 import { get, send, watch } from "./api.js";
+import { questions } from "./asking.js";
 import { card, clock, count, el, line, nothing, pill, plain, status, usd } from "./draw.js";
 
 export async function session(main, id, signal) {
@@ -26,7 +27,7 @@ export async function session(main, id, signal) {
 
 // The state after these events: pure, so that going back in time is showing fewer of them.
 export function fold(first, events) {
-  const state = { session: first, turns: new Map(), measures: new Map(), verdicts: [], waiting: "" };
+  const state = { session: first, turns: new Map(), measures: new Map(), verdicts: [], inputs: new Map() };
   const turn = (key) => state.turns.get(key) ?? state.turns.set(key, { text: "", agent: "", notes: [] }).get(key);
   for (const event of events) {
     if (goesOn(event)) state.session = { ...state.session, status: "SESSION_STATUS_RUNNING" };
@@ -47,7 +48,11 @@ export function fold(first, events) {
     } else if (event.tool_started) {
       turn(event.tool_started.turn_id).notes.push(`calls ${event.tool_started.tool}`);
     } else if (event.input_requested) {
-      turn(event.input_requested.input.turn_id).notes.push(`asks: ${event.input_requested.question}`);
+      const { input, question } = event.input_requested;
+      turn(input.turn_id).notes.push(`asks: ${question}`);
+      state.inputs.set(input.id, input);
+    } else if (event.input_given) {
+      state.inputs.delete(event.input_given.input_id);
     } else if (event.monitor_verdict) {
       const { rule, action, severity, bundle } = event.monitor_verdict;
       turn(event.monitor_verdict.turn_id).notes.push(`${rule} of ${bundle}: ${action} (${severity})`);
@@ -61,6 +66,7 @@ export function fold(first, events) {
       state.session = { ...state.session, status: event.session_waiting.status };
     } else if (event.session_finished) {
       state.session = event.session_finished.session;
+      state.inputs.clear();
     }
   }
   if (events.length && status(state.session) === "pending") state.session = { ...state.session, status: "SESSION_STATUS_RUNNING" };
@@ -78,9 +84,11 @@ function frame(first, { at, act }) {
   const live = el("button", { class: "other", onclick: () => at(null) }, "Live");
   const label = el("small", { class: "quiet" });
   const buttons = ["advance", "pause", "resume", "cancel"].map((verb) => el("button", { class: "other", "data-verb": verb, onclick: () => act(verb) }, verb));
+  const asked = questions();
   const root = el("div", { class: "session" },
     el("div", { class: "top" }, el("div", {}, el("a", { href: "#/" }, "← overview"), title), el("div", { class: "acts" }, buttons)),
     words,
+    asked.root,
     el("div", { class: "replay card" }, place, live, label),
     el("div", { class: "columns" },
       el("div", {}, talk),
@@ -93,6 +101,7 @@ function frame(first, { at, act }) {
     const ended = ["completed", "failed", "cancelled"].includes(now) || shown !== null;
     const fits = { advance: now === "waiting" && state.session.manual_advance, pause: now !== "paused", resume: now === "paused", cancel: true };
     for (const button of buttons) button.hidden = ended || !fits[button.dataset.verb];
+    asked.show(shown === null ? state.inputs : new Map());
     const turns = [...state.turns.values()];
     const tokens = turns.reduce((sum, one) => sum + Number(one.usage?.output_tokens ?? 0), 0);
     const cost = turns.reduce((sum, one) => sum + Number(one.cost?.micros_usd ?? 0), 0);

@@ -233,7 +233,7 @@ async def _inbox(agent: str) -> None:
         waiting = await mesh.sessions.inbox(agent=agent)
     for asked in waiting:
         since = asked.request_time.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M")
-        who = f"[dim]{since}[/] {asked.session_id} {asked.id} [yellow]{escape(asked.agent)}:[/]"
+        who = f"[dim]{since}[/] {asked.session_id} {asked.id} [yellow]{escape(asked.agent or 'the graph')}:[/]"
         out.print(f"{who} {escape(asked.question)}", soft_wrap=True)
     if not waiting:
         out.print("nobody asks anything")

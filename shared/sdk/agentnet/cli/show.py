@@ -138,7 +138,7 @@ class Story:
         session_id = asked.input.session_id
         approval = asked.input.kind == input_pb2.INPUT_KIND_APPROVAL
         how = f"agentnet answer {session_id} --approve" if approval else f'agentnet answer {session_id} "…"'
-        self._line(f"[yellow]{asked.input.agent} asks:[/] {escape(asked.question)} [dim]({how})[/]")
+        self._line(f"[yellow]{asked.input.agent or 'the graph'} asks:[/] {escape(asked.question)} [dim]({how})[/]")
 
     def _decided(self, decision: decision_pb2.Decision) -> None:
         who = decision.winner or "nobody alone"

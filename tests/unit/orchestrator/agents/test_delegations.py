@@ -322,7 +322,7 @@ async def test_many_versions_of_one_agent_hide_nobody_from_dispatch(around: Surr
     for minor in range(1, 502):
         made = agent_pb2.Agent(name="Athena", version=f"1.{minor}.0", state=agent_pb2.AGENT_STATE_ACTIVE)
         await around.world.agents.create(TENANT, made)
-    active = await around.side.delegations.active(TENANT)
+    active = await around.side.delegations.agents.active(TENANT)
     assert [f"{agent.name}@{agent.version}" for agent in active] == ["Apollo@1.0.0", "Athena@1.501.0", "Hermes@1.0.0"]
 
 
@@ -333,7 +333,7 @@ async def test_work_finds_its_agent_among_any_number(around: Surroundings) -> No
         for name in named
     ]
     await around.world.agents.import_all(TENANT, made, dry_run=False)
-    active = await around.side.delegations.active(TENANT)
+    active = await around.side.delegations.agents.active(TENANT)
     assert [agent.name for agent in active] == sorted([*named, "Apollo", "Athena", "Hermes"])
     found = await around.side.delegations.route(ADA, task("Go", agents=("Zephyr",)))
     assert found.agent == "Zephyr@1.0.0"

@@ -52,6 +52,14 @@ class Broken:
     insight = None
 
 
+class Capital:
+    def directive(self, weight):
+        return "Begin well."
+
+    def insight(self, weight, text):
+        return f"{sum(letter.isupper() for letter in text.content)} capitals"
+
+
 loud, broken = Loud(), Broken()
 """
 
@@ -62,7 +70,7 @@ def of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     info = tmp_path / "loud_trait-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: loud-trait\nVersion: 1.0\n")
-    points = "[agentnet.style_transformers]\nloudness = loud_trait:loud\nwarmth = loud_trait:broken\n"
+    points = "[agentnet.style_transformers]\nloudness = loud_trait:loud\nwarmth = loud_trait:broken\ncapital = loud_trait:Capital\n"
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(tmp_path))
     styles.registry.cache_clear()
@@ -74,6 +82,12 @@ def of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def test_a_trait_of_ones_own_is_an_entry_point() -> None:
     assert styles.directive(agent(loudness=1)) == "Your style: SHOUT."
     assert styles.insights(agent(loudness=1), "Two words") == ["loudness 1: 2 words shouted"]
+
+
+@pytest.mark.usefixtures("of_ones_own")
+def test_a_trait_of_ones_own_may_be_a_class_as_other_plug_ins_are() -> None:
+    assert styles.directive(agent(capital=1)) == "Your style: Begin well."
+    assert styles.insights(agent(capital=1), "Two Words") == ["capital 1: 2 capitals"]
 
 
 @pytest.mark.usefixtures("of_ones_own")

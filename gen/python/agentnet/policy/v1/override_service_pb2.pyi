@@ -219,7 +219,7 @@ class DecideHoldRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
-    """The agent that is held. Required."""
+    """The agent that is held. Required, unless `tool` and `request_id` name a call for which no agent stands."""
     session_id: _builtins.str
     """Its session. Required."""
     tool: _builtins.str
