@@ -35,7 +35,7 @@ _LIMITS = (
 )  # fmt: skip
 _REFUSED = (*_LIMITS, "retry-after", "content-type", "grpc-status", "grpc-status-details-bin", "location")
 # HTTP/1.1 carries one question a connection; what comes beside so many waits in Envoy.
-_CONNECTIONS = 256
+CONNECTIONS = 256
 _WAITING = 8192
 
 
@@ -110,9 +110,7 @@ def door_cluster(inputs: EnvoyInputs) -> Config:
         ],
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
         "circuit_breakers": {
-            "thresholds": [
-                {"max_connections": _CONNECTIONS, "max_pending_requests": _WAITING, "max_requests": _WAITING}
-            ]
+            "thresholds": [{"max_connections": CONNECTIONS, "max_pending_requests": _WAITING, "max_requests": _WAITING}]
         },
         **tls,
     }

@@ -36,6 +36,8 @@ _CACHE: Final = 4096
 # All of a question: four MiB of a body in base64, and headers as many as Envoy takes.
 _LONGEST: Final = 6 * 1024 * 1024
 _GRACE_SECONDS: Final = 2.0
+# More than Envoy's connections: where there is no room in the line of a Unix socket a connection fails at once.
+_BACKLOG: Final = 1024
 _UNIX: Final = "unix:"
 _ENVOY: Final = "envoy"
 _ONCE: Final = frozenset(
@@ -215,7 +217,7 @@ async def opened(address: str, answer: Answer, *, secret: str = "", tls: Path | 
     context = server_context(tls) if tls and not address.startswith(_UNIX) else None
     listening = _socket(address)
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(answer, connections, secret.encode()), sock=listening, ssl=context
+        lambda: Connection(answer, connections, secret.encode()), sock=listening, ssl=context, backlog=_BACKLOG
     )
     try:
         yield address if address.startswith(_UNIX) else "{}:{}".format(*listening.getsockname()[:2])
@@ -238,7 +240,7 @@ def _traced(asked: Question) -> AbstractContextManager[object]:
 def _socket(address: str) -> socket.socket:
     if not address.startswith(_UNIX):
         host, _, port = address.rpartition(":")
-        return socket.create_server((host.strip("[]"), int(port)), backlog=1024)
+        return socket.create_server((host.strip("[]"), int(port)), backlog=_BACKLOG)
     path = Path(address.removeprefix(_UNIX))
     path.unlink(missing_ok=True)
     found = socket.socket(socket.AF_UNIX)
@@ -247,7 +249,6 @@ def _socket(address: str) -> socket.socket:
         found.bind(str(path))
     finally:
         os.umask(before)
-    found.listen(1024)
     return found
 
 

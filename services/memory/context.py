@@ -72,6 +72,7 @@ class TurnContext:
     found: Sequence[Ranked]
     degraded: bool
     assembled: Assembled | None = None
+    unsearched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,14 @@ class Contexts:
     async def context(self, tenant: str, need: Need) -> TurnContext:
         """The tail, and what fits the question from elsewhere. Search being away is no reason to know nothing."""
         as_of = need.options.as_of if need.options else None
-        tail = await self._conversations.tail(tenant, need.session_id, limit=need.max_turns, as_of=as_of)
+        tail: Sequence[ShortTermTurn] = []
+        if need.max_turns:
+            tail = await self._conversations.tail(tenant, need.session_id, limit=need.max_turns, as_of=as_of)
         found, degraded = await self._found(tenant, need)
-        if need.options is None:
-            return TurnContext(tail, found, degraded)
-        material = await self._material(tenant, need, need.options, found)
-        return TurnContext(tail, found, degraded, assemble(material, need.options))
+        assembled = None
+        if need.options is not None:
+            assembled = assemble(await self._material(tenant, need, need.options, found), need.options)
+        return TurnContext(tail, found, degraded, assembled, unsearched=not self._automatic)
 
     async def _found(self, tenant: str, need: Need) -> tuple[Sequence[Ranked], bool]:
         if not need.query or not self._automatic:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from services.memory.bounds import Kept
+from services.memory.errors import PolicyBlocked
 from services.memory.policy import MemoryPolicy
-from services.memory.store import TURNS_HELD, Conversation, ConversationStore, Filter, Receipt, ShortTermTurn
+from services.memory.store import TURNS_HELD, Conversation, ConversationStore, Filter, Receipt, Said, ShortTermTurn
 from services.memory.summary import summarize
 from services.memory.tokens import estimate
 from shared.clock import Clock
+from shared.errors import MeshError
 from shared.ids import Ids
 
 KEEP_TURNS: Final = 8
@@ -53,17 +55,22 @@ class Conversations:
         self._store = store
         self._clock = clock
 
-    async def append(self, tenant: str, session_id: str, turn: ShortTermTurn) -> int:
-        """Keeps a turn once, as policy lets it be kept; turns beyond TURNS_HELD are folded. Returns how many are held.
-
-        Raises PolicyBlocked and PolicyUnavailable.
+    async def append(self, tenant: str, said: Sequence[Said]) -> tuple[Mapping[str, int], dict[Said, MeshError]]:
+        """Keeps each turn once, as policy lets it be kept; turns beyond TURNS_HELD are folded. How many are held
+        by session now, and what policy said of those it refused. Raises PolicyUnavailable.
         """
-        content, _ = self._policy.kept(tenant, turn.agent, turn.content, field="content")
-        kept = replace(turn, content=content)
-        held = await self._store.append_turn(tenant, session_id, kept, now=self._clock.now())
-        if held > TURNS_HELD:
+        kept, refused = [], dict[Said, MeshError]()
+        for one in said:
+            try:
+                content, _ = self._policy.kept(tenant, one.turn.agent, one.turn.content, field="content")
+            except PolicyBlocked as refusal:
+                refused[one] = refusal
+            else:
+                kept.append(replace(one, turn=replace(one.turn, content=content)))
+        held = await self._store.append_turns(tenant, kept, now=self._clock.now()) if kept else {}
+        for session_id in (name for name, turns in held.items() if turns > TURNS_HELD):
             await self.compact(tenant, session_id, keep_turns=TURNS_HELD, max_tokens=SUMMARY_TOKENS)
-        return min(held, TURNS_HELD)
+        return {name: min(turns, TURNS_HELD) for name, turns in held.items()}, refused
 
     async def tail(
         self, tenant: str, session_id: str, *, limit: int, as_of: datetime | None = None

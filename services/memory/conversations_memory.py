@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from services.memory.bounds import Kept
-from services.memory.store import NEVER, Conversation, Receipt, ShortTermTurn
+from services.memory.store import NEVER, Conversation, Receipt, Said, ShortTermTurn
 
 
 class InMemoryConversations:
@@ -18,11 +18,12 @@ class InMemoryConversations:
         self._folded: dict[tuple[str, str], Conversation] = {}
         self.receipts: list[Receipt] = []
 
-    async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
-        held = self._turns.setdefault((tenant, session_id), [])
-        if all(known.turn_id != turn.turn_id for known in held):
-            held.append(replace(turn, created_at=now))
-        return len(held)
+    async def append_turns(self, tenant: str, said: Sequence[Said], *, now: datetime) -> Mapping[str, int]:
+        for one in said:
+            held = self._turns.setdefault((tenant, one.session_id), [])
+            if all(known.turn_id != one.turn.turn_id for known in held):
+                held.append(replace(one.turn, created_at=now))
+        return {one.session_id: len(self._turns[tenant, one.session_id]) for one in said}
 
     async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
         return self._turns.get((tenant, session_id), [])[-limit:]

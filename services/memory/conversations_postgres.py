@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from services.memory.bounds import Kept
 from services.memory.receipts_postgres import add_receipts
-from services.memory.store import Conversation, Receipt, ShortTermTurn
+from services.memory.store import Conversation, Receipt, Said, ShortTermTurn
 from shared.postgres import Database, load_queries
 
 _SQL = load_queries(Path(__file__).with_name("queries.sql"))
@@ -20,13 +20,13 @@ class PostgresConversationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
+    async def append_turns(self, tenant: str, said: Sequence[Said], *, now: datetime) -> Mapping[str, int]:
+        rows = [(one.session_id, one.turn.turn_id, one.turn.agent, one.turn.content) for one in said]
+        sessions = list({one.session_id for one in said})
         async with self._database.tenant(tenant) as connection:
-            await connection.execute(
-                _SQL["append_turn"], tenant, session_id, turn.turn_id, turn.agent, turn.content, now
-            )
-            held: int = await connection.fetchval(_SQL["count_turns"], tenant, session_id)
-        return held
+            await connection.execute(_SQL["append_turns"], tenant, now, *map(list, zip(*rows, strict=True)))
+            held = await connection.fetch(_SQL["count_turns"], tenant, sessions)
+        return {row["session_id"]: row["turns"] for row in held}
 
     async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
         async with self._database.tenant(tenant) as connection:

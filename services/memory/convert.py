@@ -18,7 +18,7 @@ from services.memory.errors import EmbeddingWidthInvalid, FilterUnknown
 from services.memory.rank import Explanation, Ranked, Taste
 from services.memory.recall import Answer, Question
 from services.memory.remember import Change, NewMemory
-from services.memory.store import WIDTHS, Filter, Memory, MemoryType, Receipt, ShortTermTurn, Vector
+from services.memory.store import WIDTHS, Filter, Memory, MemoryType, Receipt, Said, ShortTermTurn, Vector
 from services.memory.tokens import estimate
 from shared import fields
 from shared.clock import Clock
@@ -179,12 +179,14 @@ def _narrowed(chosen: Filter, filters: Mapping[str, str]) -> Filter:
     return replace(chosen, metadata=metadata)
 
 
-def turn(request: pb.AppendTurnRequest) -> tuple[str, ShortTermTurn]:
-    return fields.identifier(request.session_id, "session_id"), ShortTermTurn(
+def said(request: pb.AppendTurnRequest) -> Said:
+    session_id = fields.identifier(request.session_id, "session_id")
+    turn = ShortTermTurn(
         turn_id=fields.identifier(request.turn_id, "turn_id"),
         agent=fields.required(request.agent, "agent", limit=NAME),
         content=fields.text(request.content, "content", limit=_TURN),
     )
+    return Said(session_id, turn, request.remember)
 
 
 def answer(found: Answer, *, explain: bool) -> pb.RecallResponse:

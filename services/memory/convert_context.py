@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,9 +12,11 @@ from agentnet.memory.v1 import memory_service_pb2 as pb
 from services.memory import convert, convert_facts
 from services.memory.context import DEFAULT_TOKENS, Assembled, Need, Options, TurnContext
 from services.memory.conversation import KEEP_TURNS, SUMMARY_TOKENS, History
-from services.memory.store import TURNS_HELD
+from services.memory.store import TURNS_HELD, Said
 from shared import fields
+from shared.errors import MeshError
 
+_TURNS: Final = 256
 _NOTE: Final = 4_096
 _SUBJECTS: Final = 16
 _SUBJECT: Final = 256
@@ -33,10 +36,16 @@ def need(request: pb.GetContextRequest) -> Need:
         session_id=fields.identifier(request.session_id, "session_id"),
         agent=fields.required(request.agent, "agent", limit=convert.NAME),
         query=fields.text(request.query, "query", limit=convert.CONTENT),
-        max_turns=int(fields.within(request.max_turns or 8, "max_turns", low=1, high=TURNS_HELD)),
+        max_turns=_turns(request),
         max_matches=int(fields.within(request.max_matches or 4, "max_matches", low=1, high=20)),
         options=_options(request.options) if request.HasField("options") else None,
     )
+
+
+def _turns(request: pb.GetContextRequest) -> int:
+    """How many of the tail; an assembled text always has one."""
+    low = 1 if request.HasField("options") else -1
+    return max(int(fields.within(request.max_turns or 8, "max_turns", low=low, high=TURNS_HELD)), 0)
 
 
 def _options(given: context_pb2.ContextOptions) -> Options:
@@ -60,6 +69,7 @@ def response(found: TurnContext) -> pb.GetContextResponse:
         semantic=convert.scored(found.found),
         degraded=found.degraded,
         assembled=_assembled(found.assembled) if found.assembled else None,
+        unsearched=found.unsearched,
     )
 
 
@@ -71,6 +81,25 @@ def _assembled(found: Assembled) -> context_pb2.AssembledContext:
         facts=[convert_facts.fact(one) for one in found.facts],
         episodes=[convert.memory(one) for one in found.episodes],
         left_out=found.left_out,
+    )
+
+
+def said(request: talk.AppendTurnsRequest) -> tuple[dict[int, Said], dict[int, MeshError]]:
+    """What is to be appended, by its place in the request, and what is wrong with the others."""
+    fields.at_most(len(request.turns), "turns", limit=_TURNS)
+    fit, unfit = dict[int, Said](), dict[int, MeshError]()
+    for place, turn in enumerate(request.turns):
+        try:
+            fit[place] = convert.said(turn)
+        except MeshError as error:
+            unfit[place] = error
+    return fit, unfit
+
+
+def refused(request: talk.AppendTurnsRequest, reasons: Mapping[int, MeshError]) -> talk.AppendTurnsResponse:
+    named = ((request.turns[place].turn_id, reasons[place]) for place in sorted(reasons))
+    return talk.AppendTurnsResponse(
+        refused=[talk.RefusedTurn(turn_id=turn_id, status=error.status()) for turn_id, error in named]
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from services.memory.conversation import Conversations
+from services.memory.errors import PolicyBlocked
 from services.memory.remember import NewMemory, Remembering
-from services.memory.store import MemoryType, ShortTermTurn
+from services.memory.store import MemoryType, Said
+from shared.errors import MeshError
 
 # A longer turn is kept whole in the tail and stored as episodes of this many characters.
 _EPISODE = 32_768
@@ -18,17 +22,35 @@ class Episodes:
         self._remembering = remembering
         self._automatic = automatic
 
-    async def append(self, tenant: str, session_id: str, turn: ShortTermTurn, *, remember: bool) -> int:
+    async def append(self, tenant: str, said: Said) -> int:
         """Returns the length of the tail. Raises EmbeddingUnavailable and MemoryFull after the tail was kept; appending
         again is safe.
         """
-        held = await self._conversations.append(tenant, session_id, turn)
-        if remember and self._automatic and turn.content.strip():
-            pieces = [turn.content[at : at + _EPISODE] for at in range(0, len(turn.content), _EPISODE)]
-            episodes = [
-                NewMemory(piece, MemoryType.EPISODIC, turn.agent, session_id, turn.turn_id)
-                for piece in pieces
-                if piece.strip()
-            ]
+        held, refused = await self.append_many(tenant, [said])
+        for refusal in refused.values():
+            raise refusal
+        return held[said.session_id]
+
+    async def append_many(self, tenant: str, said: Sequence[Said]) -> tuple[Mapping[str, int], dict[Said, MeshError]]:
+        """The lengths of the tails by session, and why turns were refused. Raises as `append`, refusals aside."""
+        held, refused = await self._conversations.append(tenant, said)
+        kept = [one for one in said if self._automatic and one.remember and one not in refused]
+        try:
+            await self._remember(tenant, kept)
+        except PolicyBlocked:
+            for one in kept:
+                try:
+                    await self._remember(tenant, [one])
+                except PolicyBlocked as refusal:
+                    refused[one] = refusal
+        return held, refused
+
+    async def _remember(self, tenant: str, said: Sequence[Said]) -> None:
+        episodes = [
+            NewMemory(piece, MemoryType.EPISODIC, one.turn.agent, one.session_id, one.turn.turn_id)
+            for one in said
+            for at in range(0, len(one.turn.content), _EPISODE)
+            if (piece := one.turn.content[at : at + _EPISODE]).strip()
+        ]
+        if episodes:
             await self._remembering.remember_many(tenant, episodes)
-        return held

@@ -122,7 +122,9 @@ def add_to_server(
     memory_service_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
     fact_service_pb2_grpc.add_FactServiceServicer_to_server(FactService(facts, clock), server)
-    conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationService(conversations), server)
+    conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server(
+        ConversationService(conversations, episodes), server
+    )
     sets = EmbeddingSetService(EmbeddingSets(stores.memories, remembering, embedder, clock))
     embedding_set_service_pb2_grpc.add_EmbeddingSetServiceServicer_to_server(sets, server)
     return Chores(used, upkeep, retention)

@@ -301,13 +301,16 @@ insert into memory_use (tenant_id, place, recalled_at, times)
 select $1, place, $3, 1 from unnest($2::bigint[]) as found (place)
 on conflict (tenant_id, place) do update set recalled_at = excluded.recalled_at, times = memory_use.times + 1;
 
--- name: append_turn
+-- name: append_turns
 insert into short_term_turn (tenant_id, session_id, turn_id, agent_name, content, created_at)
-values ($1, $2, $3, $4, $5, $6)
+select $1, said.session_id, said.turn_id, said.agent_name, said.content, $2
+from unnest($3::text[], $4::text[], $5::text[], $6::text[]) with ordinality
+  as said (session_id, turn_id, agent_name, content, place)
+order by said.place
 on conflict do nothing;
 
 -- name: count_turns
-select count(*) from short_term_turn where tenant_id = $1 and session_id = $2;
+select session_id, count(*) as turns from short_term_turn where tenant_id = $1 and session_id = any($2) group by session_id;
 
 -- name: tail
 select turn_id, agent_name as agent, content, created_at from (

@@ -79,8 +79,7 @@ class MemoryService(rpc.MemoryServiceServicer):
         return pb.ForgetResponse(delete_time=convert.time(receipt.deleted_at), receipt=convert.receipt(receipt))
 
     async def AppendTurn(self, request: pb.AppendTurnRequest, context: Any) -> pb.AppendTurnResponse:
-        session_id, turn = convert.turn(request)
-        held = await self._episodes.append(current().tenant_id, session_id, turn, remember=request.remember)
+        held = await self._episodes.append(current().tenant_id, convert.said(request))
         return pb.AppendTurnResponse(turns_held=held)
 
     async def GetContext(self, request: pb.GetContextRequest, context: Any) -> pb.GetContextResponse:

@@ -11,6 +11,7 @@ from agentnet.memory.v1 import fact_service_pb2_grpc as rpc
 from services.memory import convert, convert_context
 from services.memory import convert_facts as facts
 from services.memory.conversation import Conversations
+from services.memory.episodes import Episodes
 from services.memory.facts import Facts
 from shared import fields
 from shared.clock import Clock
@@ -50,8 +51,9 @@ class FactService(rpc.FactServiceServicer):
 class ConversationService(talk_rpc.ConversationServiceServicer):
     """What was said?"""
 
-    def __init__(self, conversations: Conversations) -> None:
+    def __init__(self, conversations: Conversations, episodes: Episodes) -> None:
         self._conversations = conversations
+        self._episodes = episodes
 
     async def GetConversation(self, request: talk.GetConversationRequest, context: Any) -> talk.GetConversationResponse:
         session_id = fields.identifier(request.session_id, "session_id")
@@ -72,3 +74,9 @@ class ConversationService(talk_rpc.ConversationServiceServicer):
         return talk.CompactConversationResponse(
             conversation=convert_context.conversation(wanted.session_id, found), folded_turns=folded
         )
+
+    async def AppendTurns(self, request: talk.AppendTurnsRequest, context: Any) -> talk.AppendTurnsResponse:
+        said, unfit = convert_context.said(request)
+        _, refused = await self._episodes.append_many(current().tenant_id, list(said.values()))
+        reasons = unfit | {place: refused[one] for place, one in said.items() if one in refused}
+        return convert_context.refused(request, reasons)

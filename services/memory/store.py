@@ -137,6 +137,15 @@ class ShortTermTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """A turn, in which session; whether it is to become an episode too."""
+
+    session_id: str
+    turn: ShortTermTurn
+    remember: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """What a session's older turns said, shorter, and how many they were."""
 
@@ -248,8 +257,8 @@ class MemoryStore(Protocol):
 class ConversationStore(Protocol):
     """Where the short-term memory of sessions is kept."""
 
-    async def append_turn(self, tenant: str, session_id: str, turn: ShortTermTurn, *, now: datetime) -> int:
-        """Appends once. Returns how many turns are held."""
+    async def append_turns(self, tenant: str, said: Sequence[Said], *, now: datetime) -> Mapping[str, int]:
+        """Appends each once, in their order. Returns how many turns each of the sessions holds."""
 
     async def tail(self, tenant: str, session_id: str, *, limit: int) -> Sequence[ShortTermTurn]:
         """The last turns, oldest first."""

@@ -73,19 +73,19 @@ class Renewal:
         asyncio.run(self._renew())
 
     async def _renew(self) -> None:
-        pause = self._ttl.total_seconds() / _RENEWALS_PER_TTL
+        pause, patience = self._ttl.total_seconds() / _RENEWALS_PER_TTL, self._ttl.total_seconds() / 2
         connection: asyncpg.Connection[asyncpg.Record] | None = None
         while not self._stop.is_set():
             asked_at = time.monotonic()
             try:
                 if connection is None or connection.is_closed():
                     connection = await asyncpg.connect(self._dsn, timeout=pause)
-                await connection.execute(SQL["renew"], self._owner, self._ttl, self._driven(), timeout=pause)
+                await connection.execute(SQL["renew"], self._owner, self._ttl, self._driven(), timeout=patience)
                 self._renewed_at = asked_at
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 if connection is not None:
                     connection.terminate()
                 connection = None
-            await asyncio.sleep(pause)
+            await asyncio.sleep(max(0.0, asked_at + pause - time.monotonic()))
         if connection is not None:
             await connection.close()

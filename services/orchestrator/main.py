@@ -120,7 +120,9 @@ def main() -> None:
         checkpoints = Checkpoints(checkpoint_store(settings.checkpoints, database), clock, ids)
         delegations = PostgresDelegationStore(database)
         gate = DelegationGate(delegations, sessions, clock)
-        tasks, tools, leave = await _drive(settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate)
+        tasks, tools, leave, memory = await _drive(
+            settings, stack, store, tail, agents, checkpoints=checkpoints, gate=gate
+        )
         graphs = TaskGraphs(store, tail, agents, tools, checkpoints, clock, ids)
         planner = Planner(tasks, tasks.inference, ids, settings.plan_max_output_tokens)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents, sessions), server)
@@ -152,6 +154,7 @@ def main() -> None:
             relationship_store=PostgresRelationshipStore(database),
             delegation_store=delegations,
             template_store=PostgresTemplateStore(database),
+            keeps=memory.append,
         )
         side.add_to_server(server)
         await stack.enter_async_context(supervised("follow", side.follower(settings.poll).run))
@@ -168,7 +171,7 @@ async def _drive(
     *,
     checkpoints: Checkpoints,
     gate: DelegationGate,
-) -> tuple[Tasks, GrpcTools, GrpcLeave]:
+) -> tuple[Tasks, GrpcTools, GrpcLeave, GrpcMemory]:
     """Starts the driver; everything it uses closes after it."""
     clock = SystemClock()
     if settings.identity_private_key is None:
@@ -206,4 +209,4 @@ async def _drive(
     driver = SessionDriver(store, tail, turns, clock, settings.max_takeovers, tell=risks.tell)
     runs = Runs({"session": driver, "graph": graphs})
     await start_driver(settings, stack, runs, PostgresLeaseStore(leases), owner, accepting=store)
-    return tasks, tools, leave
+    return tasks, tools, leave, memory

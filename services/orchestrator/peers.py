@@ -113,9 +113,6 @@ class MemoryPeer(Protocol):
     async def recall(self, caller: Principal, *, session_id: str, agent: str, query: str) -> TurnMemory:
         """What the agent knows that fits the question."""
 
-    async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
-        """Hands a finished turn over to be remembered."""
-
 
 class ToolsPeer(Protocol):
     """tools, on behalf of who started the session."""

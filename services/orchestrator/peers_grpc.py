@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -15,15 +16,17 @@ from google.protobuf.duration_pb2 import Duration
 from agentnet.inference.v1 import generation_pb2, message_pb2
 from agentnet.inference.v1 import inference_service_pb2 as inference
 from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
+from agentnet.memory.v1 import conversation_service_pb2 as conversation
+from agentnet.memory.v1 import conversation_service_pb2_grpc as conversation_rpc
 from agentnet.memory.v1 import memory_pb2
 from agentnet.memory.v1 import memory_service_pb2 as memory
 from agentnet.memory.v1 import memory_service_pb2_grpc as memory_rpc
-from agentnet.orchestrator.v1 import agent_pb2
+from agentnet.orchestrator.v1 import agent_pb2, turn_pb2
 from services.orchestrator.peers import TurnMemory, Utterance
 from services.orchestrator.prompts import Known
 from shared import identity
-from shared.errors import FailedPrecondition, MeshError, NotFound, Reason
-from shared.identity import Principal, Signer
+from shared.errors import FailedPrecondition, MeshError, NotFound, Reason, from_status
+from shared.identity import CredentialKind, Principal, Signer
 from shared.log import log
 from shared.rpc import log as calls
 from shared.rpc.status import from_rpc
@@ -31,11 +34,18 @@ from shared.rpc.status import from_rpc
 SERVICES: Final = (
     "agentnet.inference.v1.InferenceService",
     "agentnet.memory.v1.MemoryService",
+    "agentnet.memory.v1.ConversationService",
     "agentnet.tools.v1.ToolService",
 )
 _TTL: Final = timedelta(minutes=5)
 _DETACH_GRACE: Final = Duration(seconds=30)
 _MEMORY_SECONDS: Final = 5.0
+# What is found comes alone: of its own session a turn knows the log.
+_NO_TURNS: Final = -1
+_SILENT_SECONDS: Final = 30.0
+# Many turns are embedded together.
+_KEEP_SECONDS: Final = 10.0
+_CHARACTERS_AT_ONCE: Final = 500_000
 _EMBED_SECONDS: Final = 20.0
 _EMBEDDED_CHARACTERS: Final = 8_000
 _WINDOWS_SECONDS: Final = 300.0
@@ -135,27 +145,63 @@ class GrpcMemory:
 
     def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
         self._stub = memory_rpc.MemoryServiceStub(channel)
+        self._conversations = conversation_rpc.ConversationServiceStub(channel)
         self._signer = signer
+        self._silent_until = -math.inf
 
     async def recall(self, caller: Principal, *, session_id: str, agent: str, query: str) -> TurnMemory:
-        request = memory.GetContextRequest(session_id=session_id, agent=agent, query=query)
+        """A mesh that searches for nothing is asked now and then whether that is still so."""
+        if time.monotonic() < self._silent_until:
+            return TurnMemory()
+        request = memory.GetContextRequest(session_id=session_id, agent=agent, query=query, max_turns=_NO_TURNS)
         metadata = signed(self._signer, caller)
         try:
             found = await called(self._stub.GetContext(request, metadata=metadata, timeout=_MEMORY_SECONDS))
         except MeshError as error:
             log.warning("memory.away", reason=error.reason_name)
             return TurnMemory(degraded=True)
+        if found.unsearched:
+            self._silent_until = time.monotonic() + _SILENT_SECONDS
         return TurnMemory(tuple(map(_known, found.semantic)), degraded=found.degraded)
 
-    async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
-        request = memory.AppendTurnRequest(
-            session_id=session_id, turn_id=turn_id, agent=agent, content=content, remember=True
-        )
-        metadata = signed(self._signer, caller)
-        try:
-            await called(self._stub.AppendTurn(request, metadata=metadata, timeout=_MEMORY_SECONDS))
-        except MeshError as error:
-            log.warning("memory.turn_not_kept", reason=error.reason_name, turn_id=turn_id)
+    async def append(self, tenant: str, turns: Sequence[turn_pb2.Turn]) -> None:
+        """Hands finished turns over to be remembered, in the name of the mesh: who spoke stands in each. Memory being
+        away is logged.
+        """
+        for some in _apart(turns):
+            request = conversation.AppendTurnsRequest(turns=map(_said, some))
+            caller = Principal(tenant, "orchestrator", frozenset({"operator"}), CredentialKind.SERVICE)
+            metadata = signed(self._signer, caller)
+            try:
+                answer = await called(
+                    self._conversations.AppendTurns(request, metadata=metadata, timeout=_KEEP_SECONDS)
+                )
+            except MeshError as error:
+                log.warning("memory.turns_not_kept", reason=error.reason_name, turns=len(some))
+                continue
+            for refused in answer.refused:
+                reason = from_status(refused.status).reason_name
+                log.warning("memory.turn_not_kept", reason=reason, turn_id=refused.turn_id)
+
+
+def _apart(turns: Sequence[turn_pb2.Turn]) -> Iterator[list[turn_pb2.Turn]]:
+    """In their order, as many at a time as a message has room for."""
+    some, room = list[turn_pb2.Turn](), _CHARACTERS_AT_ONCE
+    for turn in turns:
+        if some and len(turn.content) > room:
+            yield some
+            some, room = [], _CHARACTERS_AT_ONCE
+        some.append(turn)
+        room -= len(turn.content)
+    if some:
+        yield some
+
+
+def _said(turn: turn_pb2.Turn) -> memory.AppendTurnRequest:
+    agent = turn.agent.partition("@")[0]
+    return memory.AppendTurnRequest(
+        session_id=turn.session_id, turn_id=turn.id, agent=agent, content=turn.content, remember=True
+    )
 
 
 def _known(found: memory.ScoredMemory) -> Known:

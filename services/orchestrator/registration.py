@@ -17,7 +17,7 @@ from agentnet.orchestrator.v1 import (
 )
 from services.orchestrator.agents.chains import Chains
 from services.orchestrator.agents.delegations import Delegations
-from services.orchestrator.agents.following import Follower, Herald
+from services.orchestrator.agents.following import Follower, Herald, Keeps, forgets
 from services.orchestrator.agents.history import History
 from services.orchestrator.agents.history_store import HappeningStore, HistoryStore
 from services.orchestrator.agents.minions import Minions
@@ -46,6 +46,7 @@ class AgentSide:
     relationship_store: RelationshipStore
     delegation_store: DelegationStore
     template_store: TemplateStore
+    keeps: Keeps = forgets
     shelf: Shelf = field(default_factory=read_shelf)
 
     @property
@@ -73,7 +74,7 @@ class AgentSide:
         return Templates(self.template_store, self.sessions.agents, self.shelf)
 
     def follower(self, poll: timedelta) -> Follower:
-        return Follower(self.happenings, self.history_store, self.herald, poll, (self.delegations.hear,))
+        return Follower(self.happenings, self.history_store, self.herald, poll, (self.delegations.hear,), self.keeps)
 
     def add_to_server(self, server: grpc.aio.Server) -> None:
         history, delegations = self.history, self.delegations

@@ -24,6 +24,11 @@ def changed(one: One, **changes: Any) -> One:
     return copy
 
 
+def formal(phase: str) -> bool:
+    """Whether a turn of this phase only serves the course of its session."""
+    return phase in _FORMAL or phase.endswith(":floor")
+
+
 @dataclass(frozen=True, slots=True)
 class Spoken:
     """A finished turn, or what a person said, as far as the next turn needs it."""
@@ -37,7 +42,7 @@ class Spoken:
     @property
     def formal(self) -> bool:
         """Whether it only serves the course of the session."""
-        return self.phase in _FORMAL or self.phase.endswith(":floor")
+        return formal(self.phase)
 
     @property
     def by_person(self) -> bool:

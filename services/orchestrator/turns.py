@@ -73,25 +73,15 @@ class Turns:
         speaking = record.state.speaking[turn_id]
         if utterance is None:
             log.info("turn.gone_on_with", turn_id=turn_id, iteration=speaking.iteration, after=speaking.heard)
-        turn: turn_pb2.Turn | None = None
         with span("session.round.turn", **_labels(record, speaking)):
             try:
-                turn = await self._speak(record, turn_id, caller, utterance)
+                await self._speak(record, turn_id, caller, utterance)
             except LeaseLost:
                 raise
             except MeshError as error:
                 if turn_id not in record.state.speaking:
                     raise  # its end is in the log, which could not be written
                 await self._interrupt(record, turn_id, error)
-        if turn is None or any(spoken.turn_id == turn.id and spoken.formal for spoken in record.state.spoken[-1:]):
-            return
-        await self.memory.append(
-            caller,
-            session_id=turn.session_id,
-            turn_id=turn.id,
-            agent=turn.agent.partition("@")[0],
-            content=turn.content,
-        )
 
     async def cancel(self, speaking: Speaking, caller: Principal) -> None:
         """Calls off what is being generated."""
@@ -100,16 +90,14 @@ class Turns:
         except MeshError as error:
             log.warning("turn.not_cancelled", turn_id=speaking.turn_id, reason=error.reason_name)
 
-    async def _speak(
-        self, record: SessionLog, turn_id: str, caller: Principal, utterance: Utterance | None
-    ) -> turn_pb2.Turn | None:
-        """The finished turn; None when it broke off or waits for a person. Raises why it broke off."""
+    async def _speak(self, record: SessionLog, turn_id: str, caller: Principal, utterance: Utterance | None) -> None:
+        """Until it is finished, broke off, or waits for a person. Raises why it broke off."""
         agent = await self._agent(record, record.state.speaking[turn_id])
         while True:
             speaking = record.state.speaking[turn_id]
             if speaking.open:
                 if not await self.tools.answer(record, turn_id, caller, agent=agent):
-                    return None
+                    return
                 continue
             calls: ToolCalls | None = {} if speaking.messages else None
             last = await self._hear(record, speaking, caller, utterance, calls)
@@ -117,15 +105,16 @@ class Turns:
             speaking = record.state.speaking[turn_id]
             if last.HasField("failed"):
                 await self._interrupt(record, turn_id, from_failure(last.failed.failure), spent=last.failed)
-                return None
+                return
             if not calls:
-                return await self._end(record, speaking, agent, last.finished)
+                await self._end(record, speaking, agent, last.finished)
+                return
             if speaking.iteration >= speaking.max_iterations:
                 error = IterationsExhausted(
                     "the turn called tools and never answered", max_iterations=str(speaking.max_iterations)
                 )
                 await self._interrupt(record, turn_id, error, spent=last.finished)
-                return None
+                return
             now = self.clock.now()
             await record.commit(toolwork.asked_for(record, speaking, calls, last.finished, now=now))
 
@@ -197,7 +186,7 @@ class Turns:
         speaking: Speaking,
         agent: agent_pb2.Agent,
         finished: generation_pb2.GenerationFinished,
-    ) -> turn_pb2.Turn | None:
+    ) -> None:
         """Puts the finished turn in the log, unless its answer is not of the form it must have."""
         form = _form(record, speaking, agent)
         try:
@@ -205,7 +194,7 @@ class Turns:
                 form.read(speaking.latest)
         except MeshError as error:
             await self._interrupt(record, speaking.turn_id, error, spent=finished)
-            return None
+            return
         turn = _turn(record, speaking, finished)
         turn.content = speaking.text if form is None else speaking.latest
         turn.style_insights.extend(insights(agent, turn.content))
@@ -213,7 +202,6 @@ class Turns:
         turn.end_time.FromDatetime(record.now())
         finish = Event(turn_finished=event_pb2.TurnFinished(turn=turn), actor=f"agent:{turn.agent}")
         await record.commit([finish])
-        return turn
 
     async def _interrupt(
         self, record: SessionLog, turn_id: str, error: MeshError, *, spent: Ended | None = None

@@ -69,6 +69,7 @@ class Surroundings:
             relationship_store=self.relationships,
             delegation_store=self.delegations,
             template_store=self.templates,
+            keeps=self.world.memory.append,
             shelf=SHELF,
         )
 

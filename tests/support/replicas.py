@@ -20,17 +20,40 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as inference
 from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
+from agentnet.memory.v1 import conversation_service_pb2 as conversation
+from agentnet.memory.v1 import conversation_service_pb2_grpc as conversation_rpc
 from agentnet.memory.v1 import memory_service_pb2 as memory
 from agentnet.memory.v1 import memory_service_pb2_grpc as memory_rpc
 from deploy.local import forked
 from shared.clock import SystemClock
-from shared.errors import NotFound, Reason
+from shared.errors import FieldRequired, NotFound, Reason
 from shared.identity import HEADER, Principal, Verifier
 from shared.rpc.errors import abort
 from tests.support.identity import Keys, make_keys
 from tests.support.valkey import free_port
 
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(slots=True)
+class EmptyMemory(memory_rpc.MemoryServiceServicer, conversation_rpc.ConversationServiceServicer):
+    """Knows nothing, and keeps nothing: it refuses turns without a word. `silent` is a mesh that searches for nothing."""
+
+    silent: bool = False
+    asked: list[memory.GetContextRequest] = field(default_factory=list)
+    told: list[list[str]] = field(default_factory=list)
+
+    async def GetContext(self, request: Any, context: Any) -> memory.GetContextResponse:
+        self.asked.append(request)
+        return memory.GetContextResponse(unsearched=self.silent)
+
+    async def AppendTurns(self, request: Any, context: Any) -> conversation.AppendTurnsResponse:
+        self.told.append([f"{one.session_id} {one.turn_id} {one.agent} {one.remember}" for one in request.turns])
+        why = FieldRequired("content").status()
+        refused = [
+            conversation.RefusedTurn(turn_id=one.turn_id, status=why) for one in request.turns if not one.content
+        ]
+        return conversation.AppendTurnsResponse(refused=refused)
 
 
 @dataclass(slots=True)
@@ -43,6 +66,7 @@ class SlowModel(inference_rpc.InferenceServiceServicer):
     started: dict[str, float] = field(default_factory=dict)
     callers: list[Principal] = field(default_factory=list)
     asked: list[inference.GenerateRequest] = field(default_factory=list)
+    memory: EmptyMemory = field(default_factory=EmptyMemory)  # type: ignore[abstract] # serves what the orchestrator calls
 
     @property
     def text(self) -> str:
@@ -81,16 +105,6 @@ class SlowModel(inference_rpc.InferenceServiceServicer):
             else:
                 event.text.text, event.text.token_count = f" word{sequence - 1}", 1
             yield event
-
-
-class EmptyMemory(memory_rpc.MemoryServiceServicer):
-    """Knows nothing and keeps nothing."""
-
-    async def GetContext(self, request: Any, context: Any) -> memory.GetContextResponse:
-        return memory.GetContextResponse()
-
-    async def AppendTurn(self, request: Any, context: Any) -> memory.AppendTurnResponse:
-        return memory.AppendTurnResponse()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +258,8 @@ async def site(
     model = SlowModel(verifier, words, pause)  # type: ignore[abstract] # serves what the orchestrator calls
     server = grpc.aio.server()
     inference_rpc.add_InferenceServiceServicer_to_server(model, server)
-    empty = EmptyMemory()  # type: ignore[abstract] # serves what the orchestrator calls
-    memory_rpc.add_MemoryServiceServicer_to_server(empty, server)
+    memory_rpc.add_MemoryServiceServicer_to_server(model.memory, server)
+    conversation_rpc.add_ConversationServiceServicer_to_server(model.memory, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

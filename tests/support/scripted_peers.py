@@ -253,6 +253,6 @@ class ScriptedMemory:
         self.asked.append(agent)
         return TurnMemory(degraded=True) if self.away else TurnMemory(self.known)
 
-    async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
+    async def append(self, tenant: str, turns: Sequence[turn_pb2.Turn]) -> None:
         if not self.away:
-            self.kept.append(turn_id)
+            self.kept += [turn.id for turn in turns]

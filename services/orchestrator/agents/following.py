@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from typing import Final, Protocol
 
-from agentnet.orchestrator.v1 import event_pb2
+from agentnet.orchestrator.v1 import event_pb2, turn_pb2
 from services.orchestrator.agents import outcome
 from services.orchestrator.agents.history_store import CONTEXT, Happening, HappeningStore, HistoryStore
 from services.orchestrator.agents.outcome import News
 from services.orchestrator.agents.reputation import of_execution
 from services.orchestrator.reasoning.tree import generate_reasoning_tree
+from services.orchestrator.speech import formal
 from shared.log import log
 from shared.telemetry import meter
 
@@ -30,6 +31,14 @@ _handoffs = meter.create_counter("agent_handoffs", description="work handed on, 
 Event = event_pb2.SessionEvent
 # Told of the last event of a context, in its tenant.
 Hears = Callable[[str, Sequence[Event]], Awaitable[None]]
+
+
+# Keeps what was said, in its tenant. Being away is its own affair.
+Keeps = Callable[[str, Sequence[turn_pb2.Turn]], Awaitable[None]]
+
+
+async def forgets(_tenant: str, _turns: Sequence[turn_pb2.Turn]) -> None:
+    """Where there is no memory."""
 
 
 class Herald(Protocol):
@@ -49,6 +58,7 @@ class Follower:
     poll: timedelta
     # Others who want to know, for example delegations whose session has ended.
     hears: Sequence[Hears] = field(default_factory=tuple)
+    keeps: Keeps = forgets
 
     async def run(self) -> None:
         """For as long as the service runs. What happens meanwhile is followed together."""
@@ -76,6 +86,8 @@ class Follower:
         for context in own:
             for hear in self.hears:
                 await hear(tenant, context)
+        if said := [turn for context in own if (turn := _said(context[-1]))]:
+            await self.keeps(tenant, said)
         if news := [told for context in own for told in outcome.news(context)]:
             await self.herald.tell(tenant, news)
             for handoff in (told.data for told in news if told.name == "agent.handoff"):
@@ -103,6 +115,12 @@ class Follower:
                 _calls.add(1, labels)
                 took = made.end_time.ToDatetime(UTC) - made.start_time.ToDatetime(UTC)
                 _seconds.record(took.total_seconds(), labels)
+
+
+def _said(event: Event) -> turn_pb2.Turn | None:
+    """What an agent said to the others, as far as it is part of the conversation."""
+    turn = event.turn_finished.turn
+    return turn if event.HasField("turn_finished") and not formal(turn.phase) else None
 
 
 def _kind(who: str) -> str:

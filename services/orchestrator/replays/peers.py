@@ -43,9 +43,6 @@ class ReplayMemory:
         known += [Known(one.id, "", one.score, episodic=True) for one in context.episodic_refs]
         return TurnMemory(tuple(known))
 
-    async def append(self, caller: Principal, *, session_id: str, turn_id: str, agent: str, content: str) -> None:
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class ReplayPrompts:

@@ -11,7 +11,7 @@ from services.memory.bounds import Bounds, Kept, Kind
 from services.memory.bounds_memory import InMemoryBounds
 from services.memory.bounds_postgres import PostgresBounds
 from services.memory.conversations_postgres import PostgresConversationStore
-from services.memory.store import Conversation, Receipt, ShortTermTurn
+from services.memory.store import Conversation, Receipt, Said, ShortTermTurn
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.postgres import Database
 from tests.support.memory import NOW
@@ -21,18 +21,27 @@ DAY = timedelta(days=1)
 
 async def test_a_turn_is_kept_once_and_the_tail_is_in_order(conversations: Any, tenant: str) -> None:
     for number in range(5):
-        held = await conversations.append_turn(tenant, "s", ShortTermTurn(f"t{number}", "A", str(number)), now=NOW)
-    assert held == 5
-    assert await conversations.append_turn(tenant, "s", ShortTermTurn("t4", "A", "again"), now=NOW) == 5
+        said = Said("s", ShortTermTurn(f"t{number}", "A", str(number)))
+        held = await conversations.append_turns(tenant, [said], now=NOW)
+    assert held == {"s": 5}
+    again = Said("s", ShortTermTurn("t4", "A", "again"))
+    assert await conversations.append_turns(tenant, [again], now=NOW) == {"s": 5}
     tail = await conversations.tail(tenant, "s", limit=3)
     assert [(turn.content, turn.created_at) for turn in tail] == [("2", NOW), ("3", NOW), ("4", NOW)]
     assert await conversations.tail("another", "s", limit=3) == []
 
 
+async def test_turns_of_many_sessions_are_kept_together_in_their_order(conversations: Any, tenant: str) -> None:
+    places = [("s", 3), ("r", 0), ("s", 1), ("s", 2), ("r", 0)]
+    said = [Said(session, ShortTermTurn(f"t{number}", "A", str(number))) for session, number in places]
+    assert await conversations.append_turns(tenant, said, now=NOW) == {"s": 3, "r": 1}
+    assert [turn.content for turn in await conversations.tail(tenant, "s", limit=9)] == ["3", "1", "2"]
+    assert [turn.content for turn in await conversations.tail(tenant, "r", limit=9)] == ["0"]
+
+
 async def test_folding_replaces_turns_by_the_summary_once(conversations: Any, tenant: str) -> None:
     turns = [ShortTermTurn(f"t{number}", "A", str(number)) for number in range(3)]
-    for turn in turns:
-        await conversations.append_turn(tenant, "s", turn, now=NOW)
+    await conversations.append_turns(tenant, [Said("s", turn) for turn in turns], now=NOW)
     first = Conversation("zero and one", 2)
     assert await conversations.fold(tenant, "s", turns[:2], Conversation(), first)
     assert not await conversations.fold(tenant, "s", turns[2:], Conversation(), Conversation("late", 1))
@@ -44,7 +53,7 @@ async def test_folding_replaces_turns_by_the_summary_once(conversations: Any, te
 
 async def test_a_forgotten_conversation_leaves_neither_turns_nor_summary(conversations: Any, tenant: str) -> None:
     for session in ("s", "other"):
-        await conversations.append_turn(tenant, session, ShortTermTurn("t", "Athena", "said"), now=NOW)
+        await conversations.append_turns(tenant, [Said(session, ShortTermTurn("t", "Athena", "said"))], now=NOW)
         await conversations.fold(tenant, session, [], Conversation(), Conversation("sum", 1))
     await conversations.forget(tenant, "s", [Receipt("rct_1", "t", b"hash", "ada", NOW)])
     assert await conversations.tail(tenant, "s", limit=5) == []
@@ -54,8 +63,8 @@ async def test_a_forgotten_conversation_leaves_neither_turns_nor_summary(convers
 
 async def say(conversations: Any, tenant: str, session: str, *days_ago: int) -> None:
     for ago in days_ago:
-        turn = ShortTermTurn(f"{session}-{ago}", "A", "said")
-        await conversations.append_turn(tenant, session, turn, now=NOW - ago * DAY)
+        said = Said(session, ShortTermTurn(f"{session}-{ago}", "A", "said"))
+        await conversations.append_turns(tenant, [said], now=NOW - ago * DAY)
 
 
 async def test_the_longest_silent_are_known(conversations: Any, tenant: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deploy.local.postgres import Cluster
 from services.memory.fact_store import Fact, FactFilter
-from services.memory.store import Conversation, Entry, Filter, MemoryType, Probe, Receipt, ShortTermTurn
+from services.memory.store import Conversation, Entry, Filter, MemoryType, Probe, Receipt, Said, ShortTermTurn
 from shared.paging import Page
 from tests.support.memory import NOW, entry, memory, vector
 
@@ -102,7 +102,7 @@ async def test_the_services_own_role_sees_and_writes_one_tenant_at_a_time(
     await store.forget(theirs, [gone], [Receipt("rct_1", gone.id, gone.content_hash, "ada", NOW)])
     await store.set_retention(theirs, MemoryType.SEMANTIC, max_memories=5, max_days=5)
     await store.used(theirs, [kept.place], now=NOW)
-    await conversations.append_turn(theirs, "s", ShortTermTurn("t", "A", "turn"), now=NOW)
+    await conversations.append_turns(theirs, [Said("s", ShortTermTurn("t", "A", "turn"))], now=NOW)
     await conversations.fold(theirs, "s", [], Conversation(), Conversation("sum", 1))
     await facts.record(theirs, [Fact("fct_1", "a", "b", "c", True, NOW, NOW)])
     connection = await asyncpg.connect(postgres.dsn("memory"))

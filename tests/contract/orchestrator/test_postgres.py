@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,7 @@ from deploy.local.postgres import Cluster
 from services.orchestrator.chain import START, macs
 from services.orchestrator.leases_postgres import Renewal
 from services.orchestrator.store import Entry
+from services.orchestrator.store_postgres import SQL
 from tests.contract.orchestrator.conftest import LOG_KEY, Stores
 from tests.contract.orchestrator.test_sessions import claimed, session, start
 
@@ -118,6 +120,20 @@ async def test_a_thread_renews_what_is_driven_and_lets_the_rest_run_out(
 
     assert [row["session_id"] for row in rows] == ["ses_0"]
     assert age < ttl
+
+
+async def test_renewals_that_are_slow_and_not_late_keep_what_is_driven(
+    stores: Stores, postgres: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many rows that appends have locked take their time."""
+    slow = "select pg_sleep(1.2), $1::text, $2::interval, $3::text[]"
+    monkeypatch.setitem(SQL, "renew", slow)
+    ttl, oldest = timedelta(seconds=4), timedelta()
+    with Renewal(postgres.dsn("orchestrator_driver"), "one", ttl=ttl, driven=list) as renewal:
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            oldest = max(oldest, renewal.age)
+    assert oldest < ttl
 
 
 async def test_a_renewal_that_cannot_reach_postgres_grows_old(stores: Stores) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ from google.rpc import status_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
+from deploy.envoy.admission import CONNECTIONS
 from deploy.local.authority import Authority
 from deploy.local.parts import door_socket
 from deploy.local.state import State
@@ -44,6 +46,20 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
     async with running_edge(tmp_path_factory.mktemp("edge")) as running:
         yield running
+
+
+async def test_a_busy_door_has_room_for_every_connection_of_envoys(tmp_path: Path) -> None:
+    """In the line of a Unix socket that is full a connection fails at once, and Envoy lets nobody in."""
+
+    async def answer(_: Question) -> bytes:
+        return b""
+
+    async with door.opened(f"unix:{tmp_path / 'door.sock'}", answer):
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(CONNECTIONS)]
+        with ExitStack() as stack:
+            for one in waiting:  # the loop accepts none of them meanwhile
+                stack.enter_context(one).setblocking(False)
+                one.connect(str(tmp_path / "door.sock"))
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from agentnet.memory.v1 import bulk_service_pb2, fact_pb2, fact_service_pb2
+from agentnet.memory.v1 import conversation_service_pb2 as talk
 from agentnet.memory.v1 import memory_service_pb2 as pb
 from shared.rpc.status import from_rpc
 
@@ -38,6 +39,18 @@ async def say(served: Any, session: str, number: int, agent: str, content: str, 
     )
     held: int = (await served.memories.AppendTurn(request, metadata=served.caller())).turns_held
     return held
+
+
+async def say_many(served: Any, *said: tuple[str, int, str, str]) -> talk.AppendTurnsResponse:
+    turns = [
+        pb.AppendTurnRequest(
+            session_id=session, turn_id=f"{session}-{number}", agent=agent, content=content, remember=True
+        )
+        for session, number, agent, content in said
+    ]
+    request = talk.AppendTurnsRequest(turns=turns)
+    answer: talk.AppendTurnsResponse = await served.conversations.AppendTurns(request, metadata=served.caller())
+    return answer
 
 
 async def context(served: Any, session: str, **more: Any) -> Any:

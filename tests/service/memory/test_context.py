@@ -9,7 +9,8 @@ import pytest
 
 from agentnet.memory.v1 import conversation_service_pb2 as talk
 from services.memory.tokens import estimate
-from tests.service.memory.calls import context, record, refused, remember, say
+from shared.errors import from_status
+from tests.service.memory.calls import context, record, refused, remember, say, say_many
 
 
 async def conversation(served: Any, session: str) -> Any:
@@ -147,8 +148,53 @@ async def test_a_turn_of_an_earlier_session_influences_a_later_one(served: Any) 
 async def test_storing_and_injecting_can_be_switched_off(served: Any) -> None:
     await say(served, "old", 1, "Athena", "Something worth keeping.", remember=True)
     answer = await context(served, "new", query="Something worth keeping")
-    assert list(answer.semantic) == []
+    assert (list(answer.semantic), answer.unsearched) == ([], True)
     assert served.embedder.calls == []
+
+
+async def test_matches_can_be_asked_for_alone(served: Any) -> None:
+    await say(served, "old", 1, "Athena", "We chose Postgres.", remember=True)
+    await say(served, "new", 1, "Apollo", "Hello.")
+    answer = await context(served, "new", query="Postgres", max_turns=-1)
+    assert [match.memory.content for match in answer.semantic] == ["We chose Postgres."]
+    assert (list(answer.short_term), answer.unsearched) == ([], False)
+    both = context(served, "new", max_turns=-1, options={"max_tokens": 9})
+    assert await refused(both) == ("INVALID_ARGUMENT", "FIELD_INVALID", "max_turns")
+    assert await refused(context(served, "new", max_turns=-2)) == ("INVALID_ARGUMENT", "FIELD_INVALID", "max_turns")
+
+
+async def test_turns_of_many_sessions_come_in_one_call(served: Any) -> None:
+    answer = await say_many(
+        served, ("a", 1, "Athena", "Blue."), ("b", 1, "Apollo", "Red."), ("a", 2, "Athena", "Green.")
+    )
+    assert list(answer.refused) == []
+    assert [turn.content for turn in (await conversation(served, "a")).turns] == ["Blue.", "Green."]
+    assert [turn.content for turn in (await conversation(served, "b")).turns] == ["Red."]
+    assert len(served.embedder.calls) == 3
+    await say_many(served, ("a", 1, "Athena", "Blue."), ("a", 3, "Athena", "Black."))
+    assert [turn.content for turn in (await conversation(served, "a")).turns] == ["Blue.", "Green.", "Black."]
+    found = await context(served, "c", query="Blue. Green. Black.", max_matches=20)
+    assert sorted(match.memory.content for match in found.semantic) == ["Black.", "Blue.", "Green."]
+
+
+async def test_a_turn_that_is_wrong_is_no_harm_to_the_others(served: Any) -> None:
+    answer = await say_many(
+        served, ("a", 1, "", "Nobody."), ("a", 2, "Athena", "Somebody."), ("", 3, "Athena", "Nowhere.")
+    )
+    reasons = [(one.turn_id, from_status(one.status).reason_name) for one in answer.refused]
+    assert reasons == [("a-1", "FIELD_REQUIRED"), ("-3", "FIELD_REQUIRED")]
+    assert [turn.content for turn in (await conversation(served, "a")).turns] == ["Somebody."]
+
+
+async def test_at_most_256_turns_come_in_one_call(served: Any) -> None:
+    many = [("a", number, "Athena", "x") for number in range(257)]
+    assert await refused(say_many(served, *many)) == ("INVALID_ARGUMENT", "FIELD_TOO_LONG", "turns")
+
+
+async def test_many_turns_of_a_session_are_folded(served: Any) -> None:
+    await say_many(served, *[("a", number, "Athena", f"Point {number}.") for number in range(70)])
+    found = await conversation(served, "a")
+    assert (len(found.turns), found.conversation.summarized_turns) == (50, 20)
 
 
 async def test_a_very_long_turn_becomes_several_episodes(served: Any) -> None:

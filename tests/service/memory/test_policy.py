@@ -10,9 +10,11 @@ import pytest
 from agentnet.memory.v1 import change_pb2, fact_service_pb2
 from agentnet.memory.v1 import conversation_service_pb2 as talk
 from agentnet.memory.v1 import memory_service_pb2 as pb
-from services.memory.policy import Held
+from services.memory.errors import PolicyBlocked
+from services.memory.policy import Held, MemoryPolicy
+from shared.errors import from_status
 from shared.monitors.rules import Target
-from tests.service.memory.calls import context, recall, record, refused, remember, remember_many, say
+from tests.service.memory.calls import context, recall, record, refused, remember, remember_many, say, say_many
 from tests.service.memory.conftest import Served, serve
 from tests.service.memory.test_sets import add, compare
 from tests.support.identity import make_keys
@@ -51,6 +53,30 @@ async def test_what_a_rule_redacts_is_never_stored(governed: Served) -> None:
     assert (await recall(governed, "Ada's number")).matches[0].memory.content == kept.content
     assert "123-45" not in "".join(governed.embedder.calls)
     assert kept.policy_version == "default@1.0.0"
+
+
+async def test_a_turn_that_a_rule_blocks_is_no_harm_to_the_others(governed: Served) -> None:
+    said = (("s", 1, "ada", "Project bluebird begins."), ("s", 2, "ada", "The sky is grey."))
+    answer = await say_many(governed, *said)
+    assert [(one.turn_id, from_status(one.status).reason_name) for one in answer.refused] == [("s-1", "POLICY_BLOCKED")]
+    found = await recall(governed, "the sky and project bluebird")
+    assert [match.memory.content for match in found.matches] == ["The sky is grey."]
+
+
+async def test_a_piece_of_a_turn_that_a_rule_blocks_is_no_harm_to_the_others(
+    governed: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole_alone(self: MemoryPolicy, tenant: str, agent: str, text: str, *, field: str) -> tuple[str, str]:
+        if len(text) == 32_768:
+            raise PolicyBlocked("not this piece", field=field)
+        return text, ""
+
+    monkeypatch.setattr(MemoryPolicy, "kept", whole_alone)
+    long = "word " * 10_000
+    answer = await say_many(governed, ("s", 1, "ada", long), ("s", 2, "ada", "The sky is grey."))
+    assert [one.turn_id for one in answer.refused] == ["s-1"]
+    found = await recall(governed, "the sky is grey")
+    assert [match.memory.content for match in found.matches] == ["The sky is grey."]
 
 
 async def test_what_a_rule_blocks_is_refused_and_nothing_of_its_batch_is_stored(governed: Served) -> None:

@@ -12,7 +12,7 @@ import pytest
 from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import conversation_service_pb2 as talk
 from agentnet.memory.v1 import fact_service_pb2, memory_pb2
-from services.memory.store import ShortTermTurn
+from services.memory.store import Said, ShortTermTurn
 from tests.service.memory.calls import record, refused, say
 
 CONVERSATION, FACT, ENDED = pb.RETAINED_KIND_CONVERSATION, pb.RETAINED_KIND_FACT, pb.RETAINED_KIND_ENDED_FACT
@@ -151,7 +151,8 @@ async def test_who_speaks_while_it_is_forgotten_is_kept(served: Any, monkeypatch
     forget = store.forget
 
     async def late(tenant: str, session: str, *args: Any, **more: Any) -> bool:
-        await store.append_turn(tenant, session, ShortTermTurn("s-2", "ada", "Wait."), now=served.clock.now())
+        said = Said(session, ShortTermTurn("s-2", "ada", "Wait."))
+        await store.append_turns(tenant, [said], now=served.clock.now())
         return bool(await forget(tenant, session, *args, **more))
 
     monkeypatch.setattr(store, "forget", late)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from grpc import StatusCode
+from structlog.testing import capture_logs
 
-from agentnet.orchestrator.v1 import agent_pb2
+from agentnet.orchestrator.v1 import agent_pb2, turn_pb2
 from services.orchestrator.peers import Utterance
 from services.orchestrator.peers_grpc import SERVICES, GrpcInference, GrpcMemory
 from services.orchestrator.prompts import Line
@@ -29,6 +30,10 @@ SAID = Utterance(
     lines=(Line("system", "You are Athena."), Line("user", "Why?")),
     max_output_tokens=96,
 )
+
+
+def turn(name: str, content: str) -> turn_pb2.Turn:
+    return turn_pb2.Turn(id=name, session_id="ses_1", agent="Athena@1.0.0", content=content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,36 @@ async def test_calling_off_what_is_gone_is_fine(peers: Peers) -> None:
 
 async def test_memory_answers_or_the_turn_goes_without(peers: Peers) -> None:
     there = await peers.memory.recall(ADA, session_id="ses_1", agent="Athena", query="Why?")
-    await peers.memory.append(ADA, session_id="ses_1", turn_id="trn_1", agent="Athena", content="Because.")
     assert not there.degraded
+    assert [one.max_turns for one in peers.model.memory.asked] == [-1]
+
+
+async def test_a_memory_that_searches_for_nothing_is_asked_again_only_after_a_while(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers.model.memory.silent = True
+    for _ in range(3):
+        found = await peers.memory.recall(ADA, session_id="ses_1", agent="Athena", query="Why?")
+        assert (found.known, found.degraded) == ((), False)
+    assert len(peers.model.memory.asked) == 1
+    monkeypatch.setattr(peers.memory, "_silent_until", 0.0)
+    await peers.memory.recall(ADA, session_id="ses_1", agent="Athena", query="Why?")
+    assert len(peers.model.memory.asked) == 2
+
+
+async def test_turns_are_told_together_and_those_that_are_refused_are_named(peers: Peers) -> None:
+    turns = [turn("trn_1", "Because."), turn("trn_2", ""), turn("trn_3", "So.")]
+    with capture_logs() as logs:
+        await peers.memory.append("acme", turns)
+    assert peers.model.memory.told == [[f"ses_1 trn_{place} Athena True" for place in (1, 2, 3)]]
+    assert [(one["event"], one["reason"], one["turn_id"]) for one in logs] == [
+        ("memory.turn_not_kept", "FIELD_REQUIRED", "trn_2")
+    ]
+
+
+async def test_turns_that_are_too_long_for_one_message_go_in_several(peers: Peers) -> None:
+    await peers.memory.append("acme", [turn(f"trn_{place}", "word " * 60_000) for place in range(3)])
+    assert [len(told) for told in peers.model.memory.told] == [1, 1, 1]
 
 
 async def test_a_memory_that_does_not_answer_degrades_the_turn(tmp_path: Path, peers: Peers) -> None:
@@ -90,4 +123,8 @@ async def test_a_memory_that_does_not_answer_degrades_the_turn(tmp_path: Path, p
     async with mesh_channel("127.0.0.1:1", services=SERVICES) as nowhere:
         away = GrpcMemory(nowhere, signer)
         assert (await away.recall(ADA, session_id="ses_1", agent="Athena", query="Why?")).degraded
-        await away.append(ADA, session_id="ses_1", turn_id="trn_1", agent="Athena", content="Because.")
+        with capture_logs() as logs:
+            await away.append("acme", [turn("trn_1", "Because.")])
+    assert [(one["event"], one["turns"]) for one in logs if one["event"].startswith("memory")] == [
+        ("memory.turns_not_kept", 1)
+    ]

@@ -15,7 +15,7 @@ from services.memory.errors import MemoryNotFound
 from services.memory.filters import fits
 from services.memory.policy import Held, MemoryPolicy
 from services.memory.remember import Change, Remembering
-from services.memory.store import Conversation, Entry, Filter, Memory, MemoryType, Receipt, ShortTermTurn
+from services.memory.store import Conversation, Entry, Filter, Memory, MemoryType, Receipt, Said, ShortTermTurn
 from services.memory.store_memory import InMemoryStore
 from services.memory.upkeep import Limits, Upkeep
 from services.memory.used import Used
@@ -103,8 +103,7 @@ class HastyConversations(InMemoryConversations):
 async def test_who_is_always_too_late_folds_nothing() -> None:
     policy = MemoryPolicy(await enforcing(Held.of), strict=True)
     conversations = Conversations(HastyConversations(), policy=policy, clock=FakeClock(), ids=SequentialIds())
-    for number in range(3):
-        await conversations.append("t", "s", ShortTermTurn(str(number), "A", "x"))
+    await conversations.append("t", [Said("s", ShortTermTurn(str(number), "A", "x")) for number in range(3)])
     assert await conversations.compact("t", "s", keep_turns=1, max_tokens=50) == 0
     assert (await conversations.history("t", "s")).conversation == Conversation()
 

@@ -24,6 +24,7 @@ from services.orchestrator.reasoning.tree import generate_reasoning_tree
 from shared.errors import FailedPrecondition, Reason, Unavailable
 from shared.paging import Page
 from tests.support.agents import Surroundings
+from tests.support.modes import ballot, scripted
 from tests.support.orchestrator import ADA, TENANT, World
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -62,6 +63,30 @@ async def test_the_nodes_of_a_graph_are_executions_too(around: Surroundings) -> 
     await around.follow()
     (found,) = await executions(around, "Apollo")
     assert (found.turn_id, found.success, found.agent) == ("a", True, "Apollo@1.0.0")
+
+
+async def test_what_was_said_is_remembered_again_when_following_broke_off(around: Surroundings) -> None:
+    session_id = await around.world.start(agents=["Athena", "Apollo"], max_rounds=1)
+    await around.world.drive()
+    assert around.world.memory.kept == []
+    around.herald.away = True
+    with pytest.raises(Unavailable):
+        await around.follow()
+    around.herald.away = False
+    await around.follow()
+    turns = await around.world.store.turns(TENANT, session_id, agent="", round_number=0, page=Page())
+    assert around.world.memory.kept == [turn.id for turn in turns] * 2
+
+
+async def test_ballots_are_not_remembered(around: Surroundings) -> None:
+    scripted(around.world, vote=ballot("A"))
+    session_id = await around.world.start(agents=["Athena", "Apollo"], mode="consensus", max_rounds=1)
+    await around.world.drive()
+    await around.follow()
+    turns = await around.world.store.turns(TENANT, session_id, agent="", round_number=0, page=Page(50))
+    said = [turn.id for turn in turns if turn.phase != "vote"]
+    assert len(said) < len(turns)
+    assert sorted(around.world.memory.kept) == sorted(said)
 
 
 async def test_the_bus_is_told_at_least_once_and_nothing_counts_twice(around: Surroundings) -> None:

@@ -26,9 +26,10 @@ from agentnet.common.v1 import permission_pb2 as agentnet_dot_common_dot_v1_dot_
 from agentnet.memory.v1 import context_pb2 as agentnet_dot_memory_dot_v1_dot_context__pb2
 from agentnet.memory.v1 import memory_service_pb2 as agentnet_dot_memory_dot_v1_dot_memory__service__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-agentnet/memory/v1/conversation_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a agentnet/memory/v1/context.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\"7\n\x16GetConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"\x98\x01\n\x17GetConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12\x37\n\x05turns\x18\x02 \x03(\x0b\x32!.agentnet.memory.v1.ShortTermTurnR\x05turns\"\x88\x01\n\x1a\x43ompactConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nkeep_turns\x18\x02 \x01(\x05R\tkeepTurns\x12,\n\x12max_summary_tokens\x18\x03 \x01(\x05R\x10maxSummaryTokens\"\x86\x01\n\x1b\x43ompactConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12!\n\x0c\x66olded_turns\x18\x02 \x01(\x05R\x0b\x66oldedTurns2\xe4\x02\n\x13\x43onversationService\x12\x99\x01\n\x0fGetConversation\x12*.agentnet.memory.v1.GetConversationRequest\x1a+.agentnet.memory.v1.GetConversationResponse\"-\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02 \x12\x1e/v1/conversations/{session_id}\x12\xb0\x01\n\x13\x43ompactConversation\x12..agentnet.memory.v1.CompactConversationRequest\x1a/.agentnet.memory.v1.CompactConversationResponse\"8\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/conversations/{session_id}:compact:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-agentnet/memory/v1/conversation_service.proto\x12\x12\x61gentnet.memory.v1\x1a#agentnet/common/v1/permission.proto\x1a agentnet/memory/v1/context.proto\x1a\'agentnet/memory/v1/memory_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\"Q\n\x12\x41ppendTurnsRequest\x12;\n\x05turns\x18\x01 \x03(\x0b\x32%.agentnet.memory.v1.AppendTurnRequestR\x05turns\"P\n\x13\x41ppendTurnsResponse\x12\x39\n\x07refused\x18\x01 \x03(\x0b\x32\x1f.agentnet.memory.v1.RefusedTurnR\x07refused\"R\n\x0bRefusedTurn\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12*\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x06status\"7\n\x16GetConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"\x98\x01\n\x17GetConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12\x37\n\x05turns\x18\x02 \x03(\x0b\x32!.agentnet.memory.v1.ShortTermTurnR\x05turns\"\x88\x01\n\x1a\x43ompactConversationRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nkeep_turns\x18\x02 \x01(\x05R\tkeepTurns\x12,\n\x12max_summary_tokens\x18\x03 \x01(\x05R\x10maxSummaryTokens\"\x86\x01\n\x1b\x43ompactConversationResponse\x12\x44\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32 .agentnet.memory.v1.ConversationR\x0c\x63onversation\x12!\n\x0c\x66olded_turns\x18\x02 \x01(\x05R\x0b\x66oldedTurns2\xcd\x03\n\x13\x43onversationService\x12\x99\x01\n\x0fGetConversation\x12*.agentnet.memory.v1.GetConversationRequest\x1a+.agentnet.memory.v1.GetConversationResponse\"-\x90\x02\x01\xa0\xbb\x18\x02\x82\xd3\xe4\x93\x02 \x12\x1e/v1/conversations/{session_id}\x12\xb0\x01\n\x13\x43ompactConversation\x12..agentnet.memory.v1.CompactConversationRequest\x1a/.agentnet.memory.v1.CompactConversationResponse\"8\x90\x02\x02\xa0\xbb\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/conversations/{session_id}:compact:\x01*\x12g\n\x0b\x41ppendTurns\x12&.agentnet.memory.v1.AppendTurnsRequest\x1a\'.agentnet.memory.v1.AppendTurnsResponse\"\x07\x90\x02\x02\xa0\xbb\x18\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +40,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSATIONSERVICE'].methods_by_name['GetConversation']._serialized_options = b'\220\002\001\240\273\030\002\202\323\344\223\002 \022\036/v1/conversations/{session_id}'
   _globals['_CONVERSATIONSERVICE'].methods_by_name['CompactConversation']._loaded_options = None
   _globals['_CONVERSATIONSERVICE'].methods_by_name['CompactConversation']._serialized_options = b'\220\002\002\240\273\030\003\202\323\344\223\002+\"&/v1/conversations/{session_id}:compact:\001*'
-  _globals['_GETCONVERSATIONREQUEST']._serialized_start=211
-  _globals['_GETCONVERSATIONREQUEST']._serialized_end=266
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=269
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=421
-  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_start=424
-  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_end=560
-  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_start=563
-  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_end=697
-  _globals['_CONVERSATIONSERVICE']._serialized_start=700
-  _globals['_CONVERSATIONSERVICE']._serialized_end=1056
+  _globals['_CONVERSATIONSERVICE'].methods_by_name['AppendTurns']._loaded_options = None
+  _globals['_CONVERSATIONSERVICE'].methods_by_name['AppendTurns']._serialized_options = b'\220\002\002\240\273\030\007'
+  _globals['_APPENDTURNSREQUEST']._serialized_start=236
+  _globals['_APPENDTURNSREQUEST']._serialized_end=317
+  _globals['_APPENDTURNSRESPONSE']._serialized_start=319
+  _globals['_APPENDTURNSRESPONSE']._serialized_end=399
+  _globals['_REFUSEDTURN']._serialized_start=401
+  _globals['_REFUSEDTURN']._serialized_end=483
+  _globals['_GETCONVERSATIONREQUEST']._serialized_start=485
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=540
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=543
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=695
+  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_start=698
+  _globals['_COMPACTCONVERSATIONREQUEST']._serialized_end=834
+  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_start=837
+  _globals['_COMPACTCONVERSATIONRESPONSE']._serialized_end=971
+  _globals['_CONVERSATIONSERVICE']._serialized_start=974
+  _globals['_CONVERSATIONSERVICE']._serialized_end=1435
 # @@protoc_insertion_point(module_scope)

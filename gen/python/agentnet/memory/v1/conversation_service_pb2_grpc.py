@@ -45,6 +45,11 @@ class ConversationServiceStub:
                 request_serializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.CompactConversationRequest.SerializeToString,
                 response_deserializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.CompactConversationResponse.FromString,
                 _registered_method=True)
+        self.AppendTurns = channel.unary_unary(
+                '/agentnet.memory.v1.ConversationService/AppendTurns',
+                request_serializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.AppendTurnsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.AppendTurnsResponse.FromString,
+                _registered_method=True)
 
 
 class ConversationServiceServicer:
@@ -67,6 +72,16 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendTurns(self, request, context):
+        """Appends finished turns of any sessions of the caller's tenant, each as MemoryService.AppendTurn does it alone: one that is
+        refused is no harm to the others. The same turn_id changes nothing, so the call can be made again.
+        Errors: INVALID_ARGUMENT (FIELD_TOO_LONG): more than 256 turns. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) and RESOURCE_EXHAUSTED
+        (MEMORY_FULL): the turns are kept in their sessions, but not as episodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +94,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.CompactConversation,
                     request_deserializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.CompactConversationRequest.FromString,
                     response_serializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.CompactConversationResponse.SerializeToString,
+            ),
+            'AppendTurns': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendTurns,
+                    request_deserializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.AppendTurnsRequest.FromString,
+                    response_serializer=agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.AppendTurnsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +156,33 @@ class ConversationService:
             '/agentnet.memory.v1.ConversationService/CompactConversation',
             agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.CompactConversationRequest.SerializeToString,
             agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.CompactConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendTurns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.memory.v1.ConversationService/AppendTurns',
+            agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.AppendTurnsRequest.SerializeToString,
+            agentnet_dot_memory_dot_v1_dot_conversation__service__pb2.AppendTurnsResponse.FromString,
             options,
             channel_credentials,
             insecure,

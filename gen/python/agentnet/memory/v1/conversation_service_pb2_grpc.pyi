@@ -24,6 +24,12 @@ class ConversationServiceStub:
     """Folds all turns but the newest into the summary, now and not only when the ring is full.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
     """
+    AppendTurns: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.AppendTurnsRequest, _conversation_service_pb2.AppendTurnsResponse]
+    """Appends finished turns of any sessions of the caller's tenant, each as MemoryService.AppendTurn does it alone: one that is
+    refused is no harm to the others. The same turn_id changes nothing, so the call can be made again.
+    Errors: INVALID_ARGUMENT (FIELD_TOO_LONG): more than 256 turns. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) and RESOURCE_EXHAUSTED
+    (MEMORY_FULL): the turns are kept in their sessions, but not as episodes.
+    """
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     """The rolling history of a session: the newest turns word for word, the older ones as a summary that grows with them."""
@@ -46,6 +52,18 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_conversation_service_pb2.CompactConversationResponse]:
         """Folds all turns but the newest into the summary, now and not only when the ring is full.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def AppendTurns(
+        self,
+        request: _conversation_service_pb2.AppendTurnsRequest,
+        context: _aio.ServicerContext[_conversation_service_pb2.AppendTurnsRequest, _abc.Awaitable[_conversation_service_pb2.AppendTurnsResponse]],
+    ) -> _abc.Awaitable[_conversation_service_pb2.AppendTurnsResponse]:
+        """Appends finished turns of any sessions of the caller's tenant, each as MemoryService.AppendTurn does it alone: one that is
+        refused is no harm to the others. The same turn_id changes nothing, so the call can be made again.
+        Errors: INVALID_ARGUMENT (FIELD_TOO_LONG): more than 256 turns. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) and RESOURCE_EXHAUSTED
+        (MEMORY_FULL): the turns are kept in their sessions, but not as episodes.
         """
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _aio.Server) -> None: ...

@@ -521,7 +521,7 @@ Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
 
 @_typing.final
 class AppendTurnRequest(_message.Message):
-    """The turn to append."""
+    """The finished turn to append; for its own sessions the mesh does."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,7 +533,7 @@ class AppendTurnRequest(_message.Message):
     session_id: _builtins.str
     """The session. Required."""
     turn_id: _builtins.str
-    """The turn. Required."""
+    """The turn. Required. The same one again changes nothing."""
     agent: _builtins.str
     """Who spoke, by agent name. Required."""
     content: _builtins.str
@@ -598,7 +598,7 @@ class GetContextRequest(_message.Message):
     query: _builtins.str
     """What it will be asked; found memories fit this. At most 32,768 characters; empty: no search."""
     max_turns: _builtins.int
-    """Turns of the tail at most: 0 means 8, at most 50."""
+    """Turns of the tail at most: 0 means 8, at most 50; -1: none, where options are absent."""
     max_matches: _builtins.int
     """Found memories at most: 0 means 4, at most 20."""
     @_builtins.property
@@ -633,8 +633,11 @@ class GetContextResponse(_message.Message):
     SEMANTIC_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     ASSEMBLED_FIELD_NUMBER: _builtins.int
+    UNSEARCHED_FIELD_NUMBER: _builtins.int
     degraded: _builtins.bool
     """True when no embedding could be had: matches, if any, were found by their words."""
+    unsearched: _builtins.bool
+    """True when this mesh searches for no context (AGENTNET_MEMORY_AUTOMATIC_CONTEXT): asking again soon would find nothing either."""
     @_builtins.property
     def short_term(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShortTermTurn]:
         """The last turns, oldest first."""
@@ -654,10 +657,11 @@ class GetContextResponse(_message.Message):
         semantic: _abc.Iterable[Global___ScoredMemory] | None = ...,
         degraded: _builtins.bool = ...,
         assembled: _context_pb2.AssembledContext | None = ...,
+        unsearched: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assembled", b"assembled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assembled", b"assembled", "degraded", b"degraded", "semantic", b"semantic", "short_term", b"short_term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assembled", b"assembled", "degraded", b"degraded", "semantic", b"semantic", "short_term", b"short_term", "unsearched", b"unsearched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

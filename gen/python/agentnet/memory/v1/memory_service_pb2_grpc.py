@@ -91,8 +91,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMemory(self, request, context):
-        """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
-        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
+        """Changes a memory; id, origin and time of storing stay. Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); as Remember.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,8 +128,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AppendTurn(self, request, context):
-        """Appends a finished turn to a session's short-term memory; for its own sessions the mesh does. The same turn_id changes nothing.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED).
+        """Appends a turn to a session's short-term memory. Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

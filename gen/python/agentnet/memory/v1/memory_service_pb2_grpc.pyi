@@ -22,9 +22,7 @@ class MemoryServiceStub:
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): no embedding, retry.
     """
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_change_pb2.UpdateMemoryRequest, _change_pb2.UpdateMemoryResponse]
-    """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
-    Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
-    """
+    """Changes a memory; id, origin and time of storing stay. Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); as Remember."""
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]
     """Reads one memory. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
     ListMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListMemoriesRequest, _memory_service_pb2.ListMemoriesResponse]
@@ -37,9 +35,7 @@ class MemoryServiceStub:
     Forget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ForgetRequest, _memory_service_pb2.ForgetResponse]
     """Deletes a memory for good, vector and words and all, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
     AppendTurn: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.AppendTurnRequest, _memory_service_pb2.AppendTurnResponse]
-    """Appends a finished turn to a session's short-term memory; for its own sessions the mesh does. The same turn_id changes nothing.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED).
-    """
+    """Appends a turn to a session's short-term memory. Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED)."""
     GetContext: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetContextRequest, _memory_service_pb2.GetContextResponse]
     """What an agent should be given to know for its next turn: the session's short-term tail and what is found by meaning.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG). Without embeddings the tail alone comes, and degraded is true.
@@ -64,9 +60,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _change_pb2.UpdateMemoryRequest,
         context: _aio.ServicerContext[_change_pb2.UpdateMemoryRequest, _abc.Awaitable[_change_pb2.UpdateMemoryResponse]],
     ) -> _abc.Awaitable[_change_pb2.UpdateMemoryResponse]:
-        """Changes a memory. A new content gets a new vector; id, origin and time of storing stay.
-        Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); UNAVAILABLE (DEPENDENCY_UNAVAILABLE); as Remember.
-        """
+        """Changes a memory; id, origin and time of storing stay. Errors: NOT_FOUND (MEMORY_NOT_FOUND); ALREADY_EXISTS (MEMORY_EXISTS); as Remember."""
 
     @_abc_1.abstractmethod
     def GetMemory(
@@ -109,9 +103,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.AppendTurnRequest,
         context: _aio.ServicerContext[_memory_service_pb2.AppendTurnRequest, _abc.Awaitable[_memory_service_pb2.AppendTurnResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.AppendTurnResponse]:
-        """Appends a finished turn to a session's short-term memory; for its own sessions the mesh does. The same turn_id changes nothing.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED).
-        """
+        """Appends a turn to a session's short-term memory. Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED)."""
 
     @_abc_1.abstractmethod
     def GetContext(
