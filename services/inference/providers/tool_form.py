@@ -86,6 +86,7 @@ class Reading:
 
     def read(self, chunk: Chunk) -> Chunk:
         """The piece as everybody else knows it. Tokens of the form count: they were paid for."""
+        chunk = replace(chunk, written=chunk.text)
         self._held += chunk.text
         self._kind = self._kind or self._recognised(over=chunk.finish_reason is not None)
         if chunk.finish_reason is None:
