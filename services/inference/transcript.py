@@ -39,7 +39,7 @@ def believed(pieces: int, estimate: int) -> int:
     """Tokens of what came in so many pieces. A piece mostly is a token, and no estimate comes as near; only what is
     beyond an estimate's own error tells that pieces were packed.
     """
-    return pieces if 2 * estimate <= 3 * pieces else estimate
+    return pieces if 2 * estimate <= 3 * pieces + 1 else estimate  # the one is rounding
 
 
 def _estimated(size: int) -> int:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import accumulate, pairwise
+from typing import Final
 
 from services.inference.embeddings.contract import Embedded, Embedder
 from services.inference.embeddings.openai_compatible import MAX_BYTES, MAX_INPUTS
@@ -21,6 +22,8 @@ from shared.errors import Internal, MeshError
 from shared.log import log
 from shared.telemetry import meter
 
+_MANY: Final = 4  # requests of a tenant's under way: the next ones are to be fewer and larger
+_LONGER: Final = 10
 _sizes = meter.create_histogram("embedding_request_callers", description="callers that shared a request to a provider")
 
 
@@ -65,7 +68,8 @@ class _Request:
 
 class GatheringEmbedder:
     """Who is alone is served at once. While a request of the tenant's is under way, who comes next waits a moment for
-    company. What one caller's texts are refused for is no other caller's fault: then each is asked for alone.
+    company, ten times as long while there are many. What one caller's texts are refused for is no other's fault: then
+    each is asked for alone.
     """
 
     def __init__(self, embedder: Embedder, *, wait: timedelta, tenant: Callable[[], str]) -> None:
@@ -100,8 +104,9 @@ class GatheringEmbedder:
     async def _serve(self, tenant: str, request: _Request) -> None:
         try:
             if self._under_way[tenant]:
+                busy = self._under_way[tenant] >= _MANY
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(request.closed.wait(), self._wait)
+                    await asyncio.wait_for(request.closed.wait(), self._wait * (_LONGER if busy else 1))
         finally:
             if self._open.get(tenant) is request:
                 del self._open[tenant]

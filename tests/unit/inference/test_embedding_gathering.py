@@ -97,6 +97,21 @@ async def test_callers_of_one_moment_share_a_request_and_pay_for_their_own_part(
     assert [one.estimated for one in found] == [False, True, True, True]
 
 
+async def test_while_many_requests_are_under_way_the_next_waits_longer_for_company(model: Model) -> None:
+    embedder = GatheringEmbedder(model, wait=timedelta(milliseconds=100), tenant=TENANT.get)
+    calls = list[asyncio.Task[Embedded]]()
+    for place in range(4):
+        calls.append(await called(embedder, str(place)))
+        await heard(model, place + 1)
+    for late in ("five", "six"):
+        calls.append(await called(embedder, late))
+        await asyncio.sleep(0.2)
+    await heard(model, 5)
+    model.free.set()
+    await asyncio.gather(*calls)
+    assert model.heard[4:] == [["five", "six"]]
+
+
 async def test_texts_of_two_tenants_never_leave_together(model: Model, gathered: GatheringEmbedder) -> None:
     for name in ("acme", "umbra"):
         await called(gathered, "first", tenant=name)
