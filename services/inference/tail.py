@@ -209,7 +209,7 @@ class GenerationTail:
     async def left(self, tenant: str, generation_id: str) -> Sequence[bytes]:
         """All that stands of a generation, whoever owned it. Raises Unavailable."""
         try:
-            entries = await self._redis.xrange(_key(tenant, generation_id))
+            entries: Any = await self._redis.xrange(_key(tenant, generation_id))
         except RedisLost as error:
             raise Unavailable("the live tail does not answer", dependency="redis") from error
         return [data for _, data in _numbered(entries)]
