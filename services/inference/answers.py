@@ -123,5 +123,6 @@ def _heard(event: Any, kind: str | None, index: int) -> Chunk | None:
         case "finished":
             spent = event.finished.usage
             finish = _FINISH.get(event.finished.finish_reason, FinishReason.STOP)
-            return Chunk(finish_reason=finish, usage=Usage(spent.input_tokens, spent.output_tokens))
+            counts = (spent.input_tokens, spent.output_tokens, spent.cached_input_tokens, spent.reasoning_tokens)
+            return Chunk(finish_reason=finish, usage=Usage(*counts, estimated=spent.estimated))
     return None

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from services.inference import events
 from services.inference.admission import Admission, Admitted, Order
 from services.inference.breakers import Breakers
+from services.inference.counting import TokenCounter
 from services.inference.enforcement import Enforcement, report
 from services.inference.errors import GenerationExpired, GenerationNotFound, ProviderUnavailable
 from services.inference.generation import HEARTBEAT, Generation
@@ -49,6 +50,7 @@ class Engine:
     policy: PolicyPeer
     store: GenerationStore
     tail: GenerationTail
+    counter: TokenCounter
     clock: Clock
     measures: Measures
     limit: int
@@ -211,7 +213,7 @@ class Engine:
         producer = Producer(
             generation=generation, call=admitted.call, course=admitted.course, payer=payer, tab=tab, guard=guard,
             cost=self.cost, policy=self.policy, store=self.store, breakers=self.breakers, clock=self.clock,
-            numbers=NumberRules(held.numbers, order.messages), judged_before=judged.statuses,
+            counter=self.counter, numbers=NumberRules(held.numbers, order.messages), judged_before=judged.statuses,
             prompt_version=order.prompt_version, kept=admitted.kept, tell=self.tell,
             ended=lambda how: self.ended(tenant, order, how),
         )  # fmt: skip

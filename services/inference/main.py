@@ -42,6 +42,7 @@ from services.inference.queue.service import NAME as QUEUE
 from services.inference.queue.service import QueueService
 from services.inference.queue.store_postgres import PostgresQueueStore
 from services.inference.queue.worker import Worker
+from services.inference.remains import Remains
 from services.inference.replay import ReplayMode
 from services.inference.service import NAME, InferenceService, add_to_server
 from services.inference.settings import InferenceSettings
@@ -110,7 +111,9 @@ def main() -> None:
             if exporter:
                 exporter.offer(exported(tenant, order, how, at=clock.now()))
 
-        cost = await _cost(stack, settings, GrpcCost(channel, signer), clock)
+        tokenizers = known_tokenizers(settings.tokenizers)
+        counter = TokenCounter(tokenizers)
+        cost = await _cost(stack, settings, GrpcCost(channel, signer), Remains(tail, wired.router, counter), clock)
         measures = Measures(policy, breakers, clock)
         risks = await stack.enter_async_context(reporting_risks(channel, signer, "inference", clock))
         engine = Engine(
@@ -123,6 +126,7 @@ def main() -> None:
             measures=measures,
             store=PostgresGenerationStore(database),
             tail=tail,
+            counter=counter,
             clock=clock,
             limit=settings.max_generations,
             tell=risks.tell,
@@ -133,17 +137,16 @@ def main() -> None:
         await stack.enter_async_context(supervised("downgrades", admission.downgrades.watch))
         await stack.enter_async_context(supervised("breakers", lambda: breakers.watch(providers)))
         stack.push_async_callback(engine.drain)
-        tokenizers = known_tokenizers(settings.tokenizers)
         purchases = Purchases(cost, policy, enforcement, clock)
         paid = paying(purchases, caller=current, ids=RandomIds(), offline=settings.replay is ReplayMode.STRICT)
         models = with_remote(
             embedder, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
             tenant=lambda: current().tenant_id,
         )  # fmt: skip
-        prompts = register_prompts(server, database, clock)
         service = InferenceService(
-            engine, models, TokenCounter(tokenizers), RandomIds(), reader=DocumentReader(), prompts=prompts
-        )
+            engine, models, counter, RandomIds(), reader=DocumentReader(),
+            prompts=register_prompts(server, database, clock),
+        )  # fmt: skip
         add_to_server(service, server)
         jobs = PostgresQueueStore(database)
         worker = Worker(jobs, engine, service.order, RandomIds().new("own"), clock, settings.queue_places)
@@ -160,13 +163,15 @@ def main() -> None:
     run("inference", settings, register, service_names=(NAME, PROMPTS, MEDIA, QUEUE))
 
 
-async def _cost(stack: AsyncExitStack, settings: InferenceSettings, cost: GrpcCost, clock: Clock) -> CostPeer:
+async def _cost(
+    stack: AsyncExitStack, settings: InferenceSettings, cost: GrpcCost, remains: Remains, clock: Clock
+) -> CostPeer:
     """Cost, with settlements that survive where there is a folder for them."""
     if settings.outbox_folder is None:
         return cost
     folder = settings.outbox_folder
     left = stack.enter_context(Outbox(folder / "settlements", clock=clock, patience=_PATIENCE))
     begun = stack.enter_context(Outbox(folder / "attempts", clock=clock, patience=_NEVER))
-    kept = KeptCost(cost, left=left, begun=begun)
+    kept = KeptCost(cost, left=left, begun=begun, counted=remains.counted)
     await stack.enter_async_context(supervised("settlements", kept.run))
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from agentnet.inference.v1.generation_pb2 import ANSWER_SOURCE_RECORDING
 from services.inference import events, structured
 from services.inference.breakers import Breakers
+from services.inference.counting import TokenCounter
 from services.inference.course import Course, Step
 from services.inference.enforcement import Guard, blocked, call_blocked, report, stopped_by
 from services.inference.errors import PROVIDER_FAULTS, REFUSED, GenerationCancelled, OutputInvalid, ProviderTimeout
@@ -78,6 +79,7 @@ class Producer:
     policy: PolicyPeer
     store: GenerationStore
     breakers: Breakers
+    counter: TokenCounter
     clock: Clock
     numbers: NumberRules
     judged_before: Callable[[], list[Status]] = list
@@ -239,7 +241,7 @@ class Producer:
     async def _turn_to(
         self, source: Target, to: Target, failure: MeshError, *, restarted: bool, call: ModelCall
     ) -> None:
-        await self._settle(Ending.FAILED_OVER, refused=isinstance(failure, REFUSED))
+        await _to_its_end(self._settle(Ending.FAILED_OVER, refused=isinstance(failure, REFUSED)))
         if self._transcript.anything_shown or source is not to:
             at = len(self._transcript.shown)
             self.generation.append(events.failover(source, to, restarted=restarted, at=at, failure=failure))
@@ -303,10 +305,20 @@ class Producer:
     async def _settle(self, outcome: Ending, *, refused: bool = False) -> None:
         """Pays for the attempt that is over, once. One that was refused, or is a recording, costs nothing."""
         free = refused or self.tab is None or not self._asked
-        usage, tab, self.tab, self._asked = self._transcript.end(free=free), self.tab, None, False
+        usage, tab, self.tab, self._asked = await self._used(free=free), self.tab, None, False
+        self._transcript.end(usage)
         paid = Usage(0, 0) if self._transcript.recorded else usage
         if tab and (cost := await tab.settle(paid, outcome, ended_at=self.clock.now())):
             self._costs.append(cost)
+
+    async def _used(self, *, free: bool) -> Usage:
+        """As the provider says, else as it is counted here; nothing of a call that was refused."""
+        written, call = self._transcript.written, self._transcript.call
+        if written.usage and not written.usage.estimated:
+            return written.usage
+        if call is None or (free and not written.pieces):
+            return Usage(0, 0)
+        return await self.counter.spent(self._target.model, call, written)
 
     async def _end(self, failure: MeshError | None, started_at: datetime) -> None:
         outcome = failure.reason_name if failure else self._transcript.finish.value.upper()
@@ -382,6 +394,16 @@ def _attempt_id(generation_id: str, attempt: int) -> str:
     comes late must not end the lease of the second.
     """
     return f"{generation_id[:56]}-try{attempt}"
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """The work, whole; who is cancelled meanwhile is cancelled after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _finished(task)
+        raise
 
 
 async def _finished(work: asyncio.Future[None]) -> None:

@@ -7,6 +7,7 @@ file before cost is told. Cost knows an attempt by its id, so telling it twice d
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -18,6 +19,7 @@ from shared.identity import CredentialKind, Grant, Principal
 from shared.outbox import Outbox
 from shared.tasks import together
 
+Counted = Callable[[Settlement], Awaitable[Settlement]]
 _json: Final = json.JSONEncoder().encode
 
 
@@ -26,8 +28,10 @@ class KeptCost:
     run, which only a later process delivers.
     """
 
-    def __init__(self, cost: CostPeer, *, left: Outbox, begun: Outbox) -> None:
+    def __init__(self, cost: CostPeer, *, left: Outbox, begun: Outbox, counted: Counted) -> None:
+        """`counted` finds out what an attempt had spent that an earlier process began."""
         self._cost = cost
+        self._counted = counted
         self._left = left
         self._begun = begun
         self._running: dict[tuple[str, str], int] = {}
@@ -64,12 +68,15 @@ class KeptCost:
 
     async def run(self) -> None:
         """Delivers what could not be, and what an earlier process left, for as long as the service runs."""
-        await together(*(outbox.run(self._deliver) for outbox in (self._left, self._begun)))
+        await together(self._left.run(self._deliver), self._begun.run(self._inherit))
 
     async def _deliver(self, record: bytes) -> None:
         settlement = _read(record)
         await self._cost.settle(settlement)
         self._leaving.pop(_key(settlement.payer), None)
+
+    async def _inherit(self, record: bytes) -> None:
+        await self._cost.settle(await self._counted(_read(record)))
 
     def _note(self, settlement: Settlement) -> None:
         key = _key(settlement.payer)

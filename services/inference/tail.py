@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -207,6 +207,14 @@ class GenerationTail:
                 return
             await asyncio.sleep(_FOLLOWING_SECONDS if events else _POLL_SECONDS)
 
+    async def left(self, tenant: str, generation_id: str) -> Sequence[bytes]:
+        """All that stands of a generation, whoever owned it. Raises Unavailable."""
+        try:
+            entries: Any = await self._redis.xrange(_key(tenant, generation_id))
+        except RedisLost as error:
+            raise Unavailable("the live tail does not answer", dependency="redis") from error
+        return [data for _, data in _numbered(entries)]
+
     async def _over(self, tenant: str, generation_id: str, last: int, *, alive: bool, found: bool) -> bool:
         """Whether a reader who finds nothing after `last` has read the end. Raises as `read` does."""
         newest = await self._newest(tenant, generation_id)
@@ -236,9 +244,13 @@ class GenerationTail:
             alive, _, entries = await pipeline.execute()
         except RedisLost as error:
             raise Unavailable("the live tail does not answer", dependency="redis") from error
-        # Two flushes at once may write an event twice; it is one event.
-        numbered = {int(place) + 1: data for _, fields in entries for place, data in fields.items()}
-        return bool(alive), sorted((sequence, data) for sequence, data in numbered.items() if sequence > after)
+        return bool(alive), [one for one in _numbered(entries) if one[0] > after]
+
+
+def _numbered(entries: Iterable[tuple[Any, dict[bytes, bytes]]]) -> list[tuple[int, bytes]]:
+    """Events by their sequence. Two flushes at once may write an event twice; it is one event."""
+    numbered = {int(place) + 1: data for _, fields in entries for place, data in fields.items()}
+    return sorted(numbered.items())
 
 
 def _sequence(data: bytes) -> int:

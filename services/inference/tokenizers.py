@@ -124,6 +124,10 @@ class Tokenizers:
             return text, False
         return tokenizer.cut(text, limit), True
 
+    def known(self, model: str) -> bool:
+        """Whether the model's own vocabulary is here."""
+        return self._name(model.removeprefix("ft:")) is not None
+
     def of(self, model: str) -> ModelTokens:
         """How the model counts. A model's first call reads its vocabulary, a second or two: make it in a thread."""
         name = self._name(model.removeprefix("ft:"))

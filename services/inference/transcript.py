@@ -13,12 +13,37 @@ from services.inference.providers.contract import (
     ToolCall,
     ToolCalls,
     Usage,
-    estimate_input,
 )
 from shared.clock import Clock
 
 _ALL: Final = "surrogatepass"  # half a pair that a model wrote is no error here
 _MARGIN: Final = 256
+_BYTES, _TOKENS = 40, 9  # of prose; the estimator of tokenizers.py says the same, and more of signs and numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """All that an attempt's model wrote, in how many pieces it came, and what its provider said of its usage."""
+
+    text: str
+    pieces: int
+    usage: Usage | None = None
+
+    @property
+    def counted(self) -> int:
+        """Its tokens, about."""
+        return believed(self.pieces, _estimated(len(self.text.encode())))
+
+
+def believed(pieces: int, estimate: int) -> int:
+    """Tokens of what came in so many pieces. A piece mostly is a token, and no estimate comes as near; only what is
+    beyond an estimate's own error tells that pieces were packed.
+    """
+    return pieces if 2 * estimate <= 3 * pieces + 1 else estimate  # the one is rounding
+
+
+def _estimated(size: int) -> int:
+    return size * _TOKENS // _BYTES
 
 
 @dataclass(slots=True)
@@ -34,7 +59,8 @@ class Transcript:
     _call: ModelCall | None = None
     _raw: bytearray = field(default_factory=bytearray)  # a list of pieces would be ten times the text
     _shown: bytearray = field(default_factory=bytearray)
-    _counted: int = 0
+    _written: bytearray = field(default_factory=bytearray)  # of this attempt, with thoughts and calls of tools
+    _pieces: int = 0
     _usage: Usage | None = None
     _tools: ToolCalls = field(default_factory=ToolCalls)
     _spent: list[Usage] = field(default_factory=list)
@@ -51,7 +77,7 @@ class Transcript:
     @property
     def begun(self) -> bool:
         """Whether the model said anything, shown or held back."""
-        return bool(self._raw or self._counted or self.anything_shown)
+        return bool(self._raw or self._pieces or self.anything_shown)
 
     @property
     def raw(self) -> str:
@@ -60,14 +86,24 @@ class Transcript:
 
     @property
     def counted(self) -> int:
-        """Output tokens of this attempt."""
-        return self._counted
+        """Output tokens of this attempt so far, about."""
+        return believed(self._pieces, _estimated(len(self._written)))
+
+    @property
+    def call(self) -> ModelCall | None:
+        """What this attempt was asked."""
+        return self._call
+
+    @property
+    def written(self) -> Written:
+        """What there is to count this attempt by."""
+        return Written(self._written.decode(errors="replace"), self._pieces, self._usage)
 
     def over(self, most: int) -> bool:
         """Whether the provider keeps to no limit of output tokens: it is left, and that is the limit. Pieces of less
         than a token are no fault, so it may say twice as much.
         """
-        if self.counted <= 2 * most + _MARGIN or self._usage:
+        if self._pieces <= 2 * most + _MARGIN or (self._usage and not self._usage.estimated):
             return False
         self.finish = FinishReason.LENGTH
         return True
@@ -79,7 +115,8 @@ class Transcript:
 
     def begin(self, call: ModelCall, *, restarted: bool) -> None:
         """A new attempt; a restarted one voids what was shown."""
-        self._call, self._counted, self._usage, self.recorded = call, 0, None, False
+        self._call, self._pieces, self._usage, self.recorded = call, 0, None, False
+        self._written = bytearray()
         self._tools = ToolCalls()
         if restarted:
             self.reasoning_shown, self.tools_shown = False, []
@@ -89,10 +126,15 @@ class Transcript:
         if chunk.token_count and self.first_token_at is None:
             self.first_token_at = clock.now()
         if chunk.text:
-            self._raw += chunk.text.encode(errors=_ALL)
+            said = chunk.text.encode(errors=_ALL)
+            self._raw += said
+            if chunk.written is None:
+                self._written += said
         if chunk.tools:
             self._tools.feed(chunk.tools)
-        self._counted += chunk.token_count
+        if chunk.reasoning or chunk.tools or chunk.written:
+            self._written += _beside(chunk).encode(errors=_ALL)
+        self._pieces += chunk.token_count
         self.recorded |= chunk.recorded
         self._usage = chunk.usage or self._usage
         self.finish = chunk.finish_reason or self.finish
@@ -100,14 +142,9 @@ class Transcript:
     def show(self, text: str) -> None:
         self._shown += text.encode(errors=_ALL)
 
-    def end(self, *, free: bool) -> Usage:
-        """What the attempt spent: as the provider says, else as counted; nothing when it was refused."""
-        usage = self._usage or Usage(0, 0)
-        if self._usage is None and not (free and not self._counted):
-            asked = estimate_input(self._call) if self._call else 0
-            usage = Usage(asked, self._counted, estimated=True)
+    def end(self, usage: Usage) -> None:
+        """The attempt is over, and this is what it spent."""
         self._spent.append(usage)
-        return usage
 
     def spent(self) -> Usage:
         """What all attempts spent."""
@@ -121,3 +158,10 @@ class Transcript:
             estimated=any(usage.estimated for usage in self._spent),
             audio_input_tokens=sum(usage.audio_input_tokens for usage in self._spent),
         )
+
+
+def _beside(chunk: Chunk) -> str:
+    """What the model wrote beside the text."""
+    if chunk.written is not None:
+        return chunk.reasoning + chunk.written
+    return chunk.reasoning + "".join(tool.name + tool.arguments for tool in chunk.tools)

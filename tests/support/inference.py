@@ -249,6 +249,7 @@ async def replica(
     told: grpc.aio.Channel | None = None,
     measured: PolicyPeer | None = None,
     tell: Tell = untold,
+    tokenizers: Tokenizers | None = None,
 ) -> AsyncIterator[Replica]:
     """A replica in the block. Those with one Redis and one store are replicas of one service. `provider` takes the
     place of the scripted model, `watch` of what the scripted policy publishes; `told` is where decisions are recorded,
@@ -273,7 +274,7 @@ async def replica(
     engine = Engine(
         admission=admission, enforcement=enforcement, breakers=breakers, cost=cost, policy=policy,
         store=store or MemoryGenerationStore(), clock=SystemClock(),
-        tail=tail,
+        tail=tail, counter=TokenCounter(tokenizers or Tokenizers({})),
         measures=Measures(measured or policy, breakers, SystemClock()), limit=limit, tell=tell,
         ended=lambda *how: ended.append(how),
     )  # fmt: skip
@@ -284,7 +285,7 @@ async def replica(
     service = InferenceService(
         engine,
         EmbeddingModels({EMBEDDING_MODEL: CountingEmbedder()}, default=EMBEDDING_MODEL),
-        TokenCounter(Tokenizers({})),
+        engine.counter,
         SequentialIds(),
         reader=DocumentReader(),
         prompts=prompts,

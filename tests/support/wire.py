@@ -36,7 +36,7 @@ class Wire:
     dialect: Dialect
     path: str
     text: Callable[[Sequence[str]], Lines]
-    usage: Usage | None
+    usage: Usage
     error: bytes
     overloaded: bytes
     tools: Callable[[Sequence[str]], Lines] | None = None
@@ -205,7 +205,7 @@ def _tgi_token(text: str, place: int, **last: Any) -> bytes:
 def _tgi_text(words: Sequence[str]) -> Lines:
     said = [_tgi_token(word, place) for place, word in enumerate(words)]
     end = {"index": len(words), "token": {"id": 2, "text": "</s>", "logprob": -0.1, "special": True}}
-    details = {"finish_reason": "eos_token", "generated_tokens": len(words) + 1, "seed": None}
+    details = {"finish_reason": "eos_token", "generated_tokens": 5, "seed": None}
     return [*said, sse({**end, "generated_text": "".join(words), "details": details})]
 
 
@@ -310,7 +310,7 @@ WIRES: dict[str, Wire] = {
         dialect=GenerateStreamDialect(),
         path="/generate_stream",
         text=_tgi_text,
-        usage=None,
+        usage=Usage(0, 5, estimated=True),
         error=b'data:{"error":"secret prompt","error_type":"generation"}\n\n',
         overloaded=b'data:{"error":"Model is overloaded","error_type":"overloaded"}\n\n',
         too_long=(422, {"error": "`inputs` tokens + `max_new_tokens` must be <= 512", "error_type": "validation"}),

@@ -12,12 +12,15 @@ TokenIds: TypeAlias = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Vectors in order, tokens read, how many texts were cut to the window, and which by their places."""
+    """Vectors in order, tokens read (0: nobody said), how many texts were cut to the window, and which by their places;
+    whether the tokens are an estimate.
+    """
 
     vectors: tuple[Vector, ...]
     tokens: int
     truncated: int
     cut: tuple[int, ...] = ()
+    estimated: bool = False
 
 
 class Embedder(Protocol):

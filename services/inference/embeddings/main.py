@@ -55,7 +55,7 @@ def with_remote(
     made = {
         name: remote_embedder(
             one.endpoint, session, window=one.window, tokenizers=tokenizers, cache=cache, tenant=tenant,
-            paid=partial(paid, provider=one.endpoint.name, model=name),
+            wait=settings.embedding_wait, paid=partial(paid, provider=one.endpoint.name, model=name),
         )
         for name, one in remote.items()
     }  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import aiohttp
 
 from services.inference.embeddings.cache import CachingEmbedder, VectorCache
 from services.inference.embeddings.contract import Embedder
+from services.inference.embeddings.gathering import GatheringEmbedder
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint, OpenAICompatibleEmbedder
 from services.inference.embeddings.retrying import Patience, RetryingEmbedder
 from services.inference.errors import ModelNotFound
@@ -54,17 +56,18 @@ def remote_embedder(
     tokenizers: Tokenizers,
     cache: VectorCache | None,
     tenant: Callable[[], str],
+    wait: timedelta = timedelta(),
     paid: Callable[[Embedder], Embedder] = lambda embedder: embedder,
 ) -> Embedder:
-    """A model behind a URL: texts cut to `window` of its own tokens (0: never), asked again if need be, paid for as
-    `paid` does it, cached.
+    """A model behind a URL: texts cut to `window` of its own tokens (0: never), asked again if need be, those of a
+    tenant's callers together where they come within `wait`, paid for as `paid` does it, cached.
     """
 
     def cut(text: str) -> tuple[str, bool]:
         return tokenizers.cut(text, endpoint.model, window)
 
     asked = OpenAICompatibleEmbedder(endpoint, session, cut=cut if window else None)
-    embedder = paid(RetryingEmbedder(asked, Patience()))
+    embedder = paid(GatheringEmbedder(RetryingEmbedder(asked, Patience()), wait=wait, tenant=tenant))
     if cache is None:
         return embedder
     return CachingEmbedder(embedder, cache, model=f"{endpoint.name}/{endpoint.model}/{endpoint.width}", tenant=tenant)

@@ -23,8 +23,8 @@ from services.inference.providers.refusals import refusal
 
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
-_MAX_INPUTS: Final = 2048  # what OpenAI takes in one request
-_MAX_BYTES: Final = 300_000  # OpenAI takes 300,000 tokens, and no token is shorter than a byte
+MAX_INPUTS: Final = 2048  # what OpenAI takes in one request
+MAX_BYTES: Final = 300_000  # OpenAI takes 300,000 tokens, and no token is shorter than a byte
 _MAX_ANSWER: Final = 64 * 1024 * 1024
 
 Cut = Callable[[str], tuple[str, bool]]
@@ -137,7 +137,7 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
     size = 0
     for text in texts:
         length = len(text.encode())
-        if part and (len(part) == _MAX_INPUTS or size + length > _MAX_BYTES):
+        if part and (len(part) == MAX_INPUTS or size + length > MAX_BYTES):
             yield part
             part, size = [], 0
         part.append(text)

@@ -44,7 +44,8 @@ class PaidEmbedder:
         tokens = sum(len(text) // _CHARACTERS_A_TOKEN + 1 for text in texts)
         async with self._purchases.paid(payer, _spent(tokens, estimated=True)) as purchase:
             found = await self._embedder.embed(texts)
-            purchase.spent = _spent(found.tokens)
+            if found.tokens:  # else what was leased is the best that is known
+                purchase.spent = _spent(found.tokens, estimated=found.estimated)
         return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from services.inference.providers.contract import (
@@ -75,6 +76,8 @@ class MessagesReader:
         match data["type"]:
             case "message_start":
                 self._input = data["message"].get("usage") or {}
+                asked = replace(_usage(self._input), output_tokens=0, estimated=True)
+                return Chunk(usage=asked) if asked.input_tokens else None
             case "content_block_start":
                 return self._started(data["index"], data["content_block"])
             case "content_block_delta":

@@ -203,7 +203,7 @@ class ModelCall:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens spent. Estimated when the provider did not say."""
+    """Tokens spent. Estimated when the provider did not say; of what it said in part, 0 is what it left out."""
 
     input_tokens: int
     output_tokens: int
@@ -226,7 +226,9 @@ class ToolDelta:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one read of the stream brought. The last one has the reason; usage comes with it or not at all."""
+    """What one read of the stream brought. The last one has the reason. Usage comes with it or not at all; what is
+    known of it before is marked as estimated.
+    """
 
     text: str = ""
     token_count: int = 0
@@ -234,8 +236,15 @@ class Chunk:
     usage: Usage | None = None
     reasoning: str = ""
     tools: tuple[ToolDelta, ...] = ()
+    written: str | None = field(default=None, compare=False)
+    """What the model wrote, where that is not what it says here; it is what is paid for."""
     recorded: bool = field(default=False, compare=False)
     """It is a recording's: no provider was asked, and nobody is paid."""
+
+    @property
+    def says(self) -> bool:
+        """Whether it is of the answer, not only of what that is made of."""
+        return bool(self.text or self.reasoning or self.tools or self.finish_reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,9 +321,12 @@ _FILM_TOKENS = 8192
 
 def estimate_input(call: ModelCall) -> int:
     """Tokens of a prompt before anyone counted: four characters a token, four tokens a message, rounded up."""
-    return sum(4 + _estimate(message) for message in call.messages) + sum(
-        -(-len(tool.description + str(tool.input_schema)) // 4) for tool in call.tools
-    )
+    return sum(4 + _estimate(message) for message in call.messages) + estimate_tools(call)
+
+
+def estimate_tools(call: ModelCall) -> int:
+    """Of these the tokens of the tools it offers."""
+    return sum(-(-len(tool.description + str(tool.input_schema)) // 4) for tool in call.tools)
 
 
 def _estimate(message: Message) -> int:

@@ -122,7 +122,7 @@ class HttpProvider:
                 if begun and self._turns.crowded:  # who has heard nothing yet does not wait
                     await self._its_turn(answer.response)
                 if chunk := self._understood(reader, events, received or _FLUSH):
-                    begun = True  # what only shows that the server is alive is no first token
+                    begun = begun or chunk.says  # what only shows that the server is alive is no first token
                     yield chunk
                     if not reader.ended and (seconds := call.rest()):
                         await answer.rest(seconds)

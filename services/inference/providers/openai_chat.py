@@ -145,7 +145,7 @@ def _first_strings(texts: list[bytes]) -> list[bytes]:
 
 
 def _chunk(data: dict[str, Any]) -> Chunk | None:
-    usage = _usage(data.get("usage"))
+    usage = _usage(data.get("usage"), data.get("timings"))
     for choice in data.get("choices") or ():
         delta = choice.get("delta") or {}
         text = delta.get("content") or delta.get("refusal") or ""
@@ -168,14 +168,19 @@ def _tool_delta(tool: dict[str, Any]) -> ToolDelta:
     )
 
 
-def _usage(reported: dict[str, Any] | None) -> Usage | None:
+def _usage(reported: dict[str, Any] | None, timings: dict[str, Any] | None) -> Usage | None:
+    """Where servers differ: DeepSeek and llama.cpp tell what they had read before by other names, and xAI's output
+    tokens leave out the thoughts that its total has.
+    """
     if not reported:
         return None
     details = reported.get("prompt_tokens_details") or {}
+    asked, said = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
+    cached = details.get("cached_tokens") or reported.get("prompt_cache_hit_tokens") or (timings or {}).get("cache_n")
     return Usage(
-        input_tokens=reported.get("prompt_tokens") or 0,
-        output_tokens=reported.get("completion_tokens") or 0,
-        cached_input_tokens=details.get("cached_tokens") or 0,
+        input_tokens=asked,
+        output_tokens=max(said, (reported.get("total_tokens") or 0) - asked),
+        cached_input_tokens=min(cached or 0, asked),
         audio_input_tokens=details.get("audio_tokens") or 0,
         reasoning_tokens=(reported.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from services.inference.providers.contract import Chunk, FinishReason, Message, ModelCall, Role
+from services.inference.providers.contract import Chunk, FinishReason, Message, ModelCall, Role, Usage
 from services.inference.providers.http import HttpCall
 from services.inference.providers.refusals import broken_by
 from services.inference.providers.sse import ServerEvent
@@ -18,7 +18,7 @@ _FINISH: Final = {
 
 
 class GenerateStreamDialect:
-    """`/generate_stream`: a prompt in, tokens out. Its usage has no prompt tokens: they are estimated."""
+    """`/generate_stream`: a prompt in, tokens out. Its usage has no prompt tokens: they are counted here."""
 
     def request(self, call: ModelCall) -> HttpCall:
         sampling, form = call.sampling, call.response_format
@@ -61,7 +61,9 @@ class GenerateStreamReader:
             return Chunk(text, 1) if text else None
         self.whole = self.ended = True
         finish = _FINISH.get((details or {}).get("finish_reason") or "", FinishReason.STOP)
-        return Chunk(text, int(bool(text)), finish)
+        generated = (details or {}).get("generated_tokens") or 0
+        usage = Usage(0, generated, estimated=True) if generated else None
+        return Chunk(text, int(bool(text)), finish, usage)
 
 
 def _prompt(messages: tuple[Message, ...]) -> str:

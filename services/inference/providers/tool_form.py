@@ -83,15 +83,18 @@ class Reading:
     seed: str
     _kind: str = ""
     _held: str = ""
+    _told: int = 0
+    """Of a value in `_held`, how much was shown."""
 
     def read(self, chunk: Chunk) -> Chunk:
         """The piece as everybody else knows it. Tokens of the form count: they were paid for."""
+        chunk = replace(chunk, written=chunk.text)
         self._held += chunk.text
         self._kind = self._kind or self._recognised(over=chunk.finish_reason is not None)
         if chunk.finish_reason is None:
             return replace(chunk, text=self._shown())
         if self._kind != "tool":
-            return replace(chunk, text=self._shown() if self.in_words or self._kind == "raw" else self._value())
+            return replace(chunk, text=self._shown() if self.in_words or self._kind == "raw" else self._last())
         call = self._called()
         finish = FinishReason.TOOL_CALLS if call else chunk.finish_reason
         return replace(chunk, text="", tools=(call,) if call else (), finish_reason=finish)
@@ -113,20 +116,31 @@ class Reading:
         if self._kind == "raw":
             found, self._held = self._held, ""
             return found
-        if self._kind != "answer" or not self.in_words:
+        if self._kind != "answer":
             return ""
+        if not self.in_words:
+            return self._value()
         whole = _STRING.match(self._held)
         found = _HALF.sub("", whole[0]) if whole else ""
         self._held = self._held[len(found) :]
         return str(json.loads(f'"{found}"', strict=False))
 
     def _value(self) -> str:
-        """An answer of a form of its own, without what is around it; one that was cut as it is."""
+        """Of an answer of a form of its own what is no end of the form around it."""
+        if not self._told:
+            self._held = self._held.lstrip()
+        found = self._held[self._told :].rstrip().removesuffix("}").rstrip()
+        self._told += len(found)
+        return found
+
+    def _last(self) -> str:
+        """The rest of it, without what is around it; of one that was cut all."""
+        found = self._value()
         try:
             _, end = json.JSONDecoder().raw_decode(self._held)
         except ValueError:
-            return self._held
-        return self._held[:end]
+            end = len(self._held)
+        return found + self._held[self._told : end]
 
     def _called(self) -> ToolDelta | None:
         """What it asks for. A call that was cut is no JSON, and whoever makes it says so."""

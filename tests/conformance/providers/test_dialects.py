@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.inference.providers.contract import Chunk, FinishReason, ToolCalls
+from services.inference.providers.contract import Chunk, FinishReason, ToolCalls, Usage
 from services.inference.providers.http import Endpoint, HttpProvider, joined
 from services.inference.providers.sse import EventStream
 from shared.errors import MeshError
@@ -57,6 +59,30 @@ def test_any_words_in_any_cuts_come_out(wire: Wire, words: list[str], data: st.D
 @EVERY
 def test_usage_is_what_the_provider_says(wire: Wire) -> None:
     assert read(wire, wire.text(WORDS))[0].usage == wire.usage
+
+
+@pytest.mark.parametrize(
+    ("reported", "timings", "usage"),
+    [
+        ({"prompt_tokens": 12, "completion_tokens": 5, "prompt_cache_hit_tokens": 8}, None, Usage(12, 5, 8)),
+        ({"prompt_tokens": 12, "completion_tokens": 5}, {"cache_n": 11, "prompt_n": 1}, Usage(12, 5, 11)),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 47,
+             "completion_tokens_details": {"reasoning_tokens": 30}},
+            None, Usage(12, 35, reasoning_tokens=30),
+        ),
+        ({"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": None}, None, Usage(12, 5)),
+    ],
+    ids=["DeepSeek", "llama.cpp", "xAI", "no total"],
+)  # fmt: skip
+def test_usage_by_other_names_is_the_same_usage(reported: dict[str, Any], timings: object, usage: Usage) -> None:
+    event = sse({"choices": [], "usage": reported, "timings": timings})
+    assert read(WIRES["compatible"], [event])[0].usage == usage
+
+
+def test_what_is_asked_is_known_before_the_answer_is_and_is_no_first_token() -> None:
+    found, _ = read(WIRES["anthropic"], WIRES["anthropic"].text(["One."])[:2])
+    assert (found.usage, found.says, found.token_count) == (Usage(12, 0, 4, estimated=True), False, 0)
 
 
 @EVERY

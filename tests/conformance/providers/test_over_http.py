@@ -64,10 +64,7 @@ async def test_it_streams_and_infers_the_same(spoken: Spoken) -> None:
     whole: ProviderResult = await infer(spoken.provider, CALL)
     assert text == whole.text == "".join(WORDS)
     assert whole.finish_reason is FinishReason.STOP
-    if spoken.wire.usage:
-        assert whole.usage == spoken.wire.usage
-    else:
-        assert whole.usage.estimated
+    assert whole.usage == spoken.wire.usage
 
 
 REFUSALS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -12,20 +13,33 @@ import pytest
 import yaml
 from redis.asyncio import Redis
 
+from agentnet.inference.v1.inference_service_pb2 import GenerateRequest
 from services.inference import wiring
 from services.inference.breakers import BreakerLimits, LocalBreakers
 from services.inference.providers.http import Endpoint, HttpProvider
 from services.inference.settings import InferenceSettings
+from services.inference.tokenizers import Estimator, Tokenizers, known_tokenizers
 from shared.clock import SystemClock
 from shared.errors import Reason
-from tests.service.inference.calls import generated
+from tests.service.inference.calls import generated, until
 from tests.support.identity import Keys
-from tests.support.inference import kinds, replica, request, text_of
+from tests.support.inference import Replica, kinds, replica, request, text_of
 from tests.support.openai_server import Act, Answer, openai_server
 from tests.support.wire import WIRES, Wire
 
+PACKED = ["Each of these pieces is a handful of tokens, ", "not one, as some providers send them ", "for speed."]
 WORDS = ["One ", "two ", "thrée ", "four."]
 POSTS = 6  # three tries, and each posts again when a pooled connection turns out to be closed
+
+
+async def heard(served: Replica, keys: Keys, asked: GenerateRequest, *, leaving: str) -> None:
+    """To the end; with `leaving` to the end of that text."""
+    call, text = served.stub.Generate(asked, metadata=keys.metadata()), ""
+    async for answer in call:
+        text += answer.event.text.text
+        if leaving and text == leaving:
+            break
+    call.cancel()
 
 
 @pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
@@ -39,7 +53,8 @@ async def test_what_a_provider_counts_is_what_is_told_and_settled(wire: Wire, ke
     counts = (told.usage.input_tokens, told.usage.output_tokens, told.usage.cached_input_tokens)
     assert counts == (settled.input_tokens, settled.output_tokens, settled.cached_input_tokens)
     assert told.cost.micros_usd == 2 * settled.output_tokens
-    assert settled == wire.usage if wire.usage else settled.estimated
+    assert settled == replace(wire.usage, input_tokens=wire.usage.input_tokens or settled.input_tokens)
+    assert settled.input_tokens
 
 
 @pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
@@ -68,6 +83,31 @@ async def test_cut_after_every_chunk_a_caller_has_all_or_one_failure_and_each_at
             settled = Counter(generation_id for generation_id, _ in served.cost.settled)
             assert settled == Counter(served.cost.reserved)
             assert set(settled.values()) == {1}
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own tokenizer", "estimate"])
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
+async def test_packed_pieces_that_are_cut_are_settled_as_the_tokens_they_were(
+    wire: Wire, own: bool, keys: Keys, redis: Redis
+) -> None:
+    exact = known_tokenizers({}).of("gpt-4o")
+    tokenizers, events = Tokenizers({"scripted": lambda: exact} if own else {}), wire.text(PACKED)
+    said = 1 + next(place for place, event in enumerate(events) if PACKED[1].encode() in event)
+    async with openai_server(wire.path.replace("/m/", "/scripted/")) as server, aiohttp.ClientSession() as session:
+        adapter = HttpProvider(Endpoint("scripted", server.root), wire.dialect, session)
+        async with replica(keys, redis, provider=adapter, tokenizers=tokenizers) as served:
+            for place, end in enumerate((Act.CUT, Act.HANG)):
+                steps = [step for event in events[:said] for step in (event, timedelta(milliseconds=1))]
+                server.answers = [Answer([*steps, end])]
+                asked = request(generation_id=f"gen_{place}", no_fallback=True)
+                await heard(served, keys, asked, leaving="" if end is Act.CUT else "".join(PACKED[:2]))
+                await until(lambda settled=place + 1: len(served.cost.settled) == settled)
+    text = "".join(PACKED[:2])
+    tokens = exact.tokenizer.count(text) if own else Estimator().count(text)
+    assert [name for name, _ in served.cost.settled] == served.cost.reserved == ["gen_0", "gen_1"]
+    assert [(usage.output_tokens, usage.estimated) for _, usage in served.cost.settled] == [(tokens, True)] * 2
+    if wire.dialect == WIRES["anthropic"].dialect:
+        assert {usage.input_tokens for _, usage in served.cost.settled} == {wire.usage.input_tokens}
 
 
 async def test_the_chain_of_the_seeds_goes_from_provider_to_stub_and_pays_what_was_said(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -18,12 +18,13 @@ from services.inference.errors import (
     ProviderUnavailable,
     StreamBroken,
 )
+from services.inference.peers import Cost, Ending, Settlement
 from services.inference.providers.contract import Role, Timeouts
 from shared.clock import SystemClock
 from shared.errors import Reason
 from tests.service.inference.calls import Code, generated, refusal, said
 from tests.support.identity import Keys
-from tests.support.inference import Event, Replica, kinds, replica, request, text_of
+from tests.support.inference import Event, Replica, ScriptedCost, kinds, replica, request, text_of
 
 
 def after_restart(events: list[Event]) -> str:
@@ -244,3 +245,31 @@ async def test_cut_after_any_chunk_the_client_has_a_whole_answer_and_it_is_paid(
     assert kinds(events)[-1] == "finished"
     assert after_restart(events) == "One two three four five."
     assert [usage.output_tokens for _, usage in served.cost.settled] == [cut, 5]
+
+
+@dataclass(slots=True)
+class SlowCost(ScriptedCost):
+    """Takes a settlement when it is let."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def settle(self, settlement: Settlement) -> Cost:
+        self.asked.set()
+        await self.free.wait()
+        return await ScriptedCost.settle(self, settlement)
+
+
+async def test_an_attempt_that_is_being_settled_when_it_is_called_off_is_settled(served: Replica, keys: Keys) -> None:
+    served.engine.cost = cost = SlowCost()
+    served.model.steps = ["Half", StreamBroken("cut")]
+    call = asyncio.ensure_future(generated(served, keys, request(model="safe")))
+    await cost.asked.wait()
+    await served.engine.cancel("acme", "gen_1")
+    await asyncio.sleep(0.01)
+    cost.free.set()
+    events = await call
+    assert events[-1].failed.failure.reason == Reason.ERROR_REASON_GENERATION_CANCELLED
+    assert [(one.payer.generation_id, one.outcome) for one in cost.settlements] == [("gen_1", Ending.FAILED_OVER)]
+    assert events[-1].failed.cost.micros_usd == 2
+    assert served.others["backup"].calls == []

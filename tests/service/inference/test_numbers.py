@@ -30,13 +30,14 @@ def verdicts(events: list[Event]) -> list[tuple[str, str]]:
 
 async def test_a_cost_limit_warns_near_it_and_stops_the_stream_beyond_it(keys: Keys, redis: Redis) -> None:
     async with replica(keys, redis, snapshot=snapshot(cost_limit(50))) as served:
-        served.model.steps = [f"word{number} " for number in range(40)]
+        words = [f"{first}{second} " for first in "abcdefgh" for second in "vwxyz"]
+        served.model.steps = list(words)
         events = await generated(served, keys, request())
         (usage,) = (usage for _, usage in served.cost.settled)
         spent = usage.input_tokens + 2 * usage.output_tokens  # micro-USD, as the lease was priced
         assert 50 < spent <= 52
         assert events[-1].failed.failure.reason == BLOCKED
-        assert text_of(events).endswith(f"word{usage.output_tokens - 1} ")
+        assert text_of(events) == "".join(words[: usage.output_tokens])
         assert verdicts(events) == [
             ("cost_limit", "warn"),
             ("cost_limit", "block"),

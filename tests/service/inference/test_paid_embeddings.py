@@ -26,16 +26,17 @@ ADA = Principal("acme", "ada", frozenset({"tenant_user"}), CredentialKind.TOKEN)
 
 @dataclass(slots=True)
 class Model:
-    """Ten tokens a text; or a failure."""
+    """So many tokens a text; or a failure."""
 
     failure: BaseException | None = None
+    counts: int = 10
     heard: list[list[str]] = field(default_factory=list)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         self.heard.append(list(texts))
         if self.failure:
             raise self.failure
-        return Embedded(tuple((1.0,) for _ in texts), 10 * len(texts), 0)
+        return Embedded(tuple((1.0,) for _ in texts), self.counts * len(texts), 0)
 
 
 @dataclass(slots=True)
@@ -73,6 +74,12 @@ async def test_what_was_embedded_is_leased_and_settled_by_the_providers_count(wo
     assert world.settled == [(20, False, Ending.COMPLETED)]
     payer = world.cost.settlements[0].payer
     assert (payer.provider, payer.model, payer.principal) == ("house", "small", ADA)
+
+
+async def test_what_nobody_counted_is_settled_as_it_was_leased(world: World) -> None:
+    world.model.counts = 0
+    await world.embedder.embed(["abcd" * 10, "x"])
+    assert world.settled == [(12, True, Ending.COMPLETED)]
 
 
 async def test_a_text_that_policy_blocks_leaves_nobody_and_costs_nothing(world: World) -> None:

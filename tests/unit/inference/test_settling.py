@@ -13,7 +13,7 @@ import pytest
 
 from services.inference.peers import Ending, Payer, Settlement
 from services.inference.providers.contract import Usage
-from services.inference.settling import KeptCost
+from services.inference.settling import Counted, KeptCost
 from shared.clock import SystemClock
 from shared.errors import NotFound, Unavailable
 from shared.identity import CredentialKind, Grant, Principal, Purse
@@ -28,13 +28,19 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SETTLED = Settlement(PAYER, Usage(12, 34, cached_input_tokens=5, reasoning_tokens=6), Ending.COMPLETED, NOON)
 
 
+async def _as_noted(settlement: Settlement) -> Settlement:
+    return settlement
+
+
 @contextmanager
-def process(folder: Path, cost: ScriptedCost, *, patience: timedelta = timedelta(hours=1)) -> Iterator[KeptCost]:
+def process(
+    folder: Path, cost: ScriptedCost, *, patience: timedelta = timedelta(hours=1), counted: Counted = _as_noted
+) -> Iterator[KeptCost]:
     """A process that has the folder's files open; it may end at any moment, the files stay."""
     with ExitStack() as stack:
         left = stack.enter_context(Outbox(folder / "left", clock=SystemClock(), patience=patience))
         begun = stack.enter_context(Outbox(folder / "begun", clock=SystemClock(), patience=timedelta(days=3650)))
-        yield KeptCost(cost, left=left, begun=begun)
+        yield KeptCost(cost, left=left, begun=begun, counted=counted)
 
 
 async def delivered(kept: KeptCost, cost: ScriptedCost, *, count: int) -> None:
@@ -81,6 +87,19 @@ async def test_an_attempt_that_its_process_died_under_is_settled_as_cut_with_wha
     first, second = cost.settlements
     assert (first.payer, first.usage, first.outcome) == (PAYER, Usage(20, 200, estimated=True), Ending.CUT)
     assert (second.payer.generation_id, second.usage) == ("gen_2", Usage(7, 0, estimated=True))
+
+
+async def test_what_was_shown_of_an_attempt_that_its_process_died_under_is_settled(tmp_path: Path) -> None:
+    with process(tmp_path, ScriptedCost()) as dying:
+        await dying.reserve(PAYER, input_tokens=20, output_tokens=256)
+
+    async def shown(settlement: Settlement) -> Settlement:
+        return replace(settlement, usage=replace(settlement.usage, output_tokens=150))
+
+    cost = ScriptedCost()
+    with process(tmp_path, cost, counted=shown) as kept:
+        await delivered(kept, cost, count=1)
+    assert cost.settlements == [Settlement(PAYER, Usage(20, 150, estimated=True), Ending.CUT)]
 
 
 async def test_an_attempt_that_runs_is_not_settled_by_who_runs_it(tmp_path: Path) -> None:

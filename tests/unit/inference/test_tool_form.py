@@ -137,6 +137,22 @@ async def test_a_form_asked_for_is_the_form_of_the_answer() -> None:
     assert json.loads(found.text) == {"yes": True}
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 8, 1000])
+@pytest.mark.parametrize(
+    "after", ["}", " }", "\n}\n", "", "} and more"], ids=["tight", "spaced", "lines", "cut", "goes on"]
+)
+async def test_an_answer_of_a_form_is_shown_as_it_comes_and_nothing_around_it(step: int, after: str) -> None:
+    own = ResponseFormat("own", {"type": "object"})
+    value, shown = '{"a": {"b": [1, "}"]}, "c": {}}', list[str]()
+    model = ToolForm(Scripted(f'{{"answer": {value}{after}', step))
+    async with aclosing(model.stream(replace(ASKED, response_format=own))) as chunks:
+        async for chunk in chunks:
+            shown.append(chunk.text)
+    assert "".join(shown).startswith(value)
+    assert after == "} and more" or "".join(shown) == value
+    assert step > 8 or len([text for text in shown if text]) > 2
+
+
 async def test_what_was_said_with_tools_is_told_in_words_and_no_tool_means_no_form() -> None:
     said_before = (
         Message(Role.ASSISTANT, (ToolCall("c1", "add", '{"a": 1}'),)),

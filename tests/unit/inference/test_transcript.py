@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tracemalloc
 
-from services.inference.providers.contract import Chunk, ModelCall, Role, Sampling, said
-from services.inference.transcript import Transcript
+import pytest
+
+from services.inference.providers.contract import Chunk, ModelCall, Role, Sampling, ToolDelta, said
+from services.inference.transcript import Transcript, Written
 from shared.clock import SystemClock
 
 TOKENS = 500
@@ -32,3 +34,24 @@ def test_half_a_pair_comes_out_as_it_went_in_and_a_restart_voids_what_was_said()
     assert (transcript.shown, transcript.anything_shown, transcript.begun) == ("\ud83d\ude00", True, True)
     transcript.begin(ModelCall("m", (said(Role.USER, "?"),), Sampling(), 8), restarted=True)
     assert (transcript.raw, transcript.shown, transcript.anything_shown) == ("", "", False)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "counted"),
+    [
+        (Chunk("One ", 1), 1),
+        (Chunk("word " * 40, 40), 40),
+        (Chunk("word " * 40, 4), 45),
+        (Chunk(reasoning="word " * 40, token_count=1), 45),
+        (Chunk(token_count=1, tools=(ToolDelta(0, "call_1", "look_up", "word " * 40),)), 46),
+        (Chunk("", 1, written="word " * 40), 45),
+        (Chunk("word " * 400, 1, written="word " * 40), 45),
+    ],
+    ids=["a token", "a token a piece", "packed", "packed thoughts", "a packed call", "of a form", "of a form, shown"],
+)
+def test_a_piece_is_a_token_unless_it_says_much_more(chunk: Chunk, counted: int) -> None:
+    transcript = Transcript()
+    transcript.take(chunk, SystemClock())
+    assert (transcript.counted, transcript.written.counted) == (counted, counted)
+    transcript.begin(ModelCall("m", (said(Role.USER, "?"),), Sampling(), 8), restarted=False)
+    assert (transcript.counted, transcript.written) == (0, Written("", 0))
