@@ -1,4 +1,4 @@
-"""Products of matrices by the calling thread alone: spread over cores, a small one costs more in waiting than in work."""
+"""Products of matrices by the calling thread alone: spread over cores, small ones cost more to wait for than to do."""
 
 from __future__ import annotations
 
