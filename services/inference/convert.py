@@ -104,9 +104,13 @@ def texts(request: pb.EmbedRequest) -> Sequence[str]:
     return [fields.text(text, f"texts[{place}]", limit=_MAX_TEXT) for place, text in enumerate(request.texts)]
 
 
-def embed_response(found: Embedded, model: str) -> pb.EmbedResponse:
+def embed_response(found: Embedded, model: str, *, token_vectors: bool) -> pb.EmbedResponse:
+    embeddings = [pb.Embedding(values=vector) for vector in found.vectors]
+    if token_vectors:
+        for embedding, tokens in zip(embeddings, found.token_vectors, strict=False):
+            embedding.token_vectors = tokens
     return pb.EmbedResponse(
-        embeddings=[pb.Embedding(values=vector) for vector in found.vectors],
+        embeddings=embeddings,
         model=model,
         usage=usage_pb2.Usage(input_tokens=found.tokens),
         truncated=found.truncated,

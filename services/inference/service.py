@@ -97,7 +97,8 @@ class InferenceService(rpc.InferenceServiceServicer):
 
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
         name, embedder = self._embeddings.find(request.model)
-        return convert.embed_response(await embedder.embed(convert.texts(request)), name)
+        found = await embedder.embed(convert.texts(request))
+        return convert.embed_response(found, name, token_vectors=request.token_vectors)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         admission = self._engine.admission

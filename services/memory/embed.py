@@ -12,7 +12,7 @@ import grpc
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
 from services.memory.errors import EmbeddingUnavailable
-from services.memory.store import Vector
+from services.memory.store import Embedding
 from shared.clock import Clock
 from shared.rpc.status import from_rpc
 
@@ -22,42 +22,45 @@ _BATCH: Final = 64
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors of unit length."""
+    """Turns texts into vectors of unit length, and their tokens too where the model can."""
 
     @property
     def model(self) -> str:
         """The model's name; empty until it is known."""
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """One vector a text, in order. Raises EmbeddingUnavailable."""
+    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+        """One a text, in order. Raises EmbeddingUnavailable."""
 
 
 class MeshEmbedder:
     """inference, over the mesh, as the caller of this very call."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, model: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, model: str, tokens: bool = False) -> None:
+        """`tokens`: whether their vectors are asked for."""
         self._stub = rpc.InferenceServiceStub(channel)
         self._asked = model
+        self._tokens = tokens
         self._answered = ""
 
     @property
     def model(self) -> str:
         return self._asked or self._answered
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        vectors: list[Vector] = []
+    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+        found: list[Embedding] = []
         for start in range(0, len(texts), _BATCH):
-            vectors += await self._batch(texts[start : start + _BATCH])
-        return vectors
+            found += await self._batch(texts[start : start + _BATCH])
+        return found
 
-    async def _batch(self, texts: Sequence[str]) -> list[Vector]:
+    async def _batch(self, texts: Sequence[str]) -> list[Embedding]:
+        asked = pb.EmbedRequest(model=self._asked, texts=texts, token_vectors=self._tokens)
         try:
-            answer = await self._stub.Embed(pb.EmbedRequest(model=self._asked, texts=texts))
+            answer = await self._stub.Embed(asked)
         except grpc.aio.AioRpcError as error:
             reason = from_rpc(error).reason_name
             raise EmbeddingUnavailable("no embedding can be had now", dependency="inference", why=reason) from None
         self._answered = answer.model
-        return [tuple(embedding.values) for embedding in answer.embeddings]
+        return [Embedding(tuple(one.values), one.token_vectors) for one in answer.embeddings]
 
 
 class CachedEmbedder:
@@ -70,15 +73,15 @@ class CachedEmbedder:
         self._clock = clock
         self._size = size
         self._ttl = ttl
-        self._kept: OrderedDict[str, tuple[timedelta, Vector]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[timedelta, Embedding]] = OrderedDict()
 
     @property
     def model(self) -> str:
         return self._embedder.model
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
         now = self._clock.monotonic()
-        known = {text: vector for text in texts if (vector := self._fresh(text, now))}
+        known = {text: one for text in texts if (one := self._fresh(text, now))}
         missing = list(dict.fromkeys(text for text in texts if text not in known))
         if missing:
             known |= zip(missing, await self._embedder.embed(missing), strict=True)
@@ -86,12 +89,12 @@ class CachedEmbedder:
             self._keep(text, known[text], now)
         return [known[text] for text in texts]
 
-    def _fresh(self, text: str, now: timedelta) -> Vector | None:
+    def _fresh(self, text: str, now: timedelta) -> Embedding | None:
         kept = self._kept.get(text)
         return kept[1] if kept and now - kept[0] < self._ttl else None
 
-    def _keep(self, text: str, vector: Vector, now: timedelta) -> None:
-        made, _ = self._kept.pop(text, (now, vector))
-        self._kept[text] = (made if now - made < self._ttl else now, vector)
+    def _keep(self, text: str, embedding: Embedding, now: timedelta) -> None:
+        made, _ = self._kept.pop(text, (now, embedding))
+        self._kept[text] = (made if now - made < self._ttl else now, embedding)
         while len(self._kept) > self._size:
             self._kept.popitem(last=False)

@@ -158,7 +158,7 @@ def main() -> None:
         )
         risks = await stack.enter_async_context(reporting_risks(channel, signer, "memory", clock))
         embedder = CachedEmbedder(
-            MeshEmbedder(channel, model=settings.embedding_model),
+            MeshEmbedder(channel, model=settings.embedding_model, tokens=settings.token_vectors),
             clock, size=settings.cached_embeddings, ttl=settings.cached_embeddings_ttl,
         )  # fmt: skip
         stores = Stores(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,15 +14,37 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.memory import kinds
+from services.memory.closely import Closeness
 from services.memory.cues import Cues, cues_of
 from services.memory.store import Found, Gathered, Memory
 from services.memory.texts import NOTHING, Floats, Reading
 from services.memory.words import counted
 
-# Learned from questions whose evidence is known; tests/bench/memory_evidence.py --learn writes them.
-LEARNED: Final[Mapping[str, float]] = json.loads(Path(__file__).with_name("weights.json").read_text())
+# Whether a candidate was compared token by token: not a sign of relevance, but of what the others are worth.
+_READ: Final = "read"
 # Of how many times as many as are wanted diversity may choose.
 _CHOICE: Final = 4
+_HALF_PLACE: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each sign is worth, where a candidate was compared with the question token by token and where it was not."""
+
+    base: float
+    read: Mapping[str, float]
+    unread: Mapping[str, float]
+
+    def shares(self, names: Sequence[str], values: Floats) -> Floats:
+        """Of every candidate what each sign adds to the logarithm of its odds, beside `base`."""
+        read, unread = (np.array([known.get(name, 0.0) for name in names]) for known in (self.read, self.unread))
+        shares: Floats = values * np.where(values[:, [names.index(_READ)]] > 0, read, unread)
+        return shares
+
+
+# Learned from questions whose evidence is known; tests/bench/memory_evidence.py --learn writes them.
+LEARNED: Final = Weights(**json.loads(Path(__file__).with_name("weights.json").read_text()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +90,7 @@ class _Rows:
 
 
 def ranked(
-    query: str, gathered: Gathered, taste: Taste, *, now: datetime, limit: int, weights: Mapping[str, float] = LEARNED,
+    query: str, gathered: Gathered, taste: Taste, *, now: datetime, limit: int, weights: Weights = LEARNED,
     reading: Reading | None = None,
 ) -> list[Ranked]:  # fmt: skip
     """The candidates that help most, best first, with how that came about. A reading of more than these will do."""
@@ -77,8 +99,8 @@ def ranked(
     read = reading or Reading(query, gathered)
     names, values = parts(query, read, gathered)
     pool = [one.memory for one in gathered.pool]
-    shares = values * np.array([weights.get(name, 0.0) for name in names])
-    odds = shares.sum(axis=1) + weights["base"]
+    shares = weights.shares(names, values)
+    odds = shares.sum(axis=1) + weights.base
     recency = np.array([_recency(memory, taste.half_life, now) for memory in pool])
     weighing = 1 + taste.importance_weight * (np.array([memory.importance for memory in pool]) - 0.5)
     relevance = np.minimum(recency * weighing / (1 + np.exp(-odds)), 1.0)
@@ -124,12 +146,12 @@ def with_neighbours(gathered: Gathered, eligible: Callable[[Found], bool]) -> Ga
         for offset, found in near:
             if abs(offset) == 1 and found.memory.place not in pool and eligible(found):
                 pool[found.memory.place] = found
-    return Gathered(list(pool.values()), gathered.beside, gathered.corpus)
+    return replace(gathered, pool=list(pool.values()))
 
 
-def signs(query: str, gathered: Gathered) -> tuple[list[str], Floats]:
-    """The signs of relevance of every candidate, unweighted, for learning."""
-    return parts(query, Reading(query, gathered), gathered)
+def signs(query: str, gathered: Gathered, tokens: bytes = b"") -> tuple[list[str], Floats]:
+    """The signs of relevance of every candidate, unweighted, for learning. `tokens`: the question's."""
+    return parts(query, Reading(query, gathered, tokens), gathered)
 
 
 def parts(query: str, reading: Reading, gathered: Gathered) -> tuple[list[str], Floats]:
@@ -162,9 +184,31 @@ def parts(query: str, reading: Reading, gathered: Gathered) -> tuple[list[str], 
         "session_meaning": _share(_best_of(sessions, meaning)),
         "session_words": _share(_sum_of(sessions, words)),
         "length": np.log1p(here.lengths) / 4,
+        **_nearest_first(meaning, words, around),
         **_told(cues, rows),
+        **kinds.signs(query, [one.memory.content for one in rows.found]),
+        **_token_by_token(rows, reading.closeness),
     }
     return list(columns), np.stack(list(columns.values()), axis=1)
+
+
+def _nearest_first(meaning: Floats, words: Floats, around: Floats) -> dict[str, Floats]:
+    """Signs of where a candidate stands in each order: 1 for the first, half of that for the eleventh."""
+    orders = {"meaning_place": meaning, "words_place": words, "around_place": around}
+    return {name: _HALF_PLACE / (_HALF_PLACE + _places(values)) for name, values in orders.items()}
+
+
+def _token_by_token(rows: _Rows, closeness: Closeness) -> dict[str, Floats]:
+    """Signs of how near the nearest tokens are, alone and with those of the turns around."""
+    here = closeness.rows(rows.here)
+    around = here.joined(closeness.rows(rows.before), closeness.rows(rows.after))
+    telling = here.telling()
+    return {
+        "tokens": _share(here.above_usual(telling)),
+        "tokens_similarity": here.near @ telling,
+        "tokens_around": _share(around.above_usual(telling)),
+        _READ: here.read.astype(float),
+    }
 
 
 def _told(cues: Cues, rows: _Rows) -> dict[str, Floats]:
@@ -203,6 +247,13 @@ def _rows(gathered: Gathered, reading: Reading) -> _Rows:
 
 def _offset(one: tuple[int, Found]) -> int:
     return one[0]
+
+
+def _places(values: Floats) -> Floats:
+    """Of each value how many come before it, the largest first."""
+    places = np.empty(len(values))
+    places[np.argsort(-values, kind="stable")] = np.arange(len(values))
+    return places
 
 
 def _share(values: Floats) -> Floats:

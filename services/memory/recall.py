@@ -14,7 +14,7 @@ from services.memory.filters import fits
 from services.memory.policy import MemoryPolicy
 from services.memory.rank import Ranked, Taste
 from services.memory.rerank import SecondLook
-from services.memory.store import Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
+from services.memory.store import Embedding, Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
 from services.memory.texts import Reading, query_words
 from services.memory.used import Used
 from services.memory.words import meant
@@ -72,16 +72,23 @@ class Recall:
     async def recall(self, tenant: str, asked: Question) -> Answer:
         """Raises PolicyUnavailable, and EmbeddingUnavailable when only meaning may decide and no vector can be had."""
         now = self._clock.now()
-        vector, degraded = await self._vector(asked)
+        (vector, tokens), degraded = await self._embedding(asked)
         words = query_words(asked.query) if asked.by_words else ()
-        probe = Probe(vector, words, max(_POOL, asked.limit * 2), max(_REACH, asked.neighbours), self._embedder.model)
+        probe = Probe(
+            vector,
+            words,
+            max(_POOL, asked.limit * 2),
+            max(_REACH, asked.neighbours),
+            self._embedder.model,
+            bool(tokens),
+        )
         gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
         query = asked.query
         if slips := await self._slips(tenant, gathered, words):
             query = f"{asked.query} {' '.join(slips.values())}"
             probe = replace(probe, words=tuple(slips.get(word, word) for word in words))
             gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
-        reading = Reading(query, gathered)
+        reading = Reading(query, gathered, tokens)
         fitting = _fitting(gathered, reading, asked, degraded=degraded)
         found = await self._ranked(query, fitting, reading, asked, now=asked.chosen.as_of or now)
         self._used.note(tenant, [one.memory.place for one in found])
@@ -99,20 +106,18 @@ class Recall:
         seen = await self._second_look.reordered(query, found, least=asked.limit)
         return rank.diverse(seen, asked.taste.diversity, asked.limit)
 
-    async def _vector(self, asked: Question) -> tuple[Vector, bool]:
-        """The query's vector, and whether it is missing though it was wanted."""
-        if not asked.by_meaning:
-            return (), False
-        if asked.vector:
-            return asked.vector, False
+    async def _embedding(self, asked: Question) -> tuple[Embedding, bool]:
+        """What the model makes of the query, and whether that is missing though it was wanted."""
+        if asked.vector or not asked.by_meaning:
+            return Embedding(asked.vector if asked.by_meaning else ()), False
         try:
-            (vector,) = await self._embedder.embed([asked.query])
+            (embedding,) = await self._embedder.embed([asked.query])
         except EmbeddingUnavailable as error:
             if not asked.by_words:
                 raise
             log.warning("recall.degraded", why=error.facts.get("why", ""))
-            return (), True
-        return vector, False
+            return Embedding(()), True
+        return embedding, False
 
     async def _slips(self, tenant: str, gathered: Gathered, words: Sequence[str]) -> dict[str, str]:
         """What words nobody ever wrote here may have meant."""
@@ -127,7 +132,7 @@ def _fitting(gathered: Gathered, reading: Reading, asked: Question, *, degraded:
     """The candidates and their neighbours, as far as they fit the filter and are near enough."""
     by_meaning = asked.by_meaning and not degraded
     pool = [one for one in gathered.pool if not by_meaning or _near(one, reading, asked)]
-    near = Gathered(pool, gathered.beside, gathered.corpus)
+    near = replace(gathered, pool=pool)
     if not (by_meaning and asked.by_words):
         return near
     return rank.with_neighbours(near, lambda one: fits(one.memory, asked.chosen) and _near(one, reading, asked))

@@ -12,7 +12,7 @@ from services.memory import gently
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
 from services.memory.policy import MemoryPolicy
-from services.memory.store import NEVER, Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
+from services.memory.store import NEVER, Embedding, Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
 from services.memory.upkeep import Limits
 from shared.clock import Clock
 from shared.ids import Ids
@@ -86,12 +86,12 @@ class Remembering:
         """
         memories = await gently.each(lambda new: self._memory(self._allowed(tenant, new)), many)
         await self._limits.admit(tenant, len(many), [(new.agent, new.session_id) for new in many])
-        vectors = [new.vector for new in many]
-        if not all(vectors):
-            vectors = await self._embedder.embed([embedded_text(memory) for memory in memories])
+        embeddings = [Embedding(new.vector) for new in many]
+        if not all(one.vector for one in embeddings):
+            embeddings = await self._embedder.embed([embedded_text(memory) for memory in memories])
             # The model's name is known from its answer on.
             memories = [memory._replace(embedding_model=self._embedder.model) for memory in memories]
-        entries = [Entry(memory, vector) for memory, vector in zip(memories, vectors, strict=True)]
+        entries = [_entry(memory, embedding) for memory, embedding in zip(memories, embeddings, strict=True)]
         stored = await self._store.add(tenant, entries, now=self._clock.now())
         return [(kept, kept.id == memory.id) for kept, memory in zip(stored, memories, strict=True)]
 
@@ -116,10 +116,11 @@ class Remembering:
         )
         if after.content == before.content:
             vector = await self._store.vector(tenant, memory_id)
+            tokens = await self._store.tokens(tenant, memory_id)
         else:
-            (vector,) = await self._embedder.embed([embedded_text(after)])
+            ((vector, tokens),) = await self._embedder.embed([embedded_text(after)])
             after = after._replace(embedding_model=self._embedder.model)
-        changed = await self._store.change(tenant, Entry(after, vector), before=before) if vector else None
+        changed = await self._store.change(tenant, Entry(after, vector, tokens), before=before) if vector else None
         if changed is None:
             raise _missing(memory_id)
         return changed
@@ -129,10 +130,11 @@ class Remembering:
         # The model's name is known from its first answer on.
         await self._embedder.embed(["."])
         old, count = await self._store.outdated(tenant, self._embedder.model, limit=limit)
-        vectors = await self._embedder.embed([embedded_text(memory) for memory in old])
+        embeddings = await self._embedder.embed([embedded_text(memory) for memory in old])
         model = self._embedder.model
         renewed = [
-            Entry(memory._replace(embedding_model=model), vector) for memory, vector in zip(old, vectors, strict=True)
+            _entry(memory._replace(embedding_model=model), embedding)
+            for memory, embedding in zip(old, embeddings, strict=True)
         ]
         done = await self._store.revector(tenant, renewed) if renewed else 0
         return done, count - done
@@ -226,6 +228,11 @@ class Remembering:
             policy_version=new.policy_version,
             embedding_set=new.embedding_set,
         )
+
+
+def _entry(memory: Memory, embedding: Embedding) -> Entry:
+    """Texts of an embedding set are compared by their vectors alone."""
+    return Entry(memory, embedding.vector, b"" if memory.embedding_set else embedding.tokens)
 
 
 def _hash(content: str) -> bytes:

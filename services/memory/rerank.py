@@ -82,7 +82,7 @@ class SecondLook:
 def _judged(one: Ranked, part: float) -> Ranked:
     if not math.isfinite(part):
         raise ValueError(f"a reranker said {part}")
-    odds = LEARNED["base"] + sum(one.explanation.parts.values())
+    odds = LEARNED.base + sum(one.explanation.parts.values())
     relevance = min(one.relevance * _chance(odds + part) / _chance(odds), 1.0)
     parts = {**one.explanation.parts, _PART: round(part, 4)}
     return replace(one, relevance=relevance, explanation=replace(one.explanation, parts=parts))

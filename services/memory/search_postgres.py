@@ -57,12 +57,13 @@ class PostgresSearch:
         async with self._database.transaction() as connection:
             search = _Search(connection, width, await self._begun(connection, tenant), given)
             rows = await search.gathered(words, known, probe.reach)
+            tokens = await search.tokens([row["place"] for row in rows]) if probe.tokens else {}
         told = rows[0]
         corpus = _corpus(told, words)
         self._common.note(tenant, corpus.holding.items(), now)
         found = {one.memory.place: one for one in map(found_of, rows)} if told["near"] or told["worded"] else {}
         pool = [found[place] for place in dict.fromkeys((*told["near"], *told["worded"]))]
-        return Gathered(pool, _lines(told, found), corpus)
+        return Gathered(pool, _lines(told, found), corpus, tokens)
 
     async def _begun(self, connection: Connection, tenant: str) -> int:
         """Sets the transaction up and tells the tenant's partition."""
@@ -112,6 +113,12 @@ class _Search:
             # The filter left too few of the best: try all that hold a word.
             rows = await self._fetched("gather_given", *sought, None, *around, told["near"])
         return rows
+
+    async def tokens(self, places: Sequence[int | None]) -> dict[int, bytes]:
+        """By place the vectors of the tokens, of those that the same model made."""
+        query = _of_part("tokens", self.part)
+        rows = await self.connection.fetch(query, self.given[0], places, self.given[17])
+        return {row["place"]: row["tokens"] for row in rows}
 
     @property
     def _limit(self) -> int:

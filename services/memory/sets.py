@@ -27,7 +27,7 @@ class EmbeddingSets:
 
     async def nearest(self, tenant: str, name: str, text: str, *, limit: int) -> Sequence[Found]:
         """The nearest texts of the set, at least one. Raises EmbeddingSetNotFound and EmbeddingUnavailable."""
-        (vector,) = await self._embedder.embed([text])
+        ((vector, _),) = await self._embedder.embed([text])
         chosen = Filter(embedding_set=name)
         model = self._embedder.model
         found = await self._store.nearest(tenant, vector, chosen, now=self._clock.now(), limit=limit, model=model)

@@ -15,10 +15,14 @@ class MemorySettings(MeshSettings):
     model_config = settings_for("memory")
 
     embedding_model: str = Field(default="", description="empty: the mesh's default embedding model")
+    token_vectors: bool = Field(
+        default=True,
+        description="whether those of a memory's tokens are kept, 64 bytes each, at most 6 KB, for ranking",
+    )
     tenant_memories: int = Field(
         default=2_000_000, ge=1, description="memories a tenant may keep; storing slows down from nine tenths on"
     )
-    cached_embeddings: int = Field(default=2_048, ge=1, description="vectors of texts asked for last, 12 KB each")
+    cached_embeddings: int = Field(default=2_048, ge=1, description="vectors of texts asked for last, 12 to 18 KB each")
     cached_embeddings_ttl: timedelta = Field(default=timedelta(minutes=10), description="how long one is kept")
     clusters: str = Field(
         default="", description="memory services of other clusters that a recall may ask: eu=memory.eu:50051,us=…"

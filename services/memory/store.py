@@ -29,6 +29,13 @@ class MemoryType(StrEnum):
     LONG_TERM = "long_term"
 
 
+class Embedding(NamedTuple):
+    """What a model makes of a text: its vector, and those of its tokens, empty where it has none."""
+
+    vector: Vector
+    tokens: bytes = b""
+
+
 class Memory(NamedTuple):
     """One memory. `content_hash` keeps the same content of the same agent, type and set from being stored twice.
     A search makes two hundred, which as frozen dataclasses takes six times as long.
@@ -57,10 +64,11 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A memory on its way into the store, with its vector."""
+    """A memory on its way into the store, with its vector and those of its tokens."""
 
     memory: Memory
     vector: Vector
+    tokens: bytes = b""
 
 
 class Found(NamedTuple):
@@ -106,6 +114,7 @@ class Filter:
 class Probe:
     """What to look for: a vector (empty: not by meaning), words (empty: not by words), how many of each, and how many
     neighbours on each side. `model` made the vector (empty: nobody knows): those of other models mean something else.
+    `tokens`: whether the vectors of the tokens are wanted too.
     """
 
     vector: Vector
@@ -113,17 +122,20 @@ class Probe:
     limit: int
     reach: int
     model: str = ""
+    tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """The pool with every cosine known, and by place what stands around its first ones in their sessions, as
-    (offset, memory): -1 came just before.
+    (offset, memory): -1 came just before. By place the vectors of the tokens of all these, where the probe's model made
+    some and they were wanted.
     """
 
     pool: Sequence[Found]
     beside: Mapping[int, Sequence[tuple[int, Found]]]
     corpus: Corpus
+    tokens: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +214,9 @@ class MemoryStore(Protocol):
 
     async def vector(self, tenant: str, memory_id: str) -> Vector:
         """A memory's vector as it is kept, in half precision; empty when there is no such memory."""
+
+    async def tokens(self, tenant: str, memory_id: str) -> bytes:
+        """The vectors of a memory's tokens; empty when it has none."""
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
         """Deletes memories and keeps the receipts, all or none. Returns how many were there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Final
@@ -54,7 +54,7 @@ class InMemoryStore:
         for entry in entries:
             if _identity(entry.memory) not in known:
                 memory = entry.memory._replace(place=next(self._places))
-                mine[memory.id] = Entry(memory, _half(entry.vector))
+                mine[memory.id] = Entry(memory, _half(entry.vector), entry.tokens)
                 known[_identity(memory)] = memory
             stored.append(known[_identity(entry.memory)])
         return stored
@@ -69,7 +69,7 @@ class InMemoryStore:
                 if _lives(other, entry.memory.updated_at or NEVER):
                     raise MemoryExists("another memory has this content", memory_id=other.id)
                 del mine[other.id]
-        mine[before.id] = Entry(entry.memory, _half(entry.vector))
+        mine[before.id] = Entry(entry.memory, _half(entry.vector), entry.tokens)
         return entry.memory
 
     async def revector(self, tenant: str, entries: Sequence[Entry]) -> int:
@@ -79,7 +79,7 @@ class InMemoryStore:
             old = mine.get(entry.memory.id)
             if old and old.memory.updated_at == entry.memory.updated_at:
                 renewed = old.memory._replace(embedding_model=entry.memory.embedding_model)
-                mine[entry.memory.id] = Entry(renewed, _half(entry.vector))
+                mine[entry.memory.id] = Entry(renewed, _half(entry.vector), entry.tokens)
                 done += 1
         return done
 
@@ -90,6 +90,10 @@ class InMemoryStore:
     async def vector(self, tenant: str, memory_id: str) -> Vector:
         found = self._tenants.get(tenant, {}).get(memory_id)
         return found.vector if found else ()
+
+    async def tokens(self, tenant: str, memory_id: str) -> bytes:
+        found = self._tenants.get(tenant, {}).get(memory_id)
+        return found.tokens if found else b""
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
         mine = self._tenants.get(tenant, {})
@@ -128,7 +132,16 @@ class InMemoryStore:
         worded = self._worded(tenant, probe, corpus, self._mine(tenant, chosen, now))
         first = [one.memory for one in (*near[:_FIRST], *worded[:_FIRST])]
         pool = list({one.memory.place: one for one in (*worded, *near)}.values())
-        return Gathered(pool, self._around(tenant, first, probe, chosen.as_of or now), corpus)
+        beside = self._around(tenant, first, probe, chosen.as_of or now)
+        tokens = self._tokens(tenant, probe.model, pool, beside) if probe.tokens else {}
+        return Gathered(pool, beside, corpus, tokens)
+
+    def _tokens(
+        self, tenant: str, model: str, pool: Sequence[Found], beside: Mapping[int, Sequence[tuple[int, Found]]]
+    ) -> dict[int, bytes]:
+        mine = self._tenants.get(tenant, {})
+        found = [one.memory for one in (*pool, *(one for near in beside.values() for _, one in near))]
+        return {one.place: mine[one.id].tokens for one in found if one.embedding_model == model and mine[one.id].tokens}
 
     def _corpus(self, tenant: str, words: Sequence[str]) -> Corpus:
         texts = [words_of(one.memory) for one in self._tenants.get(tenant, {}).values()]

@@ -99,6 +99,11 @@ class PostgresMemoryStore:
             found = await connection.fetchval(_SQL["vector"], tenant, memory_id)
         return tuple(found or ())
 
+    async def tokens(self, tenant: str, memory_id: str) -> bytes:
+        async with self._database.tenant(tenant) as connection:
+            found: bytes | None = await connection.fetchval(_SQL["tokens_of"], tenant, memory_id)
+        return found or b""
+
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
         async with self._database.tenant(tenant) as connection:
             gone = await _delete(connection, tenant, memories)
@@ -204,11 +209,19 @@ async def _insert(connection: Connection, tenant: str, width: int, entries: Sequ
     """The places of those that were not there yet, by id."""
     given = zip(*(_row(entry, width) for entry in entries), strict=True)
     rows = await connection.fetch(_SQL[f"add_{width}"], tenant, *map(list, given))
-    return {row["id"]: row["place"] for row in rows}
+    places = {row["id"]: row["place"] for row in rows}
+    tokens = [
+        (places[one.memory.id], one.memory.embedding_model, one.tokens)
+        for one in entries
+        if one.tokens and one.memory.id in places
+    ]
+    if tokens:
+        await connection.execute(_SQL["add_tokens"], tenant, *map(list, zip(*tokens, strict=True)))
+    return places
 
 
 def _renewed(memory: Memory, entry: Entry) -> Entry:
-    return Entry(memory._replace(embedding_model=entry.memory.embedding_model), entry.vector)
+    return Entry(memory._replace(embedding_model=entry.memory.embedding_model), entry.vector, entry.tokens)
 
 
 def _by_width(entries: Sequence[Entry]) -> dict[int, list[Entry]]:

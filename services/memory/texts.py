@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.memory.closely import Closeness
 from services.memory.store import Found, Gathered
 from services.memory.words import LENGTH, PART, SATURATION, numbered, stems, weight
 
@@ -76,9 +77,9 @@ class Texts:
 
 
 class Reading:
-    """A question's words in all that was gathered for it."""
+    """A question's words in all that was gathered for it, and its tokens, as far as their vectors are known."""
 
-    def __init__(self, query: str, gathered: Gathered) -> None:
+    def __init__(self, query: str, gathered: Gathered, tokens: bytes = b"") -> None:
         self.words = query_words(query)
         self.weights: Floats = np.array([weight(word, gathered.corpus) for word in self.words])
         self.average = max(gathered.corpus.average_length, 1.0)
@@ -86,6 +87,8 @@ class Reading:
         found = {one.memory.place: one for one in chain(gathered.pool, beside)}
         self.row = {place: at for at, place in enumerate(found)}
         self.texts = Texts.of(list(found.values()), self.words)
+        of_each = [*(gathered.tokens.get(place, b"") for place in found), b""]
+        self.closeness = Closeness.of(tokens, of_each)
         self._covered = self.texts.covered(self.weights)
 
     def coverage(self, found: Found) -> float:

@@ -5,7 +5,7 @@
 PATH is your own copy of the conversations: the file `locomo10.json` or a folder of one JSON file each. They are licensed for
 non-commercial use and are not part of this repository. Whatever is tuned is tuned on the first five (`--to 5`); the rest
 (`--from 5`) is for judgement. `--learn` fits the weights of ranking on the chosen ones, after judging each conversation by
-weights fitted on the others, and writes them to services/memory/weights.json.
+weights fitted on the others, and writes them to services/memory/weights.json. `ours, unread` is ours where no vectors of tokens are known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,9 @@ import numpy as np
 from services.memory import rank
 from services.memory.remember import embedded_text
 from services.memory.rerank import SecondLook, reranker_named
-from services.memory.store import Corpus, Entry, Filter, Gathered, Memory, MemoryType, Probe
+from services.memory.store import Corpus, Embedding, Entry, Filter, Gathered, Memory, MemoryType, Probe
 from services.memory.store_memory import InMemoryStore
-from services.memory.texts import query_words
+from services.memory.texts import Reading, query_words
 from services.memory.tokens import estimate
 from services.memory.words import bm25, counted
 from tests.bench import memory_full_text
@@ -74,6 +74,8 @@ class Case:
     everything: list[tuple[Memory, float]]
     corpus: Corpus
     stored: datetime
+    tokens: bytes = b""
+    """The vectors of the question's tokens."""
     full_text: list[str] = field(default_factory=list)
     """The ids of the turns that Postgres's full text search finds, best first."""
 
@@ -129,12 +131,12 @@ async def cases(found: Sequence[Conversation], embed: Callable[[list[str]], Any]
     made = []
     for conversation in found:
         store = InMemoryStore()
-        vectors = await embed([embedded_text(turn) for turn in conversation.turns])
-        entries = [Entry(turn, vector) for turn, vector in zip(conversation.turns, vectors, strict=True)]
+        embeddings = await embed([embedded_text(turn) for turn in conversation.turns])
+        entries = [Entry(turn, *one) for turn, one in zip(conversation.turns, embeddings, strict=True)]
         await store.add(TENANT, entries)
         asked = await embed([question.text for question in conversation.questions])
-        for question, vector in zip(conversation.questions, asked, strict=True):
-            made.append(await _case(store, conversation, question, vector))
+        for question, one in zip(conversation.questions, asked, strict=True):
+            made.append(await _case(store, conversation, question, one))
         sys.stderr.write(f"{conversation.name}: {len(entries)} turns, {len(asked)} questions\n")
     return made
 
@@ -149,14 +151,14 @@ async def search_full_text(dsn: str, found: Sequence[Conversation], made: Sequen
             case.full_text = known[case.question.text]
 
 
-async def _case(store: InMemoryStore, conversation: Conversation, question: Question, vector: Any) -> Case:
+async def _case(store: InMemoryStore, conversation: Conversation, question: Question, asked: Embedding) -> Case:
     now = conversation.turns[-1].created_at
     words = query_words(question.text)
-    found = await store.gather(TENANT, Probe(vector, words, _POOL, 1), Filter(), now=now)
+    found = await store.gather(TENANT, Probe(asked.vector, words, _POOL, 1, tokens=True), Filter(), now=now)
     gathered = rank.with_neighbours(found, lambda _: True)
-    everything = await store.nearest(TENANT, vector, Filter(), now=now, limit=10_000)
+    everything = await store.nearest(TENANT, asked.vector, Filter(), now=now, limit=10_000)
     pairs = [(one.memory, one.cosine) for one in everything]
-    return Case(conversation.name, question, gathered, pairs, gathered.corpus, now)
+    return Case(conversation.name, question, gathered, pairs, gathered.corpus, now, asked.tokens)
 
 
 def by_dense(case: Case) -> list[Memory]:
@@ -182,9 +184,19 @@ def by_rrf(case: Case) -> list[Memory]:
     return sorted(by_dense(case), key=lambda memory: -score[memory.id])
 
 
-def by_ours(case: Case, weights: Mapping[str, float] = rank.LEARNED) -> list[Memory]:
-    found = rank.ranked(case.question.text, case.gathered, rank.Taste(), now=case.stored, limit=200, weights=weights)
-    return [one.memory for one in found]
+def by_ours(case: Case, weights: rank.Weights = rank.LEARNED) -> list[Memory]:
+    return [one.memory for one in _ranked(case, limit=200, weights=weights)]
+
+
+def by_ours_unread(case: Case, weights: rank.Weights = rank.LEARNED) -> list[Memory]:
+    return by_ours(replace(case, tokens=b""), weights)
+
+
+def _ranked(case: Case, *, limit: int, weights: rank.Weights = rank.LEARNED) -> list[rank.Ranked]:
+    query, reading = case.question.text, Reading(case.question.text, case.gathered, case.tokens)
+    return rank.ranked(
+        query, case.gathered, rank.Taste(), now=case.stored, limit=limit, weights=weights, reading=reading
+    )
 
 
 def reranked_by(name: str) -> Callable[[Case], list[Memory]]:
@@ -192,8 +204,7 @@ def reranked_by(name: str) -> Callable[[Case], list[Memory]]:
     look = SecondLook(reranker_named(name), _SEEN, timedelta(minutes=1))
 
     def order(case: Case) -> list[Memory]:
-        found = rank.ranked(case.question.text, case.gathered, rank.Taste(), now=case.stored, limit=_SEEN)
-        seen = asyncio.run(look.reordered(case.question.text, found, least=_SEEN))
+        seen = asyncio.run(look.reordered(case.question.text, _ranked(case, limit=_SEEN), least=_SEEN))
         return [one.memory for one in seen]
 
     return order
@@ -205,6 +216,7 @@ WAYS: dict[str, Callable[[Case], list[Memory]]] = {
     "Postgres full text": by_full_text,
     "plain RRF": by_rrf,
     "ours": by_ours,
+    "ours, unread": by_ours_unread,
 }
 
 
@@ -229,8 +241,17 @@ def table(rows: Mapping[str, Sequence[tuple[int, list[float]]]]) -> Iterator[str
                 yield f"| {way}, {name} | {len(mine)} | {cells} |"
 
 
-def learn(found: Sequence[Case], *, steps: int = 300, rate: float = 0.05, decay: float = 1e-3) -> dict[str, float]:
-    """Weights under which the evidence of each question stands first among its own candidates (ListNet, by Adam), then so
+def learn(found: Sequence[Case]) -> rank.Weights:
+    """With what is known of the tokens, and without."""
+    base, unread = _learned([replace(case, tokens=b"") for case in found])
+    base_read, read = _learned(found)
+    return rank.Weights(base, read | {"read": round(base_read - base, 4)}, unread)
+
+
+def _learned(
+    found: Sequence[Case], *, steps: int = 300, rate: float = 0.05, decay: float = 1e-3
+) -> tuple[float, dict[str, float]]:
+    """The base and the weights under which the evidence of each question stands first among its own candidates (ListNet, by Adam), then so
     scaled that the sum is the logarithm of the odds that a candidate is evidence.
     """
     names, lists = _lists(found)
@@ -244,7 +265,8 @@ def learn(found: Sequence[Case], *, steps: int = 300, rate: float = 0.05, decay:
     slope, base = _newton(told, wanted, np.ones_like(wanted), steps=30, decay=1e-9)
     slopes = slope * solution / scale
     shifted = float(base) - float((slopes * mean).sum())
-    return {"base": round(shifted, 4), **{name: round(float(v), 4) for name, v in zip(names, slopes, strict=True)}}
+    known = {name: round(float(slope), 4) for name, slope in zip(names, slopes, strict=True)}
+    return round(shifted, 4), {name: slope for name, slope in known.items() if slope}
 
 
 def _lists(found: Sequence[Case]) -> tuple[list[str], list[tuple[Any, Any]]]:
@@ -252,7 +274,7 @@ def _lists(found: Sequence[Case]) -> tuple[list[str], list[tuple[Any, Any]]]:
     names: list[str] = []
     lists = []
     for case in found:
-        names, values = rank.signs(case.question.text, case.gathered)
+        names, values = rank.signs(case.question.text, case.gathered, case.tokens)
         pool = [one.memory.turn_id for one in case.gathered.pool]
         lists.append((values, np.array([turn in case.question.evidence for turn in pool], float)))
     return names, lists
@@ -295,20 +317,23 @@ def measure(found: Sequence[Case], ways: Mapping[str, Callable[[Case], list[Memo
     }
 
 
-def cross_judged(found: Sequence[Case]) -> list[Any]:
+def cross_judged(found: Sequence[Case]) -> dict[str, list[Any]]:
     """Each conversation judged by weights learned from the others."""
-    rows = []
+    ways = {"ours": by_ours, "ours, unread": by_ours_unread}
+    rows: dict[str, list[Any]] = {f"{name}, learned on the others": [] for name in ways}
     for held in dict.fromkeys(case.conversation for case in found):
         weights = learn([case for case in found if case.conversation != held])
         mine = [case for case in found if case.conversation == held]
-        rows += measure(mine, {"ours": partial(by_ours, weights=weights)})["ours"]
+        for name, way in ways.items():
+            rows[f"{name}, learned on the others"] += measure(mine, {name: partial(way, weights=weights)})[name]
     return rows
 
 
-async def _embed_all(texts: list[str]) -> list[tuple[float, ...]]:
+async def _embed_all(texts: list[str]) -> list[Embedding]:
     embedder = EmbeddedEmbedder()
     try:
-        return list((await embedder.embed(texts)).vectors)
+        found = await embedder.embed(texts)
+        return [Embedding(*one) for one in zip(found.vectors, found.token_vectors, strict=True)]
     finally:
         embedder.close()
 
@@ -326,9 +351,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running_cluster(Path(folder)) as cluster:
         asyncio.run(search_full_text(cluster.dsn("memory"), chosen, found))
     if asked.learn:
-        rows = measure(found, {name: way for name, way in WAYS.items() if name != "ours"})
-        rows["ours, learned on the others"] = cross_judged(found)
-        _WEIGHTS.write_text(json.dumps(learn(found), indent=2) + "\n")
+        rows = measure(found, {name: way for name, way in WAYS.items() if not name.startswith("ours")})
+        rows |= cross_judged(found)
+        _WEIGHTS.write_text(json.dumps(asdict(learn(found)), indent=2) + "\n")
     else:
         second = {f"ours, then {asked.reranker}": reranked_by(asked.reranker)} if asked.reranker else {}
         rows = measure(found, WAYS | second)

@@ -254,7 +254,7 @@ def export_head(known: Sequence[Family]) -> None:
     embedder = MiniLM(threads=0)
     given, told = _instructions_and_sentences(known)
     chosen = [*told[:_EMBEDDED], *given[:_EMBEDDED]]
-    vectors = [vector for text in chosen for vector in embedder.vectors([embedder.tokenise([text])[0].ids])]
+    vectors = [read.vector for text in chosen for read in embedder.vectors([embedder.tokenise([text])[0].ids])]
     labels = [0] * len(told[:_EMBEDDED]) + [1] * len(given[:_EMBEDDED])
     model: Any = linear.LogisticRegression(C=10, class_weight="balanced", max_iter=1000, random_state=0)
     model.fit(vectors, labels)

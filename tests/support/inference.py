@@ -201,10 +201,11 @@ class ScriptedModel:
 
 
 class CountingEmbedder:
-    """The length of each text as its vector."""
+    """The length of each text as its vector, the text as those of its tokens."""
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        return Embedded(tuple((float(len(text)),) for text in texts), sum(map(len, texts)), 0)
+        vectors, tokens = tuple((float(len(text)),) for text in texts), tuple(text.encode() for text in texts)
+        return Embedded(vectors, sum(map(len, texts)), 0, token_vectors=tokens)
 
 
 class LengthEmbedder:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.memory.errors import EmbeddingUnavailable
-from services.memory.store import Entry, Memory, MemoryType, Vector
+from services.memory.store import Embedding, Entry, Memory, MemoryType, Vector
 from services.memory.words import stems
 from shared.ids import RandomIds
 
@@ -45,11 +45,11 @@ class HashingEmbedder:
     model: str = "hashing"
     width: int = 384
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
         if self.away:
             raise EmbeddingUnavailable("away", dependency="inference", why="DEPENDENCY_UNAVAILABLE")
         self.calls += texts
-        return [_hashed(text, self.width) for text in texts]
+        return [Embedding(_hashed(text, self.width)) for text in texts]
 
 
 def _hashed(text: str, width: int) -> Vector:

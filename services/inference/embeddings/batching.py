@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from services.inference.embeddings.contract import Embedded, TokenIds, Tokenised, Vector, VectorModel
+from services.inference.embeddings.contract import Computed, Embedded, TokenIds, Tokenised, VectorModel
 from shared.errors import Internal, MeshError, ResourceExhausted
 from shared.log import log
 from shared.tasks import supervised
@@ -41,7 +41,7 @@ class _Request:
 
     done: asyncio.Future[None]
     left: int
-    vectors: dict[int, Vector] = field(default_factory=dict)
+    computed: dict[int, Computed] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,11 +99,13 @@ class BatchingEmbedder:
         finally:
             if request.left:
                 self._waiting = [text for text in self._waiting if text.request is not request]
+        computed = [request.computed[place] for place in range(len(texts))]
         return Embedded(
-            vectors=tuple(request.vectors[place] for place in range(len(texts))),
+            vectors=tuple(one.vector for one in computed),
             tokens=sum(len(text.ids) for text in tokenised),
             truncated=sum(text.cut for text in tokenised),
             cut=tuple(place for place, text in enumerate(tokenised) if text.cut),
+            token_vectors=tuple(one.token_vectors for one in computed),
         )
 
     async def run(self) -> None:
@@ -145,13 +147,13 @@ class BatchingEmbedder:
         taken = set(batch)
         self._waiting = [text for text in self._waiting if text not in taken]
         try:
-            vectors = await self._in(self._computing, self._model.vectors, [text.ids for text in batch])
+            computed = await self._in(self._computing, self._model.vectors, [text.ids for text in batch])
         except Internal as failure:
             for text in batch:
                 _fail(text.request, failure)
         else:
-            for text, vector in zip(batch, vectors, strict=True):
-                _hand_out(text, vector)
+            for text, one in zip(batch, computed, strict=True):
+                _hand_out(text, one)
         self._runs += 1
         self._company = len({id(text.request) for text in batch}) > 1
         _sizes.record(len(batch), {"model": self._model.name})
@@ -184,9 +186,9 @@ def _heard(run: asyncio.Future[Made]) -> None:
         run.exception()
 
 
-def _hand_out(text: Waiting, vector: Vector) -> None:
+def _hand_out(text: Waiting, computed: Computed) -> None:
     request = text.request
-    request.vectors[text.place] = vector
+    request.computed[text.place] = computed
     request.left -= 1
     if not request.left and not request.done.done():
         request.done.set_result(None)

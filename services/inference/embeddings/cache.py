@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,20 +19,38 @@ from shared.log import log
 from shared.redis import RedisLost
 from shared.telemetry import meter
 
-_PREFIX: Final = "embedding:"
+_PREFIX: Final = "embedding:2:"
+_HEAD: Final = struct.Struct("<?I")
 _lookups = meter.create_counter("embedding_cache_lookups_total", description="texts looked up, by model and hit")
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One vector, as 32-bit floats, and whether its text had been cut."""
+    """One vector, as 32-bit floats, whether its text had been cut, and the vectors of its tokens."""
 
     packed: bytes
     cut: bool
+    token_vectors: bytes = b""
 
     @classmethod
-    def of(cls, vector: Vector, *, cut: bool) -> Kept:
-        return cls(array("f", vector).tobytes(), cut)
+    def of(cls, vector: Vector, *, cut: bool, token_vectors: bytes = b"") -> Kept:
+        return cls(array("f", vector).tobytes(), cut, token_vectors)
+
+    @classmethod
+    def read(cls, value: bytes) -> Kept:
+        """What `written` wrote."""
+        cut, size = _HEAD.unpack_from(value)
+        end = _HEAD.size + size
+        return cls(value[_HEAD.size : end], cut, value[end:])
+
+    @property
+    def written(self) -> bytes:
+        return _HEAD.pack(self.cut, len(self.packed)) + self.packed + self.token_vectors
+
+    @property
+    def size(self) -> int:
+        """Bytes of vectors."""
+        return len(self.packed) + len(self.token_vectors)
 
     @property
     def vector(self) -> Vector:
@@ -77,7 +96,7 @@ class MemoryVectorCache:
                 self._drop(tenant, key)
                 mine = self._kept.setdefault(tenant, OrderedDict())
             mine[key] = (ends, kept)
-            self._held[tenant] = self._held.get(tenant, 0) + len(kept.packed)
+            self._held[tenant] = self._held.get(tenant, 0) + kept.size
         while sum(self._held.values()) > self._size:
             largest = max(self._held, key=lambda name: self._held[name])
             self._drop(largest, next(iter(self._kept[largest])))
@@ -89,7 +108,7 @@ class MemoryVectorCache:
 
     def _drop(self, tenant: str, key: str) -> None:
         _, kept = self._kept[tenant].pop(key)
-        self._held[tenant] -= len(kept.packed)
+        self._held[tenant] -= kept.size
         if not self._kept[tenant]:
             del self._kept[tenant], self._held[tenant]
 
@@ -108,13 +127,13 @@ class RedisVectorCache:
             log.warning("embedding_cache.lost", error=type(error).__name__)
             return {}
         known = zip(keys, values, strict=True)
-        return {key: Kept(value[1:], cut=value[:1] == b"\1") for key, value in known if isinstance(value, bytes)}
+        return {key: Kept.read(value) for key, value in known if isinstance(value, bytes)}
 
     async def keep(self, tenant: str, found: Mapping[str, Kept]) -> None:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for key, kept in found.items():
-                    pipeline.set(_place(tenant, key), bytes([kept.cut]) + kept.packed, px=self._ttl)
+                    pipeline.set(_place(tenant, key), kept.written, px=self._ttl)
                 await pipeline.execute()
         except RedisLost as error:
             log.warning("embedding_cache.lost", error=type(error).__name__)
@@ -145,7 +164,9 @@ class CachingEmbedder:
             await self._cache.keep(tenant, fresh)
             known |= fresh
         cut = tuple(place for place, key in enumerate(keys) if known[key].cut)
-        return Embedded(tuple(known[key].vector for key in keys), tokens, len(cut), cut)
+        of_tokens = tuple(known[key].token_vectors for key in keys)
+        vectors = tuple(known[key].vector for key in keys)
+        return Embedded(vectors, tokens, len(cut), cut, of_tokens if any(of_tokens) else ())
 
     def _count(self, keys: Iterable[str], known: Mapping[str, Kept]) -> None:
         for key in keys:
@@ -153,8 +174,9 @@ class CachingEmbedder:
 
 
 def _kept(computed: Embedded) -> Iterator[Kept]:
-    for place, vector in enumerate(computed.vectors):
-        yield Kept.of(vector, cut=place in computed.cut)
+    of_tokens = computed.token_vectors or (b"",) * len(computed.vectors)
+    for place, (vector, tokens) in enumerate(zip(computed.vectors, of_tokens, strict=True)):
+        yield Kept.of(vector, cut=place in computed.cut, token_vectors=tokens)
 
 
 def _place(tenant: str, key: str) -> str:

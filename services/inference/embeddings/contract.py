@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Vector: TypeAlias = tuple[float, ...]
 TokenIds: TypeAlias = list[int]
@@ -12,15 +12,24 @@ TokenIds: TypeAlias = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Vectors in order, tokens read (0: nobody said), how many texts were cut to the window, and which by their places;
-    whether the tokens are an estimate.
+    """Vectors in order, tokens read (0: nobody said), how many texts were cut to the window, and which by their places. By
+    text the vectors of its tokens, as `Computed` has them; none at all from a model that has none. Whether the count of
+    tokens is an estimate.
     """
 
     vectors: tuple[Vector, ...]
     tokens: int
     truncated: int
     cut: tuple[int, ...] = ()
+    token_vectors: tuple[bytes, ...] = ()
     estimated: bool = False
+
+
+class Computed(NamedTuple):
+    """A text's vector, and those of its tokens one behind the other, each `token_axes.WIDTH` signed bytes."""
+
+    vector: Vector
+    token_vectors: bytes = b""
 
 
 class Embedder(Protocol):
@@ -48,5 +57,5 @@ class VectorModel(Protocol):
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         """The texts' tokens, cut to the window."""
 
-    def vectors(self, texts: Sequence[TokenIds]) -> list[Vector]:
-        """One vector a text. A vector does not depend on what else is in the batch."""
+    def vectors(self, texts: Sequence[TokenIds]) -> list[Computed]:
+        """What it makes of each text. That does not depend on what else is in the batch."""

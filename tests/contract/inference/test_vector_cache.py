@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from tests.support.valkey import free_port, valkey_url
 __all__ = ("valkey_url",)
 
 HOUR = timedelta(hours=1)
-ONE, TWO = Kept.of((0.6, 0.8), cut=False), Kept.of((1.0, 0.0), cut=True)
+ONE, TWO = Kept.of((0.6, 0.8), cut=False), Kept.of((1.0, 0.0), cut=True, token_vectors=b"tokens")
 
 
 class CountingEmbedder:
@@ -143,3 +144,27 @@ async def test_without_redis_everything_is_computed_and_nothing_fails(tenant: st
         for _ in range(2):
             assert (await embedder.embed(["aa"])).vectors[0][0] == 2.0
     assert len(model.computed) == 2
+
+
+class ReadingEmbedder(CountingEmbedder):
+    """The text itself as the vectors of its tokens."""
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        found = await super().embed(texts)
+        return replace(found, token_vectors=tuple(text.encode() for text in texts))
+
+
+async def test_vectors_of_tokens_are_kept_with_their_text(cache: VectorCache, tenant: str) -> None:
+    model = ReadingEmbedder()
+    embedder = CachingEmbedder(model, cache, model="m", tenant=lambda: tenant)
+    await embedder.embed(["aa"])
+    assert (await embedder.embed(["b", "aa"])).token_vectors == (b"b", b"aa")
+    assert model.computed == [["aa"], ["b"]]
+
+
+async def test_vectors_of_tokens_count_into_the_size_of_the_cache() -> None:
+    cache = MemoryVectorCache(FakeClock(), size=24, ttl=HOUR)
+    await cache.keep("t", {"a": Kept.of((1.0, 0.0), cut=False, token_vectors=b"x" * 10)})
+    assert cache.held == 18
+    await cache.keep("t", {"b": Kept.of((1.0, 0.0), cut=False)})
+    assert (cache.held, list(await cache.find("t", ["a", "b"]))) == (8, ["b"])

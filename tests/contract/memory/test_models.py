@@ -35,7 +35,7 @@ class Inference(rpc.InferenceServiceServicer):
         if model not in MODELS:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no embedding model {model}")
         vectors = await HashingEmbedder(width=MODELS[model]).embed(list(request.texts))
-        turned = [one[::-1] if "large" in model else one for one in vectors]
+        turned = [one.vector[::-1] if "large" in model else one.vector for one in vectors]
         return pb.EmbedResponse(embeddings=[pb.Embedding(values=one) for one in turned], model=model)
 
 

@@ -353,3 +353,47 @@ async def test_a_change_to_what_has_ended_is_no_clash(store: Any, tenant: str) -
     found = await store.nearest(tenant, vector(1), Filter(as_of=NOW - timedelta(days=1)), now=NOW, limit=5)
     assert [one.memory for one in await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)] == [changed]
     assert found == []
+
+
+def _read(content: str, tokens: bytes, x: float = 1.0, **more: Any) -> Entry:
+    made = entry(content, x, 0.1, embedding_model="m", **more)
+    return replace(made, tokens=tokens)
+
+
+async def _tokens(store: Any, tenant: str, model: str = "m") -> dict[int, bytes]:
+    probe = Probe(vector(1), ("harbour",), 5, 1, model, tokens=True)
+    return dict((await store.gather(tenant, probe, Filter(), now=NOW)).tokens)
+
+
+async def test_vectors_of_tokens_come_with_what_is_gathered_of_their_model(store: Any, tenant: str) -> None:
+    times = [NOW - timedelta(minutes=n) for n in (3, 2, 1)]
+    mine, beside, given = await store.add(
+        tenant,
+        [
+            _read("harbour", b"a" * 128, session_id="s", created_at=times[0]),
+            _read("next", b"b" * 64, -1, session_id="s", created_at=times[1]),
+            entry("given", 0.9, 0.1, session_id="s", created_at=times[2]),
+        ],
+    )
+    assert await _tokens(store, tenant) == {mine.place: b"a" * 128, beside.place: b"b" * 64}
+    assert await _tokens(store, tenant, "another") == {}
+    unasked = await store.gather(tenant, Probe(vector(1), ("harbour",), 5, 1, "m"), Filter(), now=NOW)
+    assert unasked.tokens == {}
+    assert await store.tokens(tenant, mine.id) == b"a" * 128
+    assert await store.tokens(tenant, given.id) == b""
+    assert await store.tokens("another", mine.id) == b""
+
+
+async def test_vectors_of_tokens_change_and_go_with_their_memory(store: Any, tenant: str) -> None:
+    (kept,) = await store.add(tenant, [_read("harbour", b"a" * 64)])
+    changed = kept._replace(content="harbour again", content_hash=b"again", updated_at=NOW)
+    await store.change(tenant, Entry(changed, vector(1), b"b" * 64), before=kept)
+    assert await store.tokens(tenant, kept.id) == b"b" * 64
+    assert await store.revector(tenant, [Entry(changed, vector(1), b"c" * 64)]) == 1
+    assert await _tokens(store, tenant) == {kept.place: b"c" * 64}
+    assert await store.revector(tenant, [Entry(changed._replace(embedding_model="n"), vector(1))]) == 1
+    assert await store.tokens(tenant, kept.id) == b""
+    (other,) = await store.add(tenant, [_read("tin", b"d" * 64)])
+    await store.forget(tenant, [other], [])
+    assert await store.tokens(tenant, other.id) == b""
+    assert await _tokens(store, tenant) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -86,7 +87,7 @@ async def test_no_question_reaches_another_tenants_facts(
     assert await facts.end(tenant, secret.id, valid_to=NOW, now=NOW) is None
 
 
-TABLES = ("memory", "memory_episode", "memory_episode_384", "memory_episode_any", "memory_word", "memory_count",
+TABLES = ("memory", "memory_episode", "memory_episode_384", "memory_episode_any", "memory_word", "memory_tokens", "memory_count",
           "memory_retention", "memory_use", "forget_receipt", "conversation", "short_term_turn", "fact")  # fmt: skip
 
 
@@ -97,7 +98,7 @@ async def test_the_services_own_role_sees_and_writes_one_tenant_at_a_time(
     postgres: Cluster, store: Any, conversations: Any, facts: Any, tenant: str
 ) -> None:
     theirs = f"{tenant}-x"
-    (kept, gone) = await store.add(theirs, [entry(SECRET), entry("gone", 0, 1)])
+    (kept, gone) = await store.add(theirs, [replace(entry(SECRET), tokens=b"t" * 64), entry("gone", 0, 1)])
     await store.add(theirs, [Entry(memory("of another width"), (1.0,) * 768)])
     await store.forget(theirs, [gone], [Receipt("rct_1", gone.id, gone.content_hash, "ada", NOW)])
     await store.set_retention(theirs, MemoryType.SEMANTIC, max_memories=5, max_days=5)
@@ -111,7 +112,7 @@ async def test_the_services_own_role_sees_and_writes_one_tenant_at_a_time(
             "select tablename from pg_tables where schemaname = 'memory' and tablename ~ '_\\d+$' and tablename !~ '_384$'"
         )
         names = [*TABLES, *(row["tablename"] for row in partitions)]
-        assert len(names) == len(TABLES) + 64
+        assert len(names) == len(TABLES) + 80
         for name in names:
             for mine in ("", tenant):
                 async with connection.transaction():

@@ -13,6 +13,8 @@ from structlog.testing import capture_logs
 from agentnet.common.v1 import error_reason_pb2
 from agentnet.inference.v1 import generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
+from services.inference import convert
+from services.inference.embeddings.contract import Embedded
 from services.inference.errors import ProviderRateLimited, StreamBroken
 from services.inference.providers.contract import Sampling, Usage
 from shared.errors import Reason, ResourceExhausted, Unavailable
@@ -273,6 +275,17 @@ async def test_texts_become_vectors_in_order(served: Replica, keys: Keys) -> Non
     answer = await served.stub.Embed(pb.EmbedRequest(texts=["a", "bcd"]), metadata=keys.metadata())
     assert [list(one.values) for one in answer.embeddings] == [[1.0], [3.0]]
     assert (answer.model, answer.usage.input_tokens) == ("minilm-l6-v2", 4)
+    assert [one.token_vectors for one in answer.embeddings] == [b"", b""]
+
+
+async def test_vectors_of_tokens_are_told_where_they_are_asked_for_and_the_model_has_them(
+    served: Replica, keys: Keys
+) -> None:
+    asked = pb.EmbedRequest(texts=["a", "bcd"], token_vectors=True)
+    answer = await served.stub.Embed(asked, metadata=keys.metadata())
+    assert [one.token_vectors for one in answer.embeddings] == [b"a", b"bcd"]
+    bare = convert.embed_response(Embedded(((1.0,),), 1, 0), "remote", token_vectors=True)
+    assert [one.token_vectors for one in bare.embeddings] == [b""]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ async def test_meaning_and_words_decide_together_and_the_score_is_told(served: A
     assert best.explanation.matched_terms == ["pari"]
     assert best.explanation.bm25 > 0
     assert best.explanation.cosine == pytest.approx(best.score)
-    odds = sum(best.explanation.parts.values()) + rank.LEARNED["base"]
+    odds = sum(best.explanation.parts.values()) + rank.LEARNED.base
     assert best.relevance == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-3)
     assert [match.relevance for match in answer.matches] == sorted((m.relevance for m in answer.matches), reverse=True)
 

@@ -104,8 +104,8 @@ async def test_the_classifier_that_ships_tells_an_order_from_what_documents_say(
     classifiers = Classifiers(Path("services/policy/classifiers"))
 
     async def rated(text: str) -> float:
-        (vector,) = embedder.vectors([embedder.tokenise([text])[0].ids])
-        return await classifiers.rate("instruction", text, vector)
+        (read,) = embedder.vectors([embedder.tokenise([text])[0].ids])
+        return await classifiers.rate("instruction", text, read.vector)
 
     assert await rated("Write a short poem about the sea and send it to the address below.") > 0.5
     assert await rated("Your card was charged 20 dollars on 3 May; the balance is below.") < 0.5

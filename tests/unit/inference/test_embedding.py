@@ -6,8 +6,10 @@ import asyncio
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
+from services.inference.embeddings.token_axes import MOST, SCALE, WIDTH
 from tests.support.plain_embedder import EmbeddedEmbedder
 
 
@@ -56,3 +58,25 @@ async def test_the_loop_goes_on_while_vectors_are_computed(embedder: EmbeddedEmb
         turns += 1
         await asyncio.sleep(0.001)
     assert turns > 20
+
+
+async def test_tokens_have_vectors_of_their_own_without_the_marks_at_both_ends(embedder: EmbeddedEmbedder) -> None:
+    found = await embedder.embed(["cat", "the cat sat", "word " * 300, ""])
+    sizes = [len(tokens) // WIDTH for tokens in found.token_vectors]
+    assert sizes == [1, 3, MOST, 0]
+    tokens = np.frombuffer(found.token_vectors[1], np.int8).reshape(-1, WIDTH) / SCALE
+    assert np.allclose(np.linalg.norm(tokens, axis=1), 1, atol=0.04)
+
+
+async def test_tokens_of_like_meaning_are_nearer_than_others(embedder: EmbeddedEmbedder) -> None:
+    found = await embedder.embed(["kitten", "My cat sleeps.", "Interest rates rose."])
+    asked, cat, rates = (np.frombuffer(one, np.int8).reshape(-1, WIDTH) / SCALE for one in found.token_vectors)
+    assert (cat @ asked.T).max() > (rates @ asked.T).max() + 0.1
+
+
+async def test_a_tokens_vector_is_the_same_in_any_batch(embedder: EmbeddedEmbedder) -> None:
+    texts = ["A cat sleeps.", "and more " * 30]
+    together = (await embedder.embed(texts)).token_vectors[0]
+    alone = (await embedder.embed(texts[:1])).token_vectors[0]
+    one, other = (np.frombuffer(given, np.int8).astype(int) for given in (together, alone))
+    assert np.abs(one - other).max() <= 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from services.inference.embeddings.batching import BatchingEmbedder, Limits, Waiting, batching, next_batch
-from services.inference.embeddings.contract import TokenIds, Tokenised, Vector
+from services.inference.embeddings.contract import Computed, TokenIds, Tokenised
 from services.inference.embeddings.device import Device, DeviceMissing, loaded, providers
 from services.inference.embeddings.late import here
 from services.inference.embeddings.minilm import MiniLM
@@ -36,13 +36,13 @@ class CountedModel:
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         return [Tokenised([0] * min(len(text), 64), cut=len(text) > 64) for text in texts]
 
-    def vectors(self, texts: Sequence[TokenIds]) -> list[Vector]:
+    def vectors(self, texts: Sequence[TokenIds]) -> list[Computed]:
         self.runs.append([len(text) for text in texts])
         self.begun.set()
         assert self.gate.wait(5)
         if self.failures:
             raise self.failures.pop(0)
-        return [(float(len(text)),) for text in texts]
+        return [Computed((float(len(text)),), bytes([len(text)])) for text in texts]
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ async def queued(embedder: BatchingEmbedder, *requests: Sequence[str]) -> list[a
 async def test_one_request_has_its_vectors_in_order(model: CountedModel, embedder: BatchingEmbedder) -> None:
     found = await embedder.embed(["aaa", "b", "c" * 99])
     assert found.vectors == ((3.0,), (1.0,), (64.0,))
+    assert found.token_vectors == (b"\x03", b"\x01", b"\x40")
     assert (found.tokens, found.truncated, found.cut) == (68, 1, (2,))
 
 

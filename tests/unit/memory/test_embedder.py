@@ -24,7 +24,8 @@ class Inference(rpc.InferenceServiceServicer):
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         self.asked.append((request.model, len(request.texts)))
-        vectors = [pb.Embedding(values=[float(len(text))]) for text in request.texts]
+        tokens = b"t" * 64 if request.token_vectors else b""
+        vectors = [pb.Embedding(values=[float(len(text))], token_vectors=tokens) for text in request.texts]
         return pb.EmbedResponse(embeddings=vectors, model="minilm")
 
 
@@ -38,8 +39,10 @@ async def test_texts_go_in_batches_and_the_answer_names_the_model() -> None:
             embedder = MeshEmbedder(channel, model="")
             assert embedder.model == ""
             found = await embedder.embed(["x" * n for n in range(130)])
-            assert found[:3] == [(0.0,), (1.0,), (2.0,)]
-            assert inference.asked == [("", 64), ("", 64), ("", 2)]
+            assert found[:3] == [((0.0,), b""), ((1.0,), b""), ((2.0,), b"")]
+            reading = MeshEmbedder(channel, model="", tokens=True)
+            assert await reading.embed(["x"]) == [((1.0,), b"t" * 64)]
+            assert inference.asked == [("", 64), ("", 64), ("", 2), ("", 1)]
             assert embedder.model == "minilm"
             assert MeshEmbedder(channel, model="asked").model == "asked"
             inference.away = True

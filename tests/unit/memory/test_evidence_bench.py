@@ -65,7 +65,7 @@ async def test_every_way_is_judged_and_the_table_has_every_category(path: Path) 
     found = await bench.cases(bench.conversations(path), HashingEmbedder().embed)
     rows = bench.measure(found, bench.WAYS)
     lines = list(bench.table(rows))
-    assert set(rows) == {"dense alone", "BM25", "Postgres full text", "plain RRF", "ours"}
+    assert set(rows) == {"dense alone", "BM25", "Postgres full text", "plain RRF", "ours", "ours, unread"}
     assert all(len(judgements) == 6 for judgements in rows.values())
     assert [line.split(" | ")[0] for line in lines[2:5]] == [
         "| dense alone, all",
@@ -87,10 +87,15 @@ async def test_learning_finds_weights_that_rank_the_evidence_first(path: Path) -
     found = await bench.cases(bench.conversations(path), HashingEmbedder().embed)
     weights = bench.learn(found)
     names, _ = rank.signs("q", found[0].gathered)
-    assert set(weights) == {"base", *names}
+    assert set(weights.unread) <= set(names)
+    assert set(weights.read) <= set(names)
     for case in found:
         assert bench.by_ours(case, weights)[0].turn_id in case.question.evidence
-    assert len(bench.cross_judged(found)) == 6
+    judged = bench.cross_judged(found)
+    assert {name: len(rows) for name, rows in judged.items()} == {
+        "ours, learned on the others": 6,
+        "ours, unread, learned on the others": 6,
+    }
 
 
 def test_other_stores_are_measured_where_they_are_installed() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.memory import kinds
+from services.memory.closely import WIDTH, Closeness
 from services.memory.cues import cues_of
+from services.memory.kinds import Kind, kind_of
 from services.memory.rank import LEARNED, Taste, ranked, signs, with_neighbours
 from services.memory.store import Corpus, Found, Gathered
-from services.memory.texts import query_words
+from services.memory.texts import Reading, query_words
 from tests.support.memory import NOW, memory
 
 
@@ -77,7 +81,7 @@ def test_parts_add_up_and_age_and_importance_weigh_in() -> None:
     (weighed,) = ranked("words", gathered, taste, now=NOW, limit=1)
     assert weighed.relevance == pytest.approx(plain.relevance * 0.5 * 1.5)
     assert weighed.explanation.recency == 0.5
-    assert set(plain.explanation.parts) <= set(LEARNED)
+    assert set(plain.explanation.parts) <= set(LEARNED.unread)
 
 
 def test_a_question_without_words_is_still_ranked_by_meaning() -> None:
@@ -85,3 +89,75 @@ def test_a_question_without_words_is_still_ranked_by_meaning() -> None:
     order = ranked("?!", Gathered(pool, {}, Corpus(2, 1.0, {})), Taste(), now=NOW, limit=2)
     assert [one.memory.content for one in order] == ["beta", "alpha"]
     assert query_words("?!") == ()
+
+
+def _token(*axes: int) -> bytes:
+    """One token a number, along that axis."""
+    return b"".join(bytes(127 if at == axis else 0 for at in range(WIDTH)) for axis in axes)
+
+
+def test_the_nearest_token_counts_and_a_text_without_any_is_told_apart() -> None:
+    close = Closeness.of(_token(0, 1), [_token(5, 0), _token(1), b"", b""])
+    assert close.near.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    assert close.read.tolist() == [True, True, False, False]
+    both = close.rows([0, 2]).joined(close.rows([1, 3]))
+    assert both.near.tolist() == [[1.0, 1.0], [0.0, 0.0]]
+    assert close.above_usual(close.telling()).tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0])
+    assert not Closeness.of(b"", [_token(0)]).read.any()
+
+
+def test_a_token_weighs_as_much_as_its_best_text_stands_out() -> None:
+    everywhere, once = 0, 1
+    close = Closeness.of(_token(everywhere, once), [_token(0), _token(0), _token(0, 1), b""])
+    assert close.telling().tolist() == pytest.approx([0.0, 1.0], abs=1e-5)
+    assert close.above_usual(close.telling()).tolist() == pytest.approx([-1 / 3, -1 / 3, 2 / 3, 0.0], abs=1e-4)
+
+
+def test_read_token_by_token_the_nearer_comes_first_and_parts_still_add_up() -> None:
+    pool = [found(f"said {n}", 0.5, n + 1) for n in range(3)]
+    tokens = {1: _token(9), 2: _token(3), 3: b""}
+    gathered = Gathered(pool, {}, Corpus(3, 2.0, {}), tokens)
+    reading = Reading("what?", gathered, _token(3))
+    order = ranked("what?", gathered, Taste(), now=NOW, limit=3, reading=reading)
+    places = [one.memory.place for one in order]
+    assert places.index(2) < places.index(1)
+    for one in order:
+        odds = sum(one.explanation.parts.values()) + LEARNED.base
+        assert one.relevance == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-3)
+        assert ("tokens_similarity" in one.explanation.parts) == (one.memory.place == 2)
+        assert ("read" in one.explanation.parts) == (one.memory.place != 3)
+
+
+def test_without_the_questions_tokens_nothing_is_read() -> None:
+    gathered = Gathered([found("said", 0.5, 1)], {}, Corpus(1, 1.0, {}), {1: _token(1)})
+    (one,) = ranked("said", gathered, Taste(), now=NOW, limit=1)
+    assert not {"read", "tokens", "tokens_similarity", "tokens_around"} & set(one.explanation.parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("I bought 3 of them", Kind(number=True, quote=False, names=0, own=True, reply=False)),
+        ('Thanks! She read "Dune" in Quito', Kind(number=False, quote=True, names=1, own=False, reply=True)),
+        ("Eight of us, from Rome to Paris", Kind(number=True, quote=False, names=2, own=False, reply=False)),
+        ("", Kind(number=False, quote=False, names=0, own=False, reply=False)),
+    ],
+)
+def test_what_kind_of_line_a_text_is(text: str, kind: Kind) -> None:
+    assert kind_of(text) == kind
+
+
+@pytest.mark.parametrize(
+    ("question", "sign"),
+    [
+        ("How many cats?", "number_asked"),
+        ("Where was it?", "place_asked"),
+        ("Which cities?", "place_asked"),
+        ("What did she read?", "title_asked"),
+        ("Who came?", "person_asked"),
+    ],
+)
+def test_the_kind_that_is_asked_for_is_a_sign(question: str, sign: str) -> None:
+    asked = ("number_asked", "place_asked", "title_asked", "person_asked")
+    (row,) = zip(*(kinds.signs(question, ['We saw 3 plays, "Faust" with Ada'])[name] for name in asked), strict=True)
+    assert [name for name, value in zip(asked, row, strict=True) if value] == [sign]

@@ -52,7 +52,7 @@ async def test_what_the_reranker_helps_rises_and_the_parts_still_add_up() -> Non
     best, other = await reordered(Shouting(), "quiet words", "LOUD WORDS")
     assert [one.memory.content for one in before] == ["quiet words", "LOUD WORDS"]
     assert best.memory.content == "LOUD WORDS"
-    odds = sum(best.explanation.parts.values()) + LEARNED["base"]
+    odds = sum(best.explanation.parts.values()) + LEARNED.base
     assert best.relevance == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-3)
     assert other.relevance == before[0].relevance
 

@@ -52,9 +52,7 @@ class GenerateRequest(_message.Message):
     SUB_AGENT_FIELD_NUMBER: _builtins.int
     GATHER_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
-    """Chosen by the caller: the turn's id, or any unique text of letters, digits, `_` and `-`, at most 64 characters. Empty:
-    the mesh makes one.
-    """
+    """Chosen by the caller: the turn's id, or any unique text of letters, digits, `_` and `-`, at most 64 characters. Empty: the mesh makes one."""
     model: _builtins.str
     """The model, by the mesh's name for it. Empty: the mesh's default."""
     max_output_tokens: _builtins.int
@@ -365,8 +363,11 @@ class EmbedRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model; empty: the mesh's default embedding model."""
+    token_vectors: _builtins.bool
+    """Also the vectors of each text's tokens, by which two texts can be compared token by token. Only the embedded model has them."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts. 1 to 256, each at most 32,768 characters; what exceeds the model's window is cut and counted in `truncated`."""
@@ -376,10 +377,11 @@ class EmbedRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        token_vectors: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,6 +432,9 @@ class Embedding(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    token_vectors: _builtins.bytes
+    """If asked for: of its first 96 tokens 64 signed bytes each, 127 times a unit vector, comparable within one model. Empty: it has none."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """As many as the model is wide: 384 for the embedded one."""
@@ -438,10 +443,11 @@ class Embedding(_message.Message):
         self,
         *,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        token_vectors: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token_vectors", b"token_vectors", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -601,9 +607,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it takes beside text: "image", "audio", "video", "tools", "json_schema", "reasoning". With "json_schema" alone it calls tools too, one at
-        a time, by answers of a given form.
-        """
+        """What it takes beside text: "image", "audio", "video", "tools", "json_schema" (alone: tools too, one at a time), "reasoning"."""
 
     def __init__(
         self,

@@ -88,10 +88,9 @@ class InferenceServiceServicer:
     """
 
     def Generate(self, request, context):
-        """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the
-        rest of the request is then ignored. Trouble after the first event is a `failed` event.
-        A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
-        each change is a `failover` event.
+        """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the rest of the request is
+        then ignored. Trouble after the first event is a `failed` event. A model that fails is tried again (at most twice more, jittered, never
+        before its Retry-After), then the next of its chain is: each change is a `failover` event.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND, BUNDLE_NOT_FOUND);
         RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
         (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
@@ -101,8 +100,7 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GenerateText(self, request, context):
-        """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the
-        caller's can be attached to.
+        """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the caller's can be attached to.
         Errors: as Generate; a `failed` generation is an error here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -18,17 +18,15 @@ class InferenceServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]
-    """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the
-    rest of the request is then ignored. Trouble after the first event is a `failed` event.
-    A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
-    each change is a `failover` event.
+    """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the rest of the request is
+    then ignored. Trouble after the first event is a `failed` event. A model that fails is tried again (at most twice more, jittered, never
+    before its Retry-After), then the next of its chain is: each change is a `failover` event.
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND, BUNDLE_NOT_FOUND);
     RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
     (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
     """
     GenerateText: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GenerateTextRequest, _inference_service_pb2.GenerateTextResponse]
-    """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the
-    caller's can be attached to.
+    """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the caller's can be attached to.
     Errors: as Generate; a `failed` generation is an error here.
     """
     Attach: _aio.UnaryStreamMultiCallable[_inference_service_pb2.AttachRequest, _inference_service_pb2.AttachResponse]
@@ -70,10 +68,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.GenerateRequest,
         context: _aio.ServicerContext[_inference_service_pb2.GenerateRequest, _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]],
     ) -> _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]:
-        """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the
-        rest of the request is then ignored. Trouble after the first event is a `failed` event.
-        A model that fails is tried again (at most twice more, jittered, never before its Retry-After), then the next of its chain is:
-        each change is a `failover` event.
+        """Starts a generation and streams it. The same generation_id again attaches to the first call and pays nothing; the rest of the request is
+        then ignored. Trouble after the first event is a `failed` event. A model that fails is tried again (at most twice more, jittered, never
+        before its Retry-After), then the next of its chain is: each change is a `failover` event.
         Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_INVALID, FIELD_TOO_LONG, CONTEXT_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND, BUNDLE_NOT_FOUND);
         RESOURCE_EXHAUSTED (BUDGET_EXHAUSTED, OVERLOADED); FAILED_PRECONDITION (POLICY_BLOCKED, PRICE_NOT_FOUND, MODEL_UNABLE); UNAVAILABLE
         (PROVIDER_UNAVAILABLE, POLICY_UNAVAILABLE, DEPENDENCY_UNAVAILABLE): retry with the same generation_id.
@@ -85,8 +82,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.GenerateTextRequest,
         context: _aio.ServicerContext[_inference_service_pb2.GenerateTextRequest, _abc.Awaitable[_inference_service_pb2.GenerateTextResponse]],
     ) -> _abc.Awaitable[_inference_service_pb2.GenerateTextResponse]:
-        """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the
-        caller's can be attached to.
+        """Starts a generation and returns when it has ended, for callers that do not stream. Only one with a generation_id of the caller's can be attached to.
         Errors: as Generate; a `failed` generation is an error here.
         """
 
