@@ -9,6 +9,7 @@ from itertools import count
 
 from services.memory.bounds import Kept
 from services.memory.fact_store import Closed, Fact, FactFilter, Recorded
+from services.memory.receipts_memory import InMemoryReceipts
 from services.memory.store import NEVER, Receipt
 from shared.paging import Page
 
@@ -16,10 +17,10 @@ from shared.paging import Page
 class InMemoryFacts:
     """One list of facts a tenant."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipts: InMemoryReceipts | None = None) -> None:
+        self.receipts = receipts or InMemoryReceipts()
         self._places = count(1)
         self._tenants: dict[str, dict[str, Fact]] = {}
-        self.receipts: list[Receipt] = []
 
     async def record(self, tenant: str, facts: Sequence[Fact]) -> Sequence[Recorded]:
         mine = self._tenants.setdefault(tenant, {})
@@ -65,7 +66,7 @@ class InMemoryFacts:
 
     async def forget(self, tenant: str, facts: Sequence[Fact], receipts: Sequence[Receipt]) -> int:
         mine = self._tenants.get(tenant, {})
-        self.receipts += receipts
+        self.receipts.add(tenant, receipts)
         return sum(mine.pop(fact.id, None) is not None for fact in facts)
 
     async def kept(self, tenant: str, *, ended_by: datetime | None) -> Kept:

@@ -101,14 +101,6 @@ delete from memory_word using (
   from unnest($2::text[], $3::bigint[]) as gone (content, place)) as cut
 where memory_word.tenant_id = $1 and memory_word.word = cut.word and memory_word.place = cut.place;
 
--- name: add_receipts
-insert into forget_receipt (tenant_id, id, subject_id, content_sha256, requested_by, deleted_at)
-select $1, id, subject_id, content_sha256, $5, $6 from unnest($2::text[], $3::text[], $4::bytea[])
-  as given (id, subject_id, content_sha256);
-
--- name: receipt
-select id, subject_id, content_sha256, requested_by, deleted_at from forget_receipt where tenant_id = $1 and id = $2;
-
 -- name: newest
 select :columns
 from memory

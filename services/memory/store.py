@@ -195,10 +195,7 @@ class MemoryStore(Protocol):
         """A memory's vector as it is kept, in half precision; empty when there is no such memory."""
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
-        """Deletes memories and keeps the receipts, all or none. Returns how many were there."""
-
-    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
-        """The proof of a deletion."""
+        """Deletes memories and keeps the receipts of those that were there, all or none. Returns how many were."""
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page

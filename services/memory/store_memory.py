@@ -11,6 +11,7 @@ import numpy as np
 
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.filters import fits
+from services.memory.receipts_memory import InMemoryReceipts
 from services.memory.store import (
     NEVER,
     WIDTHS,
@@ -35,11 +36,11 @@ _FIRST: Final = 25  # as the real store does
 class InMemoryStore:
     """One list of memories a tenant."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipts: InMemoryReceipts | None = None) -> None:
+        self.receipts = receipts or InMemoryReceipts()
         self._places = count(1)
         self._tenants: dict[str, dict[str, Entry]] = {}
         self._bounds: dict[tuple[str, MemoryType], tuple[int, int]] = {}
-        self._receipts: dict[tuple[str, str], Receipt] = {}
         self._used: dict[tuple[str, int], datetime] = {}
 
     async def add(self, tenant: str, entries: Sequence[Entry], *, now: datetime = NEVER) -> Sequence[Memory]:
@@ -93,13 +94,9 @@ class InMemoryStore:
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
         mine = self._tenants.get(tenant, {})
-        gone = [memory for memory in memories if mine.pop(memory.id, None)]
-        if gone:
-            self._receipts |= {(tenant, receipt.id): receipt for receipt in receipts}
+        gone = {memory.id for memory in memories if mine.pop(memory.id, None)}
+        self.receipts.add(tenant, (one for one in receipts if one.subject_id in gone))
         return len(gone)
-
-    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
-        return self._receipts.get((tenant, receipt_id))
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page

@@ -102,14 +102,8 @@ class PostgresMemoryStore:
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
         async with self._database.tenant(tenant) as connection:
             gone = await _delete(connection, tenant, memories)
-            if gone:
-                await add_receipts(connection, tenant, receipts)
-        return gone
-
-    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
-        async with self._database.tenant(tenant) as connection:
-            row = await connection.fetchrow(_SQL["receipt"], tenant, receipt_id)
-        return Receipt(**row) if row else None
+            await add_receipts(connection, tenant, [one for one in receipts if one.subject_id in gone])
+        return len(gone)
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
@@ -261,7 +255,8 @@ async def _count(connection: Connection, tenant: str, memories: Sequence[Memory]
         await connection.execute(_SQL["count"], tenant, kind.value, sign * len(mine), sign * characters, sign * words)
 
 
-async def _delete(connection: Connection, tenant: str, memories: Sequence[Memory]) -> int:
+async def _delete(connection: Connection, tenant: str, memories: Sequence[Memory]) -> set[str]:
+    """The ids of those that were there."""
     rows = await connection.fetch(_SQL["delete"], tenant, [memory.id for memory in memories])
     places = {row["place"] for row in rows}
     gone = [memory for memory in memories if memory.place in places]
@@ -272,7 +267,7 @@ async def _delete(connection: Connection, tenant: str, memories: Sequence[Memory
         _SQL["delete_moved_words"], tenant, [row["content"] for row in rows], [row["place"] for row in rows]
     )
     await _count(connection, tenant, gone, sign=-1)
-    return len(gone)
+    return {memory.id for memory in gone}
 
 
 def _identity(memory: Memory) -> tuple[str, str, str, bytes]:

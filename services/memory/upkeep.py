@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.memory.errors import MemoryFull
-from services.memory.store import Filter, Memory, MemoryStore, MemoryType, Usage
+from services.memory.receipts import RETENTION
+from services.memory.store import Filter, Memory, MemoryStore, MemoryType, Receipt, Usage
 from shared.clock import Clock
+from shared.ids import Ids
 from shared.log import log
 from shared.paging import Page
 from shared.risks import MEMORY_BLOAT, Happened, Tell, untold
@@ -109,9 +111,10 @@ class Limits:
 
 
 class Upkeep:
-    """Ends what has outlived its time or its room."""
+    """Ends what has outlived its time or its room, with receipts."""
 
-    def __init__(self, store: MemoryStore, limits: Limits, clock: Clock) -> None:
+    def __init__(self, store: MemoryStore, limits: Limits, clock: Clock, ids: Ids) -> None:
+        self._ids = ids
         self._store = store
         self._limits = limits
         self._clock = clock
@@ -173,7 +176,7 @@ class Upkeep:
             least = await self._store.least(tenant, kept.memory_type, limit=min(_BATCH, over - gone))
             if not least:
                 break
-            gone += await self._store.forget(tenant, least, [])
+            gone += await self._forget(tenant, least)
         return gone
 
     async def _empty(self, tenant: str, batch: Callable[[], Awaitable[Sequence[Memory]]], *, dry_run: bool) -> int:
@@ -182,8 +185,13 @@ class Upkeep:
         while found := await batch():
             if dry_run:
                 return len(found)
-            gone += await self._store.forget(tenant, found, [])
+            gone += await self._forget(tenant, found)
         return gone
+
+    async def _forget(self, tenant: str, many: Sequence[Memory]) -> int:
+        now = self._clock.now()
+        receipts = [Receipt(self._ids.new("rct"), one.id, one.content_hash, RETENTION, now) for one in many]
+        return await self._store.forget(tenant, many, receipts)
 
     async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
         """Bounds a type."""

@@ -49,7 +49,7 @@ async def test_the_index_is_tended_for_those_that_stored() -> None:
     store, clock = TendingStore(), FakeClock()
     limits = Limits(store, clock, memories=10)
     await limits.admit("t", 1)
-    await running(Upkeep(store, limits, clock).run_tending(SHORT))
+    await running(Upkeep(store, limits, clock, SequentialIds()).run_tending(SHORT))
     assert store.tended == ["t"]
 
 
@@ -57,7 +57,7 @@ async def test_a_store_without_an_index_has_nothing_to_tend() -> None:
     store, clock = InMemoryStore(), FakeClock()
     limits = Limits(store, clock, memories=10)
     await limits.admit("t", 1)
-    await Upkeep(store, limits, clock).tend()
+    await Upkeep(store, limits, clock, SequentialIds()).tend()
     assert list(limits.take_stored()) == []
 
 
