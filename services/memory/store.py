@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -215,8 +215,10 @@ class MemoryStore(Protocol):
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
         """Words of the tenant's memories that begin with the same two letters, at most 500."""
 
-    async def tend(self, tenant: str) -> int:
-        """Brings the index up to what was stored of late, where that is much. Returns how many memories it took in."""
+    async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
+        """Brings the index up to what was stored of late, where that is much; while it is busy only what is very much.
+        Returns how many memories it took in.
+        """
 
     async def usage(self, tenant: str) -> Sequence[Usage]:
         """What is kept, by type, expired or not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Final
@@ -154,7 +154,7 @@ class InMemoryStore:
         known = {other for one in self._tenants.get(tenant, {}).values() for other in words_of(one.memory)}
         return sorted(other for other in known if len(word) > 1 and other.startswith(word[:2]))[:500]
 
-    async def tend(self, tenant: str) -> int:
+    async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
         return 0
 
     async def usage(self, tenant: str) -> Sequence[Usage]:

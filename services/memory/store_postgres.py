@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -32,6 +32,8 @@ from shared.postgres import Connection, Database
 _SQL = queries()
 # A tenant keeps this many out of the graph: comparing them all takes a millisecond or two.
 _FRESH: Final = 4_000
+# While a bulk is stored so many wait, because what Postgres takes for the graph is what storing lacks.
+_LATE: Final = 20_000
 _TENDED: Final = 250
 _BEGINNING: Final = 2
 _SMALLINT: Final = 32_767
@@ -58,7 +60,7 @@ class PostgresMemoryStore:
                 more, known = await _stored(connection, tenant, width, left)
                 places |= more
             added = [entry for entry in ordered if entry.memory.id in places]
-            await _insert_words(connection, tenant, [(places[one.memory.id], one.memory) for one in added])
+            await _insert_words(connection, tenant, [(places[one.memory.id], one.memory) for one in added], "add_words")
             await _count(connection, tenant, [one.memory for one in added], sign=1)
         return [
             _placed(memory, places[memory.id]) if memory.id in places else known[_identity(memory)]
@@ -75,7 +77,7 @@ class PostgresMemoryStore:
                     raise MemoryExists("another memory has this content", memory_id=other.id)
                 await _delete(connection, tenant, [other])
                 await _insert(connection, tenant, width, [entry])
-            await _insert_words(connection, tenant, [(entry.memory.place, entry.memory)])
+            await _insert_words(connection, tenant, [(entry.memory.place, entry.memory)], "renew_words")
             await _count(connection, tenant, [entry.memory], sign=1)
         return entry.memory
 
@@ -130,26 +132,28 @@ class PostgresMemoryStore:
             rows = await connection.fetch(_SQL["similar_words"], tenant, start, end)
         return [row["word"] for row in rows]
 
-    async def tend(self, tenant: str) -> int:
+    async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
         moved = 0
         for width in GRAPHS:
-            async with self._database.tenant(tenant) as connection:
-                fresh = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, _FRESH + 1)
-            if fresh > _FRESH:
-                moved += await self._into_graph(tenant, width)
+            moved += await self._into_graph(tenant, width, busy)
         if moved:
             async with self._database.transaction() as connection:
                 await connection.execute(_SQL["analyze"])
         return moved
 
-    async def _into_graph(self, tenant: str, width: int) -> int:
-        """In short transactions, so that nobody waits long for a row."""
+    async def _into_graph(self, tenant: str, width: int, busy: Callable[[], bool]) -> int:
+        """All, once it is begun, unless a bulk begins; in short transactions, so that nobody waits long for a row."""
         moved = 0
         while True:
+            spare = _LATE if busy() else 0 if moved else _FRESH
             async with self._database.tenant(tenant) as connection:
+                waiting = await connection.fetchval(_SQL[f"not_in_graph_{width}"], tenant, spare + 1)
+                if waiting <= spare:
+                    return moved
                 done = await connection.execute(_SQL[f"into_graph_{width}"], tenant, _TENDED)
             count = int(done.rpartition(" ")[2])
             if not count:
+                # Another replica has them in hand.
                 return moved
             moved += count
 
@@ -235,7 +239,9 @@ async def _same(
     return {_identity(memory): memory for memory in map(memory_of, rows)}
 
 
-async def _insert_words(connection: Connection, tenant: str, placed: Sequence[tuple[int, Memory]]) -> None:
+async def _insert_words(
+    connection: Connection, tenant: str, placed: Sequence[tuple[int, Memory]], query: str
+) -> None:  # fmt: skip
     counted = [(place, cutting.filed_under(memory), sum(cutting.words_of(memory).values())) for place, memory in placed]
     cut = sorted(
         (word, place, min(times, _SMALLINT), min(length, _SMALLINT))
@@ -243,7 +249,7 @@ async def _insert_words(connection: Connection, tenant: str, placed: Sequence[tu
         for word, times in words.items()
     )
     if cut:
-        await connection.execute(_SQL["add_words"], tenant, *(list(part) for part in zip(*cut, strict=True)))
+        await connection.execute(_SQL[query], tenant, *(list(part) for part in zip(*cut, strict=True)))
 
 
 async def _count(connection: Connection, tenant: str, memories: Sequence[Memory], *, sign: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -310,15 +311,38 @@ async def test_similar_words_begin_alike(store: Any, tenant: str) -> None:
     assert await store.similar_words(tenant, "k") == []
 
 
+def calm() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_while_a_bulk_goes_on_the_graph_lags_only_so_far_and_search_is_whole(
+    store: Any, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.memory.store_postgres._FRESH", 5)
+    monkeypatch.setattr("services.memory.store_postgres._LATE", 30)
+    monkeypatch.setattr("services.memory.store_postgres._TENDED", 10)
+    await store.add(tenant, [entry(f"first {n}", 1, n / 10) for n in range(30)])
+    assert await store.tend(tenant, busy=lambda: True) == 0
+    await store.add(tenant, [entry(f"second {n}", 1, n / 10 + 0.05) for n in range(15)])
+    assert await store.tend(tenant, busy=lambda: True) == 20
+    found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=4)
+    assert [one.memory.content for one in found] == ["first 0", "second 0", "first 1", "second 1"]
+    bulk = chain([False], repeat(True))
+    assert await store.tend(tenant, busy=lambda: next(bulk)) == 10
+    assert await store.tend(tenant, busy=calm) == 15
+    assert await store.tend(tenant, busy=calm) == 0
+
+
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)
 async def test_search_is_whole_before_while_and_after_memories_join_the_graph(
     store: Any, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.memory.store_postgres._FRESH", 20)
     await store.add(tenant, [entry(f"first {n}", 1, n / 10) for n in range(20)])
-    assert await store.tend(tenant) == 0
+    assert await store.tend(tenant, busy=calm) == 0
     await store.add(tenant, [entry(f"second {n}", 1, n / 10 + 0.05, tags=("late",)) for n in range(20)])
-    assert await store.tend(tenant) == 40
+    assert await store.tend(tenant, busy=calm) == 40
     await store.add(tenant, [entry(f"third {n}", 1, n / 10 + 0.02) for n in range(10)])
     found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=6)
     narrow = await store.nearest(tenant, vector(1), Filter(tags=("late",)), now=NOW, limit=30)
