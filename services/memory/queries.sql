@@ -53,14 +53,18 @@ where tenant_id = $1;
 -- name: add_words
 -- A new place has no words yet. To look for some before each entry takes twice the time of all.
 insert into memory_word (tenant_id, word, place, times, length)
-select $1, word, place, times, length from unnest($2::text[], $3::bigint[], $4::smallint[], $5::smallint[])
-  as cut (word, place, times, length);
+select $1, cut.word, given.place, cut.times, given.length
+from unnest($2::bigint[], $3::smallint[], $4::text[], $5::text[]) as given (place, length, words, times),
+  unnest(given.words::text[], given.times::smallint[]) as cut (word, times)
+order by cut.word collate "C", given.place;
 
 -- name: renew_words
 -- What was cut by other rules once may still be there.
 insert into memory_word (tenant_id, word, place, times, length)
-select $1, word, place, times, length from unnest($2::text[], $3::bigint[], $4::smallint[], $5::smallint[])
-  as cut (word, place, times, length)
+select $1, cut.word, given.place, cut.times, given.length
+from unnest($2::bigint[], $3::smallint[], $4::text[], $5::text[]) as given (place, length, words, times),
+  unnest(given.words::text[], given.times::smallint[]) as cut (word, times)
+order by cut.word collate "C", given.place
 on conflict do nothing;
 
 -- name: count

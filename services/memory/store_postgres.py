@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -37,6 +38,7 @@ _LATE: Final = 20_000
 _TENDED: Final = 250
 _BEGINNING: Final = 2
 _SMALLINT: Final = 32_767
+_ESCAPED: Final = re.compile(r'["\\]')
 
 
 class PostgresMemoryStore:
@@ -242,14 +244,21 @@ async def _same(
 async def _insert_words(
     connection: Connection, tenant: str, placed: Sequence[tuple[int, Memory]], query: str
 ) -> None:  # fmt: skip
-    counted = [(place, cutting.filed_under(memory), sum(cutting.words_of(memory).values())) for place, memory in placed]
-    cut = sorted(
-        (word, place, min(times, _SMALLINT), min(length, _SMALLINT))
-        for place, words, length in counted
-        for word, times in words.items()
-    )
-    if cut:
-        await connection.execute(_SQL[query], tenant, *(list(part) for part in zip(*cut, strict=True)))
+    filed = [
+        (
+            place, min(sum(cutting.words_of(memory).values()), _SMALLINT), _array(words),
+            _array(str(min(times, _SMALLINT)) for times in words.values()),
+        )
+        for place, memory in placed if (words := cutting.filed_under(memory))
+    ]  # fmt: skip
+    if filed:
+        await connection.execute(_SQL[query], tenant, *(list(part) for part in zip(*filed, strict=True)))
+
+
+def _array(words: Iterable[str]) -> str:
+    """As Postgres writes an array: one text is sent in a fraction of the time of its parts."""
+    written = '","'.join(word if word.isalnum() else _ESCAPED.sub(r"\\\g<0>", word) for word in words)
+    return f'{{"{written}"}}'
 
 
 async def _count(connection: Connection, tenant: str, memories: Sequence[Memory], *, sign: int) -> None:

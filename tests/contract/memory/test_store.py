@@ -305,6 +305,18 @@ async def test_the_same_content_is_stored_once_also_when_the_model_has_changed(s
     assert sum(one.memories for one in await store.usage(tenant)) == 1
 
 
+@pytest.mark.parametrize("tag", ['say "x"', "back\\slash", "{a,b}", "NULL", "naïve café", "a,b", " "])
+async def test_a_tag_may_hold_any_character(store: Any, tenant: str, tag: str) -> None:
+    (kept, _) = await store.add(tenant, [entry("null, with it", tags=(tag, "x")), entry("without", 0, 1)])
+    found = await store.nearest(tenant, vector(1), Filter(tags=(tag,)), now=NOW, limit=5)
+    assert [one.memory.id for one in found] == [kept.id]
+    assert found[0].memory.tags == (tag, "x")
+    gathered = await store.gather(tenant, Probe((), ("null",), 5, 0), Filter(), now=NOW)
+    assert gathered.corpus.holding == {"null": 1}
+    assert await store.forget(tenant, [kept], []) == 1
+    assert await store.nearest(tenant, vector(1), Filter(tags=(tag,)), now=NOW, limit=5) == []
+
+
 async def test_similar_words_begin_alike(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("kubernetes kube cluster kuwait"), entry("kudos", 0, 1)])
     assert await store.similar_words(tenant, "kubrenetes") == ["kube", "kubernet", "kudo", "kuwait"]
