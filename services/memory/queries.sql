@@ -159,9 +159,11 @@ select found.*, (select graphed from known) as graphed from (
     where (select graphed from known) and in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
     order by :near <=> $16 limit greatest($17, 20))
   union all
-  (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part
-    where not in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
-    order by (:near <=> $16) + 0 limit $17)
+  (select :columns, 1 - distance as cosine, in_graph from (
+      -- The offset keeps the distance from being computed twice.
+      select *, :near <=> $16 as distance from :table_:part
+      where not in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18)) offset 0) as fresh
+    order by distance limit $17)
 ) as found;
 
 -- name: exact

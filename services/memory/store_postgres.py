@@ -34,7 +34,7 @@ _SQL = queries()
 # A tenant keeps this many out of the graph: comparing them all takes a millisecond or two.
 _FRESH: Final = 4_000
 # While a bulk is stored so many wait, because what Postgres takes for the graph is what storing lacks.
-_LATE: Final = 20_000
+_LATE: Final = 10_000
 _TENDED: Final = 250
 _BEGINNING: Final = 2
 _SMALLINT: Final = 32_767

@@ -4,7 +4,7 @@
 
 Starts an embedded mesh of its own. Contents are sentences of documentation, vectors 384 wide, rules those of every new mesh. The last
 columns are processor microseconds for one memory, by process. Before each row the graph has taken in what was stored before; the last line
-tells how fast it did, and what it took. Rows of more than 20,000 memories show storing beside it.
+tells how fast it did, and what it took. Rows of more than 10,000 memories show storing beside it.
 """
 
 from __future__ import annotations
