@@ -7,16 +7,17 @@ from dataclasses import replace
 from datetime import datetime
 
 from services.memory.bounds import Kept
+from services.memory.receipts_memory import InMemoryReceipts
 from services.memory.store import NEVER, Conversation, Receipt, Said, ShortTermTurn
 
 
 class InMemoryConversations:
     """Everything is gone when the process ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipts: InMemoryReceipts | None = None) -> None:
+        self.receipts = receipts or InMemoryReceipts()
         self._turns: dict[tuple[str, str], list[ShortTermTurn]] = {}
         self._folded: dict[tuple[str, str], Conversation] = {}
-        self.receipts: list[Receipt] = []
 
     async def append_turns(self, tenant: str, said: Sequence[Said], *, now: datetime) -> Mapping[str, int]:
         for one in said:
@@ -49,7 +50,7 @@ class InMemoryConversations:
             return False
         self._turns.pop((tenant, session_id), None)
         self._folded.pop((tenant, session_id), None)
-        self.receipts += receipts
+        self.receipts.add(tenant, receipts)
         return True
 
     async def kept(self, tenant: str) -> Kept:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentnet.memory.v1 import bulk_service_pb2 as pb
-from agentnet.memory.v1 import memory_service_pb2
+from agentnet.memory.v1 import change_pb2, memory_service_pb2
 from services.memory import convert
 from services.memory.bounds import Bounds, Kind
 from services.memory.consolidate import Consolidated
+from services.memory.receipts import ReceiptFilter
 from services.memory.remember import NewMemory
 from services.memory.retention import KindUsage, Outlived
 from services.memory.store import Filter, Memory, MemoryType, Receipt, Usage
@@ -18,8 +19,10 @@ from services.memory.upkeep import Pressure, Pruned
 from shared import fields
 from shared.clock import Clock
 from shared.errors import FieldRequired, InvalidArgument
+from shared.paging import Page, next_page_token, page
 
 _AT_ONCE: Final = 1_000
+_SUBJECT: Final = 256
 _SUMMARY: Final = 256
 _REEMBEDDED: Final = 200
 _KINDS: Final[dict[int, Kind]] = {
@@ -49,6 +52,15 @@ class Consolidation:
     session_id: str
     agent: str
     max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A parsed request for receipts."""
+
+    chosen: ReceiptFilter
+    page: Page
+    scope: str
 
 
 def new_memories(request: pb.RememberManyRequest, clock: Clock) -> list[NewMemory]:
@@ -87,6 +99,30 @@ def forgotten(request: pb.ForgetManyRequest) -> Filter:
 
 def receipts(found: Sequence[Receipt], *, more: bool) -> pb.ForgetManyResponse:
     return pb.ForgetManyResponse(receipts=[convert.receipt(one) for one in found], more=more)
+
+
+def receipt_id(request: change_pb2.GetReceiptRequest) -> str:
+    return fields.required(request.receipt_id, "receipt_id", limit=convert.NAME)
+
+
+def one_receipt(found: Receipt) -> change_pb2.GetReceiptResponse:
+    return change_pb2.GetReceiptResponse(receipt=convert.receipt(found))
+
+
+def list_receipts(request: change_pb2.ListReceiptsRequest) -> Listing:
+    chosen = ReceiptFilter(
+        fields.text(request.subject_id, "subject_id", limit=convert.NAME),
+        fields.text(request.requested_by, "requested_by", limit=_SUBJECT),
+    )
+    scope = f"receipts|{chosen}"
+    return Listing(chosen, page(request.page_size, request.page_token, scope=scope), scope)
+
+
+def receipt_page(found: Sequence[Receipt], asked: Listing) -> change_pb2.ListReceiptsResponse:
+    shown = found[: asked.page.size]
+    more = (shown[-1].deleted_at.isoformat(), shown[-1].id) if len(found) > len(shown) else None
+    token = next_page_token(more, scope=asked.scope)
+    return change_pb2.ListReceiptsResponse(receipts=[convert.receipt(one) for one in shown], next_page_token=token)
 
 
 def usage(found: Pressure, others: Sequence[KindUsage]) -> pb.GetMemoryUsageResponse:

@@ -25,6 +25,12 @@ class FactNotFound(NotFound):
     reason = Reason.ERROR_REASON_FACT_NOT_FOUND
 
 
+class ReceiptNotFound(NotFound):
+    """No such receipt in this tenant."""
+
+    reason = Reason.ERROR_REASON_RECEIPT_NOT_FOUND
+
+
 class EmbeddingSetNotFound(NotFound):
     """No such embedding set in this tenant. Store its texts first."""
 

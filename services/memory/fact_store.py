@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from services.memory.bounds import Kept
 from services.memory.store import Receipt
 from shared.paging import Page
 
 
+class Closed(NamedTuple):
+    """How a fact was closed, or that it was not, until the mesh learned better."""
+
+    until: datetime
+    valid_to: datetime | None
+    ended_at: datetime | None
+    superseded_by: str
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One fact. `valid_from` and `valid_to` are when it was so; `recorded_at` and `ended_at` when the mesh knew it.
-    What `valid_to` was before is in `earlier`, each with the time the mesh learned better; only stores read it.
+    `earlier` tells how it was closed before; only stores read it.
 
     `place` is the order of recording, given by the store; 0 before.
     """
@@ -36,7 +45,7 @@ class Fact:
     agent: str = ""
     policy_version: str = ""
     place: int = 0
-    earlier: tuple[tuple[datetime, datetime | None], ...] = ()
+    earlier: tuple[Closed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,9 @@ class FactStore(Protocol):
         """One fact."""
 
     async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
-        """Those recorded last first, at most `page.size` + 1. The cursor is the place of the last one seen."""
+        """Those recorded last first, as they were known at `as_of`, at most `page.size` + 1. The cursor is the place of
+        the last one seen.
+        """
 
     async def touching(self, tenant: str, entities: Sequence[str], *, valid_at: datetime, limit: int) -> Sequence[Fact]:
         """What is so of or about any of the entities."""

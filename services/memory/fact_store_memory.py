@@ -8,7 +8,8 @@ from datetime import datetime
 from itertools import count
 
 from services.memory.bounds import Kept
-from services.memory.fact_store import Fact, FactFilter, Recorded
+from services.memory.fact_store import Closed, Fact, FactFilter, Recorded
+from services.memory.receipts_memory import InMemoryReceipts
 from services.memory.store import NEVER, Receipt
 from shared.paging import Page
 
@@ -16,10 +17,10 @@ from shared.paging import Page
 class InMemoryFacts:
     """One list of facts a tenant."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipts: InMemoryReceipts | None = None) -> None:
+        self.receipts = receipts or InMemoryReceipts()
         self._places = count(1)
         self._tenants: dict[str, dict[str, Fact]] = {}
-        self.receipts: list[Receipt] = []
 
     async def record(self, tenant: str, facts: Sequence[Fact]) -> Sequence[Recorded]:
         mine = self._tenants.setdefault(tenant, {})
@@ -46,7 +47,7 @@ class InMemoryFacts:
 
     async def every(self, tenant: str, chosen: FactFilter, page: Page) -> Sequence[Fact]:
         mine = sorted(self._tenants.get(tenant, {}).values(), key=lambda fact: -fact.place)
-        rest = (fact for fact in mine if not page.skip or fact.place < page.skip)
+        rest = (_seen(fact, chosen.as_of) for fact in mine if not page.skip or fact.place < page.skip)
         return [fact for fact in rest if _fits(fact, chosen)][: page.size + 1]
 
     async def touching(self, tenant: str, entities: Sequence[str], *, valid_at: datetime, limit: int) -> Sequence[Fact]:
@@ -65,7 +66,7 @@ class InMemoryFacts:
 
     async def forget(self, tenant: str, facts: Sequence[Fact], receipts: Sequence[Receipt]) -> int:
         mine = self._tenants.get(tenant, {})
-        self.receipts += receipts
+        self.receipts.add(tenant, receipts)
         return sum(mine.pop(fact.id, None) is not None for fact in facts)
 
     async def kept(self, tenant: str, *, ended_by: datetime | None) -> Kept:
@@ -100,7 +101,17 @@ def _ended(fact: Fact, by: Fact) -> Fact:
 
 
 def _closed(fact: Fact, valid_to: datetime, now: datetime) -> Fact:
-    return replace(fact, valid_to=valid_to, ended_at=now, earlier=(*fact.earlier, (now, fact.valid_to)))
+    before = Closed(now, fact.valid_to, fact.ended_at, fact.superseded_by)
+    return replace(fact, valid_to=valid_to, ended_at=now, earlier=(*fact.earlier, before))
+
+
+def _seen(fact: Fact, as_of: datetime | None) -> Fact:
+    """As the mesh knew it then."""
+    before = next((one for one in fact.earlier if as_of and one.until > as_of), None)
+    if before is None:
+        return fact
+    _, valid_to, ended_at, superseded_by = before
+    return replace(fact, valid_to=valid_to, ended_at=ended_at, superseded_by=superseded_by)
 
 
 def _follows(one: Fact, fact: Fact) -> bool:
@@ -113,12 +124,10 @@ def _holds(fact: Fact, at: datetime) -> bool:
 
 def _fits(fact: Fact, chosen: FactFilter) -> bool:
     known = chosen.as_of is None or fact.recorded_at <= chosen.as_of
-    then = (valid_to for until, valid_to in fact.earlier if chosen.as_of and until > chosen.as_of)
-    seen = replace(fact, valid_to=next(then, fact.valid_to))
     return (
         known
         and (not chosen.subject or fact.subject == chosen.subject)
         and (not chosen.relation or fact.relation == chosen.relation)
         and (not chosen.object or fact.object == chosen.object)
-        and (chosen.valid_at is None or _holds(seen, chosen.valid_at))
+        and (chosen.valid_at is None or _holds(fact, chosen.valid_at))
     )

@@ -8,7 +8,8 @@ order by place;
 
 -- name: supersede
 update fact set valid_to = $3, ended_at = $4, superseded_by = $5,
-  earlier = earlier || jsonb_build_object('until', $4::timestamptz, 'valid_to', valid_to)
+  earlier = earlier || jsonb_build_object('until', $4::timestamptz, 'valid_to', valid_to, 'ended_at', ended_at,
+    'superseded_by', superseded_by)
 where tenant_id = $1 and id = any($2)
 returning *;
 
@@ -25,17 +26,17 @@ returning *;
 select * from fact where tenant_id = $1 and id = $2;
 
 -- name: every
--- Until when a fact was so, for all the mesh knew at $6: the first of what it was before that was learned to be otherwise later.
-select fact.* from fact
-  left join lateral (select true as known, (told ->> 'valid_to')::timestamptz as valid_to
-    from jsonb_array_elements(earlier) with ordinality as all_told (told, nth)
-    where (told ->> 'until')::timestamptz > $6 order by nth limit 1) as before on true
-where tenant_id = $1 and ($2::text = '' or subject = $2) and ($3::text = '' or relation = $3) and ($4::text = '' or object = $4)
-  and ($6::timestamptz is null or recorded_at <= $6)
-  and ($5::timestamptz is null or (valid_from <= $5
-    and coalesce(case when before.known then before.valid_to else fact.valid_to end > $5, true)))
-  and ($7::bigint is null or place < $7)
-order by place desc
+-- Each as the mesh knew it at $6: the first of what it was before that was learned to be otherwise later.
+select seen.* from fact,
+  jsonb_populate_record(fact, coalesce((select '{"ended_at": null, "superseded_by": ""}' || told
+    from jsonb_array_elements(fact.earlier) with ordinality as all_told (told, nth)
+    where (told ->> 'until')::timestamptz > $6 order by nth limit 1), '{}')) as seen
+where fact.tenant_id = $1 and ($2::text = '' or fact.subject = $2) and ($3::text = '' or fact.relation = $3)
+  and ($4::text = '' or fact.object = $4)
+  and ($6::timestamptz is null or fact.recorded_at <= $6)
+  and ($5::timestamptz is null or (seen.valid_from <= $5 and coalesce(seen.valid_to > $5, true)))
+  and ($7::bigint is null or fact.place < $7)
+order by fact.place desc
 limit $8;
 
 -- name: touching
@@ -46,7 +47,8 @@ limit $4;
 
 -- name: end
 update fact set valid_to = greatest($3, valid_from), ended_at = $4,
-  earlier = earlier || jsonb_build_object('until', $4::timestamptz, 'valid_to', valid_to)
+  earlier = earlier || jsonb_build_object('until', $4::timestamptz, 'valid_to', valid_to, 'ended_at', ended_at,
+    'superseded_by', superseded_by)
 where tenant_id = $1 and id = $2 and ended_at is null and coalesce(valid_to > greatest($3, valid_from), true);
 
 -- name: forget

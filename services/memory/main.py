@@ -30,6 +30,8 @@ from services.memory.facts import Facts
 from services.memory.federation import Federation
 from services.memory.policy import Held, MemoryPolicy
 from services.memory.recall import Recall
+from services.memory.receipts import Receipts, ReceiptStore
+from services.memory.receipts_postgres import PostgresReceipts
 from services.memory.remember import Remembering
 from services.memory.rerank import SecondLook, reranker_named
 from services.memory.retention import Retention
@@ -75,6 +77,7 @@ class Stores:
     conversations: ConversationStore
     facts: FactStore
     bounds: BoundsStore
+    receipts: ReceiptStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def add_to_server(
     """Puts the five services onto the server."""
     limits = Limits(stores.memories, clock, memories=settings.tenant_memories, tell=tell)
     used = Used(stores.memories, clock)
-    upkeep = Upkeep(stores.memories, limits, clock)
+    upkeep = Upkeep(stores.memories, limits, clock, ids)
     remembering = Remembering(stores.memories, embedder, limits, policy=policy, clock=clock, ids=ids)
     recall = Recall(
         stores.memories, embedder, used, policy=policy, clock=clock, second_look=_second_look(settings)
@@ -118,7 +121,10 @@ def add_to_server(
     episodes = Episodes(conversations, remembering, automatic=settings.automatic_episodes)
     memories = MemoryService(remembering, recall, contexts, episodes, federation=federation, clock=clock)
     consolidation = Consolidation(remembering)
-    bulk = BulkService(remembering, upkeep, retention, consolidation, conversations, clock=clock)
+    receipts = Receipts(stores.receipts)
+    bulk = BulkService(
+        remembering, upkeep, retention, consolidation, conversations, receipts=receipts, clock=clock
+    )  # fmt: skip
     memory_service_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
     fact_service_pb2_grpc.add_FactServiceServicer_to_server(FactService(facts, clock), server)
@@ -163,7 +169,7 @@ def main() -> None:
         )  # fmt: skip
         stores = Stores(
             PostgresMemoryStore(database), PostgresConversationStore(database), PostgresFactStore(database),
-            PostgresBounds(database),
+            PostgresBounds(database), PostgresReceipts(database),
         )  # fmt: skip
         patience = settings.cluster_patience
         federation = await Federation.of(settings.cluster_addresses, stack, patience=patience, tls=settings.tls_folder)

@@ -51,9 +51,20 @@ join unnest($2::text[], $3::text[], $4::text[], $5::bytea[]) as wanted (embeddin
 where tenant_id = $1;
 
 -- name: add_words
+-- A new place has no words yet. To look for some before each entry takes twice the time of all.
 insert into memory_word (tenant_id, word, place, times, length)
-select $1, word, place, times, length from unnest($2::text[], $3::bigint[], $4::smallint[], $5::smallint[])
-  as cut (word, place, times, length)
+select $1, cut.word, given.place, cut.times, given.length
+from unnest($2::bigint[], $3::smallint[], $4::text[], $5::text[]) as given (place, length, words, times),
+  unnest(given.words::text[], given.times::smallint[]) as cut (word, times)
+order by cut.word collate "C", given.place;
+
+-- name: renew_words
+-- What was cut by other rules once may still be there.
+insert into memory_word (tenant_id, word, place, times, length)
+select $1, cut.word, given.place, cut.times, given.length
+from unnest($2::bigint[], $3::smallint[], $4::text[], $5::text[]) as given (place, length, words, times),
+  unnest(given.words::text[], given.times::smallint[]) as cut (word, times)
+order by cut.word collate "C", given.place
 on conflict do nothing;
 
 -- name: count
@@ -114,14 +125,6 @@ delete from memory_word using (
   from unnest($2::text[], $3::bigint[]) as gone (content, place)) as cut
 where memory_word.tenant_id = $1 and memory_word.word = cut.word and memory_word.place = cut.place;
 
--- name: add_receipts
-insert into forget_receipt (tenant_id, id, subject_id, content_sha256, requested_by, deleted_at)
-select $1, id, subject_id, content_sha256, $5, $6 from unnest($2::text[], $3::text[], $4::bytea[])
-  as given (id, subject_id, content_sha256);
-
--- name: receipt
-select id, subject_id, content_sha256, requested_by, deleted_at from forget_receipt where tenant_id = $1 and id = $2;
-
 -- name: newest
 select :columns
 from memory
@@ -169,9 +172,11 @@ select found.*, (select graphed from known) as graphed from (
     where (select graphed from known) and in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
     order by :near <=> $16 limit greatest($17, 20))
   union all
-  (select :columns, 1 - (:near <=> $16) as cosine, in_graph from :table_:part
-    where not in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18))
-    order by (:near <=> $16) + 0 limit $17)
+  (select :columns, 1 - distance as cosine, in_graph from (
+      -- The offset keeps the distance from being computed twice.
+      select *, :near <=> $16 as distance from :table_:part
+      where not in_graph and :wide and :fits and ($18::text = '' or embedding_model in ('', $18)) offset 0) as fresh
+    order by distance limit $17)
 ) as found;
 
 -- name: exact
@@ -343,9 +348,10 @@ returning summarized_turns;
 delete from short_term_turn where tenant_id = $1 and session_id = $2 and turn_id = any($3);
 
 -- name: into_graph
+-- As an array the choice is made once: as a subquery it may be made anew for each row, and all go in one transaction.
 update :table set in_graph = true
-where tenant_id = $1 and not in_graph and place in (
-  select place from :table where tenant_id = $1 and not in_graph and :wide order by place limit $2 for update skip locked);
+where tenant_id = $1 and not in_graph and place = any(array(
+  select place from :table where tenant_id = $1 and not in_graph and :wide order by place limit $2 for update skip locked));
 
 -- name: not_in_graph
 select count(*) from (select from :table where tenant_id = $1 and not in_graph and :wide limit $2) as counted;

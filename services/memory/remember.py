@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, TypeVar
+from functools import cache
+from typing import Final, TypeAlias, TypeVar
 
 from services.memory import gently
 from services.memory.embed import Embedder
@@ -53,6 +54,8 @@ class Change:
 
 
 _Given = TypeVar("_Given", NewMemory, Change)
+# A tag of an agent's as it may be kept.
+Tag: TypeAlias = Callable[[str, str], str]
 
 
 def embedded_text(memory: Memory) -> str:
@@ -84,7 +87,8 @@ class Remembering:
 
         Raises EmbeddingUnavailable, MemoryFull and PolicyBlocked.
         """
-        memories = await gently.each(lambda new: self._memory(self._allowed(tenant, new)), many)
+        tag = self._judging_tags(tenant)
+        memories = await gently.each(lambda new: self._memory(self._allowed(tenant, new, tag)), many)
         await self._limits.admit(tenant, len(many), [(new.agent, new.session_id) for new in many])
         embeddings = [Embedding(new.vector) for new in many]
         if not all(one.vector for one in embeddings):
@@ -100,7 +104,7 @@ class Remembering:
         before = await self.find(tenant, memory_id)
         judged = before.policy_version
         if not before.embedding_set:
-            change = self._judged(tenant, before.agent, change)
+            change = self._judged(tenant, before.agent, change, self._judging_tags(tenant))
             if change.content is not None:
                 content, bundles = self._policy.kept(tenant, before.agent, change.content, field="content")
                 change, judged = replace(change, content=content), bundles or judged
@@ -192,19 +196,23 @@ class Remembering:
     def _receipt(self, memory: Memory, requested_by: str) -> Receipt:
         return Receipt(self._ids.new("rct"), memory.id, memory.content_hash, requested_by, self._clock.now())
 
-    def _allowed(self, tenant: str, new: NewMemory) -> NewMemory:
+    def _judging_tags(self, tenant: str) -> Tag:
+        """A tag of an agent's as policy lets it be kept: many of a batch have the same, which is judged once."""
+        return cache(lambda agent, tag: self._policy.kept(tenant, agent, tag, field="tags")[0])
+
+    def _allowed(self, tenant: str, new: NewMemory, tag: Tag) -> NewMemory:
         """As policy lets it be kept. Texts of an embedding set are what policy itself compares with."""
         if new.embedding_set:
             return new
         content, bundles = self._policy.kept(tenant, new.agent, new.content, field="content")
         return self._judged(
-            tenant, new.agent, new, content=content, policy_version=new.policy_version or bundles
+            tenant, new.agent, new, tag, content=content, policy_version=new.policy_version or bundles
         )  # fmt: skip
 
-    def _judged(self, tenant: str, agent: str, given: _Given, **changed: object) -> _Given:
+    def _judged(self, tenant: str, agent: str, given: _Given, tag: Tag, **changed: object) -> _Given:
         """With tags and metadata as policy lets them be kept, and what else is changed."""
         if given.tags:
-            changed["tags"] = tuple(self._policy.kept(tenant, agent, tag, field="tags")[0] for tag in given.tags)
+            changed["tags"] = tuple(tag(agent, one) for one in given.tags)
         if given.metadata:
             changed["metadata"] = {
                 key: self._policy.noted(tenant, agent, value, field="metadata") for key, value in given.metadata.items()

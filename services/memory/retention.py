@@ -13,12 +13,11 @@ from services.memory.bounds import Bounds, BoundsStore, Kept, Kind
 from services.memory.conversation import Conversations
 from services.memory.fact_store import Fact
 from services.memory.facts import Facts
+from services.memory.receipts import RETENTION
 from shared.clock import Clock
 from shared.log import log
 
 _BATCH: Final = 500
-# Who asked for the deletion, in the receipts.
-REQUESTED_BY: Final = "retention"
 
 Tenants = Callable[[], Awaitable[Sequence[str]]]
 _One = TypeVar("_One")
@@ -121,7 +120,7 @@ class Retention:
     async def _forget_conversations(self, tenant: str, batch: Batch[str]) -> int:
         gone = 0
         while found := await batch():
-            done = [await self._conversations.forget_silent(tenant, one, requested_by=REQUESTED_BY) for one in found]
+            done = [await self._conversations.forget_silent(tenant, one, requested_by=RETENTION) for one in found]
             gone += sum(done)
             if not all(done):
                 # Somebody speaks there now: another time.
@@ -131,7 +130,7 @@ class Retention:
     async def _forget_facts(self, tenant: str, batch: Batch[Fact]) -> int:
         gone = 0
         while found := await batch():
-            gone += len(await self._facts.forget_all(tenant, found, requested_by=REQUESTED_BY))
+            gone += len(await self._facts.forget_all(tenant, found, requested_by=RETENTION))
         return gone
 
     def _before(self, bounds: Bounds) -> datetime:

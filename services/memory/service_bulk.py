@@ -6,10 +6,12 @@ from typing import Any
 
 from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import bulk_service_pb2_grpc as rpc
+from agentnet.memory.v1 import change_pb2
 from services.memory import convert_bulk as convert
 from services.memory.bounds import Kind
 from services.memory.consolidate import Consolidation
 from services.memory.conversation import Conversations
+from services.memory.receipts import Receipts
 from services.memory.remember import Remembering
 from services.memory.retention import Retention
 from services.memory.upkeep import Upkeep
@@ -22,8 +24,9 @@ class BulkService(rpc.BulkServiceServicer):
 
     def __init__(
         self, remembering: Remembering, upkeep: Upkeep, retention: Retention, consolidation: Consolidation,
-        conversations: Conversations, *, clock: Clock,
+        conversations: Conversations, *, receipts: Receipts, clock: Clock,
     ) -> None:  # fmt: skip
+        self._receipts = receipts
         self._remembering = remembering
         self._conversations = conversations
         self._retention = retention
@@ -59,6 +62,16 @@ class BulkService(rpc.BulkServiceServicer):
         tenant, dry_run = current().tenant_id, request.dry_run
         memories = await self._upkeep.prune(tenant, dry_run=dry_run)
         return convert.pruned(memories, await self._retention.prune(tenant, dry_run=dry_run))
+
+    async def GetReceipt(self, request: change_pb2.GetReceiptRequest, context: Any) -> change_pb2.GetReceiptResponse:
+        found = await self._receipts.find(current().tenant_id, convert.receipt_id(request))
+        return convert.one_receipt(found)
+
+    async def ListReceipts(
+        self, request: change_pb2.ListReceiptsRequest, context: Any
+    ) -> change_pb2.ListReceiptsResponse:
+        asked = convert.list_receipts(request)
+        return convert.receipt_page(await self._receipts.every(current().tenant_id, asked.chosen, asked.page), asked)
 
     async def ConsolidateMemories(
         self, request: pb.ConsolidateMemoriesRequest, context: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -219,10 +219,7 @@ class MemoryStore(Protocol):
         """The vectors of a memory's tokens; empty when it has none."""
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
-        """Deletes memories and keeps the receipts, all or none. Returns how many were there."""
-
-    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
-        """The proof of a deletion."""
+        """Deletes memories and keeps the receipts of those that were there, all or none. Returns how many were."""
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
@@ -242,8 +239,10 @@ class MemoryStore(Protocol):
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
         """Words of the tenant's memories that begin with the same two letters, at most 500."""
 
-    async def tend(self, tenant: str) -> int:
-        """Brings the index up to what was stored of late, where that is much. Returns how many memories it took in."""
+    async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
+        """Brings the index up to what was stored of late, where that is much; while it is busy only what is very much.
+        Returns how many memories it took in.
+        """
 
     async def usage(self, tenant: str) -> Sequence[Usage]:
         """What is kept, by type, expired or not."""

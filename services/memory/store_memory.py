@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Final
@@ -11,6 +11,7 @@ import numpy as np
 
 from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.filters import fits
+from services.memory.receipts_memory import InMemoryReceipts
 from services.memory.store import (
     NEVER,
     WIDTHS,
@@ -35,11 +36,11 @@ _FIRST: Final = 25  # as the real store does
 class InMemoryStore:
     """One list of memories a tenant."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipts: InMemoryReceipts | None = None) -> None:
+        self.receipts = receipts or InMemoryReceipts()
         self._places = count(1)
         self._tenants: dict[str, dict[str, Entry]] = {}
         self._bounds: dict[tuple[str, MemoryType], tuple[int, int]] = {}
-        self._receipts: dict[tuple[str, str], Receipt] = {}
         self._used: dict[tuple[str, int], datetime] = {}
 
     async def add(self, tenant: str, entries: Sequence[Entry], *, now: datetime = NEVER) -> Sequence[Memory]:
@@ -97,13 +98,9 @@ class InMemoryStore:
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
         mine = self._tenants.get(tenant, {})
-        gone = [memory for memory in memories if mine.pop(memory.id, None)]
-        if gone:
-            self._receipts |= {(tenant, receipt.id): receipt for receipt in receipts}
+        gone = {memory.id for memory in memories if mine.pop(memory.id, None)}
+        self.receipts.add(tenant, (one for one in receipts if one.subject_id in gone))
         return len(gone)
-
-    async def receipt(self, tenant: str, receipt_id: str) -> Receipt | None:
-        return self._receipts.get((tenant, receipt_id))
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
@@ -170,7 +167,7 @@ class InMemoryStore:
         known = {other for one in self._tenants.get(tenant, {}).values() for other in words_of(one.memory)}
         return sorted(other for other in known if len(word) > 1 and other.startswith(word[:2]))[:500]
 
-    async def tend(self, tenant: str) -> int:
+    async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
         return 0
 
     async def usage(self, tenant: str) -> Sequence[Usage]:

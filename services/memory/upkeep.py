@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from services.memory.errors import MemoryFull
-from services.memory.store import Filter, Memory, MemoryStore, MemoryType, Usage
+from services.memory.receipts import RETENTION
+from services.memory.store import Filter, Memory, MemoryStore, MemoryType, Receipt, Usage
 from shared.clock import Clock
+from shared.ids import Ids
 from shared.log import log
 from shared.paging import Page
 from shared.risks import MEMORY_BLOAT, Happened, Tell, untold
@@ -19,6 +22,9 @@ THROTTLED_FROM: Final = 0.9
 _STALE: Final = timedelta(seconds=15)
 _SLOWEST: Final = timedelta(seconds=1)
 _BATCH: Final = 500
+# So many at once are a bulk, and it goes on until none came for so long.
+_BULK: Final = 50
+_PAUSE: Final = timedelta(seconds=3)
 _TENANTS: Final = 10_000
 
 Pause = Callable[[float], Awaitable[None]]
@@ -64,11 +70,17 @@ class Limits:
         self._tell = tell
         self._counted: dict[str, tuple[timedelta, int]] = {}
         self._stored: set[str] = set()
+        self._bulks: dict[str, timedelta] = {}
 
     def take_stored(self) -> set[str]:
         """The tenants that stored something since this was last asked."""
         stored, self._stored = self._stored, set()
         return stored
+
+    def busy(self, tenant: str) -> bool:
+        """Whether a bulk of the tenant's is going on."""
+        last = self._bulks.get(tenant)
+        return last is not None and self._clock.monotonic() - last < _PAUSE
 
     async def pressure(self, tenant: str) -> Pressure:
         return Pressure(await self._store.usage(tenant), self._limit)
@@ -76,6 +88,8 @@ class Limits:
     async def admit(self, tenant: str, more: int, by: Collection[Whose] = ()) -> None:
         """Lets storing pass, slower the nearer the limit is. Raises MemoryFull at the limit."""
         self._stored.add(tenant)
+        if more >= _BULK:
+            self._noted(tenant)
         held = await self._held(tenant)
         if held + more > self._limit:
             self._counted.pop(tenant, None)
@@ -90,6 +104,11 @@ class Limits:
             log.warning("memory.throttled", tenant=tenant, held=held, limit=self._limit)
             self._bloated(tenant, by, held, over)
             await self._pause(over * _SLOWEST.total_seconds())
+
+    def _noted(self, tenant: str) -> None:
+        if len(self._bulks) >= _TENANTS:
+            self._bulks.clear()
+        self._bulks[tenant] = self._clock.monotonic()
 
     def _bloated(self, tenant: str, by: Collection[Whose], held: int, share: float) -> None:
         """Tells policy of each agent that stores where little room is left: `share` of the last tenth is taken."""
@@ -109,12 +128,14 @@ class Limits:
 
 
 class Upkeep:
-    """Ends what has outlived its time or its room."""
+    """Ends what has outlived its time or its room, with receipts."""
 
-    def __init__(self, store: MemoryStore, limits: Limits, clock: Clock) -> None:
+    def __init__(self, store: MemoryStore, limits: Limits, clock: Clock, ids: Ids) -> None:
+        self._ids = ids
         self._store = store
         self._limits = limits
         self._clock = clock
+        self._late: set[str] = set()
 
     async def pressure(self, tenant: str) -> Pressure:
         """What a tenant keeps, and how near its limit that is."""
@@ -132,16 +153,21 @@ class Upkeep:
 
     async def run_tending(self, every: timedelta) -> None:
         """Keeps the index near what was stored of late, for ever."""
+        self._late.update(await self._store.tenants())
         while True:
             await asyncio.sleep(every.total_seconds())
             await self.tend()
 
     async def tend(self) -> None:
-        """Once, for the tenants that stored something since the last time."""
-        for tenant in self._limits.take_stored():
-            moved = await self._store.tend(tenant)
+        """Once, for the tenants that stored something since the last time, and those whose bulk was waited for."""
+        tenants, self._late = self._limits.take_stored() | self._late, set()
+        for tenant in sorted(tenants):
+            busy = partial(self._limits.busy, tenant)
+            moved = await self._store.tend(tenant, busy=busy)
             if moved:
                 log.info("memory.indexed", tenant=tenant, memories=moved)
+            if busy():
+                self._late.add(tenant)
 
     async def prune(self, tenant: str, *, dry_run: bool) -> Pruned:
         """What has ended, what is older than its type is kept, what its type has no room for."""
@@ -173,7 +199,7 @@ class Upkeep:
             least = await self._store.least(tenant, kept.memory_type, limit=min(_BATCH, over - gone))
             if not least:
                 break
-            gone += await self._store.forget(tenant, least, [])
+            gone += await self._forget(tenant, least)
         return gone
 
     async def _empty(self, tenant: str, batch: Callable[[], Awaitable[Sequence[Memory]]], *, dry_run: bool) -> int:
@@ -182,8 +208,13 @@ class Upkeep:
         while found := await batch():
             if dry_run:
                 return len(found)
-            gone += await self._store.forget(tenant, found, [])
+            gone += await self._forget(tenant, found)
         return gone
+
+    async def _forget(self, tenant: str, many: Sequence[Memory]) -> int:
+        now = self._clock.now()
+        receipts = [Receipt(self._ids.new("rct"), one.id, one.content_hash, RETENTION, now) for one in many]
+        return await self._store.forget(tenant, many, receipts)
 
     async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
         """Bounds a type."""

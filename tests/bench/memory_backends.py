@@ -49,7 +49,7 @@ async def measured(name: str, store: MemoryStore, texts: list[str], vectors: Any
     """A line of the table."""
     known, questions, asked = vectors[:-_ASKED], texts[-_ASKED:], vectors[-_ASKED:]
     spent = await store_all(store, TENANT, texts[:-_ASKED], known)
-    await store.tend(TENANT)
+    await store.tend(TENANT, busy=lambda: False)
     queries = [tuple(one.astype(float).tolist()) for one in asked]
     at_text = {text: at for at, text in enumerate(texts)}
 

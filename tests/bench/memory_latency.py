@@ -52,6 +52,7 @@ _BATCH = 500
 _ASKED = 200
 _K = 10
 _WARMING = 10
+_SHORT = 4  # words
 
 
 def sentences(most: int) -> list[str]:
@@ -97,6 +98,13 @@ async def embedded(texts: list[str]) -> Any:
     finally:
         embedder.close()
     return vectors
+
+
+def shortened(question: str) -> str:
+    """Its four longest words, in their order: what somebody types into a search box."""
+    words = question.split()
+    longest = sorted(range(len(words)), key=lambda at: -len(words[at]))[:_SHORT]
+    return " ".join(words[at] for at in sorted(longest))
 
 
 def entries(texts: Sequence[str], vectors: Any, start: int = 0) -> list[Entry]:
@@ -213,7 +221,7 @@ async def _stored(
         f"| {size:,} | stored in batches of {_BATCH}: {count / spent:,.0f} memories/s, {own:.0f} us CPU each here | | | | | |"
     ]
     began = time.perf_counter()
-    moved = await store.tend(TENANT)
+    moved = await store.tend(TENANT, busy=lambda: False)
     rate = moved / (time.perf_counter() - began)
     return [*lines, f"| {size:,} | taken into the graph in the background: {rate:,.0f} memories/s | | | | | |"]
 
@@ -240,14 +248,21 @@ async def _searched(
     async def small(at: int) -> Any:
         return await store.nearest(f"small-{at % SMALL_TENANTS}", queries[at], Filter(), now=NOW, limit=_K)
 
-    async def hybrid(at: int) -> Any:
-        probe = Probe(queries[at], query_words(questions[at]), 60, 1)
+    async def searched(question: str, query: Sequence[float]) -> Any:
+        probe = Probe(tuple(query), query_words(question), 60, 1)
         gathered = await store.gather(TENANT, probe, Filter(), now=NOW)
-        return rank.ranked(questions[at], gathered, rank.Taste(), now=NOW, limit=_K)
+        return rank.ranked(question, gathered, rank.Taste(), now=NOW, limit=_K)
+
+    async def hybrid(at: int) -> Any:
+        return await searched(questions[at], queries[at])
 
     async def whole(at: int) -> Any:
         await embedder.embed([questions[at]])
         return await hybrid(at)
+
+    async def short(at: int) -> Any:
+        (query,) = (await embedder.embed([shortened(questions[at])])).vectors
+        return await searched(shortened(questions[at]), query)
 
     rare = [at for at in range(len(texts)) if at % 100 == 0]
     spent, found, cpu = await with_cpu(database, dense, len(queries))
@@ -261,6 +276,7 @@ async def _searched(
         ("dense, a tenant of 100 beside", small),
         ("hybrid, ranked, with neighbours", hybrid),
         ("the same with the question's embedding", whole),
+        ("four words of it, with their embedding", short),
     ):
         spent, _, cpu = await with_cpu(database, work, len(queries))
         lines.append(row(what, size, spent, cpu=cpu))

@@ -18,6 +18,7 @@ from services.memory.conversations_memory import InMemoryConversations
 from services.memory.conversations_postgres import PostgresConversationStore
 from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.fact_store_postgres import PostgresFactStore
+from services.memory.receipts_postgres import PostgresReceipts
 from services.memory.store_memory import InMemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
 from shared.ids import RandomIds
@@ -72,6 +73,14 @@ def conversations(request: pytest.FixtureRequest, database: Database) -> Any:
 @pytest.fixture(params=["memory", "postgres"])
 def facts(request: pytest.FixtureRequest, database: Database) -> Any:
     return InMemoryFacts() if request.param == "memory" else PostgresFactStore(database)
+
+
+@pytest.fixture
+def receipts(store: Any, request: pytest.FixtureRequest) -> Any:
+    """Of what the store has deleted."""
+    if isinstance(store, PostgresMemoryStore):
+        return PostgresReceipts(request.getfixturevalue("database"))
+    return store.receipts
 
 
 @pytest.fixture

@@ -112,6 +112,22 @@ async def test_what_was_closed_twice_is_told_as_it_was_known_each_time(facts: An
     assert [await told(valid, -2.5) for valid in (-8, -5, -1)] == [["Turin"], ["Turin"], ["Turin"]]
 
 
+async def test_a_fact_is_shown_as_it_was_known_then(facts: Any, tenant: str) -> None:
+    times = [NOW - 3 * YEAR, NOW - 2 * YEAR, NOW - YEAR]
+    ids = []
+    for place, since, at in zip(("Turin", "Milan", "Oslo"), (-9, -3, -6), times, strict=True):
+        (kept,) = await facts.record(tenant, [fact("ada", "lives_in", place, NOW + since * YEAR, recorded_at=at)])
+        ids.append(kept.fact.id)
+
+    async def turin(as_of: datetime | None) -> tuple[datetime | None, datetime | None, str]:
+        (shown,) = await facts.every(tenant, FactFilter("ada", object="Turin", as_of=as_of), Page())
+        return shown.valid_to, shown.ended_at, shown.superseded_by
+
+    assert await turin(NOW - 2.5 * YEAR) == (None, None, "")
+    assert await turin(NOW - 1.5 * YEAR) == (NOW - 3 * YEAR, times[1], ids[1])
+    assert await turin(None) == await turin(NOW) == (NOW - 6 * YEAR, times[2], ids[2])
+
+
 async def test_an_end_that_was_planned_is_told_as_it_was_planned(facts: Any, tenant: str) -> None:
     planned = fact("ada", "rents", "a flat", NOW - 3 * YEAR, recorded_at=NOW - 3 * YEAR, valid_to=NOW + YEAR)
     await facts.record(tenant, [planned])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -157,13 +158,13 @@ async def test_a_change_never_makes_two_of_one_content(store: Any, tenant: str) 
     assert await store.change(tenant, Entry(gone, vector(1)), before=gone) is None
 
 
-async def test_what_is_forgotten_leaves_a_receipt_and_nothing_else(store: Any, tenant: str) -> None:
+async def test_what_is_forgotten_leaves_a_receipt_and_nothing_else(store: Any, receipts: Any, tenant: str) -> None:
     kept, gone = await store.add(tenant, [entry("kept here"), entry("gone there")])
     receipt = Receipt("rct_1", gone.id, gone.content_hash, "ada", NOW)
     assert await store.forget(tenant, [gone], [receipt]) == 1
     assert await store.forget(tenant, [gone], [replace(receipt, id="rct_2")]) == 0
-    assert await store.receipt(tenant, "rct_1") == receipt
-    assert await store.receipt(tenant, "rct_2") is None
+    assert await receipts.find(tenant, "rct_1") == receipt
+    assert await receipts.find(tenant, "rct_2") is None
     words = query_words("kept here gone there")
     gathered = await store.gather(tenant, Probe(vector(1), words, 5, 0), Filter(), now=NOW)
     assert [one.memory.id for one in gathered.pool] == [kept.id]
@@ -304,10 +305,45 @@ async def test_the_same_content_is_stored_once_also_when_the_model_has_changed(s
     assert sum(one.memories for one in await store.usage(tenant)) == 1
 
 
+@pytest.mark.parametrize("tag", ['say "x"', "back\\slash", "{a,b}", "NULL", "naïve café", "a,b", " "])
+async def test_a_tag_may_hold_any_character(store: Any, tenant: str, tag: str) -> None:
+    (kept, _) = await store.add(tenant, [entry("null, with it", tags=(tag, "x")), entry("without", 0, 1)])
+    found = await store.nearest(tenant, vector(1), Filter(tags=(tag,)), now=NOW, limit=5)
+    assert [one.memory.id for one in found] == [kept.id]
+    assert found[0].memory.tags == (tag, "x")
+    gathered = await store.gather(tenant, Probe((), ("null",), 5, 0), Filter(), now=NOW)
+    assert gathered.corpus.holding == {"null": 1}
+    assert await store.forget(tenant, [kept], []) == 1
+    assert await store.nearest(tenant, vector(1), Filter(tags=(tag,)), now=NOW, limit=5) == []
+
+
 async def test_similar_words_begin_alike(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("kubernetes kube cluster kuwait"), entry("kudos", 0, 1)])
     assert await store.similar_words(tenant, "kubrenetes") == ["kube", "kubernet", "kudo", "kuwait"]
     assert await store.similar_words(tenant, "k") == []
+
+
+def calm() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_while_a_bulk_goes_on_the_graph_lags_only_so_far_and_search_is_whole(
+    store: Any, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.memory.store_postgres._FRESH", 5)
+    monkeypatch.setattr("services.memory.store_postgres._LATE", 30)
+    monkeypatch.setattr("services.memory.store_postgres._TENDED", 10)
+    await store.add(tenant, [entry(f"first {n}", 1, n / 10) for n in range(30)])
+    assert await store.tend(tenant, busy=lambda: True) == 0
+    await store.add(tenant, [entry(f"second {n}", 1, n / 10 + 0.05) for n in range(15)])
+    assert await store.tend(tenant, busy=lambda: True) == 20
+    found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=4)
+    assert [one.memory.content for one in found] == ["first 0", "second 0", "first 1", "second 1"]
+    bulk = chain([False], repeat(True))
+    assert await store.tend(tenant, busy=lambda: next(bulk)) == 10
+    assert await store.tend(tenant, busy=calm) == 15
+    assert await store.tend(tenant, busy=calm) == 0
 
 
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)
@@ -316,9 +352,9 @@ async def test_search_is_whole_before_while_and_after_memories_join_the_graph(
 ) -> None:
     monkeypatch.setattr("services.memory.store_postgres._FRESH", 20)
     await store.add(tenant, [entry(f"first {n}", 1, n / 10) for n in range(20)])
-    assert await store.tend(tenant) == 0
+    assert await store.tend(tenant, busy=calm) == 0
     await store.add(tenant, [entry(f"second {n}", 1, n / 10 + 0.05, tags=("late",)) for n in range(20)])
-    assert await store.tend(tenant) == 40
+    assert await store.tend(tenant, busy=calm) == 40
     await store.add(tenant, [entry(f"third {n}", 1, n / 10 + 0.02) for n in range(10)])
     found = await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=6)
     narrow = await store.nearest(tenant, vector(1), Filter(tags=("late",)), now=NOW, limit=30)

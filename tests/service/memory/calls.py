@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from agentnet.memory.v1 import bulk_service_pb2, fact_pb2, fact_service_pb2
+from agentnet.memory.v1 import bulk_service_pb2, change_pb2, fact_pb2, fact_service_pb2
 from agentnet.memory.v1 import conversation_service_pb2 as talk
 from agentnet.memory.v1 import memory_service_pb2 as pb
 from shared.rpc.status import from_rpc
@@ -62,6 +62,12 @@ async def record(served: Any, *facts: tuple[str, str, str], several: bool = Fals
     many = [fact_pb2.Fact(subject=subject, relation=relation, object=value) for subject, relation, value in facts]
     request = fact_service_pb2.RecordFactsRequest(facts=many, several=several)
     return await served.facts.RecordFacts(request, metadata=served.caller())
+
+
+async def receipts(served: Any, tenant: str = "acme", **given: Any) -> Any:
+    """The receipts of what was deleted, the last first."""
+    request = change_pb2.ListReceiptsRequest(**given)
+    return (await served.bulk.ListReceipts(request, metadata=served.caller(tenant))).receipts
 
 
 async def refused(call: Any) -> tuple[str, str, str | None]:

@@ -24,6 +24,7 @@ from services.memory.fact_store_memory import InMemoryFacts
 from services.memory.federation import Federation
 from services.memory.main import SERVICES, Chores, Stores, add_to_server
 from services.memory.policy import Held, MemoryPolicy
+from services.memory.receipts_memory import InMemoryReceipts
 from services.memory.settings import MemorySettings
 from services.memory.store_memory import InMemoryStore
 from shared.clock import FakeClock
@@ -89,7 +90,10 @@ async def serve(
     configured = MemorySettings.model_validate(given | settings)
     embedder, clock, chores = HashingEmbedder(), FakeClock(), []
     decided: list[Decided] = []
-    stores = Stores(InMemoryStore(), InMemoryConversations(), InMemoryFacts(), InMemoryBounds())
+    receipts = InMemoryReceipts()
+    stores = Stores(
+        InMemoryStore(receipts), InMemoryConversations(receipts), InMemoryFacts(receipts), InMemoryBounds(), receipts
+    )
 
     async def register(server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         patience = configured.cluster_patience

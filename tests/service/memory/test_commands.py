@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from agentnet.cli.main import app
 from agentnet.client.errors import AgentNetError
 from agentnet.client.transport import Transport
+from agentnet.memory.v1 import change_pb2
 from tests.service.memory.calls import remember_many, say
 
 
@@ -63,6 +64,21 @@ async def test_without_an_embedding_words_decide_and_it_is_said(served: Any) -> 
     await said("store", "The harbour opens in May.")
     served.embedder.away = True
     assert "found by words alone" in await said("search", "harbour")
+
+
+async def test_receipts_are_listed_the_last_first_and_of_one_thing(served: Any) -> None:
+    assert await said("receipts") == "there are no receipts\n"
+    kept = [(await said("store", f"harbour {n}")).split()[1] for n in range(3)]
+    for one in kept:
+        await said("forget", one)
+        served.clock.advance(timedelta(days=1))
+    assert [line.split()[0] for line in (await said("receipts", "--limit", "2")).splitlines()] == kept[:0:-1]
+    (line,) = (await said("receipts", kept[0], "--by", "ada")).splitlines()
+    assert line.startswith(f"{kept[0]} is gone receipt rct_")
+    assert line.endswith("2026-01-01 00:00 by ada")
+    request = change_pb2.GetReceiptRequest(receipt_id=line.split()[4])
+    assert (await served.bulk.GetReceipt(request, metadata=served.caller())).receipt.subject_id == kept[0]
+    assert await said("receipts", "--by", "retention") == "there are no receipts\n"
 
 
 async def test_many_are_forgotten_and_only_some_receipts_printed(served: Any) -> None:

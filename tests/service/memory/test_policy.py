@@ -79,6 +79,14 @@ async def test_a_piece_of_a_turn_that_a_rule_blocks_is_no_harm_to_the_others(
     assert [match.memory.content for match in found.matches] == ["The sky is grey."]
 
 
+async def test_a_tag_that_many_of_a_batch_have_is_judged_once_for_an_agent(governed: Served) -> None:
+    many = [{"content": f"number {n}", "agent": "Ada" if n else "Zeus", "tags": ["a 123-45-6789"]} for n in range(4)]
+    kept = await remember_many(governed, many)
+    assert len({tuple(one.memory.tags) for one in kept}) == 1
+    assert "123-45-6789" not in kept[0].memory.tags[0]
+    assert len(governed.decided) == 4 + 2
+
+
 async def test_what_a_rule_blocks_is_refused_and_nothing_of_its_batch_is_stored(governed: Served) -> None:
     assert await refused(remember(governed, "Project bluebird begins.")) == (*BLOCKED, "content")
     both = remember_many(governed, [{"content": "The sky is blue."}, {"content": "The bluebird flies."}])

@@ -13,7 +13,7 @@ from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import conversation_service_pb2 as talk
 from agentnet.memory.v1 import fact_service_pb2, memory_pb2
 from services.memory.store import Said, ShortTermTurn
-from tests.service.memory.calls import record, refused, say
+from tests.service.memory.calls import receipts, record, refused, say
 
 CONVERSATION, FACT, ENDED = pb.RETAINED_KIND_CONVERSATION, pb.RETAINED_KIND_FACT, pb.RETAINED_KIND_ENDED_FACT
 DAY = timedelta(days=1)
@@ -58,9 +58,9 @@ async def test_a_conversation_goes_so_many_days_after_its_last_turn_with_receipt
     assert await prune(served) == (0, 0)
     assert await turns(served, "old") == []
     assert await turns(served, "goes-on") == ["Early.", "Late."]
-    (receipt,) = served.stores.conversations.receipts
+    (receipt,) = await receipts(served)
     assert (receipt.subject_id, receipt.requested_by) == ("old-1", "retention")
-    assert receipt.content_sha256 == hashlib.sha256(b"Once.").digest()
+    assert receipt.content_sha256 == hashlib.sha256(b"Once.").hexdigest()
 
 
 async def test_the_summary_of_a_conversation_goes_with_it(served: Any) -> None:
@@ -73,7 +73,7 @@ async def test_the_summary_of_a_conversation_goes_with_it(served: Any) -> None:
     served.clock.advance(2 * DAY)
     assert await prune(served) == (1, 0)
     assert await turns(served, "s") == []
-    assert [one.subject_id for one in served.stores.conversations.receipts] == ["s-3", "s"]
+    assert [one.subject_id for one in await receipts(served)] == ["s", "s-3"]
 
 
 async def test_the_longest_silent_conversations_make_room(served: Any) -> None:
@@ -98,9 +98,9 @@ async def test_an_ended_fact_goes_and_one_that_holds_stays(served: Any) -> None:
     assert await prune(served, dry_run=True) == (0, 1)
     assert await prune(served) == (0, 1)
     assert await known(served) == ["Milan"]
-    (receipt,) = served.stores.facts.receipts
+    (receipt,) = await receipts(served)
     assert receipt.requested_by == "retention"
-    assert receipt.content_sha256 == hashlib.sha256(b"ada\nlives_in\nTurin").digest()
+    assert receipt.content_sha256 == hashlib.sha256(b"ada\nlives_in\nTurin").hexdigest()
 
 
 async def test_facts_beyond_their_age_or_their_number_go(served: Any) -> None:
@@ -140,7 +140,7 @@ async def test_the_mesh_keeps_bounds_by_itself(served: Any) -> None:
         while await turns(served, "s"):
             await asyncio.sleep(0.01)
     running.cancel()
-    assert [one.requested_by for one in served.stores.conversations.receipts] == ["retention"]
+    assert [one.requested_by for one in await receipts(served)] == ["retention"]
 
 
 async def test_who_speaks_while_it_is_forgotten_is_kept(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ async def test_who_speaks_while_it_is_forgotten_is_kept(served: Any, monkeypatch
     monkeypatch.setattr(store, "forget", late)
     assert await prune(served) == (0, 0)
     assert await turns(served, "s") == ["Once.", "Wait."]
-    assert store.receipts == []
+    assert not await receipts(served)
 
 
 async def test_a_kind_or_a_type_is_named_and_not_both(served: Any) -> None:

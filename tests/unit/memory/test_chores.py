@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from services.memory import upkeep
 from services.memory import used as used_of_late
 from services.memory.conversation import Conversations
 from services.memory.conversations_memory import InMemoryConversations
@@ -38,10 +40,10 @@ class TendingStore(InMemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tended: list[str] = []
+        self.tended: list[tuple[str, bool]] = []
 
-    async def tend(self, tenant: str) -> int:
-        self.tended.append(tenant)
+    async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
+        self.tended.append((tenant, busy()))
         return 1
 
 
@@ -49,15 +51,44 @@ async def test_the_index_is_tended_for_those_that_stored() -> None:
     store, clock = TendingStore(), FakeClock()
     limits = Limits(store, clock, memories=10)
     await limits.admit("t", 1)
-    await running(Upkeep(store, limits, clock).run_tending(SHORT))
-    assert store.tended == ["t"]
+    await running(Upkeep(store, limits, clock, SequentialIds()).run_tending(SHORT))
+    assert store.tended == [("t", False)]
+
+
+async def test_a_bulk_is_tended_again_when_it_is_over() -> None:
+    store, clock = TendingStore(), FakeClock()
+    limits = Limits(store, clock, memories=1_000)
+    chores = Upkeep(store, limits, clock, SequentialIds())
+    await limits.admit("t", 50)
+    clock.advance(timedelta(seconds=2))
+    await chores.tend()
+    await chores.tend()
+    clock.advance(timedelta(seconds=2))
+    await chores.tend()
+    await chores.tend()
+    assert store.tended == [("t", True), ("t", True), ("t", False)]
+
+
+async def test_what_a_service_that_died_left_out_of_the_index_is_tended() -> None:
+    store, clock = TendingStore(), FakeClock()
+    await store.add("t", [entry("here")])
+    await running(Upkeep(store, Limits(store, clock, memories=10), clock, SequentialIds()).run_tending(SHORT))
+    assert store.tended == [("t", False)]
+
+
+async def test_of_too_many_tenants_bulks_are_noted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "_TENANTS", 1)
+    limits = Limits(InMemoryStore(), FakeClock(), memories=1_000)
+    for tenant in ("a", "b"):
+        await limits.admit(tenant, 50)
+    assert (limits.busy("a"), limits.busy("b")) == (False, True)
 
 
 async def test_a_store_without_an_index_has_nothing_to_tend() -> None:
     store, clock = InMemoryStore(), FakeClock()
     limits = Limits(store, clock, memories=10)
     await limits.admit("t", 1)
-    await Upkeep(store, limits, clock).tend()
+    await Upkeep(store, limits, clock, SequentialIds()).tend()
     assert list(limits.take_stored()) == []
 
 

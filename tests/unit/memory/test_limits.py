@@ -12,6 +12,7 @@ from services.memory.store import NEVER, Filter
 from services.memory.store_memory import InMemoryStore
 from services.memory.upkeep import Limits, Upkeep
 from shared.clock import FakeClock
+from shared.ids import SequentialIds
 from shared.paging import Page
 from tests.support.memory import NOW, entry
 
@@ -45,7 +46,7 @@ async def test_the_count_is_taken_anew_after_a_while() -> None:
 async def test_a_process_that_begins_anew_prunes_what_was_stored_before_it() -> None:
     store, clock = InMemoryStore(), FakeClock(NOW)
     await store.add("t", [entry("ended", expires_at=NOW)])
-    upkeep = Upkeep(store, Limits(store, clock, memories=10), clock)
+    upkeep = Upkeep(store, Limits(store, clock, memories=10), clock, SequentialIds())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await upkeep.run(timedelta(milliseconds=5))

@@ -45,7 +45,7 @@ class EmptiedStore(InMemoryStore):
 async def test_who_finds_nothing_to_crowd_out_stops() -> None:
     store, clock = EmptiedStore(), FakeClock(NOW)
     await store.add("t", [entry("one"), entry("two", 0, 1)])
-    chores = Upkeep(store, Limits(store, clock, memories=10), clock)
+    chores = Upkeep(store, Limits(store, clock, memories=10), clock, SequentialIds())
     await chores.set_retention("t", MemoryType.SEMANTIC, max_memories=1, max_days=0)
     assert (await chores.prune("t", dry_run=True)).crowded_out == 1
     assert (await chores.prune("t", dry_run=False)).crowded_out == 0

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from agentnet.cli.work import do, err
 from agentnet.client import AgentNet
-from agentnet.memory.v1 import bulk_service_pb2, fact_pb2, memory_pb2, memory_service_pb2, recall_pb2
+from agentnet.memory.v1 import bulk_service_pb2, change_pb2, fact_pb2, memory_pb2, memory_service_pb2, recall_pb2
 
 memory = typer.Typer(no_args_is_help=True, help="Store, find and forget what agents know.")
 
@@ -167,14 +167,34 @@ def memory_forget(
             else:
                 receipts = [await mesh.memories.forget(one) for one in memory_id or ()]
         for receipt in receipts[:_RECEIPTS]:
-            out.print(f"{receipt.subject_id} is gone [dim]receipt {receipt.id} sha256 {receipt.content_sha256}[/]",
-                      soft_wrap=True)  # fmt: skip
+            _tell_receipt(receipt)
         if len(receipts) > _RECEIPTS:
             out.print(f"and {len(receipts) - _RECEIPTS} more")
         if not receipts:
             out.print("there was nothing to forget")
 
     do(work(), what="deletion")
+
+
+@memory.command("receipts")
+def memory_receipts(
+    subject: Annotated[str, typer.Argument(help="Of what had this id; without, of all.")] = "",
+    by: Annotated[str, typer.Option(help="Who deleted it; `retention`: a bound or its own end.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
+) -> None:
+    """List the receipts of what was deleted, the last first."""
+
+    async def work() -> None:
+        async with AgentNet.connect() as mesh:
+            left = limit
+            async for receipt in mesh.memories.receipts(subject_id=subject, requested_by=by):
+                _tell_receipt(receipt)
+                if not (left := left - 1):
+                    return
+            if left == limit:
+                out.print("there are no receipts")
+
+    do(work(), what="list")
 
 
 @memory.command("facts")
@@ -285,6 +305,12 @@ def _tell_match(match: memory_service_pb2.ScoredMemory) -> None:
         told = ", ".join(f"{name} {value:+.2f}" for name, value in parts if value)
         words = f"; words: {', '.join(why.matched_terms)}" if why.matched_terms else ""
         out.print(f"  [dim]cosine {why.cosine:.2f}, bm25 {why.bm25:.2f}; {told}{escape(words)}[/]", soft_wrap=True)
+
+
+def _tell_receipt(receipt: change_pb2.ForgetReceipt) -> None:
+    when = f"{_day(receipt.delete_time)} by {escape(receipt.requested_by)}"
+    proof = f"receipt {receipt.id} sha256 {receipt.content_sha256}"
+    out.print(f"{escape(receipt.subject_id)} is gone [dim]{proof} {when}[/]", soft_wrap=True)
 
 
 def _told(fact: fact_pb2.Fact) -> str:

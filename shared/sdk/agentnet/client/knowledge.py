@@ -87,6 +87,24 @@ class Memories:
                 yield receipt
             more = answer.more
 
+    async def receipts(
+        self, *, subject_id: str = "", requested_by: str = ""
+    ) -> AsyncIterator[change_pb2.ForgetReceipt]:
+        """The proofs of what was deleted, the last deleted first: of one thing, or by whom, where that is named."""
+        request = change_pb2.ListReceiptsRequest(subject_id=subject_id, requested_by=requested_by)
+        while True:
+            page = await unary(self._bulk.ListReceipts(request, **self._call()))
+            for receipt in page.receipts:
+                yield receipt
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def receipt(self, receipt_id: str) -> change_pb2.ForgetReceipt:
+        """The proof of one deletion."""
+        request = change_pb2.GetReceiptRequest(receipt_id=receipt_id)
+        return (await unary(self._bulk.GetReceipt(request, **self._call()))).receipt
+
     async def facts(
         self, subject: str = "", *, relation: str = "", history: bool = False, as_of: datetime | None = None
     ) -> AsyncIterator[fact_pb2.Fact]:

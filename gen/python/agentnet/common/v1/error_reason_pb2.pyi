@@ -308,11 +308,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A person refused what rules of policy held in a session, or nobody answered in time (PERMISSION_DENIED). Metadata: `rules`, `by`, `expired`."""
     ERROR_REASON_CALL_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 250
     """Rules let this pass only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`; a session asks people itself. Metadata: `rule`, `rules`, `bundle`, `bundles`, `tool`, `agent`, `session_id`."""
+    ERROR_REASON_RECEIPT_NOT_FOUND: _ErrorReason.ValueType  # 255
+    """No such receipt of a deletion in this tenant (NOT_FOUND)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the
-    value's name without the prefix, for example `{reason: "AGENT_NOT_FOUND", domain: "agentnet", metadata: {agent: "Zeus"}}`.
-    No value is ever removed or given a new meaning.
+    """The `reason` of google.rpc.ErrorInfo in every error of the mesh; its `domain` is always "agentnet". The text is the value's name
+    without the prefix, for example `{reason: "AGENT_NOT_FOUND", domain: "agentnet"}`. No value is ever removed or given a new meaning.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -601,4 +602,6 @@ ERROR_REASON_APPROVAL_REFUSED: ErrorReason.ValueType  # 227
 """A person refused what rules of policy held in a session, or nobody answered in time (PERMISSION_DENIED). Metadata: `rules`, `by`, `expired`."""
 ERROR_REASON_CALL_APPROVAL_REQUIRED: ErrorReason.ValueType  # 250
 """Rules let this pass only with an override (FAILED_PRECONDITION): CreateOverride for `rules`, then the same call with its `override_token`; a session asks people itself. Metadata: `rule`, `rules`, `bundle`, `bundles`, `tool`, `agent`, `session_id`."""
+ERROR_REASON_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 255
+"""No such receipt of a deletion in this tenant (NOT_FOUND)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from agentnet.memory.v1 import bulk_service_pb2 as agentnet_dot_memory_dot_v1_dot_bulk__service__pb2
+from agentnet.memory.v1 import change_pb2 as agentnet_dot_memory_dot_v1_dot_change__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -60,6 +61,16 @@ class BulkServiceStub:
                 request_serializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.PruneMemoriesRequest.SerializeToString,
                 response_deserializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.PruneMemoriesResponse.FromString,
                 _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/agentnet.memory.v1.BulkService/GetReceipt',
+                request_serializer=agentnet_dot_memory_dot_v1_dot_change__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=agentnet_dot_memory_dot_v1_dot_change__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
+        self.ListReceipts = channel.unary_unary(
+                '/agentnet.memory.v1.BulkService/ListReceipts',
+                request_serializer=agentnet_dot_memory_dot_v1_dot_change__pb2.ListReceiptsRequest.SerializeToString,
+                response_deserializer=agentnet_dot_memory_dot_v1_dot_change__pb2.ListReceiptsResponse.FromString,
+                _registered_method=True)
         self.ConsolidateMemories = channel.unary_unary(
                 '/agentnet.memory.v1.BulkService/ConsolidateMemories',
                 request_serializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.ConsolidateMemoriesRequest.SerializeToString,
@@ -113,9 +124,25 @@ class BulkServiceServicer:
 
     def PruneMemories(self, request, context):
         """Deletes what has ended, is too old, or is beyond the limit of its type: what matters least and was asked for longest ago
-        goes first; and conversations and facts beyond their bounds, each with a receipt requested by `retention`. The mesh does the same by
+        goes first; and conversations and facts beyond their bounds; each with a receipt requested by `retention`. The mesh does the same by
         itself every few minutes.
         Errors: none but those of every call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceipt(self, request, context):
+        """Reads the proof of a deletion.
+        Errors: NOT_FOUND (RECEIPT_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReceipts(self, request, context):
+        """Lists the proofs of what was deleted, the last deleted first: memories, facts, turns and summaries, by whom or by which bound.
+        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID, FIELD_TOO_LONG).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +193,16 @@ def add_BulkServiceServicer_to_server(servicer, server):
                     servicer.PruneMemories,
                     request_deserializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.PruneMemoriesRequest.FromString,
                     response_serializer=agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.PruneMemoriesResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=agentnet_dot_memory_dot_v1_dot_change__pb2.GetReceiptRequest.FromString,
+                    response_serializer=agentnet_dot_memory_dot_v1_dot_change__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'ListReceipts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReceipts,
+                    request_deserializer=agentnet_dot_memory_dot_v1_dot_change__pb2.ListReceiptsRequest.FromString,
+                    response_serializer=agentnet_dot_memory_dot_v1_dot_change__pb2.ListReceiptsResponse.SerializeToString,
             ),
             'ConsolidateMemories': grpc.unary_unary_rpc_method_handler(
                     servicer.ConsolidateMemories,
@@ -314,6 +351,60 @@ class BulkService:
             '/agentnet.memory.v1.BulkService/PruneMemories',
             agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.PruneMemoriesRequest.SerializeToString,
             agentnet_dot_memory_dot_v1_dot_bulk__service__pb2.PruneMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.memory.v1.BulkService/GetReceipt',
+            agentnet_dot_memory_dot_v1_dot_change__pb2.GetReceiptRequest.SerializeToString,
+            agentnet_dot_memory_dot_v1_dot_change__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReceipts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentnet.memory.v1.BulkService/ListReceipts',
+            agentnet_dot_memory_dot_v1_dot_change__pb2.ListReceiptsRequest.SerializeToString,
+            agentnet_dot_memory_dot_v1_dot_change__pb2.ListReceiptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

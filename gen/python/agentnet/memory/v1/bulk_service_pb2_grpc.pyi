@@ -4,6 +4,7 @@ isort:skip_file
 Many memories at once."""
 
 from agentnet.memory.v1 import bulk_service_pb2 as _bulk_service_pb2
+from agentnet.memory.v1 import change_pb2 as _change_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -37,9 +38,17 @@ class BulkServiceStub:
     """
     PruneMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.PruneMemoriesRequest, _bulk_service_pb2.PruneMemoriesResponse]
     """Deletes what has ended, is too old, or is beyond the limit of its type: what matters least and was asked for longest ago
-    goes first; and conversations and facts beyond their bounds, each with a receipt requested by `retention`. The mesh does the same by
+    goes first; and conversations and facts beyond their bounds; each with a receipt requested by `retention`. The mesh does the same by
     itself every few minutes.
     Errors: none but those of every call.
+    """
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_change_pb2.GetReceiptRequest, _change_pb2.GetReceiptResponse]
+    """Reads the proof of a deletion.
+    Errors: NOT_FOUND (RECEIPT_NOT_FOUND).
+    """
+    ListReceipts: _aio.UnaryUnaryMultiCallable[_change_pb2.ListReceiptsRequest, _change_pb2.ListReceiptsResponse]
+    """Lists the proofs of what was deleted, the last deleted first: memories, facts, turns and summaries, by whom or by which bound.
+    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID, FIELD_TOO_LONG).
     """
     ConsolidateMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.ConsolidateMemoriesRequest, _bulk_service_pb2.ConsolidateMemoriesResponse]
     """Turns the episodes of a session, the newest 500, into one LONG_TERM memory that says the same shorter. Again without new
@@ -105,9 +114,29 @@ class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_bulk_service_pb2.PruneMemoriesRequest, _abc.Awaitable[_bulk_service_pb2.PruneMemoriesResponse]],
     ) -> _abc.Awaitable[_bulk_service_pb2.PruneMemoriesResponse]:
         """Deletes what has ended, is too old, or is beyond the limit of its type: what matters least and was asked for longest ago
-        goes first; and conversations and facts beyond their bounds, each with a receipt requested by `retention`. The mesh does the same by
+        goes first; and conversations and facts beyond their bounds; each with a receipt requested by `retention`. The mesh does the same by
         itself every few minutes.
         Errors: none but those of every call.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _change_pb2.GetReceiptRequest,
+        context: _aio.ServicerContext[_change_pb2.GetReceiptRequest, _abc.Awaitable[_change_pb2.GetReceiptResponse]],
+    ) -> _abc.Awaitable[_change_pb2.GetReceiptResponse]:
+        """Reads the proof of a deletion.
+        Errors: NOT_FOUND (RECEIPT_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListReceipts(
+        self,
+        request: _change_pb2.ListReceiptsRequest,
+        context: _aio.ServicerContext[_change_pb2.ListReceiptsRequest, _abc.Awaitable[_change_pb2.ListReceiptsResponse]],
+    ) -> _abc.Awaitable[_change_pb2.ListReceiptsResponse]:
+        """Lists the proofs of what was deleted, the last deleted first: memories, facts, turns and summaries, by whom or by which bound.
+        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID, FIELD_INVALID, FIELD_TOO_LONG).
         """
 
     @_abc_1.abstractmethod

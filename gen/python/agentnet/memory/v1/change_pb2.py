@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/memory/v1/change.proto\x12\x12\x61gentnet.memory.v1\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x01\n\x13UpdateMemoryRequest\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\x12\x32\n\x06memory\x18\x02 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12;\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"J\n\x14UpdateMemoryResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\"\xc5\x01\n\rForgetReceipt\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsubject_id\x18\x02 \x01(\tR\tsubjectId\x12%\n\x0e\x63ontent_sha256\x18\x03 \x01(\tR\rcontentSha256\x12!\n\x0crequested_by\x18\x04 \x01(\tR\x0brequestedBy\x12;\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentnet/memory/v1/change.proto\x12\x12\x61gentnet.memory.v1\x1a\x1f\x61gentnet/memory/v1/memory.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x01\n\x13UpdateMemoryRequest\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\x12\x32\n\x06memory\x18\x02 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\x12;\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"J\n\x14UpdateMemoryResponse\x12\x32\n\x06memory\x18\x01 \x01(\x0b\x32\x1a.agentnet.memory.v1.MemoryR\x06memory\"\xc5\x01\n\rForgetReceipt\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsubject_id\x18\x02 \x01(\tR\tsubjectId\x12%\n\x0e\x63ontent_sha256\x18\x03 \x01(\tR\rcontentSha256\x12!\n\x0crequested_by\x18\x04 \x01(\tR\x0brequestedBy\x12;\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"2\n\x11GetReceiptRequest\x12\x1d\n\nreceipt_id\x18\x01 \x01(\tR\treceiptId\"Q\n\x12GetReceiptResponse\x12;\n\x07receipt\x18\x01 \x01(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x07receipt\"\x93\x01\n\x13ListReceiptsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1d\n\nsubject_id\x18\x03 \x01(\tR\tsubjectId\x12!\n\x0crequested_by\x18\x04 \x01(\tR\x0brequestedBy\"}\n\x14ListReceiptsResponse\x12=\n\x08receipts\x18\x01 \x03(\x0b\x32!.agentnet.memory.v1.ForgetReceiptR\x08receipts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageTokenb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,4 +40,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEMEMORYRESPONSE']._serialized_end=395
   _globals['_FORGETRECEIPT']._serialized_start=398
   _globals['_FORGETRECEIPT']._serialized_end=595
+  _globals['_GETRECEIPTREQUEST']._serialized_start=597
+  _globals['_GETRECEIPTREQUEST']._serialized_end=647
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=649
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=730
+  _globals['_LISTRECEIPTSREQUEST']._serialized_start=733
+  _globals['_LISTRECEIPTSREQUEST']._serialized_end=880
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=882
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=1007
 # @@protoc_insertion_point(module_scope)
