@@ -12,9 +12,9 @@ TokenIds: TypeAlias = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Vectors in order, tokens read (0: nobody said), how many texts were cut to the window, and which by their places. By
-    text the vectors of its tokens, as `Computed` has them; none at all from a model that has none. Whether the count of
-    tokens is an estimate.
+    """Vectors in order, tokens read (0: nobody said), how many texts were cut to the window, and which by their places.
+    By text the vectors of its tokens, as `Computed` has them; none at all from a model that has none. Whether the count
+    of tokens is an estimate.
     """
 
     vectors: tuple[Vector, ...]
