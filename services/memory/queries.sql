@@ -86,8 +86,7 @@ with wide as (delete from memory_episode where tenant_id = $1 and id = any($2) r
   narrow as (delete from memory_episode_384 where tenant_id = $1 and id = any($2) returning place, content, memory_type),
   other as (delete from memory_episode_any where tenant_id = $1 and id = any($2) returning place, content, memory_type),
   gone as (select * from wide union all select * from narrow union all select * from other),
-  unused as (delete from memory_use using gone where memory_use.tenant_id = $1 and memory_use.place = gone.place),
-  unread as (delete from memory_tokens using gone where memory_tokens.tenant_id = $1 and memory_tokens.place = gone.place)
+  unused as (delete from memory_use using gone where memory_use.tenant_id = $1 and memory_use.place = gone.place)
 select * from gone;
 
 -- name: take
@@ -99,10 +98,8 @@ with wanted as (select id as wanted_id, updated as wanted_time
   narrow as (delete from memory_episode_384 using wanted where tenant_id = $1 and id = wanted_id
     and updated_at is not distinct from wanted_time returning :columns),
   other as (delete from memory_episode_any using wanted where tenant_id = $1 and id = wanted_id
-    and updated_at is not distinct from wanted_time returning :columns),
-  taken as (select * from wide union all select * from narrow union all select * from other),
-  unread as (delete from memory_tokens using taken where memory_tokens.tenant_id = $1 and memory_tokens.place = taken.place)
-select * from taken;
+    and updated_at is not distinct from wanted_time returning :columns)
+select * from wide union all select * from narrow union all select * from other;
 
 -- name: add_tokens
 insert into memory_tokens (tenant_id, place, model, tokens)

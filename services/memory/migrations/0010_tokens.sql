@@ -25,3 +25,16 @@ begin
     execute format('create policy tenant on %I using (tenant_id = nullif(current_setting(''app.tenant'', true), ''''))', name);
   end loop;
 end $$;
+
+-- They go with their memory, whoever deletes it: replicas of before this migration too.
+create function forget_tokens() returns trigger language plpgsql set search_path = memory as $$
+begin
+  delete from memory_tokens known using gone where known.tenant_id = gone.tenant_id and known.place = gone.place;
+  return null;
+end $$;
+create trigger forget_tokens after delete on memory_episode referencing old table as gone
+  for each statement execute function forget_tokens();
+create trigger forget_tokens after delete on memory_episode_384 referencing old table as gone
+  for each statement execute function forget_tokens();
+create trigger forget_tokens after delete on memory_episode_any referencing old table as gone
+  for each statement execute function forget_tokens();
