@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -24,6 +24,7 @@ from services.inference.route import Target
 from services.inference.store import GenerationRecord, GenerationStore
 from services.inference.tab import Tab
 from services.inference.transcript import Transcript
+from services.inference.unbroken import finished, to_its_end
 from shared.clock import Clock
 from shared.errors import Internal, MeshError
 from shared.log import log
@@ -116,7 +117,7 @@ class Producer:
             except MeshError as error:
                 failure = error
             finally:
-                await _finished(asyncio.ensure_future(self._end(failure, started_at)))
+                await finished(asyncio.ensure_future(self._end(failure, started_at)))
 
     def _started(self, verdicts: Sequence[Verdict], before: Sequence[events.Event]) -> None:
         target = self.course.target
@@ -241,7 +242,7 @@ class Producer:
     async def _turn_to(
         self, source: Target, to: Target, failure: MeshError, *, restarted: bool, call: ModelCall
     ) -> None:
-        await _to_its_end(self._settle(Ending.FAILED_OVER, refused=isinstance(failure, REFUSED)))
+        await to_its_end(self._settle(Ending.FAILED_OVER, refused=isinstance(failure, REFUSED)))
         if self._transcript.anything_shown or source is not to:
             at = len(self._transcript.shown)
             self.generation.append(events.failover(source, to, restarted=restarted, at=at, failure=failure))
@@ -394,20 +395,3 @@ def _attempt_id(generation_id: str, attempt: int) -> str:
     comes late must not end the lease of the second.
     """
     return f"{generation_id[:56]}-try{attempt}"
-
-
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
-    """The work, whole; who is cancelled meanwhile is cancelled after it."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await _finished(task)
-        raise
-
-
-async def _finished(work: asyncio.Future[None]) -> None:
-    """Waits for work that no cancellation may cut short: what was spent must be settled."""
-    while not work.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(work)

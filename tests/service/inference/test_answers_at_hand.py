@@ -351,7 +351,7 @@ async def test_a_generation_is_tied_to_its_prompt_version_and_exported_with_it(s
     found = exported(tenant, order, how, at=SystemClock().now())
     assert (found.tenant_id, found.id, found.prompt) == ("acme", "gen_1", version)
     assert (found.output, found.outcome, found.failed) == ("Write to [REDACTED:mail].", "STOP", False)
-    assert found.spent.micros_usd == 2
+    assert found.spent.micros_usd == 2 * found.spent.output_tokens == 14  # one piece of seven tokens, about
     assert [said.text for said in found.messages] == ["Hello?"]
 
 
