@@ -198,7 +198,7 @@ class ModelCall:
     reasoning_effort: ReasoningEffort | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     rest: Callable[[], float] = field(default=at_once, compare=False, repr=False)
-    """For how many seconds what comes next may stay unread: asked after each piece, 0 while somebody waits for it."""
+    """For how many seconds what comes next may be left unread: asked after each piece, 0 while somebody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
