@@ -13,8 +13,6 @@ from agentnet.inference.v1 import inference_service_pb2 as pb
 from shared.clock import Clock
 
 _PACKED: Final = 512
-# Less than a reader notices who comes meanwhile, and several tokens of a model of ordinary pace.
-_REST_SECONDS: Final = 0.1
 _EVENT: Final = bytes([pb.GenerateResponse.EVENT_FIELD_NUMBER << 3 | 2])
 _MORE: Final = bytes([pb.GenerateResponse.MORE_FIELD_NUMBER << 3 | 2])
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,10 +81,7 @@ class Generation:
         self._beaten = 0
         self._clock = clock
         self._noted = noted
-        self.followed = False
-        """Whether somebody reads it at another replica."""
         self._readers = 0
-        self._gathering = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._ended = asyncio.Event()
         self._left: asyncio.TimerHandle | None = None
@@ -124,7 +119,7 @@ class Generation:
         """Events after a sequence, live to the last; packed, all there are at a time, and after the first not more
         often than `gather`; heartbeats while it is silent. When the last reader leaves, the grace begins.
         """
-        with self._reading(gathering=bool(gather)):
+        with self._reading():
             while True:
                 while after < len(self.events):
                     waiting = self.events[after : after + _PACKED if packing else after + 1]
@@ -153,9 +148,8 @@ class Generation:
                 await self._ended.wait()
 
     @contextmanager
-    def _reading(self, *, gathering: bool = False) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
         self._readers += 1
-        self._gathering += gathering
         if self._left:
             self._left.cancel()
             self._left = None
@@ -163,14 +157,9 @@ class Generation:
             yield
         finally:
             self._readers -= 1
-            self._gathering -= gathering
             if self._readers == 0 and not self.done:
                 loop = asyncio.get_running_loop()
                 self._left = loop.call_later(self.grace.total_seconds(), self.cancel)
-
-    def rest(self) -> float:
-        """For how many seconds the provider may be left unread: all who read have it gathered."""
-        return _REST_SECONDS if 0 < self._readers == self._gathering and not self.followed else 0.0
 
     def cancel(self) -> None:
         """Calls the provider off; the task settles what was spent."""

@@ -169,7 +169,7 @@ class Producer:
         try:
             async with (
                 asyncio.timeout(call.timeouts.total.total_seconds()),
-                aclosing(target.provider.stream(replace(call, rest=self.generation.rest))) as chunks,
+                aclosing(target.provider.stream(call)) as chunks,
             ):
                 async for chunk in chunks:
                     await self._take(chunk)

@@ -153,7 +153,6 @@ class GenerationTail:
         if self._followed:
             self._urgent.set()
         for found, wish in zip(running, wishes, strict=True):
-            found.followed = found in self._followed
             if wish:
                 found.cancel()
 

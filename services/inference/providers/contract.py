@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -179,11 +179,6 @@ class Timeouts:
     total: timedelta = timedelta(minutes=10)
 
 
-def at_once() -> float:
-    """Every piece is waited for."""
-    return 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class ModelCall:
     """One call, in the provider's own name for the model."""
@@ -197,8 +192,6 @@ class ModelCall:
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
-    rest: Callable[[], float] = field(default=at_once, compare=False, repr=False)
-    """For how many seconds what comes next may stay unread: asked after each piece, 0 while somebody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)

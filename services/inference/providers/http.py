@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -124,8 +124,6 @@ class HttpProvider:
                 if chunk := self._understood(reader, events, received or _FLUSH):
                     begun = begun or chunk.says  # what only shows that the server is alive is no first token
                     yield chunk
-                    if not reader.ended and (seconds := call.rest()):
-                        await answer.rest(seconds)
                 if not received:
                     break
             answer.said = reader.ended
@@ -244,7 +242,6 @@ class Answer:
         self._ends = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
-        self._over: asyncio.Event | None = None
 
     async def read(self, limit: timedelta | None) -> bytes:
         """All that has arrived; empty at the end. Raises ProviderTimeout when nothing comes for so long; None: by the
@@ -257,15 +254,6 @@ class Answer:
             return await self.response.content.readany()
         finally:
             self._ends = math.inf
-
-    async def rest(self, seconds: float) -> None:
-        """Lets pieces come together, but not beyond the end of the stream."""
-        if self._over is None:
-            self._over = asyncio.Event()
-            self.response.content.on_eof(self._over.set)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._over.wait()
 
     def close(self) -> None:
         """A stream left early must not go on at the provider."""

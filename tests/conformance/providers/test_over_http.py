@@ -48,16 +48,6 @@ async def failure(spoken: Spoken, call: ModelCall = CALL) -> tuple[str, MeshErro
     return text, raised.value
 
 
-async def test_what_nobody_waits_for_comes_together_and_no_later_than_the_end(spoken: Spoken) -> None:
-    later = [part for step in spoken.wire.text(WORDS) for part in (step, timedelta(milliseconds=20))]
-    spoken.server.answers = [Answer(later), Answer(later)]
-    at_once = [chunk.text async for chunk in spoken.provider.stream(CALL)]
-    async with asyncio.timeout(60):
-        rested = [chunk.text async for chunk in spoken.provider.stream(replace(CALL, rest=lambda: 3600.0))]
-    assert "".join(at_once) == "".join(rested) == "".join(WORDS)
-    assert len(rested) <= 2 < len(at_once)
-
-
 async def test_it_streams_and_infers_the_same(spoken: Spoken) -> None:
     spoken.server.answers = [Answer(spoken.wire.text(WORDS)), Answer(spoken.wire.text(WORDS))]
     text = "".join([chunk.text async for chunk in spoken.provider.stream(CALL)])

@@ -11,7 +11,7 @@ from services.memory.facts import Facts, NewFact
 from services.memory.policy import Held, MemoryPolicy
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
-from services.memory.store import ShortTermTurn
+from services.memory.store import Said, ShortTermTurn
 from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.upkeep import Limits
 from services.memory.used import Used
@@ -52,7 +52,7 @@ async def test_a_conversation_outlives_its_process_and_reaches_the_next_session(
     for number in range(55):
         content = "We decided to launch in March." if number == 2 else f"Point {number} of the agenda is done."
         turn = ShortTermTurn(f"t{number}", "Athena", content)
-        await first.episodes.append(tenant, "monday", turn, remember=number == 2)
+        await first.episodes.append(tenant, Said("monday", turn, remember=number == 2))
     await first.facts.record(tenant, [NewFact("ada", "prefers", "German")])
 
     same = await second.told(tenant, "monday", "")

@@ -55,25 +55,6 @@ async def test_a_generation_that_speaks_has_no_heartbeats() -> None:
     await reader.aclose()
 
 
-async def test_the_provider_rests_while_all_readers_gather_and_nobody_follows_elsewhere() -> None:
-    generation = Generation("acme", "gen_1", grace=timedelta(), clock=SystemClock())
-    generation.append(said("One "))
-    assert generation.rest() == 0
-    gathering = generation.read(0, packing=True, gather=timedelta(seconds=1))
-    await anext(gathering)
-    assert generation.rest() > 0
-    live = generation.read(0)
-    await anext(live)
-    assert generation.rest() == 0
-    await live.aclose()
-    assert generation.rest() > 0
-    generation.followed = True
-    assert generation.rest() == 0
-    generation.followed = False
-    await gathering.aclose()
-    assert generation.rest() == 0
-
-
 def test_a_lease_knows_what_anything_costs_that_a_price_book_has() -> None:
     leased = Leased((), 1_000_000, 2_000_000, 3_000_000, 15_000_000, 500_000, 40_000)
     assert leased.micros_usd(Usage(10, 20)) == 50
