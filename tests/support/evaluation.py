@@ -33,6 +33,8 @@ class LocalSessions:
     refusals: list[MeshError] = field(default_factory=list)
     breaks: list[MeshError] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
+    ratings: dict[str, tuple[str, bool, str]] = field(default_factory=dict)
+    rating_refusals: list[MeshError] = field(default_factory=list)
 
     async def start(self, caller: Principal, scenario: Scenario, *, request_id: str) -> str:
         if self.refusals:
@@ -59,6 +61,13 @@ class LocalSessions:
             await self.world.sessions.signal(caller, session_id, "cancel", request_id=None)
         except SessionEnded:
             return
+
+    async def rate(
+        self, caller: Principal, agent: str, *, passed: bool, session_id: str, note: str, request_id: str
+    ) -> None:
+        if self.rating_refusals:
+            raise self.rating_refusals.pop(0)
+        self.ratings[request_id] = (agent, passed, session_id)
 
 
 @dataclass(slots=True)

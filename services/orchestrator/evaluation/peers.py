@@ -12,7 +12,7 @@ from shared.identity import Principal
 
 
 class SessionsPeer(Protocol):
-    """Sessions, on behalf of who started the evaluation."""
+    """Sessions, and the agents that speak in them, on behalf of who started the evaluation."""
 
     async def start(self, caller: Principal, scenario: Scenario, *, request_id: str) -> str:
         """The session's id; a request_id starts one and no more. Raises what the mesh refuses with."""
@@ -22,6 +22,13 @@ class SessionsPeer(Protocol):
 
     async def cancel(self, caller: Principal, session_id: str) -> None:
         """Calls it off; one that has ended is fine."""
+
+    async def rate(
+        self, caller: Principal, agent: str, *, passed: bool, session_id: str, note: str, request_id: str
+    ) -> None:
+        """Says how good an agent's work in a session was; the same request_id counts once. Raises the service's
+        MeshError.
+        """
 
 
 class MeaningPeer(Protocol):

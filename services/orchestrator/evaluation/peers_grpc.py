@@ -12,7 +12,8 @@ from agentnet.inference.v1 import inference_service_pb2 as inference
 from agentnet.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from agentnet.memory.v1 import embedding_set_service_pb2 as sets
 from agentnet.memory.v1 import embedding_set_service_pb2_grpc as sets_rpc
-from agentnet.orchestrator.v1 import event_pb2, session_service_pb2_grpc
+from agentnet.orchestrator.v1 import agent_history_service_pb2 as histories
+from agentnet.orchestrator.v1 import agent_history_service_pb2_grpc, event_pb2, session_service_pb2_grpc
 from agentnet.orchestrator.v1 import session_service_pb2 as sessions
 from services.orchestrator.errors import SessionEnded
 from services.orchestrator.evaluation.metrics import Vector
@@ -24,20 +25,24 @@ from shared.rpc.status import from_rpc
 
 SERVICES: Final = (
     "agentnet.orchestrator.v1.SessionService",
+    "agentnet.orchestrator.v1.AgentHistoryService",
     "agentnet.inference.v1.InferenceService",
     "agentnet.memory.v1.EmbeddingSetService",
 )
 _TTL: Final = timedelta(minutes=5)
 _SECONDS: Final = 30.0
+# A case counts as much as a finished turn.
+_CASE: Final = 1.0
 _TEXTS: Final = 256
 _LONGEST: Final = 32_768
 
 
 class GrpcSessions:
-    """agentnet.orchestrator.v1.SessionService."""
+    """agentnet.orchestrator.v1.SessionService and AgentHistoryService."""
 
     def __init__(self, channel: grpc.aio.Channel, signer: Signer) -> None:
         self._stub = session_service_pb2_grpc.SessionServiceStub(channel)
+        self._histories = agent_history_service_pb2_grpc.AgentHistoryServiceStub(channel)
         self._signer = signer
 
     async def start(self, caller: Principal, scenario: Scenario, *, request_id: str) -> str:
@@ -75,6 +80,15 @@ class GrpcSessions:
             refused = from_rpc(error)
             if refused.reason not in {SessionEnded.reason, Reason.ERROR_REASON_SESSION_NOT_FOUND}:
                 raise refused from None
+
+    async def rate(
+        self, caller: Principal, agent: str, *, passed: bool, session_id: str, note: str, request_id: str
+    ) -> None:
+        request = histories.RateAgentRequest(
+            name=agent, score=float(passed), source="evaluation", weight=_CASE, subject=session_id, note=note,
+            request_id=request_id,
+        )  # fmt: skip
+        await _called(self._histories.RateAgent(request, metadata=self._as(caller), timeout=_SECONDS))
 
     def _as(self, caller: Principal) -> tuple[tuple[str, str], ...]:
         return ((identity.HEADER, self._signer.sign(caller, _TTL)),)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+from agentnet.orchestrator.v1 import evaluation_service_pb2
 from services.orchestrator.errors import CaseGivenUp, ScenarioTimedOut
 from services.orchestrator.evaluation import document, hearing, judging, metrics
 from services.orchestrator.evaluation.evaluations import Evaluations
@@ -45,9 +46,28 @@ class Cases:
         found = await self._observed(lease, work, scenario)
         meaning = await self._meaning(work.starter, suite, scenario, found)
         score = judging.score(scenario, found, meaning, repetition=work.repetition)
+        await self._rate(lease, work.starter, scenario, score)
         baseline = await self.evaluations.baseline(lease.tenant, work.baseline_id)
         await store.finish(lease, score, lambda whole: self.evaluations.completed(whole, baseline))
         log.info("evaluation.case_scored", case_id=lease.case_id, session_id=score.session_id, passed=score.passed)
+
+    async def _rate(
+        self, lease: CaseLease, caller: Principal, scenario: Scenario, score: evaluation_service_pb2.ScenarioScore
+    ) -> None:
+        """Tells the reputation of those who spoke; what ended before its end counts there already, as what it is."""
+        if score.HasField("failure") or not score.session_id:
+            return
+        for place, name in enumerate(scenario.agents):
+            agent, request_id = name.partition("@")[0], f"{lease.case_id}-{place}"
+            try:
+                await self.sessions.rate(
+                    caller, agent, passed=score.passed, session_id=score.session_id, note=scenario.name,
+                    request_id=request_id,
+                )  # fmt: skip
+            except MeshError as error:
+                if error.retryable:
+                    raise
+                log.warning("evaluation.not_rated", agent=agent, reason=error.reason_name)
 
     async def _observed(self, lease: CaseLease, work: Work, scenario: Scenario) -> Observed:
         if lease.tries > self.max_tries:

@@ -108,7 +108,9 @@ def _tell(event: event_pb2.SessionEvent) -> bool:
         case "task_interrupted":
             out.print(f"[yellow]↻ {event.task_interrupted.node_id}[/] {escape(event.task_interrupted.failure.message)}")
         case "input_requested":
-            out.print(f"[magenta]? {escape(event.input_requested.question)}[/] [dim]agentnet answer {event.session_id}[/]")
+            out.print(
+                f"[magenta]? {escape(event.input_requested.question)}[/] [dim]agentnet answer {event.session_id}[/]"
+            )
         case "task_finished":
             _tell_result(TaskResult.from_proto(event.task_finished.result), event.task_finished.progress)
         case "graph_grown":

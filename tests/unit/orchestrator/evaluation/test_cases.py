@@ -158,3 +158,30 @@ async def test_many_workers_run_a_batch_each_case_once() -> None:
 
     assert [score.repetition for score in found.scores] == list(range(1, 21))
     assert len(laboratory.sessions.started) == len(set(laboratory.sessions.started)) == 20
+
+
+async def test_a_scored_case_tells_the_reputation_of_who_spoke_once() -> None:
+    laboratory = Laboratory(World())
+    laboratory.sessions.rating_refusals = [Unavailable("the mesh is away")]
+    one = await start(laboratory)
+    async with sessions_run(laboratory.world), working(laboratory.worker()):
+        scored = (await ended(laboratory, one)).scores[0]
+    assert list(laboratory.sessions.ratings.values()) == [("Athena", scored.passed, scored.session_id)]
+
+
+async def test_who_may_not_be_rated_keeps_no_case_from_its_score() -> None:
+    laboratory = Laboratory(World())
+    laboratory.sessions.rating_refusals = [FailedPrecondition("no")]
+    one = await start(laboratory)
+    async with sessions_run(laboratory.world), working(laboratory.worker()):
+        assert (await ended(laboratory, one)).status == pb.EVALUATION_STATUS_COMPLETED
+    assert laboratory.sessions.ratings == {}
+
+
+async def test_a_session_that_could_not_be_had_says_nothing_of_its_agents() -> None:
+    laboratory = Laboratory(World())
+    laboratory.sessions.refusals = [FailedPrecondition("no")]
+    one = await start(laboratory)
+    async with sessions_run(laboratory.world), working(laboratory.worker()):
+        await ended(laboratory, one)
+    assert laboratory.sessions.ratings == {}
