@@ -290,9 +290,13 @@ async def embedding_cost(texts: Sequence[str]) -> str:
     async def one(at: int) -> Any:
         return await embedder.embed([texts[at]])
 
-    spent, _ = await timed(one, 100)
+    async def short(at: int) -> Any:
+        return await embedder.embed([shortened(texts[at])])
+
+    whole, brief = [(await timed(work, 100))[0] for work in (one, short)]
     embedder.close()
-    return row("embedding one question (in process, for comparison)", 0, spent)
+    lines = (("one question", whole), ("four words of it", brief))
+    return "\n".join(row(f"embedding {what} (in process, for comparison)", 0, spent) for what, spent in lines)
 
 
 @contextmanager
