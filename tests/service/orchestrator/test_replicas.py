@@ -215,7 +215,7 @@ async def test_fifty_kills_each_at_an_event_of_its_own_end_as_an_undisturbed_rep
 
 async def test_fifty_sessions_of_a_killed_replica_each_at_another_event_end_whole_and_pay_once(shared: Shared) -> None:
     where, model = shared
-    model.words = 60
+    model.words = 200
     async with where.replica("one") as one, where.replica("two") as two:
         with two.frozen():
             readers = [await start(shared, one) for _ in range(50)]
