@@ -38,7 +38,7 @@ class UpdateMemoryRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of content, tags, metadata, importance and expire_time to take. Required."""
+        """Which of content, tags, metadata, importance and expire_time to take; a new content gets a new vector. Required."""
 
     def __init__(
         self,
