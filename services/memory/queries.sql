@@ -81,16 +81,11 @@ select embedding::real[] as embedding from memory_episode_384 where tenant_id = 
 union all select embedding::real[] from memory_episode where tenant_id = $1 and id = $2
 union all select embedding::real[] from memory_episode_any where tenant_id = $1 and id = $2;
 
--- name: delete
-with wide as (delete from memory_episode where tenant_id = $1 and id = any($2) returning place, content, memory_type),
-  narrow as (delete from memory_episode_384 where tenant_id = $1 and id = any($2) returning place, content, memory_type),
-  other as (delete from memory_episode_any where tenant_id = $1 and id = any($2) returning place, content, memory_type),
-  gone as (select * from wide union all select * from narrow union all select * from other),
-  unused as (delete from memory_use using gone where memory_use.tenant_id = $1 and memory_use.place = gone.place)
-select * from gone;
+-- name: forget_use
+delete from memory_use where tenant_id = $1 and place = any($2::bigint[]);
 
 -- name: take
--- Takes rows out for a new vector, those that are still as they were read.
+-- Takes rows out, those that are still as they were read.
 with wanted as (select id as wanted_id, updated as wanted_time
     from unnest($2::text[], $3::timestamptz[]) as given (id, updated)),
   wide as (delete from memory_episode using wanted where tenant_id = $1 and id = wanted_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Final, TypeAlias, TypeVar
 
@@ -16,10 +16,13 @@ from services.memory.policy import MemoryPolicy
 from services.memory.store import NEVER, Embedding, Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
 from services.memory.upkeep import Limits
 from shared.clock import Clock
+from shared.errors import InvalidArgument
 from shared.ids import Ids
 from shared.paging import Page
 
 FORGET_AT_ONCE: Final = 1_000
+# No two changes of a memory are of the same instant: it tells one from the other.
+_LATER: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,21 @@ class Remembering:
     async def update(self, tenant: str, memory_id: str, change: Change) -> Memory:
         """Raises MemoryNotFound, MemoryExists, EmbeddingUnavailable and PolicyBlocked."""
         before = await self.find(tenant, memory_id)
-        judged = before.policy_version
+        bundles = ""
         if not before.embedding_set:
             change = self._judged(tenant, before.agent, change, self._judging_tags(tenant))
             if change.content is not None:
                 content, bundles = self._policy.kept(tenant, before.agent, change.content, field="content")
-                change, judged = replace(change, content=content), bundles or judged
+                change = replace(change, content=content)
+        while (changed := await self._changed(tenant, before, change, bundles)) is None:
+            # Somebody changed it meanwhile: nothing of that may be lost.
+            before = await self.find(tenant, memory_id)
+        return changed
+
+    async def _changed(self, tenant: str, before: Memory, change: Change, bundles: str) -> Memory | None:
+        """None when it is no longer as it was read."""
+        if change.expires_at and change.expires_at <= before.created_at:
+            raise InvalidArgument("expire_time must be after create_time", field="memory.expire_time")
         after = before._replace(
             content=before.content if change.content is None else change.content,
             content_hash=before.content_hash if change.content is None else _hash(change.content),
@@ -115,19 +127,16 @@ class Remembering:
             metadata=before.metadata if change.metadata is None else change.metadata,
             importance=before.importance if change.importance is None else change.importance,
             expires_at=None if change.forever else change.expires_at or before.expires_at,
-            updated_at=self._clock.now(),
-            policy_version=judged,
+            updated_at=max(self._clock.now(), (before.updated_at or before.created_at) + _LATER),
+            policy_version=bundles or before.policy_version,
         )
         if after.content == before.content:
-            vector = await self._store.vector(tenant, memory_id)
-            tokens = await self._store.tokens(tenant, memory_id)
+            vector = await self._store.vector(tenant, before.id)
+            tokens = await self._store.tokens(tenant, before.id)
         else:
             ((vector, tokens),) = await self._embedder.embed([embedded_text(after)])
             after = after._replace(embedding_model=self._embedder.model)
-        changed = await self._store.change(tenant, Entry(after, vector, tokens), before=before) if vector else None
-        if changed is None:
-            raise _missing(memory_id)
-        return changed
+        return await self._store.change(tenant, Entry(after, vector, tokens), before=before) if vector else None
 
     async def reembed(self, tenant: str, *, limit: int) -> tuple[int, int]:
         """How many got a vector of the model of now, and how many still have another's. Raises EmbeddingUnavailable."""
@@ -169,13 +178,11 @@ class Remembering:
 
     async def forget(self, tenant: str, memory_id: str, *, requested_by: str) -> Receipt:
         """The proof of the deletion, also of what has ended and still waits for pruning. Raises MemoryNotFound."""
-        memory = await self._store.find(tenant, memory_id, now=NEVER)
-        if memory is None:
-            raise _missing(memory_id)
-        receipt = self._receipt(memory, requested_by)
-        if not await self._store.forget(tenant, [memory], [receipt]):
-            raise _missing(memory_id)
-        return receipt
+        while memory := await self._store.find(tenant, memory_id, now=NEVER):
+            receipt = self._receipt(memory, requested_by)
+            if await self._store.forget(tenant, [memory], [receipt]):
+                return receipt
+        raise _missing(memory_id)
 
     async def forget_many(self, tenant: str, chosen: Filter, *, requested_by: str) -> tuple[list[Receipt], bool]:
         """The proofs, and whether more is left to delete."""
@@ -183,9 +190,8 @@ class Remembering:
         found = await self._store.every(tenant, chosen, now=NEVER, newest_first=False, page=page)
         going = found[:FORGET_AT_ONCE]
         receipts = [self._receipt(memory, requested_by) for memory in going]
-        if going:
-            await self._store.forget(tenant, going, receipts)
-        return receipts, len(found) > len(going)
+        gone = await self._store.forget(tenant, going, receipts) if going else ()
+        return [one for one in receipts if one.subject_id in gone], len(found) > len(gone)
 
     def _readable(self, tenant: str, memory: Memory) -> Memory:
         """Without its content where that may not be part of a prompt."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -199,7 +199,7 @@ class MemoryStore(Protocol):
         """
 
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
-        """Writes a changed memory over `before`; None when that is gone.
+        """Writes a changed memory over `before`; None when that is gone or was changed since it was read.
 
         Raises MemoryExists when another memory has the new content.
         """
@@ -218,8 +218,8 @@ class MemoryStore(Protocol):
     async def tokens(self, tenant: str, memory_id: str) -> bytes:
         """The vectors of a memory's tokens; empty when it has none."""
 
-    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
-        """Deletes memories and keeps the receipts of those that were there, all or none. Returns how many were."""
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
+        """Deletes those that are still as they were read and keeps their receipts, all or none. Returns their ids."""
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Final
@@ -63,7 +63,7 @@ class InMemoryStore:
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
         check_widths([entry.vector])
         mine = self._tenants.get(tenant, {})
-        if before.id not in mine:
+        if not _unchanged(mine, before):
             return None
         for other in [one.memory for one in mine.values() if one.memory.id != before.id]:
             if _identity(other) == _identity(entry.memory):
@@ -96,11 +96,13 @@ class InMemoryStore:
         found = self._tenants.get(tenant, {}).get(memory_id)
         return found.tokens if found else b""
 
-    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
         mine = self._tenants.get(tenant, {})
-        gone = {memory.id for memory in memories if mine.pop(memory.id, None)}
+        gone = {memory.id for memory in memories if _unchanged(mine, memory)}
+        for one in gone:
+            del mine[one]
         self.receipts.add(tenant, (one for one in receipts if one.subject_id in gone))
-        return len(gone)
+        return gone
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
@@ -225,6 +227,10 @@ def _beside(session: Sequence[Entry], memory: Memory, probe: Probe) -> list[tupl
 
 def _identity(memory: Memory) -> tuple[str, str, str, bytes]:
     return memory.embedding_set, memory.agent, memory.memory_type.value, memory.content_hash
+
+
+def _unchanged(mine: Mapping[str, Entry], before: Memory) -> bool:
+    return before.id in mine and mine[before.id].memory.updated_at == before.updated_at
 
 
 def _lives(memory: Memory, now: datetime) -> bool:

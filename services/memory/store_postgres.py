@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -57,7 +57,7 @@ class PostgresMemoryStore:
         async with self._database.tenant(tenant) as connection:
             places, known = await _stored(connection, tenant, width, ordered)
             if ended := [one for one in known.values() if one.expires_at and one.expires_at <= now]:
-                await _delete(connection, tenant, ended)
+                await _forgotten(connection, tenant, ended)
                 left = [entry for entry in ordered if entry.memory.id not in places]
                 more, known = await _stored(connection, tenant, width, left)
                 places |= more
@@ -71,13 +71,13 @@ class PostgresMemoryStore:
 
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
         async with self._database.tenant(tenant) as connection:
-            if not await _delete(connection, tenant, [before]):
+            if not await _taken(connection, tenant, [before]):
                 return None
             width = width_of(entry.vector)
             for other in (await _stored(connection, tenant, width, [entry]))[1].values():
                 if not other.expires_at or other.expires_at > (entry.memory.updated_at or NEVER):
                     raise MemoryExists("another memory has this content", memory_id=other.id)
-                await _delete(connection, tenant, [other])
+                await _forgotten(connection, tenant, [other])
                 await _insert(connection, tenant, width, [entry])
             await _insert_words(connection, tenant, [(entry.memory.place, entry.memory)], "renew_words")
             await _count(connection, tenant, [entry.memory], sign=1)
@@ -108,11 +108,11 @@ class PostgresMemoryStore:
             found: bytes | None = await connection.fetchval(_SQL["tokens_of"], tenant, memory_id)
         return found or b""
 
-    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
         async with self._database.tenant(tenant) as connection:
-            gone = await _delete(connection, tenant, memories)
+            gone = await _forgotten(connection, tenant, memories)
             await add_receipts(connection, tenant, [one for one in receipts if one.subject_id in gone])
-        return len(gone)
+        return gone
 
     async def every(
         self, tenant: str, chosen: Filter, *, now: datetime, newest_first: bool, page: Page
@@ -283,19 +283,26 @@ async def _count(connection: Connection, tenant: str, memories: Sequence[Memory]
         await connection.execute(_SQL["count"], tenant, kind.value, sign * len(mine), sign * characters, sign * words)
 
 
-async def _delete(connection: Connection, tenant: str, memories: Sequence[Memory]) -> set[str]:
-    """The ids of those that were there."""
-    rows = await connection.fetch(_SQL["delete"], tenant, [memory.id for memory in memories])
-    places = {row["place"] for row in rows}
-    gone = [memory for memory in memories if memory.place in places]
+async def _forgotten(connection: Connection, tenant: str, memories: Sequence[Memory]) -> set[str]:
+    """The ids of those that were there, as they were read."""
+    gone = await _taken(connection, tenant, memories)
+    await connection.execute(_SQL["forget_use"], tenant, [memory.place for memory in gone])
+    return {memory.id for memory in gone}
+
+
+async def _taken(connection: Connection, tenant: str, memories: Sequence[Memory]) -> list[Memory]:
+    """Takes out, words and count too, those that were there as they were read."""
+    times = [memory.updated_at for memory in memories]
+    rows = await connection.fetch(_SQL["take"], tenant, [memory.id for memory in memories], times)
+    gone = [memory_of(row) for row in rows]
     cut = [(word, memory.place) for memory in gone for word in cutting.filed_under(memory)]
     if cut:
         await connection.execute(_SQL["delete_words"], tenant, *(list(part) for part in zip(*cut, strict=True)))
     await connection.execute(
-        _SQL["delete_moved_words"], tenant, [row["content"] for row in rows], [row["place"] for row in rows]
+        _SQL["delete_moved_words"], tenant, [memory.content for memory in gone], [memory.place for memory in gone]
     )
     await _count(connection, tenant, gone, sign=-1)
-    return {memory.id for memory in gone}
+    return gone
 
 
 def _identity(memory: Memory) -> tuple[str, str, str, bytes]:

@@ -214,7 +214,7 @@ class Upkeep:
     async def _forget(self, tenant: str, many: Sequence[Memory]) -> int:
         now = self._clock.now()
         receipts = [Receipt(self._ids.new("rct"), one.id, one.content_hash, RETENTION, now) for one in many]
-        return await self._store.forget(tenant, many, receipts)
+        return len(await self._store.forget(tenant, many, receipts))
 
     async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
         """Bounds a type."""

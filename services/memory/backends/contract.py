@@ -69,11 +69,10 @@ class EngineStore(InMemoryStore):
             await self._in_turn(self._engine.put, tenant, [(after.memory.place, after.vector)])
         return done
 
-    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
-        mine = self._tenants.get(tenant, {})
-        going = [mine[memory.id] for memory in memories if memory.id in mine]
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
+        known = dict(self._tenants.get(tenant, {}))
         gone = await super().forget(tenant, memories, receipts)
-        await self._removed(tenant, going)
+        await self._removed(tenant, [known[one] for one in gone])
         return gone
 
     async def nearest(

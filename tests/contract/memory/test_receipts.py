@@ -55,5 +55,5 @@ async def test_who_deletes_what_another_has_deleted_meanwhile_gets_no_proof_of_i
     gone, going = await store.add(tenant, [entry("one"), entry("two")])
     await store.forget(tenant, [gone], [])
     proofs = [Receipt(f"{tenant}-{one.id}", one.id, one.content_hash, "ada", NOW) for one in (gone, going)]
-    assert await store.forget(tenant, [gone, going], proofs) == 1
+    assert set(await store.forget(tenant, [gone, going], proofs)) == {going.id}
     assert list(await receipts.every(tenant, ReceiptFilter(), Page())) == proofs[1:]

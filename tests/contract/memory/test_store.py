@@ -161,8 +161,8 @@ async def test_a_change_never_makes_two_of_one_content(store: Any, tenant: str) 
 async def test_what_is_forgotten_leaves_a_receipt_and_nothing_else(store: Any, receipts: Any, tenant: str) -> None:
     kept, gone = await store.add(tenant, [entry("kept here"), entry("gone there")])
     receipt = Receipt("rct_1", gone.id, gone.content_hash, "ada", NOW)
-    assert await store.forget(tenant, [gone], [receipt]) == 1
-    assert await store.forget(tenant, [gone], [replace(receipt, id="rct_2")]) == 0
+    assert set(await store.forget(tenant, [gone], [receipt])) == {gone.id}
+    assert not await store.forget(tenant, [gone], [replace(receipt, id="rct_2")])
     assert await receipts.find(tenant, "rct_1") == receipt
     assert await receipts.find(tenant, "rct_2") is None
     words = query_words("kept here gone there")
@@ -173,13 +173,31 @@ async def test_what_is_forgotten_leaves_a_receipt_and_nothing_else(store: Any, r
     assert await store.vector(tenant, gone.id) == ()
 
 
+async def test_who_read_a_memory_before_it_was_changed_neither_overwrites_nor_forgets_it(
+    store: Any, receipts: Any, tenant: str
+) -> None:
+    (before,) = await store.add(tenant, [entry("copper")])
+    silver = before._replace(content="silver", content_hash=b"silver", updated_at=NOW)
+    await store.change(tenant, Entry(silver, vector(1)), before=before)
+    late = before._replace(content="tin", content_hash=b"tin", updated_at=NOW + timedelta(seconds=1))
+    assert await store.change(tenant, Entry(late, vector(1)), before=before) is None
+    assert not await store.forget(tenant, [before], [Receipt("rct_l", before.id, before.content_hash, "ada", NOW)])
+    assert await receipts.find(tenant, "rct_l") is None
+    assert await store.find(tenant, before.id, now=NOW) == silver
+    assert set(await store.forget(tenant, [silver], [])) == {silver.id}
+    words = ("copper", "silver", "tin")
+    gathered = await store.gather(tenant, Probe((), words, 5, 0), Filter(), now=NOW)
+    assert (gathered.pool, gathered.corpus.memories) == ([], 0)
+    assert gathered.corpus.holding == dict.fromkeys(words, 0)
+
+
 async def test_another_tenant_finds_nothing(store: Any, tenant: str) -> None:
     (mine,) = await store.add(tenant, [entry("mine", session_id="s")])
     probe = Probe(vector(1), ("mine",), 5, 2)
     assert await store.find("another", mine.id, now=NOW) is None
     assert await store.vector("another", mine.id) == ()
     assert (await store.gather("another", probe, Filter(), now=NOW)).pool == []
-    assert await store.forget("another", [mine], []) == 0
+    assert not await store.forget("another", [mine], [])
     assert await store.change("another", Entry(mine, vector(0, 1)), before=mine) is None
     assert await store.similar_words("another", "mint") == []
     assert await store.usage("another") == []
@@ -256,7 +274,7 @@ async def test_whatever_width_a_model_makes_is_kept_as_it_is_and_searched(store:
     assert [one.memory.content for one in found] == ["near", "far"]
     assert {one.memory.content: one.cosine > 0.9 for one in gathered.pool} == {"near": True, "far": False}
     assert await store.vector(tenant, kept.id) == pytest.approx(_wide(width, 1, 0.1), abs=1e-3)
-    assert await store.forget(tenant, [kept], []) == 1
+    assert await store.forget(tenant, [kept], [])
     assert [one.memory.content for one in await store.nearest(tenant, _wide(width, 1), Filter(), now=NOW, limit=5)] == [
         "far"
     ]
@@ -313,7 +331,7 @@ async def test_a_tag_may_hold_any_character(store: Any, tenant: str, tag: str) -
     assert found[0].memory.tags == (tag, "x")
     gathered = await store.gather(tenant, Probe((), ("null",), 5, 0), Filter(), now=NOW)
     assert gathered.corpus.holding == {"null": 1}
-    assert await store.forget(tenant, [kept], []) == 1
+    assert await store.forget(tenant, [kept], [])
     assert await store.nearest(tenant, vector(1), Filter(tags=(tag,)), now=NOW, limit=5) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import timedelta
 from typing import Any
@@ -75,6 +76,31 @@ async def test_an_update_without_new_content_asks_for_no_embedding(served: Any) 
     changed = (await served.memories.UpdateMemory(request, metadata=served.caller())).memory
     assert (list(changed.tags), changed.importance, changed.HasField("expire_time")) == (["t"], 0.7, False)
     assert len(served.embedder.calls) == asked
+
+
+async def _change(served: Any, memory_id: str, **values: Any) -> Any:
+    request = change_pb2.UpdateMemoryRequest(
+        memory_id=memory_id, memory=memory_pb2.Memory(**values), update_mask={"paths": values}
+    )
+    return (await served.memories.UpdateMemory(request, metadata=served.caller())).memory
+
+
+async def test_changes_of_one_memory_at_once_are_all_kept(served: Any) -> None:
+    kept = await remember(served, "Copper", tags=["metal"])
+    await asyncio.gather(
+        _change(served, kept.id, content="Silver"), _change(served, kept.id, tags=["metal", "shiny"]),
+        _change(served, kept.id, importance=0.9),
+    )  # fmt: skip
+    answer = await served.memories.GetMemory(pb.GetMemoryRequest(memory_id=kept.id), metadata=served.caller())
+    assert (answer.memory.content, list(answer.memory.tags)) == ("Silver", ["metal", "shiny"])
+    assert answer.memory.importance == 0.9
+    assert await found(served, "Silver", strategy="SEARCH_STRATEGY_LEXICAL") == ["Silver"]
+
+
+async def test_an_update_may_not_end_a_memory_before_it_began(served: Any) -> None:
+    kept = await remember(served, "Mortal")
+    call = _change(served, kept.id, expire_time=kept.create_time)
+    assert await refused(call) == ("INVALID_ARGUMENT", "FIELD_INVALID", "memory.expire_time")
 
 
 @pytest.mark.parametrize(
