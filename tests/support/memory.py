@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -38,17 +38,23 @@ def entry(content: str, x: float = 1.0, y: float = 0.0, **more: Any) -> Entry:
 
 @dataclass(slots=True)
 class HashingEmbedder:
-    """Texts that share words are near. `away` says inference does not answer; `calls` counts texts."""
+    """Texts that share words are near. `away` says inference does not answer; `calls` counts texts; `meanwhile` happens
+    once, while a text is embedded.
+    """
 
     away: bool = False
     calls: list[str] = field(default_factory=list)
     model: str = "hashing"
     width: int = 384
+    meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def embed(self, texts: Sequence[str]) -> list[Embedding]:
         if self.away:
             raise EmbeddingUnavailable("away", dependency="inference", why="DEPENDENCY_UNAVAILABLE")
         self.calls += texts
+        if happening := self.meanwhile:
+            self.meanwhile = None
+            await happening()
         return [Embedding(_hashed(text, self.width)) for text in texts]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from datetime import timedelta
 from typing import Any
@@ -87,14 +86,18 @@ async def _change(served: Any, memory_id: str, **values: Any) -> Any:
 
 async def test_changes_of_one_memory_at_once_are_all_kept(served: Any) -> None:
     kept = await remember(served, "Copper", tags=["metal"])
-    await asyncio.gather(
-        _change(served, kept.id, content="Silver"), _change(served, kept.id, tags=["metal", "shiny"]),
-        _change(served, kept.id, importance=0.9),
-    )  # fmt: skip
-    answer = await served.memories.GetMemory(pb.GetMemoryRequest(memory_id=kept.id), metadata=served.caller())
-    assert (answer.memory.content, list(answer.memory.tags)) == ("Silver", ["metal", "shiny"])
-    assert answer.memory.importance == 0.9
+    served.embedder.meanwhile = lambda: _change(served, kept.id, tags=["metal", "shiny"], importance=0.9)
+    changed = await _change(served, kept.id, content="Silver")
+    assert (changed.content, list(changed.tags), changed.importance) == ("Silver", ["metal", "shiny"], 0.9)
     assert await found(served, "Silver", strategy="SEARCH_STRATEGY_LEXICAL") == ["Silver"]
+
+
+async def test_a_change_to_what_is_forgotten_meanwhile_brings_nothing_back(served: Any) -> None:
+    kept = await remember(served, "Copper")
+    request = pb.ForgetRequest(memory_id=kept.id)
+    served.embedder.meanwhile = lambda: served.memories.Forget(request, metadata=served.caller())
+    assert await refused(_change(served, kept.id, content="Silver")) == ("NOT_FOUND", "MEMORY_NOT_FOUND", None)
+    assert await found(served, "Copper Silver") == []
 
 
 async def test_an_update_may_not_end_a_memory_before_it_began(served: Any) -> None:
