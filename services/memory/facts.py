@@ -68,8 +68,18 @@ class Facts:
         return replace(new, subject=subject, relation=relation, object=known, policy_version=version)
 
     def _readable(self, tenant: str, fact: Fact) -> Fact:
-        """Without its object where that may not be part of a prompt."""
-        return replace(fact, object=self._policy.told(tenant, fact.agent, fact.object) or "")
+        """Without its object where any of it may not be part of a prompt; its subject stays, as it is forgotten by that."""
+        told = self._told(tenant, fact)
+        return replace(fact, object=told.object if told else "")
+
+    def _told(self, tenant: str, fact: Fact) -> Fact | None:
+        """As it may be part of a prompt; None: not at all."""
+        subject, relation, known = (
+            self._policy.told(tenant, fact.agent, part) for part in (fact.subject, fact.relation, fact.object)
+        )
+        if subject is None or relation is None or known is None:
+            return None
+        return replace(fact, subject=subject, relation=relation, object=known)
 
     async def every(self, tenant: str, chosen: FactFilter, page: Page) -> list[Fact]:
         """Those recorded last first, each as policy lets it be read."""
@@ -80,8 +90,8 @@ class Facts:
         at = as_of or self._clock.now()
         found: list[Fact] = []
         for subject in subjects:
-            known = await self.every(tenant, FactFilter(subject, valid_at=at, as_of=as_of), Page(_ABOUT))
-            found += [fact for fact in known[:_ABOUT] if fact.object]
+            known = await self._store.every(tenant, FactFilter(subject, valid_at=at, as_of=as_of), Page(_ABOUT))
+            found += [told for fact in known[:_ABOUT] if (told := self._told(tenant, fact))]
         return found
 
     async def related(self, tenant: str, subject: str, *, depth: int, limit: int) -> list[Fact]:

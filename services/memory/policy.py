@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import cache, partial
+from typing import Any, Final
 
 from services.memory.errors import PolicyBlocked, PolicyUnavailable
 from services.memory.rank import Ranked
@@ -56,16 +57,8 @@ class MemoryPolicy:
         return ruling.text, held.labels
 
     def noted(self, tenant: str, agent: str, value: object, *, field: str) -> object:
-        """Every text in a value of JSON as it may be stored. Raises PolicyBlocked and PolicyUnavailable."""
-        match value:
-            case str():
-                return self.kept(tenant, agent, value, field=field)[0]
-            case Mapping():
-                return {key: self.noted(tenant, agent, one, field=field) for key, one in value.items()}
-            case list():
-                return [self.noted(tenant, agent, one, field=field) for one in value]
-            case _:
-                return value
+        """Every text in a value of JSON as it may be stored, keys too. Raises PolicyBlocked and PolicyUnavailable."""
+        return _each_text(value, lambda text: self.kept(tenant, agent, text, field=field)[0])
 
     def shown(
         self, tenant: str, agent: str, found: Iterable[Ranked], around: Mapping[int, Iterable[Memory]]
@@ -76,14 +69,21 @@ class MemoryPolicy:
         """
         self._held(tenant, agent)
 
+        told = cache(partial(self.told, tenant, agent))
+
         def allowed(memory: Memory) -> Memory | None:
-            text = self.told(tenant, agent, memory.content)
-            return None if text is None else memory._replace(content=text)
+            text = told(memory.content)
+            return None if text is None else _labels(memory._replace(content=text), told)
 
         judged = [(one, allowed(one.memory)) for one in found]
         shown = [replace(one, memory=memory) for one, memory in judged if memory]
         near = {place: [memory for one in line if (memory := allowed(one))] for place, line in around.items()}
         return shown, near, len(judged) - len(shown)
+
+    def readable(self, tenant: str, memory: Memory) -> Memory:
+        """As it may be part of a prompt, without content where that may not be one. Raises PolicyUnavailable."""
+        told = partial(self.told, tenant, memory.agent)
+        return _labels(memory._replace(content=told(memory.content) or ""), told)
 
     def told(self, tenant: str, agent: str, text: str) -> str | None:
         """The text as it may be part of a prompt; None: not at all. Raises PolicyUnavailable."""
@@ -97,3 +97,30 @@ class MemoryPolicy:
         if held is None and self._strict:
             raise PolicyUnavailable("no policy has been received yet and this mesh is strict", dependency="policy")
         return held or _NOTHING
+
+
+def _labels(memory: Memory, told: Callable[[str], str | None]) -> Memory:
+    """With tags and metadata as they may be told."""
+    if not (memory.tags or memory.metadata):
+        return memory
+    tags = tuple(text for tag in memory.tags if (text := told(tag)))
+    return memory._replace(tags=tags, metadata=_each_text(memory.metadata, lambda text: told(text) or ""))
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of JSON with each text of it changed. Keys that become alike are told apart by what follows them."""
+    match value:
+        case str():
+            return change(value)
+        case Mapping():
+            made: dict[str, Any] = {}
+            for key, one in value.items():
+                name = change(key)
+                while name in made:
+                    name += "'"
+                made[name] = _each_text(one, change)
+            return made
+        case list():
+            return [_each_text(one, change) for one in value]
+        case _:
+            return value

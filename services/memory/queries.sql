@@ -307,8 +307,10 @@ limit $3;
 select memory_tenants() as tenant;
 
 -- name: used
+-- What was forgotten meanwhile is not noted.
 insert into memory_use (tenant_id, place, recalled_at, times)
 select $1, place, $3, 1 from unnest($2::bigint[]) as found (place)
+where exists (select from memory where memory.tenant_id = $1 and memory.place = found.place)
 on conflict (tenant_id, place) do update set recalled_at = excluded.recalled_at, times = memory_use.times + 1;
 
 -- name: append_turns

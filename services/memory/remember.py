@@ -197,7 +197,7 @@ class Remembering:
         """Without its content where that may not be part of a prompt."""
         if memory.embedding_set:
             return memory
-        return memory._replace(content=self._policy.told(tenant, memory.agent, memory.content) or "")
+        return self._policy.readable(tenant, memory)
 
     def _receipt(self, memory: Memory, requested_by: str) -> Receipt:
         return Receipt(self._ids.new("rct"), memory.id, memory.content_hash, requested_by, self._clock.now())
@@ -220,9 +220,7 @@ class Remembering:
         if given.tags:
             changed["tags"] = tuple(tag(agent, one) for one in given.tags)
         if given.metadata:
-            changed["metadata"] = {
-                key: self._policy.noted(tenant, agent, value, field="metadata") for key, value in given.metadata.items()
-            }
+            changed["metadata"] = self._policy.noted(tenant, agent, given.metadata, field="metadata")
         return replace(given, **changed) if changed else given  # type: ignore[arg-type] # fields of either kind
 
     def _memory(self, new: NewMemory) -> Memory:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 
 from agentnet.memory.v1 import change_pb2, fact_service_pb2
 from agentnet.memory.v1 import conversation_service_pb2 as talk
@@ -150,11 +151,13 @@ async def test_what_is_decided_of_memories_is_told(governed: Served) -> None:
 async def test_tags_notes_and_every_part_of_a_fact_are_judged_too(governed: Served) -> None:
     kept = await remember(
         governed, "Ada called.", tags=["123-45-6789", "call"],
-        metadata={"number": "123-45-6789", "deep": {"all": ["123-45-6789", 7]}},
+        metadata={"number": "123-45-6789", "123-45-6789": 1, "deep": {"all": ["123-45-6789", 7], "987-65-4321": 2}},
     )  # fmt: skip
     assert "123-45" not in str(kept)
+    assert "987-65" not in str(kept)
     assert (kept.tags[1], kept.metadata["deep"]["all"][1]) == ("call", 7)
     assert await refused(remember(governed, "x", metadata={"deep": ["bluebird"]})) == (*BLOCKED, "metadata")
+    assert await refused(remember(governed, "x", metadata={"bluebird": 1})) == (*BLOCKED, "metadata")
     assert await refused(remember(governed, "x", tags=["bluebird"])) == (*BLOCKED, "tags")
     assert await refused(record(governed, ("bluebird", "is", "a name"))) == (*BLOCKED, "facts.subject")
     assert await refused(record(governed, ("ada", "bluebird", "yes"))) == (*BLOCKED, "facts.relation")
@@ -198,6 +201,26 @@ async def test_what_may_not_be_part_of_a_prompt_is_withheld_however_it_is_read(g
     asked = talk.GetConversationRequest(session_id="s")
     said = await governed.conversations.GetConversation(asked, metadata=caller)
     assert [turn.content for turn in said.turns] == ["Tea was served."]
+
+
+async def test_tags_notes_and_the_ends_of_a_fact_are_withheld_as_contents_are(governed: Served) -> None:
+    noted = {"why": "her salary", "salary": [1, "tea"], "": "tea"}
+    kept = await remember(governed, "Ada called.", session_id="s", tags=["salary", "call"], metadata=noted)
+    await remember(governed, "Bob called.", session_id="s")
+    await record(governed, ("the salary", "is", "high"), ("ada", "asks for salary", "often"), ("ada", "drinks", "tea"))
+    caller = governed.caller()
+    answer = await recall(governed, "Who called?", neighbours=1)
+    found = {match.memory.content: match for match in answer.matches}
+    request = pb.GetMemoryRequest(memory_id=kept.id)
+    read = (await governed.memories.GetMemory(request, metadata=caller)).memory
+    for one in (read, found["Ada called."].memory, found["Bob called."].neighbours[0]):
+        assert list(one.tags) == ["call"]
+        assert json_format.MessageToDict(one.metadata) == {"why": "", "": [1, "tea"], "'": "tea"}
+    known = await context(governed, "s", options={"subjects": ["the salary", "ada"]})
+    assert [fact.object for fact in known.assembled.facts] == ["tea"]
+    listing = fact_service_pb2.ListFactsRequest()
+    facts = (await governed.facts.ListFacts(listing, metadata=caller)).facts
+    assert {(fact.subject, fact.object) for fact in facts} == {("the salary", ""), ("ada", ""), ("ada", "tea")}
 
 
 async def test_a_turn_is_judged_before_it_is_kept(governed: Served) -> None:
