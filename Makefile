@@ -54,7 +54,7 @@ test-unit test-contract test-service test-e2e test-conformance: setup ## One fol
 
 test-backends: setup ## Memory's contract suite on every engine it has an adapter for, in an environment of its own
 	@bash deploy/python/backends.sh
-	@.venv-backends/bin/python -m pytest tests/contract/memory/test_store.py tests/contract/memory/test_tenants.py tests/contract/policy/test_presidio.py
+	@.venv-backends/bin/python -m pytest tests/contract/memory/test_store.py tests/contract/memory/test_changing.py tests/contract/memory/test_tenants.py tests/contract/policy/test_presidio.py
 
 bench-backends: setup ## Memory's backends side by side: writing, searching, recall
 	@bash deploy/python/backends.sh

@@ -103,8 +103,8 @@ class FieldRequired(InvalidArgument):
 
     reason = Reason.ERROR_REASON_FIELD_REQUIRED
 
-    def __init__(self, field: str) -> None:
-        super().__init__(f"{field} is required", field=field)
+    def __init__(self, field: str, message: str = "") -> None:
+        super().__init__(message or f"{field} is required", field=field)
 
 
 class FieldTooLong(InvalidArgument):

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agentnet.memory.v1 import change_pb2, memory_pb2, recall_pb2
 from agentnet.memory.v1 import memory_service_pb2 as pb
 from services.memory.errors import EmbeddingWidthInvalid, FilterUnknown
-from services.memory.rank import Explanation, Ranked, Taste
+from services.memory.rank import LEARNED, Explanation, Ranked, Taste
 from services.memory.recall import Answer, Question
 from services.memory.remember import Change, NewMemory
 from services.memory.store import WIDTHS, Filter, Memory, MemoryType, Receipt, Said, ShortTermTurn, Vector
@@ -108,7 +108,8 @@ def list_memories(request: pb.ListMemoriesRequest) -> Listing:
     if request.order_by not in _ORDERS:
         raise InvalidArgument("order_by is create_time or create_time desc", field="order_by")
     kind = kind_of(request.memory_type, "memory_type")
-    chosen = Filter(request.agent, (kind,) if kind else (), tags(request.tags, "tags"))
+    agent = fields.text(request.agent, "agent", limit=NAME)
+    chosen = Filter(agent, (kind,) if kind else (), tags(request.tags, "tags"))
     scope = f"memories|{chosen}|{request.order_by}"
     paging = page(request.page_size, request.page_token, scope=scope)
     return Listing(chosen, paging, scope, newest_first=_ORDERS[request.order_by])
@@ -209,7 +210,7 @@ def scored(found: Iterable[Ranked]) -> list[pb.ScoredMemory]:
 
 def _explanation(found: Explanation) -> recall_pb2.Explanation:
     return recall_pb2.Explanation(
-        parts=found.parts,
+        parts={"base": LEARNED.base, **found.parts},
         cosine=found.cosine,
         bm25=found.bm25,
         matched_terms=found.matched,
@@ -313,7 +314,8 @@ def vector(values: Sequence[float], field: str) -> Vector:
 
 def tags(found: Sequence[str], field: str) -> tuple[str, ...]:
     fields.at_most(len(found), field, limit=_TAGS)
-    return tuple(fields.required(tag, f"{field}[{place}]", limit=NAME) for place, tag in enumerate(found))
+    each = (fields.required(tag, f"{field}[{place}]", limit=NAME) for place, tag in enumerate(found))
+    return tuple(dict.fromkeys(each))
 
 
 def _weight(given: pb.RememberRequest | memory_pb2.Memory, path: str) -> float:

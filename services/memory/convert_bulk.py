@@ -93,7 +93,7 @@ def forgotten(request: pb.ForgetManyRequest) -> Filter:
         own_only=True,
     )
     if not (chosen.session or chosen.agent or chosen.tags):
-        raise FieldRequired("session_id")
+        raise FieldRequired("session_id", "name a session, an agent or tags: without, nothing is forgotten")
     return chosen
 
 
@@ -164,7 +164,7 @@ def bounds(request: pb.SetRetentionRequest) -> Wanted:
     kind = convert.kind_of(request.memory_type, "memory_type")
     if request.kind == pb.RETAINED_KIND_UNSPECIFIED:
         if kind is None:
-            raise FieldRequired("memory_type")
+            raise FieldRequired("memory_type", "memory_type or kind is required: what to bound")
         return Wanted(kind, kept)
     if request.kind not in _KINDS:
         raise InvalidArgument("kind must be CONVERSATION, FACT or ENDED_FACT", field="kind")

@@ -68,7 +68,7 @@ class Facts:
         return replace(new, subject=subject, relation=relation, object=known, policy_version=version)
 
     def _readable(self, tenant: str, fact: Fact) -> Fact:
-        """Without its object where any of it may not be part of a prompt; its subject stays, as it is forgotten by that."""
+        """Without its object where any part may not be in a prompt; its subject stays, as it is forgotten by that."""
         told = self._told(tenant, fact)
         return replace(fact, object=told.object if told else "")
 

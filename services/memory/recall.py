@@ -17,7 +17,7 @@ from services.memory.rerank import SecondLook
 from services.memory.store import Embedding, Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
 from services.memory.texts import Reading, query_words
 from services.memory.used import Used
-from services.memory.words import meant
+from services.memory.words import meant, mended
 from shared.clock import Clock
 from shared.log import log
 
@@ -85,7 +85,7 @@ class Recall:
         gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
         query = asked.query
         if slips := await self._slips(tenant, gathered, words):
-            query = f"{asked.query} {' '.join(slips.values())}"
+            query = mended(asked.query, slips)
             probe = replace(probe, words=tuple(slips.get(word, word) for word in words))
             gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
         reading = Reading(query, gathered, tokens)

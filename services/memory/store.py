@@ -17,6 +17,9 @@ TURNS_HELD: Final = 50
 WIDTHS: Final = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096)
 
 # Before everything: by then nothing has ended.
+# With how many first letters in common words are looked for that a misspelt one may mean, and how many of each.
+BEGINNINGS: Final = (2, 4)
+SIMILAR: Final = 500
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 # What a caller gave comes as an array of 32-bit floats: making tuples of a batch costs more than storing it.
@@ -237,7 +240,9 @@ class MemoryStore(Protocol):
         """What ranking needs: the nearest by meaning, the best by words, and what stands around the first of both."""
 
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
-        """Words of the tenant's memories that begin with the same two letters, at most 500."""
+        """Words of the tenant's memories that begin with the same two letters, at most 500; if so many, also those with
+        the same four, as many.
+        """
 
     async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
         """Brings the index up to what was stored of late, where that is much; while it is busy only what is very much.

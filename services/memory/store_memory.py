@@ -13,7 +13,9 @@ from services.memory.errors import EmbeddingWidthInvalid, MemoryExists
 from services.memory.filters import fits
 from services.memory.receipts_memory import InMemoryReceipts
 from services.memory.store import (
+    BEGINNINGS,
     NEVER,
+    SIMILAR,
     WIDTHS,
     Corpus,
     Entry,
@@ -166,8 +168,13 @@ class InMemoryStore:
         }
 
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
-        known = {other for one in self._tenants.get(tenant, {}).values() for other in words_of(one.memory)}
-        return sorted(other for other in known if len(word) > 1 and other.startswith(word[:2]))[:500]
+        known = sorted({other for one in self._tenants.get(tenant, {}).values() for other in words_of(one.memory)})
+        found: list[str] = []
+        for size in BEGINNINGS:
+            if len(word) < size or len(found) not in (0, SIMILAR):
+                break
+            found += [other for other in known if other.startswith(word[:size]) and other not in found][:SIMILAR]
+        return found
 
     async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
         return 0

@@ -15,7 +15,9 @@ from services.memory.receipts_postgres import add_receipts
 from services.memory.rows import conditions, half, memory_of, queries, width_of
 from services.memory.search_postgres import GRAPHS, PostgresSearch
 from services.memory.store import (
+    BEGINNINGS,
     NEVER,
+    SIMILAR,
     Entry,
     Filter,
     Found,
@@ -36,7 +38,6 @@ _FRESH: Final = 4_000
 # While a bulk is stored so many wait, because what Postgres takes for the graph is what storing lacks.
 _LATE: Final = 10_000
 _TENDED: Final = 250
-_BEGINNING: Final = 2
 _SMALLINT: Final = 32_767
 _ESCAPED: Final = re.compile(r'["\\]')
 
@@ -132,12 +133,17 @@ class PostgresMemoryStore:
         return await self._search.gather(tenant, probe, chosen, now)
 
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
-        if len(word) < _BEGINNING:
-            return []
-        start, end = word[:_BEGINNING], word[0] + chr(ord(word[1]) + 1)
+        found: dict[str, None] = {}
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["similar_words"], tenant, start, end)
-        return [row["word"] for row in rows]
+            for size in BEGINNINGS:
+                if len(word) < size:
+                    break
+                start, end = word[:size], word[: size - 1] + chr(ord(word[size - 1]) + 1)
+                rows = await connection.fetch(_SQL["similar_words"], tenant, start, end)
+                found |= dict.fromkeys(row["word"] for row in rows)
+                if len(rows) < SIMILAR:
+                    break
+        return list(found)
 
     async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:
         moved = 0

@@ -216,6 +216,11 @@ def bm25(words: Mapping[str, int], query: Iterable[str], corpus: Corpus) -> floa
     )
 
 
+def mended(text: str, slips: Mapping[str, str]) -> str:
+    """The text with other words in place of those whose stems are misspelt."""
+    return _WORD.sub(lambda word: slips.get(stem(word[0].lower()), word[0]), text)
+
+
 def meant(word: str, known: Sequence[str]) -> str | None:
     """The known word that differs by one slip of the fingers, or by two in a long word; None when there is none."""
     allowed = 1 if len(word) < _LONG else 2

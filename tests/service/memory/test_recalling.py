@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from agentnet.memory.v1 import memory_service_pb2 as pb
-from services.memory import rank
 from tests.service.memory.calls import found, recall, refused, remember, remember_many
 
 
@@ -22,7 +21,7 @@ async def test_meaning_and_words_decide_together_and_the_score_is_told(served: A
     assert best.explanation.matched_terms == ["pari"]
     assert best.explanation.bm25 > 0
     assert best.explanation.cosine == pytest.approx(best.score)
-    odds = sum(best.explanation.parts.values()) + rank.LEARNED.base
+    odds = sum(best.explanation.parts.values())
     assert best.relevance == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-3)
     assert [match.relevance for match in answer.matches] == sorted((m.relevance for m in answer.matches), reverse=True)
 
@@ -55,6 +54,17 @@ async def test_a_slip_of_the_fingers_still_finds(served: Any) -> None:
         "Kubernetes upgrade went well"
     ]
     assert await found(served, "zzzzzz", strategy="SEARCH_STRATEGY_LEXICAL") == []
+
+
+async def test_a_slip_of_the_fingers_is_no_word_of_its_own(served: Any) -> None:
+    many = [
+        {"content": "Ada Lovelace lives in Turin"},
+        {"content": "The launch moved to March"},
+        {"content": "Go home"},
+    ]
+    await remember_many(served, many)
+    assert (await found(served, "Lovlace"))[:1] == ["Ada Lovelace lives in Turin"]
+    assert (await found(served, "lanch?"))[:1] == ["The launch moved to March"]
 
 
 async def test_filters_hold_for_every_match(served: Any) -> None:

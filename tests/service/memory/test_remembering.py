@@ -100,6 +100,16 @@ async def test_a_change_to_what_is_forgotten_meanwhile_brings_nothing_back(serve
     assert await found(served, "Copper Silver") == []
 
 
+async def test_a_tag_that_is_given_twice_is_kept_once(served: Any) -> None:
+    assert list((await remember(served, "Tagged", tags=["b", "a", "b"])).tags) == ["b", "a"]
+
+
+async def test_a_list_of_an_agent_that_cannot_be_is_refused(served: Any) -> None:
+    request = pb.ListMemoriesRequest(agent="a" * 65)
+    call = served.memories.ListMemories(request, metadata=served.caller())
+    assert await refused(call) == ("INVALID_ARGUMENT", "FIELD_TOO_LONG", "agent")
+
+
 async def test_an_update_may_not_end_a_memory_before_it_began(served: Any) -> None:
     kept = await remember(served, "Mortal")
     call = _change(served, kept.id, expire_time=kept.create_time)

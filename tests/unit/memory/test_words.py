@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.memory import words
 from services.memory.store import Corpus, Found
 from services.memory.texts import Texts
-from services.memory.words import bm25, counted, meant, stems, weight, words_of
+from services.memory.words import bm25, counted, meant, mended, stems, weight, words_of
 from tests.support.memory import memory
 
 
@@ -67,3 +67,7 @@ def test_texts_read_at_once_hold_what_each_holds_alone(texts: list[str], known: 
 )
 def test_a_slip_is_understood_and_a_stranger_is_not(word: str, known: list[str], found: str | None) -> None:
     assert meant(word, known) == found
+
+
+def test_what_was_meant_takes_the_place_of_the_slip() -> None:
+    assert mended("Who is Lovlace, in Turin?", {"lovlac": "lovelac"}) == "Who is lovelac, in Turin?"
