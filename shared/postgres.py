@@ -22,7 +22,11 @@ Prepare = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _SET_TENANT = "select set_config('app.tenant', $1, true)"
-_LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
+# The driver calls it internal when a statement meets a connection that is breaking just then.
+_LOST = (
+    OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError,
+)  # fmt: skip
 # What Postgres has no room for: U+0000, in texts and in JSON.
 _UNWRITABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 

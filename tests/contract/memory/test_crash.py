@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from deploy.local.postgres import Cluster
 from services.memory.store import Filter, Probe
 from services.memory.store_postgres import PostgresMemoryStore
+from shared.errors import Unavailable
 from shared.postgres import Database
 from tests.support.bulk_writer import BATCH
 from tests.support.memory import NOW, vector
@@ -38,6 +40,16 @@ async def test_a_batch_is_stored_whole_or_not_at_all(postgres: Cluster, database
     store = PostgresMemoryStore(database)
     gathered = await store.gather(tenant, Probe(vector(1), ("batch",), 5, 0), Filter(), now=NOW)
     assert gathered.corpus.memories == counted
+
+
+async def test_a_database_that_goes_in_the_middle_of_a_call_is_unavailable(database: Database, tenant: str) -> None:
+    with pytest.raises(Unavailable):
+        async with database.tenant(tenant) as connection:
+            await connection.execute("select pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(Unavailable):
+        async with database.tenant(tenant):
+            raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+    await database.ping()
 
 
 def _killed(dsn: str, tenant: str, start: int) -> list[int]:
