@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final, TypeAlias, TypeVar
 
 from services.memory import gently
+from services.memory.closely import WIDTH
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
 from services.memory.policy import MemoryPolicy
@@ -20,6 +21,7 @@ from shared.ids import Ids
 from shared.paging import Page
 
 FORGET_AT_ONCE: Final = 1_000
+_NO_TOKEN: Final = bytes(WIDTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +132,18 @@ class Remembering:
         return changed
 
     async def reembed(self, tenant: str, *, limit: int) -> tuple[int, int]:
-        """How many got a vector of the model of now, and how many still have another's. Raises EmbeddingUnavailable."""
-        # The model's name is known from its first answer on.
-        await self._embedder.embed(["."])
-        old, count = await self._store.outdated(tenant, self._embedder.model, limit=limit)
-        embeddings = await self._embedder.embed([embedded_text(memory) for memory in old])
+        """How many got vectors of the model of now, and how many still lack them. Raises EmbeddingUnavailable."""
+        # The model's name, and whether it reads tokens, are known from its first answer on.
+        (known,) = await self._embedder.embed(["word"])
         model = self._embedder.model
-        renewed = [
-            _entry(memory._replace(embedding_model=model), embedding)
-            for memory, embedding in zip(old, embeddings, strict=True)
-        ]
-        done = await self._store.revector(tenant, renewed) if renewed else 0
+        old, count = await self._store.outdated(tenant, model, reads=bool(known.tokens), limit=limit)
+        embeddings = await self._embedder.embed([embedded_text(memory) for memory in old])
+        both = list(zip(old, embeddings, strict=True))
+        others = [_entry(one._replace(embedding_model=model), new) for one, new in both if one.embedding_model != model]
+        # A text without tokens is marked as read, or it would remain for ever.
+        own = [Entry(one, new.vector, new.tokens or _NO_TOKEN) for one, new in both if one.embedding_model == model]
+        done = await self._store.revector(tenant, others) if others else 0
+        done += await self._store.read(tenant, own) if own else 0
         return done, count - done
 
     async def find(self, tenant: str, memory_id: str) -> Memory:
