@@ -22,6 +22,8 @@ from shared.paging import Page
 
 FORGET_AT_ONCE: Final = 1_000
 _NO_TOKEN: Final = bytes(WIDTH)
+# What nobody waits for is embedded by so many: a question waits for those before it.
+_A_FEW: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +139,17 @@ class Remembering:
         (known,) = await self._embedder.embed(["word"])
         model = self._embedder.model
         old, count = await self._store.outdated(tenant, model, reads=bool(known.tokens), limit=limit)
-        embeddings = await self._embedder.embed([embedded_text(memory) for memory in old])
-        both = list(zip(old, embeddings, strict=True))
+        both = [pair for at in range(0, len(old), _A_FEW) for pair in await self._embedded(old[at : at + _A_FEW])]
         others = [_entry(one._replace(embedding_model=model), new) for one, new in both if one.embedding_model != model]
         # A text without tokens is marked as read, or it would remain for ever.
         own = [Entry(one, new.vector, new.tokens or _NO_TOKEN) for one, new in both if one.embedding_model == model]
         done = await self._store.revector(tenant, others) if others else 0
         done += await self._store.read(tenant, own) if own else 0
         return done, count - done
+
+    async def _embedded(self, memories: Sequence[Memory]) -> list[tuple[Memory, Embedding]]:
+        embeddings = await self._embedder.embed([embedded_text(memory) for memory in memories])
+        return list(zip(memories, embeddings, strict=True))
 
     async def find(self, tenant: str, memory_id: str) -> Memory:
         """Raises MemoryNotFound."""
