@@ -183,6 +183,7 @@ class Remembering:
         receipt = self._receipt(memory, requested_by)
         if not await self._store.forget(tenant, [memory], [receipt]):
             raise _missing(memory_id)
+        self._limits.freed(tenant)
         return receipt
 
     async def forget_many(self, tenant: str, chosen: Filter, *, requested_by: str) -> tuple[list[Receipt], bool]:
@@ -193,6 +194,7 @@ class Remembering:
         receipts = [self._receipt(memory, requested_by) for memory in going]
         if going:
             await self._store.forget(tenant, going, receipts)
+            self._limits.freed(tenant)
         return receipts, len(found) > len(going)
 
     def _readable(self, tenant: str, memory: Memory) -> Memory:
