@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.memory.conversation import Conversations, line, tokens_of
+from services.memory.conversation import Conversations, line
 from services.memory.fact_store import Fact
 from services.memory.facts import Facts
 from services.memory.rank import Ranked, Taste
@@ -180,7 +180,7 @@ class _Part:
 
     @property
     def cost(self) -> int:
-        return sum(map(estimate, self.told)) + _HEADING if self.told else 0
+        return sum(map(_told, self.told)) + _HEADING if self.told else 0
 
     @property
     def text(self) -> str:
@@ -191,16 +191,25 @@ class _Part:
         self.told = []
         room -= _HEADING
         for text in self.lines:
-            cost = estimate(text)
+            cost = _told(text)
             if cost > room:
-                self.told += [clipped(text, room)] if self.clips and room > _WORTH else []
+                self.told += [clipped(text, room - 1)] if self.clips and room > _WORTH else []
                 return
             self.told.append(text)
             room -= cost
 
 
+def _told(text: str) -> int:
+    """What a line costs, with its end."""
+    return estimate(text) + 1
+
+
+def _said(turn: ShortTermTurn) -> int:
+    return _told(line(turn))
+
+
 def _cost(turns: Sequence[ShortTermTurn]) -> int:
-    return sum(map(tokens_of, turns)) + _HEADING if turns else 0
+    return sum(map(_said, turns)) + _HEADING if turns else 0
 
 
 def _newest(turns: Sequence[ShortTermTurn], budget: int) -> list[ShortTermTurn]:
@@ -208,16 +217,15 @@ def _newest(turns: Sequence[ShortTermTurn], budget: int) -> list[ShortTermTurn]:
     kept: list[ShortTermTurn] = []
     left = budget - _HEADING
     for turn in reversed(turns):
-        if tokens_of(turn) > left:
+        if _said(turn) > left:
             break
         kept.append(turn)
-        left -= tokens_of(turn)
+        left -= _said(turn)
     if turns and not kept and left > 0:
         last = turns[-1]
-        room = left - estimate(last.agent) - 1
-        return (
-            [ShortTermTurn(last.turn_id, last.agent, clipped(last.content, room), last.created_at)] if room > 1 else []
-        )
+        # A number after the colon costs one more.
+        room = left - _told(f"{last.agent}: ") - 1
+        return [replace(last, content=clipped(last.content.strip(), room))] if room > 1 else []
     return kept[::-1]
 
 

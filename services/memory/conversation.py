@@ -137,7 +137,7 @@ class Conversations:
             known = await self._store.conversation(tenant, session_id)
             turns = await self._all(tenant, session_id)
             older = turns[: max(len(turns) - keep_turns, 0)]
-            if not older:
+            if not older and estimate(known.summary) <= max_tokens:
                 return 0
             if await self._store.fold(tenant, session_id, older, known, _folded(known, older, max_tokens)):
                 return len(older)

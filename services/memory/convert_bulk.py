@@ -189,7 +189,8 @@ def consolidation(request: pb.ConsolidateMemoriesRequest) -> Consolidation:
 
 
 def reembedding(request: pb.ReembedMemoriesRequest) -> int:
-    return int(fields.within(request.limit or _REEMBEDDED, "limit", low=1, high=_AT_ONCE))
+    limit = int(fields.within(request.limit or _REEMBEDDED, "limit", low=1, high=_AT_ONCE))
+    return 0 if request.dry_run else limit
 
 
 def consolidated(found: Consolidated) -> pb.ConsolidateMemoriesResponse:

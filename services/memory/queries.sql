@@ -84,18 +84,6 @@ union all select embedding::real[] from memory_episode_any where tenant_id = $1 
 -- name: forget_use
 delete from memory_use where tenant_id = $1 and place = any($2::bigint[]);
 
--- name: take
--- Takes rows out, those that are still as they were read.
-with wanted as (select id as wanted_id, updated as wanted_time
-    from unnest($2::text[], $3::timestamptz[]) as given (id, updated)),
-  wide as (delete from memory_episode using wanted where tenant_id = $1 and id = wanted_id
-    and updated_at is not distinct from wanted_time returning :columns),
-  narrow as (delete from memory_episode_384 using wanted where tenant_id = $1 and id = wanted_id
-    and updated_at is not distinct from wanted_time returning :columns),
-  other as (delete from memory_episode_any using wanted where tenant_id = $1 and id = wanted_id
-    and updated_at is not distinct from wanted_time returning :columns)
-select * from wide union all select * from narrow union all select * from other;
-
 -- name: add_tokens
 insert into memory_tokens (tenant_id, place, model, tokens)
 select $1, place, model, tokens from unnest($2::bigint[], $3::text[], $4::bytea[]) as given (place, model, tokens);
@@ -352,20 +340,6 @@ select count(*) from (select from :table where tenant_id = $1 and not in_graph a
 
 -- name: analyze
 select analyze_memories();
-
--- name: outdated
--- Two ranges of the index: what is done already is never read again.
-select * from (
-  (select * from memory where tenant_id = $1 and embedding_model > '' and embedding_model < $2
-    order by embedding_model, place limit $3)
-  union all
-  (select * from memory where tenant_id = $1 and embedding_model <> '' and embedding_model > $2
-    order by embedding_model, place limit $3)) as found
-order by place limit $3;
-
--- name: count_outdated
-select (select count(*) from memory where tenant_id = $1 and embedding_model > '' and embedding_model < $2)
-  + (select count(*) from memory where tenant_id = $1 and embedding_model <> '' and embedding_model > $2);
 
 -- name: forget_conversation
 with turns as (delete from short_term_turn where tenant_id = $1 and session_id = $2)

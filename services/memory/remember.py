@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final, TypeAlias, TypeVar
 
 from services.memory import gently
+from services.memory.closely import WIDTH
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
 from services.memory.policy import MemoryPolicy
@@ -23,6 +24,9 @@ from shared.paging import Page
 FORGET_AT_ONCE: Final = 1_000
 # No two changes of a memory are of the same instant: it tells one from the other.
 _LATER: Final = timedelta(microseconds=1)
+_NO_TOKEN: Final = bytes(WIDTH)
+# What nobody waits for is embedded by so many: a question waits for those before it.
+_A_FEW: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +143,22 @@ class Remembering:
         return await self._store.change(tenant, Entry(after, vector, tokens), before=before) if vector else None
 
     async def reembed(self, tenant: str, *, limit: int) -> tuple[int, int]:
-        """How many got a vector of the model of now, and how many still have another's. Raises EmbeddingUnavailable."""
-        # The model's name is known from its first answer on.
-        await self._embedder.embed(["."])
-        old, count = await self._store.outdated(tenant, self._embedder.model, limit=limit)
-        embeddings = await self._embedder.embed([embedded_text(memory) for memory in old])
+        """How many got vectors of the model of now, and how many still lack them. Raises EmbeddingUnavailable."""
+        # The model's name, and whether it reads tokens, are known from its first answer on.
+        (known,) = await self._embedder.embed(["word"])
         model = self._embedder.model
-        renewed = [
-            _entry(memory._replace(embedding_model=model), embedding)
-            for memory, embedding in zip(old, embeddings, strict=True)
-        ]
-        done = await self._store.revector(tenant, renewed) if renewed else 0
+        old, count = await self._store.outdated(tenant, model, reads=bool(known.tokens), limit=limit)
+        both = [pair for at in range(0, len(old), _A_FEW) for pair in await self._embedded(old[at : at + _A_FEW])]
+        others = [_entry(one._replace(embedding_model=model), new) for one, new in both if one.embedding_model != model]
+        # A text without tokens is marked as read, or it would remain for ever.
+        own = [Entry(one, new.vector, new.tokens or _NO_TOKEN) for one, new in both if one.embedding_model == model]
+        done = await self._store.revector(tenant, others) if others else 0
+        done += await self._store.read(tenant, own) if own else 0
         return done, count - done
+
+    async def _embedded(self, memories: Sequence[Memory]) -> list[tuple[Memory, Embedding]]:
+        embeddings = await self._embedder.embed([embedded_text(memory) for memory in memories])
+        return list(zip(memories, embeddings, strict=True))
 
     async def find(self, tenant: str, memory_id: str) -> Memory:
         """Raises MemoryNotFound."""
@@ -181,6 +189,7 @@ class Remembering:
         while memory := await self._store.find(tenant, memory_id, now=NEVER):
             receipt = self._receipt(memory, requested_by)
             if await self._store.forget(tenant, [memory], [receipt]):
+                self._limits.freed(tenant)
                 return receipt
         raise _missing(memory_id)
 
@@ -191,6 +200,7 @@ class Remembering:
         going = found[:FORGET_AT_ONCE]
         receipts = [self._receipt(memory, requested_by) for memory in going]
         gone = await self._store.forget(tenant, going, receipts) if going else ()
+        self._limits.freed(tenant)
         return [one for one in receipts if one.subject_id in gone], len(found) > len(gone)
 
     def _readable(self, tenant: str, memory: Memory) -> Memory:

@@ -27,8 +27,9 @@ _values: Final = itemgetter(*_FIELDS)
 
 
 def queries() -> Queries:
-    """The queries of `queries.sql` with what they share written out; those about vectors are named for a width too."""
-    found = load_queries(Path(__file__).with_name("queries.sql"))
+    """Of `queries.sql` and `reembed.sql`, with what they share written out; those about vectors named for a width."""
+    here = Path(__file__)
+    found = load_queries(here.with_name("queries.sql")) | load_queries(here.with_name("reembed.sql"))
     shared = {f":{name}": found.pop(name) for name in ("every", "columns", "fits")}
     cosine = found.pop("cosine")
     gather, given = found.pop("gather"), found.pop("given")

@@ -16,10 +16,10 @@ TURNS_HELD: Final = 50
 # What embedding models in use make; a vector of another width is a mistake.
 WIDTHS: Final = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096)
 
-# Before everything: by then nothing has ended.
 # With how many first letters in common words are looked for that a misspelt one may mean, and how many of each.
 BEGINNINGS: Final = (2, 4)
 SIMILAR: Final = 500
+# Before everything: by then nothing has ended.
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 # What a caller gave comes as an array of 32-bit floats: making tuples of a batch costs more than storing it.
@@ -212,6 +212,11 @@ class MemoryStore(Protocol):
         they were read stay as they are. Returns how many it did.
         """
 
+    async def read(self, tenant: str, entries: Sequence[Entry]) -> int:
+        """Keeps vectors of their tokens for memories that have none, where vectors and content are still as they were
+        when these were read. Returns for how many it did.
+        """
+
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         """One memory."""
 
@@ -264,9 +269,10 @@ class MemoryStore(Protocol):
     async def least(self, tenant: str, memory_type: MemoryType, *, limit: int) -> Sequence[Memory]:
         """Those to give up first: least important, then longest unasked for."""
 
-    async def outdated(self, tenant: str, model: str, *, limit: int) -> tuple[Sequence[Memory], int]:
-        """Memories, the oldest first, whose vectors another model than this one made, and how many there are in all.
-        Vectors that were given are nobody's to replace.
+    async def outdated(self, tenant: str, model: str, *, reads: bool, limit: int) -> tuple[Sequence[Memory], int]:
+        """Memories, the oldest first, whose vectors another model than this one made, then, if the model `reads`, those
+        of its own without vectors of their tokens; and how many there are in all. Vectors that were given are nobody's
+        to replace, and texts of embedding sets are not read.
         """
 
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:

@@ -86,6 +86,14 @@ class InMemoryStore:
                 done += 1
         return done
 
+    async def read(self, tenant: str, entries: Sequence[Entry]) -> int:
+        mine = self._tenants.get(tenant, {})
+        known = [(mine[entry.memory.id], entry) for entry in entries if entry.memory.id in mine]
+        same = [(one, entry) for one, entry in known if not one.tokens and _unchanged(one.memory, entry.memory)]
+        for one, entry in same:
+            mine[one.memory.id] = Entry(one.memory, one.vector, entry.tokens)
+        return len(same)
+
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         found = self._tenants.get(tenant, {}).get(memory_id)
         return found.memory if found and _lives(found.memory, now) else None
@@ -209,9 +217,12 @@ class InMemoryStore:
             :limit
         ]
 
-    async def outdated(self, tenant: str, model: str, *, limit: int) -> tuple[Sequence[Memory], int]:
-        mine = [one.memory for one in self._tenants.get(tenant, {}).values()]
-        old = sorted((one for one in mine if one.embedding_model not in ("", model)), key=lambda one: one.place)
+    async def outdated(self, tenant: str, model: str, *, reads: bool, limit: int) -> tuple[Sequence[Memory], int]:
+        mine = sorted(self._tenants.get(tenant, {}).values(), key=lambda one: one.memory.place)
+        old = [one.memory for one in mine if one.memory.embedding_model not in ("", model)]
+        if reads:
+            own = [one for one in mine if one.memory.embedding_model == model and not one.memory.embedding_set]
+            old += [one.memory for one in own if not one.tokens]
         return old[:limit], len(old)
 
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:
@@ -221,6 +232,10 @@ class InMemoryStore:
         at = chosen.as_of or now
         mine = self._tenants.get(tenant, {}).values()
         return [one for one in mine if _lives(one.memory, at) and fits(one.memory, chosen)]
+
+
+def _unchanged(known: Memory, read: Memory) -> bool:
+    return (known.updated_at, known.embedding_model) == (read.updated_at, read.embedding_model)
 
 
 def _beside(session: Sequence[Entry], memory: Memory, probe: Probe) -> list[tuple[int, Found]]:

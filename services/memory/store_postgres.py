@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from services.memory import gently
 from services.memory import words as cutting
@@ -93,6 +93,15 @@ class PostgresMemoryStore:
             for width, many in _by_width(renewed).items():
                 await _insert(connection, tenant, width, many)
         return len(rows)
+
+    async def read(self, tenant: str, entries: Sequence[Entry]) -> int:
+        done = 0
+        async with self._database.tenant(tenant) as connection:
+            for width, many in _by_width(entries).items():
+                given = [(one.memory.id, one.memory.updated_at, one.memory.embedding_model, one.tokens) for one in many]
+                answer = await connection.execute(_SQL[f"read_{width}"], tenant, *map(list, zip(*given, strict=True)))
+                done += int(answer.rpartition(" ")[2])
+        return done
 
     async def find(self, tenant: str, memory_id: str, *, now: datetime) -> Memory | None:
         async with self._database.tenant(tenant) as connection:
@@ -192,10 +201,13 @@ class PostgresMemoryStore:
             rows = await connection.fetch(_SQL["least"], tenant, memory_type.value, limit)
         return [memory_of(row) for row in rows]
 
-    async def outdated(self, tenant: str, model: str, *, limit: int) -> tuple[Sequence[Memory], int]:
+    async def outdated(self, tenant: str, model: str, *, reads: bool, limit: int) -> tuple[Sequence[Memory], int]:
+        rows, count = list[Any](), 0
         async with self._database.tenant(tenant) as connection:
-            rows = await connection.fetch(_SQL["outdated"], tenant, model, limit)
-            count: int = await connection.fetchval(_SQL["count_outdated"], tenant, model)
+            for query in ("outdated", "unread") if reads else ("outdated",):
+                count += await connection.fetchval(_SQL[f"count_{query}"], tenant, model)
+                if len(rows) < limit:
+                    rows += await connection.fetch(_SQL[query], tenant, model, limit - len(rows))
         return [memory_of(row) for row in rows], count
 
     async def used(self, tenant: str, places: Sequence[int], *, now: datetime) -> None:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from services.memory.tokens import estimate
+from services.memory.tokens import estimate, within
 from services.memory.words import counted
 
-_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
+# "The 3. of May" is one, and so is what ends without a space in a script that has none.
+_SENTENCE: Final = re.compile(r"(?<=[.!?؟।])(?:(?<!\d\.)\s+|\s+(?![a-z]))|(?<=[。\uff01\uff1f])\s*|\n+")
 _TELLING: Final = re.compile(
     r"\d|[A-Z][a-z]+ [A-Z]|\b(?:decid|agree|must|will|because|prefer|deadline|never|always)", re.IGNORECASE
 )
@@ -29,7 +30,7 @@ def summarize(texts: Sequence[str], *, max_tokens: int) -> str:
     left = max_tokens
     kept = []
     for at in _by_worth(sentences):
-        cost = estimate(sentences[at])
+        cost = estimate(sentences[at]) + bool(kept)
         if cost <= left:
             kept.append(at)
             left -= cost
@@ -42,14 +43,10 @@ def summarize(texts: Sequence[str], *, max_tokens: int) -> str:
 
 def clipped(text: str, max_tokens: int) -> str:
     """The beginning of a text that fits the budget, cut between words."""
-    if estimate(text) <= max_tokens:
+    if within(text, max_tokens) == text:
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if estimate(text[:middle]) <= max_tokens - 1 else (low, middle - 1)
-    cut = text[:low]
-    return f"{cut.rsplit(maxsplit=1)[0] if ' ' in cut else cut}…" if low else ""
+    cut = within(text, max_tokens - 1).rstrip()
+    return f"{cut}…" if cut else ""
 
 
 def _sentences(texts: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from shared.ids import Ids
 from shared.log import log
 from shared.paging import Page
 from shared.risks import MEMORY_BLOAT, Happened, Tell, untold
+from shared.telemetry import meter
 
 THROTTLED_FROM: Final = 0.9
 _STALE: Final = timedelta(seconds=15)
@@ -26,6 +27,7 @@ _BATCH: Final = 500
 _BULK: Final = 50
 _PAUSE: Final = timedelta(seconds=3)
 _TENANTS: Final = 10_000
+_pressed = meter.create_counter("memory_pressed", description="storing near a tenant's limit, by slowed or refused")
 
 Pause = Callable[[float], Awaitable[None]]
 # An agent and its session, either of them empty.
@@ -82,6 +84,12 @@ class Limits:
         last = self._bulks.get(tenant)
         return last is not None and self._clock.monotonic() - last < _PAUSE
 
+    def freed(self, tenant: str) -> None:
+        """Something of the tenant's is gone: who was slowed down need not wait until that is counted again."""
+        _, held = self._counted.get(tenant, (None, 0))
+        if held > self._limit * THROTTLED_FROM:
+            del self._counted[tenant]
+
     async def pressure(self, tenant: str) -> Pressure:
         return Pressure(await self._store.usage(tenant), self._limit)
 
@@ -93,6 +101,7 @@ class Limits:
         held = await self._held(tenant)
         if held + more > self._limit:
             self._counted.pop(tenant, None)
+            _pressed.add(1, {"outcome": "refused"})
             log.warning("memory.full", tenant=tenant, held=held, limit=self._limit)
             self._bloated(tenant, by, held, 1.0)
             raise MemoryFull(
@@ -101,6 +110,7 @@ class Limits:
         self._counted[tenant] = (self._counted[tenant][0], held + more)
         over = (held / self._limit - THROTTLED_FROM) / (1 - THROTTLED_FROM)
         if over > 0:
+            _pressed.add(1, {"outcome": "slowed"})
             log.warning("memory.throttled", tenant=tenant, held=held, limit=self._limit)
             self._bloated(tenant, by, held, over)
             await self._pause(over * _SLOWEST.total_seconds())
@@ -214,7 +224,9 @@ class Upkeep:
     async def _forget(self, tenant: str, many: Sequence[Memory]) -> int:
         now = self._clock.now()
         receipts = [Receipt(self._ids.new("rct"), one.id, one.content_hash, RETENTION, now) for one in many]
-        return len(await self._store.forget(tenant, many, receipts))
+        gone = await self._store.forget(tenant, many, receipts)
+        self._limits.freed(tenant)
+        return len(gone)
 
     async def set_retention(self, tenant: str, memory_type: MemoryType, *, max_memories: int, max_days: int) -> None:
         """Bounds a type."""

@@ -57,6 +57,37 @@ async def test_vectors_of_tokens_change_and_go_with_their_memory(store: Any, ten
     assert await _tokens(store, tenant) == {}
 
 
+async def test_what_was_kept_before_there_were_vectors_of_tokens_is_read_later(store: Any, tenant: str) -> None:
+    old, changing, going, _given, _set, _done, other = await store.add(
+        tenant,
+        [
+            _read("old", b""), _read("changing", b""), _read("going", b""), entry("given"),
+            _read("of a set", b"", embedding_set="set"), _read("done", b"a" * 64),
+            replace(entry("another's", embedding_model="n"), tokens=b""),
+        ],
+    )  # fmt: skip
+    unread, count = await store.outdated(tenant, "m", reads=True, limit=9)
+    assert (unread[0], {one.content for one in unread[1:]}, count) == (other, {"old", "changing", "going"}, 4)
+    assert await store.outdated(tenant, "m", reads=True, limit=2) == (unread[:2], 4)
+    assert await store.outdated(tenant, "m", reads=True, limit=0) == ([], 4)
+    assert await store.outdated(tenant, "m", reads=False, limit=9) == ([other], 1)
+    assert await store.outdated("another", "m", reads=True, limit=9) == ([], 0)
+
+    await store.change(tenant, Entry(changing._replace(updated_at=NOW), vector(1)), before=changing)
+    await store.forget(tenant, [going], [])
+    before = await store.vector(tenant, old.id)
+    read = [Entry(one, vector(0, 1), b"b" * 64) for one in unread[1:]]
+    assert await store.read("another", read) == 0
+    assert await store.read(tenant, read) == 1
+    assert await store.read(tenant, read) == 0
+    assert (await store.tokens(tenant, old.id), await store.vector(tenant, old.id)) == (b"b" * 64, before)
+    assert await store.tokens(tenant, changing.id) == b""
+    left, _ = await store.outdated(tenant, "m", reads=True, limit=9)
+    assert [one.content for one in left] == ["another's", "changing"]
+    await store.forget(tenant, [old], [])
+    assert await store.tokens(tenant, old.id) == b""
+
+
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)
 @pytest.mark.parametrize("width", [384, 1536, 768])
 async def test_whoever_deletes_a_memory_deletes_the_vectors_of_its_tokens(

@@ -103,6 +103,15 @@ async def test_facts_are_recorded_listed_as_of_then_and_forgotten(served: Any) -
     assert len((await said("forget", "--facts", "user:ada")).splitlines()) == 3
 
 
+async def test_memories_of_another_model_are_embedded_anew_and_it_is_told_how_many_remain(served: Any) -> None:
+    await remember_many(served, [{"content": f"harbour {n}"} for n in range(250)])
+    assert await said("reembed") == "0 done, 0 remain\n"
+    served.embedder.model = "newer"
+    assert await said("reembed", "--dry-run") == "0 done, 250 remain\n"
+    assert await said("reembed") == "200 done, 50 remain\n250 done, 0 remain\n"
+    assert await said("reembed", "--dry-run") == "0 done, 0 remain\n"
+
+
 async def test_the_context_of_an_agent_is_printed(served: Any) -> None:
     await say(served, "s", 1, "ada", "Move the launch to [March].")
     told = await said("context", "s", "Athena", "--handoff-from", "Zeus", "--handoff-note", "She wants March.")

@@ -123,9 +123,12 @@ async def test_compaction_keeps_the_newest_word_for_word(served: Any) -> None:
     assert kept.turns[0].content == "Turn 16 says that 16 is decided. " * 5
     assert 0 < estimate(kept.conversation.summary) <= 120
     assert kept.conversation.token_count == estimate(kept.conversation.summary) + sum(
-        turn.token_count + 2 for turn in kept.turns
+        turn.token_count + 1 + estimate("Athena") for turn in kept.turns
     )
     assert (await compact(served, "s", keep_turns=4)).folded_turns == 0
+    shorter = await compact(served, "s", keep_turns=4, max_summary_tokens=40)
+    assert (shorter.folded_turns, shorter.conversation.summarized_turns) == (0, 16)
+    assert 0 < estimate(shorter.conversation.summary) <= 40
     bad = compact(served, "s", keep_turns=51)
     assert await refused(bad) == ("INVALID_ARGUMENT", "FIELD_INVALID", "keep_turns")
 

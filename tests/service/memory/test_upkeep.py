@@ -84,6 +84,17 @@ async def test_a_full_tenant_is_slowed_down_and_then_refused(served: Any) -> Non
     assert (await remember(served, "room again")).content == "room again"
 
 
+@pytest.mark.parametrize("settings", [{"tenant_memories": 20}])
+async def test_who_forgets_has_room_at_once(served: Any) -> None:
+    await remember_many(served, [{"content": str(n), "tags": ["old"] if n else []} for n in range(18)])
+    first = await remember(served, "the last but one")
+    await remember(served, "the last one")
+    await served.memories.Forget(memories.ForgetRequest(memory_id=first.id), metadata=served.caller())
+    assert (await remember(served, "room again")).content == "room again"
+    await served.bulk.ForgetMany(pb.ForgetManyRequest(tags=["old"]), metadata=served.caller())
+    assert len(await remember_many(served, [{"content": f"new {n}"} for n in range(17)])) == 17
+
+
 async def test_a_session_becomes_one_lasting_memory(served: Any) -> None:
     for number in range(8):
         await say(served, "s", number, "Athena", f"We decided that module {number} ships in May. " * 4, remember=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from services.memory.errors import MemoryFull
-from services.memory.store import NEVER, Filter
+from services.memory.store import NEVER, Filter, MemoryType
 from services.memory.store_memory import InMemoryStore
 from services.memory.upkeep import Limits, Upkeep
 from shared.clock import FakeClock
@@ -31,6 +34,31 @@ async def test_storing_slows_down_from_nine_tenths_on() -> None:
     with pytest.raises(MemoryFull):
         await limits.admit("t", 1)
     assert pauses == [pytest.approx(n / 10, abs=1e-3) for n in range(1, 10)]
+
+
+async def test_who_has_made_room_is_slowed_down_no_longer_and_both_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses, reader = list[float](), InMemoryMetricReader()
+    counter = MeterProvider(metric_readers=[reader]).get_meter("test").create_counter("memory_pressed")
+    monkeypatch.setattr("services.memory.upkeep._pressed", counter)
+    store, clock = InMemoryStore(), FakeClock()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    limits = Limits(store, clock, memories=100, pause=pause)
+    upkeep = Upkeep(store, limits, clock, SequentialIds())
+    await store.add("t", [entry(str(n), 1, n) for n in range(95)])
+    await limits.admit("t", 1)
+    with pytest.raises(MemoryFull):
+        await limits.admit("t", 10)
+    await limits.admit("t", 1)
+    await upkeep.set_retention("t", MemoryType.SEMANTIC, max_memories=50, max_days=0)
+    assert (await upkeep.prune("t", dry_run=False)).crowded_out == 45
+    await limits.admit("t", 10)
+    assert len(pauses) == 2
+    data: Any = reader.get_metrics_data()
+    points = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    assert {one.attributes["outcome"]: one.value for one in points} == {"slowed": 2, "refused": 1}
 
 
 async def test_the_count_is_taken_anew_after_a_while() -> None:

@@ -26,9 +26,12 @@ _SIGNS = {"read", "tokens_similarity"}
 
 
 class ReadingEmbedder(HashingEmbedder):
-    """A token a word, along an axis of its own."""
+    """A token a word, along an axis of its own. Punctuation has none. `most`: texts at once."""
+
+    most = 0
 
     async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+        self.most = max(self.most, len(texts))
         plain = await super().embed(texts)
         return [Embedding(one.vector, tokens_of(text)) for one, text in zip(plain, texts, strict=True)]
 
@@ -93,6 +96,30 @@ async def test_another_model_brings_its_own_tokens(service: Service) -> None:
     assert await service.remembering.reembed("t", limit=9) == (1, 0)
     assert (await service.parts("harbour?"))["the harbour at night"] >= _SIGNS
     assert await service.store.tokens("t", kept) == tokens_of("the harbour at night")
+
+
+async def test_a_question_never_waits_for_many_texts_that_are_embedded_anew(service: Service) -> None:
+    for number in range(20):
+        await service.keep(f"the harbour at night {number}")
+    service.embedder.model = "another"
+    assert await service.remembering.reembed("t", limit=20) == (20, 0)
+    assert service.embedder.most == 8
+
+
+async def test_what_was_kept_without_tokens_gets_them_and_keeps_its_vector(service: Service) -> None:
+    plain = HashingEmbedder()
+    service.remembering._embedder = plain
+    kept = [await service.keep(f"the harbour at night {n}") for n in range(3)] + [await service.keep("...")]
+    await service.keep("restricted", embedding_set="set")
+    await service.keep("a vector of its own", vector=vector(1, 1))
+    assert await service.remembering.reembed("t", limit=9) == (0, 0)
+    service.remembering._embedder = service.embedder
+    assert await service.remembering.reembed("t", limit=0) == (0, 4)
+    assert await service.remembering.reembed("t", limit=2) == (2, 2)
+    assert await service.remembering.reembed("t", limit=9) == (2, 0)
+    assert await service.remembering.reembed("t", limit=9) == (0, 0)
+    assert await service.store.tokens("t", kept[0]) == tokens_of("the harbour at night 0")
+    assert (await service.parts("harbour?"))["the harbour at night 0"] >= _SIGNS
 
 
 async def test_texts_of_embedding_sets_keep_no_tokens(service: Service) -> None:

@@ -294,6 +294,25 @@ def memory_retain(
     do(work(), what="setting")
 
 
+@memory.command("reembed")
+def memory_reembed(
+    *, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many remain.")] = False
+) -> None:
+    """Give memories vectors of the embedding model of now, until none lacks them. May be stopped and begun again."""
+
+    async def work() -> None:
+        async with AgentNet.connect() as mesh:
+            answer = await mesh.memories.reembed(dry_run=dry_run)
+            done = answer.reembedded
+            while answer.reembedded and answer.remaining:
+                err.print(f"{done:,} done, {answer.remaining:,} remain")
+                answer = await mesh.memories.reembed()
+                done += answer.reembedded
+        out.print(f"{done:,} done, {answer.remaining:,} remain")
+
+    do(work(), what="embedding")
+
+
 def _tell_match(match: memory_service_pb2.ScoredMemory) -> None:
     found = match.memory
     where = " ".join(filter(None, (found.agent, found.session_id, *(f"#{tag}" for tag in found.tags))))

@@ -141,6 +141,13 @@ class Memories:
         """Bounds a type of memory, conversations or facts."""
         await unary(self._bulk.SetRetention(request, **self._call()))
 
+    async def reembed(self, *, limit: int = 0, dry_run: bool = False) -> bulk_service_pb2.ReembedMemoriesResponse:
+        """Gives `limit` (0: 200, at most 1,000) memories vectors of the embedding model of now, or only tells how many
+        lack them. Call it until nothing remains.
+        """
+        request = bulk_service_pb2.ReembedMemoriesRequest(limit=limit, dry_run=dry_run)
+        return await unary(self._bulk.ReembedMemories(request, **self._call(timeout=120)))
+
     async def prune(self, *, dry_run: bool = False) -> bulk_service_pb2.PruneMemoriesResponse:
         """Deletes now what is beyond its bounds, or only tells how much that is."""
         request = bulk_service_pb2.PruneMemoriesRequest(dry_run=dry_run)

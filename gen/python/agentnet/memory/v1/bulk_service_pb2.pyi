@@ -480,16 +480,20 @@ class ReembedMemoriesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """How many memories by this call: 0 means 200, at most 1,000."""
+    dry_run: _builtins.bool
+    """Only tell how many remain."""
     def __init__(
         self,
         *,
         limit: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -504,9 +508,9 @@ class ReembedMemoriesResponse(_message.Message):
     REEMBEDDED_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     reembedded: _builtins.int
-    """How many have a new vector now."""
+    """How many have new vectors now."""
     remaining: _builtins.int
-    """How many still have one of another model."""
+    """How many still have one of another model, or lack those of their tokens."""
     def __init__(
         self,
         *,

@@ -158,8 +158,9 @@ class BulkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReembedMemories(self, request, context):
-        """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on.
-        Until then they are found by their words. Call again until remaining is 0.
+        """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on; until then
+        they are found by their words. Then gives those of the model of now that lack vectors of their tokens, as all kept before there were
+        any do, these. Call again until remaining is 0.
         Errors: INVALID_ARGUMENT (FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): what was done stays done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

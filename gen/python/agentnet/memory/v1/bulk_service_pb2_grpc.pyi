@@ -56,8 +56,9 @@ class BulkServiceStub:
     Errors: INVALID_ARGUMENT (FIELD_REQUIRED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
     """
     ReembedMemories: _aio.UnaryUnaryMultiCallable[_bulk_service_pb2.ReembedMemoriesRequest, _bulk_service_pb2.ReembedMemoriesResponse]
-    """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on.
-    Until then they are found by their words. Call again until remaining is 0.
+    """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on; until then
+    they are found by their words. Then gives those of the model of now that lack vectors of their tokens, as all kept before there were
+    any do, these. Call again until remaining is 0.
     Errors: INVALID_ARGUMENT (FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): what was done stays done.
     """
 
@@ -156,8 +157,9 @@ class BulkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bulk_service_pb2.ReembedMemoriesRequest,
         context: _aio.ServicerContext[_bulk_service_pb2.ReembedMemoriesRequest, _abc.Awaitable[_bulk_service_pb2.ReembedMemoriesResponse]],
     ) -> _abc.Awaitable[_bulk_service_pb2.ReembedMemoriesResponse]:
-        """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on.
-        Until then they are found by their words. Call again until remaining is 0.
+        """Gives memories whose vectors another model made vectors of the model of now, the oldest first, while everything goes on; until then
+        they are found by their words. Then gives those of the model of now that lack vectors of their tokens, as all kept before there were
+        any do, these. Call again until remaining is 0.
         Errors: INVALID_ARGUMENT (FIELD_INVALID); UNAVAILABLE (DEPENDENCY_UNAVAILABLE): what was done stays done.
         """
 
