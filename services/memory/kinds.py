@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.memory.words import cut
+from services.memory.words import PART_WORD, cut_all
 
 Floats = NDArray[np.float64]
 _NUMBERS: Final = frozenset(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
@@ -18,12 +18,20 @@ _REPLIES: Final = frozenset(
     ("thanks", "thank", "wow", "that", "sounds", "yeah", "awesome", "cool", "great", "congrats")
 )  # fmt: skip
 _DIGIT: Final = re.compile(r"\d")
-# A capital where no sentence begins.
-_NAME: Final = re.compile(r"(?<=[a-z,] )[A-Z][a-z]")
 _MOST_NAMES: Final = 8
 _PLACE: Final = re.compile(r"^\W*where\b|\b(?:city|cities|country|countries)\b")
 _THING: Final = re.compile(r"^\W*what\b")
 _PERSON: Final = re.compile(r"^\W*who\b")
+# Of a word: a number, about oneself, a reply; what ends a text.
+_NUMBER_MARK, _OWN_MARK, _REPLY_MARK, _END = 1, 2, 4, 8
+_MARKED: Final = 200_000
+# Of a byte: small letter, comma, space, capital. No byte of a letter beyond ASCII is any of them.
+_LETTER, _COMMA, _SPACE, _CAPITAL = 1, 2, 4, 8
+_BYTES: Final = np.zeros(256, np.uint8)
+for _bytes, _class in (
+    (b"abcdefghijklmnopqrstuvwxyz", _LETTER), (b",", _COMMA), (b" ", _SPACE), (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", _CAPITAL)
+):  # fmt: skip
+    _BYTES[list(_bytes)] = _class
 
 
 class Kind(NamedTuple):
@@ -36,22 +44,56 @@ class Kind(NamedTuple):
     reply: bool
 
 
-def kind_of(text: str) -> Kind:
-    """Of a text in English; where it is another language most signs are missing."""
-    words = cut(text)
-    return Kind(
-        number=bool(_DIGIT.search(text)) or not _NUMBERS.isdisjoint(words),
-        quote='"' in text,
-        names=min(len(_NAME.findall(text)), _MOST_NAMES),
-        own=not _OWN.isdisjoint(words),
-        reply=bool(words) and words[0] in _REPLIES,
+class _Marks(dict[str, int]):
+    """By word in lower case what it marks."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) > _MARKED:
+            self.clear()
+        self[word] = marks = (
+            _NUMBER_MARK * (word in _NUMBERS or bool(_DIGIT.search(word))) | _OWN_MARK * (word in _OWN)
+            | _REPLY_MARK * (word in _REPLIES) | _END * (word == PART_WORD)
+        )  # fmt: skip
+        return marks
+
+
+_MARKS: Final = _Marks()
+
+
+def kinds_of(texts: Sequence[str]) -> list[Kind]:
+    """Of texts in English; where they are in another language most signs are missing."""
+    return [Kind(bool(number), bool(quote), int(names), bool(own), bool(reply)) for number, quote, names, own, reply
+            in columns(texts, cut_all(texts)).T]  # fmt: skip
+
+
+def columns(texts: Sequence[str], words: Sequence[str]) -> Floats:
+    """A row a sign, a column a text; `words` are theirs as `cut_all` has them."""
+    marks = np.fromiter(map(_MARKS.__getitem__, words), np.uint8, len(words))
+    ends = np.flatnonzero(marks & _END)
+    text = np.cumsum(marks & _END > 0)
+    first = np.append(0, ends[:-1] + 1)[: len(texts)]
+    held = [np.bincount(text[marks & mark > 0], minlength=len(texts)) > 0 for mark in (_NUMBER_MARK, _OWN_MARK)]
+    quotes = np.array(['"' in one for one in texts], bool)
+    return np.array([held[0], quotes, _names(texts), held[1], marks[first] & _REPLY_MARK > 0], float)
+
+
+def _names(texts: Sequence[str]) -> NDArray[np.intp]:
+    """How many words of each begin with a capital where no sentence begins."""
+    each = [one.encode() for one in texts]
+    kinds = _BYTES[np.frombuffer(b"\n".join(each) + b"\n\n\n", np.uint8)]
+    before, space, capital, letter = kinds[:-3], kinds[1:-2], kinds[2:-1], kinds[3:]
+    found = np.flatnonzero(
+        ((before == _LETTER) | (before == _COMMA)) & (space == _SPACE) & (capital == _CAPITAL) & (letter == _LETTER)
     )
+    ends = np.cumsum([len(one) + 1 for one in each])
+    counts = np.bincount(np.searchsorted(ends, found, side="right"), minlength=len(texts))
+    return np.minimum(counts, _MOST_NAMES)
 
 
-def signs(query: str, texts: Sequence[str]) -> dict[str, Floats]:
-    """One column a sign, those of a kind that the question asks for among them."""
+def signs(query: str, kinds: Floats) -> dict[str, Floats]:
+    """One column a sign, those of a kind that the question asks for among them. `kinds` are those of `columns`."""
     low = query.lower()
-    number, quote, names, own, reply = np.array([kind_of(text) for text in texts], float).reshape(-1, 5).T
+    number, quote, names, own, reply = kinds
     return {
         "number": number,
         "quote": quote,

@@ -21,6 +21,11 @@ tenant_id = $1 and (expires_at is null or expires_at > $2) and (cardinality($3::
   union all select tenant_id, :columns, :of_1536 from memory_episode_:part
   union all select tenant_id, :columns, :of_any from memory_episode_any_:part)
 
+-- name: all
+(select tenant_id, :columns from memory_episode_384_:part
+  union all select tenant_id, :columns from memory_episode_:part
+  union all select tenant_id, :columns from memory_episode_any_:part)
+
 -- name: cosine
 case when :wide and ((select model from sought) in ('', embedding_model) or embedding_model = '')
   then 1 - (:near <=> (select vector from sought)) end
@@ -87,9 +92,6 @@ delete from memory_use where tenant_id = $1 and place = any($2::bigint[]);
 -- name: add_tokens
 insert into memory_tokens (tenant_id, place, model, tokens)
 select $1, place, model, tokens from unnest($2::bigint[], $3::text[], $4::bytea[]) as given (place, model, tokens);
-
--- name: tokens
-select place, tokens from memory_tokens_:part where tenant_id = $1 and place = any($2::bigint[]) and model = $3;
 
 -- name: tokens_of
 select tokens from memory_tokens join memory using (tenant_id, place) where tenant_id = $1 and id = $2;
@@ -182,21 +184,16 @@ order by (:near <=> $16) + 0
 limit $17;
 
 -- name: given
-select :columns, 1 - (:near <=> $16) as cosine, in_graph, true as graphed from :table_:part
-where tenant_id = $1 and place = any($26::bigint[]);
+select place, session_id, created_at, 1 - (:near <=> $16) as cosine, in_graph, true as graphed from :table_:part
+where tenant_id = $1 and place = any($23::bigint[]);
 
--- name: gather
--- What is near, what is found by words, and what stands around the first $25 of both ($24 on each side), each memory once. The
--- first row tells in which lists it is, and is there if nothing is found.
--- How many memories hold each word ($19; counted up to $21 unless $20 knows), and the first $17 that fit of the first $23 by BM25
--- of the rarest words whose entries are at most $22; of a word that alone has more, the newest.
-with sought as materialized (select $16::halfvec as vector, $18::text as model),
-  walked as materialized (:walked),
-  near as materialized (select *, row_number() over (order by cosine desc) as nth from walked order by cosine desc limit $17),
-  counted as materialized (
+-- name: worded
+-- How many memories hold each word ($17; counted up to $19 unless $18 knows), and the first $16 that fit of the first $21 by BM25
+-- of the rarest words whose entries are at most $20; of a word that alone has more, the newest.
+with counted as materialized (
     select word, nth, coalesce(known, (select count(*) from (select from memory_word_:part as held
-      where held.tenant_id = $1 and held.word = asked.word limit $21) as first)) as holding
-    from unnest($19::text[], $20::bigint[]) with ordinality as asked (word, known, nth)),
+      where held.tenant_id = $1 and held.word = asked.word limit $19) as first)) as holding
+    from unnest($17::text[], $18::bigint[]) with ordinality as asked (word, known, nth)),
   kept as materialized (
     select coalesce(sum(memories), 0)::bigint as memories, coalesce(sum(words), 0)::bigint as words
     from memory_count where tenant_id = $1),
@@ -210,51 +207,59 @@ with sought as materialized (select $16::halfvec as vector, $18::text as model),
     from affordable,
       -- Each word is looked up by itself, whatever the planner knows of the table.
       lateral (select place, times, length from memory_word_:part as held
-        where held.tenant_id = $1 and held.word = affordable.word order by place desc limit $22) as held
-    where entries <= $22 or nth = 1
-    group by place order by score desc, place limit $23),
-  best as materialized (select array(select place from scored) as places),
-  worded as materialized (
-    select held.*, row_number() over () as nth from (
-      select * from :every as every where :fits and place = any((select places from best)::bigint[])
-      order by array_position((select places from best), place) limit $17) as held),
+        where held.tenant_id = $1 and held.word = affordable.word order by place desc limit $20) as held
+    where entries <= $20 or nth = 1
+    group by place order by score desc, place limit $21),
+  best as materialized (select array(select place from scored) as places)
+select memories, words, array(select holding from counted order by nth) as holding,
+  (select max(entries) from affordable where entries <= $20 or affordable.nth = 1)::bigint as entries,
+  array(select place from :all as every where :fits and place = any((select places from best)::bigint[])
+    order by array_position((select places from best), place) limit $16) as places
+from kept;
+
+-- name: gather
+-- What is near, what the words found ($19), and what stands around the first $21 of both ($20 on each side), each memory once, with
+-- the vectors of its tokens if $22. The first row tells in which lists it is, and is there if nothing is found.
+with sought as materialized (select $16::halfvec as vector, $18::text as model),
+  -- Which types a filter has, where it is not asked about.
+  filter as (select $3::text[], $4::text[], $5::text[], $6::timestamptz, $7::timestamptz, $8::text, $9::text, $10::timestamptz,
+    $11::float8, $12::text, $13::text, $14::jsonb, $15::text),
+  walked as materialized (:walked),
+  near as materialized (select *, row_number() over (order by cosine desc) as nth from walked order by cosine desc limit $17),
   chosen as materialized (
     select place, session_id, created_at, min(nth) as nth from (
-      select place, session_id, created_at, nth from near where nth <= $25
-      union all select place, session_id, created_at, $17 + nth from worded where nth <= $25) as first
+      select place, session_id, created_at, nth from near where nth <= $21
+      union all select place, session_id, created_at, $17 + array_position($19::bigint[], place) from :all as every
+        where tenant_id = $1 and place = any(($19::bigint[])[1:$21])) as first
     where session_id <> '' group by place, session_id, created_at),
   beside as materialized (
-    select chosen.place as beside, chosen.nth, side.*
+    select chosen.place as beside, chosen.nth, side.distance, side.place
     from chosen, lateral (
-      (select -row_number() over (order by created_at desc, place desc) as distance, earlier.* from (
-        select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
-          and every.session_id <> '' and (every.created_at, every.place) < (chosen.created_at, chosen.place)
+      (select -row_number() over (order by created_at desc, place desc) as distance, earlier.place from (
+        select place, created_at from :all as every where tenant_id = $1 and every.session_id = chosen.session_id
+          and embedding_set = '' and every.session_id <> '' and (every.created_at, every.place) < (chosen.created_at, chosen.place)
           and (expires_at is null or expires_at > $2)
-        order by created_at desc, every.place desc limit $24) as earlier)
+        order by created_at desc, every.place desc limit $20) as earlier)
       union all
-      (select row_number() over (order by created_at, place) as distance, later.* from (
-        select * from :every as every where tenant_id = $1 and every.session_id = chosen.session_id and embedding_set = ''
-          and every.session_id <> '' and (every.created_at, every.place) > (chosen.created_at, chosen.place)
+      (select row_number() over (order by created_at, place) as distance, later.place from (
+        select place, created_at from :all as every where tenant_id = $1 and every.session_id = chosen.session_id
+          and embedding_set = '' and every.session_id <> '' and (every.created_at, every.place) > (chosen.created_at, chosen.place)
           and (expires_at is null or expires_at > $2)
-        order by created_at, every.place limit $24) as later)) as side),
+        order by created_at, every.place limit $20) as later)) as side),
+  wanted as materialized (
+    select array(select place from near union select unnest($19::bigint[]) union select place from beside) as places),
   told as (
-    select array(select place from near order by nth) as near, array(select place from worded order by nth) as worded,
-      (select coalesce(bool_or(graphed), false) from walked) as graphed,
-      (select count(*) from walked where in_graph) as walked,
-      lines.*, kept.memories, kept.words, array(select holding from counted order by nth) as holding,
-      (select max(entries) from affordable where entries <= $22 or affordable.nth = 1)::bigint as entries
-    from kept, (select array_agg(beside order by distance, nth) as besides, array_agg(distance order by distance, nth) as distances,
+    select array(select place from near order by nth) as near, (select coalesce(bool_or(graphed), false) from walked) as graphed,
+      (select count(*) from walked where in_graph) as walked, lines.*
+    from (select array_agg(beside order by distance, nth) as besides, array_agg(distance order by distance, nth) as distances,
       array_agg(place order by distance, nth) as neighbours from beside) as lines)
 select shown.*, told.* from (select true) as always
 left join (
-  select *, row_number() over () as nth from (
-    select :columns, cosine from near
-    union all
-    select :columns, cosine from worded where not exists (select from near where near.place = worded.place)
-    union all
-    (select distinct on (place) :columns, cosine from beside
-      where not exists (select from near where near.place = beside.place)
-        and not exists (select from worded where worded.place = beside.place) order by place)) as each) as shown on true
+  select :columns, cosine,
+    case when $22 then (select known.tokens from memory_tokens_:part as known
+      where known.tenant_id = $1 and known.place = every.place and known.model = $18) end as tokens,
+    row_number() over () as nth
+  from :every as every where tenant_id = $1 and place = any((select places from wanted)::bigint[])) as shown on true
 left join told on coalesce(shown.nth, 1) = 1;
 
 -- name: similar_words

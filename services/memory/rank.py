@@ -186,7 +186,7 @@ def parts(query: str, reading: Reading, gathered: Gathered) -> tuple[list[str], 
         "length": np.log1p(here.lengths) / 4,
         **_nearest_first(meaning, words, around),
         **_told(cues, rows),
-        **kinds.signs(query, [one.memory.content for one in rows.found]),
+        **kinds.signs(query, here.kinds),
         **_token_by_token(rows, reading.closeness),
     }
     return list(columns), np.stack(list(columns.values()), axis=1)

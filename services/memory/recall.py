@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +15,18 @@ from services.memory.filters import fits
 from services.memory.policy import MemoryPolicy
 from services.memory.rank import Ranked, Taste
 from services.memory.rerank import SecondLook
-from services.memory.store import Embedding, Filter, Found, Gathered, Memory, MemoryStore, Probe, Vector
+from services.memory.store import (
+    Corpus,
+    Embedding,
+    Filter,
+    Found,
+    Gathered,
+    Memory,
+    MemoryStore,
+    Probe,
+    Vector,
+    Worded,
+)
 from services.memory.texts import Reading, query_words
 from services.memory.used import Used
 from services.memory.words import meant, mended
@@ -72,22 +84,14 @@ class Recall:
     async def recall(self, tenant: str, asked: Question) -> Answer:
         """Raises PolicyUnavailable, and EmbeddingUnavailable when only meaning may decide and no vector can be had."""
         now = self._clock.now()
-        (vector, tokens), degraded = await self._embedding(asked)
-        words = query_words(asked.query) if asked.by_words else ()
-        probe = Probe(
-            vector,
-            words,
-            max(_POOL, asked.limit * 2),
-            max(_REACH, asked.neighbours),
-            self._embedder.model,
-            bool(tokens),
+        limit = max(_POOL, asked.limit * 2)
+        # What the words find is looked for while the vector is made.
+        ((vector, tokens), degraded), (query, worded) = await asyncio.gather(
+            self._embedding(asked), self._by_words(tenant, asked, limit, now)
         )
-        gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
-        query = asked.query
-        if slips := await self._slips(tenant, gathered, words):
-            query = mended(asked.query, slips)
-            probe = replace(probe, words=tuple(slips.get(word, word) for word in words))
-            gathered = await self._store.gather(tenant, probe, asked.chosen, now=now)
+        reach = max(_REACH, asked.neighbours)
+        probe = Probe(vector, (), limit, reach, self._embedder.model, bool(tokens))
+        gathered = await self._store.gather(tenant, probe, asked.chosen, now=now, worded=worded)
         reading = Reading(query, gathered, tokens)
         fitting = _fitting(gathered, reading, asked, degraded=degraded)
         found = await self._ranked(query, fitting, reading, asked, now=asked.chosen.as_of or now)
@@ -119,10 +123,21 @@ class Recall:
             return Embedding(()), True
         return embedding, False
 
-    async def _slips(self, tenant: str, gathered: Gathered, words: Sequence[str]) -> dict[str, str]:
+    async def _by_words(self, tenant: str, asked: Question, limit: int, now: datetime) -> tuple[str, Worded]:
+        """The query, with what its misspelt words may have meant, and what its words find."""
+        words = query_words(asked.query) if asked.by_words else ()
+        worded = await self._store.worded(tenant, words, asked.chosen, now=now, limit=limit)
+        slips = await self._slips(tenant, worded.corpus, words)
+        if not slips:
+            return asked.query, worded
+        meant = [slips.get(word, word) for word in words]
+        worded = await self._store.worded(tenant, meant, asked.chosen, now=now, limit=limit)
+        return mended(asked.query, slips), worded
+
+    async def _slips(self, tenant: str, corpus: Corpus, words: Sequence[str]) -> dict[str, str]:
         """What words nobody ever wrote here may have meant."""
-        unknown = [word for word in words if not gathered.corpus.holding.get(word) and not word.isdigit()]
-        if not gathered.corpus.memories:
+        unknown = [word for word in words if not corpus.holding.get(word) and not word.isdigit()]
+        if not corpus.memories:
             return {}
         near = {word: meant(word, await self._store.similar_words(tenant, word)) for word in unknown[:4]}
         return {word: other for word, other in near.items() if other}

@@ -24,17 +24,19 @@ _TYPE: Final = _FIELDS.index("memory_type")
 _TAGS: Final = _FIELDS.index("tags")
 _COLUMNS: Final = len(_FIELDS)
 _values: Final = itemgetter(*_FIELDS)
+# What a walk tells of each memory; the other columns are read once, of those that are wanted.
+_NARROW: Final = "place, session_id, created_at"
 
 
 def queries() -> Queries:
     """Of `queries.sql` and `reembed.sql`, with what they share written out; those about vectors named for a width."""
     here = Path(__file__)
     found = load_queries(here.with_name("queries.sql")) | load_queries(here.with_name("reembed.sql"))
-    shared = {f":{name}": found.pop(name) for name in ("every", "columns", "fits")}
+    shared = {f":{name}": found.pop(name) for name in ("every", "all", "columns", "fits")}
     cosine = found.pop("cosine")
     gather, given = found.pop("gather"), found.pop("given")
     found |= {
-        "gather": gather.replace(":walked", found["nearest"].rstrip(";")),
+        "gather": gather.replace(":walked", found["nearest"].rstrip(";").replace(":columns", _NARROW)),
         "gather_given": gather.replace(":walked", given.rstrip(";")),
     }
     made = Queries()
@@ -100,9 +102,14 @@ def memory_of(row: Any) -> Memory:
     return _memory(_values(row))
 
 
-def found_of(row: Any) -> Found:
-    """A row of a search: the columns in their order, then the cosine."""
-    return Found(_memory(row[:_COLUMNS]), row[_COLUMNS] or 0.0)
+def found_of(rows: Sequence[Any]) -> list[Found]:
+    """The rows of a search: the columns in their order, then the cosine. Column by column, which takes half the time."""
+    if not rows:
+        return []
+    *columns, cosines = list(zip(*rows, strict=True))[: _COLUMNS + 1]
+    columns[_TYPE] = tuple(map(_TYPES.__getitem__, columns[_TYPE]))
+    columns[_TAGS] = tuple(map(tuple, columns[_TAGS]))
+    return list(map(Found, map(Memory, *columns), [cosine or 0.0 for cosine in cosines]))
 
 
 def _memory(values: Sequence[Any]) -> Memory:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from services.memory.common import CommonWords
 from services.memory.rows import conditions, found_of, half, queries, width_of
-from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Probe, Vector
+from services.memory.store import WIDTHS, Corpus, Filter, Found, Gathered, Probe, Vector, Worded
 from services.memory.words import tag_word
 from shared.postgres import Connection, Database
 
@@ -45,25 +45,36 @@ class PostgresSearch:
         given = (*conditions(tenant, chosen, now), half(vector), limit, model)
         async with self._database.transaction() as connection:
             search = _Search(connection, width_of(vector), await self._begun(connection, tenant), given)
-            return [found_of(row) for row in await search.nearest()]
+            return found_of(await search.nearest())
 
-    async def gather(self, tenant: str, probe: Probe, chosen: Filter, now: datetime) -> Gathered:
+    async def worded(self, tenant: str, words: Sequence[str], chosen: Filter, *, now: datetime, limit: int) -> Worded:
+        """The best by words."""
+        asked = list(dict.fromkeys(words))
+        known = self._common.known(tenant, asked, now)
+        given = (*conditions(tenant, chosen, now), limit, asked, known, _HOLDING, _POSTINGS)
+        async with self._database.transaction() as connection:
+            query = _of_part("worded", await self._begun(connection, tenant))
+            (told,) = await connection.fetch(query, *given, limit * _SPARE)
+            if len(told["places"]) < limit < (told["entries"] or 0) // _SPARE:
+                # The filter left too few of the best: try all that hold a word.
+                (told,) = await connection.fetch(query, *given, None)
+        corpus = _corpus(told, asked)
+        self._common.note(tenant, corpus.holding.items(), now)
+        return Worded(told["places"], corpus)
+
+    async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime, worded: Worded) -> Gathered:
         """The nearest by meaning, the best by words, and what stands around the first of both."""
         width = width_of(probe.vector) if probe.vector else WIDTHS[0]
         vector = half(probe.vector) if probe.vector else None
         given = (*conditions(tenant, chosen, now), vector, probe.limit, probe.model)
-        words = list(dict.fromkeys(probe.words))
-        known = self._common.known(tenant, words, now)
         async with self._database.transaction() as connection:
             search = _Search(connection, width, await self._begun(connection, tenant), given)
-            rows = await search.gathered(words, known, probe.reach)
-            tokens = await search.tokens([row["place"] for row in rows]) if probe.tokens else {}
+            rows = await search.gathered(worded.places, probe.reach, probe.tokens)
         told = rows[0]
-        corpus = _corpus(told, words)
-        self._common.note(tenant, corpus.holding.items(), now)
-        found = {one.memory.place: one for one in map(found_of, rows)} if told["near"] or told["worded"] else {}
-        pool = [found[place] for place in dict.fromkeys((*told["near"], *told["worded"]))]
-        return Gathered(pool, _lines(told, found), corpus, tokens)
+        found = {} if told["place"] is None else {one.memory.place: one for one in found_of(rows)}
+        pool = [found[place] for place in dict.fromkeys((*told["near"], *worded.places)) if place in found]
+        tokens = {row["place"]: row["tokens"] for row in rows if row["tokens"]}
+        return Gathered(pool, _lines(told, found), worded.corpus, tokens)
 
     async def _begun(self, connection: Connection, tenant: str) -> int:
         """Sets the transaction up and tells the tenant's partition."""
@@ -93,32 +104,21 @@ class _Search:
                 rows = await self._exact()
         return sorted(rows, key=lambda row: -row["cosine"])[: self._limit]
 
-    async def gathered(self, words: Sequence[str], known: Sequence[int | None], reach: int) -> Sequence[Any]:
+    async def gathered(self, worded: Sequence[int], reach: int, tokens: bool) -> Sequence[Any]:
         """What ranking needs, in one statement unless a filter leaves too little; the first row tells of the others."""
-        sought, around = (words, known, _HOLDING, _POSTINGS), (reach, _FIRST)
-        spare = self._limit * _SPARE
+        around = (worded, reach, _FIRST, tokens)
         rows: Sequence[Any] = ()
         compared = [] if self.given[15] is None else await self._compared()
         if compared is None:
-            rows = await self._fetched("gather", *sought, spare, *around)
+            rows = await self._fetched("gather", *around)
             told = rows[0]
             if not told["near"] or (told["graphed"] and told["walked"] < self._limit):
                 compared = await self._exact()
         if compared is not None:
             places = [row["place"] for row in compared]
             await self.connection.execute(_SQL["searching_once"])
-            rows = await self._fetched("gather_given", *sought, spare, *around, places)
-        told = rows[0]
-        if len(told["worded"]) < self._limit < (told["entries"] or 0) // _SPARE:
-            # The filter left too few of the best: try all that hold a word.
-            rows = await self._fetched("gather_given", *sought, None, *around, told["near"])
+            rows = await self._fetched("gather_given", *around, places)
         return rows
-
-    async def tokens(self, places: Sequence[int | None]) -> dict[int, bytes]:
-        """By place the vectors of the tokens, of those that the same model made."""
-        query = _of_part("tokens", self.part)
-        rows = await self.connection.fetch(query, self.given[0], places, self.given[17])
-        return {row["place"]: row["tokens"] for row in rows}
 
     @property
     def _limit(self) -> int:

@@ -128,6 +128,13 @@ class Probe:
     tokens: bool = False
 
 
+class Worded(NamedTuple):
+    """The places of the memories that words find, best first, and what BM25 must know of these words."""
+
+    places: Sequence[int]
+    corpus: Corpus
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """The pool with every cosine known, and by place what stands around its first ones in their sessions, as
@@ -241,8 +248,17 @@ class MemoryStore(Protocol):
         were given; model empty: all.
         """
 
-    async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
-        """What ranking needs: the nearest by meaning, the best by words, and what stands around the first of both."""
+    async def worded(
+        self, tenant: str, words: Sequence[str], chosen: Filter, *, now: datetime, limit: int
+    ) -> Worded:
+        """The best by words, which can be looked for before a question's vector is known."""
+
+    async def gather(
+        self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime, worded: Worded | None = None
+    ) -> Gathered:
+        """What ranking needs: the nearest by meaning, the best by words, and what stands around the first of both.
+        `worded`: what the probe's words found already.
+        """
 
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
         """Words of the tenant's memories that begin with the same two letters, at most 500; if so many, also those with

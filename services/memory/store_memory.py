@@ -28,6 +28,7 @@ from services.memory.store import (
     Receipt,
     Usage,
     Vector,
+    Worded,
 )
 from services.memory.words import bm25, words_of
 from shared.paging import Page
@@ -133,17 +134,26 @@ class InMemoryStore:
         found = [Found(one.memory, cosine) for one, cosine in zip(mine, near, strict=True)]
         return sorted(found, key=lambda one: -one.cosine)[:limit]
 
-    async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
+    async def worded(self, tenant: str, words: Sequence[str], chosen: Filter, *, now: datetime, limit: int) -> Worded:
+        corpus = self._corpus(tenant, words)
+        mine = [one.memory for one in self._mine(tenant, chosen, now)]
+        scored = [(bm25(words_of(one), set(words), corpus), one.place) for one in mine]
+        best = sorted((one for one in scored if one[0]), key=lambda one: (-one[0], one[1]))[:limit]
+        return Worded([place for _, place in best], corpus)
+
+    async def gather(
+        self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime, worded: Worded | None = None
+    ) -> Gathered:
+        by_words = worded or await self.worded(tenant, probe.words, chosen, now=now, limit=probe.limit)
         near: Sequence[Found] = []
         if probe.vector:
             near = await self.nearest(tenant, probe.vector, chosen, now=now, limit=probe.limit, model=probe.model)
-        corpus = self._corpus(tenant, probe.words)
-        worded = self._worded(tenant, probe, corpus, self._mine(tenant, chosen, now))
-        first = [one.memory for one in (*near[:_FIRST], *worded[:_FIRST])]
-        pool = list({one.memory.place: one for one in (*worded, *near)}.values())
+        found = self._placed(tenant, by_words.places, probe)
+        first = [one.memory for one in (*near[:_FIRST], *found[:_FIRST])]
+        pool = list({one.memory.place: one for one in (*found, *near)}.values())
         beside = self._around(tenant, first, probe, chosen.as_of or now)
         tokens = self._tokens(tenant, probe.model, pool, beside) if probe.tokens else {}
-        return Gathered(pool, beside, corpus, tokens)
+        return Gathered(pool, beside, by_words.corpus, tokens)
 
     def _tokens(
         self, tenant: str, model: str, pool: Sequence[Found], beside: Mapping[int, Sequence[tuple[int, Found]]]
@@ -157,11 +167,12 @@ class InMemoryStore:
         length = sum(sum(text.values()) for text in texts) / len(texts) if texts else 1.0
         return Corpus(len(texts), length, {word: sum(word in text for text in texts) for word in words})
 
-    def _worded(self, tenant: str, probe: Probe, corpus: Corpus, mine: Sequence[Entry]) -> list[Found]:
-        scored = [(bm25(words_of(one.memory), set(probe.words), corpus), one) for one in mine]
-        best = sorted((one for one in scored if one[0]), key=lambda one: (-one[0], one[1].memory.place))[: probe.limit]
-        cosines = _cosines(probe.vector, [_vector(one, probe) for _, one in best])
-        return [Found(one.memory, cosine) for (_, one), cosine in zip(best, cosines, strict=True)]
+    def _placed(self, tenant: str, places: Sequence[int], probe: Probe) -> list[Found]:
+        """Those at these places that are still there, with their cosines."""
+        known = {one.memory.place: one for one in self._tenants.get(tenant, {}).values()}
+        mine = [known[place] for place in places if place in known]
+        cosines = _cosines(probe.vector, [_vector(one, probe) for one in mine])
+        return [Found(one.memory, cosine) for one, cosine in zip(mine, cosines, strict=True)]
 
     def _around(
         self, tenant: str, memories: Sequence[Memory], probe: Probe, at: datetime

@@ -28,6 +28,7 @@ from services.memory.store import (
     Receipt,
     Usage,
     Vector,
+    Worded,
 )
 from shared.paging import Page
 from shared.postgres import Connection, Database
@@ -138,8 +139,14 @@ class PostgresMemoryStore:
     ) -> Sequence[Found]:
         return await self._search.nearest(tenant, vector, chosen, now=now, limit=limit, model=model)
 
-    async def gather(self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime) -> Gathered:
-        return await self._search.gather(tenant, probe, chosen, now)
+    async def worded(self, tenant: str, words: Sequence[str], chosen: Filter, *, now: datetime, limit: int) -> Worded:
+        return await self._search.worded(tenant, words, chosen, now=now, limit=limit)
+
+    async def gather(
+        self, tenant: str, probe: Probe, chosen: Filter, *, now: datetime, worded: Worded | None = None
+    ) -> Gathered:
+        found = worded or await self.worded(tenant, probe.words, chosen, now=now, limit=probe.limit)
+        return await self._search.gather(tenant, probe, chosen, now=now, worded=found)
 
     async def similar_words(self, tenant: str, word: str) -> Sequence[str]:
         found: dict[str, None] = {}

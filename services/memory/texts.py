@@ -10,47 +10,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.memory.closely import Closeness
+from services.memory.kinds import columns
 from services.memory.store import Found, Gathered
-from services.memory.words import LENGTH, PART, SATURATION, numbered, stems, weight
+from services.memory.words import LENGTH, PART, SATURATION, cut_all, numbered, stems, weight
 
 Floats = NDArray[np.float64]
 NOTHING: Final = -1
 
 
 class Texts:
-    """A row a text, a column a word: how often each holds each, how long it is, how near. Row `NOTHING` holds none."""
+    """A row a text, a column a word: how often each holds each, how long it is, how near, of what kind. Row `NOTHING`
+    holds none.
+    """
 
-    def __init__(self, times: Floats, lengths: Floats, cosines: Floats) -> None:
+    def __init__(self, times: Floats, lengths: Floats, cosines: Floats, kinds: Floats) -> None:
         self.times = times
         self.lengths = lengths
         self.cosines = cosines
+        self.kinds = kinds
 
     @classmethod
     def of(cls, found: Sequence[Found], words: Sequence[str]) -> Texts:
         """All texts are cut in one, each word among all of them looked at once."""
-        stems, asked = numbered([one.memory.content for one in found], words)
+        contents = [*(one.memory.content for one in found), ""]
+        cut = cut_all(contents)
+        stems, asked = numbered(cut, words)
         size = len(found) + 1
         row = np.cumsum(stems == PART)
         times = [np.bincount(row[stems == number], minlength=size) for number in asked]
         return cls(
             np.array(times, float).reshape(len(asked), size).T,
             np.bincount(row[stems > 0], minlength=size).astype(float), np.array([*(one.cosine for one in found), 0.0]),
+            columns(contents, cut),
         )  # fmt: skip
 
     def rows(self, rows: Sequence[int]) -> Texts:
         """These texts, in this order."""
         chosen = np.array(rows, np.intp)
-        return Texts(self.times[chosen], self.lengths[chosen], self.cosines[chosen])
+        return Texts(self.times[chosen], self.lengths[chosen], self.cosines[chosen], self.kinds[:, chosen])
 
-    def columns(self, columns: Sequence[int]) -> Texts:
+    def columns(self, chosen: Sequence[int]) -> Texts:
         """The same texts, these words alone."""
-        return Texts(self.times[:, np.array(columns, np.intp)], self.lengths, self.cosines)
+        return Texts(self.times[:, np.array(chosen, np.intp)], self.lengths, self.cosines, self.kinds)
 
     def joined(self, *others: Texts) -> Texts:
         """As if they were one text each with those of the others."""
         return Texts(
             sum((other.times for other in others), self.times),
-            sum((other.lengths for other in others), self.lengths), self.cosines,
+            sum((other.lengths for other in others), self.lengths), self.cosines, self.kinds,
         )  # fmt: skip
 
     def bm25(self, weights: Floats, average: float) -> Floats:

@@ -21,7 +21,7 @@ _WORD: Final = re.compile(r"\w+")
 _PLAIN: Final = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
 _PLAIN_BYTES: Final = _PLAIN.encode() + bytes(range(128, 256))
 # What ends a text among many: no word, and not ASCII.
-_PART: Final = "\u00b7"
+PART_WORD: Final = "\u00b7"
 PART: Final = -1
 # So many words keep their numbers.
 _NUMBERED: Final = 200_000
@@ -155,14 +155,18 @@ def cut(text: str) -> list[str]:
     return text.translate(_PLAIN).split() if text.isascii() else _WORD.findall(text.lower().replace("_", " "))
 
 
-def numbered(texts: Sequence[str], asked: Sequence[str]) -> tuple[NDArray[np.int32], list[int]]:
-    """Every word of every text as the number of its stem, 0 for a function word, with `PART` behind each text; and the
+def cut_all(texts: Iterable[str]) -> list[str]:
+    """The words of all texts, as `cut` has them, with a `PART_WORD` behind each text."""
+    plain = (text if text.isascii() else " ".join(cut(text)) for text in texts)
+    return "".join(f"{text} {PART_WORD} " for text in plain).encode().translate(_PLAIN_BYTES).decode().split()
+
+
+def numbered(words: Sequence[str], asked: Sequence[str]) -> tuple[NDArray[np.int32], list[int]]:
+    """Every word of `cut_all` as the number of its stem, 0 for a function word, with `PART` behind each text; and the
     numbers of the stems that are asked for. A number serves this one answer.
     """
     if len(_NUMBERS) > _NUMBERED:
         _NUMBERS.forget()
-    plain = (text if text.isascii() else " ".join(cut(text)) for text in texts)
-    words = "".join(f"{text} {_PART} " for text in plain).encode().translate(_PLAIN_BYTES).decode().split()
     return np.fromiter(map(_NUMBERS.__getitem__, words), np.int32, len(words)), list(map(_NUMBERS.of_stem, asked))
 
 
@@ -182,7 +186,7 @@ class _Numbers(dict[str, int]):
     def forget(self) -> None:
         self.clear()
         self._stems = {"": 0}
-        self[_PART] = PART
+        self[PART_WORD] = PART
 
     def of_stem(self, kept: str) -> int:
         return self._stems.setdefault(kept, len(self._stems))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.memory import kinds
 from services.memory.closely import WIDTH, Closeness
 from services.memory.cues import cues_of
-from services.memory.kinds import Kind, kind_of
+from services.memory.kinds import Kind, kinds_of
 from services.memory.rank import LEARNED, Taste, ranked, signs, with_neighbours
 from services.memory.store import Corpus, Found, Gathered
 from services.memory.texts import Reading, query_words
+from services.memory.words import cut, cut_all
 from tests.support.memory import NOW, memory
+
+_LINES = ("Thanks, my Ada", "that one", "we met, Bob and Ann Lee " + "and Bo " * 9)
 
 
 def found(content: str, cosine: float, place: int, **more: object) -> Found:
@@ -144,7 +150,8 @@ def test_without_the_questions_tokens_nothing_is_read() -> None:
     ],
 )
 def test_what_kind_of_line_a_text_is(text: str, kind: Kind) -> None:
-    assert kind_of(text) == kind
+    assert kinds_of([text]) == [kind]
+    assert kinds_of(["Thanks", text, "one"])[1] == kind
 
 
 @pytest.mark.parametrize(
@@ -159,5 +166,21 @@ def test_what_kind_of_line_a_text_is(text: str, kind: Kind) -> None:
 )
 def test_the_kind_that_is_asked_for_is_a_sign(question: str, sign: str) -> None:
     asked = ("number_asked", "place_asked", "title_asked", "person_asked")
-    (row,) = zip(*(kinds.signs(question, ['We saw 3 plays, "Faust" with Ada'])[name] for name in asked), strict=True)
+    text = ['We saw 3 plays, "Faust" with Ada']
+    shown = kinds.signs(question, kinds.columns(text, cut_all(text)))
+    (row,) = zip(*(shown[name] for name in asked), strict=True)
     assert [name for name, value in zip(asked, row, strict=True) if value] == [sign]
+
+
+@given(st.lists(st.text("aZ bC,\"'?!.·_-1٣éÉ\u00a0I\u2003日İß\n", max_size=14) | st.sampled_from(_LINES), max_size=9))
+def test_texts_together_are_of_the_kinds_they_are_alone(texts: list[str]) -> None:
+    assert kinds_of(texts) == [_alone(text) for text in texts]
+
+
+def _alone(text: str) -> Kind:
+    words = cut(text)
+    return Kind(
+        number=bool(re.search(r"\d", text)) or "one" in words, quote='"' in text,
+        names=min(len(re.findall(r"(?<=[a-z,] )[A-Z][a-z]", text)), 8), own=not {"i", "my", "we"}.isdisjoint(words),
+        reply=bool(words) and words[0] in {"thanks", "that"},
+    )  # fmt: skip
