@@ -31,7 +31,8 @@ async def embedded_embedder(
     settings: EmbeddingSettings, *, redis: Redis, clock: Clock, tenant: Callable[[], str]
 ) -> AsyncIterator[Embedder]:
     """The embedded model, batched and cached, in the block. Raises DeviceMissing."""
-    model, device = await asyncio.to_thread(here, settings.embedding_device, threads=settings.embedding_threads)
+    threads, arithmetic = settings.embedding_threads, settings.embedding_arithmetic
+    model, device = await asyncio.to_thread(here, settings.embedding_device, threads=threads, arithmetic=arithmetic)
     limits = replace(_LIMITS[device], texts=settings.embedding_batch, wait=settings.embedding_wait)
     async with batching(model, limits) as embedder:
         cache = _cache(settings, redis, clock)

