@@ -1,9 +1,9 @@
 """`python -m deploy.codegen.minilm_int8`: how a processor with dot products of bytes computes the embedded model.
 
-The graph holds no weights: they are read from the file the model comes in, as they are. What goes into a matrix is split
-into two int8 numbers, coarse and fine, each multiplied as integers: 16 bits in effect, by steps that are fixed here, so
-that a text's vector does not depend on its batch. They reach twice as far as any number seen in this repository's pages
-and the words of the model's vocabulary; what goes beyond is cut off.
+The graph holds no weights: they are read from the file the model comes in, as they are. What goes into a matrix is
+split into two int8 numbers, coarse and fine, each multiplied as integers: 16 bits in effect, by steps that are fixed
+here, so that a text's vector does not depend on its batch. They reach twice as far as any number seen in this
+repository's pages and the words of the model's vocabulary; what goes beyond is cut off.
 """
 
 from __future__ import annotations

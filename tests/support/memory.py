@@ -45,7 +45,7 @@ class HashingEmbedder:
     model: str = "hashing"
     width: int = 384
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Embedding]:
         if self.away:
             raise EmbeddingUnavailable("away", dependency="inference", why="DEPENDENCY_UNAVAILABLE")
         self.calls += texts

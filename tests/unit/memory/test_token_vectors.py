@@ -28,8 +28,8 @@ _SIGNS = {"read", "tokens_similarity"}
 class ReadingEmbedder(HashingEmbedder):
     """A token a word, along an axis of its own."""
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        plain = await super().embed(texts)
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Embedding]:
+        plain = await super().embed(texts, query=query)
         return [Embedding(one.vector, tokens_of(text)) for one, text in zip(plain, texts, strict=True)]
 
 
