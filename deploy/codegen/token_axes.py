@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.embeddings import token_axes
+from services.inference.embeddings.arithmetic import Arithmetic
 from services.inference.embeddings.device import Device
 from services.inference.embeddings.minilm import MiniLM
 
@@ -29,10 +30,15 @@ _BATCH: Final = 32
 
 
 def main() -> None:
-    model = MiniLM(Device.CPU, threads=1)
-    moments = sum(_moments(model, texts) for texts in (_sentences(), _lines(model.words())))
+    model = MiniLM(Device.CPU, threads=1, arithmetic=Arithmetic.FLOAT)
+    moments = sum(_moments(model, given) for given in (_sentences(), _lines(model.words())))
     _, axes = np.linalg.eigh(moments)
     np.save(_WRITTEN, axes[:, ::-1][:, : token_axes.WIDTH].astype(np.float16))
+
+
+def texts() -> list[str]:
+    """All it is made from."""
+    return _sentences() + _lines(MiniLM(Device.CPU, arithmetic=Arithmetic.FLOAT).words())
 
 
 def _sentences() -> list[str]:

@@ -165,15 +165,24 @@ class ModelEntry(_Strict):
 
 
 class EmbeddingEntry(_Strict):
-    """One embedding model behind OpenAI's wire format."""
+    """One embedding model: behind OpenAI's wire format, or in a folder, whose own settings say the rest."""
 
-    provider: Name
+    provider: str = ""
+    folder: Path | None = Field(default=None, description="in place of a provider; alone")
     model: str = Field(default="", description="the provider's name; empty: the same")
     width: int = Field(default=0, ge=0, le=8192, description="asked for as `dimensions`; 0: the model's own")
     window: int = Field(
         default=0, ge=0, description="tokens a text is cut to; 0: long texts are refused by the provider"
     )
     timeout: Span = timedelta(seconds=30)
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> EmbeddingEntry:
+        if self.folder is not None and self.model_fields_set != {"folder"}:
+            raise ValueError(f"folder stands alone: what else there is to say is in {self.folder}/embedding.json")
+        if self.folder is None and not self.provider:
+            raise ValueError("a provider or a folder is required")
+        return self
 
 
 class MediaEntry(_Strict):
@@ -224,7 +233,8 @@ class Catalog(_Strict):
         faults += [
             f"embeddings.{name}.provider: {entry.provider} is no provider that speaks OpenAI's embeddings"
             for name, entry in self.embeddings.items()
-            if entry.provider not in self.providers or self.providers[entry.provider].kind not in EMBEDDING_KINDS
+            if entry.folder is None
+            and (entry.provider not in self.providers or self.providers[entry.provider].kind not in EMBEDDING_KINDS)
         ]
         faults += [
             f"embeddings.{name}: there is a model {name} already" for name in self.embeddings if name in self.models

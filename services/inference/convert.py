@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 
 from agentnet.common.v1 import usage_pb2
-from agentnet.inference.v1 import cache_pb2, downgrade_pb2, generation_pb2
+from agentnet.inference.v1 import cache_pb2, downgrade_pb2, embedding_pb2, generation_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from services.inference import prompt
 from services.inference.admission import CachePolicy, Order
@@ -102,6 +102,12 @@ def texts(request: pb.EmbedRequest) -> Sequence[str]:
         raise FieldRequired("texts")
     fields.at_most(len(request.texts), "texts", limit=_MAX_TEXTS)
     return [fields.text(text, f"texts[{place}]", limit=_MAX_TEXT) for place, text in enumerate(request.texts)]
+
+
+def is_query(request: pb.EmbedRequest) -> bool:
+    if request.purpose not in embedding_pb2.EmbeddingPurpose.values():
+        raise InvalidArgument("purpose is none there is", field="purpose")
+    return request.purpose == embedding_pb2.EMBEDDING_PURPOSE_QUERY
 
 
 def embed_response(found: Embedded, model: str, *, token_vectors: bool) -> pb.EmbedResponse:

@@ -18,7 +18,7 @@ from services.inference.cost_grpc import GrpcCost
 from services.inference.counting import TokenCounter
 from services.inference.document_reader import DocumentReader
 from services.inference.downgrades import Downgrades
-from services.inference.embeddings.main import embedded_embedder, with_remote
+from services.inference.embeddings.main import embedded_embedder, with_others
 from services.inference.embeddings.paid import paying
 from services.inference.embeddings.settings import EmbeddingSettings
 from services.inference.enforcement import Enforcement, Held
@@ -139,9 +139,11 @@ def main() -> None:
         stack.push_async_callback(engine.drain)
         purchases = Purchases(cost, policy, enforcement, clock)
         paid = paying(purchases, caller=current, ids=RandomIds(), offline=settings.replay is ReplayMode.STRICT)
-        models = with_remote(
-            embedder, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers, redis=redis, clock=clock,
-            tenant=lambda: current().tenant_id,
+        models = await stack.enter_async_context(
+            with_others(
+                embedder, wired.folders, wired.embeddings, embeddings, session, paid=paid, tokenizers=tokenizers,
+                redis=redis, clock=clock, tenant=lambda: current().tenant_id,
+            )
         )  # fmt: skip
         service = InferenceService(
             engine, models, counter, RandomIds(), reader=DocumentReader(),

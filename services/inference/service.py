@@ -96,9 +96,9 @@ class InferenceService(rpc.InferenceServiceServicer):
         return downgrade_pb2.RestoreModelResponse()
 
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
-        name, embedder = self._embeddings.find(request.model)
-        found = await embedder.embed(convert.texts(request))
-        return convert.embed_response(found, name, token_vectors=request.token_vectors)
+        model = self._embeddings.find(request.model)
+        found = await model.embed(convert.texts(request), query=convert.is_query(request))
+        return convert.embed_response(found, model.name, token_vectors=request.token_vectors)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         admission = self._engine.admission

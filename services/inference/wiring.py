@@ -82,6 +82,8 @@ class Wired:
     router: Router
     embeddings: Mapping[str, RemoteEmbeddings]
     makers: Mapping[str, MediaMaker]
+    folders: Mapping[str, Path]
+    """Embedding models of the operator's own, by name."""
 
 
 async def wired(settings: InferenceSettings, session: aiohttp.ClientSession) -> Wired:
@@ -94,7 +96,7 @@ async def wired(settings: InferenceSettings, session: aiohttp.ClientSession) -> 
     providers = _replayed(wiring.providers, settings)
     models = list(wiring.models.values())
     router = Router(models, providers, default=settings.default_model or default)
-    return Wired(router, wiring.embeddings, _replayed_makers(wiring.makers(), settings))
+    return Wired(router, wiring.embeddings, _replayed_makers(wiring.makers(), settings), wiring.folders)
 
 
 class _Wiring:
@@ -109,6 +111,7 @@ class _Wiring:
         self._media_timeouts = replace(self._timeouts, first_token=_MAKING)
         self.models: dict[str, Model] = {}
         self.embeddings: dict[str, RemoteEmbeddings] = {}
+        self.folders: dict[str, Path] = {}
         self.providers: dict[str, Provider] = {}
         self._media_paths: dict[str, dict[str, str]] = {}
 
@@ -155,6 +158,10 @@ class _Wiring:
             if name not in self.models:
                 self._add(self._model(name, model))
         for name, embedding in catalog.embeddings.items():
+            if embedding.folder:
+                self.folders[name] = embedding.folder
+                self._add(Model(name, "embedded", embedding=True))
+                continue
             self.embeddings[name] = await self._embedding(name, embedding, catalog.providers[embedding.provider])
             self._add(Model(name, embedding.provider, remote=embedding.model, embedding=True))
         for name, media in catalog.media.items():

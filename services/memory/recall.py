@@ -115,7 +115,7 @@ class Recall:
         if asked.vector or not asked.by_meaning:
             return Embedding(asked.vector if asked.by_meaning else ()), False
         try:
-            (embedding,) = await self._embedder.embed([asked.query])
+            (embedding,) = await self._embedder.embed([asked.query], query=True)
         except EmbeddingUnavailable as error:
             if not asked.by_words:
                 raise

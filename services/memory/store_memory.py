@@ -90,7 +90,7 @@ class InMemoryStore:
     async def read(self, tenant: str, entries: Sequence[Entry]) -> int:
         mine = self._tenants.get(tenant, {})
         known = [(mine[entry.memory.id], entry) for entry in entries if entry.memory.id in mine]
-        same = [(one, entry) for one, entry in known if not one.tokens and _unchanged(one.memory, entry.memory)]
+        same = [(one, entry) for one, entry in known if not one.tokens and _as_read(one.memory, entry.memory)]
         for one, entry in same:
             mine[one.memory.id] = Entry(one.memory, one.vector, entry.tokens)
         return len(same)
@@ -245,7 +245,7 @@ class InMemoryStore:
         return [one for one in mine if _lives(one.memory, at) and fits(one.memory, chosen)]
 
 
-def _unchanged(known: Memory, read: Memory) -> bool:
+def _as_read(known: Memory, read: Memory) -> bool:
     return (known.updated_at, known.embedding_model) == (read.updated_at, read.embedding_model)
 
 

@@ -48,7 +48,7 @@ class HashingEmbedder:
     width: int = 384
     meanwhile: Callable[[], Awaitable[object]] | None = None
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Embedding]:
         if self.away:
             raise EmbeddingUnavailable("away", dependency="inference", why="DEPENDENCY_UNAVAILABLE")
         self.calls += texts

@@ -8,6 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import accumulate
 from typing import Final, TypeVar
 
 from services.inference.embeddings.contract import Computed, Embedded, TokenIds, Tokenised, VectorModel
@@ -27,7 +28,9 @@ class Limits:
     """How much shares one run, and how much may wait. The defaults are a CPU's."""
 
     texts: int = 32
-    tokens: int = 512  # with padding; a longer text runs alone
+    tokens: int = (
+        192  # with padding; a longer text runs alone. More are hardly cheaper, and who comes next waits for them
+    )
     padding: int = (
         16  # tokens whose time equals a run's own: a text joins when it pads less, else it costs more than it saves
     )
@@ -46,10 +49,10 @@ class _Request:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One text that waits. The lowest rank is next: the runs before it came, and its place in its own request."""
+    """One text that waits. The lowest rank is next: the runs before it came, and those its request takes up to it."""
 
     ids: TokenIds
-    rank: int
+    rank: float
     place: int
     request: _Request
 
@@ -57,7 +60,8 @@ class Waiting:
 def next_batch(waiting: Sequence[Waiting], limits: Limits) -> list[Waiting]:
     """The text whose turn it is and those nearest to it in length, where one run is cheaper than two.
 
-    A request's later batches rank behind newcomers, so that one text never waits for another caller's hundreds.
+    A request's later texts rank behind newcomers and a short text before long ones that came a moment sooner, so that a
+    question never waits for another caller's hundreds.
     """
     first = min(waiting, key=lambda text: text.rank)
     batch, longest = [first], len(first.ids)
@@ -123,10 +127,14 @@ class BatchingEmbedder:
         self._computing.shutdown(wait=True)
 
     def _add(self, request: _Request, texts: Sequence[Tokenised]) -> None:
-        for place, text in enumerate(texts):
-            rank = self._runs + place // self._limits.texts
-            self._waiting.append(Waiting(text.ids, rank, place, request))
+        before = accumulate(self._part(text) for text in texts)
+        for place, (text, runs) in enumerate(zip(texts, before, strict=True)):
+            self._waiting.append(Waiting(text.ids, self._runs + runs, place, request))
         self._note()
+
+    def _part(self, text: Tokenised) -> float:
+        """Of a run."""
+        return max(1 / self._limits.texts, len(text.ids) / self._limits.tokens)
 
     def _note(self) -> None:
         for event, holds in ((self._arrived, self._waiting), (self._full, len(self._waiting) >= self._limits.texts)):

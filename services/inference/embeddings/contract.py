@@ -25,6 +25,19 @@ class Embedded:
     estimated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """What a model wants before the texts it reads."""
+
+    query: str = ""
+    passage: str = ""
+
+    def texts(self, texts: Sequence[str], *, query: bool) -> list[str]:
+        """As the model reads them: what is searched with, or what is kept."""
+        prefix = self.query if query else self.passage
+        return [prefix + text for text in texts]
+
+
 class Computed(NamedTuple):
     """A text's vector, and those of its tokens one behind the other, each `token_axes.WIDTH` signed bytes."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import aiohttp
 
 from services.inference.embeddings.cache import CachingEmbedder, VectorCache
-from services.inference.embeddings.contract import Embedder
+from services.inference.embeddings.contract import Embedded, Embedder, Worded
 from services.inference.embeddings.gathering import GatheringEmbedder
 from services.inference.embeddings.openai_compatible import EmbeddingEndpoint, OpenAICompatibleEmbedder
 from services.inference.embeddings.retrying import Patience, RetryingEmbedder
@@ -25,12 +25,28 @@ class RemoteEmbeddings:
     window: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class NamedEmbedder:
+    """A model by its own name, and how it wants its texts worded."""
+
+    name: str
+    embedder: Embedder
+    worded: Worded = field(default_factory=Worded)
+
+    async def embed(self, texts: Sequence[str], *, query: bool) -> Embedded:
+        """Vectors of what is searched with, or else of what is kept."""
+        return await self.embedder.embed(self.worded.texts(texts, query=query))
+
+
 class EmbeddingModels:
     """Which embedder a name means."""
 
-    def __init__(self, models: Mapping[str, Embedder], *, default: str) -> None:
-        """`default` is one of them, for calls that name none."""
+    def __init__(
+        self, models: Mapping[str, Embedder], *, default: str, worded: Mapping[str, Worded] | None = None
+    ) -> None:
+        """`default` is one of them, for calls that name none; `worded` of those that want it."""
         self._models = dict(models)
+        self._worded = dict(worded or {})
         self._default = default
 
     @property
@@ -38,14 +54,14 @@ class EmbeddingModels:
         """All of them, sorted."""
         return sorted(self._models)
 
-    def find(self, name: str) -> tuple[str, Embedder]:
-        """The model's own name and its embedder. Raises ModelNotFound, which lists those there are."""
+    def find(self, name: str) -> NamedEmbedder:
+        """Raises ModelNotFound, which lists those there are."""
         chosen = name or self._default
         embedder = self._models.get(chosen)
         if embedder is None:
             known = ", ".join(self.names)
             raise ModelNotFound(f"no embedding model {chosen}; there are {known}", model=chosen, known=known)
-        return chosen, embedder
+        return NamedEmbedder(chosen, embedder, self._worded.get(chosen, Worded()))
 
 
 def remote_embedder(

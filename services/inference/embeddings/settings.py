@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from services.inference.embeddings.arithmetic import Arithmetic
 from services.inference.embeddings.device import Device
 from shared.settings import MeshSettings, settings_for
 
@@ -18,6 +19,9 @@ class EmbeddingSettings(MeshSettings):
 
     embedding_device: Device = Field(
         default=Device.AUTO, description="auto takes CUDA when there is one; cuda demands it"
+    )
+    embedding_arithmetic: Arithmetic = Field(
+        default=Arithmetic.AUTO, description="auto computes in int8 on processors with dot products of bytes"
     )
     embedding_threads: int = Field(default=1, ge=0, description="for one batch on the CPU; 0: all cores")
     embedding_batch: int = Field(default=32, ge=1, le=1024, description="texts in one run of the model")

@@ -158,7 +158,8 @@ async def test_a_remote_model_is_cut_by_its_own_tokenizer_and_cached(
 
 async def test_models_are_found_by_name_and_an_unknown_one_lists_them(embedder: OpenAICompatibleEmbedder) -> None:
     models = EmbeddingModels({"small": embedder, "large": embedder}, default="small")
-    assert (models.find(""), models.find("large")) == (("small", embedder), ("large", embedder))
+    found = [(model.name, model.embedder) for model in (models.find(""), models.find("large"))]
+    assert found == [("small", embedder), ("large", embedder)]
     with pytest.raises(MeshError) as raised:
         models.find("huge")
     assert (raised.value.reason_name, raised.value.facts["known"]) == ("MODEL_NOT_FOUND", "large, small")

@@ -300,6 +300,30 @@ async def test_embedding_models_of_the_catalogue_are_listed_and_reached(
     ] == [("small", "house")]
 
 
+async def test_an_embedding_model_in_a_folder_needs_no_provider(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump({"embeddings": {"own": {"folder": str(tmp_path)}}}))
+    given = {"listen": "127.0.0.1:0", "postgres_dsn": "postgres://nowhere", "identity_keys": "none", "catalog": path}
+    wired = await wiring.wired(InferenceSettings.model_validate(given), session)
+    assert (wired.folders, wired.embeddings) == ({"own": tmp_path}, {})
+    assert ("own", True) in [(model.name, model.embedding) for model in wired.router.models()]
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"folder": "/own", "provider": "house"}, "folder stands alone: .+ is in /own/embedding.json"),
+        ({"folder": "/own", "width": 3}, "folder stands alone"),
+        ({}, "a provider or a folder is required"),
+    ],
+)
+async def test_an_embedding_model_is_in_one_place(
+    session: aiohttp.ClientSession, tmp_path: Path, entry: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(CatalogInvalid, match=rf"embeddings\.own.+{fault}"):
+        await routed(session, tmp_path, {"embeddings": {"own": entry}})
+
+
 @pytest.mark.parametrize("changes", [{"provider": "claude"}, {"provider": "nobody"}, {"width": -1}])
 async def test_an_embedding_model_that_cannot_be_stops_the_start(
     session: aiohttp.ClientSession, tmp_path: Path, changes: dict[str, Any]

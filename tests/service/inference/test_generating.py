@@ -292,6 +292,7 @@ async def test_vectors_of_tokens_are_told_where_they_are_asked_for_and_the_model
     ("wrong", "code", "reason"),
     [
         (pb.EmbedRequest(), Code.INVALID_ARGUMENT, "FIELD_REQUIRED"),
+        (pb.EmbedRequest(texts=["x"], purpose=9), Code.INVALID_ARGUMENT, "FIELD_INVALID"),  # type: ignore[arg-type]
         (pb.EmbedRequest(texts=["x"] * 257), Code.INVALID_ARGUMENT, "FIELD_TOO_LONG"),
         (pb.EmbedRequest(texts=["x"], model="other"), Code.NOT_FOUND, "MODEL_NOT_FOUND"),
     ],

@@ -10,6 +10,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from services.inference.embeddings.arithmetic import Arithmetic
 from services.inference.embeddings.batching import BatchingEmbedder, Limits, Waiting, batching, next_batch
 from services.inference.embeddings.contract import Computed, TokenIds, Tokenised
 from services.inference.embeddings.device import Device, DeviceMissing, loaded, providers
@@ -94,7 +95,7 @@ async def test_requests_that_wait_share_a_run(model: CountedModel, embedder: Bat
     assert len(model.runs) == 2
 
 
-async def test_texts_of_like_length_share_a_run_and_the_oldest_is_in_the_first(
+async def test_texts_of_like_length_share_a_run_and_the_shortest_go_first(
     model: CountedModel, embedder: BatchingEmbedder
 ) -> None:
     first = await held(model, embedder)
@@ -102,8 +103,11 @@ async def test_texts_of_like_length_share_a_run_and_the_oldest_is_in_the_first(
     rest = await queued(embedder, *(["x" * length] for length in lengths))
     model.gate.set()
     await asyncio.gather(first, *rest)
-    assert sorted(model.runs[1]) == [49, 50]  # three of 50 would be over 100 tokens
-    assert [sorted(run) for run in model.runs[2:]] == [[1, 2, 3, 4], [47, 48]]
+    assert [sorted(run) for run in model.runs[1:]] == [
+        [1, 2, 3, 4],
+        [47, 48],
+        [49, 50],
+    ]  # three would be over 100 tokens
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,32 @@ async def test_a_single_text_overtakes_the_rest_of_a_large_request(
     assert len(model.runs) <= 4
     assert not large.done()
     await asyncio.gather(first, large)
+
+
+async def test_a_question_waits_for_no_long_texts_that_came_before_it(
+    model: CountedModel, embedder: BatchingEmbedder
+) -> None:
+    first = await held(model, embedder)
+    stores = await queued(embedder, ["x" * 60] * 4, ["x" * 64] * 4, ["x" * 62] * 4)
+    (question,) = await queued(embedder, ["y" * 8])
+    model.gate.set()
+    await question
+    assert model.runs[1] == [8]
+    await asyncio.gather(first, *stores)
+
+
+async def test_short_texts_without_end_do_not_keep_a_long_one_waiting(
+    model: CountedModel, embedder: BatchingEmbedder
+) -> None:
+    first = await held(model, embedder)
+    long, *short = await queued(embedder, ["x" * 64], *(["y" * 8] for _ in range(4)))
+    model.gate.set()
+    while not long.done():
+        assert len(model.runs) < 9
+        await asyncio.wait({*short, long}, return_when=asyncio.FIRST_COMPLETED)
+        short = [one for one in short if not one.done()]
+        short += [asyncio.create_task(embedder.embed(["y" * 8])) for _ in range(4 - len(short))]
+    await asyncio.gather(first, *short)
 
 
 async def test_a_lone_caller_does_not_wait_for_company(model: CountedModel) -> None:
@@ -248,9 +278,11 @@ async def test_the_model_is_loaded_with_its_first_text(monkeypatch: pytest.Monke
     loaded: list[Device] = []
 
     class Noted(MiniLM):
-        def __init__(self, device: Device = Device.AUTO, *, threads: int = 1) -> None:
+        def __init__(
+            self, device: Device = Device.AUTO, *, threads: int = 1, arithmetic: Arithmetic = Arithmetic.AUTO
+        ) -> None:
             loaded.append(device)
-            super().__init__(device, threads=threads)
+            super().__init__(device, threads=threads, arithmetic=arithmetic)
 
     monkeypatch.setattr("services.inference.embeddings.minilm.MiniLM", Noted)
     model, device = here(Device.AUTO, threads=1)

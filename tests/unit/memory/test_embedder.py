@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 
+from agentnet.inference.v1 import embedding_pb2
 from agentnet.inference.v1 import inference_service_pb2 as pb
 from agentnet.inference.v1 import inference_service_pb2_grpc as rpc
-from services.memory.embed import MeshEmbedder
+from services.memory.embed import CachedEmbedder, MeshEmbedder
 from services.memory.errors import EmbeddingUnavailable
+from shared.clock import SystemClock
 
 
 class Inference(rpc.InferenceServiceServicer):
@@ -18,12 +21,14 @@ class Inference(rpc.InferenceServiceServicer):
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
+        self.purposes: list[int] = []
         self.away = False
 
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         self.asked.append((request.model, len(request.texts)))
+        self.purposes.append(request.purpose)
         tokens = b"t" * 64 if request.token_vectors else b""
         vectors = [pb.Embedding(values=[float(len(text))], token_vectors=tokens) for text in request.texts]
         return pb.EmbedResponse(embeddings=vectors, model="minilm")
@@ -43,6 +48,15 @@ async def test_texts_go_in_batches_and_the_answer_names_the_model() -> None:
             reading = MeshEmbedder(channel, model="", tokens=True)
             assert await reading.embed(["x"]) == [((1.0,), b"t" * 64)]
             assert inference.asked == [("", 64), ("", 64), ("", 2), ("", 1)]
+            assert set(inference.purposes) == {embedding_pb2.EMBEDDING_PURPOSE_PASSAGE}
+            inference.purposes.clear()
+            cached = CachedEmbedder(embedder, SystemClock(), size=9, ttl=timedelta(minutes=1))
+            for _ in range(2):
+                await cached.embed(["x"], query=True)
+                await cached.embed(["x"])
+            assert inference.purposes == [
+                embedding_pb2.EMBEDDING_PURPOSE_QUERY, embedding_pb2.EMBEDDING_PURPOSE_PASSAGE
+            ]  # fmt: skip
             assert embedder.model == "minilm"
             assert MeshEmbedder(channel, model="asked").model == "asked"
             inference.away = True

@@ -30,9 +30,9 @@ class ReadingEmbedder(HashingEmbedder):
 
     most = 0
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Embedding]:
         self.most = max(self.most, len(texts))
-        plain = await super().embed(texts)
+        plain = await super().embed(texts, query=query)
         return [Embedding(one.vector, tokens_of(text)) for one, text in zip(plain, texts, strict=True)]
 
 

@@ -5,6 +5,7 @@ Model turns, streamed."""
 
 from agentnet.common.v1 import usage_pb2 as _usage_pb2
 from agentnet.inference.v1 import cache_pb2 as _cache_pb2
+from agentnet.inference.v1 import embedding_pb2 as _embedding_pb2
 from agentnet.inference.v1 import generation_pb2 as _generation_pb2
 from agentnet.inference.v1 import message_pb2 as _message_pb2
 from collections import abc as _abc
@@ -364,10 +365,13 @@ class EmbedRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model; empty: the mesh's default embedding model."""
     token_vectors: _builtins.bool
     """Also the vectors of each text's tokens, by which two texts can be compared token by token. Only the embedded model has them."""
+    purpose: _embedding_pb2.EmbeddingPurpose.ValueType
+    """What they are for. Models that want questions and passages worded differently get them so; to others it is the same."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts. 1 to 256, each at most 32,768 characters; what exceeds the model's window is cut and counted in `truncated`."""
@@ -378,10 +382,11 @@ class EmbedRequest(_message.Message):
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         token_vectors: _builtins.bool = ...,
+        purpose: _embedding_pb2.EmbeddingPurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "purpose", b"purpose", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

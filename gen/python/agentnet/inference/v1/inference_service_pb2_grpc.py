@@ -108,24 +108,21 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """Streams a generation that exists, from any point, live or finished, to any number of readers.
-        Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED): its events are kept for one hour.
+        """Streams a generation that exists, from any point, live or finished, to any number of readers. Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED): its events are kept for one hour.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelGeneration(self, request, context):
-        """Cancels a generation: the provider's call is closed within a second and what was spent is settled.
-        Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling a finished one changes nothing.
+        """Cancels a generation: the provider's call is closed within a second and what was spent is settled. Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling a finished one changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Turns texts into vectors.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND).
+        """Turns texts into vectors. Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,17 +30,11 @@ class InferenceServiceStub:
     Errors: as Generate; a `failed` generation is an error here.
     """
     Attach: _aio.UnaryStreamMultiCallable[_inference_service_pb2.AttachRequest, _inference_service_pb2.AttachResponse]
-    """Streams a generation that exists, from any point, live or finished, to any number of readers.
-    Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED): its events are kept for one hour.
-    """
+    """Streams a generation that exists, from any point, live or finished, to any number of readers. Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED): its events are kept for one hour."""
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.CancelGenerationRequest, _inference_service_pb2.CancelGenerationResponse]
-    """Cancels a generation: the provider's call is closed within a second and what was spent is settled.
-    Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling a finished one changes nothing.
-    """
+    """Cancels a generation: the provider's call is closed within a second and what was spent is settled. Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling a finished one changes nothing."""
     Embed: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]
-    """Turns texts into vectors.
-    Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND).
-    """
+    """Turns texts into vectors. Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND)."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.CountTokensRequest, _inference_service_pb2.CountTokensResponse]
     """Counts the tokens of a prompt as the model's tokenizer does.
     Errors: as Generate's for its arguments; NOT_FOUND (MODEL_NOT_FOUND).
@@ -92,9 +86,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.AttachRequest,
         context: _aio.ServicerContext[_inference_service_pb2.AttachRequest, _abc.AsyncIterator[_inference_service_pb2.AttachResponse]],
     ) -> _abc.AsyncIterator[_inference_service_pb2.AttachResponse]:
-        """Streams a generation that exists, from any point, live or finished, to any number of readers.
-        Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED): its events are kept for one hour.
-        """
+        """Streams a generation that exists, from any point, live or finished, to any number of readers. Errors: NOT_FOUND (GENERATION_NOT_FOUND); OUT_OF_RANGE (GENERATION_EXPIRED): its events are kept for one hour."""
 
     @_abc_1.abstractmethod
     def CancelGeneration(
@@ -102,9 +94,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.CancelGenerationRequest,
         context: _aio.ServicerContext[_inference_service_pb2.CancelGenerationRequest, _abc.Awaitable[_inference_service_pb2.CancelGenerationResponse]],
     ) -> _abc.Awaitable[_inference_service_pb2.CancelGenerationResponse]:
-        """Cancels a generation: the provider's call is closed within a second and what was spent is settled.
-        Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling a finished one changes nothing.
-        """
+        """Cancels a generation: the provider's call is closed within a second and what was spent is settled. Errors: NOT_FOUND (GENERATION_NOT_FOUND). Cancelling a finished one changes nothing."""
 
     @_abc_1.abstractmethod
     def Embed(
@@ -112,9 +102,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.EmbedRequest,
         context: _aio.ServicerContext[_inference_service_pb2.EmbedRequest, _abc.Awaitable[_inference_service_pb2.EmbedResponse]],
     ) -> _abc.Awaitable[_inference_service_pb2.EmbedResponse]:
-        """Turns texts into vectors.
-        Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND).
-        """
+        """Turns texts into vectors. Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); NOT_FOUND (MODEL_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def CountTokens(
