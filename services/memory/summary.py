@@ -28,7 +28,7 @@ def summarize(texts: Sequence[str], *, max_tokens: int) -> str:
         return whole
     sentences = _sentences(texts)
     left = max_tokens
-    kept = []
+    kept: list[int] = []
     for at in _by_worth(sentences):
         cost = estimate(sentences[at]) + bool(kept)
         if cost <= left:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -143,21 +143,24 @@ class VanishingStore(InMemoryStore):
     """A memory is gone between reading and writing."""
 
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
-        return None
+        self._tenants[tenant].pop(before.id)
+        return await super().change(tenant, entry, before=before)
 
-    async def forget(self, tenant: str, memories: Any, receipts: list[Receipt]) -> int:
-        return 0
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
+        for one in memories:
+            self._tenants[tenant].pop(one.id)
+        return await super().forget(tenant, memories, receipts)
 
 
 async def test_what_vanishes_meanwhile_is_not_found() -> None:
     store, clock = VanishingStore(), FakeClock(NOW)
     policy, limits = MemoryPolicy(await enforcing(Held.of), strict=True), Limits(store, clock, memories=9)
     remembering = Remembering(store, HashingEmbedder(), limits, policy=policy, clock=clock, ids=SequentialIds())
-    (kept,) = await store.add("t", [entry("here")])
+    changed, forgotten = await store.add("t", [entry("here"), entry("there")])
     with pytest.raises(MemoryNotFound):
-        await remembering.update("t", kept.id, Change(importance=1.0))
+        await remembering.update("t", changed.id, Change(importance=1.0))
     with pytest.raises(MemoryNotFound):
-        await remembering.forget("t", kept.id, requested_by="ada")
+        await remembering.forget("t", forgotten.id, requested_by="ada")
 
 
 @pytest.mark.parametrize(
