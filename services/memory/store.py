@@ -240,9 +240,7 @@ class MemoryStore(Protocol):
         were given; model empty: all.
         """
 
-    async def worded(
-        self, tenant: str, words: Sequence[str], chosen: Filter, *, now: datetime, limit: int
-    ) -> Worded:
+    async def worded(self, tenant: str, words: Sequence[str], chosen: Filter, *, now: datetime, limit: int) -> Worded:
         """The best by words, which can be looked for before a question's vector is known."""
 
     async def gather(
