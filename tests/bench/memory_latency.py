@@ -8,7 +8,7 @@ rest is grown of them: two sentences in one, with a vector between theirs.
 
 Memories are real sentences: those of the documentation in the installed packages, embedded by the mesh's own model (slow, about
 a hundred a second: `--save` keeps them in a folder and takes them from there the next time). Questions are sentences that were not stored. Everything
-runs as the service does it: its role, row level security, its store, its collections of garbage, beside fifty small tenants. `--peers` adds FAISS, Chroma and
+runs as the service does it, vectors of tokens included: its role, row level security, its store, its collections of garbage, beside fifty small tenants. `--peers` adds FAISS, Chroma and
 Qdrant in memory where they are installed.
 """
 

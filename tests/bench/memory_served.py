@@ -27,6 +27,7 @@ from services.memory.store import Embedding, Filter, MemoryStore, Vector
 from services.memory.used import Used
 from shared.clock import FakeClock
 from shared.ids import RandomIds
+from shared.log import configure
 from shared.rpc.channel import mesh_channel
 from shared.rpc.server import serving
 from tests.support.identity import make_keys
@@ -68,7 +69,8 @@ class Recalling:
 
 @asynccontextmanager
 async def recalling(store: MemoryStore, tenant: str, now: datetime) -> AsyncIterator[Recalling]:
-    """A memory service of this store, without rules, its clock standing still."""
+    """A memory service of this store, without rules, its clock standing still, that tells no calls."""
+    configure("bench", "WARNING")
     clock, embedder, receipts = FakeClock(now), ModelHere(), InMemoryReceipts()
     policy = MemoryPolicy(await enforcing(Held.of), strict=True)
     stores = Stores(
