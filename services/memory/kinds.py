@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,7 +25,10 @@ _THING: Final = re.compile(r"^\W*what\b")
 _PERSON: Final = re.compile(r"^\W*who\b")
 # Of a word: a number, about oneself, a reply; what ends a text.
 _NUMBER_MARK, _OWN_MARK, _REPLY_MARK, _END = 1, 2, 4, 8
-_MARKED: Final = 200_000
+_MARKS: Final = {
+    **dict.fromkeys(_NUMBERS, _NUMBER_MARK), **dict.fromkeys(_OWN, _OWN_MARK), **dict.fromkeys(_REPLIES, _REPLY_MARK),
+    PART_WORD: _END,
+}  # fmt: skip
 # Of a byte: small letter, comma, space, capital. No byte of a letter beyond ASCII is any of them.
 _LETTER, _COMMA, _SPACE, _CAPITAL = 1, 2, 4, 8
 _BYTES: Final = np.zeros(256, np.uint8)
@@ -44,22 +48,6 @@ class Kind(NamedTuple):
     reply: bool
 
 
-class _Marks(dict[str, int]):
-    """By word in lower case what it marks."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) > _MARKED:
-            self.clear()
-        self[word] = marks = (
-            _NUMBER_MARK * (word in _NUMBERS or bool(_DIGIT.search(word))) | _OWN_MARK * (word in _OWN)
-            | _REPLY_MARK * (word in _REPLIES) | _END * (word == PART_WORD)
-        )  # fmt: skip
-        return marks
-
-
-_MARKS: Final = _Marks()
-
-
 def kinds_of(texts: Sequence[str]) -> list[Kind]:
     """Of texts in English; where they are in another language most signs are missing."""
     return [Kind(bool(number), bool(quote), int(names), bool(own), bool(reply)) for number, quote, names, own, reply
@@ -68,13 +56,13 @@ def kinds_of(texts: Sequence[str]) -> list[Kind]:
 
 def columns(texts: Sequence[str], words: Sequence[str]) -> Floats:
     """A row a sign, a column a text; `words` are theirs as `cut_all` has them."""
-    marks = np.fromiter(map(_MARKS.__getitem__, words), np.uint8, len(words))
+    marks = np.fromiter(map(_MARKS.get, words, repeat(0)), np.uint8, len(words))
     ends = np.flatnonzero(marks & _END)
     text = np.cumsum(marks & _END > 0)
     first = np.append(0, ends[:-1] + 1)[: len(texts)]
     held = [np.bincount(text[marks & mark > 0], minlength=len(texts)) > 0 for mark in (_NUMBER_MARK, _OWN_MARK)]
-    quotes = np.array(['"' in one for one in texts], bool)
-    return np.array([held[0], quotes, _names(texts), held[1], marks[first] & _REPLY_MARK > 0], float)
+    digits, quotes = np.array([(bool(_DIGIT.search(one)), '"' in one) for one in texts], bool).reshape(-1, 2).T
+    return np.array([held[0] | digits, quotes, _names(texts), held[1], marks[first] & _REPLY_MARK > 0], float)
 
 
 def _names(texts: Sequence[str]) -> NDArray[np.intp]:

@@ -219,11 +219,8 @@ from kept;
 
 -- name: gather
 -- What is near, what the words found ($19), and what stands around the first $21 of both ($20 on each side), each memory once, with
--- the vectors of its tokens if $22. The first row tells in which lists it is, and is there if nothing is found.
+-- the vectors of its tokens if $22 and whether it fits: what the words found may have changed since. The first row tells in which lists it is, and is there if nothing is found.
 with sought as materialized (select $16::halfvec as vector, $18::text as model),
-  -- Which types a filter has, where it is not asked about.
-  filter as (select $3::text[], $4::text[], $5::text[], $6::timestamptz, $7::timestamptz, $8::text, $9::text, $10::timestamptz,
-    $11::float8, $12::text, $13::text, $14::jsonb, $15::text),
   walked as materialized (:walked),
   near as materialized (select *, row_number() over (order by cosine desc) as nth from walked order by cosine desc limit $17),
   chosen as materialized (
@@ -258,6 +255,7 @@ left join (
   select :columns, cosine,
     case when $22 then (select known.tokens from memory_tokens_:part as known
       where known.tenant_id = $1 and known.place = every.place and known.model = $18) end as tokens,
+    (:fits) as fitting,
     row_number() over () as nth
   from :every as every where tenant_id = $1 and place = any((select places from wanted)::bigint[])) as shown on true
 left join told on coalesce(shown.nth, 1) = 1;

@@ -103,7 +103,7 @@ def memory_of(row: Any) -> Memory:
 
 
 def found_of(rows: Sequence[Any]) -> list[Found]:
-    """Rows of a search: the columns in their order, then the cosine. Column by column takes half the time."""
+    """The rows of a search: the columns in their order, then the cosine."""
     if not rows:
         return []
     *columns, cosines = list(zip(*rows, strict=True))[: _COLUMNS + 1]

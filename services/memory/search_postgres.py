@@ -72,7 +72,8 @@ class PostgresSearch:
             rows = await search.gathered(worded.places, probe.reach, probe.tokens)
         told = rows[0]
         found = {} if told["place"] is None else {one.memory.place: one for one in found_of(rows)}
-        pool = [found[place] for place in dict.fromkeys((*told["near"], *worded.places)) if place in found]
+        fitting = {row["place"] for row in rows if row["fitting"]}
+        pool = [found[place] for place in dict.fromkeys((*told["near"], *worded.places)) if place in fitting]
         tokens = {row["place"]: row["tokens"] for row in rows if row["tokens"]}
         return Gathered(pool, _lines(told, found), worded.corpus, tokens)
 

@@ -148,7 +148,7 @@ class InMemoryStore:
         near: Sequence[Found] = []
         if probe.vector:
             near = await self.nearest(tenant, probe.vector, chosen, now=now, limit=probe.limit, model=probe.model)
-        found = self._placed(tenant, by_words.places, probe)
+        found = self._placed(by_words.places, self._mine(tenant, chosen, now), probe)
         first = [one.memory for one in (*near[:_FIRST], *found[:_FIRST])]
         pool = list({one.memory.place: one for one in (*found, *near)}.values())
         beside = self._around(tenant, first, probe, chosen.as_of or now)
@@ -167,12 +167,12 @@ class InMemoryStore:
         length = sum(sum(text.values()) for text in texts) / len(texts) if texts else 1.0
         return Corpus(len(texts), length, {word: sum(word in text for text in texts) for word in words})
 
-    def _placed(self, tenant: str, places: Sequence[int], probe: Probe) -> list[Found]:
-        """Those at these places that are still there, with their cosines."""
-        known = {one.memory.place: one for one in self._tenants.get(tenant, {}).values()}
-        mine = [known[place] for place in places if place in known]
-        cosines = _cosines(probe.vector, [_vector(one, probe) for one in mine])
-        return [Found(one.memory, cosine) for one, cosine in zip(mine, cosines, strict=True)]
+    def _placed(self, places: Sequence[int], mine: Sequence[Entry], probe: Probe) -> list[Found]:
+        """Those at these places that are there, with their cosines."""
+        known = {one.memory.place: one for one in mine}
+        found = [known[place] for place in places if place in known]
+        cosines = _cosines(probe.vector, [_vector(one, probe) for one in found])
+        return [Found(one.memory, cosine) for one, cosine in zip(found, cosines, strict=True)]
 
     def _around(
         self, tenant: str, memories: Sequence[Memory], probe: Probe, at: datetime

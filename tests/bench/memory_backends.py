@@ -28,6 +28,7 @@ from services.memory.store_memory import InMemoryStore
 from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.texts import query_words
 from shared.postgres import open_database
+from tests.bench.memory_bulk import Sentences
 from tests.bench.memory_latency import (
     NOW,
     TENANT,
@@ -48,7 +49,7 @@ _K = 10
 async def measured(name: str, store: MemoryStore, texts: list[str], vectors: Any) -> str:
     """A line of the table."""
     known, questions, asked = vectors[:-_ASKED], texts[-_ASKED:], vectors[-_ASKED:]
-    spent = await store_all(store, TENANT, texts[:-_ASKED], known)
+    spent = await store_all(store, TENANT, Sentences(texts[:-_ASKED], known, [b""] * len(known)))
     await store.tend(TENANT, busy=lambda: False)
     queries = [tuple(one.astype(float).tolist()) for one in asked]
     at_text = {text: at for at, text in enumerate(texts)}
@@ -95,7 +96,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2_000)
     asked = parser.parse_args()
     texts = sentences(asked.size + _ASKED)
-    asyncio.run(_print(texts, asyncio.run(embedded(texts))))
+    vectors, _ = asyncio.run(embedded(texts))
+    asyncio.run(_print(texts, vectors))
 
 
 if __name__ == "__main__":

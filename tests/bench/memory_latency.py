@@ -1,6 +1,6 @@
 """How fast is recall at 10,000, 100,000 and more memories of one tenant among many, and how much of the exact answer does it find?
 
-    python -m tests.bench.memory_latency [--sizes 10000,100000] [--real 30000] [--texts FILE --vectors FILE.npy] [--peers]
+    python -m tests.bench.memory_latency [--sizes 10000,100000] [--real 30000] [--texts FILE] [--peers]
         [--peers-to 100000] [--save FOLDER]
 
 The smallest size goes through the service's store, the others by COPY, with one graph made of all. Beyond `--real` sentences the
@@ -8,7 +8,7 @@ rest is grown of them: two sentences in one, with a vector between theirs.
 
 Memories are real sentences: those of the documentation in the installed packages, embedded by the mesh's own model (slow, about
 a hundred a second: `--save` keeps them in a folder and takes them from there the next time). Questions are sentences that were not stored. Everything
-runs as the service does it: its role, row level security, its store, its collections of garbage, beside fifty small tenants. `--peers` adds FAISS, Chroma and
+runs as the service does it, vectors of tokens included: its role, row level security, its store, its collections of garbage, beside fifty small tenants. `--peers` adds FAISS, Chroma and
 Qdrant in memory where they are installed.
 """
 
@@ -34,15 +34,14 @@ import numpy as np
 from pgvector.asyncpg import register_vector
 
 from deploy.local.postgres import Cluster
-from services.memory import rank
-from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType, Probe
+from services.memory.store import Entry, Filter, Memory, MemoryStore, MemoryType
 from services.memory.store_postgres import PostgresMemoryStore
-from services.memory.texts import query_words
 from shared.ids import RandomIds
 from shared.postgres import Database, open_database
 from shared.rpc.server import settle
-from tests.bench import memory_bulk, memory_peers
-from tests.support.plain_embedder import EmbeddedEmbedder
+from tests.bench import memory_bulk, memory_peers, memory_served
+from tests.bench.memory_bulk import Sentences
+from tests.support.plain_embedder import MODEL, EmbeddedEmbedder
 from tests.support.postgres import running_cluster
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -84,20 +83,24 @@ def _documentation(path: Path) -> Iterator[str]:
             yield ast.get_docstring(node) or ""
 
 
-async def embedded(texts: list[str]) -> Any:
-    """Half-precision vectors of the texts; short ones together, so that little is padding."""
+async def embedded(texts: list[str]) -> tuple[Any, list[bytes]]:
+    """Half-precision vectors of the texts and those of their tokens; short ones together, so that little is padding."""
     embedder = EmbeddedEmbedder()
     vectors = np.zeros((len(texts), 384), np.float16)
+    tokens = [b""] * len(texts)
     order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
     try:
         for start in range(0, len(order), 512):
             if start % 5_120 == 0:
                 memory_bulk.progress("embedded", start, len(order))
             part = order[start : start + 512]
-            vectors[part] = np.array((await embedder.embed([texts[at] for at in part])).vectors, np.float16)
+            made = await embedder.embed([texts[at] for at in part])
+            vectors[part] = np.array(made.vectors, np.float16)
+            for at, one in zip(part, made.token_vectors, strict=True):
+                tokens[at] = one
     finally:
         embedder.close()
-    return vectors
+    return vectors, tokens
 
 
 def shortened(question: str) -> str:
@@ -107,26 +110,26 @@ def shortened(question: str) -> str:
     return " ".join(words[at] for at in sorted(longest))
 
 
-def entries(texts: Sequence[str], vectors: Any, start: int = 0) -> list[Entry]:
+def entries(known: Sentences, start: int = 0) -> list[Entry]:
     return [
         Entry(
             Memory(
                 id=RandomIds().new("mem"), content=text, content_hash=hashlib.sha256(text.encode()).digest(),
                 memory_type=MemoryType.SEMANTIC, agent="", session_id=f"s{(start + at) // 20}", turn_id="",
                 tags=("rare",) if (start + at) % 100 == 0 else (), metadata={}, importance=0.5,
-                created_at=NOW - timedelta(minutes=start + at),
+                created_at=NOW - timedelta(minutes=start + at), embedding_model=MODEL,
             ),
-            tuple(vectors[at].astype(float).tolist()),
+            tuple(known.vectors[at].astype(float).tolist()), known.tokens[at],
         )
-        for at, text in enumerate(texts)
+        for at, text in enumerate(known.texts)
     ]  # fmt: skip
 
 
-async def store_all(store: MemoryStore, tenant: str, texts: Sequence[str], vectors: Any, start: int = 0) -> float:
+async def store_all(store: MemoryStore, tenant: str, known: Sentences, start: int = 0) -> float:
     """Seconds the store took, without making the entries."""
     spent = 0.0
-    for at in range(0, len(texts), _BATCH):
-        many = entries(texts[at : at + _BATCH], vectors[at : at + _BATCH], start + at)
+    for at in range(0, len(known.texts), _BATCH):
+        many = entries(known.part(at, at + _BATCH), start + at)
         began = time.perf_counter()
         await store.add(tenant, many)
         spent += time.perf_counter() - began
@@ -178,44 +181,38 @@ async def _backends(database: Database) -> float:
     return sum(int(Path(f"/proc/{one['pid']}/schedstat").read_text().split()[0]) for one in rows) / 1e9
 
 
-async def measured(
-    cluster: Cluster, texts: list[str], vectors: Any, sizes: list[int], *, peers_to: int
-) -> AsyncIterator[str]:
+async def measured(cluster: Cluster, known: Sentences, sizes: list[int], *, peers_to: int) -> AsyncIterator[str]:
     """The lines of the table, each as soon as it is known."""
     yield "| memories | what | p50 ms | p99 ms | recall@10 | CPU ms here | in Postgres |"
     yield "|---|---|---|---|---|---|---|"
-    questions, asked = texts[-_ASKED:], vectors[-_ASKED:]
+    questions, asked = known.texts[-_ASKED:], known.vectors[-_ASKED:]
     async with open_database(cluster.dsn("memory"), prepare=register_vector, stateless=True) as database:
         store = PostgresMemoryStore(database)
         for number in range(SMALL_TENANTS):
-            part = slice(number * 100, number * 100 + 100)
-            await store_all(store, f"small-{number}", texts[part], vectors[part])
+            await store_all(store, f"small-{number}", known.part(number * 100, number * 100 + 100))
         stored = 0
         for size in sizes:
-            part = slice(stored, size)
-            for line in await _stored(cluster, store, texts[part], vectors[part], stored):
+            for line in await _stored(cluster, store, known.part(stored, size), stored):
                 yield line
-            stored = size
-            wanted = exact(vectors[:size], asked)
-            for line in await _searched(database, size, texts[:size], vectors[:size], (questions, asked), wanted):
+            stored, here = size, known.part(0, size)
+            wanted = exact(here.vectors, asked)
+            for line in await _searched(database, here, (questions, asked), wanted):
                 yield line
             if size <= peers_to:
-                for line in memory_peers.measured(vectors[:size], asked, wanted, row, overlap):
+                for line in memory_peers.measured(here.vectors, asked, wanted, row, overlap):
                     yield line
 
 
-async def _stored(
-    cluster: Cluster, store: PostgresMemoryStore, texts: list[str], vectors: Any, start: int
-) -> list[str]:  # fmt: skip
+async def _stored(cluster: Cluster, store: PostgresMemoryStore, known: Sentences, start: int) -> list[str]:
     """Lines about storing: by way of the service where there is nothing yet, else by COPY."""
-    count, size = len(texts), start + len(texts)
+    count, size = len(known.texts), start + len(known.texts)
     if start:
-        copying, making = await memory_bulk.load(cluster.dsn("postgres"), TENANT, texts, vectors, start)
+        copying, making = await memory_bulk.load(cluster.dsn("postgres"), TENANT, known, start)
         return [
             f"| {size:,} | {count:,} more by COPY in {copying:.0f} s, one graph of all in {making:.0f} s | | | | | |"
         ]
     began = time.process_time()
-    spent = await store_all(store, TENANT, texts, vectors)
+    spent = await store_all(store, TENANT, known)
     own = (time.process_time() - began) / count * 1e6
     lines = [
         f"| {size:,} | stored in batches of {_BATCH}: {count / spent:,.0f} memories/s, {own:.0f} us CPU each here | | | | | |"
@@ -227,13 +224,12 @@ async def _stored(
 
 
 async def _searched(
-    database: Database, size: int, texts: list[str], vectors: Any, probes: tuple[list[str], Any], near: list[set[int]]
+    database: Database, known: Sentences, probes: tuple[list[str], Any], near: list[set[int]]
 ) -> list[str]:  # fmt: skip
     questions, asked = probes
     settle()
-    store = PostgresMemoryStore(database)
-    embedder = EmbeddedEmbedder()
-    at_text = {text: at for at, text in enumerate(texts)}
+    store, size = PostgresMemoryStore(database), len(known.texts)
+    at_text = {text: at for at, text in enumerate(known.texts)}
     queries = [tuple(one.astype(float).tolist()) for one in asked]
 
     def places(found: Sequence[Any]) -> list[int]:
@@ -248,39 +244,38 @@ async def _searched(
     async def small(at: int) -> Any:
         return await store.nearest(f"small-{at % SMALL_TENANTS}", queries[at], Filter(), now=NOW, limit=_K)
 
-    async def searched(question: str, query: Sequence[float]) -> Any:
-        probe = Probe(tuple(query), query_words(question), 60, 1)
-        gathered = await store.gather(TENANT, probe, Filter(), now=NOW)
-        return rank.ranked(question, gathered, rank.Taste(), now=NOW, limit=_K)
-
-    async def hybrid(at: int) -> Any:
-        return await searched(questions[at], queries[at])
-
-    async def whole(at: int) -> Any:
-        await embedder.embed([questions[at]])
-        return await hybrid(at)
-
-    async def short(at: int) -> Any:
-        (query,) = (await embedder.embed([shortened(questions[at])])).vectors
-        return await searched(shortened(questions[at]), query)
-
-    rare = [at for at in range(len(texts)) if at % 100 == 0]
+    rare = [at for at in range(size) if at % 100 == 0]
     spent, found, cpu = await with_cpu(database, dense, len(queries))
     lines = [row("dense, under RLS", size, spent, overlap([places(one) for one in found], near), cpu)]
     spent, found, cpu = await with_cpu(database, narrow, len(queries))
-    wanted = [{rare[at] for at in one} for one in exact(vectors[rare], asked)]
+    wanted = [{rare[at] for at in one} for one in exact(known.vectors[rare], asked)]
     lines.append(
         row("dense, a tag one in a hundred has", size, spent, overlap([places(one) for one in found], wanted), cpu)
     )
-    for what, work in (
-        ("dense, a tenant of 100 beside", small),
-        ("hybrid, ranked, with neighbours", hybrid),
-        ("the same with the question's embedding", whole),
-        ("four words of it, with their embedding", short),
-    ):
-        spent, _, cpu = await with_cpu(database, work, len(queries))
-        lines.append(row(what, size, spent, cpu=cpu))
-    embedder.close()
+    async with memory_served.recalling(store, TENANT, NOW) as recalling:
+        brief = [shortened(one) for one in questions]
+
+        async def ready(at: int) -> Any:
+            return await recalling.recall(TENANT, questions[at], limit=_K, vector=queries[at])
+
+        async def whole(at: int) -> Any:
+            return await recalling.recall(TENANT, questions[at], limit=_K)
+
+        async def short(at: int) -> Any:
+            return await recalling.recall(TENANT, brief[at], limit=_K)
+
+        async def called(at: int) -> Any:
+            return await recalling.call(brief[at], limit=_K)
+
+        for what, work in (
+            ("dense, a tenant of 100 beside", small),
+            ("hybrid, ranked, with neighbours", ready),
+            ("the same with the question's embedding", whole),
+            ("four words of it, with their embedding", short),
+            ("four words by gRPC, with their embedding", called),
+        ):
+            spent, _, cpu = await with_cpu(database, work, len(queries))
+            lines.append(row(what, size, spent, cpu=cpu))
     return lines
 
 
@@ -310,28 +305,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="10000,100000")
     parser.add_argument("--texts", type=Path)
-    parser.add_argument("--vectors", type=Path)
     parser.add_argument("--save", type=Path)
     parser.add_argument("--real", type=int, default=30_000)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--peers-to", type=int, default=100_000)
     asked = parser.parse_args()
     sizes = [int(size) for size in asked.sizes.split(",")]
-    if asked.save and (asked.save / "vectors.npy").exists():
-        asked.texts, asked.vectors = asked.save / "texts.txt", asked.save / "vectors.npy"
     real = min(max(sizes), asked.real) + _ASKED
-    texts = asked.texts.read_text().splitlines() if asked.texts else sentences(real)
-    vectors = np.load(asked.vectors) if asked.vectors else asyncio.run(embedded(texts))
-    if asked.save and not asked.vectors:
-        asked.save.mkdir(parents=True, exist_ok=True)
-        (asked.save / "texts.txt").write_text("\n".join(texts))
-        np.save(asked.save / "vectors.npy", vectors)
-    known = [at for at, text in enumerate(texts) if np.any(vectors[at]) and "\0" not in text]
-    texts, vectors = memory_bulk.grown([texts[at] for at in known], vectors[known], max(sizes) + _ASKED, last=_ASKED)
+    kept = asked.save / "sentences.npz" if asked.save else None
+    if kept and kept.exists():
+        known = memory_bulk.kept(kept)
+    else:
+        texts = asked.texts.read_text().splitlines() if asked.texts else sentences(real)
+        known = memory_bulk.Sentences(texts, *asyncio.run(embedded(texts)))
+        if kept:
+            memory_bulk.keep(known, kept)
+    known = memory_bulk.grown(known, max(sizes) + _ASKED, last=_ASKED)
     peers_to = asked.peers_to if asked.peers else 0
     with fresh_cluster() as cluster:
-        asyncio.run(_print(measured(cluster, texts, vectors, sizes, peers_to=peers_to)))
-    sys.stdout.write(asyncio.run(embedding_cost(texts[-_ASKED:])) + "\n")
+        asyncio.run(_print(measured(cluster, known, sizes, peers_to=peers_to)))
+    sys.stdout.write(asyncio.run(embedding_cost(known.texts[-_ASKED:])) + "\n")
 
 
 async def _print(lines: AsyncIterator[str]) -> None:

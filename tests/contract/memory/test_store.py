@@ -116,6 +116,19 @@ async def test_a_narrow_filter_reaches_past_the_best_by_words(store: Any, tenant
     assert [one.memory.tags for one in gathered.pool] == [("rare",)]
 
 
+async def test_what_the_words_found_and_fits_no_longer_is_not_gathered(store: Any, tenant: str) -> None:
+    texts = ("harbour one", "harbour two", "harbour three")
+    kept, moved, gone = await store.add(tenant, [entry(text, tags=("t",)) for text in texts])
+    chosen, probe = Filter(tags=("t",)), Probe((), (), 5, 1)
+    worded = await store.worded(tenant, ("harbour",), chosen, now=NOW, limit=5)
+    assert sorted(worded.places) == sorted((kept.place, moved.place, gone.place))
+    assert worded.corpus.holding == {"harbour": 3}
+    await store.change(tenant, Entry(moved._replace(tags=("other",)), vector(1)), before=moved)
+    await store.forget(tenant, [gone], [])
+    gathered = await store.gather(tenant, probe, chosen, now=NOW, worded=worded)
+    assert [one.memory for one in gathered.pool] == [kept]
+
+
 async def test_words_alone_need_no_vector(store: Any, tenant: str) -> None:
     await store.add(tenant, [entry("alpha beta"), entry("gamma", 0, 1)])
     gathered = await store.gather(tenant, Probe((), ("beta",), 5, 1), Filter(), now=NOW)
