@@ -1,4 +1,6 @@
-"""Embeddings batched across requests against one request at a time: `python -m tests.bench.embeddings` prints the table."""
+"""Embeddings batched across requests against one request at a time, and the model in int8 against itself in floats:
+`python -m tests.bench.embeddings` prints both tables; with `--model` the second alone.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import product
 
+from services.inference.embeddings.arithmetic import Arithmetic
 from services.inference.embeddings.batching import Limits, batching
 from services.inference.embeddings.cache import CachingEmbedder, MemoryVectorCache
-from services.inference.embeddings.contract import Embedder
+from services.inference.embeddings.contract import Embedder, TokenIds
+from services.inference.embeddings.device import Device
 from services.inference.embeddings.late import MODEL
 from services.inference.embeddings.minilm import MiniLM
 from shared.clock import SystemClock
 from tests.support.plain_embedder import EmbeddedEmbedder
 
 CALLERS = (1, 64)
+SHAPES = ((1, 4), (1, 8), (1, 16), (1, 64), (1, 256), (32, 8))  # texts of so many tokens in a run
+TURNS = 60
 LENGTHS = {"short": 6, "mixed": 25}  # words
 TEXTS = 128
 ROUNDS = 2
@@ -99,11 +105,45 @@ async def measure() -> dict[tuple[str, int, str], Measured]:
         return found
 
 
+def runs(model: MiniLM, batch: Sequence[TokenIds], into: dict[str, list[float]]) -> None:
+    """One run of the model, by the clock and by its thread's processor time, in milliseconds."""
+    began, used = time.perf_counter(), time.thread_time()
+    model.vectors(batch)
+    into.setdefault("wall", []).append((time.perf_counter() - began) * 1000)
+    into.setdefault("cpu", []).append((time.thread_time() - used) * 1000)
+
+
+def table_of_arithmetic() -> None:
+    """Runs of texts of so many tokens, in floats and in int8 in turns; and how alike the vectors are."""
+    exact, fast = MiniLM(Device.CPU, arithmetic=Arithmetic.FLOAT), MiniLM(Device.CPU)
+    draw = random.Random(7)
+    rows = ["| tokens | texts | arithmetic | p50 ms | p99 ms | CPU p50 ms | least cosine |", "|---" * 7 + "|"]
+    for texts, tokens in SHAPES:
+        found: dict[str, dict[str, list[float]]] = {"floats": {}, "int8" if fast.int8 else "floats again": {}}
+        alike: list[float] = []
+        for _ in range(TURNS):
+            batch = [[101, *(draw.randrange(1000, 20000) for _ in range(tokens - 2)), 102] for _ in range(texts)]
+            for (_, into), model in zip(found.items(), (exact, fast), strict=True):
+                runs(model, batch, into)
+            one, other = (model.vectors(batch[:1])[0].vector for model in (exact, fast))
+            alike.append(sum(a * b for a, b in zip(one, other, strict=True)))
+        for name, into in found.items():
+            wall, cpu = (statistics.quantiles(into[kind], n=100) for kind in ("wall", "cpu"))
+            rows.append(
+                f"| {tokens} | {texts} | {name} | {wall[49]:.2f} | {wall[98]:.2f} | {cpu[49]:.2f} | {min(alike):.6f} |"
+            )
+    sys.stdout.write("\n".join(rows) + "\n")
+
+
 def main() -> None:
+    sys.stdout.write(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, ")
+    sys.stdout.write(f"load {os.getloadavg()[0]:.1f}\n\n")
+    table_of_arithmetic()
+    if "--model" in sys.argv:
+        return
     found = asyncio.run(measure())
-    sys.stdout.write(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n\n")
     sys.stdout.write(
-        "| texts | callers | way | texts/s | CPU s per 1000 texts | p50 ms | p99 ms |\n" + "|---" * 7 + "|\n"
+        "\n| texts | callers | way | texts/s | CPU s per 1000 texts | p50 ms | p99 ms |\n" + "|---" * 7 + "|\n"
     )
     for (kind, callers, name), one in found.items():
         quantiles = statistics.quantiles(one.latencies, n=100)

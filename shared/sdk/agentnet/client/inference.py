@@ -11,7 +11,13 @@ from datetime import timedelta
 from agentnet.client.calls import resumed, stream, unary
 from agentnet.client.errors import AgentNetError, from_failure
 from agentnet.client.transport import Transport
-from agentnet.inference.v1 import generation_pb2, inference_service_pb2, inference_service_pb2_grpc, message_pb2
+from agentnet.inference.v1 import (
+    embedding_pb2,
+    generation_pb2,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+    message_pb2,
+)
 
 _GRACE = timedelta(seconds=10)
 _PATIENCE_SECONDS = 10.0
@@ -82,9 +88,12 @@ class Inference:
         request = inference_service_pb2.CountTokensRequest(model=model, messages=_messages(prompt, system))
         return (await unary(self._stub.CountTokens(request, **self._call()))).input_tokens
 
-    async def embed(self, texts: Sequence[str], *, model: str = "") -> Sequence[inference_service_pb2.Embedding]:
-        """One unit vector a text, in order."""
-        request = inference_service_pb2.EmbedRequest(model=model, texts=texts)
+    async def embed(
+        self, texts: Sequence[str], *, model: str = "", query: bool = False
+    ) -> Sequence[inference_service_pb2.Embedding]:
+        """One unit vector a text, in order; `query`: they are what passages are searched with."""
+        purpose = embedding_pb2.EMBEDDING_PURPOSE_QUERY if query else embedding_pb2.EMBEDDING_PURPOSE_PASSAGE
+        request = inference_service_pb2.EmbedRequest(model=model, texts=texts, purpose=purpose)
         return (await unary(self._stub.Embed(request, **self._call()))).embeddings
 
     async def models(self) -> Sequence[inference_service_pb2.Model]:
