@@ -44,12 +44,15 @@ class Closeness:
         """As if each were one text with those of the others."""
         return Closeness(np.maximum.reduce([self.near, *(other.near for other in others)]), self.read)
 
-    def telling(self) -> Floats:
-        """What each token of the question weighs, 1 in all: as much as its best text stands out among those read."""
+    def telling(self, *, sharply: bool = False) -> Floats:
+        """What each token of the question weighs, 1 in all: as much as its best text stands out among those read, or,
+        sharply, the square of that.
+        """
         if not self.read.any():
             return np.zeros(self.near.shape[1])
         near = self.near[self.read]
         weights: Floats = near.max(axis=0) - near.mean(axis=0) + _LITTLE
+        weights = weights**2 if sharply else weights
         weights /= weights.sum()
         return weights
 
@@ -60,6 +63,15 @@ class Closeness:
         found = self.near @ weights
         above: Floats = np.where(self.read, found - found[self.read].mean(), 0.0)
         return above
+
+    def standing_out(self, weights: Floats, deviations: float) -> Floats:
+        """The share of the question's tokens to which each is nearer than the average text by so many deviations."""
+        if not self.read.any():
+            return np.zeros(len(self.near))
+        near = self.near[self.read]
+        bound = near.mean(axis=0) + deviations * near.std(axis=0)
+        shares: Floats = ((self.near > bound) & self.read[:, None]) @ weights
+        return shares
 
 
 def _vectors(tokens: bytes) -> NDArray[np.float32]:

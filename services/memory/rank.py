@@ -26,6 +26,9 @@ _READ: Final = "read"
 # Of how many times as many as are wanted diversity may choose.
 _CHOICE: Final = 4
 _HALF_PLACE: Final = 10.0
+# By how many standard deviations a token is nearer than usual.
+_OUT: Final = 1.5
+_FAR_OUT: Final = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,11 @@ class _Rows:
     before: Sequence[int]
     after: Sequence[int]
     questions: Sequence[bool]
+
+    def further(self, side: Sequence[int]) -> list[int]:
+        """What stands one turn beyond `before` or `after`, as far as that is a candidate too."""
+        beyond = dict(zip(self.here, side, strict=True))
+        return [beyond.get(row, NOTHING) for row in side]
 
 
 def ranked(
@@ -195,18 +203,34 @@ def parts(query: str, reading: Reading, gathered: Gathered) -> tuple[list[str], 
 def _nearest_first(meaning: Floats, words: Floats, around: Floats) -> dict[str, Floats]:
     """Signs of where a candidate stands in each order: 1 for the first, half of that for the eleventh."""
     orders = {"meaning_place": meaning, "words_place": words, "around_place": around}
-    return {name: _HALF_PLACE / (_HALF_PLACE + _places(values)) for name, values in orders.items()}
+    return {name: _by_place(values) for name, values in orders.items()}
+
+
+def _by_place(values: Floats) -> Floats:
+    """1 for the largest, half of that for the eleventh."""
+    return _HALF_PLACE / (_HALF_PLACE + _places(values))
 
 
 def _token_by_token(rows: _Rows, closeness: Closeness) -> dict[str, Floats]:
     """Signs of how near the nearest tokens are, alone and with those of the turns around."""
-    here = closeness.rows(rows.here)
-    around = here.joined(closeness.rows(rows.before), closeness.rows(rows.after))
-    telling = here.telling()
+    here, before, after = (closeness.rows(of) for of in (rows.here, rows.before, rows.after))
+    around = here.joined(before, after)
+    wide = around.joined(*(closeness.rows(of) for of in (rows.further(rows.before), rows.further(rows.after))))
+    telling, keen = here.telling(), here.telling(sharply=True)
+    usual = here.above_usual(telling)
     return {
-        "tokens": _share(here.above_usual(telling)),
+        "tokens": _share(usual),
         "tokens_similarity": here.near @ telling,
         "tokens_around": _share(around.above_usual(telling)),
+        "tokens_before": _share(before.above_usual(telling)),
+        "tokens_after": _share(after.above_usual(telling)),
+        "tokens_place": _by_place(usual) * here.read,
+        "tokens_keen": _share(here.above_usual(keen)),
+        "tokens_keen_similarity": here.near @ keen,
+        "tokens_keen_around": _share(around.above_usual(keen)),
+        "tokens_keen_wide": _share(wide.above_usual(keen)),
+        "tokens_standing_out": here.standing_out(telling, _OUT),
+        "tokens_standing_far_out": here.standing_out(telling, _FAR_OUT),
         _READ: here.read.astype(float),
     }
 

@@ -6,6 +6,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +118,36 @@ def test_a_token_weighs_as_much_as_its_best_text_stands_out() -> None:
     close = Closeness.of(_token(everywhere, once), [_token(0), _token(0), _token(0, 1), b""])
     assert close.telling().tolist() == pytest.approx([0.0, 1.0], abs=1e-5)
     assert close.above_usual(close.telling()).tolist() == pytest.approx([-1 / 3, -1 / 3, 2 / 3, 0.0], abs=1e-4)
+
+
+def test_what_stands_out_sharply_weighs_more_and_is_told_from_the_usual() -> None:
+    texts = [_token(0, 1), *[_token(0)] * 7, b""]
+    close = Closeness.of(_token(0, 1), texts)
+    close.near[1, 0] = 0.5
+    plain, keen = close.telling(), close.telling(sharply=True)
+    assert keen[1] > plain[1]
+    assert keen.sum() == pytest.approx(1.0)
+    assert close.standing_out(plain, 2.5).tolist() == pytest.approx([plain[1], *[0.0] * 8])
+    assert close.standing_out(plain, 0.0)[:3].tolist() == pytest.approx([1.0, 0.0, plain[0]])
+    assert Closeness.of(b"", [_token(0)]).standing_out(np.zeros(0), 1.0).tolist() == [0.0]
+
+
+def _told(gathered: Gathered, tokens: bytes = b"") -> list[dict[str, float]]:
+    names, values = signs("Which boat?", gathered, tokens)
+    return [dict(zip(names, row, strict=True)) for row in values.tolist()]
+
+
+def test_tokens_of_the_turns_around_count_as_far_as_those_are_candidates() -> None:
+    line = [found(f"said {place}", 0.5, place, session_id="s") for place in range(1, 6)]
+    beside = {at + 1: [(step, line[at + step]) for step in (-1, 1) if 0 <= at + step < 5] for at in range(5)}
+    tokens = {place: _token(3 if place == 1 else 9) for place in range(1, 6)}
+    told = _told(Gathered(line, beside, Corpus(5, 2.0, {}), tokens), _token(3))
+    assert [one["tokens_after"] for one in told] == [0.0, 0.0, 0.0, 0.0, 0.0]
+    assert [one["tokens_before"] for one in told] == [0.0, 1.0, 0.0, 0.0, 0.0]
+    assert [one["tokens_keen_around"] for one in told] == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert [one["tokens_keen_wide"] for one in told] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert [one["tokens_standing_out"] for one in told] == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert told[0]["tokens_place"] == 1.0
 
 
 def test_read_token_by_token_the_nearer_comes_first_and_parts_still_add_up() -> None:
