@@ -72,6 +72,9 @@ async def test_what_is_kept_is_listed_and_changed() -> None:
     assert "cat" not in await said("list", "--tag", "a")
     assert len((await said("list", "--limit", "1")).splitlines()) == 2
 
+    await said("store", "long " * 100)
+    assert (await said("list", "--limit", "1")).splitlines()[1] == f"  {'long ' * 40}…"
+
     changed = await said("edit", kept, "The harbour closes.", "--tag", "b", "--expires", "2027-02-01")
     assert changed.splitlines()[0].split() == [kept, "2026-01-01", "00:00", "until", "2027-02-01", "00:00", "#b"]
     assert '"origin": "mail"' in await said("get", kept)

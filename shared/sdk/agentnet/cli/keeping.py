@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -26,6 +26,8 @@ from agentnet.client import AgentNet
 from agentnet.memory.v1 import memory_pb2
 
 __all__ = ["memory"]
+
+_SHOWN: Final = 200
 
 
 @memory.command("list")
@@ -86,4 +88,10 @@ def _tell(found: memory_pb2.Memory) -> None:
     where = " ".join(filter(None, (found.agent, found.session_id, *(f"#{tag}" for tag in found.tags))))
     until = f" until {day(found.expire_time)}" if found.HasField("expire_time") else ""
     out.print(f"{found.id} [dim]{day(found.create_time)}{until} {escape(where)}[/]", soft_wrap=True)
-    out.print(f"  {escape(found.content or '(withheld)')}", soft_wrap=True)
+    out.print(f"  {escape(_clipped(found.content) or '(withheld)')}", soft_wrap=True)
+
+
+def _clipped(content: str) -> str:
+    """On one line; `agentnet memory get` shows the whole."""
+    line = " ".join(content.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
