@@ -190,8 +190,8 @@ class InMemoryStore:
         known = sorted({other for one in self._tenants.get(tenant, {}).values() for other in words_of(one.memory)})
         found: list[str] = []
         for size in BEGINNINGS:
-            if len(word) < size or len(found) not in (0, SIMILAR):
-                break
+            if len(word) < size or 0 < len(found) < SIMILAR:
+                continue
             found += [other for other in known if other.startswith(word[:size]) and other not in found][:SIMILAR]
         return found
 

@@ -152,13 +152,11 @@ class PostgresMemoryStore:
         found: dict[str, None] = {}
         async with self._database.tenant(tenant) as connection:
             for size in BEGINNINGS:
-                if len(word) < size:
-                    break
+                if len(word) < size or 0 < len(found) < SIMILAR:
+                    continue
                 start, end = word[:size], word[: size - 1] + chr(ord(word[size - 1]) + 1)
                 rows = await connection.fetch(_SQL["similar_words"], tenant, start, end)
                 found |= dict.fromkeys(row["word"] for row in rows)
-                if len(rows) < SIMILAR:
-                    break
         return list(found)
 
     async def tend(self, tenant: str, *, busy: Callable[[], bool]) -> int:

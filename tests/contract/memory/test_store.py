@@ -11,8 +11,10 @@ import pytest
 
 from services.memory.errors import EmbeddingWidthInvalid
 from services.memory.store import Entry, Filter, MemoryType, Probe, Receipt
+from services.memory.store_postgres import PostgresMemoryStore
 from services.memory.texts import query_words
 from shared.paging import Page
+from shared.postgres import Database
 from tests.support.forged import PLACES, refused
 from tests.support.memory import NOW, entry, memory, vector
 
@@ -343,6 +345,18 @@ async def test_while_a_bulk_goes_on_the_graph_lags_only_so_far_and_search_is_who
     assert await store.tend(tenant, busy=lambda: next(bulk)) == 10
     assert await store.tend(tenant, busy=calm) == 15
     assert await store.tend(tenant, busy=calm) == 0
+
+
+async def test_what_another_replica_takes_into_the_graph_is_left_to_it(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.memory.store_postgres._FRESH", 5)
+    store = PostgresMemoryStore(database)
+    await store.add(tenant, [entry(f"one {n}", 1, n / 10) for n in range(10)])
+    async with database.tenant(tenant) as other:
+        await other.execute("update memory.memory_episode_384 set in_graph = false where tenant_id = $1", tenant)
+        assert await store.tend(tenant, busy=calm) == 0
+    assert await store.tend(tenant, busy=calm) == 10
 
 
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)

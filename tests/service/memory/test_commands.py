@@ -49,15 +49,58 @@ async def test_what_is_stored_is_found_explained_shown_and_forgotten() -> None:
     assert "cat" not in await said("search", "harbour cat", "--tag", "launch", "--by", "lexical")
     assert await said("search", "harbour", "--as-of", "2025-06-01") == "nothing was found\n"
     shown = await said("get", kept)
-    assert 'tags: "launch"' in shown
-    assert 'string_value: "mail"' in shown
-    assert "importance: 0.9" in shown
+    assert '"tags": [\n    "launch"\n  ]' in shown
+    assert '"origin": "mail"' in shown
+    assert '"create_time": "2026-01-01T00:00:00Z"' in shown
 
     gone = await said("forget", kept)
     assert gone.startswith(f"{kept} is gone receipt rct_")
     with pytest.raises(AgentNetError) as raised:
         await said("get", kept)
     assert raised.value.suggestion.startswith("`agentnet memory search` finds memories")
+
+
+async def test_what_is_kept_is_listed_and_changed() -> None:
+    assert await said("list") == "nothing is kept\n"
+    kept = (await said("store", "The harbour opens.", "--tag", "a", "--note", "origin=mail")).split()[1]
+    again = await said("store", "The harbour opens.", "--tag", "b")
+    assert again == f"{kept} was there already and stays as it is\n"
+    await said("store", "Nobody met the cat.", "--type", "episodic", "--expires", "2027-01-31")
+    lines = (await said("list", "--type", "episodic")).splitlines()
+    assert lines[0].endswith("2026-01-01 00:00 until 2027-01-31 00:00 ")
+    assert [line.strip() for line in lines[1:]] == ["Nobody met the cat."]
+    assert "cat" not in await said("list", "--tag", "a")
+    assert len((await said("list", "--limit", "1")).splitlines()) == 2
+
+    await said("store", "long " * 100)
+    assert (await said("list", "--limit", "1")).splitlines()[1] == f"  {'long ' * 40}…"
+
+    changed = await said("edit", kept, "The harbour closes.", "--tag", "b", "--expires", "2027-02-01")
+    assert changed.splitlines()[0].split() == [kept, "2026-01-01", "00:00", "until", "2027-02-01", "00:00", "#b"]
+    assert '"origin": "mail"' in await said("get", kept)
+    await said("edit", kept, "--note", "origin=call", "--importance", "0.9", "--forever")
+    shown = await said("get", kept)
+    assert "closes" in shown
+    assert '"origin": "call"' in shown
+    assert "expire_time" not in shown
+
+
+async def test_a_search_is_narrowed_by_time_importance_and_notes() -> None:
+    await said("store", "The harbour opens.", "--note", "origin=mail", "--importance", "0.2")
+    fits = (
+        "--since",
+        "2026-01-01",
+        "--until",
+        "2026-01-02",
+        "--min-importance",
+        "0.1",
+        "--where",
+        "metadata.origin=mail",
+    )
+    assert "opens" in await said("search", "harbour", *fits)
+    for narrower in (("--since", "2026-01-02"), ("--until", "2026-01-01"), ("--min-importance", "0.3"),
+                     ("--where", "metadata.origin=call")):  # fmt: skip
+        assert await said("search", "harbour", *narrower) == "nothing was found\n"
 
 
 async def test_without_an_embedding_words_decide_and_it_is_said(served: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
@@ -143,24 +144,47 @@ class VanishingStore(InMemoryStore):
     """A memory is gone between reading and writing."""
 
     async def change(self, tenant: str, entry: Entry, *, before: Memory) -> Memory | None:
-        self._tenants[tenant].pop(before.id)
-        return await super().change(tenant, entry, before=before)
+        await super().forget(tenant, [before], [])
+        return None
 
     async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
-        for one in memories:
-            self._tenants[tenant].pop(one.id)
+        await super().forget(tenant, memories, [])
+        return ()
+
+
+class ChangingStore(InMemoryStore):
+    """A memory is changed between reading and the first deletion."""
+
+    changing = True
+
+    async def forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
+        if self.changing:
+            self.changing = False
+            (before,) = memories
+            after = entry("there", id=before.id, place=before.place, updated_at=NOW)
+            await super().change(tenant, after, before=before)
         return await super().forget(tenant, memories, receipts)
+
+
+async def test_what_is_forgotten_is_proven_as_it_was_at_last() -> None:
+    store, clock = ChangingStore(), FakeClock(NOW)
+    policy, limits = MemoryPolicy(await enforcing(Held.of), strict=True), Limits(store, clock, memories=9)
+    remembering = Remembering(store, HashingEmbedder(), limits, policy=policy, clock=clock, ids=SequentialIds())
+    (kept,) = await store.add("t", [entry("here")])
+    receipt = await remembering.forget("t", kept.id, requested_by="ada")
+    assert receipt.content_sha256 == hashlib.sha256(b"there").digest()
+    assert await store.find("t", kept.id, now=NOW) is None
 
 
 async def test_what_vanishes_meanwhile_is_not_found() -> None:
     store, clock = VanishingStore(), FakeClock(NOW)
     policy, limits = MemoryPolicy(await enforcing(Held.of), strict=True), Limits(store, clock, memories=9)
     remembering = Remembering(store, HashingEmbedder(), limits, policy=policy, clock=clock, ids=SequentialIds())
-    changed, forgotten = await store.add("t", [entry("here"), entry("there")])
+    kept, other = await store.add("t", [entry("here"), entry("there")])
     with pytest.raises(MemoryNotFound):
-        await remembering.update("t", changed.id, Change(importance=1.0))
+        await remembering.update("t", kept.id, Change(importance=1.0))
     with pytest.raises(MemoryNotFound):
-        await remembering.forget("t", forgotten.id, requested_by="ada")
+        await remembering.forget("t", other.id, requested_by="ada")
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from agentnet.cli.costs import cost
 from agentnet.cli.evaluations import evaluation
 from agentnet.cli.graphs import graph
 from agentnet.cli.histories import history
+from agentnet.cli.keeping import memory
 from agentnet.cli.local import detach, down_mesh, local_status, local_token, up_mesh
-from agentnet.cli.memories import memory
 from agentnet.cli.policies import policy
 from agentnet.cli.projects import init
 from agentnet.cli.show import Story

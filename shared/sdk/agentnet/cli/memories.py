@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Final, NoReturn
 
 import typer
+from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +15,7 @@ from rich.table import Column, Table
 
 from agentnet.cli.work import do, err
 from agentnet.client import AgentNet
+from agentnet.client.knowledge import stamp, struct
 from agentnet.memory.v1 import bulk_service_pb2, change_pb2, fact_pb2, memory_pb2, memory_service_pb2, recall_pb2
 
 memory = typer.Typer(no_args_is_help=True, help="Store, find and forget what agents know.")
@@ -50,7 +52,7 @@ class By(StrEnum):
     LEXICAL = "lexical"
 
 
-_TYPES: Final = {
+TYPES: Final = {
     "episodic": memory_pb2.MEMORY_TYPE_EPISODIC,
     "semantic": memory_pb2.MEMORY_TYPE_SEMANTIC,
     "long-term": memory_pb2.MEMORY_TYPE_LONG_TERM,
@@ -69,6 +71,8 @@ _STRATEGIES: Final = {
 Agent = Annotated[str, typer.Option(help="Whose, by agent name.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="May be given more than once.")]
 Identifier = Annotated[str, typer.Argument(help="The memory, as `agentnet memory search` prints it.")]
+Notes = Annotated[list[str] | None, typer.Option("--note", help="key=value, for filters. More than once.")]
+Expires = Annotated[str, typer.Option(help="When it ends by itself: 2026-01-31 or 2026-01-31T12:00Z.")]
 When = Annotated[str, typer.Option("--as-of", help="As things stood then: 2026-01-31 or 2026-01-31T12:00Z.")]
 
 
@@ -81,18 +85,21 @@ def memory_store(
     tag: Tags = None,
     importance: Annotated[float, typer.Option(min=0, max=1, help="How much it matters.")] = 0.5,
     session: Annotated[str, typer.Option(help="Where it comes from.")] = "",
-    note: Annotated[list[str] | None, typer.Option(help="key=value, for filters. More than once.")] = None,
+    note: Notes = None,
+    expires: Expires = "",
 ) -> None:
-    """Store a memory; the same content is stored once."""
-    notes = dict(_pair(one, "--note") for one in note or ())
+    """Store a memory; the same content is stored once, and stays as it is."""
+    request = memory_service_pb2.RememberRequest(
+        content=content, agent=agent, memory_type=TYPES[kind], tags=tag or (), importance=importance,
+        session_id=session, metadata=struct(dict(pair(one, "--note") for one in note or ())),
+        expire_time=_stamp(expires, "--expires"),
+    )  # fmt: skip
 
     async def work() -> None:
         async with AgentNet.connect() as mesh:
-            kept = await mesh.memories.remember(
-                content, agent=agent, memory_type=_TYPES[kind], tags=tag or (), importance=importance,
-                session_id=session, metadata=notes,
-            )  # fmt: skip
-        out.print(f"kept {kept.id}")
+            (kept,) = await mesh.memories.remember_many([request])
+        name = kept.memory.id
+        out.print(f"kept {name}" if kept.created else f"{name} was there already and stays as it is")
 
     do(work(), what="store")
 
@@ -108,15 +115,21 @@ def memory_search(
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many at most.")] = 5,
     by: Annotated[By, typer.Option(help="By meaning and words, by meaning, or by words.")] = By.HYBRID,
     as_of: When = "",
+    since: Annotated[str, typer.Option(help="Only stored then or later: 2026-01-31 or 2026-01-31T12:00Z.")] = "",
+    until: Annotated[str, typer.Option(help="Only stored before.")] = "",
+    min_importance: Annotated[float, typer.Option(min=0, max=1, help="Only what matters as much.")] = 0,
+    where: Annotated[
+        list[str] | None, typer.Option(help="metadata.key=value, turn_id=… or policy_version=…. More than once.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also tell how each score came about.")] = False,
 ) -> None:
     """Find memories, best first."""
     request = memory_service_pb2.RecallRequest(
-        query=query, agent=agent, memory_types=[_TYPES[one] for one in kind or ()], tags=tag or (), session_id=session,
-        limit=limit, strategy=_STRATEGIES[by], explain=explain,
+        query=query, agent=agent, memory_types=[TYPES[one] for one in kind or ()], tags=tag or (), session_id=session,
+        limit=limit, strategy=_STRATEGIES[by], explain=explain, as_of=_stamp(as_of, "--as-of"),
+        start_time=_stamp(since, "--since"), end_time=_stamp(until, "--until"), min_importance=min_importance,
+        filters=dict(pair(one, "--where") for one in where or ()),
     )  # fmt: skip
-    if moment := _moment(as_of):
-        request.as_of.FromDatetime(moment)
 
     async def work() -> None:
         async with AgentNet.connect() as mesh:
@@ -139,7 +152,9 @@ def memory_get(memory_id: Identifier) -> None:
 
     async def work() -> None:
         async with AgentNet.connect() as mesh:
-            out.print(await mesh.memories.get(memory_id), markup=False, soft_wrap=True, end="")
+            found = await mesh.memories.get(memory_id)
+        told = json_format.MessageToJson(found, preserving_proto_field_name=True, ensure_ascii=False)
+        out.print(told, markup=False, soft_wrap=True)
 
     do(work(), what="look-up")
 
@@ -155,7 +170,7 @@ def memory_forget(
     """Delete for good, and print the receipts that prove it. What is named together has to fit together."""
     many = bool(session or agent or tag)
     if bool(memory_id) + many + bool(facts_of) != 1:
-        _refuse("name memories, or --session, --agent and --tag, or --facts", "See `agentnet memory forget --help`.")
+        refuse("name memories, or --session, --agent and --tag, or --facts", "See `agentnet memory forget --help`.")
 
     async def work() -> None:
         async with AgentNet.connect() as mesh:
@@ -208,9 +223,9 @@ def memory_facts(
     history: Annotated[bool, typer.Option("--history", help="Also what has ended.")] = False,
 ) -> None:
     """List what is so, those recorded last first; with --record, what is new first."""
-    pairs, moment = [_pair(one, "--record") for one in record or ()], _moment(as_of)
+    pairs, moment = [pair(one, "--record") for one in record or ()], moment_of(as_of, "--as-of")
     if pairs and not subject:
-        _refuse("--record needs a subject", "Name it before: `agentnet memory facts user:ada --record likes=tea`.")
+        refuse("--record needs a subject", "Name it before: `agentnet memory facts user:ada --record likes=tea`.")
 
     async def work() -> None:
         async with AgentNet.connect() as mesh:
@@ -257,7 +272,7 @@ def memory_stats() -> None:
         async with AgentNet.connect() as mesh:
             found = await mesh.memories.usage()
         table = Table(Column("what", no_wrap=True), "kept", "since", "at most", "days", box=None)
-        named = {number: name for name, number in _TYPES.items()}
+        named = {number: name for name, number in TYPES.items()}
         for one in found.types:
             bounds = (one.max_memories, one.max_days)
             table.add_row(named[one.memory_type], *_cells(one.memories, one.oldest_time, *bounds))
@@ -279,7 +294,7 @@ def memory_retain(
 ) -> None:
     """Set how much is kept and for how long, in place of what was set before. Pruned every few minutes."""
     request = bulk_service_pb2.SetRetentionRequest(
-        memory_type=_TYPES.get(what, memory_pb2.MEMORY_TYPE_UNSPECIFIED),
+        memory_type=TYPES.get(what, memory_pb2.MEMORY_TYPE_UNSPECIFIED),
         kind=_KINDS.get(what, bulk_service_pb2.RETAINED_KIND_UNSPECIFIED),
         max_memories=at_most, max_days=days,
     )  # fmt: skip
@@ -316,7 +331,7 @@ def memory_reembed(
 def _tell_match(match: memory_service_pb2.ScoredMemory) -> None:
     found = match.memory
     where = " ".join(filter(None, (found.agent, found.session_id, *(f"#{tag}" for tag in found.tags))))
-    out.print(f"[bold]{match.relevance:.2f}[/] {found.id} [dim]{_day(found.create_time)} {escape(where)}[/]")
+    out.print(f"[bold]{match.relevance:.2g}[/] {found.id} [dim]{day(found.create_time)} {escape(where)}[/]")
     out.print(f"  {escape(found.content)}", soft_wrap=True)
     if match.HasField("explanation"):
         why = match.explanation
@@ -327,43 +342,52 @@ def _tell_match(match: memory_service_pb2.ScoredMemory) -> None:
 
 
 def _tell_receipt(receipt: change_pb2.ForgetReceipt) -> None:
-    when = f"{_day(receipt.delete_time)} by {escape(receipt.requested_by)}"
+    when = f"{day(receipt.delete_time)} by {escape(receipt.requested_by)}"
     proof = f"receipt {receipt.id} sha256 {receipt.content_sha256}"
     out.print(f"{escape(receipt.subject_id)} is gone [dim]{proof} {when}[/]", soft_wrap=True)
 
 
 def _told(fact: fact_pb2.Fact) -> str:
-    until = f" until {_day(fact.valid_to_time)}" if fact.HasField("valid_to_time") else ""
+    until = f" until {day(fact.valid_to_time)}" if fact.HasField("valid_to_time") else ""
     what = f"{fact.subject} {fact.relation} {fact.object or '(withheld)'}"
-    return f"{escape(what)} [dim]since {_day(fact.valid_from_time)}{until}[/]"
+    return f"{escape(what)} [dim]since {day(fact.valid_from_time)}{until}[/]"
 
 
 def _cells(count: int, oldest: Timestamp, at_most: int, days: int) -> tuple[str, ...]:
-    since = _day(oldest) if oldest.seconds else ""
+    since = day(oldest) if oldest.seconds else ""
     return f"{count:,}", since, f"{at_most:,}" if at_most else "-", str(days or "-")
 
 
-def _day(moment: Timestamp) -> str:
+def day(moment: Timestamp) -> str:
+    """As it is printed, in UTC."""
     return moment.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _pair(given: str, option: str) -> tuple[str, str]:
+def pair(given: str, option: str) -> tuple[str, str]:
+    """The two sides of name=value."""
     name, sign, value = given.partition("=")
     if not (name and sign and value):
-        _refuse(f"{option} is {given}", "Write it as name=value.")
+        refuse(f"{option} is {given}", "Write it as name=value.")
     return name, value
 
 
-def _moment(given: str) -> datetime | None:
+def moment_of(given: str, option: str) -> datetime | None:
+    """An instant, in UTC where no zone is named; none where nothing is given."""
     if not given:
         return None
     try:
         moment = datetime.fromisoformat(given)
     except ValueError:
-        _refuse(f"--as-of is {given}", "Write it as 2026-01-31 or 2026-01-31T12:00Z.")
+        refuse(f"{option} is {given}", "Write it as 2026-01-31 or 2026-01-31T12:00Z.")
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _refuse(message: str, suggestion: str) -> NoReturn:
+def _stamp(given: str, option: str) -> Timestamp | None:
+    moment = moment_of(given, option)
+    return stamp(moment) if moment else None
+
+
+def refuse(message: str, suggestion: str) -> NoReturn:
+    """Ends the command with what is wrong and what to do."""
     err.print(f"[red]error:[/] {escape(message)}. {suggestion}", soft_wrap=True)
     raise typer.Exit(1)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from agentnet.client.calls import unary
 from agentnet.client.transport import Transport
@@ -44,13 +44,65 @@ class Memories:
         importance: float = 0.5,
         session_id: str = "",
         metadata: Mapping[str, Any] | None = None,
+        expire_time: datetime | None = None,
     ) -> memory_pb2.Memory:
-        """Stores a memory; the same content is stored once."""
+        """Stores a memory; the same content is stored once, and one that is there stays as it is. It ends by itself at
+        `expire_time`.
+        """
         request = memory_service_pb2.RememberRequest(
             content=content, agent=agent, tags=tags, memory_type=memory_type, importance=importance,
-            session_id=session_id, metadata=json_format.ParseDict(dict(metadata or {}), struct_pb2.Struct()),
+            session_id=session_id, metadata=struct(metadata or {}),
+            expire_time=stamp(expire_time) if expire_time else None,
         )  # fmt: skip
         return (await unary(self._stub.Remember(request, **self._call()))).memory
+
+    async def remember_many(
+        self, memories: Sequence[memory_service_pb2.RememberRequest]
+    ) -> Sequence[memory_service_pb2.RememberResponse]:
+        """Stores up to 1,000, all or none, and tells of each whether it is new."""
+        request = bulk_service_pb2.RememberManyRequest(memories=memories)
+        return (await unary(self._bulk.RememberMany(request, **self._call(timeout=60)))).memories
+
+    async def update(
+        self,
+        memory_id: str,
+        *,
+        content: str | None = None,
+        tags: Sequence[str] | None = None,
+        importance: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        expire_time: datetime | None = None,
+        forever: bool = False,
+    ) -> memory_pb2.Memory:
+        """Changes what is given of a memory, and nothing else. `forever`: it no longer ends by itself."""
+        named = {
+            "content": content is not None, "tags": tags is not None, "importance": importance is not None,
+            "metadata": metadata is not None, "expire_time": forever or expire_time is not None,
+        }  # fmt: skip
+        changed = memory_pb2.Memory(
+            content=content or "", tags=tags or (), importance=importance, metadata=struct(metadata or {}),
+            expire_time=stamp(expire_time) if expire_time and not forever else None,
+        )  # fmt: skip
+        request = change_pb2.UpdateMemoryRequest(memory_id=memory_id, memory=changed)
+        request.update_mask.paths.extend(name for name, given in named.items() if given)
+        return (await unary(self._stub.UpdateMemory(request, **self._call()))).memory
+
+    async def every(
+        self,
+        *,
+        agent: str = "",
+        tags: Sequence[str] = (),
+        memory_type: memory_pb2.MemoryType.ValueType = memory_pb2.MEMORY_TYPE_UNSPECIFIED,
+    ) -> AsyncIterator[memory_pb2.Memory]:
+        """All that fit, without search, those stored last first."""
+        request = memory_service_pb2.ListMemoriesRequest(agent=agent, tags=tags, memory_type=memory_type)
+        while True:
+            page = await unary(self._stub.ListMemories(request, **self._call()))
+            for found in page.memories:
+                yield found
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def recall(
         self, query: str, *, limit: int = 5, agent: str = "", min_score: float = 0.0
@@ -152,3 +204,15 @@ class Memories:
         """Deletes now what is beyond its bounds, or only tells how much that is."""
         request = bulk_service_pb2.PruneMemoriesRequest(dry_run=dry_run)
         return await unary(self._bulk.PruneMemories(request, **self._call(timeout=60)))
+
+
+def struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+    """Plain JSON data as the contract has it."""
+    return json_format.ParseDict(dict(values), struct_pb2.Struct())
+
+
+def stamp(moment: datetime) -> timestamp_pb2.Timestamp:
+    """An instant as the contract has it."""
+    made = timestamp_pb2.Timestamp()
+    made.FromDatetime(moment)
+    return made

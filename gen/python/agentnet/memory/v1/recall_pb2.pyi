@@ -49,7 +49,7 @@ Global___SearchStrategy: _TypeAlias = SearchStrategy  # noqa: Y015
 
 @_typing.final
 class Explanation(_message.Message):
-    """How a relevance came about. The parts add up to the sum before time and importance weigh in."""
+    """How a relevance came about: recency * (1 + importance_weight * (importance - 0.5)) / (1 + exp(-sum of the parts)), at most 1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -89,7 +89,9 @@ class Explanation(_message.Message):
     """Its importance, 0 to 1."""
     @_builtins.property
     def parts(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Each part by name, for example `meaning`, `words`, `words_before`, `speaker`: its share of the sum."""
+        """Each part by name, for example `meaning`, `words`, `words_before`, `speaker`: its share of the sum, which is the logarithm of the
+        odds that this answers. `base` is what every memory begins with.
+        """
 
     @_builtins.property
     def matched_terms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
