@@ -14,7 +14,7 @@ from services.memory.closely import WIDTH
 from services.memory.embed import Embedder
 from services.memory.errors import MemoryNotFound
 from services.memory.policy import MemoryPolicy
-from services.memory.store import NEVER, Embedding, Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
+from services.memory.store import Embedding, Entry, Filter, Memory, MemoryStore, MemoryType, Receipt, Vector
 from services.memory.upkeep import Limits
 from shared.clock import Clock
 from shared.ids import Ids
@@ -151,9 +151,9 @@ class Remembering:
         embeddings = await self._embedder.embed([embedded_text(memory) for memory in memories])
         return list(zip(memories, embeddings, strict=True))
 
-    async def find(self, tenant: str, memory_id: str) -> Memory:
-        """Raises MemoryNotFound."""
-        memory = await self._store.find(tenant, memory_id, now=self._clock.now())
+    async def find(self, tenant: str, memory_id: str, *, now: datetime | None = None) -> Memory:
+        """As it lasts `now` or then. Raises MemoryNotFound."""
+        memory = await self._store.find(tenant, memory_id, now=now or self._clock.now())
         if memory is None:
             raise _missing(memory_id)
         return memory
@@ -171,31 +171,31 @@ class Remembering:
         """As it is kept; empty when the memory is gone."""
         return await self._store.vector(tenant, memory_id)
 
-    async def every(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[Memory]:
-        """By time."""
-        return await self._store.every(tenant, chosen, now=self._clock.now(), newest_first=newest_first, page=page)
+    async def every(
+        self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page, now: datetime | None = None
+    ) -> Sequence[Memory]:
+        """By time, those that last `now` or then."""
+        now = now or self._clock.now()
+        return await self._store.every(tenant, chosen, now=now, newest_first=newest_first, page=page)
 
-    async def forget(self, tenant: str, memory_id: str, *, requested_by: str) -> Receipt:
-        """The proof of the deletion, also of what has ended and still waits for pruning. Raises MemoryNotFound."""
-        memory = await self._store.find(tenant, memory_id, now=NEVER)
-        if memory is None:
-            raise _missing(memory_id)
+    async def forget(self, tenant: str, memory: Memory, *, requested_by: str) -> Receipt:
+        """The proof of the deletion. Raises MemoryNotFound."""
         receipt = self._receipt(memory, requested_by)
-        if not await self._store.forget(tenant, [memory], [receipt]):
-            raise _missing(memory_id)
-        self._limits.freed(tenant)
+        if not await self._forget(tenant, [memory], [receipt]):
+            raise _missing(memory.id)
         return receipt
 
-    async def forget_many(self, tenant: str, chosen: Filter, *, requested_by: str) -> tuple[list[Receipt], bool]:
-        """The proofs, and whether more is left to delete."""
-        page = Page(FORGET_AT_ONCE)
-        found = await self._store.every(tenant, chosen, now=NEVER, newest_first=False, page=page)
-        going = found[:FORGET_AT_ONCE]
-        receipts = [self._receipt(memory, requested_by) for memory in going]
-        if going:
-            await self._store.forget(tenant, going, receipts)
-            self._limits.freed(tenant)
-        return receipts, len(found) > len(going)
+    async def forget_all(self, tenant: str, memories: Sequence[Memory], *, requested_by: str) -> list[Receipt]:
+        """The proofs."""
+        receipts = [self._receipt(memory, requested_by) for memory in memories]
+        if memories:
+            await self._forget(tenant, memories, receipts)
+        return receipts
+
+    async def _forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> int:
+        gone = await self._store.forget(tenant, memories, receipts)
+        self._limits.freed(tenant)
+        return gone
 
     def _readable(self, tenant: str, memory: Memory) -> Memory:
         """Without its content where that may not be part of a prompt."""

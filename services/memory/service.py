@@ -12,6 +12,7 @@ from services.memory import convert, convert_context
 from services.memory.context import Contexts
 from services.memory.episodes import Episodes
 from services.memory.federation import Federation, merged
+from services.memory.forgetting import Forgetting
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
 from shared import fields
@@ -28,6 +29,7 @@ class MemoryService(rpc.MemoryServiceServicer):
         recall: Recall,
         contexts: Contexts,
         episodes: Episodes,
+        forgetting: Forgetting,
         *,
         federation: Federation,
         clock: Clock,
@@ -36,6 +38,7 @@ class MemoryService(rpc.MemoryServiceServicer):
         self._recall = recall
         self._contexts = contexts
         self._episodes = episodes
+        self._forgetting = forgetting
         self._federation = federation
         self._clock = clock
 
@@ -75,7 +78,7 @@ class MemoryService(rpc.MemoryServiceServicer):
     async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:
         memory_id = fields.identifier(request.memory_id, "memory_id")
         caller = current()
-        receipt = await self._remembering.forget(caller.tenant_id, memory_id, requested_by=caller.subject)
+        receipt = await self._forgetting.forget(caller.tenant_id, memory_id, requested_by=caller.subject)
         return pb.ForgetResponse(delete_time=convert.time(receipt.deleted_at), receipt=convert.receipt(receipt))
 
     async def AppendTurn(self, request: pb.AppendTurnRequest, context: Any) -> pb.AppendTurnResponse:

@@ -157,7 +157,7 @@ async def test_what_vanishes_meanwhile_is_not_found() -> None:
     with pytest.raises(MemoryNotFound):
         await remembering.update("t", kept.id, Change(importance=1.0))
     with pytest.raises(MemoryNotFound):
-        await remembering.forget("t", kept.id, requested_by="ada")
+        await remembering.forget("t", kept, requested_by="ada")
 
 
 @pytest.mark.parametrize(
