@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from agentnet.memory.v1 import change_pb2
@@ -11,7 +12,7 @@ from agentnet.memory.v1 import memory_service_pb2_grpc as rpc
 from services.memory import convert, convert_context
 from services.memory.context import Contexts
 from services.memory.episodes import Episodes
-from services.memory.federation import Federation, merged
+from services.memory.federation import Federation, governed, merged
 from services.memory.forgetting import Forgetting
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
@@ -73,7 +74,10 @@ class MemoryService(rpc.MemoryServiceServicer):
             self._recall.recall(current().tenant_id, asked), self._federation.recall(request)
         )
         own = convert.answer(here, explain=request.explain)
-        return merged(own, elsewhere, limit=asked.limit) if request.clusters else own
+        if not request.clusters:
+            return own
+        told = partial(self._recall.told, current().tenant_id, asked.chosen.agent)
+        return merged(own, governed(elsewhere, told), limit=asked.limit)
 
     async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:
         memory_id = fields.identifier(request.memory_id, "memory_id")
