@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from services.memory.errors import EmbeddingUnavailable, MemoryExists, PolicyBlocked
+from services.memory.errors import EmbeddingUnavailable, MemoryExists, MemoryNotFound, PolicyBlocked
 from services.memory.remember import Change, NewMemory, Remembering
 from services.memory.store import Filter, Memory, MemoryType
 from services.memory.summary import summarize, without
@@ -65,11 +65,13 @@ class Consolidation:
                     await self._shorten(tenant, known, left, requested_by)
 
     async def _shorten(self, tenant: str, known: Memory, left: str, requested_by: str) -> None:
-        with suppress(EmbeddingUnavailable, MemoryExists, PolicyBlocked):
-            if left:
-                await self._remembering.update(tenant, known.id, Change(content=left))
-                return
-        await self._remembering.forget(tenant, known, requested_by=requested_by)
+        # Whoever deleted it meanwhile did what is wanted.
+        with suppress(MemoryNotFound):
+            with suppress(EmbeddingUnavailable, MemoryExists, PolicyBlocked):
+                if left:
+                    await self._remembering.update(tenant, known.id, Change(content=left))
+                    return
+            await self._remembering.forget(tenant, known, requested_by=requested_by)
 
     async def _forget_older(self, tenant: str, session_id: str, stored: Memory) -> None:
         for known in await self._summaries(tenant, session_id):

@@ -138,6 +138,10 @@ async def test_what_is_forgotten_goes_from_the_summary_of_its_session_too(served
     assert await _summary(served) == ["Athena: The launch is in May.", "Athena: Bob left."]
     assert await found(served, "Turin tea", strategy="SEARCH_STRATEGY_LEXICAL") == []
     await remember(served, "Bob left.", session_id="s")
+    await say(served, "s", 9, "Athena", "It rains.", remember=True)
+    later = memories.ListMemoriesRequest(memory_type=memory_pb2.MEMORY_TYPE_EPISODIC, page_size=1)
+    (newest,) = (await served.memories.ListMemories(later, metadata=served.caller())).memories
+    await _forget(served, newest.id)
     assert await _summary(served) == ["Athena: The launch is in May.", "Athena: Bob left."]
 
     served.embedder.away = True
