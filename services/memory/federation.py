@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import grpc
 
+from agentnet.memory.v1 import memory_pb2, recall_pb2
 from agentnet.memory.v1 import memory_service_pb2 as pb
-from agentnet.memory.v1 import recall_pb2
 from agentnet.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from shared import fields
 from shared.errors import InvalidArgument
@@ -100,6 +100,23 @@ class Federation:
         left = deadline.remaining()
         patience = self._patience.total_seconds()
         return patience if left is None else max(min(patience, left - _TO_ANSWER_SECONDS), 0.001)
+
+
+def governed(found: Elsewhere, told: Callable[[str], str | None]) -> Elsewhere:
+    """As the policy of this cluster lets it be shown too: what others let through may be forbidden here."""
+    shown = [match for match in found.matches if _shown(match.memory, told)]
+    for match in shown:
+        near = [one for one in match.neighbours if _shown(one, told)]
+        del match.neighbours[:]
+        match.neighbours.extend(near)
+    return replace(found, matches=shown, withheld=found.withheld + len(found.matches) - len(shown))
+
+
+def _shown(memory: memory_pb2.Memory, told: Callable[[str], str | None]) -> bool:
+    """Whether it may be shown, and as what."""
+    text = told(memory.content)
+    memory.content = text or ""
+    return text is not None
 
 
 def merged(own: pb.RecallResponse, others: Elsewhere, *, limit: int) -> pb.RecallResponse:

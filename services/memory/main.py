@@ -28,6 +28,7 @@ from services.memory.fact_store import FactStore
 from services.memory.fact_store_postgres import PostgresFactStore
 from services.memory.facts import Facts
 from services.memory.federation import Federation
+from services.memory.forgetting import Forgetting
 from services.memory.policy import Held, MemoryPolicy
 from services.memory.recall import Recall
 from services.memory.receipts import Receipts, ReceiptStore
@@ -119,11 +120,13 @@ def add_to_server(
     retention = Retention(stores.bounds, conversations, facts, clock, bounds=bounds)
     contexts = Contexts(conversations, recall, remembering, facts, automatic=settings.automatic_context)
     episodes = Episodes(conversations, remembering, automatic=settings.automatic_episodes)
-    memories = MemoryService(remembering, recall, contexts, episodes, federation=federation, clock=clock)
     consolidation = Consolidation(remembering)
+    forgetting = Forgetting(remembering, consolidation)
+    memories = MemoryService(remembering, recall, contexts, episodes, forgetting, federation=federation, clock=clock)
     receipts = Receipts(stores.receipts)
     bulk = BulkService(
-        remembering, upkeep, retention, consolidation, conversations, receipts=receipts, clock=clock
+        remembering, upkeep, retention, consolidation, conversations,
+        forgetting=forgetting, receipts=receipts, clock=clock,
     )  # fmt: skip
     memory_service_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     bulk_service_pb2_grpc.add_BulkServiceServicer_to_server(bulk, server)
@@ -131,7 +134,7 @@ def add_to_server(
     conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server(
         ConversationService(conversations, episodes), server
     )
-    sets = EmbeddingSetService(EmbeddingSets(stores.memories, remembering, embedder, clock))
+    sets = EmbeddingSetService(EmbeddingSets(stores.memories, remembering, forgetting, embedder=embedder, clock=clock))
     embedding_set_service_pb2_grpc.add_EmbeddingSetServiceServicer_to_server(sets, server)
     return Chores(used, upkeep, retention)
 

@@ -100,6 +100,10 @@ class Recall:
         shown, near, withheld = self._policy.shown(tenant, asked.chosen.agent, found, around)
         return Answer(shown, near, degraded, withheld)
 
+    def told(self, tenant: str, agent: str, text: str) -> str | None:
+        """What another cluster found, as policy lets it be shown here; None: not at all. Raises PolicyUnavailable."""
+        return self._policy.told(tenant, agent, text)
+
     async def _ranked(
         self, query: str, fitting: Gathered, reading: Reading, asked: Question, *, now: datetime
     ) -> list[Ranked]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -160,9 +160,9 @@ class Remembering:
         embeddings = await self._embedder.embed([embedded_text(memory) for memory in memories])
         return list(zip(memories, embeddings, strict=True))
 
-    async def find(self, tenant: str, memory_id: str) -> Memory:
-        """Raises MemoryNotFound."""
-        memory = await self._store.find(tenant, memory_id, now=self._clock.now())
+    async def find(self, tenant: str, memory_id: str, *, now: datetime | None = None) -> Memory:
+        """As it lasts `now` or then. Raises MemoryNotFound."""
+        memory = await self._store.find(tenant, memory_id, now=now or self._clock.now())
         if memory is None:
             raise _missing(memory_id)
         return memory
@@ -180,28 +180,29 @@ class Remembering:
         """As it is kept; empty when the memory is gone."""
         return await self._store.vector(tenant, memory_id)
 
-    async def every(self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page) -> Sequence[Memory]:
-        """By time."""
-        return await self._store.every(tenant, chosen, now=self._clock.now(), newest_first=newest_first, page=page)
+    async def every(
+        self, tenant: str, chosen: Filter, *, newest_first: bool, page: Page, now: datetime | None = None
+    ) -> Sequence[Memory]:
+        """By time, those that last `now` or then."""
+        now = now or self._clock.now()
+        return await self._store.every(tenant, chosen, now=now, newest_first=newest_first, page=page)
 
-    async def forget(self, tenant: str, memory_id: str, *, requested_by: str) -> Receipt:
-        """The proof of the deletion, also of what has ended and still waits for pruning. Raises MemoryNotFound."""
-        while memory := await self._store.find(tenant, memory_id, now=NEVER):
-            receipt = self._receipt(memory, requested_by)
-            if await self._store.forget(tenant, [memory], [receipt]):
-                self._limits.freed(tenant)
-                return receipt
-        raise _missing(memory_id)
+    async def forget(self, tenant: str, memory: Memory, *, requested_by: str) -> Receipt:
+        """The proof of the deletion, of the memory as it was at last. Raises MemoryNotFound."""
+        while not await self._forget(tenant, [memory], [receipt := self._receipt(memory, requested_by)]):
+            memory = await self.find(tenant, memory.id, now=NEVER)
+        return receipt
 
-    async def forget_many(self, tenant: str, chosen: Filter, *, requested_by: str) -> tuple[list[Receipt], bool]:
-        """The proofs, and whether more is left to delete."""
-        page = Page(FORGET_AT_ONCE)
-        found = await self._store.every(tenant, chosen, now=NEVER, newest_first=False, page=page)
-        going = found[:FORGET_AT_ONCE]
-        receipts = [self._receipt(memory, requested_by) for memory in going]
-        gone = await self._store.forget(tenant, going, receipts) if going else ()
+    async def forget_all(self, tenant: str, memories: Sequence[Memory], *, requested_by: str) -> list[Receipt]:
+        """The proofs, of those that are still as they were read."""
+        receipts = [self._receipt(memory, requested_by) for memory in memories]
+        gone = await self._forget(tenant, memories, receipts) if memories else ()
+        return [one for one in receipts if one.subject_id in gone]
+
+    async def _forget(self, tenant: str, memories: Sequence[Memory], receipts: Sequence[Receipt]) -> Collection[str]:
+        gone = await self._store.forget(tenant, memories, receipts)
         self._limits.freed(tenant)
-        return [one for one in receipts if one.subject_id in gone], len(found) > len(gone)
+        return gone
 
     def _readable(self, tenant: str, memory: Memory) -> Memory:
         """Without its content where that may not be part of a prompt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from agentnet.memory.v1 import change_pb2
@@ -11,7 +12,8 @@ from agentnet.memory.v1 import memory_service_pb2_grpc as rpc
 from services.memory import convert, convert_context
 from services.memory.context import Contexts
 from services.memory.episodes import Episodes
-from services.memory.federation import Federation, merged
+from services.memory.federation import Federation, governed, merged
+from services.memory.forgetting import Forgetting
 from services.memory.recall import Recall
 from services.memory.remember import Remembering
 from shared import fields
@@ -28,6 +30,7 @@ class MemoryService(rpc.MemoryServiceServicer):
         recall: Recall,
         contexts: Contexts,
         episodes: Episodes,
+        forgetting: Forgetting,
         *,
         federation: Federation,
         clock: Clock,
@@ -36,6 +39,7 @@ class MemoryService(rpc.MemoryServiceServicer):
         self._recall = recall
         self._contexts = contexts
         self._episodes = episodes
+        self._forgetting = forgetting
         self._federation = federation
         self._clock = clock
 
@@ -70,12 +74,15 @@ class MemoryService(rpc.MemoryServiceServicer):
             self._recall.recall(current().tenant_id, asked), self._federation.recall(request)
         )
         own = convert.answer(here, explain=request.explain)
-        return merged(own, elsewhere, limit=asked.limit) if request.clusters else own
+        if not request.clusters:
+            return own
+        told = partial(self._recall.told, current().tenant_id, asked.chosen.agent)
+        return merged(own, governed(elsewhere, told), limit=asked.limit)
 
     async def Forget(self, request: pb.ForgetRequest, context: Any) -> pb.ForgetResponse:
         memory_id = fields.identifier(request.memory_id, "memory_id")
         caller = current()
-        receipt = await self._remembering.forget(caller.tenant_id, memory_id, requested_by=caller.subject)
+        receipt = await self._forgetting.forget(caller.tenant_id, memory_id, requested_by=caller.subject)
         return pb.ForgetResponse(delete_time=convert.time(receipt.deleted_at), receipt=convert.receipt(receipt))
 
     async def AppendTurn(self, request: pb.AppendTurnRequest, context: Any) -> pb.AppendTurnResponse:

@@ -11,6 +11,7 @@ from services.memory import convert_bulk as convert
 from services.memory.bounds import Kind
 from services.memory.consolidate import Consolidation
 from services.memory.conversation import Conversations
+from services.memory.forgetting import Forgetting
 from services.memory.receipts import Receipts
 from services.memory.remember import Remembering
 from services.memory.retention import Retention
@@ -24,9 +25,10 @@ class BulkService(rpc.BulkServiceServicer):
 
     def __init__(
         self, remembering: Remembering, upkeep: Upkeep, retention: Retention, consolidation: Consolidation,
-        conversations: Conversations, *, receipts: Receipts, clock: Clock,
+        conversations: Conversations, *, forgetting: Forgetting, receipts: Receipts, clock: Clock,
     ) -> None:  # fmt: skip
         self._receipts = receipts
+        self._forgetting = forgetting
         self._remembering = remembering
         self._conversations = conversations
         self._retention = retention
@@ -41,7 +43,7 @@ class BulkService(rpc.BulkServiceServicer):
     async def ForgetMany(self, request: pb.ForgetManyRequest, context: Any) -> pb.ForgetManyResponse:
         caller = current()
         chosen, by = convert.forgotten(request), caller.subject
-        receipts, more = await self._remembering.forget_many(caller.tenant_id, chosen, requested_by=by)
+        receipts, more = await self._forgetting.forget_many(caller.tenant_id, chosen, requested_by=by)
         said = await self._conversations.forget(caller.tenant_id, chosen, requested_by=by)
         return convert.receipts([*receipts, *said], more=more)
 

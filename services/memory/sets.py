@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from services.memory.embed import Embedder
 from services.memory.errors import EmbeddingSetNotFound
+from services.memory.forgetting import Forgetting
 from services.memory.remember import NewMemory, Remembering
 from services.memory.store import Filter, Found, MemoryStore, MemoryType
 from shared.clock import Clock
@@ -14,7 +15,10 @@ from shared.clock import Clock
 class EmbeddingSets:
     """The sets of all tenants, one tenant a call."""
 
-    def __init__(self, store: MemoryStore, remembering: Remembering, embedder: Embedder, clock: Clock) -> None:
+    def __init__(
+        self, store: MemoryStore, remembering: Remembering, forgetting: Forgetting, *, embedder: Embedder, clock: Clock
+    ) -> None:
+        self._forgetting = forgetting
         self._store = store
         self._remembering = remembering
         self._embedder = embedder
@@ -39,9 +43,8 @@ class EmbeddingSets:
         """How many texts were deleted. Raises EmbeddingSetNotFound."""
         gone, more = 0, True
         while more:
-            receipts, more = await self._remembering.forget_many(
-                tenant, Filter(embedding_set=name), requested_by=requested_by
-            )
+            chosen = Filter(embedding_set=name)
+            receipts, more = await self._forgetting.forget_many(tenant, chosen, requested_by=requested_by)
             gone += len(receipts)
         if not gone:
             raise _missing(name)

@@ -28,7 +28,7 @@ def summarize(texts: Sequence[str], *, max_tokens: int) -> str:
         return whole
     sentences = _sentences(texts)
     left = max_tokens
-    kept: list[int] = []
+    kept = list[int]()
     for at in _by_worth(sentences):
         cost = estimate(sentences[at]) + bool(kept)
         if cost <= left:
@@ -39,6 +39,17 @@ def summarize(texts: Sequence[str], *, max_tokens: int) -> str:
     if not kept and sentences:
         return clipped(sentences[0], max_tokens)
     return "\n".join(sentences[at] for at in sorted(kept))
+
+
+def without(summary: str, gone: Sequence[str]) -> str:
+    """A summary without the sentences, whole or clipped, that stand in these texts."""
+    lines = [
+        " ".join(
+            one for one in _SENTENCE.split(told) if one and not any(one.removesuffix("…") in text for text in gone)
+        )
+        for told in summary.splitlines()
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def clipped(text: str, max_tokens: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.memory.settings import MemorySettings
-from tests.service.memory.calls import recall, refused, remember
+from tests.service.memory.calls import recall, refused, remember, say
 from tests.service.memory.conftest import Served, serve
 from tests.support.identity import make_keys
 
@@ -89,6 +89,32 @@ async def test_a_filter_holds_in_every_cluster(clusters: dict[str, Served]) -> N
     await remember(clusters["us"], "The rocket launch was a success.", tags=["report"])
     answer = await recall(clusters["home"], "rocket launch", clusters=["eu", "us"], tags=["report"])
     assert [place for place, _ in found(answer)] == ["us"]
+
+
+async def test_what_other_clusters_let_through_passes_the_policy_of_this_one(tmp_path: Path) -> None:
+    keys = make_keys(tmp_path)
+    forbidden = {
+        "name": "not_in_prompts", "type": "keyword", "severity": "SEVERITY_SEVERE", "action": "RULE_ACTION_BLOCK",
+        "target": "RULE_TARGET_PROMPT", "keywords": ["salary"],
+    }  # fmt: skip
+    redacted = {
+        "name": "no_ssn", "type": "regex", "severity": "SEVERITY_SEVERE", "target": "RULE_TARGET_PROMPT",
+        "pattern": r"\d{3}-\d{2}-\d{4}", "action": "RULE_ACTION_REDACT",
+    }  # fmt: skip
+    async with (
+        serve(keys, {}) as eu,
+        serve(keys, {"clusters": f"eu={eu.address}", "cluster_patience": 3}, forbidden, redacted) as home,
+    ):
+        for number, text in enumerate(("The salary of Ada is high.", "Ada has 123-45-6789.", "Ada is in Turin.")):
+            await say(eu, "s", number, "ada", text, remember=True)
+        answer = await recall(home, "Where is Ada?", clusters=["eu"], neighbours=2, limit=9)
+        told = str(answer)
+        assert answer.coverage.withheld == 1
+        assert "Turin" in told
+        assert "Ada has " in told
+        assert "salary of" not in told
+        assert "123-45" not in told
+        assert [len(match.neighbours) for match in answer.matches] == [1, 1]
 
 
 async def test_a_cluster_nobody_named_is_refused(clusters: dict[str, Served]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from agentnet.memory.v1 import bulk_service_pb2 as pb
 from agentnet.memory.v1 import memory_pb2
 from agentnet.memory.v1 import memory_service_pb2 as memories
-from tests.service.memory.calls import found, refused, remember, remember_many, say
+from tests.service.memory.calls import found, receipts, refused, remember, remember_many, say
 
 SEMANTIC = memory_pb2.MEMORY_TYPE_SEMANTIC
 
@@ -110,6 +110,51 @@ async def test_a_session_becomes_one_lasting_memory(served: Any) -> None:
     assert again.memory.id == first.memory.id
     assert [one.id for one in kept.memories] == [later.memory.id]
     assert later.episodes == 9
+
+
+async def _summary(served: Any, agent: str = "") -> list[str]:
+    request = memories.ListMemoriesRequest(memory_type=memory_pb2.MEMORY_TYPE_LONG_TERM, agent=agent)
+    answer = await served.memories.ListMemories(request, metadata=served.caller())
+    return [line for one in answer.memories for line in one.content.splitlines()]
+
+
+async def _episodes(served: Any, *said: str) -> dict[str, str]:
+    for number, text in enumerate(said):
+        await say(served, "s", number, "Athena", text, remember=True)
+    await served.bulk.ConsolidateMemories(pb.ConsolidateMemoriesRequest(session_id="s"), metadata=served.caller())
+    listed = memories.ListMemoriesRequest(memory_type=memory_pb2.MEMORY_TYPE_EPISODIC)
+    answer = await served.memories.ListMemories(listed, metadata=served.caller())
+    return {one.content: one.id for one in answer.memories}
+
+
+async def _forget(served: Any, memory_id: str) -> None:
+    await served.memories.Forget(memories.ForgetRequest(memory_id=memory_id), metadata=served.caller())
+
+
+async def test_what_is_forgotten_goes_from_the_summary_of_its_session_too(served: Any) -> None:
+    ids = await _episodes(served, "Ada moved to Turin. She likes tea.", "The launch is in May.", "Bob left.")
+    assert len(await _summary(served)) == 3
+    await _forget(served, ids["Ada moved to Turin. She likes tea."])
+    assert await _summary(served) == ["Athena: The launch is in May.", "Athena: Bob left."]
+    assert await found(served, "Turin tea", strategy="SEARCH_STRATEGY_LEXICAL") == []
+    await remember(served, "Bob left.", session_id="s")
+    await say(served, "s", 9, "Athena", "It rains.", remember=True)
+    later = memories.ListMemoriesRequest(memory_type=memory_pb2.MEMORY_TYPE_EPISODIC, page_size=1)
+    (newest,) = (await served.memories.ListMemories(later, metadata=served.caller())).memories
+    await _forget(served, newest.id)
+    assert await _summary(served) == ["Athena: The launch is in May.", "Athena: Bob left."]
+
+    served.embedder.away = True
+    await _forget(served, ids["Bob left."])
+    assert await _summary(served) == []
+    (first, *_) = await receipts(served)
+    assert first.requested_by == "ada"
+
+
+async def test_a_summary_of_nothing_else_goes_with_what_it_was_made_of(served: Any) -> None:
+    await _episodes(served, "Ada moved to Turin.", "She likes tea.")
+    await served.bulk.ForgetMany(pb.ForgetManyRequest(agent="Athena"), metadata=served.caller())
+    assert await _summary(served) == []
 
 
 async def test_nothing_to_consolidate_is_no_error(served: Any) -> None:

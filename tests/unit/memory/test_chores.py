@@ -171,7 +171,7 @@ async def test_what_is_forgotten_is_proven_as_it_was_at_last() -> None:
     policy, limits = MemoryPolicy(await enforcing(Held.of), strict=True), Limits(store, clock, memories=9)
     remembering = Remembering(store, HashingEmbedder(), limits, policy=policy, clock=clock, ids=SequentialIds())
     (kept,) = await store.add("t", [entry("here")])
-    receipt = await remembering.forget("t", kept.id, requested_by="ada")
+    receipt = await remembering.forget("t", kept, requested_by="ada")
     assert receipt.content_sha256 == hashlib.sha256(b"there").digest()
     assert await store.find("t", kept.id, now=NOW) is None
 
@@ -184,7 +184,7 @@ async def test_what_vanishes_meanwhile_is_not_found() -> None:
     with pytest.raises(MemoryNotFound):
         await remembering.update("t", kept.id, Change(importance=1.0))
     with pytest.raises(MemoryNotFound):
-        await remembering.forget("t", other.id, requested_by="ada")
+        await remembering.forget("t", other, requested_by="ada")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Forget(self, request, context):
-        """Deletes a memory for good, vector and words and all, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND).
+        """Deletes a memory for good, with what it said in summaries of its session, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,7 +33,7 @@ class MemoryServiceStub:
     a cluster nobody named is FIELD_INVALID. UNAVAILABLE (DEPENDENCY_UNAVAILABLE) when the strategy is DENSE and no embedding can be had.
     """
     Forget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ForgetRequest, _memory_service_pb2.ForgetResponse]
-    """Deletes a memory for good, vector and words and all, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
+    """Deletes a memory for good, with what it said in summaries of its session, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
     AppendTurn: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.AppendTurnRequest, _memory_service_pb2.AppendTurnResponse]
     """Appends a turn to a session's short-term memory. Errors: INVALID_ARGUMENT (FIELD_REQUIRED, FIELD_TOO_LONG); FAILED_PRECONDITION (POLICY_BLOCKED)."""
     GetContext: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetContextRequest, _memory_service_pb2.GetContextResponse]
@@ -95,7 +95,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.ForgetRequest,
         context: _aio.ServicerContext[_memory_service_pb2.ForgetRequest, _abc.Awaitable[_memory_service_pb2.ForgetResponse]],
     ) -> _abc.Awaitable[_memory_service_pb2.ForgetResponse]:
-        """Deletes a memory for good, vector and words and all, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
+        """Deletes a memory for good, with what it said in summaries of its session, and gives a receipt. Errors: NOT_FOUND (MEMORY_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def AppendTurn(
