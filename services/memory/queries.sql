@@ -127,11 +127,11 @@ limit $18;
 -- Generic plans name one partition each and are made once a connection: planning for every search cost more than searching.
 -- Without an iterative scan a filter can leave nothing of what the graph found; in strict order it drops what a later part of the walk
 -- finds nearer, so all is sorted at the end. A planner without statistics would compare all.
--- The larger the graph, the wider the walk that finds as much of the exact answer: 100 up to 100,000 memories, 250 at a million.
+-- The larger the graph, the wider the walk that finds as much of the exact answer: 100 up to 100,000 memories, 600 at a million.
 select set_config('app.tenant', $1, true), set_config('plan_cache_mode', 'force_generic_plan', true),
   set_config('hnsw.iterative_scan', 'relaxed_order', true),
   set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true),
-  set_config('hnsw.ef_search', (select least(greatest(150 * log(greatest(sum(memories), 1)) - 650, 100), 400)::integer::text
+  set_config('hnsw.ef_search', (select least(greatest(500 * log(greatest(sum(memories), 1)) - 2400, 100), 800)::integer::text
     from memory_count where tenant_id = $1), true);
 
 -- name: searching_all

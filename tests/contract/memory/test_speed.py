@@ -39,7 +39,7 @@ async def test_a_search_is_planned_once_a_connection_and_counts_common_words_onc
     assert [tuple(row) for row in plans if row["generic_plans"]] == [(3, 0), (3, 0)]
 
 
-@pytest.mark.parametrize(("memories", "walk"), [(0, "100"), (100_000, "100"), (1_000_000, "250"), (10**9, "400")])
+@pytest.mark.parametrize(("memories", "walk"), [(0, "100"), (100_000, "100"), (1_000_000, "600"), (10**9, "800")])
 async def test_the_more_memories_a_tenant_has_the_wider_is_the_walk(
     postgres: Cluster, tenant: str, memories: int, walk: str
 ) -> None:
