@@ -232,12 +232,12 @@ async def test_what_has_ended_is_there_to_be_pruned(store: Any, tenant: str) -> 
 
 async def test_vectors_of_another_model_are_told_and_moved_between_widths(store: Any, tenant: str) -> None:
     old, given = await store.add(tenant, [entry("old", embedding_model="a"), entry("given", 0, 1)])
-    assert await store.outdated(tenant, "b", limit=5) == ([old], 1)
+    assert await store.outdated(tenant, "b", reads=False, limit=5) == ([old], 1)
     renewed = old._replace(embedding_model="b")
     await store.change(tenant, Entry(renewed, (1.0, *[0.0] * 1535)), before=old)
     near = await store.nearest(tenant, (1.0, *[0.0] * 1535), Filter(), now=NOW, limit=5)
     assert [one.memory.id for one in near] == [old.id]
-    assert await store.outdated(tenant, "b", limit=5) == ([], 0)
+    assert await store.outdated(tenant, "b", reads=False, limit=5) == ([], 0)
     assert [one.memory.id for one in await store.nearest(tenant, vector(1), Filter(), now=NOW, limit=5)] == [given.id]
 
 
@@ -282,7 +282,7 @@ async def test_a_new_vector_changes_nothing_else_of_a_memory(store: Any, tenant:
     assert near.memory == old._replace(embedding_model="b")
     assert [one.memory for one in worded.pool] == [near.memory]
     assert await store.usage(tenant) == before
-    assert await store.outdated(tenant, "b", limit=5) == ([], 0)
+    assert await store.outdated(tenant, "b", reads=False, limit=5) == ([], 0)
 
 
 async def test_a_new_vector_comes_too_late_for_what_was_changed_meanwhile(store: Any, tenant: str) -> None:
