@@ -43,7 +43,7 @@ class ModelHere:
     def __init__(self) -> None:
         self._plain = EmbeddedEmbedder()
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Embedding]:
         made = await self._plain.embed(texts)
         return [Embedding(*one) for one in zip(made.vectors, made.token_vectors, strict=True)]
 

@@ -43,10 +43,10 @@ class Waiting(HashingEmbedder):
         super().__init__()
         self._looked = looked
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Embedding]:
         async with asyncio.timeout(10):
             await self._looked.wait()
-        return await super().embed(texts)
+        return await super().embed(texts, query=query)
 
 
 async def test_words_are_looked_for_while_the_vector_is_made() -> None:
