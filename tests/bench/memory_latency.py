@@ -66,7 +66,7 @@ def sentences(most: int) -> list[str]:
         for text in _documentation(path):
             for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", text):
                 sentence = " ".join(part.split())
-                if 30 <= len(sentence) <= 160 and sentence.count(" ") >= 4:
+                if 30 <= len(sentence) <= 160 and sentence.count(" ") >= 4 and "\0" not in sentence:
                     found[sentence] = None
     chosen = list(found)
     random.Random(1).shuffle(chosen)
