@@ -296,7 +296,7 @@ async def test_vectors_of_tokens_are_told_where_they_are_asked_for_and_the_model
         (pb.EmbedRequest(texts=["x"] * 257), Code.INVALID_ARGUMENT, "FIELD_TOO_LONG"),
         (pb.EmbedRequest(texts=["x"], model="other"), Code.NOT_FOUND, "MODEL_NOT_FOUND"),
     ],
-    ids=["none", "too many", "another model"],
+    ids=["none", "unknown purpose", "too many", "another model"],
 )
 async def test_a_wrong_request_to_embed_is_refused(
     served: Replica, keys: Keys, wrong: pb.EmbedRequest, code: Code, reason: str
