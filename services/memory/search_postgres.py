@@ -58,7 +58,7 @@ class PostgresSearch:
             if len(told["places"]) < limit < (told["entries"] or 0) // _SPARE:
                 # The filter left too few of the best: try all that hold a word.
                 (told,) = await connection.fetch(query, *given, None)
-        corpus = _corpus(told, asked)
+            corpus = _corpus(told, asked)
         self._common.note(tenant, corpus.holding.items(), now)
         return Worded(told["places"], corpus)
 
