@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from google.protobuf import json_format
 
 from agentnet.memory.v1 import memory_pb2, recall_pb2
 from agentnet.memory.v1 import memory_service_pb2 as pb
 from agentnet.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
+from services.memory.policy import labels_told
 from shared import fields
 from shared.errors import InvalidArgument
 from shared.log import log
@@ -116,6 +118,9 @@ def _shown(memory: memory_pb2.Memory, told: Callable[[str], str | None]) -> bool
     """Whether it may be shown, and as what."""
     text = told(memory.content)
     memory.content = text or ""
+    tags, metadata = labels_told(memory.tags, json_format.MessageToDict(memory.metadata), told)
+    memory.tags[:] = tags
+    memory.metadata.CopyFrom(fields.struct(dict(metadata)))
     return text is not None
 
 

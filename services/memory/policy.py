@@ -99,12 +99,18 @@ class MemoryPolicy:
         return held or _NOTHING
 
 
+def labels_told(
+    tags: Iterable[str], metadata: Mapping[str, Any], told: Callable[[str], str | None]
+) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Tags and metadata as they may be part of a prompt."""
+    return tuple(text for tag in tags if (text := told(tag))), _each_text(metadata, lambda text: told(text) or "")
+
+
 def _labels(memory: Memory, told: Callable[[str], str | None]) -> Memory:
-    """With tags and metadata as they may be told."""
     if not (memory.tags or memory.metadata):
         return memory
-    tags = tuple(text for tag in memory.tags if (text := told(tag)))
-    return memory._replace(tags=tags, metadata=_each_text(memory.metadata, lambda text: told(text) or ""))
+    tags, metadata = labels_told(memory.tags, memory.metadata, told)
+    return memory._replace(tags=tags, metadata=metadata)
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:

@@ -115,6 +115,14 @@ async def test_what_other_clusters_let_through_passes_the_policy_of_this_one(tmp
         assert "salary of" not in told
         assert "123-45" not in told
         assert [len(match.neighbours) for match in answer.matches] == [1, 1]
+        noted = {"phone": "987-65-4321", "salary": "much", "room": "7"}
+        await remember(eu, "Grace is in Rome.", tags=["salary", "rome"], metadata=noted)
+        (match,) = (await recall(home, "Where is Grace?", clusters=["eu"], limit=1)).matches
+        assert list(match.memory.tags) == ["rome"]
+        assert match.memory.metadata["room"] == "7"
+        assert "987-65" not in str(match.memory)
+        assert "much" in match.memory.metadata.values()
+        assert "salary" not in match.memory.metadata
 
 
 async def test_a_cluster_nobody_named_is_refused(clusters: dict[str, Served]) -> None:
